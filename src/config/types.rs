@@ -1,0 +1,327 @@
+//! The small types that the rest of the program is written in. Each parses
+//! once, where a number or a name comes in, and is valid from then on.
+
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// Why a value was not taken; the text says what would be.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ParseError {
+    /// Not a number, or out of the range of the type.
+    #[error("{what} '{value}' is not a number from {min} to {max}")]
+    Range {
+        /// The setting.
+        what: &'static str,
+        /// What was given.
+        value: String,
+        /// Smallest value taken.
+        min: u32,
+        /// Largest value taken.
+        max: u32,
+    },
+    /// An interface name that the kernel does not take.
+    #[error(
+        "interface name '{0}' has to be 1 to 15 characters, without '/', ':', '%' or spaces, and not '.' or '..'"
+    )]
+    InterfaceName(String),
+    /// Not a `-w` argument.
+    #[error("'{0}' is not LOCAL[:REMOTE], each a number from 0 to 2147483646 or 'any'")]
+    TunnelDevice(String),
+    /// Not a `Tunnel` value.
+    #[error("'{0}' is not one of yes, no, point-to-point, ethernet")]
+    Tunnel(String),
+}
+
+/// Maximum transmission unit of a tunnel device, in bytes of IP packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mtu(u32);
+
+impl Mtu {
+    /// The smallest MTU: what IPv4 asks of every link (RFC 791, section 3.2).
+    pub const MIN: Mtu = Mtu(68);
+    /// The smallest MTU at which a link carries IPv6 (RFC 8200, section 5).
+    pub const MIN_IPV6: Mtu = Mtu(1280);
+    /// Ethernet's.
+    pub const ETHERNET: Mtu = Mtu(1500);
+    /// The largest that OpenSSH carries in point-to-point mode: its channel
+    /// buffer holds 16384 bytes (channels.c, CHAN_RBUF), 4 of them the address
+    /// family.
+    pub const MAX_POINT_TO_POINT: Mtu = Mtu(16380);
+    /// The largest that OpenSSH carries in ethernet mode: the same, without
+    /// the Ethernet header and one VLAN tag.
+    pub const MAX_ETHERNET: Mtu = Mtu(16384 - 18);
+
+    /// Takes `bytes` if a tunnel of `mode` can carry it.
+    pub fn new(bytes: u32, mode: Mode) -> Result<Self, ParseError> {
+        let max = Self::max(mode);
+        if (Self::MIN.0..=max.0).contains(&bytes) {
+            return Ok(Self(bytes));
+        }
+        Err(ParseError::Range {
+            what: "mtu",
+            value: bytes.to_string(),
+            min: Self::MIN.0,
+            max: max.0,
+        })
+    }
+
+    /// The largest MTU that a tunnel of `mode` can carry.
+    pub fn max(mode: Mode) -> Self {
+        match mode {
+            Mode::PointToPoint => Self::MAX_POINT_TO_POINT,
+            Mode::Ethernet => Self::MAX_ETHERNET,
+        }
+    }
+
+    /// In bytes.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for Mtu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What the device carries (OpenSSH PROTOCOL, section 2.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// IP packets, a tun device.
+    #[default]
+    PointToPoint,
+    /// Ethernet frames, a tap device.
+    Ethernet,
+}
+
+impl Mode {
+    /// The value on the wire (`SSH_TUNMODE_*`, OpenSSH PROTOCOL section 2.3).
+    pub fn wire(self) -> u32 {
+        match self {
+            Mode::PointToPoint => 1,
+            Mode::Ethernet => 2,
+        }
+    }
+
+    /// How OpenSSH names devices of this mode: `tun` or `tap`.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Mode::PointToPoint => "tun",
+            Mode::Ethernet => "tap",
+        }
+    }
+}
+
+/// The value of ssh_config's `Tunnel`.
+pub fn parse_tunnel(value: &str) -> Result<Option<Mode>, ParseError> {
+    match value.to_ascii_lowercase().as_str() {
+        "yes" | "true" | "point-to-point" => Ok(Some(Mode::PointToPoint)),
+        "ethernet" => Ok(Some(Mode::Ethernet)),
+        "no" | "false" => Ok(None),
+        _ => Err(ParseError::Tunnel(value.to_owned())),
+    }
+}
+
+/// The number of a tun or tap device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Unit(u32);
+
+impl Unit {
+    /// OpenSSH's largest (`SSH_TUNID_MAX`).
+    pub const MAX: u32 = 0x7fff_ffff - 1;
+
+    /// Takes a number up to [`Unit::MAX`].
+    pub fn new(number: u32) -> Result<Self, ParseError> {
+        if number <= Self::MAX {
+            return Ok(Self(number));
+        }
+        Err(ParseError::Range {
+            what: "tunnel unit",
+            value: number.to_string(),
+            min: 0,
+            max: Self::MAX,
+        })
+    }
+
+    /// The number.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+
+    /// The name that OpenSSH gives the device: `tun3`, `tap3`.
+    pub fn device_name(self, mode: Mode) -> String {
+        format!("{}{}", mode.prefix(), self.0)
+    }
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A unit, or whichever is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UnitRequest {
+    /// Whichever is free.
+    #[default]
+    Any,
+    /// This one.
+    Unit(Unit),
+}
+
+impl UnitRequest {
+    /// The value on the wire (`SSH_TUNID_ANY` is 0x7fffffff).
+    pub fn wire(self) -> u32 {
+        match self {
+            UnitRequest::Any => 0x7fff_ffff,
+            UnitRequest::Unit(unit) => unit.0,
+        }
+    }
+}
+
+impl FromStr for UnitRequest {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        if text.eq_ignore_ascii_case("any") {
+            return Ok(UnitRequest::Any);
+        }
+        let number: Result<u32, ParseIntError> = text.parse();
+        match number {
+            Ok(number) => Unit::new(number).map(UnitRequest::Unit),
+            Err(_) => Err(ParseError::TunnelDevice(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for UnitRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UnitRequest::Any => f.write_str("any"),
+            UnitRequest::Unit(unit) => unit.fmt(f),
+        }
+    }
+}
+
+/// `-w LOCAL[:REMOTE]`, ssh_config's `TunnelDevice`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TunnelDevice {
+    /// The near end's unit.
+    pub local: UnitRequest,
+    /// The far end's unit.
+    pub remote: UnitRequest,
+}
+
+impl FromStr for TunnelDevice {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let (local, remote) = text.split_once(':').unwrap_or((text, "any"));
+        let parse = |unit: &str| {
+            unit.parse()
+                .map_err(|_| ParseError::TunnelDevice(text.to_owned()))
+        };
+        Ok(TunnelDevice {
+            local: parse(local)?,
+            remote: parse(remote)?,
+        })
+    }
+}
+
+/// The name of a network interface, as the kernel takes it (`dev_valid_name`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct InterfaceName(String);
+
+impl InterfaceName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for InterfaceName {
+    type Err = ParseError;
+
+    fn from_str(name: &str) -> Result<Self, ParseError> {
+        let valid = (1..=15).contains(&name.len())
+            && name != "."
+            && name != ".."
+            && name
+                .chars()
+                .all(|c| c.is_ascii_graphic() && !matches!(c, '/' | ':' | '%'));
+        if valid {
+            Ok(Self(name.to_owned()))
+        } else {
+            Err(ParseError::InterfaceName(name.to_owned()))
+        }
+    }
+}
+
+impl fmt::Display for InterfaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tunnel_device_reads_what_ssh_reads() {
+        let both: TunnelDevice = "0:1".parse().unwrap();
+        assert_eq!(both.local, UnitRequest::Unit(Unit(0)));
+        assert_eq!(both.remote, UnitRequest::Unit(Unit(1)));
+        let local: TunnelDevice = "3".parse().unwrap();
+        assert_eq!(local.remote, UnitRequest::Any);
+        let any: TunnelDevice = "any:any".parse().unwrap();
+        assert_eq!(any, TunnelDevice::default());
+        for wrong in [
+            "",
+            ":",
+            "1:",
+            "x",
+            "1:2:3",
+            "-1",
+            "2147483647",
+            "1:2147483648",
+        ] {
+            assert!(wrong.parse::<TunnelDevice>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn mtu_is_bounded_by_what_openssh_carries() {
+        assert!(Mtu::new(67, Mode::PointToPoint).is_err());
+        assert_eq!(
+            Mtu::new(16380, Mode::PointToPoint).unwrap(),
+            Mtu::MAX_POINT_TO_POINT
+        );
+        assert!(Mtu::new(16381, Mode::PointToPoint).is_err());
+        assert!(Mtu::new(16367, Mode::Ethernet).is_err());
+    }
+
+    #[test]
+    fn interface_names_follow_the_kernel() {
+        for valid in ["tun0", "sshvpn0", "a", "123456789012345"] {
+            assert!(valid.parse::<InterfaceName>().is_ok(), "{valid}");
+        }
+        for wrong in [
+            "",
+            ".",
+            "..",
+            "1234567890123456",
+            "a b",
+            "a/b",
+            "a:b",
+            "tun%d",
+        ] {
+            assert!(wrong.parse::<InterfaceName>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! sshvpn: a userspace VPN over SSH with TUN/TAP devices.
+//!
+//! ```text
+//!   cli ──► session ──► ssh   one SSH connection: who we are, who they are, channels
+//!                  ├──► tun   the tun or tap device of this host
+//!                  ├──► pump  packets from one to the other: outbound, inbound
+//!                  └──► net   addresses, routes, sysctls of this host; the journal that undoes them
+//!                        all of them stand on: config (settings, parsed), packet, frame
+//!
+//!   kernel ⇄ tun ⇄ pump ⇄ frame ⇄ ssh channel ⇄ kernel TCP
+//! ```
+//!
+//! # Glossary
+//! - **packet**: one IP packet (layer 3).
+//! - **frame**: one Ethernet frame (layer 2), or what goes into one channel message.
+//! - **outbound**: from our tun device to the SSH channel; **inbound**: the other way.
+//! - **unit**: the number in a device's name, `tun3`; what `-w` and `tun@openssh.com` ask for.
+//! - **mode**: point-to-point (tun, IP packets) or ethernet (tap, Ethernet frames).
+//! - **carrier**: the way in which frames travel inside SSH; here the channel `tun@openssh.com`.
+//! - **near end, far end**: this host, and the host that the SSH connection leads to.
+//! - **peer**: the far end of the tunnel, as an address or as a party to the protocol.
+//! - **headroom**: bytes kept free in front of a packet, where a header is written in place.
+//! - **window credit**: how many bytes the peer lets us send on a channel, by its own count.
+//! - **journal**: the file that lists what was changed on a host, and how to undo it.
+//! - **invoker**: the person who runs sshvpn, also when that is under sudo.
+
+pub mod config;
