@@ -1,4 +1,24 @@
 //! Settings: typed values, and where they come from. No I/O beyond reading
 //! configuration; everything else in the program gets what is parsed here.
 
+pub mod error;
+pub mod invoker;
+pub mod ssh_args;
+mod ssh_config;
+mod ssh_defaults;
+mod ssh_g;
+mod ssh_option_words;
+pub mod ssh_options;
+mod ssh_options_build;
+mod ssh_pattern;
+pub mod ssh_resolve;
+mod ssh_syntax;
+mod ssh_tokens;
+mod ssh_values;
 pub mod types;
+
+pub use error::ConfigError;
+pub use invoker::Invoker;
+pub use ssh_args::{AddressFamily, JumpHop, SshArgs};
+pub use ssh_options::SshOptions;
+pub use ssh_resolve::{resolve, resolve_hop, resolve_route};

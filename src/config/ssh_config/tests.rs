@@ -1,0 +1,407 @@
+//! Our reading of configuration files against ssh's own, and what needs files
+//! of its own.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::config::ssh_options::SshOptions;
+use crate::config::ssh_options_build::build;
+use crate::config::ssh_tokens::tests::alice;
+use crate::config::{ssh_defaults, ssh_g};
+
+/// A configuration file, and how ssh is called with it.
+struct Case {
+    config: &'static str,
+    destination: &'static str,
+    adjust: fn(&mut SshArgs),
+}
+
+const fn case(config: &'static str, destination: &'static str) -> Case {
+    Case {
+        config,
+        destination,
+        adjust: |_| {},
+    }
+}
+
+fn arguments(directory: &TempDir, case: &Case) -> SshArgs {
+    let file = directory.path().join("config");
+    let config = case
+        .config
+        .replace("@DIR@", directory.path().to_str().unwrap());
+    fs::write(&file, config).unwrap();
+    let mut args = SshArgs {
+        destination: case.destination.into(),
+        config_file: Some(file),
+        ..SshArgs::default()
+    };
+    (case.adjust)(&mut args);
+    args
+}
+
+/// What ssh makes of it, what we make of it. None: there is no ssh here.
+fn both(case: &Case, directory: &TempDir) -> Option<[Result<SshOptions, ConfigError>; 2]> {
+    let invoker = Invoker::detect().unwrap();
+    let args = arguments(directory, case);
+    let builtin = ssh_defaults::values();
+    let asked = ssh_g::ask("ssh", &args, &invoker).transpose()?;
+    let mut nothing = SshArgs {
+        destination: "localhost".into(),
+        ..SshArgs::default()
+    };
+    nothing.config_file = Some("none".into());
+    // Its own defaults for both, so that versions of ssh do not matter.
+    let mut defaults = ssh_g::ask("ssh", &nothing, &invoker).unwrap()?.defaults;
+    defaults.fill_from(&builtin);
+    let theirs = asked.and_then(|answer| build(answer.values, &defaults, &args, &invoker));
+    let ours = read(&args, &invoker, &defaults)
+        .and_then(|values| build(values, &defaults, &args, &invoker));
+    Some([theirs, ours])
+}
+
+const AGREED: &[Case] = &[
+    case("", "me@Host.Example"),
+    case("HostName %h.example\nPort 2222\nUser u\nPort 1\n", "box"),
+    case(
+        "host BOX\nport 1\nHost b?x !bax *.lab\n Port=2\nHost *\nPort 3",
+        "bax",
+    ),
+    case("Host b?x !bax *.lab\n Port=2\nHost *\nPort 3", "box"),
+    case(
+        "\tHost \"a b\" box # c\n  User=\"x y\" # z\nUser z\n",
+        "box",
+    ),
+    case(
+        "IdentityFile ~/a\nIdentityFile ~/a\nHost x\nIdentityFile ~/no\nHost *\nIdentityFile %d/k_%r_%%\nCertificateFile ~/c\n",
+        "box",
+    ),
+    case(
+        "IdentityFile none\nIdentityAgent none\nIdentitiesOnly yes\n",
+        "box",
+    ),
+    case(
+        "IdentityAgent ~/%r-%C.sock\nUserKnownHostsFile ~/%n ~/b\nGlobalKnownHostsFile /x ~/y\n",
+        "q@box",
+    ),
+    case(
+        "IdentityAgent $SOME_AGENT\nUserKnownHostsFile none\nHostKeyAlias ALias\n",
+        "box",
+    ),
+    case(
+        "ConnectTimeout 1m30\nServerAliveInterval 2h\nRekeyLimit 1G 1h\nServerAliveCountMax 7\n",
+        "box",
+    ),
+    case(
+        "RekeyLimit default none\nConnectTimeout none\nEscapeChar ^B\nRequestTTY force\n",
+        "box",
+    ),
+    case(
+        "EscapeChar none\nStrictHostKeyChecking accept-new\nAddressFamily inet6\nBindAddress ::1\n",
+        "box",
+    ),
+    case(
+        "Tunnel yes\nTunnelDevice 3\nLogLevel debug2\nHashKnownHosts yes\nCheckHostIP yes\n",
+        "box",
+    ),
+    case(
+        "Tunnel ethernet\nTunnelDevice any:4\nExitOnForwardFailure yes\nFingerprintHash md5\n",
+        "box",
+    ),
+    case(
+        "PreferredAuthentications publickey,password\nPasswordAuthentication no\nChallengeResponseAuthentication no\nPubkeyAuthentication unbound\nNumberOfPasswordPrompts 1\n",
+        "box",
+    ),
+    case(
+        "Ciphers +3des-cbc\nMACs -umac-*,hmac-sha1*\nKexAlgorithms ^curve25519-sha256\nHostKeyAlgorithms +ssh-rsa\nPubkeyAcceptedKeyTypes ssh-ed25519\nCASignatureAlgorithms -rsa*\n",
+        "box",
+    ),
+    case(
+        "MACs hmac-sha2-256-etm@openssh.com\nPubkeyAcceptedAlgorithms *ed25519*\nHostKeyAlgorithms ^ssh-rsa*\n",
+        "box",
+    ),
+    case("ProxyCommand = nc  -x 'p q' %h %p %% # no comment\n", "box"),
+    case(
+        "ProxyCommand none\nRemoteCommand echo %h %r %% \"a  b\"\n",
+        "box",
+    ),
+    case("ProxyJump a,u@b:23\nProxyCommand x\n", "box"),
+    case("ProxyJump ssh://u@10.0.0.1:23\n", "box"),
+    case("ProxyCommand x\nProxyJump a\n", "box"),
+    case("ProxyJump none\nProxyCommand x\nProxyJump a\n", "box"),
+    case(
+        "SendEnv A B_* C\nSendEnv -B* D\nSetEnv X=1 \"Y=2 3\"\nSetEnv Z=4\n",
+        "box",
+    ),
+    case(
+        "StdinNull yes\nSessionType none\nForkAfterAuthentication yes\nBatchMode no\n",
+        "box",
+    ),
+    case("Match host box\nPort 1\nMatch all\nPort 2\n", "box"),
+    case(
+        "HostName real\nMatch host box\nPort 1\nMatch host REAL\nPort 2\n",
+        "box",
+    ),
+    case(
+        "HostName real\nMatch originalhost box user u,!v localuser *\nPort 2\n",
+        "u@box",
+    ),
+    case(
+        "Match !originalhost box\nPort 1\nMatch user v\nPort 2\nMatch exec \"test %r = w\"\nPort 3\n",
+        "w@box",
+    ),
+    case(
+        "Match exec \"test '%n' = other\"\nPort 1\nMatch !exec false\nPort 2\n",
+        "box",
+    ),
+    case(
+        "Match final host real\nPort 7\nMatch all\nHostName real\n",
+        "box",
+    ),
+    case("Match canonical\nPort 7\nMatch !canonical\nUser x\n", "box"),
+    case(
+        "Host real\nPort 9\nHost box\nHostName real\nMatch final all\n",
+        "box",
+    ),
+    case(
+        "CanonicalizeHostname yes\nCanonicalDomains invalid\nHost box\nUser x\nMatch canonical\nPort 4\n",
+        "box",
+    ),
+    case(
+        "CanonicalizeHostname always\nCanonicalizeMaxDots 0\nProxyCommand x\nMatch final\nPort 4\n",
+        "a.b",
+    ),
+    case("Include @DIR@/[ab]*.conf\nUser last\n", "box"),
+    case(
+        "Host other\nInclude @DIR@/a.conf\nHost *\nUser last\n",
+        "box",
+    ),
+    case("Include @DIR@/missing.conf @DIR@/b.conf\nPort 3\n", "box"),
+    case(
+        "IgnoreUnknown foo*,Bar\nFoobar x y\nBAR\tz\nProtocol 2\nUseRoaming no\nPort 5\n",
+        "box",
+    ),
+    case(
+        "LocalForward 8080 a:80\nForwardX11 yes\nControlMaster auto\nControlPath ~/%C\nCompression yes\n",
+        "box",
+    ),
+    case(
+        "KeepAlive no\nNoHostAuthenticationForLocalhost yes\nConnectionAttempts 4\nBindInterface lo\nRequiredRSASize 2048\n",
+        "::1",
+    ),
+    case("Port 5\nUser u\n", "ssh://v@box:6/"),
+    case("Host 0:0:0:0:0:0:0:1\nPort 6\n", "0:0:0:0:0:0:0:1"),
+    case("Port 5\r\nUser u\r\n\r\n# x\r\nHost * \x0c\nPort 7", "box"),
+    Case {
+        config: "Port 5\nUser u\nTunnel ethernet\nTunnelDevice 9:9\nIdentityFile ~/k\nAddressFamily any\nBindAddress 1.2.3.4\n",
+        destination: "w@box",
+        adjust: |args| {
+            args.port = Some(77);
+            args.login = Some("l".into());
+            args.tunnel_device = Some("1:2".parse().unwrap());
+            args.identities = vec!["/etc/passwd".into(), "/no/such/file".into()];
+            args.address_family = Some(AddressFamily::Inet);
+            args.bind_address = Some("5.6.7.8".into());
+            args.ciphers = Some("+3des-cbc".into());
+            args.macs = Some("hmac-sha2-256".into());
+        },
+    },
+    Case {
+        config: "ProxyCommand x\nPort 5\nConnectTimeout 3\n",
+        destination: "box",
+        adjust: |args| {
+            args.jump = Some("a,b".into());
+            args.options = [
+                "Port=6",
+                "connecttimeout 9",
+                "SetEnv=A=1",
+                "Tunnel = ethernet",
+            ]
+            .map(str::to_owned)
+            .to_vec();
+            args.tunnel_device = Some(Default::default());
+            args.command = vec!["run".into(), "x y".into()];
+            args.verbosity = 1;
+        },
+    },
+    Case {
+        config: "Port 5\n",
+        destination: "box",
+        adjust: |args| args.config_file = Some("none".into()),
+    },
+];
+
+#[test]
+fn we_read_as_ssh_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
+    write("a.conf", "Host other\nPort 1\nHost box\nPort 2\n");
+    write(
+        "b.conf",
+        "User included\nIdentityFile ~/b\nMatch host nothing\n",
+    );
+    write("c.conf", "Port 99\n");
+    for case in AGREED {
+        let Some([theirs, ours]) = both(case, &directory) else {
+            eprintln!("skipped: there is no ssh to compare with");
+            return;
+        };
+        let (theirs, ours) = (theirs.unwrap(), ours.unwrap());
+        assert_eq!(ours, theirs, "{:?} for {}", case.config, case.destination);
+    }
+}
+
+const REFUSED: &[Case] = &[
+    case("Foo bar\n", "box"),
+    case("Port\n", "box"),
+    case("Port 0\n", "box"),
+    case("Port 1 2\n", "box"),
+    case("User \"x\n", "box"),
+    case("Match foo\n", "box"),
+    case("Match user\n", "box"),
+    case("Match\n", "box"),
+    case("Host other\nInclude ~/x \"\"\n", "box"),
+    case("ConnectTimeout 5 minutes\n", "box"),
+    case("BatchMode perhaps\n", "box"),
+    case("ProxyJump a:b:c\n", "box"),
+    case("SetEnv X\n", "box"),
+    case("IdentityAgent ${SSHVPN_NO_SUCH_VARIABLE}\n", "box"),
+    case("UserKnownHostsFile %z\n", "box"),
+    case("HostName %p\n", "box"),
+    case("ProxyJump box\n", "box"),
+    case("ForkAfterAuthentication yes\n", "box"),
+    case("Ciphers -*\n", "box"),
+    case("Ciphers aes*\n", "box"),
+    case("Include @DIR@/loop.conf\n", "box"),
+    case("Include @DIR@/writable.conf\n", "box"),
+    case("RekeyLimit 1\n", "box"),
+    Case {
+        config: "RemoteCommand x\n",
+        destination: "box",
+        adjust: |args| args.command = vec!["y".into()],
+    },
+    Case {
+        config: "",
+        destination: "box",
+        adjust: |args| args.options = vec!["Host=x".into()],
+    },
+    Case {
+        config: "",
+        destination: "box",
+        adjust: |args| args.config_file = Some("/no/such/file".into()),
+    },
+];
+
+#[test]
+fn we_refuse_what_ssh_refuses() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    fs::write(
+        path("loop.conf"),
+        format!("Include {}\n", path("loop.conf").display()),
+    )
+    .unwrap();
+    fs::write(path("writable.conf"), "Port 1\n").unwrap();
+    fs::set_permissions(path("writable.conf"), fs::Permissions::from_mode(0o666)).unwrap();
+    for case in REFUSED {
+        let Some([theirs, ours]) = both(case, &directory) else {
+            eprintln!("skipped: there is no ssh to compare with");
+            return;
+        };
+        assert!(theirs.is_err(), "ssh takes {:?}", case.config);
+        assert!(ours.is_err(), "we take {:?}", case.config);
+    }
+}
+
+/// Reads a home and a system directory of the test's own.
+fn read_home(user: &str, system: &str) -> Result<SshValues, ConfigError> {
+    let directory = tempfile::tempdir().unwrap();
+    let (home, etc) = (directory.path().join("home"), directory.path().join("etc"));
+    fs::create_dir_all(home.join(".ssh/conf.d")).unwrap();
+    fs::create_dir_all(&etc).unwrap();
+    fs::write(home.join(".ssh/config"), user).unwrap();
+    fs::write(home.join(".ssh/conf.d/1"), "User one\nSendEnv A\n").unwrap();
+    fs::write(home.join(".ssh/conf.d/.hidden"), "Port 99\n").unwrap();
+    fs::write(etc.join("ssh_config"), system).unwrap();
+    fs::write(etc.join("more"), "Port 7\n").unwrap();
+    let invoker = Invoker {
+        uid: nix::unistd::geteuid(),
+        home,
+        via_sudo: false,
+        ..alice()
+    };
+    let args = SshArgs {
+        destination: "box".into(),
+        ..SshArgs::default()
+    };
+    read_below(&etc, &args, &invoker, &ssh_defaults::values())
+}
+
+#[test]
+fn the_users_file_comes_before_the_systems() {
+    let values = read_home(
+        "Include conf.d/*\nHost x\n",
+        "User two\nSendEnv B\nInclude more\n",
+    );
+    let values = values.unwrap();
+    assert_eq!(values.first("user"), Some("one"));
+    assert_eq!(values.all("sendenv"), ["A", "B"]);
+    assert_eq!(values.first("port"), Some("7"));
+    let tilde = read_home("Include ~/.ssh/conf.d/?\n", "").unwrap();
+    assert_eq!(tilde.first("user"), Some("one"));
+    let tokens = read_home("Include ${SSHVPN_NO_SUCH_VARIABLE}\n", "");
+    assert!(tokens.is_err());
+    assert!(read_home("", "Include ~/x\n").is_err());
+}
+
+#[test]
+fn errors_say_where() {
+    let error = read_home("# x\n\nFoo bar\n", "").unwrap_err().to_string();
+    assert!(
+        error.ends_with("/.ssh/config line 3: there is no option foo"),
+        "{error}"
+    );
+    let error = read_home("", "Match exec %z\n").unwrap_err().to_string();
+    assert!(
+        error.contains("/ssh_config line 1: ") && error.contains("%z"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_others_can_write_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join(".ssh/config");
+    fs::create_dir(directory.path().join(".ssh")).unwrap();
+    fs::write(&file, "Port 1\n").unwrap();
+    let invoker = Invoker {
+        uid: nix::unistd::geteuid(),
+        home: directory.path().to_owned(),
+        via_sudo: false,
+        ..alice()
+    };
+    let args = SshArgs {
+        destination: "box".into(),
+        ..SshArgs::default()
+    };
+    let read = || read_below(directory.path(), &args, &invoker, &ssh_defaults::values());
+    for (mode, accepted) in [(0o600, true), (0o644, true), (0o620, false), (0o602, false)] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let permitted = !matches!(read(), Err(ConfigError::Permissions { .. }));
+        assert_eq!(permitted, accepted, "{mode:o}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn no_file_panics(text in prop::collection::vec(
+        "(Host|Match|Port|User|IdentityFile|SetEnv|SendEnv|Ciphers|ProxyJump|RekeyLimit|HostName|UserKnownHostsFile|\\PC{0,6})[ =\"]{0,2}[!*?%~${}\\[a-z0-9,:+^\"é-]{0,12}",
+        0..6,
+    )) {
+        let _ = read_home(&text.join("\n"), "");
+    }
+}
