@@ -1,1 +1,37 @@
-//! Lab builder.
+//! A lab for scenario tests: hosts made of Linux namespaces, cables between
+//! them, the distribution's sshd, and the means to measure and compare.
+//!
+//! ```text
+//!   topology ──► host     one machine: namespaces, its processes, its files
+//!            ├─► link     cables, bridges, addresses, routes
+//!            ├─► sshd     the distribution's server, keys and accounts
+//!   client ────► child    the program under test: `ssh` or `sshvpn`
+//!   state        what a host looks like, to be compared before and after
+//!   traffic, capture, iperf3: what passes, what the wire shows, how fast
+//!   fault        a system call or a far command that fails at its N-th use
+//! ```
+//!
+//! Nothing has a name outside its own namespaces and nothing is written to the
+//! disk: a host is a process tree under an init of its own, and when that init
+//! ends, be it only because the test process has died, the kernel takes
+//! everything away. So scenarios run side by side.
+
+pub mod capture;
+pub mod child;
+pub mod client;
+pub mod host;
+pub mod iperf3;
+pub mod link;
+pub mod sshd;
+pub mod state;
+pub mod topology;
+pub mod traffic;
+pub mod tunnel;
+pub mod wait;
+
+pub use child::{Child, Output};
+pub use client::Client;
+pub use host::Host;
+pub use link::{bridge, connect};
+pub use state::State;
+pub use wait::{PATIENCE, until};

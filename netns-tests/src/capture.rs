@@ -1,0 +1,73 @@
+//! What the wire shows, by tcpdump.
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+
+use crate::child::Child;
+use crate::host::Host;
+use crate::wait::PATIENCE;
+
+/// A running tcpdump.
+pub struct Capture<'a> {
+    host: &'a Host,
+    file: String,
+    tcpdump: Child,
+}
+
+impl<'a> Capture<'a> {
+    /// Captures all that passes `device` of `host` from now on.
+    pub fn start(host: &'a Host, device: &str) -> Result<Self> {
+        let file = format!("/run/lab/{device}.pcap");
+        // As root, since the file's directory belongs to root.
+        let tcpdump = host.spawn(&["tcpdump", "-Z", "root", "-U", "-i", device, "-w", &file])?;
+        tcpdump.wait_for_line("listening on", PATIENCE)?;
+        Ok(Self {
+            host,
+            file,
+            tcpdump,
+        })
+    }
+
+    /// Ends the capture, to be asked about.
+    pub fn end(self) -> Result<Captured<'a>> {
+        self.tcpdump.end_with(Signal::SIGINT)?.ok()?;
+        Ok(Captured {
+            host: self.host,
+            file: self.file,
+        })
+    }
+}
+
+/// A capture that has ended.
+pub struct Captured<'a> {
+    host: &'a Host,
+    file: String,
+}
+
+impl Captured<'_> {
+    /// The packets that match `filter` (pcap-filter(7)), a line each.
+    pub fn matching(&self, filter: &str) -> Result<Vec<String>> {
+        let text = self
+            .host
+            .run(&["tcpdump", "-nn", "-r", &self.file, filter])?
+            .ok()?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// Succeeds if SSH was seen, and nothing else but address resolution:
+    /// ARP, neighbour discovery (RFC 4861, types 133 to 137) and its multicast
+    /// listener reports (RFC 3810, behind a hop-by-hop header).
+    pub fn shows_only_ssh(&self) -> Result<()> {
+        let ssh = self.matching("tcp port 22")?;
+        ensure!(
+            ssh.len() > 10,
+            "the capture missed the SSH connection: {ssh:?}"
+        );
+        let others = self.matching(
+            "not tcp port 22 and not arp \
+             and not (icmp6 and ip6[40] >= 133 and ip6[40] <= 137) and not ip6[6] == 0",
+        )?;
+        ensure!(others.is_empty(), "not SSH: {others:#?}");
+        Ok(())
+    }
+}

@@ -1,0 +1,204 @@
+//! One machine of the lab: mount, network, pid, IPC and UTS namespaces under an
+//! init of its own, with private /etc, /run, /var/log and /dev/net.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::geteuid;
+
+use crate::child::{self, Child, Output};
+use crate::wait::PATIENCE;
+
+/// What the host's init does: it makes the private directories, says so, and
+/// then lives until its standard input is closed, which happens at the latest
+/// when the test process dies. Bash reaps what is orphaned.
+const INIT: &str = include_str!("init.sh");
+
+/// Where programs are looked for.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+/// A machine. Dropping it ends every process of it and everything it has made.
+pub struct Host {
+    name: String,
+    init: process::Child,
+    mount: File,
+    network: File,
+    pid: File,
+    ipc: File,
+    uts: File,
+}
+
+impl Host {
+    /// Makes a machine that is called `name`, with nothing but a loopback device.
+    pub fn new(name: &str) -> Result<Self> {
+        ensure!(
+            geteuid().is_root(),
+            "the lab makes namespaces: run the scenarios as root"
+        );
+        ensure!(
+            Path::new("/dev/net/tun").exists(),
+            "this machine has no /dev/net/tun"
+        );
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let unique = format!("sv{}-{number}-{name}", process::id());
+        let mut init = in_thread(|| {
+            unshare(namespaces() | CloneFlags::CLONE_NEWPID).context("making namespaces")?;
+            Command::new("bash")
+                .args(["-c", INIT, "init", name, &unique])
+                .env_clear()
+                .env("PATH", PATH)
+                .current_dir("/")
+                .process_group(0)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .context("starting bash as the host's init")
+        })?;
+        let mut line = String::new();
+        let stdout = init.stdout.take().context("stdout was piped")?;
+        BufReader::new(stdout).read_line(&mut line)?;
+        if line != "ready\n" {
+            let status = init.wait()?;
+            bail!("the init of {name} did not get ready: {status}");
+        }
+        let open = |kind: &str| File::open(format!("/proc/{}/ns/{kind}", init.id()));
+        Ok(Self {
+            name: name.to_owned(),
+            mount: open("mnt")?,
+            network: open("net")?,
+            pid: open("pid")?,
+            ipc: open("ipc")?,
+            uts: open("uts")?,
+            init,
+        })
+    }
+
+    /// The name given to [`Host::new`].
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The pid of its init, as the test process's namespace counts.
+    pub fn init_pid(&self) -> u32 {
+        self.init.id()
+    }
+
+    /// Starts `command`, a program and its arguments.
+    pub fn spawn<S: AsRef<str>>(&self, command: &[S]) -> Result<Child> {
+        let words: Vec<&str> = command.iter().map(AsRef::as_ref).collect();
+        let (program, arguments) = words.split_first().context("an empty command")?;
+        let title = format!("{}: {}", self.name, words.join(" "));
+        let process = in_thread(|| {
+            self.enter()?;
+            let mut command = Command::new(program);
+            command
+                .args(arguments)
+                .env_clear()
+                .envs(self.environment())
+                .current_dir("/");
+            child::start(&title, &mut command)
+        })?;
+        Child::watch(title, process)
+    }
+
+    /// Runs `command` to its end.
+    pub fn run<S: AsRef<str>>(&self, command: &[S]) -> Result<Output> {
+        self.spawn(command)?.wait(PATIENCE)
+    }
+
+    /// Runs a line of shell, which has to succeed, and gives its output.
+    pub fn sh(&self, line: &str) -> Result<String> {
+        self.run(&["bash", "-euc", line])?.ok()
+    }
+
+    /// Runs `make` on a thread in the network namespace of this host alone.
+    /// A socket made there stays there, and can be used by any thread.
+    pub fn in_network<T: Send>(&self, make: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        in_thread(|| {
+            setns(&self.network, CloneFlags::CLONE_NEWNET).context("entering the network")?;
+            make()
+        })
+    }
+
+    /// Where `path` of this host is for the test process.
+    pub fn path(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.init.id()))
+    }
+
+    /// The text of the file `path`.
+    pub fn read(&self, path: &str) -> Result<String> {
+        let bytes = fs::read(self.path(path)).with_context(|| format!("{}: {path}", self.name))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Makes or replaces the file `path` and the directories it is in.
+    pub fn write(&self, path: &str, text: &str) -> Result<()> {
+        let path = self.path(path);
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// Adds `text` at the end of the file `path`.
+    pub fn append(&self, path: &str, text: &str) -> Result<()> {
+        let before = self.read(path).unwrap_or_default();
+        self.write(path, &(before + text))
+    }
+
+    fn environment(&self) -> [(&'static str, &'static str); 6] {
+        [
+            ("PATH", PATH),
+            ("HOME", "/run/home/root"),
+            ("USER", "root"),
+            ("LOGNAME", "root"),
+            ("LANG", "C.UTF-8"),
+            ("TERM", "dumb"),
+        ]
+    }
+
+    /// Moves the calling thread into this host; its children will be there too.
+    fn enter(&self) -> Result<()> {
+        // A thread shares its working directory with the others, which a mount
+        // namespace does not allow.
+        unshare(CloneFlags::CLONE_FS)?;
+        setns(&self.pid, CloneFlags::CLONE_NEWPID)?;
+        setns(&self.network, CloneFlags::CLONE_NEWNET)?;
+        setns(&self.ipc, CloneFlags::CLONE_NEWIPC)?;
+        setns(&self.uts, CloneFlags::CLONE_NEWUTS)?;
+        setns(&self.mount, CloneFlags::CLONE_NEWNS)?;
+        Ok(())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // The kernel kills the rest of the pid namespace with its init.
+        let _ = self.init.kill();
+        let _ = self.init.wait();
+    }
+}
+
+fn namespaces() -> CloneFlags {
+    CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+}
+
+/// Runs `work` on a thread of its own, so that the namespaces it enters are left with it.
+fn in_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| match scope.spawn(work).join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}

@@ -1,0 +1,35 @@
+# The init of a lab host: makes its private directories, then waits.
+# Arguments: the name that others know the host by, and its unique name.
+set -eu
+name=$1 unique=$2
+
+mount --make-rprivate /
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t tmpfs -o mode=755 tmpfs /run
+mount -t tmpfs -o mode=755 tmpfs /var/log
+
+# The tun device, open to everybody as on a stock Debian.
+mount -t tmpfs -o mode=755 tmpfs /dev/net
+mknod -m 666 /dev/net/tun c 10 200
+
+# A copy of /etc without what belongs to the real machine.
+cp -a /etc /run/etc
+mount --bind /run/etc /etc
+rm -rf /etc/ssh/ssh_host_* /etc/ssh/sshd_config* /etc/ssh/ssh_config.d /etc/sshvpn /etc/resolv.conf
+mkdir /etc/ssh/ssh_config.d
+echo 'hosts: files' >/etc/nsswitch.conf
+printf '127.0.0.1 localhost %s %s\n::1 localhost\n' "$name" "$unique" >/etc/hosts
+: >/etc/resolv.conf
+sed -i 's,^root:.*,root:x:0:0:root:/run/home/root:/bin/bash,' /etc/passwd
+mkdir -p -m 755 /run/home /run/lab /run/sshd
+mkdir -p -m 700 /run/home/root/.ssh
+
+hostname "$unique"
+ip link set lo up
+# Nobody else is on these links: no waiting for duplicate addresses.
+echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
+echo 0 >/proc/sys/net/ipv6/conf/all/accept_dad
+echo ready
+exec >/dev/null
+read -r _ || true

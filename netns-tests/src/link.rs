@@ -1,0 +1,66 @@
+//! Cables between hosts, bridges, addresses and routes.
+
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+
+use crate::host::{Host, PATH};
+
+/// One end of a cable: the host, the name of the device there, its addresses
+/// with their prefix lengths.
+pub type End<'a> = (&'a Host, &'a str, &'a [&'a str]);
+
+/// Connects two hosts by a veth pair and gives its ends their addresses.
+pub fn connect(one: End<'_>, other: End<'_>) -> Result<()> {
+    let pid = other.0.init_pid().to_string();
+    // Not by Host::run: the pid has to be one of this process's namespace.
+    let output = one.0.in_network(|| {
+        let mut ip = Command::new("ip");
+        ip.args([
+            "link", "add", one.1, "type", "veth", "peer", "name", other.1, "netns", &pid,
+        ]);
+        Ok(ip.env_clear().env("PATH", PATH).output()?)
+    })?;
+    let message = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "making a veth pair {} to {}: {message}",
+        one.1,
+        other.1
+    );
+    bring_up(one)?;
+    bring_up(other)
+}
+
+/// Makes a bridge `name` on `host` out of the devices in `ports`.
+pub fn bridge(host: &Host, name: &str, ports: &[&str]) -> Result<()> {
+    host.sh(&format!(
+        "ip link add {name} type bridge; ip link set {name} up"
+    ))?;
+    for port in ports {
+        host.sh(&format!("ip link set {port} master {name}"))?;
+    }
+    Ok(())
+}
+
+fn bring_up((host, device, addresses): End<'_>) -> Result<()> {
+    add_addresses(host, device, addresses)?;
+    host.sh(&format!("ip link set {device} up"))?;
+    Ok(())
+}
+
+/// Gives `device` of `host` its addresses.
+pub fn add_addresses(host: &Host, device: &str, addresses: &[&str]) -> Result<()> {
+    for address in addresses {
+        let nodad = if address.contains(':') { "nodad" } else { "" };
+        host.sh(&format!("ip address add {address} dev {device} {nodad}"))?;
+    }
+    Ok(())
+}
+
+/// Whether `host` has a device of that name.
+pub fn has_device(host: &Host, device: &str) -> bool {
+    host.path(&format!("/sys/class/net/{device}"))
+        .symlink_metadata()
+        .is_ok()
+}

@@ -1,0 +1,122 @@
+//! The distribution's sshd on a host, its accounts, and who knows whom.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+
+use crate::child::Child;
+use crate::host::Host;
+use crate::wait::PATIENCE;
+
+const CONFIG: &str = "/etc/ssh/sshd_config";
+const HOST_KEY: &str = "/etc/ssh/ssh_host_ed25519_key";
+
+/// What is to be in an sshd_config, where [`Sshd::set`] wins over the lab's own
+/// settings: port 22, public keys only, tunnels permitted.
+pub struct Sshd {
+    settings: BTreeMap<String, String>,
+}
+
+impl Default for Sshd {
+    fn default() -> Self {
+        let settings = [
+            ("AuthorizedKeysFile", "/etc/ssh/authorized_keys/%u"),
+            ("HostKey", HOST_KEY),
+            ("KbdInteractiveAuthentication", "no"),
+            ("LogLevel", "VERBOSE"),
+            ("PasswordAuthentication", "no"),
+            ("PermitRootLogin", "prohibit-password"),
+            ("PermitTunnel", "yes"),
+            ("Port", "22"),
+            ("StrictModes", "no"),
+            ("UseDNS", "no"),
+            ("UsePAM", "no"),
+        ];
+        Self {
+            settings: settings
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+        }
+    }
+}
+
+impl Sshd {
+    /// Replaces one setting.
+    pub fn set(mut self, name: &str, value: &str) -> Self {
+        self.settings.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Starts it on `host`, which gets a host key if it has none, and waits
+    /// until it listens.
+    pub fn start(&self, host: &Host) -> Result<Child> {
+        let mut text = String::new();
+        for (name, value) in &self.settings {
+            text.push_str(&format!("{name} {value}\n"));
+        }
+        host.write(CONFIG, &text)?;
+        make_key(host, HOST_KEY, "ed25519")?;
+        let sshd = host.spawn(&["/usr/sbin/sshd", "-D", "-e", "-f", CONFIG])?;
+        sshd.wait_for_line("Server listening on :: port", PATIENCE)?;
+        Ok(sshd)
+    }
+}
+
+/// Makes a key pair at `path` of `host`, unless there is one.
+pub fn make_key(host: &Host, path: &str, kind: &str) -> Result<()> {
+    host.sh(&format!(
+        "[ -e {path} ] || ssh-keygen -q -t {kind} -N '' -C lab -f {path}"
+    ))?;
+    Ok(())
+}
+
+/// Lets root of `client` log in to `server` as `user`: makes a key if there is none.
+pub fn authorize(client: &Host, server: &Host, user: &str) -> Result<()> {
+    let key = "/run/home/root/.ssh/id_ed25519";
+    make_key(client, key, "ed25519")?;
+    let public = client.read(&format!("{key}.pub"))?;
+    server.append(&format!("/etc/ssh/authorized_keys/{user}"), &public)
+}
+
+/// Makes `server` known to `client` by its name and by `addresses`: in
+/// /etc/hosts, and its host key in known_hosts.
+pub fn introduce(client: &Host, server: &Host, addresses: &[&str]) -> Result<()> {
+    make_key(server, HOST_KEY, "ed25519")?;
+    let key = server.read(&format!("{HOST_KEY}.pub"))?;
+    let mut names = server.name().to_owned();
+    for address in addresses {
+        client.append("/etc/hosts", &format!("{address} {}\n", server.name()))?;
+        names.push_str(&format!(",{address}"));
+    }
+    client.append("/run/home/root/.ssh/known_hosts", &format!("{names} {key}"))
+}
+
+/// What an account may do besides logging in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privilege {
+    /// Nothing.
+    None,
+    /// Everything, by `sudo` without a password.
+    Sudo,
+}
+
+/// Adds the account `user` to `host` alone.
+pub fn add_account(host: &Host, user: &str, privilege: Privilege) -> Result<()> {
+    let home = format!("/run/home/{user}");
+    host.append(
+        "/etc/passwd",
+        &format!("{user}:x:2001:2001::{home}:/bin/bash\n"),
+    )?;
+    host.append("/etc/group", &format!("{user}:x:2001:\n"))?;
+    // An asterisk is no password, but not a locked account either.
+    host.append("/etc/shadow", &format!("{user}:*:19000:0:99999:7:::\n"))?;
+    host.sh(&format!(
+        "install -d -m 700 -o {user} -g {user} {home} {home}/.ssh"
+    ))?;
+    if privilege == Privilege::Sudo {
+        let file = format!("/etc/sudoers.d/{user}");
+        host.write(&file, &format!("{user} ALL=(ALL) NOPASSWD: ALL\n"))?;
+        host.sh(&format!("chmod 440 {file}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! What a host looks like from outside: everything that a VPN client may
+//! change, as text, to be compared before and after.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+
+use anyhow::{Result, bail};
+
+use crate::host::Host;
+use crate::wait::{PATIENCE, until};
+
+/// Lists everything that does not change by itself.
+const SNAPSHOT: &str = r#"
+section() { echo "== $1"; shift; "$@" 2>&1 | sort; }
+echo "== addresses"; ip -d address
+section 'IPv4 routes' ip -4 route show table all
+section 'IPv6 routes' ip -6 route show table all
+section 'IPv4 rules' ip -4 rule
+section 'IPv6 rules' ip -6 rule
+section 'IPv4 settings' grep -rs . /proc/sys/net/ipv4/conf /proc/sys/net/ipv4/ip_forward
+section 'IPv6 settings' grep -rs . /proc/sys/net/ipv6/conf
+echo "== nftables"; nft list ruleset
+for tool in iptables-nft-save ip6tables-nft-save iptables-legacy-save ip6tables-legacy-save; do
+    echo "== $tool"; "$tool" 2>/dev/null | grep -v '^#' || true
+done
+section '/run/sshvpn' find /run/sshvpn -mindepth 1
+section '/etc' find /etc -newer /run/lab -not -path /etc/ssh/sshd_config
+section 'resolv.conf' cat /etc/resolv.conf
+"#;
+
+/// A snapshot.
+#[derive(PartialEq, Eq)]
+pub struct State(String);
+
+impl State {
+    /// Takes one of `host`.
+    pub fn of(host: &Host) -> Result<Self> {
+        let text = host.sh(SNAPSHOT)?;
+        Ok(Self(format!(
+            "{text}== processes\n{}",
+            processes(host)?.join("\n")
+        )))
+    }
+
+    /// Succeeds as soon as `host` looks like this again; an error names the lines that differ.
+    pub fn wait_for(&self, host: &Host) -> Result<()> {
+        let mut now = Self::of(host)?;
+        let same = until("the state before", PATIENCE, || {
+            now = Self::of(host).ok()?;
+            (now == *self).then_some(())
+        });
+        if same.is_err() {
+            bail!(
+                "{} is not as it was (- before, + after):\n{}",
+                host.name(),
+                self.difference(&now)
+            );
+        }
+        Ok(())
+    }
+
+    /// The lines that are in one but not in the other, with a sign in front.
+    fn difference(&self, other: &Self) -> String {
+        let lines =
+            |state: &'_ Self| -> BTreeSet<String> { state.0.lines().map(str::to_owned).collect() };
+        let (before, after) = (lines(self), lines(other));
+        let gone = before.difference(&after).map(|line| format!("- {line}\n"));
+        let new = after.difference(&before).map(|line| format!("+ {line}\n"));
+        gone.chain(new).collect()
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The command lines of the processes of `host`, sorted, without its init.
+pub fn processes(host: &Host) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(host.path("/proc"))? {
+        let entry = entry?;
+        let is_other = entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name != "1" && name.bytes().all(|byte| byte.is_ascii_digit()));
+        // One that has just ended cannot be read, and does not count.
+        if is_other && let Ok(line) = fs::read_to_string(entry.path().join("cmdline")) {
+            let line = line.replace('\0', " ");
+            if !line.trim().is_empty() {
+                found.push(line.trim().to_owned());
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}

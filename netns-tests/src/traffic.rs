@@ -1,0 +1,201 @@
+//! Packets that pass or do not: ping, datagrams of every size, a counted flow.
+//! The sockets are the test process's own, made in a host's network.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::host::Host;
+use crate::wait::{PATIENCE, until};
+
+/// Succeeds as soon as `address` answers a ping of `host`.
+pub fn ping(host: &Host, address: &str) -> Result<()> {
+    until(
+        &format!("{}: ping {address}", host.name()),
+        PATIENCE,
+        || {
+            let output = host.run(&["ping", "-n", "-c1", "-W1", address]).ok()?;
+            output.status.success().then_some(())
+        },
+    )
+}
+
+/// Succeeds if `address` gives `host` no answer within a second.
+pub fn no_ping(host: &Host, address: &str) -> Result<()> {
+    let output = host.run(&["ping", "-n", "-c1", "-W1", address])?;
+    ensure!(
+        !output.status.success(),
+        "{}: {address} answered: {}",
+        host.name(),
+        output.stdout
+    );
+    Ok(())
+}
+
+/// How long a datagram may be on its way before it counts as lost.
+const LOST_AFTER: Duration = Duration::from_secs(3);
+
+/// How many datagrams are on their way at once: few enough for any queue.
+const IN_FLIGHT: usize = 8;
+
+/// Sends a UDP datagram of each payload length in `sizes` from `near` to `far`,
+/// which sends it back; each has to come back, byte for byte.
+pub fn echo_every_size(
+    (near, near_address): (&Host, &str),
+    (far, far_address): (&Host, &str),
+    sizes: RangeInclusive<usize>,
+) -> Result<()> {
+    let near = udp(near, near_address)?;
+    let far = udp(far, far_address)?;
+    near.connect(far.local_addr()?)?;
+    let mut missing: BTreeSet<usize> = sizes.clone().collect();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| send_back(&far, &done));
+        let result = exchange(&near, sizes, &mut missing);
+        done.store(true, Ordering::Relaxed);
+        result
+    })?;
+    ensure!(missing.is_empty(), "no echo of the sizes {missing:?}");
+    Ok(())
+}
+
+fn exchange(
+    near: &UdpSocket,
+    sizes: RangeInclusive<usize>,
+    missing: &mut BTreeSet<usize>,
+) -> Result<()> {
+    let mut buffer = vec![0; 65536];
+    let mut in_flight = 0;
+    for size in sizes {
+        near.send(&pattern(size))
+            .with_context(|| format!("a payload of {size} bytes"))?;
+        in_flight += 1;
+        if in_flight == IN_FLIGHT {
+            in_flight -= usize::from(receive(near, &mut buffer, missing)?);
+        }
+    }
+    while !missing.is_empty() && receive(near, &mut buffer, missing)? {}
+    Ok(())
+}
+
+/// Takes one datagram off `missing`; false if none came in time.
+fn receive(near: &UdpSocket, buffer: &mut [u8], missing: &mut BTreeSet<usize>) -> Result<bool> {
+    let length = match near.recv(buffer) {
+        Ok(length) => length,
+        Err(error) if is_timeout(&error) => return Ok(false),
+        Err(error) => return Err(error).context("receiving echoes"),
+    };
+    ensure!(
+        buffer[..length] == pattern(length),
+        "{length} bytes came back changed"
+    );
+    ensure!(missing.remove(&length), "{length} bytes came back twice");
+    Ok(true)
+}
+
+/// Content that depends on the length and the position.
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length)
+        .map(|position| (position.wrapping_mul(7) ^ length) as u8)
+        .collect()
+}
+
+/// A datagram every [`Counted::INTERVAL`], numbered, sent back, and counted.
+pub struct Counted {
+    /// How many were sent.
+    pub sent: u64,
+    /// The numbers that did not come back.
+    pub lost: Vec<u64>,
+    /// How many came back later than one that was sent after them.
+    pub reordered: u64,
+}
+
+impl Counted {
+    const INTERVAL: Duration = Duration::from_millis(1);
+
+    /// Keeps a flow from `near` to `far` and back going while `work` runs.
+    pub fn during<T>(
+        (near, near_address): (&Host, &str),
+        (far, far_address): (&Host, &str),
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<(Self, T)> {
+        let near = udp(near, near_address)?;
+        let far = udp(far, far_address)?;
+        near.connect(far.local_addr()?)?;
+        let (work_done, all_done) = (AtomicBool::new(false), AtomicBool::new(false));
+        thread::scope(|scope| {
+            scope.spawn(|| send_back(&far, &all_done));
+            let sender = scope.spawn(|| send_numbers(&near, &work_done));
+            let receiver = scope.spawn(|| count(&near, &work_done));
+            let result = work();
+            work_done.store(true, Ordering::Relaxed);
+            let sent = sender.join().expect("the sender panicked");
+            let received = receiver.join().expect("the receiver panicked");
+            all_done.store(true, Ordering::Relaxed);
+            Ok((Self::judge(sent?, &received), result?))
+        })
+    }
+
+    fn judge(sent: u64, received: &[u64]) -> Self {
+        let came: BTreeSet<u64> = received.iter().copied().collect();
+        let lost = (0..sent).filter(|number| !came.contains(number)).collect();
+        let reordered = received.windows(2).filter(|pair| pair[1] < pair[0]).count() as u64;
+        Self {
+            sent,
+            lost,
+            reordered,
+        }
+    }
+}
+
+fn send_numbers(near: &UdpSocket, done: &AtomicBool) -> Result<u64> {
+    let mut number = 0_u64;
+    while !done.load(Ordering::Relaxed) {
+        near.send(&number.to_be_bytes())?;
+        number += 1;
+        thread::sleep(Counted::INTERVAL); // the pace, not a wait for something
+    }
+    Ok(number)
+}
+
+fn count(near: &UdpSocket, done: &AtomicBool) -> Vec<u64> {
+    let mut received = Vec::new();
+    let mut number = [0; 8];
+    loop {
+        match near.recv(&mut number) {
+            Ok(_) => received.push(u64::from_be_bytes(number)),
+            // Only a silence after the end is the end.
+            Err(_) if done.load(Ordering::Relaxed) => return received,
+            Err(_) => {}
+        }
+    }
+}
+
+/// Sends each datagram back to where it came from.
+fn send_back(far: &UdpSocket, done: &AtomicBool) {
+    let mut buffer = vec![0; 65536];
+    while !done.load(Ordering::Relaxed) {
+        if let Ok((length, from)) = far.recv_from(&mut buffer) {
+            let _ = far.send_to(&buffer[..length], from);
+        }
+    }
+}
+
+/// A UDP socket of `host`, bound to `address`.
+fn udp(host: &Host, address: &str) -> Result<UdpSocket> {
+    let address: IpAddr = address.parse()?;
+    let socket = host.in_network(|| Ok(UdpSocket::bind(SocketAddr::new(address, 0))?))?;
+    socket.set_read_timeout(Some(LOST_AFTER))?;
+    Ok(socket)
+}
+
+fn is_timeout(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}

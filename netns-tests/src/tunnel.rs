@@ -1,0 +1,95 @@
+//! A tunnel by `-w`, whose addresses are the user's business: here the lab's.
+
+use anyhow::Result;
+
+use crate::child::Child;
+use crate::client::Client;
+use crate::host::Host;
+use crate::link::{add_addresses, has_device};
+use crate::wait::{PATIENCE, until};
+
+/// What the tunnel carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// IP packets.
+    PointToPoint,
+    /// Ethernet frames.
+    Ethernet,
+}
+
+/// The addresses that [`Tunnel::open`] gives to the near end.
+pub const NEAR: [&str; 2] = ["10.99.0.1", "fd99::1"];
+/// The addresses that [`Tunnel::open`] gives to the far end.
+pub const FAR: [&str; 2] = ["10.99.0.2", "fd99::2"];
+
+/// How to open a tunnel.
+#[derive(Debug, Clone)]
+pub struct Tunnel<'a> {
+    /// The program that opens it.
+    pub client: Client,
+    /// What it carries.
+    pub mode: Mode,
+    /// The argument of `-w`.
+    pub units: &'a str,
+    /// The MTU of both devices.
+    pub mtu: u32,
+    /// Further arguments, before the host.
+    pub arguments: &'a [&'a str],
+    /// The destination.
+    pub destination: &'a str,
+}
+
+impl Default for Tunnel<'_> {
+    fn default() -> Self {
+        Self {
+            client: Client::Ssh,
+            mode: Mode::PointToPoint,
+            units: "3:7",
+            mtu: 1500,
+            arguments: &[],
+            destination: "bastion",
+        }
+    }
+}
+
+impl Tunnel<'_> {
+    /// The command line.
+    pub fn command(&self) -> Result<Vec<String>> {
+        let mut arguments = vec!["-N"];
+        if self.mode == Mode::Ethernet {
+            // Before -w, which is a Tunnel=point-to-point of its own; the first one counts.
+            arguments.extend(["-o", "Tunnel=ethernet"]);
+        }
+        arguments.extend(["-w", self.units, "-o", "ExitOnForwardFailure=yes"]);
+        arguments.extend(self.arguments);
+        arguments.push(self.destination);
+        self.client.command(&arguments)
+    }
+
+    /// Opens it from `near` to `far`, waits for the devices and gives them
+    /// their MTU and addresses.
+    pub fn open(&self, near: &Host, far: &Host) -> Result<Child> {
+        let client = near.spawn(&self.command()?)?;
+        let (local, remote) = self.devices();
+        for (host, device, addresses) in [(near, local, NEAR), (far, remote, FAR)] {
+            until(&format!("{device} of {}", host.name()), PATIENCE, || {
+                has_device(host, &device).then_some(())
+            })?;
+            host.sh(&format!("ip link set {device} mtu {} up", self.mtu))?;
+            let [v4, v6] = addresses;
+            add_addresses(host, &device, &[&format!("{v4}/30"), &format!("{v6}/64")])?;
+        }
+        Ok(client)
+    }
+
+    /// The names of the devices; `any` is the first free one.
+    pub fn devices(&self) -> (String, String) {
+        let prefix = match self.mode {
+            Mode::PointToPoint => "tun",
+            Mode::Ethernet => "tap",
+        };
+        let name = |unit: &str| format!("{prefix}{}", if unit == "any" { "0" } else { unit });
+        let (local, remote) = self.units.split_once(':').unwrap_or((self.units, "any"));
+        (name(local), name(remote))
+    }
+}
