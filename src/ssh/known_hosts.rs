@@ -46,7 +46,7 @@ pub struct KnownHost {
 /// The names a line is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Names {
-    /// Patterns separated by commas, in lower case.
+    /// Patterns separated by commas.
     Patterns(String),
     /// HMAC-SHA1 of one name with the salt for a key.
     Hashed {
@@ -61,7 +61,7 @@ impl Names {
     /// `None` when it is a hashed name that is broken.
     fn parse(text: &str) -> Option<Self> {
         if !text.starts_with('|') {
-            return Some(Names::Patterns(text.to_ascii_lowercase()));
+            return Some(Names::Patterns(text.to_owned()));
         }
         match text.parse() {
             Ok(HostPatterns::HashedName { salt, hash }) => Some(Names::Hashed {
@@ -75,8 +75,18 @@ impl Names {
     /// Whether the line is for `host`, which is in lower case.
     fn matches(&self, host: &str) -> bool {
         match self {
-            Names::Patterns(patterns) => matches_list(host, patterns),
+            Names::Patterns(patterns) => matches_list(host, &patterns.to_ascii_lowercase()),
             Names::Hashed { salt, digest } => hash(salt, host) == *digest,
+        }
+    }
+}
+
+impl std::fmt::Display for Names {
+    /// What ssh shows of them.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Names::Patterns(patterns) => f.write_str(patterns),
+            Names::Hashed { .. } => f.write_str("[hashed name]"),
         }
     }
 }

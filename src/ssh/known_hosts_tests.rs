@@ -156,13 +156,13 @@ proptest! {
     }
 
     #[test]
-    fn no_blob_panics(blob in proptest::collection::vec(any::<u8>(), 0..200)) {
-        use russh::keys::ssh_key::PublicKey;
-        let mut with_type = vec![0, 0, 0, 11];
-        with_type.extend_from_slice(b"ssh-ed25519");
-        with_type.extend_from_slice(&blob);
-        let base64 = with_type.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        known(&format!("alpha ssh-ed25519 {base64}"));
-        let _ = PublicKey::from_bytes(&with_type);
+    fn no_blob_panics(
+        algorithm in "(ssh-(ed25519|rsa|dss)|ecdsa-sha2-nistp(256|521))(-cert-v01@openssh.com)?",
+        blob in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
+        use russh::keys::ssh_encoding::base64::{Base64, Encoding};
+        let length = u32::try_from(algorithm.len()).unwrap().to_be_bytes();
+        let bytes = [&length, algorithm.as_bytes(), &blob].concat();
+        known(&format!("alpha {algorithm} {}", Base64::encode_string(&bytes)));
     }
 }
