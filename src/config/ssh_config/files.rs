@@ -214,14 +214,17 @@ fn open(path: &Path, check: bool, uid: u32) -> Result<io::Result<String>, Config
         Ok(file) => file,
         Err(error) => return Ok(Err(error)),
     };
-    if check {
-        let metadata = file.metadata();
-        let found = metadata.map_err(|source| ConfigError::read(path, source))?;
-        if (found.uid() != 0 && found.uid() != uid) || found.mode() & 0o022 != 0 {
-            return Err(ConfigError::Permissions {
-                path: path.to_owned(),
-            });
-        }
+    let metadata = file.metadata();
+    let found = metadata.map_err(|source| ConfigError::read(path, source))?;
+    let others_can_write = found.mode() & 0o022 != 0;
+    if check && ((found.uid() != 0 && found.uid() != uid) || others_can_write) {
+        return Err(ConfigError::Permissions {
+            path: path.to_owned(),
+        });
+    }
+    if found.is_dir() {
+        // `Include conf.d/*` may well match one; it holds no lines.
+        return Ok(Ok(String::new()));
     }
     let mut bytes = Vec::new();
     let read = file.by_ref().take(MAX_FILE + 1).read_to_end(&mut bytes);
