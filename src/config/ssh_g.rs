@@ -59,7 +59,17 @@ fn run(
         .output();
     match output {
         Ok(output) => read_output(&output, host).map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        // The latter is also what looking through a PATH comes to that has a
+        // directory the invoker may not enter, such as one of root's.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+            ) =>
+        {
+            debug!("no {program} to run: {error}");
+            Ok(None)
+        }
         Err(source) => Err(ConfigError::System {
             what: "running ssh -G",
             source,
@@ -179,6 +189,32 @@ mod tests {
         };
         let answer = ask("no-such-program-as-this", &args, &invoker).unwrap();
         assert!(answer.is_none());
+    }
+
+    #[test]
+    fn under_sudo_ssh_reads_the_invokers_files() {
+        let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: only root can run ssh as someone else");
+            return;
+        }
+        let invoker = Invoker {
+            uid: nobody.uid,
+            gid: nobody.gid,
+            ..alice()
+        };
+        let args = SshArgs {
+            destination: "h".into(),
+            ..SshArgs::default()
+        };
+        let Some(answer) = ask("ssh", &args, &invoker).unwrap() else {
+            eprintln!("skipped: there is no ssh here");
+            return;
+        };
+        let known_hosts = nobody.dir.join(".ssh/known_hosts");
+        let first = answer.values.first("userknownhostsfile").unwrap();
+        assert_eq!(std::path::Path::new(first), known_hosts);
+        assert_eq!(answer.values.first("user"), Some("nobody"));
     }
 
     proptest! {

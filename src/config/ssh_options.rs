@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::ssh_args::{AddressFamily, JumpHop};
+use super::ssh_args::AddressFamily;
+use super::ssh_destination::JumpHop;
 use super::ssh_pattern::matches_any;
 use super::types::{Mode, TunnelDevice};
 

@@ -1,13 +1,14 @@
 //! Values in, settings out: what is expanded, what `none` means, and which
 //! values are refused under which name.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::config::ssh_defaults;
-use crate::config::ssh_options::StrictHostKeyChecking;
+use crate::config::ssh_options::{LogLevel, Proxy, RekeyLimit, StrictHostKeyChecking};
 use crate::config::ssh_tokens::tests::alice;
 
 fn options(pairs: &[(&str, &str)]) -> Result<SshOptions, ConfigError> {

@@ -3,14 +3,16 @@
 
 use super::error::ConfigError;
 use super::invoker::Invoker;
-use super::ssh_args::{JumpHop, SshArgs};
+use super::ssh_args::SshArgs;
+use super::ssh_destination::JumpHop;
 use super::ssh_options::{Proxy, SshOptions};
 use super::{ssh_config, ssh_defaults, ssh_g, ssh_options_build};
 
 /// More hosts on the way than this are a circle.
 const MAX_HOPS: usize = 32;
 
-/// What ssh would use for `args`.
+/// What ssh would use for `args`. Waits for ssh, for the commands of
+/// `Match exec`, and for the resolver where names are to be canonical.
 pub fn resolve(args: &SshArgs, invoker: &Invoker) -> Result<SshOptions, ConfigError> {
     match ssh_g::ask("ssh", args, invoker)? {
         Some(answer) => {
@@ -79,7 +81,7 @@ fn route(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ssh_args::parse_jump_list;
+    use crate::config::ssh_destination::parse_jump_list;
     use crate::config::ssh_tokens::tests::alice;
     use crate::config::ssh_values::SshValues;
 

@@ -5,7 +5,7 @@ use tracing::{debug, warn};
 
 use super::keywords::{self, Kind};
 use super::line::Line;
-use crate::config::ssh_args::parse_jump_list;
+use crate::config::ssh_destination::parse_jump_list;
 use crate::config::ssh_pattern::{matches_list, matches_pattern};
 use crate::config::ssh_values::SshValues;
 
@@ -82,6 +82,12 @@ impl Collected {
             }
             Kind::SendEnv => self.send_env(line.some_words()?, active)?,
             Kind::SetEnv => self.set_env(line.some_words()?, active)?,
+            Kind::Refuse => {
+                let message = line.only_word()?;
+                if active {
+                    return Err(format!("RefuseConnection: {message}"));
+                }
+            }
             Kind::Deprecated => debug!("{} no longer does anything", line.keyword),
             Kind::Unsupported => warn!("{} is not supported", line.keyword),
             Kind::Structure => return Err(format!("{} does not belong here", line.keyword)),
@@ -218,6 +224,12 @@ mod tests {
         }
         let line = Line::parse("User a b").unwrap().unwrap();
         assert!(Collected::default().apply(&line, false).is_err());
+        let refusal = Line::parse("RefuseConnection \"use the new one\"")
+            .unwrap()
+            .unwrap();
+        assert!(Collected::default().apply(&refusal, false).is_ok());
+        let refused = Collected::default().apply(&refusal, true).unwrap_err();
+        assert_eq!(refused, "RefuseConnection: use the new one");
         assert!(collect(&["IgnoreUnknown f*,BAR", "Foo x y z", "bar x"]).is_ok());
     }
 }

@@ -1,7 +1,6 @@
 //! Which files are read, in which order, and which of their lines apply:
 //! `Host`, `Match` and `Include`.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use super::conditions::{self, Facts};
 use super::keywords::Kind;
 use super::line::Line;
 use crate::config::error::ConfigError;
+use crate::config::invoker::Invoker;
 use crate::config::ssh_args::SshArgs;
 use crate::config::ssh_pattern::matches_any;
 use crate::config::ssh_tokens::COMMON;
@@ -85,7 +85,7 @@ impl Reader<'_> {
                 problem: "too many files are included".into(),
             });
         }
-        let text = match open(path, mode.check_permissions, self.invoker.uid.as_raw())? {
+        let text = match open(path, mode.check_permissions, self.invoker)? {
             Ok(text) => text,
             Err(error) => return Ok(Err(error)),
         };
@@ -207,21 +207,24 @@ fn matching_files(pattern: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(found.flatten().take(MAX_FILES).collect())
 }
 
-/// The text of a file, if it can be read and, where that is asked for, belongs
-/// to root or `uid` and nobody else may write to it.
-fn open(path: &Path, check: bool, uid: u32) -> Result<io::Result<String>, ConfigError> {
-    let mut file = match File::open(path) {
+/// The text of a file, if the invoker can read it and, where that is asked for,
+/// it belongs to root or the invoker and nobody else may write to it.
+fn open(path: &Path, check: bool, invoker: &Invoker) -> Result<io::Result<String>, ConfigError> {
+    let mut file = match invoker.open(path) {
         Ok(file) => file,
         Err(error) => return Ok(Err(error)),
     };
-    if check {
-        let metadata = file.metadata();
-        let found = metadata.map_err(|source| ConfigError::read(path, source))?;
-        if (found.uid() != 0 && found.uid() != uid) || found.mode() & 0o022 != 0 {
-            return Err(ConfigError::Permissions {
-                path: path.to_owned(),
-            });
-        }
+    let metadata = file.metadata();
+    let found = metadata.map_err(|source| ConfigError::read(path, source))?;
+    let others_can_write = found.mode() & 0o022 != 0;
+    if check && ((found.uid() != 0 && found.uid() != invoker.uid.as_raw()) || others_can_write) {
+        return Err(ConfigError::Permissions {
+            path: path.to_owned(),
+        });
+    }
+    if found.is_dir() {
+        // `Include conf.d/*` may well match one; it holds no lines.
+        return Ok(Ok(String::new()));
     }
     let mut bytes = Vec::new();
     let read = file.by_ref().take(MAX_FILE + 1).read_to_end(&mut bytes);

@@ -19,6 +19,8 @@ pub(super) enum Kind {
     SetEnv,
     /// `ProxyJump`, which stands in for `ProxyCommand`.
     ProxyJump,
+    /// `RefuseConnection`: ends everything where it applies.
+    Refuse,
     /// `Host`, `Match`, `Include`.
     Structure,
     /// No longer does anything.
@@ -45,6 +47,7 @@ pub(super) fn look_up(name: &str) -> Option<(&str, Kind)> {
         "host" | "match" | "include" => Kind::Structure,
         "proxycommand" | "localcommand" | "remotecommand" | "knownhostscommand" => Kind::Command,
         "proxyjump" => Kind::ProxyJump,
+        "refuseconnection" => Kind::Refuse,
         "identityfile" | "certificatefile" => Kind::EachWord,
         "localforward" | "remoteforward" | "dynamicforward" => Kind::EachLine,
         "sendenv" => Kind::SendEnv,

@@ -169,4 +169,6 @@ fn on_command_line(option: &str, problem: String) -> ConfigError {
 }
 
 #[cfg(test)]
+mod agreement_tests;
+#[cfg(test)]
 mod tests;

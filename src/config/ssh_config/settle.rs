@@ -5,11 +5,11 @@ use std::net::{IpAddr, ToSocketAddrs};
 
 use super::{Reader, algorithms};
 use crate::config::error::ConfigError;
-use crate::config::ssh_args::{JumpHop, parse_jump_list};
 use crate::config::ssh_defaults::ALGORITHM_KEYS;
-use crate::config::ssh_options_build::expand_path;
+use crate::config::ssh_destination::{JumpHop, parse_jump_list};
 use crate::config::ssh_syntax::parse_flag;
 use crate::config::ssh_tokens::{COMMON, Tokens, USER};
+use crate::config::ssh_value_reader::expand_path;
 use crate::config::ssh_values::SshValues;
 
 impl Reader<'_> {
