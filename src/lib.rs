@@ -25,3 +25,4 @@
 //! - **invoker**: the person who runs sshvpn, also when that is under sudo.
 
 pub mod config;
+pub mod net;
