@@ -3,10 +3,26 @@
 //!
 //! ```text
 //!   cidr, route_plan, addressing  what to ask for (pure; on address_range, facts)
+//!   journal                       each change is written down, then made
+//!   netlink, sysctl               what reads and changes the kernel's state
+//!   privilege                     whether we may at all
 //! ```
 
 pub mod address_range;
 pub mod addressing;
+pub mod change;
 pub mod cidr;
+pub mod error;
 pub mod facts;
+pub mod journal;
+mod journal_format;
+pub mod netlink;
+pub mod owner;
+pub mod privilege;
 pub mod route_plan;
+mod route_report;
+pub mod runtime_dir;
+pub mod sysctl;
+
+#[cfg(test)]
+mod test_namespace;
