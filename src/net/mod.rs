@@ -3,7 +3,9 @@
 //!
 //! ```text
 //!   cidr, route_plan, addressing  what to ask for (pure; on address_range, facts)
-//!   journal                       each change is written down, then made
+//!   state ───► journal            each change is written down, then made,
+//!     └──────► undo               and taken back in reverse;
+//!   recovery ─► journal, undo     so is what a process left that died
 //!   netlink, sysctl               what reads and changes the kernel's state
 //!   privilege                     whether we may at all
 //! ```
@@ -19,10 +21,15 @@ mod journal_format;
 pub mod netlink;
 pub mod owner;
 pub mod privilege;
+pub mod recovery;
 pub mod route_plan;
 mod route_report;
 pub mod runtime_dir;
+pub mod state;
 pub mod sysctl;
+mod undo;
 
+#[cfg(test)]
+mod test_host;
 #[cfg(test)]
 mod test_namespace;
