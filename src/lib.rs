@@ -25,4 +25,6 @@
 //! - **invoker**: the person who runs sshvpn, also when that is under sudo.
 
 pub mod config;
+pub mod config;
+pub mod net;
 pub mod ssh;

@@ -1,0 +1,131 @@
+//! The changes that a tunnel makes to this host, each on its own interface.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use super::sysctl::SysctlKey;
+use crate::config::types::Mtu;
+
+/// One change to the tunnel's interface, or to what leads through it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Bring the link up.
+    LinkUp,
+    /// Set the MTU.
+    Mtu(Mtu),
+    /// Set the length of the transmit queue, in packets.
+    TxQueueLength(u32),
+    /// Let the kernel make no IPv6 address of its own for the link, so that a
+    /// fresh tun sends no router solicitations.
+    AddressGenerationNone,
+    /// Add an address.
+    Address(InterfaceAddress),
+    /// Add a route through the interface to table `main`.
+    Route(TunnelRoute),
+    /// Set a sysctl that belongs to the interface.
+    Sysctl {
+        /// Which.
+        key: SysctlKey,
+        /// To what.
+        value: String,
+    },
+}
+
+/// An address for an interface, in one of the two ways to give one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum InterfaceAddress {
+    /// Ours and the peer's, for a tun device.
+    PointToPoint {
+        /// Ours.
+        local: IpAddr,
+        /// The peer's, of the same family.
+        peer: IpAddr,
+    },
+    /// Ours in the network of the link, for a tap device.
+    Network(IpNetwork),
+}
+
+impl InterfaceAddress {
+    /// Our own address.
+    pub fn local(&self) -> IpAddr {
+        match self {
+            InterfaceAddress::PointToPoint { local, .. } => *local,
+            InterfaceAddress::Network(network) => network.ip(),
+        }
+    }
+
+    /// The peer's address, where one is given.
+    pub fn peer(&self) -> Option<IpAddr> {
+        match self {
+            InterfaceAddress::PointToPoint { peer, .. } => Some(*peer),
+            InterfaceAddress::Network(_) => None,
+        }
+    }
+
+    /// The length of the prefix: the whole address where there is a peer.
+    pub fn prefix(&self) -> u8 {
+        match self {
+            InterfaceAddress::PointToPoint { local, .. } => IpNetwork::from(*local).prefix(),
+            InterfaceAddress::Network(network) => network.prefix(),
+        }
+    }
+}
+
+impl fmt::Display for InterfaceAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InterfaceAddress::PointToPoint { local, peer } => write!(f, "{local} peer {peer}"),
+            InterfaceAddress::Network(network) => network.fmt(f),
+        }
+    }
+}
+
+/// A route that leads through the tunnel's interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TunnelRoute {
+    /// Where to.
+    pub destination: IpNetwork,
+    /// The router behind the tunnel: needed on a tap device, where the far end
+    /// is one host of many; not on a tun.
+    pub gateway: Option<IpAddr>,
+    /// The source address to prefer.
+    pub source: Option<IpAddr>,
+    /// The smaller wins; the kernel's default where none is given.
+    pub metric: Option<u32>,
+}
+
+impl TunnelRoute {
+    /// A route to `destination` without any particulars.
+    pub fn to(destination: IpNetwork) -> Self {
+        Self {
+            destination,
+            gateway: None,
+            source: None,
+            metric: None,
+        }
+    }
+
+    /// The metric that the kernel gives the route: for IPv6 a zero stands for
+    /// IP6_RT_PRIO_USER (net/ip6_route.h).
+    pub fn effective_metric(&self) -> u32 {
+        match (self.destination, self.metric.unwrap_or(0)) {
+            (IpNetwork::V6(_), 0) => 1024,
+            (_, metric) => metric,
+        }
+    }
+}
+
+impl fmt::Display for TunnelRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.destination.fmt(f)?;
+        if let Some(gateway) = self.gateway {
+            write!(f, " via {gateway}")?;
+        }
+        Ok(())
+    }
+}

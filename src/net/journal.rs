@@ -1,0 +1,256 @@
+//! The undo journal of one tunnel: a JSON file that lists what was changed on
+//! this host, in order, with what takes each change back.
+//!
+//! The file is renewed as a whole (written aside, synced, renamed) before each
+//! change, so it is complete at every moment. Its owner holds an flock(2) on it;
+//! the kernel releases that with the process, however it ends, and a journal
+//! that nobody holds is stale. The directory's lock orders makers and readers.
+
+use std::fs::{File, TryLockError};
+use std::io::{self, Write};
+
+use super::facts::InterfaceIndex;
+use super::journal_format::{Document, SIZE_LIMIT, VERSION, parse};
+use super::owner::Owner;
+use super::runtime_dir::RuntimeDir;
+use crate::config::types::InterfaceName;
+
+pub use super::journal_format::{Entry, JournalError};
+
+/// How journals end.
+const SUFFIX: &str = ".json";
+/// How a journal ends that is being written.
+const UNFINISHED: &str = ".json.new";
+
+/// A locked file. It is unlocked when it is let go, not only closed: a child
+/// process that is being started has a copy of the descriptor until its exec.
+#[derive(Debug)]
+struct Held(File);
+
+impl Held {
+    fn lock(file: File) -> Result<Self, TryLockError> {
+        file.try_lock()?;
+        Ok(Self(file))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Closing, which comes next, unlocks as well.
+        let _ = self.0.unlock();
+    }
+}
+
+/// A journal that this process holds.
+#[derive(Debug)]
+#[must_use = "a journal that is dropped counts as left behind"]
+pub struct Journal {
+    directory: RuntimeDir,
+    file_name: String,
+    document: Document,
+    /// Holds the lock.
+    file: Held,
+}
+
+impl Journal {
+    /// Begins the journal of a tunnel on `interface`. No change is in it yet.
+    pub fn create(
+        directory: &RuntimeDir,
+        interface: &InterfaceName,
+        index: InterfaceIndex,
+    ) -> Result<Self, JournalError> {
+        let owner = Owner::current().map_err(JournalError::Owner)?;
+        let _lock = directory.lock()?;
+        let file_name = free_name(directory, interface, &owner)?;
+        let document = Document {
+            version: VERSION,
+            interface: interface.as_str().to_owned(),
+            index,
+            owner,
+            changes: Vec::new(),
+        };
+        let file = write(directory, &file_name, &document)?;
+        Ok(Self {
+            directory: directory.clone(),
+            file_name,
+            document,
+            file,
+        })
+    }
+
+    /// Writes down a change that is about to be made.
+    pub fn record(&mut self, entry: Entry) -> Result<(), JournalError> {
+        let mut entries = self.document.changes.clone();
+        entries.push(entry);
+        self.replace(entries)
+    }
+
+    /// Strikes out the last change: it was certainly not made.
+    pub fn withdraw_last(&mut self) -> Result<(), JournalError> {
+        let mut entries = self.document.changes.clone();
+        entries.pop();
+        self.replace(entries)
+    }
+
+    /// Puts these changes in place of all.
+    pub fn replace(&mut self, entries: Vec<Entry>) -> Result<(), JournalError> {
+        let document = Document {
+            changes: entries,
+            ..self.document.clone()
+        };
+        let _lock = self.directory.lock()?;
+        self.file = write(&self.directory, &self.file_name, &document)?;
+        self.document = document;
+        Ok(())
+    }
+
+    /// Ends the journal: nothing is left to undo.
+    pub fn remove(self) -> Result<(), JournalError> {
+        let _lock = self.directory.lock()?;
+        Ok(self.directory.remove(&self.file_name)?)
+    }
+
+    /// The changes, in the order in which they were made.
+    pub fn entries(&self) -> &[Entry] {
+        &self.document.changes
+    }
+
+    /// The name of the interface.
+    pub fn interface(&self) -> &str {
+        &self.document.interface
+    }
+
+    /// The number of the interface.
+    pub fn index(&self) -> InterfaceIndex {
+        self.document.index
+    }
+
+    /// Who made the changes.
+    pub fn owner(&self) -> &Owner {
+        &self.document.owner
+    }
+}
+
+/// A journal that nobody held.
+#[derive(Debug)]
+pub struct Stale {
+    /// The name of the file.
+    pub file_name: String,
+    /// The journal, now held by this process, or why it cannot be acted on.
+    pub journal: Result<Journal, JournalError>,
+}
+
+/// Takes over every journal in the directory whose owner is gone.
+pub fn take_stale(directory: &RuntimeDir) -> Result<Vec<Stale>, JournalError> {
+    let _lock = directory.lock()?;
+    for name in directory.names(UNFINISHED)? {
+        // Whoever wrote it would hold the directory's lock.
+        directory.remove(&name)?;
+    }
+    let mut stale = Vec::new();
+    for file_name in directory.names(SUFFIX)? {
+        let Some(file) = directory.open(&file_name)? else {
+            continue;
+        };
+        match Held::lock(file) {
+            Ok(file) => {
+                let journal = read(directory, &file_name, file);
+                stale.push(Stale { file_name, journal });
+            }
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(source)) => {
+                return Err(directory.failed("lock", &file_name, source).into());
+            }
+        }
+    }
+    Ok(stale)
+}
+
+/// The name for a new journal: NAME.json, or NAME@INODE.json where a tunnel of
+/// another network namespace has that, since each may have an interface NAME.
+fn free_name(
+    directory: &RuntimeDir,
+    interface: &InterfaceName,
+    owner: &Owner,
+) -> Result<String, JournalError> {
+    let plain = format!("{interface}{SUFFIX}");
+    let qualified = format!("{interface}@{}{SUFFIX}", owner.network_namespace);
+    let mut free = None;
+    for name in [&qualified, &plain] {
+        if !directory.has(name) {
+            free = Some(name);
+            continue;
+        }
+        let path = display_path(directory, name);
+        let file = directory.open(name)?.ok_or_else(|| JournalError::Corrupt {
+            path: path.clone(),
+            reason: "it is not a file of this user".to_owned(),
+        })?;
+        let found = parse(&file, &path)?;
+        if found.owner.network_namespace == owner.network_namespace {
+            return Err(match Held::lock(file) {
+                Ok(_) => JournalError::Stale { path },
+                Err(_) => JournalError::Busy {
+                    name: interface.to_string(),
+                    holder: holder(&found.owner),
+                },
+            });
+        }
+    }
+    let path = display_path(directory, &plain);
+    free.cloned().ok_or(JournalError::Stale { path })
+}
+
+/// The lock goes on to a child when a process moves to the background.
+fn holder(owner: &Owner) -> String {
+    match owner.is_running() {
+        true => format!("process {}", owner.pid),
+        false => format!("a process that process {} left", owner.pid),
+    }
+}
+
+fn read(directory: &RuntimeDir, file_name: &str, file: Held) -> Result<Journal, JournalError> {
+    let document = parse(&file.0, &display_path(directory, file_name))?;
+    Ok(Journal {
+        directory: directory.clone(),
+        file_name: file_name.to_owned(),
+        document,
+        file,
+    })
+}
+
+/// Writes the file anew and returns it, locked. The caller holds the directory.
+fn write(
+    directory: &RuntimeDir,
+    file_name: &str,
+    document: &Document,
+) -> Result<Held, JournalError> {
+    let mut text = serde_json::to_vec(document)
+        .map_err(|error| directory.failed("write", file_name, error.into()))?;
+    text.push(b'\n');
+    if text.len() as u64 > SIZE_LIMIT {
+        let path = display_path(directory, file_name);
+        return Err(JournalError::Full { path });
+    }
+    let stem = file_name.strip_suffix(SUFFIX).unwrap_or(file_name);
+    let unfinished = format!("{stem}{UNFINISHED}");
+    directory.remove(&unfinished)?;
+    let file = directory.create(&unfinished)?;
+    let fill = |file: File| -> io::Result<Held> {
+        let mut file = Held::lock(file)?;
+        file.0.write_all(&text)?;
+        file.0.sync_all()?;
+        Ok(file)
+    };
+    let file = fill(file).map_err(|source| directory.failed("write", &unfinished, source))?;
+    directory.rename(&unfinished, file_name)?;
+    Ok(file)
+}
+
+fn display_path(directory: &RuntimeDir, file_name: &str) -> String {
+    directory.path().join(file_name).display().to_string()
+}
+
+#[cfg(test)]
+#[path = "journal_tests.rs"]
+mod tests;

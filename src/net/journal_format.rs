@@ -1,0 +1,165 @@
+//! What an undo journal says, as JSON with a version, and why one may not be
+//! acted on.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::change::{InterfaceAddress, TunnelRoute};
+use super::facts::{AddressFacts, AddressGeneration, InterfaceIndex};
+use super::owner::Owner;
+use super::runtime_dir::RuntimeDirError;
+use super::sysctl::SysctlKey;
+
+/// The version of the format that this program writes, and the only one it reads.
+pub(super) const VERSION: u32 = 1;
+/// A journal is far smaller; a larger file is not one.
+pub(super) const SIZE_LIMIT: u64 = 1 << 20;
+
+/// Why a journal cannot be written, or was not acted on.
+#[derive(Debug, Error)]
+pub enum JournalError {
+    /// The directory or a file in it.
+    #[error("the undo journal: {0}")]
+    Directory(#[from] RuntimeDirError),
+    /// /proc does not say who we are.
+    #[error(
+        "cannot write the undo journal: this process's identity cannot be read from /proc: {0}"
+    )]
+    Owner(#[source] io::Error),
+    /// A process that runs has this interface.
+    #[error(
+        "the tunnel {name} is up already, by {holder}; stop that first or choose another interface"
+    )]
+    Busy {
+        /// The interface.
+        name: String,
+        /// Who has it.
+        holder: String,
+    },
+    /// More changes than a journal can list.
+    #[error("{path} would be larger than {SIZE_LIMIT} bytes; ask for fewer routes")]
+    Full {
+        /// The file.
+        path: String,
+    },
+    /// A journal that nobody holds is in the way.
+    #[error("an earlier run left {path} behind; run 'sshvpn cleanup' first")]
+    Stale {
+        /// The file.
+        path: String,
+    },
+    /// Not a journal, or broken.
+    #[error(
+        "{path} is not a journal that this program wrote ({reason}); nothing in it was undone; look at it, undo by hand what it lists, and remove it"
+    )]
+    Corrupt {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Written by a newer program.
+    #[error(
+        "{path} has format version {version}, this program knows {VERSION}; nothing in it was undone; run 'cleanup' of the newer sshvpn"
+    )]
+    Version {
+        /// The file.
+        path: String,
+        /// Its version.
+        version: u32,
+    },
+}
+
+/// One change, with what takes it back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Entry {
+    /// The link was brought up; it was down.
+    LinkUp {
+        /// Its IPv6 addresses before: bringing a link down drops those.
+        ipv6_before: Vec<AddressFacts>,
+    },
+    /// The MTU was set, in bytes.
+    Mtu {
+        /// Before.
+        before: u32,
+        /// Since.
+        set: u32,
+    },
+    /// The transmit queue length was set, in packets.
+    TxQueueLength {
+        /// Before.
+        before: u32,
+        /// Since.
+        set: u32,
+    },
+    /// IPv6 address generation was switched off.
+    AddressGenerationNone {
+        /// The mode before.
+        before: AddressGeneration,
+    },
+    /// An address was added.
+    Address {
+        /// Which.
+        address: InterfaceAddress,
+    },
+    /// A route was added.
+    Route {
+        /// Which.
+        route: TunnelRoute,
+    },
+    /// A sysctl was set.
+    Sysctl {
+        /// Which.
+        key: SysctlKey,
+        /// Before.
+        before: String,
+        /// Since.
+        set: String,
+    },
+}
+
+/// What is in the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Document {
+    pub(super) version: u32,
+    pub(super) interface: String,
+    pub(super) index: InterfaceIndex,
+    pub(super) owner: Owner,
+    pub(super) changes: Vec<Entry>,
+}
+
+/// The version alone, which has to be read before the rest can be.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+/// Reads a journal; all of it has to be understood.
+pub(super) fn parse(file: &File, path: &str) -> Result<Document, JournalError> {
+    let corrupt = |reason: String| JournalError::Corrupt {
+        path: path.to_owned(),
+        reason,
+    };
+    let mut text = String::new();
+    let length = file
+        .take(SIZE_LIMIT + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| corrupt(error.to_string()))?;
+    if length as u64 > SIZE_LIMIT {
+        return Err(corrupt(format!("it is larger than {SIZE_LIMIT} bytes")));
+    }
+    let Versioned { version } =
+        serde_json::from_str(&text).map_err(|error| corrupt(error.to_string()))?;
+    if version != VERSION {
+        return Err(JournalError::Version {
+            path: path.to_owned(),
+            version,
+        });
+    }
+    serde_json::from_str(&text).map_err(|error| corrupt(error.to_string()))
+}

@@ -1,0 +1,35 @@
+//! The state of this host: links, addresses, routes and sysctls; the plan of
+//! what a tunnel needs of them, and the journal that takes it all back.
+//!
+//! ```text
+//!   cidr, route_plan, addressing  what to ask for (pure; on address_range, facts)
+//!   state ───► journal            each change is written down, then made,
+//!     └──────► undo               and taken back in reverse;
+//!   recovery ─► journal, undo     so is what a process left that died
+//!   netlink, sysctl               what reads and changes the kernel's state
+//!   privilege                     whether we may at all
+//! ```
+
+pub mod address_range;
+pub mod addressing;
+pub mod change;
+pub mod cidr;
+pub mod error;
+pub mod facts;
+pub mod journal;
+mod journal_format;
+pub mod netlink;
+pub mod owner;
+pub mod privilege;
+pub mod recovery;
+pub mod route_plan;
+mod route_report;
+pub mod runtime_dir;
+pub mod state;
+pub mod sysctl;
+mod undo;
+
+#[cfg(test)]
+mod test_host;
+#[cfg(test)]
+mod test_namespace;

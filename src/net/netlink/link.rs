@@ -1,0 +1,117 @@
+//! Links: finding one, reading all, setting up or down, MTU, transmit queue
+//! length and IPv6 address generation.
+
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkExtentMask, LinkMessage,
+};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
+
+use super::{Netlink, Request};
+use crate::net::error::{NetError, Operation, Refusal};
+use crate::net::facts::{AddressGeneration, InterfaceIndex, LinkFacts};
+
+impl Netlink {
+    /// Every link of this network namespace.
+    pub async fn links(&self) -> Result<Vec<LinkFacts>, NetError> {
+        let request = Request::new(Operation::Read, "the links of this host");
+        let without_counters = vec![LinkExtentMask::SkipStats];
+        let dump = self
+            .handle
+            .link()
+            .get()
+            .set_filter_mask(AddressFamily::Unspec, without_counters);
+        let messages = request.collect(dump.execute()).await?;
+        Ok(messages.iter().map(LinkFacts::from_message).collect())
+    }
+
+    /// The link of that name.
+    pub async fn link_by_name(&self, name: &str) -> Result<LinkFacts, NetError> {
+        let request = Request::new(Operation::Read, format!("the link {name}"));
+        let get = self.handle.link().get().match_name(name.to_owned());
+        match request.collect(get.execute()).await {
+            Ok(messages) => messages
+                .first()
+                .map(LinkFacts::from_message)
+                .ok_or_else(|| NetError::NoInterface(name.to_owned())),
+            Err(error) if error.refusal() == Some(Refusal::NoDevice) => {
+                Err(NetError::NoInterface(name.to_owned()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The link with that number, if it is still there.
+    pub async fn link_by_index(
+        &self,
+        index: InterfaceIndex,
+    ) -> Result<Option<LinkFacts>, NetError> {
+        let request = Request::new(Operation::Read, format!("the link number {}", index.0));
+        let get = self.handle.link().get().match_index(index.0);
+        match request.collect(get.execute()).await {
+            Ok(messages) => Ok(messages.first().map(LinkFacts::from_message)),
+            Err(error) if error.refusal() == Some(Refusal::NoDevice) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Brings a link up or down.
+    pub async fn set_up(&self, link: &LinkFacts, up: bool) -> Result<(), NetError> {
+        let operation = if up {
+            Operation::BringUp
+        } else {
+            Operation::BringDown
+        };
+        let message = LinkUnspec::new_with_index(link.index.0);
+        let message = if up { message.up() } else { message.down() };
+        self.change(operation, link, message).await
+    }
+
+    /// Sets the MTU, in bytes.
+    pub async fn set_mtu(&self, link: &LinkFacts, mtu: u32) -> Result<(), NetError> {
+        let message = LinkUnspec::new_with_index(link.index.0)
+            .append_extra_attribute(LinkAttribute::Mtu(mtu));
+        self.change(Operation::SetMtu, link, message).await
+    }
+
+    /// Sets the length of the transmit queue, in packets.
+    pub async fn set_tx_queue_length(
+        &self,
+        link: &LinkFacts,
+        packets: u32,
+    ) -> Result<(), NetError> {
+        let message = LinkUnspec::new_with_index(link.index.0)
+            .append_extra_attribute(LinkAttribute::TxQueueLen(packets));
+        self.change(Operation::SetTxQueueLength, link, message)
+            .await
+    }
+
+    /// Sets how the link makes its IPv6 addresses.
+    pub async fn set_address_generation(
+        &self,
+        link: &LinkFacts,
+        mode: AddressGeneration,
+    ) -> Result<(), NetError> {
+        let inet6 = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(mode.0.into())]);
+        let message = LinkUnspec::new_with_index(link.index.0)
+            .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![inet6]));
+        self.change(Operation::SetAddressGeneration, link, message)
+            .await
+    }
+
+    async fn change(
+        &self,
+        operation: Operation,
+        link: &LinkFacts,
+        message: LinkMessageBuilder<LinkUnspec>,
+    ) -> Result<(), NetError> {
+        let request =
+            Request::new(operation, &link.name).ipv6(operation == Operation::SetAddressGeneration);
+        let message: LinkMessage = message.build();
+        let change = self.handle.link().change(message);
+        change
+            .execute()
+            .await
+            .map_err(|error| request.failed(error))
+    }
+}

@@ -1,0 +1,195 @@
+//! The changes of one tunnel to this host: each is journalled, then made; all
+//! are undone in reverse, by their owner or, where that died, by the next start.
+
+use super::change::Change;
+use super::error::{NetError, Refusal};
+use super::facts::{AddressGeneration, LinkFacts};
+use super::journal::{Entry, Journal};
+use super::netlink::Netlink;
+use super::runtime_dir::RuntimeDir;
+use super::sysctl::SysctlKey;
+use super::undo::undo_and_close;
+use crate::config::types::InterfaceName;
+
+pub use super::undo::UndoReport;
+
+/// What one tunnel has changed on this host so far.
+///
+/// Dropping it undoes nothing: the journal stays, and [`recover_stale`](super::recovery::recover_stale) undoes
+/// what is in it.
+#[derive(Debug)]
+#[must_use = "the changes stay until undo() is called"]
+pub struct HostState {
+    netlink: Netlink,
+    journal: Journal,
+}
+
+impl HostState {
+    /// Begins with a tun or tap device that is there, in the network namespace
+    /// of the calling thread. Nothing is changed yet.
+    pub async fn begin(
+        directory: &RuntimeDir,
+        interface: &InterfaceName,
+    ) -> Result<Self, NetError> {
+        let netlink = Netlink::open()?;
+        let link = netlink.link_by_name(interface.as_str()).await?;
+        if !link.is_tun() {
+            return Err(NetError::NotTunnel(interface.to_string()));
+        }
+        let journal = Journal::create(directory, interface, link.index)?;
+        Ok(Self { netlink, journal })
+    }
+
+    /// The connection to the kernel, for reading.
+    pub fn netlink(&self) -> &Netlink {
+        &self.netlink
+    }
+
+    /// Makes one change. What is as wanted already is left alone and not
+    /// undone later; an address or a route that is there already is an error.
+    ///
+    /// A change that the kernel refused leaves the journal again. Where the
+    /// outcome is unknown, or this future is dropped half way, it stays there:
+    /// undoing what was not made does nothing.
+    pub async fn apply(&mut self, change: Change) -> Result<(), NetError> {
+        let link = self.link().await?;
+        let Some(entry) = self.plan(&link, &change).await? else {
+            return Ok(());
+        };
+        self.journal.record(entry)?;
+        let result = self.make(&link, &change).await;
+        if let Err(error) = &result
+            && error.nothing_changed()
+            && let Err(error) = self.journal.withdraw_last()
+        {
+            tracing::warn!(%error, "a change that was refused is still in the journal");
+        }
+        result
+    }
+
+    /// Undoes every change in reverse and removes the journal; where something
+    /// fails the journal stays with that for a later try.
+    pub async fn undo(self) -> UndoReport {
+        undo_and_close(&self.netlink, self.journal).await
+    }
+
+    async fn link(&self) -> Result<LinkFacts, NetError> {
+        let link = self.netlink.link_by_index(self.journal.index()).await?;
+        link.filter(|link| link.name == self.journal.interface())
+            .ok_or_else(|| NetError::NoInterface(self.journal.interface().to_owned()))
+    }
+
+    /// What has to be journalled for a change; none where nothing has to change.
+    async fn plan(&self, link: &LinkFacts, change: &Change) -> Result<Option<Entry>, NetError> {
+        Ok(match change {
+            Change::LinkUp => match link.up {
+                true => None,
+                false => Some(self.plan_up(link).await?),
+            },
+            Change::Mtu(mtu) => self.plan_mtu(link, mtu.get()).await?,
+            Change::TxQueueLength(set) => {
+                let (before, set) = (link.tx_queue_length, *set);
+                (before != set).then_some(Entry::TxQueueLength { before, set })
+            }
+            Change::AddressGenerationNone => link
+                .address_generation
+                .filter(|before| *before != AddressGeneration::NONE)
+                .map(|before| Entry::AddressGenerationNone { before }),
+            Change::Address(address) => {
+                let there = self.netlink.addresses(Some(link.index)).await?;
+                if there.iter().any(|found| {
+                    (found.address, found.prefix) == (address.local(), address.prefix())
+                }) {
+                    return Err(exists(format!("the address {address} on {}", link.name)));
+                }
+                Some(Entry::Address { address: *address })
+            }
+            Change::Route(route) => {
+                let there = self.netlink.routes(Some(link.index)).await?;
+                if there.iter().any(|found| found.same_slot(route)) {
+                    return Err(exists(format!("the route {route} through {}", link.name)));
+                }
+                Some(Entry::Route { route: *route })
+            }
+            Change::Sysctl { key, value } => plan_sysctl(link, key, value)?,
+        })
+    }
+
+    async fn plan_up(&self, link: &LinkFacts) -> Result<Entry, NetError> {
+        let mut ipv6_before = self.netlink.addresses(Some(link.index)).await?;
+        ipv6_before.retain(|address| address.address.is_ipv6());
+        Ok(Entry::LinkUp { ipv6_before })
+    }
+
+    async fn plan_mtu(&self, link: &LinkFacts, set: u32) -> Result<Option<Entry>, NetError> {
+        let before = link.mtu;
+        if before == set {
+            return Ok(None);
+        }
+        if set < crate::config::types::Mtu::MIN_IPV6.get() {
+            let addresses = self.netlink.addresses(Some(link.index)).await?;
+            if addresses.iter().any(|found| found.address.is_ipv6()) {
+                return Err(NetError::MtuUnderIpv6 {
+                    interface: link.name.clone(),
+                    mtu: set,
+                });
+            }
+        }
+        Ok(Some(Entry::Mtu { before, set }))
+    }
+
+    async fn make(&self, link: &LinkFacts, change: &Change) -> Result<(), NetError> {
+        let netlink = &self.netlink;
+        match change {
+            Change::LinkUp => netlink.set_up(link, true).await,
+            Change::Mtu(mtu) => netlink.set_mtu(link, mtu.get()).await,
+            Change::TxQueueLength(packets) => netlink.set_tx_queue_length(link, *packets).await,
+            Change::AddressGenerationNone => {
+                let none = AddressGeneration::NONE;
+                netlink.set_address_generation(link, none).await
+            }
+            Change::Address(address) => {
+                already_there(netlink.add_address(link, address).await, || {
+                    format!("the address {address}")
+                })
+            }
+            Change::Route(route) => already_there(netlink.add_route(link, route).await, || {
+                format!("a route to {}", route.destination)
+            }),
+            Change::Sysctl { key, value } => Ok(key.write(value)?),
+        }
+    }
+}
+
+fn plan_sysctl(link: &LinkFacts, key: &SysctlKey, value: &str) -> Result<Option<Entry>, NetError> {
+    if !key.belongs_to(&link.name) {
+        return Err(NetError::ForeignSysctl {
+            key: key.to_string(),
+            interface: link.name.clone(),
+        });
+    }
+    let before = key.read()?;
+    Ok((before != value).then(|| Entry::Sysctl {
+        key: key.clone(),
+        before,
+        set: value.to_owned(),
+    }))
+}
+
+fn exists(object: String) -> NetError {
+    NetError::Exists { object }
+}
+
+fn already_there(
+    result: Result<(), NetError>,
+    object: impl FnOnce() -> String,
+) -> Result<(), NetError> {
+    match result {
+        Err(error) if error.refusal() == Some(Refusal::Exists) => Err(exists(object())),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;
