@@ -40,7 +40,7 @@ impl Shared {
 
 /// A running process, its group's leader. When dropped, the whole group is
 /// killed, and what it wrote is printed, which the test harness shows of a
-/// failed test.
+/// failed test; but not of a process that has ended with success.
 pub struct Child {
     title: String,
     pid: Pid,
@@ -213,8 +213,21 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
+        let succeeded = self
+            .shared
+            .lock()
+            .status
+            .is_some_and(|status| status.success());
         let _ = self.signal(Signal::SIGKILL);
-        println!("`{}`{}", self.title, self.written());
+        println!(
+            "`{}`{}",
+            self.title,
+            if succeeded {
+                String::new()
+            } else {
+                self.written()
+            }
+        );
     }
 }
 

@@ -37,6 +37,15 @@ pub struct Host {
     uts: File,
 }
 
+/// A process of a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its pid, as the host counts.
+    pub pid: u32,
+    /// Its command line.
+    pub command: String,
+}
+
 impl Host {
     /// Makes a machine that is called `name`, with nothing but a loopback device.
     pub fn new(name: &str) -> Result<Self> {
@@ -153,6 +162,40 @@ impl Host {
     pub fn append(&self, path: &str, text: &str) -> Result<()> {
         let before = self.read(path).unwrap_or_default();
         self.write(path, &(before + text))
+    }
+
+    /// The processes, without the init.
+    pub fn processes(&self) -> Result<Vec<Process>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.path("/proc"))? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            // One that has just ended cannot be read, a zombie has no command line.
+            let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+            let command = line.replace('\0', " ").trim().to_owned();
+            if pid != 1 && !command.is_empty() {
+                found.push(Process { pid, command });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Sends SIGKILL to the processes whose command line begins with `start`; there has to be one.
+    pub fn kill(&self, start: &str) -> Result<()> {
+        let matches = |process: &Process| process.command.starts_with(start);
+        let found: Vec<_> = self.processes()?.into_iter().filter(matches).collect();
+        ensure!(
+            !found.is_empty(),
+            "{}: no process begins with '{start}'",
+            self.name
+        );
+        let mut command = vec!["kill".to_owned(), "-KILL".to_owned()];
+        command.extend(found.iter().map(|process| process.pid.to_string()));
+        self.run(&command)?.ok()?;
+        Ok(())
     }
 
     fn environment(&self) -> [(&'static str, &'static str); 6] {

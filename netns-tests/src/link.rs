@@ -5,6 +5,7 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 
 use crate::host::{Host, PATH};
+use crate::wait::{PATIENCE, until};
 
 /// One end of a cable: the host, the name of the device there, its addresses
 /// with their prefix lengths.
@@ -29,7 +30,9 @@ pub fn connect(one: End<'_>, other: End<'_>) -> Result<()> {
         other.1
     );
     bring_up(one)?;
-    bring_up(other)
+    bring_up(other)?;
+    settled(one.0, one.1)?;
+    settled(other.0, other.1)
 }
 
 /// Makes a bridge `name` on `host` out of the devices in `ports`.
@@ -47,6 +50,23 @@ fn bring_up((host, device, addresses): End<'_>) -> Result<()> {
     add_addresses(host, device, addresses)?;
     host.sh(&format!("ip link set {device} up"))?;
     Ok(())
+}
+
+/// Waits until `device` is running and has its link-local address, the last
+/// thing that the kernel does by itself.
+fn settled(host: &Host, device: &str) -> Result<()> {
+    until(
+        &format!("{device} of {} runs", host.name()),
+        PATIENCE,
+        || {
+            let state = host
+                .read(&format!("/sys/class/net/{device}/operstate"))
+                .ok()?;
+            let addresses = host.read("/proc/1/net/if_inet6").ok()?;
+            let is_local = |line: &str| line.starts_with("fe80") && line.ends_with(device);
+            (state.trim() == "up" && addresses.lines().any(is_local)).then_some(())
+        },
+    )
 }
 
 /// Gives `device` of `host` its addresses.

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs;
 
 use anyhow::{Result, bail};
 
@@ -36,10 +35,16 @@ pub struct State(String);
 impl State {
     /// Takes one of `host`.
     pub fn of(host: &Host) -> Result<Self> {
-        let text = host.sh(SNAPSHOT)?;
+        let text = host.run(&["bash", "-c", SNAPSHOT])?.ok()?;
+        let mut processes: Vec<String> = host
+            .processes()?
+            .into_iter()
+            .map(|process| process.command)
+            .collect();
+        processes.sort();
         Ok(Self(format!(
             "{text}== processes\n{}",
-            processes(host)?.join("\n")
+            processes.join("\n")
         )))
     }
 
@@ -75,25 +80,4 @@ impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// The command lines of the processes of `host`, sorted, without its init.
-pub fn processes(host: &Host) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(host.path("/proc"))? {
-        let entry = entry?;
-        let is_other = entry
-            .file_name()
-            .to_str()
-            .is_some_and(|name| name != "1" && name.bytes().all(|byte| byte.is_ascii_digit()));
-        // One that has just ended cannot be read, and does not count.
-        if is_other && let Ok(line) = fs::read_to_string(entry.path().join("cmdline")) {
-            let line = line.replace('\0', " ");
-            if !line.trim().is_empty() {
-                found.push(line.trim().to_owned());
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
 }

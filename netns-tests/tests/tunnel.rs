@@ -1,30 +1,46 @@
 //! `-w` against a stock sshd: point-to-point, ethernet, units and `any`.
 //!
 //! ```text
-//!   laptop wan 192.0.2.1 ──────── 192.0.2.2 wan bastion
-//!   client tunL  ═════════ SSH ═════════ tunR sshd
-//!          10.99.0.1/30                  10.99.0.2/30
-//!          fd99::1/64                    fd99::2/64
+//!   laptop wan 192.0.2.1 ──────────── 192.0.2.2 wan bastion
+//!   client tunL 10.99.0.1/30 ═ SSH ═ 10.99.0.2/30 tunR sshd
+//!               fd99::1/64           fd99::2/64
 //! ```
 
-use anyhow::Result;
-use netns_tests::tunnel::{Mode, Tunnel};
-use netns_tests::{Client, topology, traffic, with_each_client};
+use anyhow::{Result, ensure};
+use netns_tests::link::has_device;
+use netns_tests::topology::{self, Direct};
+use netns_tests::tunnel::{FAR, Mode, NEAR, Tunnel};
+use netns_tests::{Client, PATIENCE, State, traffic, with_each_client};
+use nix::sys::signal::Signal;
 
-with_each_client!(point_to_point, ethernet, any_unit);
+with_each_client!(
+    point_to_point,
+    ethernet,
+    any_unit,
+    command_runs_beside_the_tunnel,
+    lost_connection_is_an_error,
+    devices_go_with_the_connection,
+);
+
+/// Both families, both ways.
+fn passes_both_ways(lab: &Direct) -> Result<()> {
+    for (near, far) in NEAR.iter().zip(FAR) {
+        traffic::ping(&lab.laptop, far)?;
+        traffic::ping(&lab.bastion, near)?;
+    }
+    Ok(())
+}
 
 fn point_to_point(client: Client) -> Result<()> {
     let lab = topology::direct()?;
-    let tunnel = Tunnel {
+    let _open = Tunnel {
         client,
-        mode: Mode::PointToPoint,
         ..Tunnel::default()
-    };
-    let _up = tunnel.open(&lab.laptop, &lab.bastion)?;
-    traffic::ping(&lab.laptop, "10.99.0.2")?;
-    traffic::ping(&lab.laptop, "fd99::2")?;
-    traffic::ping(&lab.bastion, "10.99.0.1")
+    }
+    .open(&lab.laptop, &lab.bastion)?;
+    passes_both_ways(&lab)
 }
+
 fn ethernet(client: Client) -> Result<()> {
     let lab = topology::direct()?;
     let tunnel = Tunnel {
@@ -32,11 +48,16 @@ fn ethernet(client: Client) -> Result<()> {
         mode: Mode::Ethernet,
         ..Tunnel::default()
     };
-    let _up = tunnel.open(&lab.laptop, &lab.bastion)?;
-    traffic::ping(&lab.laptop, "10.99.0.2")?;
-    traffic::ping(&lab.laptop, "fd99::2")?;
-    traffic::ping(&lab.bastion, "10.99.0.1")
+    let _open = tunnel.open(&lab.laptop, &lab.bastion)?;
+    passes_both_ways(&lab)?;
+    let neighbour = lab.laptop.sh("ip neigh show dev tap3 to 10.99.0.2")?;
+    ensure!(
+        neighbour.contains("lladdr"),
+        "no ARP through the tunnel: {neighbour}"
+    );
+    Ok(())
 }
+
 fn any_unit(client: Client) -> Result<()> {
     let lab = topology::direct()?;
     let tunnel = Tunnel {
@@ -44,6 +65,48 @@ fn any_unit(client: Client) -> Result<()> {
         units: "any:any",
         ..Tunnel::default()
     };
-    let _up = tunnel.open(&lab.laptop, &lab.bastion)?;
-    traffic::ping(&lab.laptop, "10.99.0.2")
+    let _open = tunnel.open(&lab.laptop, &lab.bastion)?;
+    passes_both_ways(&lab)
+}
+
+/// The command runs, and when it ends, the tunnel stays until the client is told to go.
+fn command_runs_beside_the_tunnel(client: Client) -> Result<()> {
+    let lab = topology::direct()?;
+    let command = client.command(&["-w", "any:5", "bastion", "echo unit is $SSH_TUNNEL"])?;
+    let running = lab.laptop.spawn(&command)?;
+    running.wait_for_line("unit is tun5", PATIENCE)?;
+    lab.sshd.wait_for_line("Close session", PATIENCE)?;
+    ensure!(running.is_running() && has_device(&lab.bastion, "tun5"));
+    ensure!(running.stdout() == "unit is tun5\n", "{}", running.stdout());
+    let output = running.end_with(Signal::SIGTERM)?;
+    ensure!(output.code() == 255, "{output:?}");
+    Ok(())
+}
+
+fn lost_connection_is_an_error(client: Client) -> Result<()> {
+    let lab = topology::direct()?;
+    let tunnel = Tunnel {
+        client,
+        ..Tunnel::default()
+    };
+    let open = tunnel.open(&lab.laptop, &lab.bastion)?;
+    lab.bastion.kill("sshd: root")?;
+    let output = open.wait(PATIENCE)?;
+    ensure!(output.code() == 255, "{output:?}");
+    ensure!(output.stderr.contains("bastion"), "which host? {output:?}");
+    Ok(())
+}
+
+fn devices_go_with_the_connection(client: Client) -> Result<()> {
+    let lab = topology::direct()?;
+    let before = (State::of(&lab.laptop)?, State::of(&lab.bastion)?);
+    let tunnel = Tunnel {
+        client,
+        ..Tunnel::default()
+    };
+    let open = tunnel.open(&lab.laptop, &lab.bastion)?;
+    ensure!(has_device(&lab.laptop, "tun3") && has_device(&lab.bastion, "tun7"));
+    open.end_with(Signal::SIGTERM)?;
+    before.0.wait_for(&lab.laptop)?;
+    before.1.wait_for(&lab.bastion)
 }

@@ -1,0 +1,41 @@
+//! What a listener on the wire sees: SSH, and the addresses being resolved.
+//!
+//! ```text
+//!   laptop wan 192.0.2.1 ────┬─────── 192.0.2.2 wan bastion
+//!   client tun3 10.99.0.1/30 │ SSH ═ 10.99.0.2/30 tun7 sshd
+//!                         tcpdump
+//! ```
+
+use anyhow::{Result, ensure};
+use netns_tests::capture::Capture;
+use netns_tests::tunnel::{FAR, NEAR, Tunnel};
+use netns_tests::{Client, topology, traffic, with_each_client};
+
+with_each_client!(only_ssh);
+
+fn only_ssh(client: Client) -> Result<()> {
+    let lab = topology::direct()?;
+    let capture = Capture::start(&lab.bastion, "wan")?;
+    let _open = Tunnel {
+        client,
+        ..Tunnel::default()
+    }
+    .open(&lab.laptop, &lab.bastion)?;
+    for (near, far) in NEAR.iter().zip(FAR) {
+        traffic::ping(&lab.laptop, far)?;
+        traffic::ping(&lab.bastion, near)?;
+    }
+    traffic::echo_every_size((&lab.laptop, NEAR[0]), (&lab.bastion, FAR[0]), 0..=200)?;
+    capture.end()?.shows_only_ssh()
+}
+
+/// The yardstick measures: a ping beside the tunnel does not pass for SSH.
+#[test]
+fn other_traffic_is_noticed() -> Result<()> {
+    let lab = topology::direct()?;
+    let capture = Capture::start(&lab.bastion, "wan")?;
+    let _open = Tunnel::default().open(&lab.laptop, &lab.bastion)?;
+    traffic::ping(&lab.laptop, "192.0.2.2")?;
+    ensure!(capture.end()?.shows_only_ssh().is_err());
+    Ok(())
+}
