@@ -390,8 +390,7 @@ async fn control_characters_of_a_file_do_not_reach_the_terminal() {
 
 /// An authority, and a certificate by it for `name`.
 fn certified(name: &str, kind: CertType) -> (PublicKey, Certificate) {
-    let mut key =
-        || PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).unwrap();
+    let key = || PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).unwrap();
     let (authority, host) = (key(), key());
     let mut builder = Builder::new(vec![1; 16], host.public_key(), 0, u64::MAX >> 1).unwrap();
     builder.cert_type(kind).unwrap();

@@ -72,7 +72,8 @@ impl Prompter {
         Self::with_environment(options, invoker, environment)
     }
 
-    fn with_environment(
+    /// The same with another `environment` than that of the process.
+    pub(super) fn with_environment(
         options: &SshOptions,
         invoker: &Invoker,
         environment: impl Fn(&str) -> Option<OsString>,
