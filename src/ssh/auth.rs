@@ -62,7 +62,7 @@ pub enum AuthError {
         /// Where.
         host: String,
         /// What russh says.
-        source: russh::Error,
+        source: Box<russh::Error>,
     },
 }
 
@@ -130,7 +130,7 @@ impl Person<'_> {
             source => AuthError::Connection {
                 user: self.options.user.clone(),
                 host: self.host(),
-                source,
+                source: Box::new(source),
             },
         }
     }
@@ -265,8 +265,8 @@ mod tests {
     #[test]
     fn methods_are_those_of_both_sides_in_our_order() {
         let mut options = test_settings::options();
-        let names = |list: &str| list.split(',').map(str::to_owned).collect::<Vec<_>>();
-        options.preferred_authentications = names("hostbased,password,publickey");
+        let preferred = ["hostbased", "password", "publickey"];
+        options.preferred_authentications = preferred.map(str::to_owned).to_vec();
         let methods = enabled(&options, HostTrust::Verified);
         assert_eq!(methods, [Method::Password, Method::PublicKey]);
         let offered = [MethodKind::HostBased, MethodKind::PublicKey];

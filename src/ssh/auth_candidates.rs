@@ -34,7 +34,7 @@ pub(super) struct Candidate {
 #[derive(Debug, Clone)]
 pub(super) enum SignedBy {
     /// The agent, with this entry.
-    Agent(AgentIdentity),
+    Agent(Box<AgentIdentity>),
     /// The private key in this file.
     File(PathBuf),
 }
@@ -179,7 +179,7 @@ fn same(one: &Public, other: &Public) -> bool {
 /// Who signs for `candidate`: for a certificate, whoever has the plain key.
 pub(super) fn signer(candidate: &Candidate, all: &VecDeque<Candidate>) -> Option<SignedBy> {
     if let Some(identity) = &candidate.in_agent {
-        return Some(SignedBy::Agent(identity.clone()));
+        return Some(SignedBy::Agent(Box::new(identity.clone())));
     }
     let path = candidate.path.clone()?;
     let Public::Certificate(certificate) = &candidate.public else {
@@ -193,7 +193,7 @@ pub(super) fn signer(candidate: &Candidate, all: &VecDeque<Candidate>) -> Option
         Some(Candidate {
             in_agent: Some(identity),
             ..
-        }) => Some(SignedBy::Agent(identity.clone())),
+        }) => Some(SignedBy::Agent(Box::new(identity.clone()))),
         Some(Candidate {
             path: Some(path), ..
         }) => Some(SignedBy::File(path.clone())),

@@ -2,22 +2,16 @@
 //! other is offered, and signed for if the server takes it.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 
 use russh::client::{AuthResult, Handle, Handler};
-use russh::keys::agent::AgentIdentity;
-use russh::keys::signature::Signer as _;
-use russh::keys::ssh_encoding::Encode;
-use russh::keys::ssh_key::Signature;
-use russh::keys::ssh_key::private::KeypairData;
 use russh::keys::ssh_key::public::KeyData;
-use russh::keys::{Algorithm, HashAlg, PrivateKey, PublicKey};
-use thiserror::Error;
+use russh::keys::{Algorithm, HashAlg, PublicKey};
 
 use super::agent::Agent;
 use super::auth::{Attempt, AuthError, Person};
 use super::auth_candidates::{self, Candidate, SignedBy};
-use super::identity::{self, IdentityError, Public};
+use super::identity::{self, Public};
+use super::key_signer::KeySigner;
 use crate::config::ssh_pattern::matches_any;
 
 /// The keys of one authentication.
@@ -35,27 +29,6 @@ enum RsaSupport {
     Unsaid,
     /// This hash function, or a shorter SHA-2.
     UpTo(Option<HashAlg>),
-}
-
-/// Why a signature could not be made.
-#[derive(Debug, Error)]
-enum SignError {
-    #[error("the connection is closed")]
-    Closed,
-    #[error("{0}")]
-    Agent(russh::keys::Error),
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    #[error("private key {} contents do not match public", .0.display())]
-    Mismatch(PathBuf),
-    #[error("{0}")]
-    Key(String),
-}
-
-impl From<russh::SendError> for SignError {
-    fn from(_: russh::SendError) -> Self {
-        SignError::Closed
-    }
 }
 
 impl PublicKeys {
@@ -211,109 +184,14 @@ fn rsa_hash(public: &Public, support: RsaSupport, accepted: &[String]) -> Option
     })
 }
 
-/// Signs for one candidate when the server wants the key.
-struct KeySigner<'a> {
-    agent: Option<&'a mut Agent>,
-    signed_by: SignedBy,
-    expected: Option<KeyData>,
-    loaded: Option<PrivateKey>,
-    person: &'a Person<'a>,
-}
-
-impl russh::Signer for KeySigner<'_> {
-    type Error = SignError;
-
-    /// The identity that russh names is what was offered; who signs for it is
-    /// settled already.
-    async fn auth_sign(
-        &mut self,
-        _offered: &AgentIdentity,
-        hash: Option<HashAlg>,
-        data: Vec<u8>,
-    ) -> Result<Vec<u8>, SignError> {
-        match (&self.signed_by, self.agent.as_mut()) {
-            (SignedBy::Agent(identity), Some(agent)) => agent
-                .sign(identity, hash, data)
-                .await
-                .map_err(SignError::Agent),
-            (SignedBy::Agent(_), None) => Err(SignError::Key("the agent is gone".to_owned())),
-            (SignedBy::File(path), _) => {
-                let key = match self.loaded.take() {
-                    Some(key) => key,
-                    None => self.person.private_key(path).await?,
-                };
-                if self.expected.as_ref() != Some(key.public_key().key_data()) {
-                    return Err(SignError::Mismatch(path.clone()));
-                }
-                append_signature(&key, hash, data)
-            }
-        }
-    }
-}
-
-/// Appends to `data` the signature of it, as the string that closes a
-/// publickey request (RFC 4252, section 7).
-fn append_signature(
-    key: &PrivateKey,
-    hash: Option<HashAlg>,
-    mut data: Vec<u8>,
-) -> Result<Vec<u8>, SignError> {
-    let failed = |error: &dyn std::fmt::Display| SignError::Key(error.to_string());
-    let signature: Signature = match key.key_data() {
-        KeypairData::Rsa(pair) => (pair, hash).try_sign(&data),
-        _ => key.try_sign(&data),
-    }
-    .map_err(|error| failed(&error))?;
-    signature
-        .encode_prefixed(&mut data)
-        .map_err(|error| failed(&error))?;
-    Ok(data)
-}
-
-impl Person<'_> {
-    async fn private_key(&self, path: &std::path::Path) -> Result<PrivateKey, IdentityError> {
-        identity::load_private(path, self.invoker.uid, self.options, self.prompter).await
-    }
-
-    /// Says why nothing came of a key; an error when nothing more can be tried.
-    fn explain(&self, candidate: &Candidate, error: SignError) -> Result<(), AuthError> {
-        match error {
-            SignError::Closed => return Err(self.disconnected()),
-            SignError::Identity(IdentityError::Interrupted) => return Err(AuthError::Interrupted),
-            SignError::Identity(IdentityError::NoPassphrase(path)) => {
-                tracing::debug!("no passphrase for {}: next key", path.display());
-            }
-            SignError::Identity(IdentityError::Read { path, source }) => {
-                let text = format!("no such identity: {}: {source}", path.display());
-                match self.options.identity_files_explicit {
-                    true => self.prompter.info(&text),
-                    false => tracing::debug!("{text}"),
-                }
-            }
-            SignError::Identity(error) => self.prompter.error(&error.to_string()),
-            SignError::Agent(error) => self.prompter.error(&format!(
-                "signing failed for {} \"{}\" from agent: {error}",
-                candidate.kind(),
-                candidate.label
-            )),
-            SignError::Mismatch(_) | SignError::Key(_) => self.prompter.error(&format!(
-                "signing failed for {} \"{}\": {error}",
-                candidate.kind(),
-                candidate.label
-            )),
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ssh::{key_line, test_settings};
 
     fn rsa_key() -> Public {
-        let rng = &mut russh::keys::key::safe_rng();
-        let key = PrivateKey::random(rng, Algorithm::Rsa { hash: None }).unwrap();
-        Public::Key(key.public_key().key_data().clone())
+        let key = key_line::parse(test_settings::RSA_KEY).unwrap();
+        Public::Key(key.key_data().clone())
     }
 
     #[test]

@@ -93,10 +93,7 @@ async fn encrypted_keys_ask_for_their_passphrase() {
     ] {
         let (_keep, path) = key_file(&[kind, &["-N", PASSPHRASE]].concat());
         let (key, seen) = load_with(&path, &["wrong", PASSPHRASE]).await;
-        assert!(
-            is_its_own(&key.expect(&format!("{kind:?}")), &path),
-            "{kind:?}"
-        );
+        assert!(is_its_own(&key.unwrap(), &path), "{kind:?}");
         let prompt = format!("Enter passphrase for key '{}': ", path.display());
         assert_eq!(seen, [prompt.clone(), prompt]);
     }

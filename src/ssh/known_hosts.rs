@@ -175,10 +175,37 @@ pub struct HostKeys<'a> {
     pub revoked: Vec<&'a KnownHost>,
 }
 
-impl HostKeys<'_> {
+/// What the files make of a key of the host.
+#[derive(Debug, Clone)]
+pub enum Standing<'a> {
+    /// It is known, in this line.
+    Known(&'a KnownHost),
+    /// The host is not known.
+    New,
+    /// The host is known with other keys, the last of them in this line.
+    Changed(&'a KnownHost),
+    /// The key is revoked.
+    Revoked,
+}
+
+impl<'a> HostKeys<'a> {
     /// Whether `key` is among the revoked ones.
     pub fn is_revoked(&self, key: &KeyData) -> bool {
         self.revoked.iter().any(|line| line.key == *key)
+    }
+
+    /// What the files make of `key`. A key of another type than the known
+    /// ones counts as changed, as with ssh.
+    pub fn standing(&self, key: &KeyData) -> Standing<'a> {
+        if self.is_revoked(key) {
+            return Standing::Revoked;
+        }
+        let same = self.keys.iter().find(|line| line.key == *key);
+        match (same, self.keys.last()) {
+            (Some(line), _) => Standing::Known(line),
+            (None, Some(line)) => Standing::Changed(line),
+            (None, None) => Standing::New,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -146,7 +146,10 @@ impl Prompter {
             return;
         }
         match &self.0.voice {
-            Voice::Person { .. } => eprintln!("{}", shown(text)),
+            Voice::Person { .. } => {
+                // Without a standard error there is nobody to tell.
+                let _ = writeln!(io::stderr(), "{}", shown(text));
+            }
             #[cfg(test)]
             Voice::Script(script) => script.told(&shown(text)),
         }

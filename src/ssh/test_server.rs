@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use super::auth::{AuthError, authenticate};
 use super::host_key::{HostKeyCheck, HostKeyError};
 use super::prompt::Prompter;
+use super::prompt_script::Script;
 use super::test_settings;
 use crate::config::invoker::Invoker;
 use crate::config::ssh_options::{SshOptions, StrictHostKeyChecking};
@@ -44,16 +45,12 @@ impl Drop for Running {
 pub(super) struct Client(HostKeyCheck);
 
 /// Why a test's connection failed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
+    #[error(transparent)]
     HostKey(HostKeyError),
-    Session(russh::Error),
-}
-
-impl From<russh::Error> for Failure {
-    fn from(error: russh::Error) -> Self {
-        Failure::Session(error)
-    }
+    #[error(transparent)]
+    Session(#[from] russh::Error),
 }
 
 impl Handler for Client {
@@ -183,7 +180,7 @@ impl Server {
         let connected = self.connect(options, prompter).await;
         let (mut handle, check, _sshd) = match connected {
             Ok(connected) => connected,
-            Err(failure) => panic!("{failure:?}\n{}", self.log()),
+            Err(failure) => panic!("{failure}\n{}", self.log()),
         };
         let trust = check.trust().unwrap();
         let invoker: Invoker = test_settings::invoker();
@@ -236,4 +233,21 @@ pub(super) fn add_to_agent(socket: &Path, path: &Path) {
         .arg(path)
         .env("SSH_AUTH_SOCK", socket)
         .stdin(Stdio::null()));
+}
+
+/// A user who is not there.
+pub(super) fn nobody() -> Prompter {
+    Prompter::scripted(Script::new(&[]))
+}
+
+/// `options` with the key files `names` of the server.
+pub(super) fn with_keys(server: &Server, names: &[&str]) -> SshOptions {
+    let mut options = server.options();
+    options.identity_files = names.iter().map(|name| server.path(name)).collect();
+    options
+}
+
+/// How often sshd wrote `text` to its log.
+pub(super) fn logged(server: &Server, text: &str) -> usize {
+    server.log().matches(text).count()
 }
