@@ -199,7 +199,11 @@ async fn a_missing_key_is_named_and_an_unprotected_one_ignored() {
     let options = with_keys(&server, &["absent", "id"]);
     assert!(server.log_in(&options, &prompter).await.is_err());
     let seen = script.seen().join("\n");
-    assert!(seen.contains("absent: No such file or directory"), "{seen}");
+    let missing = format!(
+        "no such identity: {}: No such file or directory\n",
+        server.path("absent").display()
+    );
+    assert!(seen.contains(&missing), "{seen}");
     assert!(seen.contains("UNPROTECTED PRIVATE KEY FILE!"), "{seen}");
 }
 

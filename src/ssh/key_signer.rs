@@ -122,7 +122,9 @@ impl Person<'_> {
                 tracing::debug!("no passphrase for {}: next key", path.display());
             }
             SignError::Identity(IdentityError::Read { path, source }) => {
-                let text = format!("no such identity: {}: {source}", path.display());
+                let reason = nix::errno::Errno::from_raw(source.raw_os_error().unwrap_or(0));
+                let reason = reason.desc();
+                let text = format!("no such identity: {}: {reason}", path.display());
                 match self.options.identity_files_explicit {
                     true => self.prompter.info(&text),
                     false => tracing::debug!("{text}"),

@@ -94,3 +94,36 @@ fn supported_pem(begin: &str, info: &str) -> Result<(), KeyFormatError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Lines that begin a key, and what may follow them.
+    fn line() -> impl Strategy<Value = String> {
+        prop_oneof![
+            Just("-----BEGIN OPENSSH PRIVATE KEY-----".to_owned()),
+            Just("-----BEGIN RSA PRIVATE KEY-----".to_owned()),
+            Just("-----BEGIN EC PRIVATE KEY-----".to_owned()),
+            Just("-----BEGIN PRIVATE KEY-----".to_owned()),
+            Just("-----BEGIN ENCRYPTED PRIVATE KEY-----".to_owned()),
+            Just("PuTTY-User-Key-File-2: ssh-rsa".to_owned()),
+            Just("DEK-Info: AES-128-CBC,00112233445566778899AABBCCDDEEFF".to_owned()),
+            "DEK-Info: AES-128-CBC,[0-9A-F]{0,40}",
+            "(b3BlbnNzaC1rZXktdjEA)?[A-Za-z0-9+/]{0,64}={0,2}",
+            "\\PC{0,20}",
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(lines in proptest::collection::vec(line(), 0..6)) {
+            let text = lines.join("\n");
+            let _ = decode(&text);
+            let _ = public_half(&text);
+            let _ = decrypt(&text, &Secret::new("x".to_owned()));
+        }
+    }
+}

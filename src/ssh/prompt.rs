@@ -119,7 +119,10 @@ impl Prompter {
                 return match askpass.run(&shown(prompt), Hint::Confirm).await {
                     Ok(answer) => Ok(answer.is_empty() || is_yes(answer.expose())),
                     Err(PromptError::GivenUp) => Ok(false),
-                    Err(error) => Err(error),
+                    Err(error) => {
+                        self.explain(&error);
+                        Err(error)
+                    }
                 };
             }
             _ => self.line(prompt).await,
@@ -155,7 +158,28 @@ impl Prompter {
         }
     }
 
+    /// Asks; what stands in the way of asking is shown here, once.
     async fn ask(&self, prompt: &str, echo: bool) -> Result<Secret, PromptError> {
+        let answer = self.ask_quietly(prompt, echo).await;
+        if let Err(error) = &answer {
+            self.explain(error);
+        }
+        answer
+    }
+
+    fn explain(&self, error: &PromptError) {
+        match error {
+            PromptError::Unattended | PromptError::GivenUp | PromptError::Interrupted => {
+                tracing::debug!("{error}");
+            }
+            PromptError::NotUtf8 => self.error(&error.to_string()),
+            PromptError::Terminal(source) | PromptError::Askpass(_, source) => {
+                self.error(&format!("{error}: {source}"));
+            }
+        }
+    }
+
+    async fn ask_quietly(&self, prompt: &str, echo: bool) -> Result<Secret, PromptError> {
         let prompt = shown(prompt);
         match &self.0.voice {
             Voice::Person {
