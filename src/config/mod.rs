@@ -1,4 +1,32 @@
 //! Settings: typed values, and where they come from. No I/O beyond reading
 //! configuration; everything else in the program gets what is parsed here.
 
+pub mod error;
+pub mod invoker;
+mod invoker_agent;
+mod invoker_files;
+pub mod ssh_args;
+mod ssh_config;
+mod ssh_defaults;
+pub mod ssh_destination;
+mod ssh_g;
+mod ssh_option_words;
+pub mod ssh_options;
+mod ssh_options_build;
+mod ssh_pattern;
+pub mod ssh_resolve;
+mod ssh_syntax;
+mod ssh_tokens;
+mod ssh_value_reader;
+mod ssh_values;
 pub mod types;
+
+pub use error::ConfigError;
+pub use invoker::Invoker;
+pub use ssh_args::{AddressFamily, SshArgs};
+pub use ssh_destination::{Destination, JumpHop};
+pub use ssh_options::{
+    FingerprintHash, LogLevel, Proxy, RekeyLimit, RequestTty, SessionType, SshOptions,
+    StrictHostKeyChecking,
+};
+pub use ssh_resolve::{resolve, resolve_hop, resolve_route};

@@ -1,0 +1,242 @@
+//! The person who runs sshvpn: whose ~/.ssh and agent are used, also when
+//! that person came through sudo.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::unistd::{Gid, Uid, User, geteuid, getppid, getuid};
+
+use super::error::ConfigError;
+use super::invoker_agent::agent_of_ancestors;
+
+/// Where ssh-agent(1) says where it listens.
+const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
+
+/// The person who runs sshvpn, also when that is under sudo.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invoker {
+    /// User id.
+    pub uid: Uid,
+    /// Group id.
+    pub gid: Gid,
+    /// Login name.
+    pub name: String,
+    /// Home directory as the passwd database has it, which is what ssh uses
+    /// in place of `$HOME`.
+    pub home: PathBuf,
+    /// The agent's socket (`SSH_AUTH_SOCK`), if there is one.
+    pub agent_socket: Option<PathBuf>,
+    /// The process runs as root on behalf of `name`, through sudo.
+    pub via_sudo: bool,
+}
+
+impl Invoker {
+    /// Finds out from the process's ids and sudo's variables. sudo(8)'s
+    /// `SUDO_UID`, `SUDO_GID` and `SUDO_USER` count only for root.
+    pub fn detect() -> Result<Self, ConfigError> {
+        let mut invoker = match Self::from_sudo()? {
+            Some(invoker) => invoker,
+            None => Self::from_passwd(getuid())?,
+        };
+        invoker.agent_socket = std::env::var_os(AGENT_VARIABLE)
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from);
+        if invoker.agent_socket.is_none() && invoker.via_sudo {
+            invoker.agent_socket = agent_of_ancestors(getppid().as_raw(), invoker.uid);
+        }
+        Ok(invoker)
+    }
+
+    fn from_passwd(uid: Uid) -> Result<Self, ConfigError> {
+        let user = look_up(User::from_uid(uid))?.ok_or(ConfigError::NoSuchUser(uid))?;
+        Ok(Self {
+            uid,
+            gid: user.gid,
+            name: user.name,
+            home: user.dir,
+            agent_socket: None,
+            via_sudo: false,
+        })
+    }
+
+    fn from_sudo() -> Result<Option<Self>, ConfigError> {
+        let variable = |name| std::env::var(name).ok();
+        let (Some(name), Some(uid), Some(gid)) = (
+            variable("SUDO_USER"),
+            variable("SUDO_UID"),
+            variable("SUDO_GID"),
+        ) else {
+            return Ok(None);
+        };
+        if !geteuid().is_root() || uid == "0" {
+            return Ok(None);
+        }
+        Self::from_sudo_variables(name, uid, gid).map(Some)
+    }
+
+    fn from_sudo_variables(name: String, uid: String, gid: String) -> Result<Self, ConfigError> {
+        let ids = uid.parse().ok().zip(gid.parse().ok());
+        let invoker = match ids {
+            Some((uid, gid)) => {
+                let found = look_up(User::from_uid(Uid::from_raw(uid)))?;
+                found.map(|user| (user, Gid::from_raw(gid)))
+            }
+            None => None,
+        };
+        match invoker {
+            Some((user, gid)) if user.name == name && belongs_to(&user, gid) => Ok(Self {
+                uid: user.uid,
+                gid,
+                name: user.name,
+                home: user.dir,
+                agent_socket: None,
+                via_sudo: true,
+            }),
+            _ => Err(ConfigError::Sudo { name, uid, gid }),
+        }
+    }
+
+    /// `program`, to be run as the invoker: under sudo with the invoker's ids,
+    /// root's supplementary groups dropped, and `HOME`, `USER`, `LOGNAME` and
+    /// `SSH_AUTH_SOCK` set.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        if self.via_sudo {
+            // Given a uid, std also empties the supplementary groups of root.
+            command.uid(self.uid.as_raw()).gid(self.gid.as_raw());
+            command
+                .env("HOME", &self.home)
+                .env("USER", &self.name)
+                .env("LOGNAME", &self.name);
+            match &self.agent_socket {
+                Some(socket) => command.env(AGENT_VARIABLE, socket),
+                None => command.env_remove(AGENT_VARIABLE),
+            };
+        }
+        command
+    }
+
+    /// The environment variable `name` as the invoker's programs see it.
+    pub fn variable(&self, name: &str) -> Option<OsString> {
+        if self.via_sudo {
+            match name {
+                "HOME" => return Some(self.home.clone().into()),
+                "USER" | "LOGNAME" => return Some(self.name.clone().into()),
+                AGENT_VARIABLE => return self.agent_socket.clone().map(Into::into),
+                _ => {}
+            }
+        }
+        std::env::var_os(name)
+    }
+
+    /// `path` with a leading `~` or `~user` replaced by that home directory.
+    pub fn expand_tilde(&self, path: &str) -> Result<PathBuf, ConfigError> {
+        let Some(rest) = path.strip_prefix('~') else {
+            return Ok(PathBuf::from(path));
+        };
+        let (user, below) = rest.split_once('/').unwrap_or((rest, ""));
+        let home = if user.is_empty() {
+            self.home.clone()
+        } else {
+            let found = look_up(User::from_name(user))?;
+            let found = found.ok_or_else(|| ConfigError::NoSuchHome {
+                path: path.to_owned(),
+                user: user.to_owned(),
+            })?;
+            found.dir
+        };
+        let below = below.trim_start_matches('/');
+        Ok(if below.is_empty() {
+            home
+        } else {
+            home.join(below)
+        })
+    }
+}
+
+fn look_up(user: nix::Result<Option<User>>) -> Result<Option<User>, ConfigError> {
+    user.map_err(|errno| ConfigError::System {
+        what: "reading the passwd database",
+        source: errno.into(),
+    })
+}
+
+/// Whether `gid` is one of the groups of `user`: newgrp(1) may have changed
+/// it from the one in the passwd database.
+fn belongs_to(user: &User, gid: Gid) -> bool {
+    if user.gid == gid {
+        return true;
+    }
+    let Ok(name) = std::ffi::CString::new(user.name.as_str()) else {
+        return false;
+    };
+    nix::unistd::getgrouplist(&name, user.gid).is_ok_and(|groups| groups.contains(&gid))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn someone() -> User {
+        // Every system that passes Debian's base-passwd has this user.
+        User::from_name("nobody").unwrap().unwrap()
+    }
+
+    fn sudo(name: &str, uid: u32, gid: u32) -> Result<Invoker, ConfigError> {
+        Invoker::from_sudo_variables(name.into(), uid.to_string(), gid.to_string())
+    }
+
+    #[test]
+    fn sudo_variables_have_to_describe_one_user() {
+        let user = someone();
+        let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
+        let invoker = sudo("nobody", uid, gid).unwrap();
+        assert!(invoker.via_sudo);
+        assert_eq!(invoker.home, user.dir);
+        assert!(sudo("nobody", uid, 1).is_err());
+        assert!(sudo("root", uid, gid).is_err());
+        assert!(sudo("nobody", 0, gid).is_err());
+        let text = Invoker::from_sudo_variables("nobody".into(), "x".into(), "0".into());
+        assert!(matches!(text, Err(ConfigError::Sudo { .. })));
+    }
+
+    #[test]
+    fn tilde_is_the_passwd_home() {
+        let invoker = Invoker {
+            home: "/home/alice".into(),
+            ..Invoker::from_passwd(getuid()).unwrap()
+        };
+        let expanded = |path| invoker.expand_tilde(path).unwrap();
+        assert_eq!(expanded("~"), Path::new("/home/alice"));
+        assert_eq!(expanded("~//.ssh/x"), Path::new("/home/alice/.ssh/x"));
+        assert_eq!(expanded("/a/~"), Path::new("/a/~"));
+        assert_eq!(expanded("~nobody/k"), someone().dir.join("k"));
+        assert!(invoker.expand_tilde("~no.such.user/k").is_err());
+    }
+
+    #[test]
+    fn commands_under_sudo_run_as_the_invoker() {
+        if !geteuid().is_root() {
+            eprintln!("skipped: only root can run commands as someone else");
+            return;
+        }
+        let user = someone();
+        let mut invoker = sudo("nobody", user.uid.as_raw(), user.gid.as_raw()).unwrap();
+        invoker.agent_socket = Some("/run/agent".into());
+        let mut command = invoker.command("sh");
+        command.args(["-c", "echo $(id -u) $(id -G) $HOME $LOGNAME $SSH_AUTH_SOCK"]);
+        let output = command.current_dir("/").output().unwrap();
+        let expected = format!(
+            "{} {} {} nobody /run/agent\n",
+            user.uid,
+            user.gid,
+            user.dir.display()
+        );
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+        assert_eq!(invoker.variable("USER").unwrap(), "nobody");
+    }
+}
