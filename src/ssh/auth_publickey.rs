@@ -44,7 +44,7 @@ impl PublicKeys {
             agent = Some(connected);
             held = identities;
         }
-        let (identities, certificates) = identity::load(options);
+        let (identities, certificates) = identity::load(options, person.invoker);
         let queue = auth_candidates::arrange(identities, certificates, held, options);
         for candidate in &queue {
             tracing::debug!("will attempt key: {} {}", candidate.label, candidate.kind());

@@ -182,7 +182,7 @@ impl Inner {
     ) -> Result<(), HostKeyError> {
         let mut keys = vec![key];
         keys.extend(certificate.map(Certificate::signature_key));
-        let listed = revoked_keys::lists_any(&self.options.revoked_host_keys, &keys)
+        let listed = revoked_keys::lists_any(&self.options.revoked_host_keys, &keys, &self.invoker)
             .map_err(|(file, source)| HostKeyError::RevokedHostKeys { file, source })?;
         let Some(file) = listed else {
             return Ok(());
@@ -213,7 +213,7 @@ impl Inner {
 
     fn known_hosts(&self) -> KnownHosts {
         let user = self.options.user_known_hosts.iter();
-        KnownHosts::load(user.chain(&self.options.global_known_hosts))
+        KnownHosts::load(user.chain(&self.options.global_known_hosts), &self.invoker)
     }
 }
 

@@ -97,7 +97,7 @@ async fn accept_new_and_no_take_a_new_key() {
         case.options.hash_known_hosts = true;
         assert_eq!(case.present(KEY).await.unwrap(), HostTrust::Verified);
         assert!(case.file().starts_with("|1|"), "{}", case.file());
-        let known = KnownHosts::load(&case.options.user_known_hosts);
+        let known = KnownHosts::load(&case.options.user_known_hosts, &test_settings::invoker());
         assert_eq!(known.about("[server]:2222").keys.len(), 1);
     }
 }

@@ -6,7 +6,6 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::Uid;
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Certificate, PrivateKey};
 use zeroize::Zeroizing;
@@ -14,6 +13,7 @@ use zeroize::Zeroizing;
 use super::key_line;
 use super::private_key::{self, Decoded, KeyFormatError};
 use super::prompt::{PromptError, Prompter};
+use crate::config::invoker::Invoker;
 use crate::config::ssh_options::SshOptions;
 
 /// The most that is read of a key file, in bytes.
@@ -84,16 +84,16 @@ pub enum IdentityError {
 /// The identities of `options`, in ssh's order, and apart from them the
 /// certificates of `CertificateFile`. A file that is missing is an identity
 /// of which nothing is known: that it is missing shows when it is needed.
-pub fn load(options: &SshOptions) -> (Vec<Identity>, Vec<Identity>) {
+pub fn load(options: &SshOptions, invoker: &Invoker) -> (Vec<Identity>, Vec<Identity>) {
     let mut identities = Vec::new();
     for path in &options.identity_files {
         identities.push(Identity {
             path: path.clone(),
-            public: public_of(path),
+            public: public_of(path, invoker),
         });
         // KEY-cert.pub counts unless certificates are named.
         if options.certificate_files.is_empty()
-            && let Some(certificate) = certificate_in(&with_suffix(path, "-cert.pub"))
+            && let Some(certificate) = certificate_in(&with_suffix(path, "-cert.pub"), invoker)
         {
             identities.push(Identity {
                 path: path.clone(),
@@ -102,7 +102,7 @@ pub fn load(options: &SshOptions) -> (Vec<Identity>, Vec<Identity>) {
         }
     }
     let certificates = options.certificate_files.iter().filter_map(|path| {
-        let certificate = certificate_in(path);
+        let certificate = certificate_in(path, invoker);
         if certificate.is_none() {
             tracing::debug!("no certificate in {}", path.display());
         }
@@ -116,21 +116,21 @@ pub fn load(options: &SshOptions) -> (Vec<Identity>, Vec<Identity>) {
 
 /// What `path` offers: the file itself may be a public key whose private half
 /// is in the agent; else `path.pub` or the private key tells.
-fn public_of(path: &Path) -> Public {
+fn public_of(path: &Path, invoker: &Invoker) -> Public {
     let listed = [path.to_owned(), with_suffix(path, ".pub")]
         .iter()
-        .find_map(|file| public_in(file));
+        .find_map(|file| public_in(file, invoker));
     if let Some(public) = listed {
         return public;
     }
-    let content = read(path).ok();
+    let content = read(path, invoker).ok();
     let key = content.and_then(|content| private_key::public_half(&content));
     key.map_or(Public::Unknown, Public::Key)
 }
 
 /// The first public key or certificate in a file of such lines.
-fn public_in(path: &Path) -> Option<Public> {
-    let content = read(path).ok()?;
+fn public_in(path: &Path, invoker: &Invoker) -> Option<Public> {
+    let content = read(path, invoker).ok()?;
     let lines = content.lines().map(str::trim_start);
     let mut lines = lines.take_while(|line| !line.starts_with("-----BEGIN"));
     let key = lines.find_map(key_line::parse)?;
@@ -140,8 +140,8 @@ fn public_in(path: &Path) -> Option<Public> {
     })
 }
 
-fn certificate_in(path: &Path) -> Option<Box<Certificate>> {
-    match public_in(path)? {
+fn certificate_in(path: &Path, invoker: &Invoker) -> Option<Box<Certificate>> {
+    match public_in(path, invoker)? {
         Public::Certificate(certificate) => Some(certificate),
         _ => None,
     }
@@ -153,16 +153,15 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Loads the private key in `path`, which belongs to `owner` if to anyone in
-/// particular. Asks for the passphrase of an encrypted one as often as
+/// Loads the private key in `path`, as the invoker could. Asks for the passphrase of an encrypted one as often as
 /// `NumberOfPasswordPrompts` says.
 pub async fn load_private(
     path: &Path,
-    owner: Uid,
+    invoker: &Invoker,
     options: &SshOptions,
     prompter: &Prompter,
 ) -> Result<PrivateKey, IdentityError> {
-    let content = read_private(path, owner, prompter)?;
+    let content = read_private(path, invoker, prompter)?;
     let format = |source| IdentityError::Format {
         path: path.to_owned(),
         source,
@@ -206,24 +205,24 @@ async fn decrypt(
 /// Reads a private key, unless it is the user's own and others can read it.
 fn read_private(
     path: &Path,
-    owner: Uid,
+    invoker: &Invoker,
     prompter: &Prompter,
 ) -> Result<Zeroizing<String>, IdentityError> {
     let failed = |source| IdentityError::Read {
         path: path.to_owned(),
         source,
     };
-    let file = File::open(path).map_err(failed)?;
+    let file = invoker.open(path).map_err(failed)?;
     let about = file.metadata().map_err(failed)?;
-    if about.uid() == owner.as_raw() && about.mode() & 0o077 != 0 {
+    if about.uid() == invoker.uid.as_raw() && about.mode() & 0o077 != 0 {
         prompter.error(&unprotected(path, about.mode()));
         return Err(IdentityError::Permissions(path.to_owned()));
     }
     read_text(file).map_err(failed)
 }
 
-fn read(path: &Path) -> io::Result<Zeroizing<String>> {
-    read_text(File::open(path)?)
+fn read(path: &Path, invoker: &Invoker) -> io::Result<Zeroizing<String>> {
+    read_text(invoker.open(path)?)
 }
 
 fn read_text(file: File) -> io::Result<Zeroizing<String>> {

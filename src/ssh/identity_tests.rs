@@ -39,15 +39,15 @@ async fn load_with(
     let script = Script::new(answers);
     let prompter = Prompter::scripted(script.clone());
     let options = test_settings::options();
-    let owner = nix::unistd::geteuid();
-    let key = load_private(path, owner, &options, &prompter).await;
+    let invoker = test_settings::invoker();
+    let key = load_private(path, &invoker, &options, &prompter).await;
     (key, script.seen())
 }
 
 fn identities(path: &Path) -> Vec<Identity> {
     let mut options = test_settings::options();
     options.identity_files = vec![path.to_owned()];
-    load(&options).0
+    load(&options, &test_settings::invoker()).0
 }
 
 /// Whether `key` is the one whose public half ssh-keygen wrote beside it.
@@ -140,9 +140,10 @@ async fn a_key_that_others_can_read_is_ignored() {
     // Somebody else's key is theirs to protect.
     let prompter = Prompter::scripted(Script::new(&[]));
     let options = test_settings::options();
-    let other = Uid::from_raw(54321);
+    let mut other = test_settings::invoker();
+    other.uid = nix::unistd::Uid::from_raw(54321);
     assert!(
-        load_private(&path, other, &options, &prompter)
+        load_private(&path, &other, &options, &prompter)
             .await
             .is_ok()
     );
@@ -184,7 +185,7 @@ fn certificates_beside_the_key_and_by_name() {
     let mut options = test_settings::options();
     options.identity_files = vec![path.clone()];
     options.certificate_files = vec![named, path.with_file_name("absent")];
-    let (identities, certificates) = load(&options);
+    let (identities, certificates) = load(&options, &test_settings::invoker());
     assert_eq!((identities.len(), certificates.len()), (1, 1));
 }
 

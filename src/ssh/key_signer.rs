@@ -110,7 +110,7 @@ fn append_signature(
 impl Person<'_> {
     /// Loads the private key in `path`.
     pub(super) async fn private_key(&self, path: &Path) -> Result<PrivateKey, IdentityError> {
-        identity::load_private(path, self.invoker.uid, self.options, self.prompter).await
+        identity::load_private(path, self.invoker, self.options, self.prompter).await
     }
 
     /// Says why nothing came of a key; an error when nothing more can be tried.
