@@ -80,7 +80,11 @@ impl Host {
         let (mut handle, _) = connect(near, &options, &quiet, None).await.unwrap();
         let prompter = Prompter::scripted(script.clone());
         let invoker = test_settings::invoker();
-        let outcome = authenticate(&mut handle, trust, &options, &invoker, &prompter).await;
+        // On a task of its own: the future has to be Send.
+        let outcome = tokio::spawn(async move {
+            authenticate(&mut handle, trust, &options, &invoker, &prompter).await
+        });
+        let outcome = outcome.await.unwrap();
         session.abort();
         outcome
     }

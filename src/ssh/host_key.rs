@@ -157,10 +157,12 @@ impl Inner {
             let name = self.names.principal();
             let algorithms = &self.options.ca_signature_algorithms;
             let now = host_certificate::now();
-            match host_certificate::check(certificate, name, now, algorithms) {
-                Ok(()) => return Ok(Some(HostTrust::Verified)),
-                Err(error) => self.prompter.error(&error.to_string()),
+            let checked = host_certificate::check(certificate, name, now, algorithms);
+            if let Err(error) = checked {
+                self.prompter.error(&error.to_string());
+                return Ok(None);
             }
+            return Ok(Some(HostTrust::Verified));
         }
         Ok(None)
     }
