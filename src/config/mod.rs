@@ -13,7 +13,7 @@ mod ssh_g;
 mod ssh_option_words;
 pub mod ssh_options;
 mod ssh_options_build;
-mod ssh_pattern;
+pub(crate) mod ssh_pattern;
 pub mod ssh_resolve;
 mod ssh_syntax;
 mod ssh_tokens;

@@ -157,10 +157,12 @@ impl Inner {
             let name = self.names.principal();
             let algorithms = &self.options.ca_signature_algorithms;
             let now = host_certificate::now();
-            match host_certificate::check(certificate, name, now, algorithms) {
-                Ok(()) => return Ok(Some(HostTrust::Verified)),
-                Err(error) => self.prompter.error(&error.to_string()),
+            let checked = host_certificate::check(certificate, name, now, algorithms);
+            if let Err(error) = checked {
+                self.prompter.error(&error.to_string());
+                return Ok(None);
             }
+            return Ok(Some(HostTrust::Verified));
         }
         Ok(None)
     }
@@ -182,7 +184,7 @@ impl Inner {
     ) -> Result<(), HostKeyError> {
         let mut keys = vec![key];
         keys.extend(certificate.map(Certificate::signature_key));
-        let listed = revoked_keys::lists_any(&self.options.revoked_host_keys, &keys)
+        let listed = revoked_keys::lists_any(&self.options.revoked_host_keys, &keys, &self.invoker)
             .map_err(|(file, source)| HostKeyError::RevokedHostKeys { file, source })?;
         let Some(file) = listed else {
             return Ok(());
@@ -213,7 +215,7 @@ impl Inner {
 
     fn known_hosts(&self) -> KnownHosts {
         let user = self.options.user_known_hosts.iter();
-        KnownHosts::load(user.chain(&self.options.global_known_hosts))
+        KnownHosts::load(user.chain(&self.options.global_known_hosts), &self.invoker)
     }
 }
 

@@ -1,45 +1,18 @@
 //! What becomes of a plain host key: known, new, changed or revoked
 //! (check_host_key of OpenSSH).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use russh::keys::ssh_key::public::KeyData;
 
 use super::host_key::{HostKeyError, HostTrust, Inner};
 use super::host_key_text::{ASK_AGAIN, ASK_AGAIN_YES_NO, Presented};
-use super::known_hosts::{HostKeys, KnownHost, KnownHosts};
-use super::known_hosts_add::{self, NameForm};
+use super::known_hosts::{KnownHost, KnownHosts, Standing};
 use crate::config::ssh_options::StrictHostKeyChecking;
 
 /// How often an answer that is none is asked about: a program that answers in
 /// place of a person would never stop.
 const MAX_ANSWERS: usize = 10;
-
-/// What the known_hosts files make of a key under one name.
-enum Standing<'a> {
-    /// It is known, in this line.
-    Known(&'a KnownHost),
-    /// The host is not known.
-    New,
-    /// The host is known with other keys, the last of them in this line.
-    Changed(&'a KnownHost),
-    /// The key is revoked.
-    Revoked,
-}
-
-impl<'a> Standing<'a> {
-    fn of(key: &KeyData, known: &HostKeys<'a>) -> Self {
-        if known.is_revoked(key) {
-            return Standing::Revoked;
-        }
-        let same = known.keys.iter().find(|line| line.key == *key);
-        match (same, known.keys.last()) {
-            (Some(line), _) => Standing::Known(line),
-            (None, Some(line)) => Standing::Changed(line),
-            (None, None) => Standing::New,
-        }
-    }
-}
 
 impl Inner {
     /// Holds a plain key against what is known.
@@ -53,8 +26,8 @@ impl Inner {
         let presented = self.presented(&host, &address, key);
         let about = known.about(&host);
         let about_address = self.names.checks_address().then(|| known.about(&address));
-        let of_address = about_address.as_ref().map(|about| Standing::of(key, about));
-        let of_host = Standing::of(key, &about);
+        let of_address = about_address.as_ref().map(|about| about.standing(key));
+        let of_host = about.standing(key);
         match &of_host {
             Standing::Revoked => return self.revoked(&presented),
             Standing::Changed(line) => {
@@ -94,7 +67,7 @@ impl Inner {
         let Some(plain) = self.names.without_port() else {
             return Ok(None);
         };
-        match Standing::of(presented.key, &known.about(plain)) {
+        match known.about(plain).standing(presented.key) {
             Standing::Known(_) => {
                 tracing::debug!("found a matching key without the port");
                 Ok(Some(HostTrust::Verified))
@@ -126,55 +99,8 @@ impl Inner {
             }
             StrictHostKeyChecking::AcceptNew | StrictHostKeyChecking::No => {}
         }
-        let hosts = match with_address {
-            true => vec![presented.host, presented.address],
-            false => vec![presented.host],
-        };
-        match self.record(file, &hosts, presented.key) {
-            Ok(()) => self.prompter.info(&format!(
-                "Warning: Permanently added '{}' ({}) to the list of known hosts.",
-                hosts.join(","),
-                presented.kind()
-            )),
-            Err(error) => {
-                tracing::debug!("adding to {}: {error}", file.display());
-                self.prompter.info(&format!(
-                    "Failed to add the host to the list of known hosts ({}).",
-                    file.display()
-                ));
-            }
-        }
+        self.record_new(file, presented, with_address);
         Ok(())
-    }
-
-    /// Adds the address of a host whose key is known by its name.
-    fn add_address(&self, presented: &Presented<'_>) {
-        let (kind, address) = (presented.kind(), presented.address);
-        let text = match self.recording_file() {
-            None => {
-                format!("{kind} host key for IP address '{address}' not in list of known hosts.")
-            }
-            Some(file) => match self.record(file, &[address], presented.key) {
-                Ok(()) => format!(
-                    "Warning: Permanently added the {kind} host key for IP address \
-                     '{address}' to the list of known hosts."
-                ),
-                Err(_) => format!(
-                    "Failed to add the {kind} host key for IP address '{address}' to the \
-                     list of known hosts ({}).",
-                    file.display()
-                ),
-            },
-        };
-        self.prompter.info(&text);
-    }
-
-    fn record(&self, file: &Path, hosts: &[&str], key: &KeyData) -> std::io::Result<()> {
-        let form = match self.options.hash_known_hosts {
-            true => NameForm::Hashed,
-            false => NameForm::Plain,
-        };
-        known_hosts_add::append(file, hosts, key, form, &self.invoker)
     }
 
     /// The host is known with another key.
@@ -283,12 +209,6 @@ impl Inner {
             };
         }
         Err(HostKeyError::VerificationFailed)
-    }
-
-    /// Where keys are added; `None`: nowhere.
-    fn recording_file(&self) -> Option<&Path> {
-        let file = self.options.user_known_hosts.first().map(PathBuf::as_path);
-        file.filter(|_| self.names.can_be_recorded())
     }
 }
 

@@ -4,74 +4,14 @@
 
 use std::fs;
 
-use russh::keys::ssh_key::certificate::{Builder, CertType};
-use russh::keys::{Algorithm, EcdsaCurve, PrivateKey, PublicKey};
-use tempfile::TempDir;
-
 use super::*;
 use crate::config::ssh_options::{Proxy, StrictHostKeyChecking};
-use crate::ssh::key_line;
-use crate::ssh::prompt_script::Script;
+use crate::ssh::host_key_case::{Case, KEY, OTHER};
+use crate::ssh::known_hosts::KnownHosts;
 use crate::ssh::test_settings;
 
-const KEY: &str =
-    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
-const OTHER: &str =
-    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK2pr+Bfus1hvPof4Wb/plZCzSbqadHH0u+/f4ODtKnE";
 const FINGERPRINT: &str = "SHA256:T7SvZ2cslqpPj6nKzitCBHHlpVF3r3MvLwmFL0fk0IE";
 const RULER: &str = "@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@";
-
-/// A connection to `server`, with a known_hosts file of its own.
-struct Case {
-    directory: TempDir,
-    options: SshOptions,
-    peer: &'static str,
-    script: Script,
-}
-
-impl Case {
-    fn new(known_hosts: &str, strict: StrictHostKeyChecking, answers: &[&str]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let mut options = test_settings::options();
-        options.strict_host_key_checking = strict;
-        options.user_known_hosts = vec![directory.path().join("known_hosts")];
-        if !known_hosts.is_empty() {
-            fs::write(&options.user_known_hosts[0], known_hosts).unwrap();
-        }
-        Self {
-            directory,
-            options,
-            peer: "192.0.2.1:22",
-            script: Script::new(answers),
-        }
-    }
-
-    fn check(&self) -> HostKeyCheck {
-        let prompter = Prompter::scripted(self.script.clone());
-        let peer = self.peer.parse().ok();
-        HostKeyCheck::new(&self.options, &test_settings::invoker(), prompter, peer)
-    }
-
-    async fn present(&self, key: &str) -> Result<HostTrust, HostKeyError> {
-        let key = key_line::parse(key).unwrap();
-        let check = self.check();
-        let outcome = check.check(&PublicKeyOrCertificate::from(key)).await;
-        assert_eq!(check.trust(), outcome.as_ref().ok().copied());
-        outcome
-    }
-
-    fn file(&self) -> String {
-        fs::read_to_string(&self.options.user_known_hosts[0]).unwrap_or_default()
-    }
-
-    fn path(&self) -> String {
-        self.options.user_known_hosts[0].display().to_string()
-    }
-
-    fn seen(&self) -> Vec<String> {
-        self.script.seen()
-    }
-}
 
 fn question(host: &str, address: &str, names: &str) -> String {
     format!(
@@ -157,7 +97,7 @@ async fn accept_new_and_no_take_a_new_key() {
         case.options.hash_known_hosts = true;
         assert_eq!(case.present(KEY).await.unwrap(), HostTrust::Verified);
         assert!(case.file().starts_with("|1|"), "{}", case.file());
-        let known = KnownHosts::load(&case.options.user_known_hosts);
+        let known = KnownHosts::load(&case.options.user_known_hosts, &test_settings::invoker());
         assert_eq!(known.about("[server]:2222").keys.len(), 1);
     }
 }
@@ -373,12 +313,11 @@ async fn an_address_with_another_key_is_asked_about() {
 #[tokio::test]
 async fn a_short_rsa_key_is_refused() {
     let mut case = Case::new("", No, &[]);
-    case.options.required_rsa_size = 1 << 14;
-    let rng = &mut russh::keys::key::safe_rng();
-    let key = PrivateKey::random(rng, Algorithm::Rsa { hash: None }).unwrap();
-    let presented = PublicKeyOrCertificate::from(key.public_key().clone());
-    let refused = case.check().check(&presented).await;
-    assert!(matches!(refused, Err(HostKeyError::KeyLength { .. })));
+    assert!(case.present(test_settings::RSA_KEY).await.is_ok());
+    case.options.required_rsa_size = 2048;
+    let refused = case.present(test_settings::RSA_KEY).await;
+    let expected = "Bad server host key: Invalid key length (1024 bits, RequiredRSASize is 2048)";
+    assert_eq!(refused.unwrap_err().to_string(), expected);
 }
 
 #[tokio::test]
@@ -386,108 +325,4 @@ async fn control_characters_of_a_file_do_not_reach_the_terminal() {
     let case = Case::new(&format!("evil\x1b[2J {KEY}\n"), Ask, &["no"]);
     assert!(case.present(KEY).await.is_err());
     assert!(case.seen()[0].contains(": evil[2J\n"), "{:?}", case.seen());
-}
-
-/// An authority, and a certificate by it for `name`.
-fn certified(name: &str, kind: CertType) -> (PublicKey, Certificate) {
-    let mut key =
-        || PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).unwrap();
-    let (authority, host) = (key(), key());
-    let mut builder = Builder::new(vec![1; 16], host.public_key(), 0, u64::MAX >> 1).unwrap();
-    builder.cert_type(kind).unwrap();
-    builder.valid_principal(name).unwrap();
-    let certificate = builder.sign(&authority).unwrap();
-    (authority.public_key().clone(), certificate)
-}
-
-fn line_of(key: &KeyData) -> String {
-    key_line::format(key)
-}
-
-#[tokio::test]
-async fn a_certificate_of_a_known_authority_passes() {
-    let (authority, certificate) = certified("server", CertType::Host);
-    let line = line_of(authority.key_data());
-    for (port, pattern) in [(22, "serv*"), (2222, "[serv*]:2222"), (2222, "server")] {
-        let lines = format!("@cert-authority {pattern} {line}\n");
-        let mut case = Case::new(&lines, Yes, &[]);
-        case.options.port = port;
-        let outcome = case.check().check(&certificate.clone().into()).await;
-        assert_eq!(outcome.unwrap(), HostTrust::Verified, "{pattern}");
-        assert!(case.seen().is_empty());
-    }
-}
-
-#[tokio::test]
-async fn a_certificate_that_does_not_do_falls_back_to_its_key() {
-    let (authority, certificate) = certified("other", CertType::Host);
-    let ca = line_of(authority.key_data());
-    let own = line_of(certificate.public_key());
-    let lines = format!("@cert-authority * {ca}\n");
-    let case = Case::new(&lines, Yes, &[]);
-    assert!(
-        case.check()
-            .check(&certificate.clone().into())
-            .await
-            .is_err()
-    );
-    assert_eq!(
-        case.seen(),
-        [
-            "Certificate invalid: name is not a listed principal",
-            "No ED25519 host key is known for server and you have requested strict checking.",
-        ]
-    );
-    let case = Case::new(&format!("{lines}server {own}\n"), Yes, &[]);
-    let outcome = case.check().check(&certificate.clone().into()).await;
-    assert_eq!(outcome.unwrap(), HostTrust::Verified);
-    // Without any authority, the key alone is asked about and recorded.
-    let case = Case::new("", Ask, &["yes"]);
-    case.check().check(&certificate.into()).await.unwrap();
-    assert_eq!(case.file(), format!("server {own}\n"));
-}
-
-#[tokio::test]
-async fn a_certificate_of_a_revoked_authority_is_refused() {
-    let (authority, certificate) = certified("server", CertType::Host);
-    let ca = line_of(authority.key_data());
-    let lines = format!("@cert-authority server {ca}\n@revoked * {ca}\n");
-    let case = Case::new(&lines, AcceptNew, &[]);
-    assert!(case.check().check(&certificate.into()).await.is_err());
-    assert!(case.seen()[0].contains("The ED25519-CERT host key for server is marked as revoked."));
-}
-
-#[test]
-fn algorithms_of_known_keys_come_first() {
-    let plain = |case: &Case| case.check().algorithms().plain;
-    let case = Case::new("", Ask, &[]);
-    let default = plain(&case);
-    assert_eq!(default[0], Algorithm::Ed25519);
-    assert_eq!(default.len(), 6, "without sk keys: {default:?}");
-    assert!(case.check().algorithms().certificates.is_empty());
-
-    let rng = &mut russh::keys::key::safe_rng();
-    let curve = EcdsaCurve::NistP384;
-    let key = PrivateKey::random(rng, Algorithm::Ecdsa { curve }).unwrap();
-    let line = line_of(key.public_key().key_data());
-    let mut case = Case::new(&format!("server {line}\n"), Ask, &[]);
-    let ordered = plain(&case);
-    assert_eq!(ordered[0], Algorithm::Ecdsa { curve });
-    assert_eq!(ordered[1], Algorithm::Ed25519);
-    case.options.host_key_algorithms_explicit = true;
-    assert_eq!(plain(&case), default);
-    // With a key of the best kind known too, the order is left alone.
-    let case = Case::new(&format!("server {line}\nserver {KEY}\n"), Ask, &[]);
-    assert_eq!(plain(&case), default);
-}
-
-#[test]
-fn certificates_are_offered_for_where_an_authority_is_known() {
-    let case = Case::new(&format!("@cert-authority *.lab {KEY}\n"), Ask, &[]);
-    assert!(case.check().algorithms().certificates.is_empty());
-    let mut case = Case::new(&format!("@cert-authority serv* {KEY}\n"), Ask, &[]);
-    case.options.port = 2222;
-    let certificates = case.check().algorithms().certificates;
-    assert_eq!(certificates[0], Algorithm::Ed25519);
-    assert_eq!(certificates.len(), 4);
 }

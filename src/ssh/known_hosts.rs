@@ -1,7 +1,6 @@
 //! Reads known_hosts files (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT) and finds
 //! what they say about a host.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +8,7 @@ use russh::keys::ssh_key::known_hosts::HostPatterns;
 use russh::keys::ssh_key::public::KeyData;
 
 use super::key_line;
+use crate::config::invoker::Invoker;
 use crate::config::ssh_pattern::matches_list;
 
 /// The most that is read of one file, in bytes.
@@ -110,11 +110,12 @@ pub struct KnownHosts {
 }
 
 impl KnownHosts {
-    /// Reads `files`. One that cannot be read counts as empty, as with ssh.
-    pub fn load<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Self {
+    /// Reads `files` as the invoker. One that cannot be read counts as empty,
+    /// as with ssh.
+    pub fn load<'a>(files: impl IntoIterator<Item = &'a PathBuf>, invoker: &Invoker) -> Self {
         let mut known = Self::default();
         for file in files {
-            match read(file) {
+            match read(file, invoker) {
                 Ok(content) => known.add(file, &content),
                 Err(error) => tracing::debug!("known hosts in {}: {error}", file.display()),
             }
@@ -175,10 +176,37 @@ pub struct HostKeys<'a> {
     pub revoked: Vec<&'a KnownHost>,
 }
 
-impl HostKeys<'_> {
+/// What the files make of a key of the host.
+#[derive(Debug, Clone)]
+pub enum Standing<'a> {
+    /// It is known, in this line.
+    Known(&'a KnownHost),
+    /// The host is not known.
+    New,
+    /// The host is known with other keys, the last of them in this line.
+    Changed(&'a KnownHost),
+    /// The key is revoked.
+    Revoked,
+}
+
+impl<'a> HostKeys<'a> {
     /// Whether `key` is among the revoked ones.
     pub fn is_revoked(&self, key: &KeyData) -> bool {
         self.revoked.iter().any(|line| line.key == *key)
+    }
+
+    /// What the files make of `key`. A key of another type than the known
+    /// ones counts as changed, as with ssh.
+    pub fn standing(&self, key: &KeyData) -> Standing<'a> {
+        if self.is_revoked(key) {
+            return Standing::Revoked;
+        }
+        let same = self.keys.iter().find(|line| line.key == *key);
+        match (same, self.keys.last()) {
+            (Some(line), _) => Standing::Known(line),
+            (None, Some(line)) => Standing::Changed(line),
+            (None, None) => Standing::New,
+        }
     }
 }
 
@@ -220,9 +248,13 @@ fn parse_line(line: &str, file: &Path, number: usize) -> Result<Option<KnownHost
     }))
 }
 
-fn read(file: &Path) -> io::Result<Vec<u8>> {
+/// Reads a file of keys as the invoker.
+pub(super) fn read(file: &Path, invoker: &Invoker) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    File::open(file)?.take(MAX_FILE).read_to_end(&mut content)?;
+    invoker
+        .open(file)?
+        .take(MAX_FILE)
+        .read_to_end(&mut content)?;
     Ok(content)
 }
 

@@ -2,9 +2,9 @@
 //! in a directory that is theirs, so nothing there is touched with root's
 //! rights.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::unistd::{Gid, Uid, getegid, geteuid, setfsgid, setfsuid};
@@ -34,7 +34,7 @@ pub(super) fn append(
     invoker: &Invoker,
 ) -> io::Result<()> {
     let entry = entry(hosts, key, form)?;
-    let _as_invoker = FileAccess::of(invoker)?;
+    let as_invoker = FileAccess::of(invoker)?;
     let home_ssh = invoker.home.join(".ssh");
     if file.starts_with(&home_ssh) && !home_ssh.exists() {
         DirBuilder::new().mode(0o700).create(&home_ssh)?;
@@ -45,6 +45,7 @@ pub(super) fn append(
         .create(true)
         .mode(0o600)
         .open(file)?;
+    as_invoker.check(&file.metadata()?, invoker)?;
     let entry = match lacks_line_end(&mut file)? {
         true => format!("\n{entry}"),
         false => entry,
@@ -114,6 +115,16 @@ impl FileAccess {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         Ok(access)
+    }
+
+    /// The thread still is in root's groups, which are not the invoker's.
+    fn check(&self, file: &Metadata, invoker: &Invoker) -> io::Result<()> {
+        let own = file.uid() == invoker.uid.as_raw() || file.gid() == invoker.gid.as_raw();
+        if self.restore.is_none() || own || file.mode() & 0o002 != 0 {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
     }
 }
 

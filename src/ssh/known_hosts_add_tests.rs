@@ -1,7 +1,7 @@
 //! Appending to known_hosts files: form, ownership, line ends.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 
 use nix::unistd::User;
@@ -61,7 +61,7 @@ fn a_hashed_name_is_found_again_and_not_readable() {
     let text = fs::read_to_string(&file).unwrap();
     assert_eq!(text.lines().count(), 2);
     assert!(!text.contains("alpha"), "{text}");
-    let known = KnownHosts::load([&file]);
+    let known = KnownHosts::load([&file], &invoker);
     assert_eq!(known.about("alpha").keys[0].line, 1);
     assert_eq!(known.about("192.0.2.1").keys[0].line, 2);
     assert!(known.about("beta").keys.is_empty());
@@ -117,6 +117,13 @@ fn under_sudo_all_of_it_happens_with_the_rights_of_the_invoker() {
     fs::remove_file(&file).unwrap();
     std::os::unix::fs::symlink(secret.path(), &file).unwrap();
     assert!(append(&file, &["alpha"], &key(), NameForm::Plain, &invoker).is_err());
+    assert_eq!(fs::metadata(secret.path()).unwrap().len(), 0);
+    // Nor is a file that only root's group may write to.
+    let group_writable = fs::Permissions::from_mode(0o660);
+    fs::set_permissions(secret.path(), group_writable).unwrap();
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let refused = append(&file, &["alpha"], &key(), NameForm::Plain, &invoker);
+    assert!(refused.is_err());
     assert_eq!(fs::metadata(secret.path()).unwrap().len(), 0);
     // And this thread is root again.
     fs::write(secret.path(), "x").unwrap();

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::ssh::test_settings::invoker;
 
 const ED25519: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
@@ -54,7 +55,7 @@ fn hashed_names_as_ssh_keygen_makes_them() {
         .output()
         .unwrap();
     assert!(hashing.status.success());
-    let known = KnownHosts::load([&file]);
+    let known = KnownHosts::load([&file], &invoker());
     let lines = |host| {
         let found = known.about(host);
         found.keys.iter().map(|line| line.line).collect::<Vec<_>>()
@@ -120,7 +121,11 @@ fn the_other_names_of_a_key() {
 fn a_missing_file_is_an_empty_one() {
     let absent = PathBuf::from("/nonexistent/known_hosts");
     let nothing = PathBuf::from("/dev/null");
-    assert!(KnownHosts::load([&absent, &nothing]).lines.is_empty());
+    assert!(
+        KnownHosts::load([&absent, &nothing], &invoker())
+            .lines
+            .is_empty()
+    );
 }
 
 /// Pieces of which lines are made, whole and broken ones.

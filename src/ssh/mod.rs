@@ -1,16 +1,25 @@
 //! One SSH connection: who we are, who they are, channels. Alone in the
 //! program in knowing russh.
 
+pub mod agent;
 mod askpass;
+pub mod auth;
+mod auth_candidates;
+mod auth_interactive;
+mod auth_publickey;
 mod host_certificate;
 pub mod host_key;
 pub mod host_key_algorithms;
 mod host_key_plain;
+mod host_key_record;
 mod host_key_text;
 mod host_names;
+pub mod identity;
 mod key_line;
+mod key_signer;
 pub mod known_hosts;
 mod known_hosts_add;
+pub mod private_key;
 pub mod prompt;
 mod revoked_keys;
 pub mod secret;
@@ -18,6 +27,18 @@ pub mod terminal_text;
 mod tty;
 
 #[cfg(test)]
+mod auth_certificate_tests;
+#[cfg(test)]
+mod auth_interactive_tests;
+#[cfg(test)]
+mod auth_tests;
+#[cfg(test)]
+mod host_key_case;
+#[cfg(test)]
+mod host_key_certificate_tests;
+#[cfg(test)]
 mod prompt_script;
+#[cfg(test)]
+mod test_server;
 #[cfg(test)]
 mod test_settings;

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -72,7 +72,8 @@ impl Prompter {
         Self::with_environment(options, invoker, environment)
     }
 
-    fn with_environment(
+    /// The same with another `environment` than that of the process.
+    pub(super) fn with_environment(
         options: &SshOptions,
         invoker: &Invoker,
         environment: impl Fn(&str) -> Option<OsString>,
@@ -118,7 +119,10 @@ impl Prompter {
                 return match askpass.run(&shown(prompt), Hint::Confirm).await {
                     Ok(answer) => Ok(answer.is_empty() || is_yes(answer.expose())),
                     Err(PromptError::GivenUp) => Ok(false),
-                    Err(error) => Err(error),
+                    Err(error) => {
+                        self.explain(&error);
+                        Err(error)
+                    }
                 };
             }
             _ => self.line(prompt).await,
@@ -145,13 +149,37 @@ impl Prompter {
             return;
         }
         match &self.0.voice {
-            Voice::Person { .. } => eprintln!("{}", shown(text)),
+            Voice::Person { .. } => {
+                // Without a standard error there is nobody to tell.
+                let _ = writeln!(io::stderr(), "{}", shown(text));
+            }
             #[cfg(test)]
             Voice::Script(script) => script.told(&shown(text)),
         }
     }
 
+    /// Asks; what stands in the way of asking is shown here, once.
     async fn ask(&self, prompt: &str, echo: bool) -> Result<Secret, PromptError> {
+        let answer = self.ask_quietly(prompt, echo).await;
+        if let Err(error) = &answer {
+            self.explain(error);
+        }
+        answer
+    }
+
+    fn explain(&self, error: &PromptError) {
+        match error {
+            PromptError::Unattended | PromptError::GivenUp | PromptError::Interrupted => {
+                tracing::debug!("{error}");
+            }
+            PromptError::NotUtf8 => self.error(&error.to_string()),
+            PromptError::Terminal(source) | PromptError::Askpass(_, source) => {
+                self.error(&format!("{error}: {source}"));
+            }
+        }
+    }
+
+    async fn ask_quietly(&self, prompt: &str, echo: bool) -> Result<Secret, PromptError> {
         let prompt = shown(prompt);
         match &self.0.voice {
             Voice::Person {

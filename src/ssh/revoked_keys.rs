@@ -1,24 +1,26 @@
 //! `RevokedHostKeys` of ssh_config(5): files of keys that are never accepted.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 
 use russh::keys::ssh_key::public::KeyData;
 
 use super::key_line;
-
-/// The most that is read of one file, in bytes.
-const MAX_FILE: u64 = 64 << 20;
+use super::known_hosts::read;
+use crate::config::invoker::Invoker;
 
 /// How a key revocation list in OpenSSH's binary form begins (PROTOCOL.krl).
 const KRL_MAGIC: &[u8] = b"SSHKRL\n\0";
 
 /// Whether one of `files` lists one of `keys`, one key to a line. A file that
 /// cannot be read or is a binary list is an error: nothing may pass unchecked.
-pub(super) fn lists_any(files: &[PathBuf], keys: &[&KeyData]) -> Result<Option<PathBuf>, Failure> {
+pub(super) fn lists_any(
+    files: &[PathBuf],
+    keys: &[&KeyData],
+    invoker: &Invoker,
+) -> Result<Option<PathBuf>, Failure> {
     for file in files {
-        let content = read(file).map_err(|error| (file.clone(), error))?;
+        let content = read(file, invoker).map_err(|error| (file.clone(), error))?;
         if content.starts_with(KRL_MAGIC) {
             let reason = "a binary revocation list, which sshvpn does not read: \
                           list the keys as text, one to a line";
@@ -39,20 +41,19 @@ pub(super) fn lists_any(files: &[PathBuf], keys: &[&KeyData]) -> Result<Option<P
 /// The file and what is wrong with it.
 pub(super) type Failure = (PathBuf, io::Error);
 
-fn read(file: &Path) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    File::open(file)?.take(MAX_FILE).read_to_end(&mut content)?;
-    Ok(content)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ssh::test_settings;
 
     const ONE: &str =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
     const OTHER: &str =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK2pr+Bfus1hvPof4Wb/plZCzSbqadHH0u+/f4ODtKnE";
+
+    fn lists(files: &[PathBuf], keys: &[&KeyData]) -> Result<Option<PathBuf>, Failure> {
+        lists_any(files, keys, &test_settings::invoker())
+    }
 
     #[test]
     fn listed_keys_are_found_and_unreadable_lists_are_errors() {
@@ -62,12 +63,12 @@ mod tests {
         let one = key_line::parse(ONE).unwrap();
         let other = key_line::parse(OTHER).unwrap();
         let files = [list.clone()];
-        let found = lists_any(&files, &[other.key_data(), one.key_data()]);
+        let found = lists(&files, &[other.key_data(), one.key_data()]);
         assert_eq!(found.unwrap(), Some(list.clone()));
-        assert_eq!(lists_any(&files, &[other.key_data()]).unwrap(), None);
+        assert_eq!(lists(&files, &[other.key_data()]).unwrap(), None);
 
         std::fs::write(&list, KRL_MAGIC).unwrap();
-        assert!(lists_any(&files, &[one.key_data()]).is_err());
-        assert!(lists_any(&["/nonexistent/list".into()], &[one.key_data()]).is_err());
+        assert!(lists(&files, &[one.key_data()]).is_err());
+        assert!(lists(&["/nonexistent/list".into()], &[one.key_data()]).is_err());
     }
 }

@@ -28,6 +28,12 @@ pub(super) fn invoker() -> Invoker {
     }
 }
 
+/// A public RSA key of 1024 bits.
+pub(super) const RSA_KEY: &str = "ssh-rsa \
+    AAAAB3NzaC1yc2EAAAADAQABAAAAgQDVbokNID0xieXwm0ZVa3KCVKbC50lc+KRw57oXBseo\
+    1hoUbpUPgg6OoYnO3nkDLXzy8DFUahTK6+C7NouE4wL2n8A9ktqxCabWnKq+rAwKp3dWij9s\
+    eFay1cn3W8kyBLDUaQvaeuI2FRmladwme59dMXiSwO3/FDBEaz16y0uhAw==";
+
 /// Signature algorithms as in OpenSSH's defaults.
 const ALGORITHMS: &str = "ssh-ed25519-cert-v01@openssh.com \
     ecdsa-sha2-nistp256-cert-v01@openssh.com rsa-sha2-512-cert-v01@openssh.com \

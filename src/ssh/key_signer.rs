@@ -1,0 +1,147 @@
+//! Signs for one key when the server takes it: the agent does, or the private
+//! key, which is loaded no sooner than now.
+
+use std::path::{Path, PathBuf};
+
+use russh::keys::agent::AgentIdentity;
+use russh::keys::signature::Signer as _;
+use russh::keys::ssh_encoding::Encode;
+use russh::keys::ssh_key::Signature;
+use russh::keys::ssh_key::private::KeypairData;
+use russh::keys::ssh_key::public::KeyData;
+use russh::keys::{HashAlg, PrivateKey};
+use thiserror::Error;
+
+use super::agent::Agent;
+use super::auth::{AuthError, Person};
+use super::auth_candidates::{Candidate, SignedBy};
+use super::identity::{self, IdentityError};
+
+/// Why a signature could not be made.
+#[derive(Debug, Error)]
+pub(super) enum SignError {
+    /// The session is gone.
+    #[error("the connection is closed")]
+    Closed,
+    /// The agent failed or refused.
+    #[error("{0}")]
+    Agent(russh::keys::Error),
+    /// The private key could not be loaded.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The private key is another one than the public key beside it.
+    #[error("private key {} contents do not match public", .0.display())]
+    Mismatch(PathBuf),
+    /// The key cannot sign.
+    #[error("{0}")]
+    Key(String),
+}
+
+impl From<russh::SendError> for SignError {
+    fn from(_: russh::SendError) -> Self {
+        SignError::Closed
+    }
+}
+
+/// Signs for one candidate when the server wants the key.
+pub(super) struct KeySigner<'a> {
+    /// The agent, if there is one.
+    pub(super) agent: Option<&'a mut Agent>,
+    /// Who signs.
+    pub(super) signed_by: SignedBy,
+    /// The public key that the signature has to be of.
+    pub(super) expected: Option<KeyData>,
+    /// The private key, if it was needed before.
+    pub(super) loaded: Option<PrivateKey>,
+    /// Who is asked for a passphrase.
+    pub(super) person: &'a Person<'a>,
+}
+
+impl russh::Signer for KeySigner<'_> {
+    type Error = SignError;
+
+    /// The identity that russh names is what was offered; who signs for it is
+    /// settled already.
+    async fn auth_sign(
+        &mut self,
+        _offered: &AgentIdentity,
+        hash: Option<HashAlg>,
+        data: Vec<u8>,
+    ) -> Result<Vec<u8>, SignError> {
+        match (&self.signed_by, self.agent.as_mut()) {
+            (SignedBy::Agent(identity), Some(agent)) => agent
+                .sign(identity, hash, data)
+                .await
+                .map_err(SignError::Agent),
+            (SignedBy::Agent(_), None) => Err(SignError::Key("the agent is gone".to_owned())),
+            (SignedBy::File(path), _) => {
+                let key = match self.loaded.take() {
+                    Some(key) => key,
+                    None => self.person.private_key(path).await?,
+                };
+                if self.expected.as_ref() != Some(key.public_key().key_data()) {
+                    return Err(SignError::Mismatch(path.clone()));
+                }
+                append_signature(&key, hash, data)
+            }
+        }
+    }
+}
+
+/// Appends to `data` the signature of it, as the string that closes a
+/// publickey request (RFC 4252, section 7).
+fn append_signature(
+    key: &PrivateKey,
+    hash: Option<HashAlg>,
+    mut data: Vec<u8>,
+) -> Result<Vec<u8>, SignError> {
+    let failed = |error: &dyn std::fmt::Display| SignError::Key(error.to_string());
+    let signature: Signature = match key.key_data() {
+        KeypairData::Rsa(pair) => (pair, hash).try_sign(&data),
+        _ => key.try_sign(&data),
+    }
+    .map_err(|error| failed(&error))?;
+    signature
+        .encode_prefixed(&mut data)
+        .map_err(|error| failed(&error))?;
+    Ok(data)
+}
+
+impl Person<'_> {
+    /// Loads the private key in `path`.
+    pub(super) async fn private_key(&self, path: &Path) -> Result<PrivateKey, IdentityError> {
+        identity::load_private(path, self.invoker, self.options, self.prompter).await
+    }
+
+    /// Says why nothing came of a key; an error when nothing more can be tried.
+    pub(super) fn explain(&self, candidate: &Candidate, error: SignError) -> Result<(), AuthError> {
+        match error {
+            SignError::Closed => return Err(self.disconnected()),
+            SignError::Identity(IdentityError::Interrupted) => return Err(AuthError::Interrupted),
+            SignError::Identity(IdentityError::NoPassphrase(path)) => {
+                tracing::debug!("no passphrase for {}: next key", path.display());
+            }
+            SignError::Identity(IdentityError::Read { path, source }) => {
+                let reason = nix::errno::Errno::from_raw(source.raw_os_error().unwrap_or(0));
+                let reason = reason.desc();
+                let text = format!("no such identity: {}: {reason}", path.display());
+                match self.options.identity_files_explicit {
+                    true => self.prompter.info(&text),
+                    false => tracing::debug!("{text}"),
+                }
+            }
+            SignError::Identity(error) => self.prompter.error(&error.to_string()),
+            SignError::Agent(error) => self.prompter.error(&format!(
+                "signing failed for {} \"{}\" from agent: {error}",
+                candidate.kind(),
+                candidate.label
+            )),
+            SignError::Mismatch(_) | SignError::Key(_) => self.prompter.error(&format!(
+                "signing failed for {} \"{}\": {error}",
+                candidate.kind(),
+                candidate.label
+            )),
+        }
+        Ok(())
+    }
+}
