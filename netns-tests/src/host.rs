@@ -138,7 +138,8 @@ impl Host {
         })
     }
 
-    /// Where `path` of this host is for the test process.
+    /// Where `path` of this host is for the test process. Not for
+    /// /proc/sys/net, where everybody sees the settings of their own network.
     pub fn path(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.init.id()))
     }

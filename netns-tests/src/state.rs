@@ -11,7 +11,7 @@ use crate::wait::{PATIENCE, until};
 
 /// Lists everything that does not change by itself.
 const SNAPSHOT: &str = r#"
-section() { echo "== $1"; shift; "$@" 2>&1 | sort; }
+section() { echo "== $1"; shift; "$@" 2>/dev/null | sort; }
 echo "== addresses"; ip -d address
 section 'IPv4 routes' ip -4 route show table all
 section 'IPv6 routes' ip -6 route show table all
@@ -24,7 +24,7 @@ for tool in iptables-nft-save ip6tables-nft-save iptables-legacy-save ip6tables-
     echo "== $tool"; "$tool" 2>/dev/null | grep -v '^#' || true
 done
 section '/run/sshvpn' find /run/sshvpn -mindepth 1
-section '/etc' find /etc -newer /run/lab -not -path /etc/ssh/sshd_config
+section '/etc' find /etc -printf '%p %T@ %m %u %s\n'
 section 'resolv.conf' cat /etc/resolv.conf
 "#;
 
@@ -79,5 +79,23 @@ impl State {
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// Hosts and what they looked like at one moment.
+pub struct Before<'a>(Vec<(&'a Host, State)>);
+
+impl<'a> Before<'a> {
+    /// Takes a snapshot of each of `hosts`.
+    pub fn of(hosts: &[&'a Host]) -> Result<Self> {
+        let take = |host: &&'a Host| Ok((*host, State::of(host)?));
+        Ok(Self(hosts.iter().map(take).collect::<Result<_>>()?))
+    }
+
+    /// Succeeds as soon as each of the hosts looks as it did.
+    pub fn is_back(&self) -> Result<()> {
+        self.0
+            .iter()
+            .try_for_each(|(host, state)| state.wait_for(host))
     }
 }
