@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{self, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -209,6 +210,15 @@ impl Child {
         }
         text
     }
+}
+
+/// Whether what processes wrote is printed when they are dropped.
+static PRINTS: AtomicBool = AtomicBool::new(true);
+
+/// Lets no process print anything when it is dropped, for a program whose own
+/// output matters more.
+pub fn print_nothing() {
+    PRINTS.store(false, Ordering::Relaxed);
 }
 
 impl Drop for Child {

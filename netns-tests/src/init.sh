@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # The init of a lab host: makes its private directories, then waits.
 # Arguments: the name that others know the host by, and its unique name.
 set -eu

@@ -92,6 +92,12 @@ impl<'a> Before<'a> {
         Ok(Self(hosts.iter().map(take).collect::<Result<_>>()?))
     }
 
+    /// What is different now, a line each.
+    pub fn differences(&self) -> Result<String> {
+        let of_one = |(host, state): &(&Host, State)| Ok(state.difference(&State::of(host)?));
+        self.0.iter().map(of_one).collect()
+    }
+
     /// Succeeds as soon as each of the hosts looks as it did.
     pub fn is_back(&self) -> Result<()> {
         self.0
