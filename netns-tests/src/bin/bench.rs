@@ -175,11 +175,8 @@ fn cell(figures: &[f64], reference: &[f64]) -> String {
     let (Some(least), Some(most)) = (sorted.first(), sorted.last()) else {
         return "-".into();
     };
-    let median = median(figures);
-    format!(
-        "{median:.0} ({least:.0} to {most:.0}) {:.2}x",
-        median / median(reference)
-    )
+    let (ours, theirs) = (median(figures), median(reference));
+    format!("{ours:.0} ({least:.0} to {most:.0}) {:.2}x", ours / theirs)
 }
 
 /// The middle figure, or the mean of the two in the middle.
