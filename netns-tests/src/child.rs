@@ -229,15 +229,17 @@ impl Drop for Child {
             .status
             .is_some_and(|status| status.success());
         let _ = self.signal(Signal::SIGKILL);
-        println!(
-            "`{}`{}",
-            self.title,
-            if succeeded {
-                String::new()
-            } else {
-                self.written()
-            }
-        );
+        if PRINTS.load(Ordering::Relaxed) {
+            println!(
+                "`{}`{}",
+                self.title,
+                if succeeded {
+                    String::new()
+                } else {
+                    self.written()
+                }
+            );
+        }
     }
 }
 
