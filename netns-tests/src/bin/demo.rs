@@ -8,7 +8,7 @@ use anyhow::Result;
 use netns_tests::iperf3::{self, Direction, Flow};
 use netns_tests::topology::{self, Subnet};
 use netns_tests::vpn::Device;
-use netns_tests::{Before, child, traffic, vpn};
+use netns_tests::{Before, Client, child, traffic, vpn};
 use nix::sys::signal::Signal;
 
 const ARGUMENTS: [&str; 5] = [
@@ -27,6 +27,7 @@ fn say(text: &str) {
 
 fn main() -> Result<()> {
     child::print_nothing();
+    Client::Sshvpn.program()?;
     say("three hosts, each in namespaces of its own:");
     println!("        laptop 192.0.2.1 ── 192.0.2.2 bastion 198.51.100.1 ── 198.51.100.2 LAN host");
     println!(
