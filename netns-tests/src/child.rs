@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{self, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -211,6 +212,15 @@ impl Child {
     }
 }
 
+/// Whether what processes wrote is printed when they are dropped.
+static PRINTS: AtomicBool = AtomicBool::new(true);
+
+/// Lets no process print anything when it is dropped, for a program whose own
+/// output matters more.
+pub fn print_nothing() {
+    PRINTS.store(false, Ordering::Relaxed);
+}
+
 impl Drop for Child {
     fn drop(&mut self) {
         let succeeded = self
@@ -219,15 +229,17 @@ impl Drop for Child {
             .status
             .is_some_and(|status| status.success());
         let _ = self.signal(Signal::SIGKILL);
-        println!(
-            "`{}`{}",
-            self.title,
-            if succeeded {
-                String::new()
-            } else {
-                self.written()
-            }
-        );
+        if PRINTS.load(Ordering::Relaxed) {
+            println!(
+                "`{}`{}",
+                self.title,
+                if succeeded {
+                    String::new()
+                } else {
+                    self.written()
+                }
+            );
+        }
     }
 }
 

@@ -45,14 +45,14 @@ fn sshvpn() -> Result<PathBuf> {
             workspace.join(target).join("release/sshvpn")
         }
     };
-    let path = path
-        .canonicalize()
-        .with_context(|| format!("{} is not there: run scripts/test", path.display()))?;
     ensure!(
         path.is_file(),
-        "{} is not a program: run scripts/test",
+        "{} is not there: run scripts/test",
         path.display()
     );
+    let path = path
+        .canonicalize()
+        .with_context(|| format!("{}", path.display()))?;
     Ok(path)
 }
 

@@ -105,7 +105,8 @@ impl Host {
     pub fn spawn<S: AsRef<str>>(&self, command: &[S]) -> Result<Child> {
         let words: Vec<&str> = command.iter().map(AsRef::as_ref).collect();
         let (program, arguments) = words.split_first().context("an empty command")?;
-        let title = format!("{}: {}", self.name, words.join(" "));
+        let line = words.join(" ");
+        let title = format!("{}: {}", self.name, line.lines().next().unwrap_or_default());
         let process = in_thread(|| {
             self.enter()?;
             let mut command = Command::new(program);
@@ -138,7 +139,8 @@ impl Host {
         })
     }
 
-    /// Where `path` of this host is for the test process.
+    /// Where `path` of this host is for the test process. Not for
+    /// /proc/sys/net, where everybody sees the settings of their own network.
     pub fn path(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.init.id()))
     }

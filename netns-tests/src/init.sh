@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # The init of a lab host: makes its private directories, then waits.
 # Arguments: the name that others know the host by, and its unique name.
 set -eu
@@ -22,8 +23,8 @@ echo 'hosts: files' >/etc/nsswitch.conf
 printf '127.0.0.1 localhost %s %s\n::1 localhost\n' "$name" "$unique" >/etc/hosts
 : >/etc/resolv.conf
 sed -i 's,^root:.*,root:x:0:0:root:/run/home/root:/bin/bash,' /etc/passwd
-mkdir -p -m 755 /run/home /run/lab /run/sshd
-mkdir -p -m 700 /run/home/root/.ssh
+mkdir /run/home /run/lab /run/sshd
+mkdir -m 700 /run/home/root /run/home/root/.ssh
 
 hostname "$unique"
 ip link set lo up

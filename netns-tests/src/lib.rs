@@ -6,6 +6,7 @@
 //!            ├─► link     cables, bridges, addresses, routes
 //!            ├─► sshd     the distribution's server, keys and accounts
 //!   client ────► child    the program under test: `ssh` or `sshvpn`
+//!   tunnel, vpn           what it is asked for: `-w`, `up`
 //!   state        what a host looks like, to be compared before and after
 //!   traffic, capture, iperf3: what passes, what the wire shows, how fast
 //!   fault        a system call or a far command that fails at its N-th use
@@ -19,6 +20,7 @@
 pub mod capture;
 pub mod child;
 pub mod client;
+pub mod fault;
 pub mod host;
 pub mod iperf3;
 pub mod link;
@@ -27,11 +29,12 @@ pub mod state;
 pub mod topology;
 pub mod traffic;
 pub mod tunnel;
+pub mod vpn;
 pub mod wait;
 
 pub use child::{Child, Output};
 pub use client::Client;
 pub use host::Host;
 pub use link::{bridge, connect};
-pub use state::State;
+pub use state::{Before, State};
 pub use wait::{PATIENCE, until};

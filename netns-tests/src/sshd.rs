@@ -120,3 +120,16 @@ pub fn add_account(host: &Host, user: &str, privilege: Privilege) -> Result<()> 
     }
     Ok(())
 }
+
+/// The command line that runs `command` as `user`, who is then alone: no
+/// capability, no group, no variable of root's.
+pub fn as_user(user: &str, command: &[String]) -> Vec<String> {
+    let home = format!("HOME=/run/home/{user}");
+    let name = format!("USER={user}");
+    let mut line: Vec<String> = ["setpriv", "--reuid", user, "--regid", user, "--init-groups"]
+        .map(str::to_owned)
+        .into();
+    line.extend(["env".to_owned(), home, name]);
+    line.extend_from_slice(command);
+    line
+}

@@ -38,6 +38,20 @@ pub fn no_ping(host: &Host, address: &str) -> Result<()> {
     Ok(())
 }
 
+/// The mean time of a round trip from `host` to `address`.
+pub fn round_trip(host: &Host, address: &str) -> Result<Duration> {
+    let text = host
+        .run(&["ping", "-n", "-q", "-c20", "-i0.02", address])?
+        .ok()?;
+    let figures = text
+        .lines()
+        .find_map(|line| line.strip_prefix("rtt min/avg/max/mdev = "));
+    let mean = figures
+        .and_then(|figures| figures.split('/').nth(1))
+        .context("ping gave no times")?;
+    Ok(Duration::from_secs_f64(mean.parse::<f64>()? / 1000.0))
+}
+
 /// How long a datagram may be on its way before it counts as lost.
 const LOST_AFTER: Duration = Duration::from_secs(2);
 

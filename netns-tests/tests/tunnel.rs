@@ -8,9 +8,10 @@
 
 use anyhow::{Result, ensure};
 use netns_tests::link::has_device;
+use netns_tests::sshd::{Privilege, add_account, as_user, authorize};
 use netns_tests::topology::{self, Direct};
 use netns_tests::tunnel::{FAR, Mode, NEAR, Tunnel};
-use netns_tests::{Client, PATIENCE, State, traffic, with_each_client};
+use netns_tests::{Before, Client, PATIENCE, traffic, with_each_client};
 use nix::sys::signal::Signal;
 
 with_each_client!(
@@ -20,6 +21,7 @@ with_each_client!(
     command_runs_beside_the_tunnel,
     lost_connection_is_an_error,
     devices_go_with_the_connection,
+    devices_made_beforehand_need_no_root,
 );
 
 /// Both families, both ways.
@@ -99,7 +101,7 @@ fn lost_connection_is_an_error(client: Client) -> Result<()> {
 
 fn devices_go_with_the_connection(client: Client) -> Result<()> {
     let lab = topology::direct()?;
-    let before = (State::of(&lab.laptop)?, State::of(&lab.bastion)?);
+    let before = Before::of(&[&lab.laptop, &lab.bastion])?;
     let tunnel = Tunnel {
         client,
         ..Tunnel::default()
@@ -107,6 +109,34 @@ fn devices_go_with_the_connection(client: Client) -> Result<()> {
     let open = tunnel.open(&lab.laptop, &lab.bastion)?;
     ensure!(has_device(&lab.laptop, "tun3") && has_device(&lab.bastion, "tun7"));
     open.end_with(Signal::SIGTERM)?;
-    before.0.wait_for(&lab.laptop)?;
-    before.1.wait_for(&lab.bastion)
+    before.is_back()
+}
+
+/// An unprivileged user at either end, each of whom an admin has made a device for.
+fn devices_made_beforehand_need_no_root(client: Client) -> Result<()> {
+    let lab = topology::direct()?;
+    for (host, device, address) in [
+        (&lab.laptop, "tun3", "10.99.0.1/30"),
+        (&lab.bastion, "tun7", "10.99.0.2/30"),
+    ] {
+        add_account(host, "alice", Privilege::None)?;
+        host.sh(&format!("ip tuntap add dev {device} mode tun user alice"))?;
+        // With IPv6, the kernel would add things of its own at the first use, for good.
+        host.sh(&format!(
+            "echo 1 >/proc/sys/net/ipv6/conf/{device}/disable_ipv6"
+        ))?;
+        host.sh(&format!(
+            "ip address add {address} dev {device}; ip link set {device} up"
+        ))?;
+    }
+    authorize(&lab.laptop, &lab.bastion, "alice")?;
+    lab.laptop
+        .sh("cp -a /run/home/root/.ssh /run/home/alice/; chown -R alice: /run/home/alice")?;
+    let before = Before::of(&[&lab.laptop, &lab.bastion])?;
+    let command = client.command(&["-N", "-w", "3:7", "bastion"])?;
+    let open = lab.laptop.spawn(&as_user("alice", &command))?;
+    traffic::ping(&lab.laptop, "10.99.0.2")?;
+    traffic::ping(&lab.bastion, "10.99.0.1")?;
+    open.end_with(Signal::SIGTERM)?;
+    before.is_back()
 }

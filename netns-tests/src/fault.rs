@@ -1,0 +1,97 @@
+//! Faults: a system call of the near end, or a command of the far end, that
+//! fails at its N-th use.
+
+use anyhow::Result;
+
+use crate::host::Host;
+
+/// What happens at the N-th use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails and does nothing: EPERM, exit code 1.
+    Fails,
+    /// The process (near end) or the SSH connection (far end) is killed.
+    Kills,
+}
+
+const TRACE: &str = "/run/lab/strace";
+
+/// The command line that runs `command` under strace, which makes each thread's
+/// `number`th call of one of `calls` fail. strace is not the parent, so that
+/// signals and the exit code are those of `command`.
+pub fn at_system_call(fault: Fault, calls: &str, number: usize, command: &[String]) -> Vec<String> {
+    let what = match fault {
+        Fault::Fails => "error=EPERM",
+        Fault::Kills => "signal=SIGKILL",
+    };
+    let mut line: Vec<String> = ["strace", "-D", "-f", "-qq", "-o", TRACE]
+        .map(str::to_owned)
+        .into();
+    line.extend(["-e".to_owned(), format!("trace={calls}")]);
+    line.extend([
+        "-e".to_owned(),
+        format!("inject={calls}:{what}:when={number}"),
+    ]);
+    line.extend_from_slice(command);
+    line
+}
+
+/// Whether a call was made to fail in the last traced run of `host`.
+pub fn was_injected(host: &Host) -> Result<bool> {
+    Ok(host.read(TRACE)?.contains("(INJECTED)"))
+}
+
+const COUNT: &str = "/run/lab/far/count";
+const AT: &str = "/run/lab/far/at";
+const COMMANDS: [&str; 3] = ["ip", "nft", "sysctl"];
+
+/// Stands in for a command: counts its uses while that is asked for, and fails
+/// at the one that /run/lab/far/at names.
+const STAND_IN: &str = r#"#!/bin/bash
+lab=/run/lab/far
+if [ -e $lab/at ]; then
+    exec {lock}>$lab/lock
+    flock $lock
+    read -r count <$lab/count
+    read -r at fault <$lab/at
+    echo $((count + 1)) >$lab/count
+    exec {lock}>&-
+    if [ $((count + 1)) = "$at" ]; then
+        [ "$fault" = Kills ] && kill -KILL $(pgrep -f '^sshd: ')
+        echo "$(basename "$0"): Operation not permitted" >&2
+        exit 1
+    fi
+fi
+exec "$lab/$(basename "$0")" "$@"
+"#;
+
+/// The commands of a far end that change its network, each behind a stand-in
+/// that counts, and fails when told to. Wherever they are called by, since
+/// they are mounted over the real ones.
+pub struct FarCommands<'a>(&'a Host);
+
+impl<'a> FarCommands<'a> {
+    /// Puts the stand-ins in place on `host`.
+    pub fn on(host: &'a Host) -> Result<Self> {
+        host.write("/run/lab/far/stand-in", STAND_IN)?;
+        for name in COMMANDS {
+            host.sh(&format!(
+                "path=$(readlink -f $(command -v {name})); cp $path /run/lab/far/{name}; \
+                 chmod 755 /run/lab/far/stand-in; mount --bind /run/lab/far/stand-in $path"
+            ))?;
+        }
+        Ok(Self(host))
+    }
+
+    /// Counts from now on, and at the `number`th use does what `fault` says.
+    pub fn fail_at(&self, number: usize, fault: Fault) -> Result<()> {
+        self.0.write(COUNT, "0\n")?;
+        self.0.write(AT, &format!("{number} {fault:?}\n"))
+    }
+
+    /// No longer counts nor fails; gives the number of uses.
+    pub fn disarm(&self) -> Result<usize> {
+        self.0.sh(&format!("rm -f {AT}"))?;
+        Ok(self.0.read(COUNT)?.trim().parse()?)
+    }
+}

@@ -1,0 +1,80 @@
+//! `sshvpn up` to an account that is not root's, and over hops.
+//!
+//! ```text
+//!   laptop wan 192.0.2.1 ── 192.0.2.2 wan bastion lan 198.51.100.1 ── 198.51.100.2 lan host
+//!   sshvpn up  sshvpn0 ═ SSH ═ tunN  sshd, alice
+//! ```
+
+use anyhow::{Result, ensure};
+use netns_tests::sshd::{Privilege, add_account, authorize};
+use netns_tests::vpn::{self, Device};
+use netns_tests::{Before, topology, traffic};
+use nix::sys::signal::Signal;
+
+/// `sudo -n` makes the device beforehand and does the rest.
+#[test]
+fn sudo_is_enough() -> Result<()> {
+    let lab = topology::subnet()?;
+    let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
+    add_account(bastion, "alice", Privilege::Sudo)?;
+    authorize(laptop, bastion, "alice")?;
+    let before = Before::of(&[laptop, bastion, &lab.lan])?;
+    let up = vpn::up(laptop, &["alice@bastion", "--route", "198.51.100.0/24"])?;
+    traffic::ping(laptop, "198.51.100.2")?;
+    ensure!(up.end_with(Signal::SIGINT)?.code() == 0);
+    before.is_back()
+}
+
+/// An admin has made the device and given it its address: nothing is left to do there.
+#[test]
+fn a_device_made_beforehand_is_enough() -> Result<()> {
+    let lab = topology::direct()?;
+    add_account(&lab.bastion, "alice", Privilege::None)?;
+    authorize(&lab.laptop, &lab.bastion, "alice")?;
+    lab.bastion.sh("ip tuntap add dev tun5 mode tun user alice
+         echo 1 >/proc/sys/net/ipv6/conf/tun5/disable_ipv6
+         ip address add 10.60.0.2 peer 10.60.0.1 dev tun5
+         ip link set tun5 up")?;
+    let before = Before::of(&[&lab.laptop, &lab.bastion])?;
+    let unit = ["-o", "TunnelDevice=any:5", "alice@bastion"];
+    let addresses = [
+        "--address",
+        "10.60.0.1",
+        "--peer-address",
+        "10.60.0.2",
+        "--mtu",
+        "1500",
+    ];
+    let up = vpn::up(&lab.laptop, &[&unit[..], &addresses].concat())?;
+    traffic::ping(&lab.laptop, "10.60.0.2")?;
+    traffic::ping(&lab.bastion, "10.60.0.1")?;
+    ensure!(up.end_with(Signal::SIGINT)?.code() == 0);
+    before.is_back()
+}
+
+#[test]
+fn two_hops() -> Result<()> {
+    let lab = topology::hops()?;
+    let before = Before::of(&[&lab.laptop, &lab.jump, &lab.bastion])?;
+    let up = vpn::up(&lab.laptop, &["-J", "jump", "bastion"])?;
+    for address in Device::only(&lab.bastion)?.addresses {
+        traffic::ping(&lab.laptop, &address.to_string())?;
+    }
+    ensure!(up.end_with(Signal::SIGINT)?.code() == 0);
+    before.is_back()
+}
+
+#[test]
+fn proxy_command() -> Result<()> {
+    let lab = topology::hops()?;
+    let before = Before::of(&[&lab.laptop, &lab.jump, &lab.bastion])?;
+    let up = vpn::up(
+        &lab.laptop,
+        &["-o", "ProxyCommand=ssh -W %h:%p jump", "bastion"],
+    )?;
+    for address in Device::only(&lab.bastion)?.addresses {
+        traffic::ping(&lab.laptop, &address.to_string())?;
+    }
+    ensure!(up.end_with(Signal::SIGINT)?.code() == 0);
+    before.is_back()
+}

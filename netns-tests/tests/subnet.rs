@@ -1,0 +1,142 @@
+//! `sshvpn up --route`: the network behind the bastion.
+//!
+//! ```text
+//!   laptop wan 192.0.2.1 ── 192.0.2.2 wan bastion lan 198.51.100.1   ── 198.51.100.2  lan host
+//!   sshvpn up  sshvpn0 ═ SSH ═ tunN  sshd             2001:db8:64::1 ── 2001:db8:64::2
+//! ```
+
+use anyhow::{Result, ensure};
+use netns_tests::iperf3::{self, Direction, Flow};
+use netns_tests::topology::{self, Subnet};
+use netns_tests::vpn::{self, Device};
+use netns_tests::{Before, Child, traffic};
+use nix::sys::signal::Signal;
+
+const LAN4: &str = "198.51.100.0/24";
+const LAN6: &str = "2001:db8:64::/64";
+const HOST4: &str = "198.51.100.2";
+const HOST6: &str = "2001:db8:64::2";
+
+fn hosts(lab: &Subnet) -> Result<Before<'_>> {
+    Before::of(&[&lab.direct.laptop, &lab.direct.bastion, &lab.lan])
+}
+
+fn ends(up: Child, before: &Before<'_>) -> Result<()> {
+    let output = up.end_with(Signal::SIGINT)?;
+    ensure!(output.code() == 0, "{output:?}");
+    before.is_back()
+}
+
+#[test]
+fn nat_needs_no_route_back() -> Result<()> {
+    let lab = topology::subnet()?;
+    let laptop = &lab.direct.laptop;
+    let before = hosts(&lab)?;
+    traffic::no_ping(laptop, HOST4)?;
+    let up = vpn::up(laptop, &["bastion", "--route", LAN4, "--route", LAN6])?;
+    traffic::ping(laptop, HOST4)?;
+    traffic::ping(laptop, HOST6)?;
+    for (address, direction) in [(HOST4, Direction::Up), (HOST6, Direction::Down)] {
+        let flow = Flow {
+            direction,
+            seconds: 1,
+            pace: None,
+        };
+        let figures = iperf3::measure(laptop, &lab.lan, address, flow)?;
+        ensure!(
+            figures.bytes > 1 << 20,
+            "hardly anything passed: {figures:?}"
+        );
+    }
+    let device = Device::only(laptop)?;
+    ensure!(device.mtu == 1500, "a subnet lies behind: {device:?}");
+    ends(up, &before)
+}
+
+#[test]
+fn without_nat_the_lan_sees_who_asks() -> Result<()> {
+    let lab = topology::subnet()?;
+    let laptop = &lab.direct.laptop;
+    lab.lan.sh("ip route add 10.60.0.0/24 via 198.51.100.1")?;
+    let before = hosts(&lab)?;
+    let arguments = ["bastion", "--route", LAN4, "--no-nat"];
+    let addresses = ["--address", "10.60.0.1", "--peer-address", "10.60.0.2"];
+    let up = vpn::up(laptop, &[&arguments[..], &addresses].concat())?;
+    traffic::ping(laptop, HOST4)?;
+    // A translated address would have the bastion in it, not the laptop.
+    traffic::ping(&lab.lan, "10.60.0.1")?;
+    ends(up, &before)
+}
+
+#[test]
+fn without_nat_ipv6_goes_by_the_route_back() -> Result<()> {
+    let lab = topology::subnet()?;
+    let laptop = &lab.direct.laptop;
+    lab.lan.sh("ip -6 route add fd60::/64 via 2001:db8:64::1")?;
+    let before = hosts(&lab)?;
+    let arguments = ["bastion", "--route", LAN6, "--no-nat"];
+    let addresses = ["--address", "fd60::1", "--peer-address", "fd60::2"];
+    let up = vpn::up(laptop, &[&arguments[..], &addresses].concat())?;
+    traffic::ping(laptop, HOST6)?;
+    traffic::ping(&lab.lan, "fd60::1")?;
+    ends(up, &before)
+}
+
+#[test]
+fn excluded_addresses_stay_outside() -> Result<()> {
+    let lab = topology::subnet()?;
+    let laptop = &lab.direct.laptop;
+    lab.lan.sh("ip address add 198.51.100.130/24 dev lan")?;
+    let before = hosts(&lab)?;
+    let arguments = ["bastion", "--route", LAN4, "--exclude", "198.51.100.128/25"];
+    let up = vpn::up(laptop, &arguments)?;
+    traffic::ping(laptop, HOST4)?;
+    traffic::no_ping(laptop, "198.51.100.130")?;
+    ends(up, &before)
+}
+
+/// Full-size segments of a TCP connection pass although the LAN's MTU is
+/// smaller than the tunnel's: the clamp has told both ends.
+#[test]
+fn tcp_fits_a_smaller_lan() -> Result<()> {
+    let lab = topology::subnet()?;
+    for (host, device) in [(&lab.direct.bastion, "lan"), (&lab.lan, "lan")] {
+        host.sh(&format!("ip link set {device} mtu 1300"))?;
+    }
+    // Nobody hears of a packet that is too big.
+    lab.direct.bastion.sh("nft 'add table inet lab; add chain inet lab out { type filter hook output priority 0; }; add rule inet lab out icmp type destination-unreachable drop'")?;
+    let before = hosts(&lab)?;
+    let up = vpn::up(&lab.direct.laptop, &["bastion", "--route", LAN4])?;
+    traffic::ping(&lab.direct.laptop, HOST4)?;
+    for direction in [Direction::Up, Direction::Down] {
+        let flow = Flow {
+            direction,
+            seconds: 1,
+            pace: None,
+        };
+        let figures = iperf3::measure(&lab.direct.laptop, &lab.lan, HOST4, flow)?;
+        ensure!(
+            figures.bytes > 1 << 20,
+            "{direction:?}: hardly anything passed: {figures:?}"
+        );
+    }
+    ends(up, &before)
+}
+
+/// What forwards already, goes on forwarding afterwards, and nothing else does.
+#[test]
+fn forwarding_is_left_as_it_was() -> Result<()> {
+    let lab = topology::subnet()?;
+    lab.direct.bastion.sh(
+        "echo 1 >/proc/sys/net/ipv6/conf/lan/forwarding; echo 1 >/proc/sys/net/ipv4/conf/lan/forwarding; \
+         echo 2 >/proc/sys/net/ipv6/conf/wan/accept_ra",
+    )?;
+    let before = hosts(&lab)?;
+    let up = vpn::up(
+        &lab.direct.laptop,
+        &["bastion", "--route", LAN4, "--route", LAN6],
+    )?;
+    traffic::ping(&lab.direct.laptop, HOST4)?;
+    traffic::ping(&lab.direct.laptop, HOST6)?;
+    ends(up, &before)
+}

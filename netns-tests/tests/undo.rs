@@ -1,0 +1,151 @@
+//! However `sshvpn up` ends, both hosts are as they were before.
+//!
+//! ```text
+//!   laptop wan 192.0.2.1 ── (switch) ── 192.0.2.2 wan bastion lan 198.51.100.1 ── 198.51.100.2 lan host
+//!   sshvpn up  sshvpn0 ════════ SSH ═══════ tunN  sshd
+//! ```
+
+use anyhow::{Result, ensure};
+use netns_tests::link::has_device;
+use netns_tests::sshd::{Sshd, authorize, introduce};
+use netns_tests::vpn::{self, cleanup};
+use netns_tests::{Before, Host, PATIENCE, bridge, connect, topology, traffic};
+use nix::sys::signal::Signal;
+
+const ARGUMENTS: [&str; 5] = [
+    "bastion",
+    "--route",
+    "198.51.100.0/24",
+    "--route",
+    "2001:db8:64::/64",
+];
+const LAN: &str = "198.51.100.2";
+
+/// Told to go, it goes with success.
+fn ends_by(signal: Signal) -> Result<()> {
+    let lab = topology::subnet()?;
+    let before = Before::of(&[&lab.direct.laptop, &lab.direct.bastion, &lab.lan])?;
+    let up = vpn::up(&lab.direct.laptop, &ARGUMENTS)?;
+    traffic::ping(&lab.direct.laptop, LAN)?;
+    let output = up.end_with(signal)?;
+    ensure!(output.code() == 0, "{output:?}");
+    before.is_back()
+}
+
+#[test]
+fn interrupted() -> Result<()> {
+    ends_by(Signal::SIGINT)
+}
+
+#[test]
+fn terminated() -> Result<()> {
+    ends_by(Signal::SIGTERM)
+}
+
+#[test]
+fn killed_then_cleanup() -> Result<()> {
+    let lab = topology::subnet()?;
+    let before = Before::of(&[&lab.direct.laptop, &lab.direct.bastion, &lab.lan])?;
+    let up = vpn::up(&lab.direct.laptop, &ARGUMENTS)?;
+    traffic::ping(&lab.direct.laptop, LAN)?;
+    up.end_with(Signal::SIGKILL)?;
+    cleanup(&lab.direct.laptop)?;
+    before.is_back()?;
+    // There is nothing left to undo, which is no error.
+    cleanup(&lab.direct.laptop)?;
+    before.is_back()
+}
+
+#[test]
+fn killed_then_up_again() -> Result<()> {
+    let lab = topology::subnet()?;
+    let before = Before::of(&[&lab.direct.laptop, &lab.direct.bastion, &lab.lan])?;
+    vpn::up(&lab.direct.laptop, &ARGUMENTS)?.end_with(Signal::SIGKILL)?;
+    let up = vpn::up(&lab.direct.laptop, &ARGUMENTS)?;
+    traffic::ping(&lab.direct.laptop, LAN)?;
+    ensure!(has_device(&lab.direct.laptop, "sshvpn0"));
+    ensure!(up.end_with(Signal::SIGINT)?.code() == 0);
+    before.is_back()
+}
+
+/// `cleanup` undoes what the dead have left, not what a living one has made.
+#[test]
+fn cleanup_leaves_the_living_alone() -> Result<()> {
+    let lab = topology::subnet()?;
+    let before = Before::of(&[&lab.direct.laptop, &lab.direct.bastion, &lab.lan])?;
+    let up = vpn::up(&lab.direct.laptop, &ARGUMENTS)?;
+    cleanup(&lab.direct.laptop)?;
+    traffic::ping(&lab.direct.laptop, LAN)?;
+    ensure!(up.end_with(Signal::SIGINT)?.code() == 0);
+    before.is_back()
+}
+
+#[test]
+fn server_process_killed() -> Result<()> {
+    let lab = topology::subnet()?;
+    let before = Before::of(&[&lab.direct.laptop, &lab.direct.bastion, &lab.lan])?;
+    let up = vpn::up(&lab.direct.laptop, &ARGUMENTS)?;
+    traffic::ping(&lab.direct.laptop, LAN)?;
+    lab.direct.bastion.kill("sshd: root")?;
+    vpn::fails_clearly(&up.wait(PATIENCE)?, Some(255), &["bastion"])?;
+    before.is_back()
+}
+
+/// What somebody else has added meanwhile stays.
+#[test]
+fn only_its_own_is_removed() -> Result<()> {
+    let lab = topology::subnet()?;
+    let laptop = &lab.direct.laptop;
+    let up = vpn::up(laptop, &ARGUMENTS)?;
+    laptop.sh("ip route add 203.0.113.0/24 via 192.0.2.2; nft add table inet somebody")?;
+    lab.direct.bastion.sh("nft add table inet somebody")?;
+    ensure!(up.end_with(Signal::SIGINT)?.code() == 0);
+    let routes = laptop.sh("ip route; nft list ruleset")?;
+    ensure!(
+        routes.contains("203.0.113.0/24") && routes.contains("somebody"),
+        "{routes}"
+    );
+    let tables = lab.direct.bastion.sh("nft list ruleset")?;
+    ensure!(tables.contains("somebody"), "{tables}");
+    Ok(())
+}
+
+/// The cable is cut in the middle: neither end has lost its carrier, neither
+/// hears of the other again, and each notices by itself.
+///
+/// ```text
+///   laptop wan 192.0.2.1 ── a  switch br  b ── 192.0.2.2 wan bastion
+/// ```
+#[test]
+fn link_cut() -> Result<()> {
+    let [laptop, switch, bastion] = [
+        Host::new("laptop")?,
+        Host::new("switch")?,
+        Host::new("bastion")?,
+    ];
+    connect((&laptop, "wan", &["192.0.2.1/24"]), (&switch, "a", &[]))?;
+    connect((&bastion, "wan", &["192.0.2.2/24"]), (&switch, "b", &[]))?;
+    bridge(&switch, "br", &["a", "b"])?;
+    introduce(&laptop, &bastion, &["192.0.2.2"])?;
+    authorize(&laptop, &bastion, "root")?;
+    let _sshd = Sshd::default()
+        .set("ClientAliveInterval", "1")
+        .set("ClientAliveCountMax", "2")
+        .start(&bastion)?;
+    traffic::ping(&laptop, "192.0.2.2")?;
+    let before = Before::of(&[&laptop, &bastion])?;
+    let alive = [
+        "-o",
+        "ServerAliveInterval=1",
+        "-o",
+        "ServerAliveCountMax=2",
+        "bastion",
+    ];
+    let up = vpn::up(
+        &laptop,
+        &[&alive[..], &["--route", "198.51.100.0/24"]].concat(),
+    )?;
+    switch.sh("ip link set br down")?;
+    vpn::fails_clearly(&up.wait(PATIENCE)?, Some(255), &["bastion"])?;
+    before.is_back()
+}

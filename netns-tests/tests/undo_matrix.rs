@@ -1,0 +1,181 @@
+//! `sshvpn up` with each step made to fail, and killed at each step: both hosts
+//! are as they were before, and a person is told what has failed.
+//!
+//! ```text
+//!   laptop wan 192.0.2.1 ── 192.0.2.2 wan bastion lan 198.51.100.1 ── 198.51.100.2 lan host
+//!   sshvpn up under strace ═ SSH ═ sshd, stand-ins for ip, nft and sysctl
+//! ```
+
+use anyhow::{Context, Result, bail, ensure};
+use netns_tests::fault::{self, FarCommands, Fault};
+use netns_tests::vpn::{self, cleanup, fails_clearly};
+use netns_tests::{Before, Host, PATIENCE, topology, until};
+use nix::sys::signal::Signal;
+
+const ARGUMENTS: [&str; 5] = [
+    "bastion",
+    "--route",
+    "198.51.100.0/24",
+    "--route",
+    "2001:db8:64::/64",
+];
+
+/// More calls than this on the way up are a mistake of the scenario.
+const MOST: usize = 400;
+
+/// What became of one start.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It came up, and was told to go again.
+    Up,
+    /// It ended by itself.
+    Failed,
+    /// It was killed.
+    Killed,
+}
+
+/// Starts `command`, and if it comes up, interrupts it.
+fn attempt(laptop: &Host, command: &[String]) -> Result<Outcome> {
+    let child = laptop.spawn(command)?;
+    let came_up = until("up, or an end", PATIENCE, || {
+        let is_up = child.stderr().lines().any(|line| line.starts_with("up:"));
+        (is_up || !child.is_running()).then_some(is_up)
+    })?;
+    if came_up {
+        child.signal(Signal::SIGINT)?;
+    }
+    let output = child.wait(PATIENCE)?;
+    match output.code() {
+        // An undo that a fault was made for may fail; before, it may not.
+        _ if came_up => Ok(Outcome::Up),
+        137 => Ok(Outcome::Killed),
+        _ => {
+            fails_clearly(&output, None, &[])?;
+            ensure!(
+                !output.stderr.trim().is_empty(),
+                "it says nothing: {output:?}"
+            );
+            Ok(Outcome::Failed)
+        }
+    }
+}
+
+/// Lets the 1st, 2nd, 3rd… of `calls` on the way up come to `fault`, until there are no more.
+fn near_end(calls: &str, fault: Fault) -> Result<()> {
+    let lab = topology::subnet()?;
+    let laptop = &lab.direct.laptop;
+    let before = Before::of(&[laptop, &lab.direct.bastion, &lab.lan])?;
+    let command = vpn::command(&ARGUMENTS)?;
+    for number in 1..MOST {
+        let traced = fault::at_system_call(fault, calls, number, &command);
+        let outcome =
+            attempt(laptop, &traced).with_context(|| format!("{calls} number {number}"))?;
+        let done = match fault {
+            Fault::Fails => !fault::was_injected(laptop)?,
+            Fault::Kills => outcome == Outcome::Up,
+        };
+        // What was killed, or could not undo because of the very fault, is undone by this.
+        cleanup(laptop)?;
+        before
+            .is_back()
+            .with_context(|| format!("after {calls} number {number}: {outcome:?}"))?;
+        if done {
+            println!("{calls}: {} starts with a fault, {fault:?}", number - 1);
+            ensure!(number > 1, "no call of {calls} was ever made");
+            return Ok(());
+        }
+    }
+    bail!("more than {MOST} calls of {calls}");
+}
+
+/// Lets the 1st, 2nd, 3rd… command of the far end on the way up come to `fault`.
+fn far_end(fault: Fault) -> Result<()> {
+    let lab = topology::subnet()?;
+    let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
+    let commands = FarCommands::on(bastion)?;
+    let before = Before::of(&[laptop, bastion, &lab.lan])?;
+    let command = vpn::command(&ARGUMENTS)?;
+
+    commands.fail_at(usize::MAX, fault)?;
+    let child = vpn::up(laptop, &ARGUMENTS)?;
+    let uses = commands.disarm()?;
+    child.end_with(Signal::SIGINT)?;
+    before.is_back()?;
+    ensure!(uses > 0, "the far end used none of the commands");
+
+    for number in 1..=uses {
+        commands.fail_at(number, fault)?;
+        let outcome = attempt(laptop, &command).with_context(|| format!("command {number}"))?;
+        commands.disarm()?;
+        ensure!(
+            outcome != Outcome::Killed,
+            "a fault at the far end killed the near one"
+        );
+        ensure!(
+            fault == Fault::Fails || outcome == Outcome::Failed,
+            "up without a connection"
+        );
+        before
+            .is_back()
+            .with_context(|| format!("after command {number}: {outcome:?}"))?;
+    }
+    println!("{uses} commands of the far end, {fault:?}");
+    Ok(())
+}
+
+#[test]
+fn ioctl_fails() -> Result<()> {
+    near_end("ioctl", Fault::Fails)
+}
+
+#[test]
+fn ioctl_kills() -> Result<()> {
+    near_end("ioctl", Fault::Kills)
+}
+
+#[test]
+fn send_fails() -> Result<()> {
+    near_end("sendto,sendmsg", Fault::Fails)
+}
+
+#[test]
+fn send_kills() -> Result<()> {
+    near_end("sendto,sendmsg", Fault::Kills)
+}
+
+#[test]
+fn open_fails() -> Result<()> {
+    near_end("openat", Fault::Fails)
+}
+
+#[test]
+fn open_kills() -> Result<()> {
+    near_end("openat", Fault::Kills)
+}
+
+/// What puts the journal in its place and takes it away.
+#[test]
+fn journal_fails() -> Result<()> {
+    near_end(
+        "rename,renameat,renameat2,fsync,fdatasync,mkdir,mkdirat",
+        Fault::Fails,
+    )
+}
+
+#[test]
+fn journal_kills() -> Result<()> {
+    near_end(
+        "rename,renameat,renameat2,fsync,fdatasync,mkdir,mkdirat",
+        Fault::Kills,
+    )
+}
+
+#[test]
+fn far_command_fails() -> Result<()> {
+    far_end(Fault::Fails)
+}
+
+#[test]
+fn connection_dies_at_a_far_command() -> Result<()> {
+    far_end(Fault::Kills)
+}

@@ -1,0 +1,192 @@
+//! `sshvpn up` host to host: addresses without being asked, both families,
+//! both kinds of device, and the flags that change them.
+//!
+//! ```text
+//!   laptop wan 192.0.2.1 ──────────── 192.0.2.2 wan bastion
+//!   sshvpn up  sshvpn0 ═════ SSH ═════ tunN  sshd
+//! ```
+
+use std::net::IpAddr;
+
+use anyhow::{Result, ensure};
+use netns_tests::iperf3::{self, Direction, Flow};
+use netns_tests::topology::{self, Direct};
+use netns_tests::vpn::{self, Device};
+use netns_tests::{Before, PATIENCE, traffic, until};
+use nix::sys::signal::Signal;
+
+/// Each end reaches the other at every address of its tunnel device, in both families.
+fn reach_each_other(lab: &Direct) -> Result<(Device, Device)> {
+    let (near, far) = (Device::only(&lab.laptop)?, Device::only(&lab.bastion)?);
+    for device in [&near, &far] {
+        ensure!(
+            device.addresses.iter().any(IpAddr::is_ipv4),
+            "no IPv4: {device:?}"
+        );
+        ensure!(
+            device.addresses.iter().any(IpAddr::is_ipv6),
+            "no IPv6: {device:?}"
+        );
+    }
+    for address in &far.addresses {
+        traffic::ping(&lab.laptop, &address.to_string())?;
+    }
+    for address in &near.addresses {
+        traffic::ping(&lab.bastion, &address.to_string())?;
+    }
+    Ok((near, far))
+}
+
+#[test]
+fn ends_reach_each_other_without_being_configured() -> Result<()> {
+    let lab = topology::direct()?;
+    let before = Before::of(&[&lab.laptop, &lab.bastion])?;
+    let up = vpn::up(&lab.laptop, &["bastion"])?;
+    let (near, far) = reach_each_other(&lab)?;
+    ensure!(near.name == "sshvpn0", "{near:?}");
+    ensure!(
+        near.mtu == far.mtu && near.mtu > 1500,
+        "only two ends talk: {near:?} {far:?}"
+    );
+    let output = up.end_with(Signal::SIGINT)?;
+    ensure!(output.code() == 0 && output.stdout.is_empty(), "{output:?}");
+    before.is_back()
+}
+
+#[test]
+fn every_size_passes_at_the_default_mtu() -> Result<()> {
+    let lab = topology::direct()?;
+    let _up = vpn::up(&lab.laptop, &["bastion"])?;
+    let (near, far) = reach_each_other(&lab)?;
+    let largest = usize::try_from(near.mtu)? - 28;
+    let (near, far) = (near.addresses[0].to_string(), far.addresses[0].to_string());
+    traffic::echo_every_size((&lab.laptop, &near), (&lab.bastion, &far), 0..=largest)
+}
+
+#[test]
+fn tcp_flows_both_ways() -> Result<()> {
+    let lab = topology::direct()?;
+    let _up = vpn::up(&lab.laptop, &["bastion"])?;
+    let (_, far) = reach_each_other(&lab)?;
+    for direction in [Direction::Up, Direction::Down] {
+        let flow = Flow {
+            direction,
+            seconds: 2,
+            pace: None,
+        };
+        let address = far.addresses[0].to_string();
+        let figures = iperf3::measure(&lab.laptop, &lab.bastion, &address, flow)?;
+        println!("{direction:?}: {:.0} Mbit/s", figures.bits_per_second / 1e6);
+        ensure!(
+            figures.bytes > 1 << 20,
+            "hardly anything passed: {figures:?}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn given_addresses_are_used() -> Result<()> {
+    let lab = topology::direct()?;
+    let arguments = [
+        "bastion",
+        "--address",
+        "10.50.0.1",
+        "--peer-address",
+        "10.50.0.2",
+    ];
+    let _up = vpn::up(&lab.laptop, &arguments)?;
+    ensure!(
+        Device::only(&lab.laptop)?
+            .addresses
+            .contains(&"10.50.0.1".parse()?)
+    );
+    ensure!(
+        Device::only(&lab.bastion)?
+            .addresses
+            .contains(&"10.50.0.2".parse()?)
+    );
+    traffic::ping(&lab.laptop, "10.50.0.2")?;
+    traffic::ping(&lab.bastion, "10.50.0.1")
+}
+
+#[test]
+fn a_given_mtu_is_used() -> Result<()> {
+    let lab = topology::direct()?;
+    let _up = vpn::up(&lab.laptop, &["bastion", "--mtu", "1400"])?;
+    let (near, far) = reach_each_other(&lab)?;
+    ensure!((near.mtu, far.mtu) == (1400, 1400), "{near:?} {far:?}");
+    Ok(())
+}
+
+#[test]
+fn tap_carries_ethernet_frames() -> Result<()> {
+    let lab = topology::direct()?;
+    let before = Before::of(&[&lab.laptop, &lab.bastion])?;
+    let up = vpn::up(&lab.laptop, &["bastion", "--tap"])?;
+    let (near, far) = reach_each_other(&lab)?;
+    let neighbours = lab.laptop.sh(&format!("ip neigh show dev {}", near.name))?;
+    ensure!(
+        neighbours.contains(&far.addresses[0].to_string()),
+        "no ARP: {neighbours}"
+    );
+    ensure!(up.end_with(Signal::SIGTERM)?.code() == 0);
+    before.is_back()
+}
+
+#[test]
+fn two_at_once_do_not_collide() -> Result<()> {
+    let lab = topology::direct()?;
+    let before = Before::of(&[&lab.laptop, &lab.bastion])?;
+    let first = vpn::up(&lab.laptop, &["bastion"])?;
+    let far = Device::only(&lab.bastion)?;
+    let second = vpn::up(&lab.laptop, &["bastion"])?;
+    let devices = Device::all(&lab.bastion)?;
+    ensure!(devices.len() == 2, "{devices:?}");
+    for device in &devices {
+        for address in &device.addresses {
+            traffic::ping(&lab.laptop, &address.to_string())?;
+        }
+    }
+    ensure!(second.end_with(Signal::SIGINT)?.code() == 0);
+    traffic::ping(&lab.laptop, &far.addresses[0].to_string())?;
+    ensure!(first.end_with(Signal::SIGINT)?.code() == 0);
+    before.is_back()
+}
+
+#[test]
+fn in_the_background_it_stays_until_told() -> Result<()> {
+    let lab = topology::direct()?;
+    let before = Before::of(&[&lab.laptop, &lab.bastion])?;
+    let output = lab.laptop.run(&vpn::command(&["-f", "bastion"])?)?;
+    ensure!(
+        output.code() == 0 && output.stderr.contains("up:"),
+        "{output:?}"
+    );
+    reach_each_other(&lab)?;
+    let own = |line: &str| line.contains("sshvpn") && line.contains("bastion");
+    let processes = lab.laptop.processes()?;
+    let pid = processes
+        .iter()
+        .find(|process| own(&process.command))
+        .map(|process| process.pid);
+    let Some(pid) = pid else {
+        anyhow::bail!("nothing in the background: {processes:?}")
+    };
+    lab.laptop.sh(&format!("kill -TERM {pid}"))?;
+    until("its end", PATIENCE, || {
+        let left = lab.laptop.processes().ok()?;
+        (!left.iter().any(|process| process.pid == pid)).then_some(())
+    })?;
+    before.is_back()
+}
+
+#[test]
+fn the_wire_shows_only_ssh() -> Result<()> {
+    let lab = topology::direct()?;
+    let capture = netns_tests::capture::Capture::start(&lab.bastion, "wan")?;
+    let up = vpn::up(&lab.laptop, &["bastion"])?;
+    reach_each_other(&lab)?;
+    up.end_with(Signal::SIGINT)?;
+    capture.end()?.shows_only_ssh()
+}
