@@ -1,0 +1,201 @@
+//! What goes into one channel message: an IP packet behind its address family,
+//! or a bare Ethernet frame. Pure encoding and decoding, no I/O.
+//!
+//! OpenSSH PROTOCOL, section 2.3: in point-to-point mode each message is
+//! `uint32 address family ‖ packet`, in ethernet mode the frame alone. The
+//! "packet length" that the document shows in front is the length of the
+//! CHANNEL_DATA string itself.
+
+pub mod window;
+
+use thiserror::Error;
+
+use crate::config::types::Mode;
+use crate::packet::{self, IpVersion, PacketError};
+
+/// Bytes in front of a packet in point-to-point mode: the address family. Also
+/// the headroom that the outbound path keeps.
+pub const FAMILY_LEN: usize = 4;
+
+/// The largest frame, family included, that OpenSSH reads from its own device
+/// (channels.c, `CHAN_RBUF`); neither end sends a larger one.
+pub const MAX_FRAME: usize = 16 * 1024;
+
+/// The smallest Ethernet frame that the kernel takes from a tap device (linux/if_ether.h, `ETH_HLEN`).
+const ETHERNET_HEADER: usize = 14;
+
+/// `SSH_TUN_AF_INET`: OpenBSD's AF_INET, on the wire on every system.
+const AF_INET: u32 = 2;
+/// `SSH_TUN_AF_INET6`: OpenBSD's AF_INET6.
+const AF_INET6: u32 = 24;
+
+/// An IPv4 packet of a bare header: OpenSSH closes its read side for good when
+/// its device yields one, so none is carried.
+const BARE_IPV4_HEADER: usize = 20;
+
+/// Why a frame was dropped. Each has a counter; none ends the tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
+pub enum FrameError {
+    /// Too short to carry anything.
+    #[error("too short")]
+    TooShort,
+    /// Larger than [`MAX_FRAME`].
+    #[error("too long")]
+    TooLong,
+    /// An address family other than IPv4 or IPv6, or one that contradicts the packet.
+    #[error("wrong address family")]
+    WrongFamily,
+    /// Not a whole IP packet.
+    #[error("not a whole IP packet")]
+    Malformed,
+}
+
+impl From<PacketError> for FrameError {
+    fn from(error: PacketError) -> Self {
+        match error {
+            PacketError::NotIp => FrameError::WrongFamily,
+            PacketError::Truncated => FrameError::Malformed,
+        }
+    }
+}
+
+/// The headroom in front of a packet of `mode`, in bytes.
+pub const fn headroom(mode: Mode) -> usize {
+    match mode {
+        Mode::PointToPoint => FAMILY_LEN,
+        Mode::Ethernet => 0,
+    }
+}
+
+/// Makes a frame in place: `buffer` is the headroom of `mode` followed by what
+/// the device yielded. Fails, leaving the bytes as they are, on what the far
+/// end must not be sent.
+pub fn encode(mode: Mode, buffer: &mut [u8]) -> Result<(), FrameError> {
+    if buffer.len() > MAX_FRAME {
+        return Err(FrameError::TooLong);
+    }
+    match mode {
+        Mode::Ethernet if buffer.len() < ETHERNET_HEADER => Err(FrameError::TooShort),
+        Mode::Ethernet => Ok(()),
+        Mode::PointToPoint => {
+            let (header, packet) = buffer.split_first_chunk_mut().ok_or(FrameError::TooShort)?;
+            let family = match IpVersion::of(packet)? {
+                IpVersion::V4 if packet.len() <= BARE_IPV4_HEADER => {
+                    return Err(FrameError::TooShort);
+                }
+                IpVersion::V4 => AF_INET,
+                IpVersion::V6 => AF_INET6,
+            };
+            let header: &mut [u8; FAMILY_LEN] = header;
+            *header = family.to_be_bytes();
+            Ok(())
+        }
+    }
+}
+
+/// Takes what the far end sent in one message apart; yields what to write to
+/// the device. The far end is not trusted: family, version and lengths have to
+/// agree.
+pub fn decode(mode: Mode, frame: &[u8]) -> Result<&[u8], FrameError> {
+    match mode {
+        Mode::Ethernet if frame.len() < ETHERNET_HEADER => Err(FrameError::TooShort),
+        Mode::Ethernet => Ok(frame),
+        Mode::PointToPoint => {
+            let (family, packet) = frame.split_first_chunk().ok_or(FrameError::TooShort)?;
+            let family: &[u8; FAMILY_LEN] = family;
+            match (u32::from_be_bytes(*family), packet::check(packet)?) {
+                (AF_INET, IpVersion::V4) | (AF_INET6, IpVersion::V6) => Ok(packet),
+                _ => Err(FrameError::WrongFamily),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::tests::udp;
+    use proptest::prelude::*;
+
+    fn framed(packet: &[u8]) -> Vec<u8> {
+        let mut buffer = vec![0; FAMILY_LEN];
+        buffer.extend_from_slice(packet);
+        buffer
+    }
+
+    #[test]
+    fn packets_come_back_as_they_went() {
+        for (version, family) in [(IpVersion::V4, 2), (IpVersion::V6, 24)] {
+            let packet = udp(version, 77);
+            let mut frame = framed(&packet);
+            encode(Mode::PointToPoint, &mut frame).unwrap();
+            assert_eq!(frame[..4], [0, 0, 0, family]);
+            assert_eq!(decode(Mode::PointToPoint, &frame), Ok(&packet[..]));
+        }
+    }
+
+    #[test]
+    fn what_would_close_the_far_end_is_not_sent() {
+        let mut bare = framed(&udp(IpVersion::V4, 0)[..20]);
+        assert_eq!(
+            encode(Mode::PointToPoint, &mut bare),
+            Err(FrameError::TooShort)
+        );
+        let mut huge = framed(&udp(IpVersion::V6, MAX_FRAME - FAMILY_LEN - 48 + 1));
+        assert_eq!(
+            encode(Mode::PointToPoint, &mut huge),
+            Err(FrameError::TooLong)
+        );
+        let mut largest = framed(&udp(IpVersion::V6, MAX_FRAME - FAMILY_LEN - 48));
+        assert_eq!(encode(Mode::PointToPoint, &mut largest), Ok(()));
+        assert_eq!(
+            encode(Mode::PointToPoint, &mut framed(&[])),
+            Err(FrameError::WrongFamily)
+        );
+        assert_eq!(
+            encode(Mode::PointToPoint, &mut [0; 3]),
+            Err(FrameError::TooShort)
+        );
+        assert_eq!(
+            encode(Mode::Ethernet, &mut [0; 13]),
+            Err(FrameError::TooShort)
+        );
+    }
+
+    #[test]
+    fn family_and_version_have_to_agree() {
+        let mut frame = framed(&udp(IpVersion::V4, 5));
+        for family in [0_u32, 1, 10, 24, 0x8000_0002, u32::MAX] {
+            frame[..4].copy_from_slice(&family.to_be_bytes());
+            assert_eq!(
+                decode(Mode::PointToPoint, &frame),
+                Err(FrameError::WrongFamily),
+                "{family}"
+            );
+        }
+        assert_eq!(
+            decode(Mode::PointToPoint, &[0, 0, 2]),
+            Err(FrameError::TooShort)
+        );
+        assert_eq!(decode(Mode::Ethernet, &[0; 13]), Err(FrameError::TooShort));
+        assert_eq!(decode(Mode::Ethernet, &[0; 14]), Ok(&[0_u8; 14][..]));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_the_far_end_sends_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            for mode in [Mode::PointToPoint, Mode::Ethernet] {
+                if let Ok(packet) = decode(mode, &bytes) {
+                    prop_assert!(packet.len() <= bytes.len());
+                }
+            }
+        }
+
+        #[test]
+        fn nothing_the_device_yields_panics(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            for mode in [Mode::PointToPoint, Mode::Ethernet] {
+                let _ = encode(mode, &mut bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The rule by which an OpenSSH end counts the window of a tun channel.
+//!
+//! Its receiver takes the message and the four bytes of an SSH string length
+//! off its window and gives both back (channels.c, `channel_input_data`: "string
+//! length header"), while its sender takes off the message alone. A sender that
+//! charges the message alone therefore believes in four bytes too many with
+//! every message, and is disconnected once it is a tenth of the window over.
+
+/// Bytes that a peer takes off its receive window for one message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WindowCredit(u32);
+
+impl WindowCredit {
+    /// What OpenSSH adds to each datagram: the length of an SSH string (RFC 4251, section 5).
+    const DATAGRAM_HEADER: u32 = 4;
+
+    /// What an OpenSSH receiver charges for a frame of `length` bytes; nothing
+    /// for one that fits no message.
+    pub fn of_datagram(length: usize) -> Option<Self> {
+        u32::try_from(length)
+            .ok()?
+            .checked_add(Self::DATAGRAM_HEADER)
+            .map(Self)
+    }
+
+    /// In bytes.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// OpenSSH's receiver, as channels.c counts.
+    struct Receiver {
+        window: u32,
+        consumed: u32,
+        exceeded: u32,
+    }
+
+    impl Receiver {
+        const MAX: u32 = 64 * 32 * 1024;
+
+        fn take(&mut self, length: u32) -> u32 {
+            let charged = length + 4;
+            if charged > self.window {
+                self.exceeded += charged - self.window;
+                self.window = 0;
+            } else {
+                self.window -= charged;
+            }
+            self.consumed += charged;
+            // channel_check_window: an adjustment once three packets' worth are consumed.
+            if Self::MAX - self.window > 3 * 32 * 1024 {
+                let grant = self.consumed;
+                self.window += grant;
+                self.consumed = 0;
+                return grant;
+            }
+            0
+        }
+    }
+
+    #[test]
+    fn a_sender_that_charges_so_never_overruns() {
+        let mut receiver = Receiver {
+            window: Receiver::MAX,
+            consumed: 0,
+            exceeded: 0,
+        };
+        let mut credit = Receiver::MAX;
+        for turn in 0..2_000_000_u32 {
+            let length = 40 + turn % 97;
+            let charge = WindowCredit::of_datagram(length as usize).unwrap().get();
+            assert!(
+                charge <= credit,
+                "turn {turn}: a sender that would wait for ever"
+            );
+            credit = credit - charge + receiver.take(length);
+            assert_eq!(receiver.exceeded, 0);
+            assert_eq!(credit, receiver.window);
+        }
+    }
+
+    #[test]
+    fn impossible_lengths_have_no_charge() {
+        assert_eq!(WindowCredit::of_datagram(usize::MAX), None);
+        assert_eq!(WindowCredit::of_datagram(u32::MAX as usize), None);
+    }
+}

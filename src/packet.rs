@@ -1,0 +1,113 @@
+//! Read-only views of IP packets: enough of a header to know whether it is one,
+//! and of which family. Nothing here trusts a length that a packet claims.
+
+use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice};
+use thiserror::Error;
+
+/// The IP version of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum IpVersion {
+    /// RFC 791.
+    V4,
+    /// RFC 8200.
+    V6,
+}
+
+/// Why some bytes are not an IP packet that can be carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum PacketError {
+    /// Neither version 4 nor 6, or no byte at all.
+    #[error("not an IP packet")]
+    NotIp,
+    /// Shorter than its header, or than the length its header gives.
+    #[error("IP packet cut short")]
+    Truncated,
+}
+
+impl IpVersion {
+    /// The version that the first four bits claim.
+    pub fn of(packet: &[u8]) -> Result<Self, PacketError> {
+        match packet.first().map(|byte| byte >> 4) {
+            Some(4) => Ok(IpVersion::V4),
+            Some(6) => Ok(IpVersion::V6),
+            _ => Err(PacketError::NotIp),
+        }
+    }
+}
+
+/// Checks that `packet` is one whole IP packet: a header that parses, and at
+/// least as many bytes as it claims (RFC 791 section 3.1, RFC 8200 section 3).
+/// Bytes behind the packet's own length are let pass, as the kernel does.
+pub fn check(packet: &[u8]) -> Result<IpVersion, PacketError> {
+    let version = IpVersion::of(packet)?;
+    let length = match version {
+        IpVersion::V4 => {
+            let header = Ipv4HeaderSlice::from_slice(packet).map_err(|_| PacketError::Truncated)?;
+            let length = usize::from(header.total_len());
+            if length < header.slice().len() {
+                return Err(PacketError::Truncated);
+            }
+            length
+        }
+        IpVersion::V6 => {
+            let header = Ipv6HeaderSlice::from_slice(packet).map_err(|_| PacketError::Truncated)?;
+            header.slice().len() + usize::from(header.payload_length())
+        }
+    };
+    if length > packet.len() {
+        Err(PacketError::Truncated)
+    } else {
+        Ok(version)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use etherparse::PacketBuilder;
+    use proptest::prelude::*;
+
+    /// A UDP packet with `payload` bytes behind its headers.
+    pub(crate) fn udp(version: IpVersion, payload: usize) -> Vec<u8> {
+        let builder = match version {
+            IpVersion::V4 => PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64),
+            IpVersion::V6 => PacketBuilder::ipv6([1; 16], [2; 16], 64),
+        }
+        .udp(1000, 2000);
+        let mut packet = Vec::new();
+        builder.write(&mut packet, &vec![0x5a; payload]).unwrap();
+        packet
+    }
+
+    #[test]
+    fn whole_packets_pass_and_cut_ones_do_not() {
+        for version in [IpVersion::V4, IpVersion::V6] {
+            let packet = udp(version, 100);
+            assert_eq!(check(&packet), Ok(version));
+            for length in 1..packet.len() {
+                assert_eq!(
+                    check(&packet[..length]),
+                    Err(PacketError::Truncated),
+                    "{length}"
+                );
+            }
+        }
+        assert_eq!(check(&[]), Err(PacketError::NotIp));
+        assert_eq!(check(&[0x50; 64]), Err(PacketError::NotIp));
+    }
+
+    #[test]
+    fn header_longer_than_the_packet_claims_is_refused() {
+        let mut packet = udp(IpVersion::V4, 0);
+        packet[2] = 0;
+        packet[3] = 10;
+        assert_eq!(check(&packet), Err(PacketError::Truncated));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..128)) {
+            let _ = check(&bytes);
+        }
+    }
+}
