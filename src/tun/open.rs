@@ -1,0 +1,183 @@
+//! Opening a tun or tap device, or attaching to one made beforehand, and what
+//! to tell the user when that fails.
+
+use std::io;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use thiserror::Error;
+use tokio::io::unix::AsyncFd;
+
+use super::Device;
+use crate::config::types::{InterfaceName, Mode, UnitRequest};
+
+/// Which device is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceRequest {
+    /// As ssh's `-w` names them: `tunN`, `tapN`, or the first free one.
+    Unit(UnitRequest),
+    /// By its name.
+    Named(InterfaceName),
+    /// The first free of PREFIX0, PREFIX1, … (the kernel's `%d`).
+    FirstFree(&'static str),
+}
+
+impl DeviceRequest {
+    /// The name to ask the kernel for; `%d` stands for a number it chooses.
+    fn pattern(&self, mode: Mode) -> String {
+        match self {
+            DeviceRequest::Unit(UnitRequest::Unit(unit)) => unit.device_name(mode),
+            DeviceRequest::Unit(UnitRequest::Any) => format!("{}%d", mode.prefix()),
+            DeviceRequest::Named(name) => name.as_str().to_owned(),
+            DeviceRequest::FirstFree(prefix) => format!("{prefix}%d"),
+        }
+    }
+}
+
+/// Why there is no device. The text says what to do.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// `/dev/net/tun` is not there.
+    #[error(
+        "/dev/net/tun is missing on this host: load the module (modprobe tun), or in a container \
+         pass the device in (--device /dev/net/tun)"
+    )]
+    Missing,
+    /// Not allowed to make or attach to it.
+    #[error(
+        "no permission to open {name} on this host: run with sudo, give the binary the capability \
+         (setcap cap_net_admin+ep PATH), or make the device for your user beforehand \
+         (ip tuntap add dev {name} mode {kind} user $USER)"
+    )]
+    Permission {
+        /// The device asked for.
+        name: String,
+        /// `tun` or `tap`.
+        kind: &'static str,
+    },
+    /// Another process has it.
+    #[error("{0} is in use by another process on this host: choose another unit, or 'any'")]
+    Busy(String),
+    /// There is an interface of that name that is no tun or tap of this mode.
+    #[error("{name} exists on this host and is not a {kind} device: choose another name")]
+    WrongKind {
+        /// The device asked for.
+        name: String,
+        /// `tun` or `tap`.
+        kind: &'static str,
+    },
+    /// Anything else.
+    #[error("cannot open {name} on this host: {source}")]
+    Other {
+        /// The device asked for.
+        name: String,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+}
+
+impl Device {
+    /// Opens the device, or attaches to it where it exists and is persistent
+    /// (no privilege is needed if it belongs to the user then). Has to be
+    /// called inside a tokio runtime.
+    pub fn open(request: &DeviceRequest, mode: Mode) -> Result<Self, OpenError> {
+        let pattern = request.pattern(mode);
+        let preexisting = !pattern.contains('%') && interface_exists(&pattern);
+        let opened = open_nonblocking(&pattern, mode);
+        let (fd, name) = opened.map_err(|error| explain(error, &pattern, mode, preexisting))?;
+        // SAFETY: an OwnedFd keeps one open descriptor until it is dropped.
+        let fd = unsafe { AsyncFd::register(fd) }.map_err(|error| OpenError::Other {
+            name: name.to_string(),
+            source: error.into(),
+        })?;
+        Ok(Device {
+            fd,
+            name,
+            mode,
+            preexisting,
+        })
+    }
+}
+
+fn interface_exists(name: &str) -> bool {
+    Path::new("/sys/class/net").join(name).exists()
+}
+
+fn open_nonblocking(pattern: &str, mode: Mode) -> io::Result<(OwnedFd, InterfaceName)> {
+    let mut configuration = tun::Configuration::default();
+    configuration.tun_name(pattern).layer(match mode {
+        Mode::PointToPoint => tun::Layer::L3,
+        Mode::Ethernet => tun::Layer::L2,
+    });
+    // Addresses, MTU and state are set through netlink, and not at all by `-w`.
+    configuration.platform_config(|platform| {
+        platform.ensure_root_privileges(false);
+    });
+    let device = tun::create(&configuration).map_err(io::Error::from)?;
+    let name = tun::AbstractDevice::tun_name(&device).map_err(io::Error::from)?;
+    let name = name.parse().map_err(io::Error::other)?;
+    // SAFETY: into_raw_fd gives up the descriptor, which is open and owned by
+    // nobody else from here on.
+    let fd = unsafe { OwnedFd::from_raw_fd(device.into_raw_fd()) };
+    let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
+    fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok((fd, name))
+}
+
+fn explain(source: io::Error, pattern: &str, mode: Mode, preexisting: bool) -> OpenError {
+    let name = pattern.to_owned();
+    let kind = mode.prefix();
+    match source.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => OpenError::Missing,
+        Some(Errno::EPERM | Errno::EACCES) => OpenError::Permission { name, kind },
+        Some(Errno::EBUSY) => OpenError::Busy(name),
+        Some(Errno::EINVAL) if preexisting => OpenError::WrongKind { name, kind },
+        _ => OpenError::Other { name, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_that_ssh_uses() {
+        let unit = DeviceRequest::Unit("3".parse().unwrap());
+        assert_eq!(unit.pattern(Mode::PointToPoint), "tun3");
+        assert_eq!(unit.pattern(Mode::Ethernet), "tap3");
+        let any = DeviceRequest::Unit(UnitRequest::Any);
+        assert_eq!(any.pattern(Mode::Ethernet), "tap%d");
+        assert_eq!(
+            DeviceRequest::FirstFree("sshvpn").pattern(Mode::PointToPoint),
+            "sshvpn%d"
+        );
+    }
+
+    #[test]
+    fn the_kernels_reasons_become_advice() {
+        let explain = |errno: Errno, there| {
+            explain(
+                io::Error::from_raw_os_error(errno as i32),
+                "tun0",
+                Mode::PointToPoint,
+                there,
+            )
+        };
+        assert!(matches!(explain(Errno::ENOENT, false), OpenError::Missing));
+        assert!(matches!(explain(Errno::EBUSY, true), OpenError::Busy(_)));
+        assert!(matches!(
+            explain(Errno::EPERM, false),
+            OpenError::Permission { .. }
+        ));
+        assert!(matches!(
+            explain(Errno::EINVAL, true),
+            OpenError::WrongKind { .. }
+        ));
+        assert!(matches!(
+            explain(Errno::EINVAL, false),
+            OpenError::Other { .. }
+        ));
+    }
+}
