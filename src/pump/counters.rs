@@ -1,0 +1,141 @@
+//! What went through, and what was dropped by which name.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::frame::FrameError;
+
+/// Why a packet was dropped. Dropping is all that one bad packet costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dropped {
+    /// Too short to carry anything, or what would make the far end close.
+    TooShort,
+    /// Larger than a frame may be.
+    TooLong,
+    /// An address family that contradicts the packet.
+    WrongFamily,
+    /// Not a whole IP packet.
+    Malformed,
+    /// The device is down (EIO).
+    DeviceDown,
+    /// The kernel did not take it (EINVAL, ENOBUFS and the like).
+    Refused,
+}
+
+impl Dropped {
+    const ALL: [Dropped; 6] = [
+        Dropped::TooShort,
+        Dropped::TooLong,
+        Dropped::WrongFamily,
+        Dropped::Malformed,
+        Dropped::DeviceDown,
+        Dropped::Refused,
+    ];
+
+    /// As it is shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dropped::TooShort => "too short",
+            Dropped::TooLong => "too long",
+            Dropped::WrongFamily => "wrong family",
+            Dropped::Malformed => "malformed",
+            Dropped::DeviceDown => "device down",
+            Dropped::Refused => "refused by the kernel",
+        }
+    }
+}
+
+impl From<FrameError> for Dropped {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::TooShort => Dropped::TooShort,
+            FrameError::TooLong => Dropped::TooLong,
+            FrameError::WrongFamily => Dropped::WrongFamily,
+            FrameError::Malformed => Dropped::Malformed,
+        }
+    }
+}
+
+/// The counters of one direction; shared, never locked.
+#[derive(Debug, Default)]
+pub struct Counters {
+    packets: AtomicU64,
+    bytes: AtomicU64,
+    dropped: [AtomicU64; Dropped::ALL.len()],
+}
+
+impl Counters {
+    /// Counts a packet of `bytes` that went through.
+    pub fn passed(&self, bytes: usize) {
+        self.packets.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts a dropped packet.
+    pub fn dropped(&self, reason: Dropped) {
+        if let Some(counter) = self.dropped.get(reason as usize) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The values now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            packets: self.packets.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            dropped: Dropped::ALL
+                .iter()
+                .zip(&self.dropped)
+                .map(|(reason, count)| (reason.name(), count.load(Ordering::Relaxed)))
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+        }
+    }
+}
+
+/// [`Counters`] at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Packets that went through.
+    pub packets: u64,
+    /// Their bytes, headers of IP included, ours not.
+    pub bytes: u64,
+    /// Drops by reason, those that happened.
+    pub dropped: Vec<(&'static str, u64)>,
+}
+
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} packets, {} bytes", self.packets, self.bytes)?;
+        for (reason, count) in &self.dropped {
+            write!(f, ", {count} dropped ({reason})")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_has_its_own_counter() {
+        for (index, reason) in Dropped::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+            let counters = Counters::default();
+            counters.dropped(reason);
+            assert_eq!(counters.snapshot().dropped, [(reason.name(), 1)]);
+        }
+    }
+
+    #[test]
+    fn a_snapshot_reads_as_a_sentence() {
+        let counters = Counters::default();
+        counters.passed(1500);
+        counters.dropped(Dropped::Malformed);
+        assert_eq!(
+            counters.snapshot().to_string(),
+            "1 packets, 1500 bytes, 1 dropped (malformed)"
+        );
+    }
+}
