@@ -2,11 +2,15 @@
 //! program in knowing russh.
 
 pub mod agent;
+mod algorithms;
 mod askpass;
 pub mod auth;
 mod auth_candidates;
 mod auth_interactive;
 mod auth_publickey;
+pub mod connect;
+pub mod error;
+mod events;
 mod host_certificate;
 pub mod host_key;
 pub mod host_key_algorithms;
@@ -20,11 +24,14 @@ mod key_signer;
 pub mod known_hosts;
 mod known_hosts_add;
 pub mod private_key;
+pub mod process;
 pub mod prompt;
 mod revoked_keys;
 pub mod secret;
 pub mod terminal_text;
+mod transport;
 mod tty;
+pub mod tunnel;
 
 #[cfg(test)]
 mod auth_certificate_tests;

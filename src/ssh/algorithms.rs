@@ -1,0 +1,172 @@
+//! From the algorithm names of ssh_config to what is offered on the wire. Only
+//! what russh implements and what is sound today: AEAD or encrypt-then-MAC,
+//! SHA-2.
+
+use std::borrow::Cow;
+
+use russh::{Preferred, cipher, compression, kex, mac};
+
+use super::error::ConnectError;
+use crate::config::ssh_options::SshOptions;
+
+/// Key exchanges that can be offered.
+const KEX: &[kex::Name] = &[
+    kex::MLKEM768X25519_SHA256,
+    kex::CURVE25519,
+    kex::CURVE25519_PRE_RFC_8731,
+    kex::ECDH_SHA2_NISTP256,
+    kex::ECDH_SHA2_NISTP384,
+    kex::ECDH_SHA2_NISTP521,
+    kex::DH_GEX_SHA256,
+    kex::DH_G16_SHA512,
+    kex::DH_G18_SHA512,
+    kex::DH_G14_SHA256,
+];
+
+/// Ciphers that can be offered, in our order: AES-GCM first where the
+/// processor has AES instructions.
+const CIPHERS: &[cipher::Name] = &[
+    cipher::AES_128_GCM,
+    cipher::AES_256_GCM,
+    cipher::CHACHA20_POLY1305,
+    cipher::AES_128_CTR,
+    cipher::AES_192_CTR,
+    cipher::AES_256_CTR,
+];
+
+/// MACs that can be offered: encrypt-then-MAC, SHA-2.
+const MACS: &[mac::Name] = &[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM];
+
+/// The ciphers of OpenSSH's default list, in any order: who did not choose
+/// gets our order.
+const OPENSSH_DEFAULT_CIPHERS: &[&str] = &[
+    "aes128-ctr",
+    "aes128-gcm@openssh.com",
+    "aes192-ctr",
+    "aes256-ctr",
+    "aes256-gcm@openssh.com",
+    "chacha20-poly1305@openssh.com",
+];
+
+/// What to offer for everything but host keys, which
+/// [`HostKeyCheck`](super::host_key::HostKeyCheck) orders.
+pub fn preferred(options: &SshOptions) -> Result<Preferred, ConnectError> {
+    let mut kex = chosen("KexAlgorithms", &options.kex_algorithms, KEX)?;
+    if let Some(position) = kex
+        .iter()
+        .position(|name| *name == kex::MLKEM768X25519_SHA256)
+    {
+        kex[..=position].rotate_right(1);
+    } else if !names_any_hybrid(&options.kex_algorithms) {
+        // A list of an older OpenSSH, which does not know ML-KEM, is no choice against it.
+        tracing::debug!("key exchange without a post-quantum algorithm, as configured");
+    } else {
+        kex.insert(0, kex::MLKEM768X25519_SHA256);
+    }
+    kex.extend([
+        kex::EXTENSION_SUPPORT_AS_CLIENT,
+        kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
+    ]);
+    Ok(Preferred {
+        kex: Cow::Owned(kex),
+        cipher: Cow::Owned(ciphers(&options.ciphers)?),
+        mac: Cow::Owned(chosen("MACs", &options.macs, MACS)?),
+        compression: Cow::Borrowed(&[compression::NONE]),
+        ..Preferred::default()
+    })
+}
+
+/// Whether the list has the hybrid that OpenSSH had before ML-KEM.
+fn names_any_hybrid(names: &[String]) -> bool {
+    names
+        .iter()
+        .any(|name| name.starts_with("sntrup761x25519-sha512"))
+}
+
+fn ciphers(configured: &[String]) -> Result<Vec<cipher::Name>, ConnectError> {
+    let mut sorted: Vec<&str> = configured.iter().map(String::as_str).collect();
+    sorted.sort_unstable();
+    if sorted == OPENSSH_DEFAULT_CIPHERS {
+        let mut ours = CIPHERS.to_vec();
+        if !processor_has_aes() {
+            ours.rotate_left(2);
+        }
+        return Ok(ours);
+    }
+    chosen("Ciphers", configured, CIPHERS)
+}
+
+fn processor_has_aes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("aes")
+        && std::arch::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    return false;
+}
+
+/// The configured names that we have, in the configured order.
+fn chosen<N: AsRef<str> + Clone>(
+    key: &'static str,
+    configured: &[String],
+    ours: &[N],
+) -> Result<Vec<N>, ConnectError> {
+    let names: Vec<N> = configured
+        .iter()
+        .filter_map(|wanted| ours.iter().find(|name| name.as_ref() == wanted))
+        .cloned()
+        .collect();
+    if names.is_empty() {
+        return Err(ConnectError::NoAlgorithm {
+            key,
+            configured: configured.join(","),
+            supported: ours.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(","),
+        });
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(list: &str) -> Vec<String> {
+        list.split(',').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_choice_is_kept_in_its_order() {
+        let list = names("aes256-ctr,3des-cbc,aes128-gcm@openssh.com");
+        assert_eq!(
+            ciphers(&list).unwrap(),
+            [cipher::AES_256_CTR, cipher::AES_128_GCM]
+        );
+    }
+
+    #[test]
+    fn no_choice_means_ours() {
+        let list = names(
+            "chacha20-poly1305@openssh.com,aes128-ctr,aes192-ctr,aes256-ctr,\
+             aes128-gcm@openssh.com,aes256-gcm@openssh.com",
+        );
+        let first = ciphers(&list).unwrap()[0];
+        let expected = if processor_has_aes() {
+            cipher::AES_128_GCM
+        } else {
+            cipher::CHACHA20_POLY1305
+        };
+        assert_eq!(first, expected);
+    }
+
+    #[test]
+    fn nothing_in_common_says_what_there_is() {
+        let error = chosen("MACs", &names("hmac-md5"), MACS)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("MACs") && error.contains("hmac-sha2-256-etm"),
+            "{error}"
+        );
+    }
+}

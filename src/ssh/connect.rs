@@ -1,0 +1,274 @@
+//! From settings to an authenticated connection: by TCP, a ProxyCommand, or
+//! over jump hosts, each of them a connection of its own.
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::client::{self, Handle};
+use russh::{Disconnect, Limits, SshId};
+use tokio::process::Child;
+use tokio::sync::oneshot;
+
+use super::algorithms;
+use super::auth;
+use super::error::ConnectError;
+use super::events::{EventError, Events, Shared};
+use super::host_key::{HostKeyCheck, HostTrust};
+use super::prompt::Prompter;
+use super::transport::{self, Transport};
+use crate::config::invoker::Invoker;
+use crate::config::resolve_route;
+use crate::config::ssh_args::SshArgs;
+use crate::config::ssh_options::{LogLevel, Proxy, SshOptions};
+
+/// What we call ourselves (RFC 4253, section 4.2).
+const IDENTIFICATION: &str = concat!("SSH-2.0-sshvpn_", env!("CARGO_PKG_VERSION"));
+
+/// The window that we grant on each channel, in bytes: 40 ms at 800 Mbit/s.
+const WINDOW: u32 = 4 * 1024 * 1024;
+
+/// The largest message we take, in bytes: the most that russh allows.
+const MAX_PACKET: u32 = 65535;
+
+/// Messages that may wait between a channel and its reader.
+const QUEUE: usize = 128;
+
+/// An authenticated SSH connection.
+pub struct Connection {
+    pub(super) handle: Handle<Events>,
+    pub(super) shared: Arc<Shared>,
+    host: String,
+    first_hop: Vec<IpAddr>,
+    pub(super) trust: HostTrust,
+    /// The connection that this one runs through, kept open.
+    through: Option<Box<Connection>>,
+    _proxy: Option<Child>,
+}
+
+impl Connection {
+    /// Connects and authenticates as `options` say. `args` are carried to jump
+    /// hosts as ssh does.
+    pub async fn open(
+        options: &SshOptions,
+        args: &SshArgs,
+        invoker: &Invoker,
+    ) -> Result<Self, ConnectError> {
+        let (transport, first_hop) = match &options.proxy {
+            Some(Proxy::Jump(hops)) => {
+                let mut through: Option<Connection> = None;
+                // Each host of the route is connected to through the one before.
+                for hop in resolve_route(args, hops, invoker)? {
+                    through = Some(match through {
+                        Some(previous) => via(previous, &hop, invoker).await?,
+                        None => {
+                            let (transport, first_hop) = start(&hop, invoker).await?;
+                            establish(transport, &hop, invoker, first_hop, None).await?
+                        }
+                    });
+                }
+                match through {
+                    Some(jump) => return via(jump, options, invoker).await,
+                    None => start(options, invoker).await?,
+                }
+            }
+            _ => start(options, invoker).await?,
+        };
+        establish(transport, options, invoker, first_hop, None).await
+    }
+
+    /// The far end's name, as the user gave it.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The addresses of the first host on the way, which must not be routed
+    /// into the tunnel. Where a ProxyCommand hides it, those of the far end's
+    /// name, if it has any here.
+    pub fn first_hop(&self) -> &[IpAddr] {
+        &self.first_hop
+    }
+
+    /// Why the connection ended, once it has.
+    pub fn end_reason(&self) -> Option<String> {
+        self.shared.end_reason()
+    }
+
+    /// Waits until the connection has ended; yields why.
+    pub async fn ended(&self) -> String {
+        self.shared.ended().await
+    }
+
+    /// Says goodbye and closes, jump hosts included.
+    pub async fn close(self) {
+        let goodbye = self
+            .handle
+            .disconnect(Disconnect::ByApplication, "disconnected by user", "");
+        // A connection that is gone needs no goodbye; one that hangs gets a second.
+        if goodbye.await.is_ok() {
+            let _ = tokio::time::timeout(Duration::from_secs(1), self.shared.ended()).await;
+        }
+        if let Some(through) = self.through {
+            Box::pin(through.close()).await;
+        }
+    }
+}
+
+/// The stream to the first host on the way, and the addresses that it leads to.
+async fn start(
+    options: &SshOptions,
+    invoker: &Invoker,
+) -> Result<(Transport, Vec<IpAddr>), ConnectError> {
+    let Some(Proxy::Command(command)) = &options.proxy else {
+        let transport = transport::tcp(options).await?;
+        let first_hop = transport.peer.map(|peer| peer.ip()).into_iter().collect();
+        return Ok((transport, first_hop));
+    };
+    let first_hop = match transport::resolve(options).await {
+        Ok(addresses) => addresses.iter().map(SocketAddr::ip).collect(),
+        // Only the command knows where it leads.
+        Err(_) => Vec::new(),
+    };
+    Ok((transport::proxy_command(command, invoker)?, first_hop))
+}
+
+/// Connects to the host of `options` through `jump`.
+async fn via(
+    jump: Connection,
+    options: &SshOptions,
+    invoker: &Invoker,
+) -> Result<Connection, ConnectError> {
+    let channel = jump
+        .handle
+        .channel_open_direct_tcpip(&options.host, u32::from(options.port), "127.0.0.1", 65535)
+        .await
+        .map_err(|error| ConnectError::Jump {
+            jump: jump.host.clone(),
+            host: options.host.clone(),
+            port: options.port,
+            reason: jump
+                .shared
+                .take_open_failure()
+                .unwrap_or_else(|| error.to_string()),
+        })?;
+    let first_hop = jump.first_hop.clone();
+    let transport = Transport::tunnelled(channel.into_stream());
+    establish(transport, options, invoker, first_hop, Some(Box::new(jump))).await
+}
+
+async fn establish(
+    transport: Transport,
+    options: &SshOptions,
+    invoker: &Invoker,
+    first_hop: Vec<IpAddr>,
+    through: Option<Box<Connection>>,
+) -> Result<Connection, ConnectError> {
+    let prompter = Prompter::new(options, invoker);
+    let host_key = HostKeyCheck::new(options, invoker, prompter.clone(), transport.peer);
+    let configuration = Arc::new(configuration(options, &host_key)?);
+    let shared = Shared::new(options.destination.clone());
+    let (reached, key_arrived) = oneshot::channel();
+    let quiet = options.log_level <= LogLevel::Error;
+    let events = Events::new(Arc::clone(&shared), host_key.clone(), quiet, reached);
+    let handshake = client::connect_stream(configuration, transport.stream, events);
+    let mut handle = within(options, key_arrived, handshake).await?;
+    let trust = host_key.trust().unwrap_or(HostTrust::Unverified);
+    auth::authenticate(&mut handle, trust, options, invoker, &prompter).await?;
+    Ok(Connection {
+        handle,
+        shared,
+        host: options.destination.clone(),
+        first_hop,
+        trust,
+        through,
+        _proxy: transport.proxy,
+    })
+}
+
+/// Runs the handshake; `ConnectTimeout` counts until the server's key is here.
+async fn within(
+    options: &SshOptions,
+    key_arrived: oneshot::Receiver<()>,
+    handshake: impl Future<Output = Result<Handle<Events>, EventError>>,
+) -> Result<Handle<Events>, ConnectError> {
+    let (host, port) = (options.host.clone(), options.port);
+    tokio::pin!(handshake);
+    let mut result = None;
+    if let Some(limit) = options.connect_timeout {
+        tokio::select! {
+            done = &mut handshake => result = Some(done),
+            arrived = tokio::time::timeout(limit, key_arrived) => {
+                if arrived.is_err() {
+                    return Err(ConnectError::HandshakeTimeout { host, port });
+                }
+            }
+        }
+    }
+    let result = match result {
+        Some(result) => result,
+        None => handshake.await,
+    };
+    result.map_err(|error| match error {
+        EventError::HostKey(error) => ConnectError::HostKey(error),
+        EventError::Russh(error) => ConnectError::Handshake {
+            host,
+            port,
+            reason: handshake_reason(&error),
+        },
+    })
+}
+
+fn handshake_reason(error: &russh::Error) -> String {
+    match error {
+        russh::Error::Disconnect | russh::Error::HUP => {
+            "the server closed the connection; is this an SSH server, and does it take us?"
+                .to_owned()
+        }
+        russh::Error::NoCommonAlgo { kind, ours, theirs } => format!(
+            "no common {kind:?} algorithm; we offer {}, the server {}",
+            ours.join(","),
+            super::terminal_text::line(&theirs.join(","))
+        ),
+        other => other.to_string(),
+    }
+}
+
+fn configuration(
+    options: &SshOptions,
+    host_key: &HostKeyCheck,
+) -> Result<client::Config, ConnectError> {
+    let mut preferred = algorithms::preferred(options)?;
+    let host_keys = host_key.algorithms();
+    preferred.key = host_keys.plain.into();
+    preferred.host_key_certificates = host_keys.certificates.into();
+    Ok(client::Config {
+        client_id: SshId::Standard(IDENTIFICATION.into()),
+        limits: limits(options),
+        window_size: WINDOW,
+        maximum_packet_size: MAX_PACKET,
+        channel_buffer_size: QUEUE,
+        preferred,
+        keepalive_interval: options.server_alive_interval,
+        keepalive_max: usize::try_from(options.server_alive_count_max).unwrap_or(usize::MAX),
+        nodelay: true,
+        ..client::Config::default()
+    })
+}
+
+/// `RekeyLimit`, never above what is safe for every cipher: a gigabyte, an hour
+/// (RFC 4253, section 9).
+fn limits(options: &SshOptions) -> Limits {
+    let safe = Limits::default();
+    let most = safe.rekey_write_limit;
+    let bytes = options.rekey_limit.bytes.map_or(most, |bytes| {
+        usize::try_from(bytes).unwrap_or(most).min(most)
+    });
+    let time = options
+        .rekey_limit
+        .time
+        .map_or(safe.rekey_time_limit, |time| {
+            time.min(safe.rekey_time_limit)
+        });
+    Limits::new(bytes, bytes, time)
+}

@@ -1,0 +1,223 @@
+//! What the server tells us outside of any channel's data: its key, banners,
+//! debug messages, the end. russh calls; this keeps what others ask for.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use russh::client::{DisconnectReason, Handler, Session};
+use russh::{ChannelId, ChannelOpenFailure};
+use tokio::sync::{oneshot, watch};
+
+use super::host_key::{HostKeyCheck, HostKeyError};
+use super::terminal_text;
+
+/// Debug messages kept, the newest ones: a server must not fill our memory.
+const KEPT_MESSAGES: usize = 8;
+/// Characters kept of each.
+const KEPT_CHARACTERS: usize = 256;
+/// Banner lines shown.
+const BANNER_LINES: usize = 64;
+
+/// An error that ends the connection's task.
+#[derive(Debug, thiserror::Error)]
+pub enum EventError {
+    /// The host key was refused.
+    #[error(transparent)]
+    HostKey(#[from] HostKeyError),
+    /// The protocol failed.
+    #[error(transparent)]
+    Russh(#[from] russh::Error),
+}
+
+/// What is known of a connection, shared between its task and its users.
+#[derive(Debug)]
+pub struct Shared {
+    host: String,
+    log: Mutex<Log>,
+    ended: watch::Sender<Option<String>>,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    debug_messages: VecDeque<String>,
+    open_failure: Option<String>,
+}
+
+impl Shared {
+    /// For a connection to `host`, as it is shown.
+    pub fn new(host: String) -> Arc<Self> {
+        Arc::new(Self {
+            host,
+            log: Mutex::default(),
+            ended: watch::Sender::new(None),
+        })
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the debug messages that came since the last call, oldest first.
+    pub fn take_debug_messages(&self) -> Vec<String> {
+        self.log().debug_messages.drain(..).collect()
+    }
+
+    /// Takes the description of the last refused channel.
+    pub fn take_open_failure(&self) -> Option<String> {
+        self.log().open_failure.take()
+    }
+
+    /// Why the connection ended, once it has.
+    pub fn end_reason(&self) -> Option<String> {
+        self.ended.borrow().clone()
+    }
+
+    /// Waits until the connection has ended; yields why.
+    pub async fn ended(&self) -> String {
+        let mut watch = self.ended.subscribe();
+        match watch.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => "connection closed".to_owned(),
+        }
+    }
+
+    fn end(&self, reason: String) {
+        self.ended.send_if_modified(|known| {
+            let first = known.is_none();
+            if first {
+                *known = Some(reason);
+            }
+            first
+        });
+    }
+}
+
+/// The handler that russh calls.
+pub struct Events {
+    shared: Arc<Shared>,
+    host_key: HostKeyCheck,
+    quiet: bool,
+    reached: Option<oneshot::Sender<()>>,
+}
+
+impl Events {
+    /// `reached` is told when the server's key has arrived: from then on a
+    /// person may be asked, and no timeout counts. `quiet` hides banners.
+    pub fn new(
+        shared: Arc<Shared>,
+        host_key: HostKeyCheck,
+        quiet: bool,
+        reached: oneshot::Sender<()>,
+    ) -> Self {
+        Self {
+            shared,
+            host_key,
+            quiet,
+            reached: Some(reached),
+        }
+    }
+}
+
+impl Handler for Events {
+    type Error = EventError;
+
+    async fn check_server_key(
+        &mut self,
+        key: &russh::keys::PublicKeyOrCertificate,
+    ) -> Result<bool, EventError> {
+        if let Some(reached) = self.reached.take() {
+            // Nobody listening means that no timeout is configured.
+            let _ = reached.send(());
+        }
+        self.host_key.check(key).await?;
+        Ok(true)
+    }
+
+    async fn auth_banner(&mut self, banner: &str, _: &mut Session) -> Result<(), EventError> {
+        if !self.quiet {
+            for line in terminal_text::paragraph(banner).lines().take(BANNER_LINES) {
+                eprintln!("{line}");
+            }
+        }
+        Ok(())
+    }
+
+    async fn debug_message(
+        &mut self,
+        always_display: bool,
+        message: &str,
+        _: &mut Session,
+    ) -> Result<(), EventError> {
+        let message = kept(message);
+        if always_display && !self.quiet {
+            eprintln!("{}: {message}", self.shared.host);
+        }
+        tracing::debug!(host = self.shared.host, "remote: {message}");
+        let mut log = self.shared.log();
+        if log.debug_messages.len() == KEPT_MESSAGES {
+            log.debug_messages.pop_front();
+        }
+        log.debug_messages.push_back(message);
+        Ok(())
+    }
+
+    async fn channel_open_failure(
+        &mut self,
+        _: ChannelId,
+        reason: ChannelOpenFailure,
+        description: &str,
+        _: &str,
+        _: &mut Session,
+    ) -> Result<(), EventError> {
+        let description = kept(description);
+        tracing::debug!(
+            host = self.shared.host,
+            ?reason,
+            "channel refused: {description}"
+        );
+        self.shared.log().open_failure = Some(description);
+        Ok(())
+    }
+
+    async fn disconnected(
+        &mut self,
+        reason: DisconnectReason<EventError>,
+    ) -> Result<(), EventError> {
+        let host = &self.shared.host;
+        let reason = match reason {
+            DisconnectReason::ReceivedDisconnect(info) => format!(
+                "Received disconnect from {host}: {}: {}",
+                info.reason_code as u32,
+                kept(&info.message)
+            ),
+            DisconnectReason::Error(EventError::Russh(russh::Error::KeepaliveTimeout)) => {
+                format!("Timeout, server {host} not responding.")
+            }
+            DisconnectReason::Error(EventError::Russh(russh::Error::IO(error))) => {
+                format!("Connection to {host} lost: {error}")
+            }
+            DisconnectReason::Error(EventError::Russh(
+                russh::Error::Disconnect | russh::Error::HUP,
+            )) => format!("Connection to {host} closed by remote host."),
+            DisconnectReason::Error(error) => format!("Connection to {host} failed: {error}"),
+        };
+        tracing::debug!("{reason}");
+        self.shared.end(reason);
+        Ok(())
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.shared
+            .end(format!("Connection to {} closed.", self.shared.host));
+    }
+}
+
+/// Text of the server, fit to be shown and not too long to be kept.
+fn kept(text: &str) -> String {
+    terminal_text::line(text.trim())
+        .chars()
+        .take(KEPT_CHARACTERS)
+        .collect()
+}

@@ -1,0 +1,263 @@
+//! A command or shell on the far end: a session channel (RFC 4254, section 6).
+
+use bytes::Bytes;
+use russh::client::Msg;
+use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Pty, Sig};
+
+use super::connect::Connection;
+use super::error::ChannelError;
+use super::terminal_text;
+
+/// What is to run.
+#[derive(Debug, Clone, Default)]
+pub struct ProcessRequest {
+    /// The command; a login shell if none.
+    pub command: Option<String>,
+    /// A terminal for it.
+    pub terminal: Option<Terminal>,
+    /// Environment variables; the server takes those that its AcceptEnv lists.
+    pub environment: Vec<(String, String)>,
+}
+
+/// A terminal as the far end is told of it (RFC 4254, sections 6.2 and 8).
+#[derive(Debug, Clone, Default)]
+pub struct Terminal {
+    /// `TERM`.
+    pub name: String,
+    /// Its size.
+    pub size: TerminalSize,
+    /// Modes by their opcode.
+    pub modes: Vec<(u8, u32)>,
+}
+
+/// In characters and pixels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// Characters in a line.
+    pub columns: u16,
+    /// Lines.
+    pub rows: u16,
+    /// Width in pixels, 0 if not known.
+    pub width: u16,
+    /// Height in pixels, 0 if not known.
+    pub height: u16,
+}
+
+/// What a process does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProcessEvent {
+    /// It wrote to its standard output.
+    Output(Bytes),
+    /// It wrote to its standard error.
+    ErrorOutput(Bytes),
+    /// It ended.
+    Exited(Exit),
+    /// It will write no more.
+    OutputEnd,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exit {
+    /// With a code.
+    Code(u32),
+    /// By a signal, named as in RFC 4254 section 6.10.
+    Signal(String),
+}
+
+/// A running process.
+pub struct Process {
+    /// What it does.
+    pub events: ProcessEvents,
+    /// What it is told.
+    pub input: ProcessInput,
+}
+
+/// The reading side of a [`Process`].
+pub struct ProcessEvents(ChannelReadHalf);
+
+/// The writing side of a [`Process`].
+pub struct ProcessInput(ChannelWriteHalf<Msg>);
+
+/// The channel, or the connection under it, is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the process or the connection is gone")]
+pub struct ProcessGone;
+
+impl ProcessEvents {
+    /// The next event; nothing once the channel is closed.
+    pub async fn next(&mut self) -> Option<ProcessEvent> {
+        loop {
+            return Some(match self.0.wait().await? {
+                ChannelMsg::Data { data } => ProcessEvent::Output(data),
+                ChannelMsg::ExtendedData { data, ext: 1 } => ProcessEvent::ErrorOutput(data),
+                ChannelMsg::ExitStatus { exit_status } => {
+                    ProcessEvent::Exited(Exit::Code(exit_status))
+                }
+                ChannelMsg::ExitSignal { signal_name, .. } => {
+                    ProcessEvent::Exited(Exit::Signal(signal_text(&signal_name)))
+                }
+                ChannelMsg::Eof => ProcessEvent::OutputEnd,
+                ChannelMsg::Close => return None,
+                _ => continue,
+            });
+        }
+    }
+}
+
+fn signal_text(signal: &Sig) -> String {
+    terminal_text::line(&format!("{signal:?}"))
+        .chars()
+        .take(32)
+        .collect()
+}
+
+impl ProcessInput {
+    /// Writes to its standard input; waits while its window is full.
+    pub async fn write(&self, data: impl Into<Bytes>) -> Result<(), ProcessGone> {
+        self.0.data_bytes(data).await.map_err(|_| ProcessGone)
+    }
+
+    /// Ends its standard input.
+    pub async fn end(&self) -> Result<(), ProcessGone> {
+        self.0.eof().await.map_err(|_| ProcessGone)
+    }
+
+    /// Tells it that the terminal has another size.
+    pub async fn resize(&self, size: TerminalSize) -> Result<(), ProcessGone> {
+        self.0
+            .window_change(
+                u32::from(size.columns),
+                u32::from(size.rows),
+                u32::from(size.width),
+                u32::from(size.height),
+            )
+            .await
+            .map_err(|_| ProcessGone)
+    }
+
+    /// Closes the channel.
+    pub async fn close(&self) {
+        // Gone already is as good.
+        let _ = self.0.close().await;
+    }
+}
+
+/// What one finished command left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// Its standard output, cut at the limit that the caller gave.
+    pub output: Vec<u8>,
+    /// Its standard error, likewise.
+    pub error_output: Vec<u8>,
+    /// How it ended; nothing if the channel was closed before it said.
+    pub exit: Option<Exit>,
+}
+
+impl Connection {
+    /// Starts a command or shell.
+    pub async fn start(&self, request: &ProcessRequest) -> Result<Process, ChannelError> {
+        let what = request
+            .command
+            .clone()
+            .unwrap_or_else(|| "a shell".to_owned());
+        let refused = |reason: &str| ChannelError::Process {
+            host: self.host().to_owned(),
+            what: what.clone(),
+            reason: reason.to_owned(),
+        };
+        let channel = match self.handle.channel_open_session().await {
+            Ok(channel) => channel,
+            Err(russh::Error::ChannelOpenFailure(_)) => {
+                let reason = self.shared.take_open_failure().unwrap_or_default();
+                return Err(refused(&format!("session refused: {reason}")));
+            }
+            Err(error) => return Err(self.gone(&error)),
+        };
+        let (mut read, write) = channel.split();
+        for (name, value) in &request.environment {
+            write
+                .set_env(false, name.as_str(), value.as_str())
+                .await
+                .map_err(|error| self.gone(&error))?;
+        }
+        if let Some(terminal) = &request.terminal {
+            request_terminal(&write, terminal)
+                .await
+                .map_err(|error| self.gone(&error))?;
+        }
+        match &request.command {
+            Some(command) => write.exec(true, command.as_bytes()).await,
+            None => write.request_shell(true).await,
+        }
+        .map_err(|error| self.gone(&error))?;
+        loop {
+            match read.wait().await {
+                Some(ChannelMsg::Success) => break,
+                Some(ChannelMsg::Failure) => return Err(refused("request refused")),
+                Some(ChannelMsg::Close) | None => return Err(refused("the channel was closed")),
+                Some(_) => {}
+            }
+        }
+        Ok(Process {
+            events: ProcessEvents(read),
+            input: ProcessInput(write),
+        })
+    }
+
+    /// Runs a command without input to its end; keeps `limit` bytes of each
+    /// output.
+    pub async fn run(&self, command: &str, limit: usize) -> Result<Finished, ChannelError> {
+        let request = ProcessRequest {
+            command: Some(command.to_owned()),
+            ..Default::default()
+        };
+        let mut process = self.start(&request).await?;
+        let _ = process.input.end().await;
+        let mut finished = Finished {
+            output: Vec::new(),
+            error_output: Vec::new(),
+            exit: None,
+        };
+        while let Some(event) = process.events.next().await {
+            match event {
+                ProcessEvent::Output(data) => append(&mut finished.output, &data, limit),
+                ProcessEvent::ErrorOutput(data) => append(&mut finished.error_output, &data, limit),
+                ProcessEvent::Exited(exit) => finished.exit = Some(exit),
+                ProcessEvent::OutputEnd => {}
+            }
+        }
+        match finished.exit {
+            None if self.end_reason().is_some() => Err(self.gone(&russh::Error::Disconnect)),
+            _ => Ok(finished),
+        }
+    }
+}
+
+fn append(kept: &mut Vec<u8>, data: &[u8], limit: usize) {
+    let room = limit.saturating_sub(kept.len()).min(data.len());
+    kept.extend_from_slice(data.get(..room).unwrap_or_default());
+}
+
+async fn request_terminal(
+    write: &ChannelWriteHalf<Msg>,
+    terminal: &Terminal,
+) -> Result<(), russh::Error> {
+    let modes: Vec<(Pty, u32)> = terminal
+        .modes
+        .iter()
+        .filter_map(|(code, value)| Some((Pty::from_u8(*code)?, *value)))
+        .collect();
+    // Without a reply: ssh goes on without a terminal too if the server has none.
+    write
+        .request_pty(
+            false,
+            &terminal.name,
+            u32::from(terminal.size.columns),
+            u32::from(terminal.size.rows),
+            u32::from(terminal.size.width),
+            u32::from(terminal.size.height),
+            &modes,
+        )
+        .await
+}

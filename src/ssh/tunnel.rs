@@ -1,0 +1,169 @@
+//! The channel `tun@openssh.com` (OpenSSH PROTOCOL, section 2.3), client side:
+//! opening it, and exactly one frame a message in both directions.
+
+use bytes::Bytes;
+use russh::client::Msg;
+use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
+
+use super::connect::Connection;
+use super::error::ChannelError;
+use super::host_key::HostTrust;
+use crate::config::types::{Mode, UnitRequest};
+use crate::frame::window::WindowCredit;
+
+/// The channel's type on the wire.
+const CHANNEL_TYPE: &str = "tun@openssh.com";
+
+/// Sends frames. Dropping it leaves the channel to its receiver.
+pub struct TunnelSender(ChannelWriteHalf<Msg>);
+
+/// Receives frames.
+pub struct TunnelReceiver(ChannelReadHalf);
+
+/// Why a frame was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendError {
+    /// Larger than the far end takes in one message.
+    TooLarge,
+    /// The channel or the connection is gone.
+    Closed,
+}
+
+impl TunnelSender {
+    /// Sends one frame as one message; waits while the far end's window has no
+    /// room for the whole of it.
+    pub async fn send(&self, frame: Bytes) -> Result<(), SendError> {
+        let charge = WindowCredit::of_datagram(frame.len()).ok_or(SendError::TooLarge)?;
+        match self.0.datagram(frame, charge.get()).await {
+            Ok(()) => Ok(()),
+            Err(russh::Error::PacketSize(_)) => Err(SendError::TooLarge),
+            Err(_) => Err(SendError::Closed),
+        }
+    }
+
+    /// Closes the channel.
+    pub async fn close(&self) {
+        // Gone already is as good.
+        let _ = self.0.close().await;
+    }
+}
+
+impl TunnelReceiver {
+    /// The next frame; nothing once the far end has sent EOF or closed, or the
+    /// connection is gone. OpenSSH sends EOF when its device failed, and no
+    /// frame follows: the link is down then, also while the channel is open.
+    pub async fn receive(&mut self) -> Option<Bytes> {
+        loop {
+            match self.0.wait().await? {
+                ChannelMsg::Data { data } => return Some(data),
+                ChannelMsg::Eof | ChannelMsg::Close => return None,
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Opens a tunnel of `mode` to the far end's `unit`.
+    pub async fn open_tunnel(
+        &self,
+        mode: Mode,
+        unit: UnitRequest,
+    ) -> Result<(TunnelSender, TunnelReceiver), ChannelError> {
+        self.require_verified()?;
+        let mut payload = Vec::with_capacity(8);
+        payload.extend_from_slice(&mode.wire().to_be_bytes());
+        payload.extend_from_slice(&unit.wire().to_be_bytes());
+        // Older messages say nothing about this request.
+        self.shared.take_debug_messages();
+        match self.handle.channel_open_custom(CHANNEL_TYPE, payload).await {
+            Ok(channel) => {
+                let (read, write) = channel.split();
+                Ok((TunnelSender(write), TunnelReceiver(read)))
+            }
+            Err(russh::Error::ChannelOpenFailure(_)) => Err(ChannelError::TunnelRefused {
+                host: self.host().to_owned(),
+                reason: refusal(&self.shared.take_debug_messages(), mode, unit),
+            }),
+            Err(error) => Err(self.gone(&error)),
+        }
+    }
+
+    /// An error where the server's key is not the known one and the user's
+    /// `StrictHostKeyChecking no` let it pass: no tunnel runs to it.
+    pub fn require_verified(&self) -> Result<(), ChannelError> {
+        match self.trust {
+            HostTrust::Verified => Ok(()),
+            HostTrust::Unverified => Err(ChannelError::Unverified {
+                host: self.host().to_owned(),
+            }),
+        }
+    }
+
+    /// The error for a connection that failed under a request.
+    pub(super) fn gone(&self, error: &russh::Error) -> ChannelError {
+        let reason = self.end_reason().unwrap_or_else(|| error.to_string());
+        ChannelError::Gone {
+            host: self.host().to_owned(),
+            reason,
+        }
+    }
+}
+
+/// The server's own words, and what they ask for. sshd says why only in debug
+/// messages (serverloop.c, `server_request_tun`).
+fn refusal(messages: &[String], mode: Mode, unit: UnitRequest) -> String {
+    let tunnel = match mode {
+        Mode::PointToPoint => "point-to-point",
+        Mode::Ethernet => "ethernet",
+    };
+    let said = messages.join("; ");
+    let advice = if said.contains("rejected tunnel device forwarding") {
+        format!(
+            "its sshd does not permit it: set 'PermitTunnel {tunnel}' (or yes) in its sshd_config \
+             and see that DisableForwarding and the key's 'restrict' do not forbid it"
+        )
+    } else if said.contains("Failed to open the tunnel device") {
+        match unit {
+            UnitRequest::Unit(unit) => format!(
+                "it could not open {}: the unit is in use, /dev/net/tun is missing there, or the \
+                 login is not root and the device was not made for it beforehand \
+                 (ip tuntap add dev {} mode {} user LOGIN)",
+                unit.device_name(mode),
+                unit.device_name(mode),
+                mode.prefix()
+            ),
+            UnitRequest::Any => "it could not open a new device: the login is not root (name a \
+                 unit that was made for it beforehand), or /dev/net/tun is missing there"
+                .to_owned(),
+        }
+    } else {
+        "it does not support tun@openssh.com, or forbids it without a reason".to_owned()
+    };
+    if said.is_empty() {
+        advice
+    } else {
+        format!("\"{said}\"; {advice}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_quotes_the_server_and_says_what_to_do() {
+        let off = ["Server has rejected tunnel device forwarding".to_owned()];
+        let text = refusal(&off, Mode::Ethernet, UnitRequest::Any);
+        assert!(
+            text.contains(&off[0]) && text.contains("PermitTunnel ethernet"),
+            "{text}"
+        );
+        let busy = ["Failed to open the tunnel device.".to_owned()];
+        let unit: UnitRequest = "7".parse().unwrap();
+        let text = refusal(&busy, Mode::PointToPoint, unit);
+        assert!(text.contains("tun7") && text.contains("in use"), "{text}");
+        let text = refusal(&[], Mode::PointToPoint, unit);
+        assert!(text.contains("does not support"), "{text}");
+    }
+}
