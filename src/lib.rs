@@ -24,7 +24,12 @@
 //! - **journal**: the file that lists what was changed on a host, and how to undo it.
 //! - **invoker**: the person who runs sshvpn, also when that is under sudo.
 
+pub mod cli;
 pub mod config;
-pub mod config;
+pub mod frame;
 pub mod net;
+pub mod packet;
+pub mod pump;
+pub mod session;
 pub mod ssh;
+pub mod tun;

@@ -1,1 +1,121 @@
-fn main() {}
+//! The program: reads the command line, sets up logging, runs what was asked
+//! for, and turns its end into an exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use sshvpn::cli::{Cli, Command, TunnelArgs, up::UpArgs};
+use sshvpn::config;
+use sshvpn::config::invoker::Invoker;
+use sshvpn::config::ssh_args::SshArgs;
+use sshvpn::config::ssh_options::SshOptions;
+use sshvpn::session::background::{Forked, Ready, fork_until_ready};
+use sshvpn::session::failure::Failure;
+use sshvpn::session::{cleanup, tunnel, up};
+use tokio::runtime::Runtime;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match &cli.command {
+        Some(Command::Up(args)) => run_up(args),
+        Some(Command::Cleanup) => run_cleanup(),
+        None => run_tunnel(&cli.tunnel),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("sshvpn: {failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn run_tunnel(tunnel_args: &TunnelArgs) -> Result<u8, Failure> {
+    let args = tunnel_args.to_args();
+    let (invoker, options) = settings(&args)?;
+    if options.tunnel.is_none() {
+        return Err(Failure::local(anyhow::anyhow!(
+            "no tunnel is asked for: give -w LOCAL[:REMOTE], set 'Tunnel yes' for {} in ssh_config, \
+             or use 'sshvpn up'",
+            options.destination
+        )));
+    }
+    detached(options.fork_after_authentication, |ready, runtime| {
+        runtime.block_on(tunnel::run(&args, &options, &invoker, ready))
+    })
+}
+
+fn run_up(up_args: &UpArgs) -> Result<u8, Failure> {
+    let request = match up_args.to_request() {
+        Ok(request) => request,
+        Err(text) => {
+            use clap::CommandFactory;
+            Cli::command()
+                .error(clap::error::ErrorKind::ValueValidation, text)
+                .exit();
+        }
+    };
+    let (invoker, options) = settings(&request.args)?;
+    detached(request.background, |ready, runtime| {
+        runtime.block_on(up::run(&request, &options, &invoker, ready))
+    })
+}
+
+fn run_cleanup() -> Result<u8, Failure> {
+    log(0);
+    runtime()?.block_on(cleanup::run())
+}
+
+fn settings(args: &SshArgs) -> Result<(Invoker, SshOptions), Failure> {
+    log(args.verbosity);
+    let invoker = Invoker::detect().map_err(Failure::local)?;
+    // Settings that cannot be read are an SSH error, as in ssh.
+    let options = config::resolve(args, &invoker).map_err(Failure::ssh)?;
+    Ok((invoker, options))
+}
+
+/// Runs `work`, behind a fork where it is to go into the background.
+fn detached(
+    background: bool,
+    work: impl FnOnce(Option<Ready>, &Runtime) -> Result<u8, Failure>,
+) -> Result<u8, Failure> {
+    let ready = if background {
+        match fork_until_ready().map_err(Failure::local)? {
+            Forked::Parent(code) => return Ok(code),
+            Forked::Child(ready) => Some(ready),
+        }
+    } else {
+        None
+    };
+    let runtime = runtime()?;
+    let result = work(ready, &runtime);
+    // What still blocks (a read of standard input) must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(Failure::local)
+}
+
+/// Log lines for people who look for a fault; everything else is printed by
+/// those who have something to say. `RUST_LOG` overrides `-v`.
+fn log(verbosity: u8) {
+    use tracing_subscriber::{EnvFilter, fmt};
+    let default = match verbosity {
+        0 => "off",
+        1 => "sshvpn=debug",
+        2 => "sshvpn=debug,russh=debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+}

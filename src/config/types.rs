@@ -127,7 +127,7 @@ pub fn parse_tunnel(value: &str) -> Result<Option<Mode>, ParseError> {
 }
 
 /// The number of a tun or tap device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Unit(u32);
 
 impl Unit {
@@ -234,7 +234,7 @@ impl FromStr for TunnelDevice {
 }
 
 /// The name of a network interface, as the kernel takes it (`dev_valid_name`).
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceName(String);
 
 impl InterfaceName {

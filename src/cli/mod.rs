@@ -1,0 +1,162 @@
+//! The command line: what may be asked for, and the help text that says so.
+
+mod ssh_flags;
+pub mod up;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+pub use ssh_flags::SshFlags;
+
+use crate::config::ssh_args::SshArgs;
+use crate::config::types::TunnelDevice;
+
+/// A VPN over SSH.
+///
+/// Makes a VPN out of any SSH login: `sshvpn up HOST` gives both ends a tunnel
+/// device, addresses and routes, and takes all of it away again at Ctrl-C.
+/// `sshvpn -w LOCAL[:REMOTE] HOST` does what `ssh -w` does. The far end needs
+/// nothing but sshd with 'PermitTunnel yes'.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sshvpn",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    override_usage = "sshvpn up [OPTIONS] [user@]HOST\n       sshvpn -w LOCAL[:REMOTE] [OPTIONS] [user@]HOST [COMMAND]...\n       sshvpn cleanup",
+    after_help = "Exit code: that of the remote command, or 255 where SSH failed, 2 for a wrong \
+                  command line, 1 where this host failed, 0 otherwise."
+)]
+pub struct Cli {
+    /// What to do, if not a tunnel as by ssh -w.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// A tunnel as by ssh -w.
+    #[command(flatten)]
+    pub tunnel: TunnelArgs,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// A VPN to HOST: devices, addresses and routes at both ends, until Ctrl-C
+    Up(Box<up::UpArgs>),
+    /// Undo what a killed sshvpn left on this host
+    Cleanup,
+}
+
+/// `sshvpn -w …`, in ssh's terms.
+#[derive(Debug, Args)]
+pub struct TunnelArgs {
+    /// Tunnel devices: unit here and unit there, each a number or 'any'
+    #[arg(short = 'w', value_name = "LOCAL[:REMOTE]")]
+    pub device: Option<TunnelDevice>,
+    /// How to get there.
+    #[command(flatten)]
+    pub ssh: SshFlags,
+    /// No remote command or shell, only the tunnel
+    #[arg(short = 'N', help_heading = "As in ssh")]
+    pub no_command: bool,
+    /// Standard input from /dev/null
+    #[arg(short = 'n', help_heading = "As in ssh")]
+    pub stdin_null: bool,
+    /// A terminal for the command; twice: even without a terminal here
+    #[arg(short = 't', action = ArgAction::Count, overrides_with = "no_terminal", help_heading = "As in ssh")]
+    pub terminal: u8,
+    /// No terminal for the command
+    #[arg(short = 'T', overrides_with = "terminal", help_heading = "As in ssh")]
+    pub no_terminal: bool,
+    /// Escape character of sessions with a terminal, or 'none'
+    #[arg(short = 'e', value_name = "CHARACTER", help_heading = "As in ssh")]
+    pub escape: Option<String>,
+    /// Without effect here, as there is nothing to switch off
+    #[arg(short = 'x', short_alias = 'a', hide = true)]
+    pub no_forwarding: bool,
+    /// [user@]host, or ssh://[user@]host[:port]
+    #[arg(value_name = "HOST", required = true)]
+    pub destination: Option<String>,
+    /// Command to run there
+    #[arg(
+        value_name = "COMMAND",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub command: Vec<String>,
+}
+
+impl TunnelArgs {
+    /// The same in the terms of `config`.
+    pub fn to_args(&self) -> SshArgs {
+        let mut args = self
+            .ssh
+            .to_args(self.destination.as_deref().unwrap_or_default());
+        args.tunnel_device = self.device;
+        args.command = self.command.clone();
+        let mut set = |option: &str| args.options.push(option.to_owned());
+        if self.no_command {
+            set("SessionType=none");
+        }
+        if self.ssh.background {
+            set("ForkAfterAuthentication=yes");
+        }
+        // ssh's -f implies -n.
+        if self.stdin_null || self.ssh.background {
+            set("StdinNull=yes");
+        }
+        match (self.terminal, self.no_terminal) {
+            (_, true) => set("RequestTTY=no"),
+            (0, _) => {}
+            (1, _) => set("RequestTTY=yes"),
+            _ => set("RequestTTY=force"),
+        }
+        if let Some(escape) = &self.escape {
+            set(&format!("EscapeChar={escape}"));
+        }
+        args
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Cli {
+        Cli::try_parse_from(line.split(' ')).unwrap()
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_line_for_ssh_reads_as_ssh_reads_it() {
+        let cli = parse("sshvpn -NTfw 0:1 -p 2222 -oTunnel=ethernet -J a,b root@host -v id -u");
+        let args = cli.tunnel.to_args();
+        assert!(cli.command.is_none());
+        assert_eq!(args.destination, "root@host");
+        assert_eq!(args.port, Some(2222));
+        assert_eq!(args.jump.as_deref(), Some("a,b"));
+        assert_eq!(args.tunnel_device, Some("0:1".parse().unwrap()));
+        assert_eq!(args.verbosity, 1);
+        assert_eq!(args.command, ["id", "-u"]);
+        for option in [
+            "Tunnel=ethernet",
+            "SessionType=none",
+            "StdinNull=yes",
+            "RequestTTY=no",
+        ] {
+            assert!(args.options.iter().any(|known| known == option), "{option}");
+        }
+    }
+
+    #[test]
+    fn subcommands_stand_alone() {
+        assert!(matches!(
+            parse("sshvpn cleanup").command,
+            Some(Command::Cleanup)
+        ));
+        assert!(Cli::try_parse_from(["sshvpn"]).is_err());
+        assert!(Cli::try_parse_from(["sshvpn", "-w", "x", "host"]).is_err());
+    }
+}

@@ -1,0 +1,70 @@
+//! `-f`: into the background once everything stands, as ssh does it. The process
+//! that the shell waits for forks before any thread exists; the child does the
+//! work, asks its questions on the same terminal, and reports.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe, setsid};
+
+/// Tells the waiting parent that the child stands on its own.
+#[derive(Debug)]
+pub struct Ready(File);
+
+/// Which of the two this process is.
+pub enum Forked {
+    /// The one that does the work.
+    Child(Ready),
+    /// The one that waits; this is its exit code.
+    Parent(u8),
+}
+
+/// Forks. The parent returns only when the child is ready or has ended. Must be
+/// called while the process has one thread.
+pub fn fork_until_ready() -> io::Result<Forked> {
+    let (reader, writer) = pipe()?;
+    // SAFETY: no other thread exists yet, so the child may do what any process may.
+    match unsafe { fork() }? {
+        ForkResult::Child => {
+            drop(reader);
+            Ok(Forked::Child(Ready(File::from(writer))))
+        }
+        ForkResult::Parent { child } => {
+            drop(writer);
+            // Ctrl-C goes to both; the child decides what it means.
+            // SAFETY: SIG_IGN runs no code.
+            unsafe { signal(Signal::SIGINT, SigHandler::SigIgn) }?;
+            if became_ready(reader) {
+                return Ok(Forked::Parent(0));
+            }
+            Ok(Forked::Parent(match waitpid(child, None)? {
+                WaitStatus::Exited(_, code) => u8::try_from(code).unwrap_or(255),
+                _ => 255,
+            }))
+        }
+    }
+}
+
+fn became_ready(reader: OwnedFd) -> bool {
+    let mut byte = [0];
+    matches!(File::from(reader).read(&mut byte), Ok(1))
+}
+
+impl Ready {
+    /// Leaves the terminal and lets the parent go: a session of its own, and
+    /// nothing on the standard streams. Errors keep going to `stderr` if it is
+    /// no terminal, as with ssh.
+    pub fn detach(mut self) -> io::Result<()> {
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        setsid()?;
+        dup2_stdin(&null)?;
+        dup2_stdout(&null)?;
+        if io::IsTerminal::is_terminal(&io::stderr()) {
+            dup2_stderr(&null)?;
+        }
+        self.0.write_all(&[1])
+    }
+}

@@ -1,0 +1,109 @@
+//! Joins a device and a tunnel channel: the pump's traits for both, and a link
+//! that runs both directions until one ends.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::task::JoinSet;
+
+use crate::config::types::Mode;
+use crate::pump::{
+    self, Counters, End, FrameSink, FrameSource, PacketSink, PacketSource, SendFailure,
+};
+use crate::ssh::tunnel::{SendError, TunnelReceiver, TunnelSender};
+use crate::tun::Device;
+
+impl PacketSource for Device {
+    async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        Device::read(self, buffer).await
+    }
+
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        Device::try_read(self, buffer)
+    }
+}
+
+impl PacketSink for Device {
+    async fn write(&self, packet: &[u8]) -> io::Result<()> {
+        Device::write(self, packet).await
+    }
+}
+
+impl FrameSink for TunnelSender {
+    async fn send(&self, frame: Bytes) -> Result<(), SendFailure> {
+        TunnelSender::send(self, frame)
+            .await
+            .map_err(|error| match error {
+                SendError::TooLarge => SendFailure::TooLarge,
+                SendError::Closed => SendFailure::Closed,
+            })
+    }
+}
+
+impl FrameSource for TunnelReceiver {
+    async fn receive(&mut self) -> Option<Bytes> {
+        TunnelReceiver::receive(self).await
+    }
+}
+
+/// What went through a link, by direction.
+#[derive(Debug, Default)]
+pub struct LinkCounters {
+    /// From our device to the far end.
+    pub outbound: Counters,
+    /// From the far end to our device.
+    pub inbound: Counters,
+}
+
+/// A running link. Dropping it stops it and closes the device.
+pub struct Link {
+    directions: JoinSet<End>,
+    counters: Arc<LinkCounters>,
+    sender: Arc<TunnelSender>,
+}
+
+impl Link {
+    /// Starts both directions.
+    pub fn start(device: Device, sender: TunnelSender, mut receiver: TunnelReceiver) -> Self {
+        let mode: Mode = device.mode();
+        let device = Arc::new(device);
+        let sender = Arc::new(sender);
+        let counters = Arc::new(LinkCounters::default());
+        let mut directions = JoinSet::new();
+        directions.spawn({
+            let (device, sender, counters) = (
+                Arc::clone(&device),
+                Arc::clone(&sender),
+                Arc::clone(&counters),
+            );
+            async move { pump::outbound(mode, &*device, &*sender, &counters.outbound).await }
+        });
+        directions.spawn({
+            let counters = Arc::clone(&counters);
+            async move { pump::inbound(mode, &mut receiver, &*device, &counters.inbound).await }
+        });
+        Link {
+            directions,
+            counters,
+            sender,
+        }
+    }
+
+    /// Waits until a direction has ended; yields why.
+    pub async fn ended(&mut self) -> End {
+        match self.directions.join_next().await {
+            Some(Ok(end)) => end,
+            Some(Err(failure)) => End::Device(io::Error::other(failure)),
+            None => End::Channel,
+        }
+    }
+
+    /// Stops both directions and closes the channel and the device; yields
+    /// what went through.
+    pub async fn stop(mut self) -> Arc<LinkCounters> {
+        self.directions.shutdown().await;
+        self.sender.close().await;
+        self.counters
+    }
+}

@@ -1,0 +1,79 @@
+//! `sshvpn cleanup`, and the same before every `up`: what a killed sshvpn left
+//! on this host is undone by its journal.
+
+use crate::net::recovery::{Recovered, Recovery, recover_stale};
+use crate::net::runtime_dir::RuntimeDir;
+use crate::net::state::UndoReport;
+use crate::session::failure::Failure;
+
+/// Where the journals are.
+pub fn runtime_dir() -> Result<RuntimeDir, Failure> {
+    let session = std::env::var_os("XDG_RUNTIME_DIR");
+    RuntimeDir::of_user(session.as_deref()).map_err(Failure::local)
+}
+
+/// Undoes what is left and says so; the exit code is 1 where something could
+/// not be undone.
+pub async fn run() -> Result<u8, Failure> {
+    let (found, clean) = recover(true).await?;
+    if found == 0 {
+        eprintln!("nothing to clean up");
+    }
+    remove_empty_runtime_dir();
+    Ok(if clean { 0 } else { Failure::LOCAL })
+}
+
+/// Undoes what is left; yields how many journals there were, and whether all
+/// is undone.
+pub async fn recover(verbose: bool) -> Result<(usize, bool), Failure> {
+    let recovered = recover_stale(&runtime_dir()?)
+        .await
+        .map_err(Failure::local)?;
+    let mut clean = true;
+    for Recovered { file_name, outcome } in &recovered {
+        match outcome {
+            Recovery::Undone(report) => {
+                if verbose {
+                    eprintln!("undoing what an earlier sshvpn left ({file_name})");
+                }
+                print_report(report, verbose);
+                clean &= report.failed.is_empty();
+            }
+            Recovery::EarlierBoot => {}
+            Recovery::OtherNamespace { .. } => {
+                if verbose {
+                    eprintln!("{file_name} belongs to another network namespace: left alone");
+                }
+            }
+            Recovery::Unreadable(error) => {
+                eprintln!("warning: {file_name}: {error}");
+                clean = false;
+            }
+        }
+    }
+    Ok((recovered.len(), clean))
+}
+
+/// Says what was not as expected, and with `verbose` that all else is undone.
+pub fn print_report(report: &UndoReport, verbose: bool) {
+    for what in &report.undone {
+        tracing::debug!("undone: {what}");
+    }
+    if verbose && report.failed.is_empty() {
+        eprintln!("here: undone");
+    }
+    for what in &report.left {
+        eprintln!("warning: changed by somebody else since, left as it is: {what}");
+    }
+    for (what, error) in &report.failed {
+        eprintln!("warning: could not undo {what}: {error}; 'sshvpn cleanup' tries again");
+    }
+}
+
+/// Takes the directory of the journals away with the last of them.
+pub fn remove_empty_runtime_dir() {
+    if let Ok(directory) = runtime_dir() {
+        // Others may have journals in it.
+        let _ = std::fs::remove_dir(directory.path());
+    }
+}

@@ -1,0 +1,100 @@
+# Runs on the far end for as long as a tunnel is up. Reads lines from standard
+# input: "U command" notes how to undo the next step, "D command" does it; each
+# D is answered by "ok TEXT" or "no TEXT" on one line. At the end of the input
+# (the connection is gone, or all is done) or at SIGTERM everything is undone,
+# last first. What is to be undone also stands in a file, for the next one to finish if this
+# process is killed.
+umask 077
+LC_ALL=C
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+export LC_ALL PATH
+undo=
+dir=/run/sshvpn
+born() { sed -n "s/^.*) //p" "/proc/$1/stat" 2>/dev/null | cut -d " " -f 20; }
+alive() { [ -n "$2" ] && [ "$(born "$1")" = "$2" ]; }
+me="$$ $(born $$)"
+
+# One at a time between here and the end of the step, where flock exists.
+lock() { exec 9<"$dir" && flock 9 2>/dev/null; }
+
+# hold FILE VALUE: gives a file under /proc/sys a value until the last who
+# wants that lets go of it.
+hold() {
+    lock
+    held="$dir/held/$(echo "$1" | tr / ,)"
+    now=$(cat "/proc/sys/$1") || return
+    if [ ! -d "$held" ]; then
+        [ "$now" = "$2" ] && return
+        mkdir -p "$held" && grep -l 1 "/proc/sys/${1%/all/*}"/*/"${1##*/}" >"$held/others" 2>/dev/null
+        echo "$now" >"$held/before" && echo "$2" >"$held/ours" || return
+    fi
+    echo "$me" >"$held/by-$$" || return
+    echo "$2" >"/proc/sys/$1"
+}
+release() {
+    lock
+    held="$dir/held/$(echo "$1" | tr / ,)"
+    [ -d "$held" ] || return 0
+    rm -f "$held/by-$2"
+    for by in "$held"/by-*; do
+        [ -e "$by" ] || continue
+        read -r pid start <"$by"
+        alive "$pid" "$start" && return 0
+    done
+    if [ "$(cat "/proc/sys/$1" 2>/dev/null)" = "$(cat "$held/ours")" ]; then
+        cat "$held/before" >"/proc/sys/$1"
+        # Setting "all" set every interface; these stood at 1 on their own.
+        case $1 in */all/*) while read -r other; do echo 1 >"$other"; done <"$held/others" ;; esac
+    fi
+    rm -rf "$held"
+}
+
+# Each line of $1, the last of them first, is an undo command.
+run_undo() {
+    while IFS= read -r line; do
+        [ -n "$line" ] && (eval "$line") </dev/null >/dev/null 2>&1
+    done <<END
+$1
+END
+}
+finish() {
+    trap "" TERM
+    run_undo "$undo"
+    [ -n "$journal" ] && rm -f "$journal"
+    rmdir "$dir/held" "$dir" 2>/dev/null
+    echo undone 2>/dev/null
+    exit 0
+}
+trap "" HUP INT QUIT PIPE
+trap finish TERM
+
+journal=
+if [ "$(id -u)" = 0 ] && mkdir -p "$dir" && [ -O "$dir" ]; then
+    for file in "$dir"/far-*.undo; do
+        [ -f "$file" ] && [ -O "$file" ] || continue
+        { read -r mark pid start rest; } <"$file"
+        [ "$mark" = "#" ] || continue
+        alive "$pid" "$start" && continue
+        run_undo "$(sed -n "1d;/./{G;h};\$!d;x;p" "$file")"
+        rm -f "$file"
+        echo "recovered $pid"
+    done
+    journal="$dir/far-$$.undo"
+    echo "# $me" >"$journal" || journal=
+fi
+echo "ready $$"
+
+while IFS= read -r line; do
+    case $line in
+    "U "*)
+        [ -n "$journal" ] && echo "${line#U }" >>"$journal"
+        undo="${line#U }
+$undo"
+        ;;
+    "D "*)
+        if text=$(eval "${line#D }" 2>&1 </dev/null); then answer=ok; else answer=no; fi
+        printf "%s %s\n" "$answer" "$(printf %s "$text" | tr "\n" " ")"
+        ;;
+    esac
+done
+finish

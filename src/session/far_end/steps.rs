@@ -1,0 +1,403 @@
+//! What is to be done at the far end, as shell commands and the commands that
+//! undo them. Pure: a plan goes in, steps come out. Every word that is not
+//! ours is a parsed type or quoted.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::facts::Facts;
+use super::quote;
+use crate::config::types::{InterfaceName, Mode, Mtu, Unit};
+use crate::net::addressing::AddressPair;
+
+/// One change of the far end's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What it does, to follow "cannot".
+    pub what: String,
+    /// Commands that undo it, noted before it is done; they do nothing where
+    /// there is nothing to undo. `$HOLDER` stands for the process id of the
+    /// process that runs them.
+    pub undo: Vec<String>,
+    /// The command that does it.
+    pub command: String,
+}
+
+/// How packets go on from the far end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forwarding {
+    /// Whether their source becomes the far end's own address.
+    pub nat: bool,
+    /// The interfaces by which IPv4 networks are reached.
+    pub ways4: BTreeSet<InterfaceName>,
+    /// Whether IPv6 networks are among the routes.
+    pub ipv6: bool,
+}
+
+/// What the far end is to look like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The device's unit there.
+    pub unit: Unit,
+    /// What it carries.
+    pub mode: Mode,
+    /// Whether it was there, persistent, before us.
+    pub preexisting: bool,
+    /// Addresses of the tunnel.
+    pub addresses: Vec<AddressPair>,
+    /// Its MTU.
+    pub mtu: Mtu,
+    /// How packets go on, where a route leads beyond the far end.
+    pub forwarding: Option<Forwarding>,
+}
+
+/// Makes a device that `login` may open without being root.
+pub fn make_device(unit: Unit, mode: Mode, login: &str) -> Step {
+    let name = unit.device_name(mode);
+    let kind = mode.prefix();
+    Step {
+        what: format!("make the device {name}"),
+        undo: vec![format!("ip tuntap del dev {name} mode {kind}")],
+        command: format!("ip tuntap add dev {name} mode {kind} user {}", quote(login)),
+    }
+}
+
+/// Everything that brings the far end's part up, in order.
+pub fn bring_up(plan: &Plan, facts: &Facts) -> Vec<Step> {
+    let name = plan.unit.device_name(plan.mode);
+    // The link first: an IPv6 peer address given to a link that is down loses
+    // the route to its peer when the link comes up (net/ipv6/addrconf.c,
+    // fixup_permanent_addr).
+    let mut steps = vec![link_up(&name, plan, facts)];
+    steps.extend(
+        plan.addresses
+            .iter()
+            .map(|pair| address(&name, plan.mode, pair)),
+    );
+    if let Some(forwarding) = &plan.forwarding {
+        steps.extend(forward(&name, plan, forwarding, facts));
+    }
+    steps
+}
+
+fn address(name: &str, mode: Mode, pair: &AddressPair) -> Step {
+    let family = if pair.far.is_ipv4() { "-4" } else { "-6" };
+    // Duplicate address detection has nobody to ask and would delay the address.
+    let nodad = if pair.far.is_ipv4() { "" } else { " nodad" };
+    let address = match mode {
+        Mode::PointToPoint => format!("{} peer {}", pair.far, pair.near),
+        Mode::Ethernet => format!("{}/{}", pair.far, pair.prefix),
+    };
+    Step {
+        what: format!("give {name} the address {}", pair.far),
+        undo: vec![format!("ip {family} addr del {address} dev {name}")],
+        command: format!("ip {family} addr add {address} dev {name}{nodad}"),
+    }
+}
+
+fn link_up(name: &str, plan: &Plan, facts: &Facts) -> Step {
+    let before = facts
+        .devices
+        .iter()
+        .find(|d| d.unit == plan.unit && d.mode == plan.mode);
+    let undo = match before {
+        Some(device) if plan.preexisting => {
+            let state = if device.up { "up" } else { "down" };
+            vec![format!("ip link set dev {name} mtu {} {state}", device.mtu)]
+        }
+        _ => Vec::new(),
+    };
+    Step {
+        what: format!("set {name} up"),
+        undo,
+        command: format!("ip link set dev {name} mtu {} up", plan.mtu),
+    }
+}
+
+fn forward(name: &str, plan: &Plan, forwarding: &Forwarding, facts: &Facts) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let own = (!forwarding.ways4.is_empty()).then(|| name.to_owned());
+    for way in own
+        .into_iter()
+        .chain(forwarding.ways4.iter().map(ToString::to_string))
+    {
+        steps.push(hold(&format!("net/ipv4/conf/{way}/forwarding"), 1));
+    }
+    if forwarding.ipv6 {
+        // An interface that forwards no longer takes router advertisements
+        // unless told to (kernel: Documentation/networking/ip-sysctl.rst, accept_ra).
+        for interface in &facts.advertised {
+            steps.push(hold(&format!("net/ipv6/conf/{interface}/accept_ra"), 2));
+        }
+        steps.push(hold("net/ipv6/conf/all/forwarding", 1));
+    }
+    if facts.nft {
+        steps.push(nftables(name, plan, forwarding));
+    } else {
+        steps.extend(iptables(name, plan, forwarding));
+    }
+    steps.extend(accept(name, forwarding, facts));
+    steps
+}
+
+/// A sysctl that several tunnels may want: kept until the last lets go.
+fn hold(file: &str, value: u32) -> Step {
+    let what = format!("set {file} to {value}");
+    let file = quote(file);
+    Step {
+        what,
+        undo: vec![format!("release {file} $HOLDER")],
+        command: format!("hold {file} {value}"),
+    }
+}
+
+/// A table of our own: NAT for the near end's addresses, and TCP's segment size
+/// held to what the path carries.
+fn nftables(name: &str, plan: &Plan, forwarding: &Forwarding) -> Step {
+    let mut rules = String::new();
+    if forwarding.nat {
+        rules.push_str("chain post { type nat hook postrouting priority 100; policy accept; ");
+        for near in nat_sources(plan, forwarding) {
+            let family = if near.is_ipv4() { "ip" } else { "ip6" };
+            rules.push_str(&format!(
+                "{family} saddr {near} oifname != \"{name}\" masquerade; "
+            ));
+        }
+        rules.push_str("}; ");
+    }
+    rules.push_str("chain clamp { type filter hook forward priority -150; policy accept; ");
+    for side in ["iifname", "oifname"] {
+        rules.push_str(&format!(
+            "{side} \"{name}\" tcp flags syn tcp option maxseg size set rt mtu; "
+        ));
+    }
+    rules.push_str("};");
+    let table = format!("inet sshvpn_{name}");
+    Step {
+        what: "add the nftables rules".to_owned(),
+        undo: vec![format!("nft delete table {table}")],
+        command: format!("nft {}", quote(&format!("table {table} {{ {rules} }}"))),
+    }
+}
+
+fn nat_sources(plan: &Plan, forwarding: &Forwarding) -> Vec<IpAddr> {
+    plan.addresses
+        .iter()
+        .map(|pair| pair.near)
+        .filter(|near| {
+            if near.is_ipv4() {
+                !forwarding.ways4.is_empty()
+            } else {
+                forwarding.ipv6
+            }
+        })
+        .collect()
+}
+
+/// The same by iptables, for hosts without nft.
+fn iptables(name: &str, plan: &Plan, forwarding: &Forwarding) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if forwarding.nat {
+        for near in nat_sources(plan, forwarding) {
+            let rule = format!("POSTROUTING -s {near} ! -o {name} -j MASQUERADE");
+            steps.push(iptables_rule(near.is_ipv4(), "nat", "-A", &rule));
+        }
+    }
+    let families = [
+        (true, !forwarding.ways4.is_empty()),
+        (false, forwarding.ipv6),
+    ];
+    for (ipv4, wanted) in families {
+        for side in ["-i", "-o"] {
+            let rule = format!(
+                "FORWARD {side} {name} -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu"
+            );
+            if wanted {
+                steps.push(iptables_rule(ipv4, "mangle", "-A", &rule));
+            }
+        }
+    }
+    steps
+}
+
+/// Where iptables' FORWARD chain drops by default (hosts with Docker, for
+/// instance), rules that let the tunnel through: no other table can.
+fn accept(name: &str, forwarding: &Forwarding, facts: &Facts) -> Vec<Step> {
+    let families = [
+        (true, facts.forward_drop && !forwarding.ways4.is_empty()),
+        (false, facts.forward_drop6 && forwarding.ipv6),
+    ];
+    let mut steps = Vec::new();
+    for (ipv4, wanted) in families {
+        if wanted {
+            let out = format!("FORWARD -i {name} -j ACCEPT");
+            let back =
+                format!("FORWARD -o {name} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT");
+            steps.push(iptables_rule(ipv4, "filter", "-I", &out));
+            steps.push(iptables_rule(ipv4, "filter", "-I", &back));
+        }
+    }
+    steps
+}
+
+fn iptables_rule(ipv4: bool, table: &str, add: &str, rule: &str) -> Step {
+    let program = if ipv4 { "iptables" } else { "ip6tables" };
+    Step {
+        what: format!("add an {program} rule"),
+        undo: vec![format!("{program} -w -t {table} -D {rule}")],
+        command: format!("{program} -w -t {table} {add} {rule}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::facts;
+    use super::*;
+
+    fn host(more: &str) -> Facts {
+        let text = format!("system Linux\nuid 0\nip yes\ntun yes\n{more}\nend\n");
+        facts::parse("b", &text, "").unwrap()
+    }
+
+    fn plan(forwarding: Option<Forwarding>) -> Plan {
+        let pair = |near: &str, far: &str, prefix| AddressPair {
+            near: near.parse().unwrap(),
+            far: far.parse().unwrap(),
+            prefix,
+        };
+        Plan {
+            unit: Unit::new(3).unwrap(),
+            mode: Mode::PointToPoint,
+            preexisting: false,
+            addresses: vec![
+                pair("10.9.0.2", "10.9.0.1", 30),
+                pair("fd00::2", "fd00::1", 64),
+            ],
+            mtu: Mtu::ETHERNET,
+            forwarding,
+        }
+    }
+
+    fn commands(steps: &[Step]) -> String {
+        steps
+            .iter()
+            .map(|step| format!("{}\n", step.command))
+            .collect()
+    }
+
+    #[test]
+    fn two_hosts_alone_change_nothing_but_the_device() {
+        let text = commands(&bring_up(&plan(None), &host("nft yes")));
+        assert!(
+            text.contains("ip -4 addr add 10.9.0.1 peer 10.9.0.2 dev tun3\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("ip -6 addr add fd00::1 peer fd00::2 dev tun3 nodad\n"),
+            "{text}"
+        );
+        assert!(text.contains("mtu 1500 up") && !text.contains("nft") && !text.contains("hold"));
+    }
+
+    #[test]
+    fn a_subnet_gets_forwarding_and_nat_for_its_family_only() {
+        let ways4 = BTreeSet::from(["eth1".parse().unwrap()]);
+        let forwarding = Forwarding {
+            nat: true,
+            ways4,
+            ipv6: false,
+        };
+        let text = commands(&bring_up(
+            &plan(Some(forwarding.clone())),
+            &host("nft yes\nforward_drop 4"),
+        ));
+        assert!(
+            text.contains("hold 'net/ipv4/conf/eth1/forwarding' 1"),
+            "{text}"
+        );
+        assert!(
+            text.contains("ip saddr 10.9.0.2 oifname != \"tun3\" masquerade"),
+            "{text}"
+        );
+        assert!(
+            !text.contains("ip6 saddr") && !text.contains("net/ipv6"),
+            "{text}"
+        );
+        assert!(
+            text.contains("iptables -w -t filter -I FORWARD -i tun3 -j ACCEPT"),
+            "{text}"
+        );
+        let text = commands(&bring_up(&plan(Some(forwarding)), &host("iptables yes")));
+        assert!(
+            text.contains("iptables -w -t nat -A POSTROUTING -s 10.9.0.2 ! -o tun3"),
+            "{text}"
+        );
+        assert!(
+            !text.contains("ip6tables") && !text.contains("nft"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn no_nat_keeps_the_clamp() {
+        let forwarding = Forwarding {
+            nat: false,
+            ways4: BTreeSet::new(),
+            ipv6: true,
+        };
+        let facts = host("nft yes\nadvertised eth0");
+        let text = commands(&bring_up(&plan(Some(forwarding)), &facts));
+        assert!(
+            !text.contains("masquerade") && text.contains("maxseg"),
+            "{text}"
+        );
+        let accept_ra = text.find("net/ipv6/conf/eth0/accept_ra' 2").unwrap();
+        assert!(
+            accept_ra < text.find("net/ipv6/conf/all/forwarding' 1").unwrap(),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn names_from_the_far_end_cannot_become_commands() {
+        let ways4 = BTreeSet::from(["$(id)';x".parse().unwrap()]);
+        let forwarding = Forwarding {
+            nat: true,
+            ways4,
+            ipv6: false,
+        };
+        let text = commands(&bring_up(&plan(Some(forwarding)), &host("nft yes")));
+        assert!(
+            text.contains(r"hold 'net/ipv4/conf/$(id)'\'';x/forwarding' 1"),
+            "{text}"
+        );
+        assert!(
+            make_device(Unit::default(), Mode::Ethernet, "a b")
+                .command
+                .ends_with("user 'a b'")
+        );
+    }
+
+    #[test]
+    fn every_change_has_its_undo() {
+        let ways4 = BTreeSet::from(["eth1".parse().unwrap()]);
+        let forwarding = Forwarding {
+            nat: true,
+            ways4,
+            ipv6: true,
+        };
+        let mut plan = plan(Some(forwarding));
+        plan.preexisting = true;
+        let facts = host(
+            "iptables yes\nip6tables yes\nforward_drop 4\nforward_drop 6\ndevice tun3 0x1801 0 1400 0x1002",
+        );
+        for step in bring_up(&plan, &facts) {
+            assert!(!step.undo.is_empty(), "{step:?}");
+        }
+        let link = bring_up(&plan, &facts)
+            .into_iter()
+            .find(|s| s.what == "set tun3 up")
+            .unwrap();
+        assert_eq!(link.undo, ["ip link set dev tun3 mtu 1400 down"]);
+    }
+}

@@ -1,0 +1,14 @@
+//! What the program does from beginning to end: a tunnel as by `ssh -w`, or a
+//! VPN with both ends brought up and taken down.
+
+pub mod background;
+mod carrier;
+pub mod cleanup;
+mod escape;
+pub mod failure;
+mod far_end;
+mod remote;
+mod shutdown;
+mod terminal;
+pub mod tunnel;
+pub mod up;

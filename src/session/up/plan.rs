@@ -1,0 +1,352 @@
+//! What a tunnel is to look like at both ends, decided from what was asked for
+//! and what both hosts are like. Pure.
+
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use thiserror::Error;
+
+use super::UpRequest;
+use crate::config::types::{InterfaceName, Mode, Mtu, ParseError, Unit, UnitRequest};
+use crate::net::addressing::{self, AddressError, AddressPair, AddressRequest};
+use crate::net::facts::HostFacts;
+use crate::session::far_end::facts::{Device, Facts, FactsError, Privilege};
+use crate::session::far_end::steps::Forwarding;
+
+/// Hosts of a network that the far end is asked its way to.
+const WAY_PROBES: usize = 3;
+
+/// Why what was asked for cannot be had.
+#[derive(Debug, Error)]
+pub enum PlanError {
+    /// The far end cannot be used.
+    #[error(transparent)]
+    Facts(#[from] FactsError),
+    /// There are no addresses.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The far end's device has an MTU that the tunnel cannot carry.
+    #[error("{host}: the device {device} there has an MTU that does not fit: {source}")]
+    FarMtu {
+        /// The far end.
+        host: String,
+        /// The device.
+        device: String,
+        /// Why not.
+        source: ParseError,
+    },
+    /// The device made beforehand has no address.
+    #[error(
+        "{host}: the device {device}, made beforehand, has no usable address: have one given to it \
+         there (ip addr add A peer B dev {device}) and the device set up (ip link set {device} up)"
+    )]
+    NoFarAddress {
+        /// The far end.
+        host: String,
+        /// The device.
+        device: String,
+    },
+    /// The unit asked for belongs to somebody else.
+    #[error(
+        "{host}: the device {device} exists and does not belong to {login}; choose another with --peer-unit"
+    )]
+    ForeignDevice {
+        /// The far end.
+        host: String,
+        /// The device.
+        device: String,
+        /// The login there.
+        login: String,
+    },
+    /// IPv6 networks without IPv6.
+    #[error("cannot route {route}: {problem}")]
+    NoIpv6 {
+        /// The first of them.
+        route: IpNetwork,
+        /// Why.
+        problem: &'static str,
+    },
+    /// Forwarding without privilege.
+    #[error("{host}: cannot make it forward to {route} and do NAT: {source}")]
+    CannotForward {
+        /// The far end.
+        host: String,
+        /// The first network.
+        route: IpNetwork,
+        /// Why.
+        source: FactsError,
+    },
+}
+
+/// How the far end's device comes about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FarDevice {
+    /// sshd, running as root, makes one when the channel is opened.
+    BySshd(UnitRequest),
+    /// We make it for the login, with sudo, before the channel is opened.
+    MadeForLogin(Unit),
+    /// It is there already, for the login.
+    Premade(Unit),
+}
+
+impl FarDevice {
+    /// What to ask sshd for.
+    pub fn unit(self) -> UnitRequest {
+        match self {
+            FarDevice::BySshd(request) => request,
+            FarDevice::MadeForLogin(unit) | FarDevice::Premade(unit) => UnitRequest::Unit(unit),
+        }
+    }
+}
+
+/// Which device the far end is to use.
+pub fn far_device(host: &str, request: &UpRequest, facts: &Facts) -> Result<FarDevice, PlanError> {
+    let there = |unit: Unit| {
+        facts
+            .devices
+            .iter()
+            .find(|d| d.unit == unit && d.mode == request.mode)
+    };
+    if let Some(unit) = request.peer_unit {
+        return match there(unit) {
+            Some(device) if device.ours => Ok(FarDevice::Premade(unit)),
+            Some(_) => Err(PlanError::ForeignDevice {
+                host: host.to_owned(),
+                device: unit.device_name(request.mode),
+                login: facts.login.clone(),
+            }),
+            None => match facts.privilege {
+                Privilege::Root => Ok(FarDevice::BySshd(UnitRequest::Unit(unit))),
+                Privilege::Sudo => Ok(FarDevice::MadeForLogin(unit)),
+                Privilege::None => Err(facts.no_privilege(host).into()),
+            },
+        };
+    }
+    match facts.privilege {
+        Privilege::Root => Ok(FarDevice::BySshd(UnitRequest::Any)),
+        Privilege::Sudo => Ok(FarDevice::MadeForLogin(facts.free_unit(request.mode))),
+        Privilege::None => {
+            let ours = |d: &&Device| d.ours && d.mode == request.mode;
+            let lowest = facts.devices.iter().filter(ours).map(|d| d.unit).min();
+            lowest
+                .map(FarDevice::Premade)
+                .ok_or_else(|| facts.no_privilege(host).into())
+        }
+    }
+}
+
+/// The far end's device as it is there, where we may not change it.
+fn fixed(device: FarDevice, mode: Mode, facts: &Facts) -> Option<&Device> {
+    match (device, facts.privilege) {
+        (FarDevice::Premade(unit), Privilege::None) => facts
+            .devices
+            .iter()
+            .find(|d| d.unit == unit && d.mode == mode),
+        _ => None,
+    }
+}
+
+/// The tunnel's MTU: what was asked for; else what the far end's device has, if
+/// we may not change it; else 1500 where networks lie behind the far end, whose
+/// links have that; else the most that sshd carries.
+pub fn mtu(
+    host: &str,
+    request: &UpRequest,
+    device: FarDevice,
+    facts: &Facts,
+) -> Result<Mtu, PlanError> {
+    if let Some(mtu) = request.mtu {
+        return Ok(mtu);
+    }
+    if let Some(fixed) = fixed(device, request.mode, facts) {
+        return Mtu::new(fixed.mtu, request.mode).map_err(|source| PlanError::FarMtu {
+            host: host.to_owned(),
+            device: fixed.unit.device_name(request.mode),
+            source,
+        });
+    }
+    Ok(if request.routes.is_empty() {
+        Mtu::max(request.mode)
+    } else {
+        Mtu::ETHERNET
+    })
+}
+
+/// What the choice of addresses depends on.
+pub struct AddressInput<'a> {
+    /// The far end's name.
+    pub host: &'a str,
+    /// What was asked for.
+    pub request: &'a UpRequest,
+    /// The far end's device.
+    pub device: FarDevice,
+    /// The tunnel's MTU.
+    pub mtu: Mtu,
+    /// The near end.
+    pub near: &'a HostFacts,
+    /// Whether IPv6 is enabled at the near end.
+    pub near_ipv6: bool,
+    /// The far end.
+    pub far: &'a Facts,
+    /// Makes the choice another one for another user or destination.
+    pub seed: u64,
+}
+
+/// The tunnel's addresses: one pair a family.
+pub fn addresses(input: &AddressInput<'_>) -> Result<Vec<AddressPair>, PlanError> {
+    if let Some(device) = fixed(input.device, input.request.mode, input.far) {
+        return fixed_addresses(input, device);
+    }
+    let ipv6_problem = if !input.near_ipv6 {
+        Some("IPv6 is disabled on this host")
+    } else if !input.far.ipv6 {
+        Some("IPv6 is disabled at the far end")
+    } else if input.mtu < Mtu::MIN_IPV6 {
+        Some("IPv6 needs an MTU of at least 1280")
+    } else {
+        None
+    };
+    let route6 = input.request.routes.iter().find(|route| route.is_ipv6());
+    if let (Some(route), Some(problem)) = (route6, ipv6_problem) {
+        return Err(PlanError::NoIpv6 {
+            route: *route,
+            problem,
+        });
+    }
+    let near_addresses = input.near.addresses.iter();
+    let near_networks = near_addresses
+        .flat_map(|a| [Some(IpNetwork::from(a.address)), a.network()])
+        .flatten()
+        .collect();
+    let mut in_use = input.near.networks_in_use();
+    in_use.extend(input.far.networks());
+    let chosen = addressing::choose(
+        &AddressRequest {
+            mode: input.request.mode,
+            near: input.request.address,
+            far: input.request.peer_address,
+            ipv6: ipv6_problem.is_none(),
+            in_use,
+            near_networks,
+            routes: input.request.routes.clone(),
+        },
+        input.seed,
+    )?;
+    Ok([chosen.ipv4, chosen.ipv6].into_iter().flatten().collect())
+}
+
+/// The addresses that the far end's device has, and ours to fit.
+fn fixed_addresses(
+    input: &AddressInput<'_>,
+    device: &Device,
+) -> Result<Vec<AddressPair>, PlanError> {
+    let name = device.unit.device_name(device.mode);
+    let mut pairs: Vec<AddressPair> = Vec::new();
+    for there in input
+        .far
+        .addresses
+        .iter()
+        .filter(|a| a.interface.as_str() == name)
+    {
+        let far = there.address;
+        let link_local = matches!(far, IpAddr::V6(far) if far.is_unicast_link_local());
+        let second = pairs.iter().any(|pair| pair.far.is_ipv4() == far.is_ipv4());
+        if link_local || second || (far.is_ipv6() && !input.near_ipv6) {
+            continue;
+        }
+        let asked = input
+            .request
+            .address
+            .filter(|near| near.is_ipv4() == far.is_ipv4());
+        let network = there.network;
+        let is_peer = network.prefix() == IpNetwork::from(far).prefix() && network.ip() != far;
+        let near = match asked {
+            Some(near) => Some(near),
+            None if is_peer => Some(network.ip()),
+            None => network
+                .iter()
+                .take(4)
+                .find(|near| *near != far && *near != network.network()),
+        };
+        if let Some(near) = near {
+            pairs.push(AddressPair {
+                near,
+                far,
+                prefix: network.prefix(),
+            });
+        }
+    }
+    if pairs.is_empty() {
+        return Err(PlanError::NoFarAddress {
+            host: input.host.to_owned(),
+            device: name,
+        });
+    }
+    Ok(pairs)
+}
+
+/// Where the far end has to forward to, if anywhere; and what it has no way to.
+pub fn forwarding(
+    host: &str,
+    request: &UpRequest,
+    facts: &Facts,
+) -> Result<(Option<Forwarding>, Vec<IpNetwork>), PlanError> {
+    let mut ways4: BTreeSet<InterfaceName> = BTreeSet::new();
+    let mut ipv6 = false;
+    let mut without_way = Vec::new();
+    let mut beyond = None;
+    for route in &request.routes {
+        let mut ways = way_probes(route)
+            .filter_map(|address| facts.ways.get(&address))
+            .peekable();
+        let any = ways.peek().copied();
+        // An address of the far end's own in the network says nothing of the rest.
+        match ways.find(|way| way.as_str() != "lo").or(any) {
+            // The far end itself.
+            Some(way) if way.as_str() == "lo" => continue,
+            Some(way) if route.is_ipv4() => {
+                ways4.insert(way.clone());
+            }
+            Some(_) => ipv6 = true,
+            None => {
+                without_way.push(*route);
+                continue;
+            }
+        }
+        beyond.get_or_insert(*route);
+    }
+    let Some(route) = beyond else {
+        return Ok((None, without_way));
+    };
+    if facts.privilege == Privilege::None {
+        let source = facts.no_privilege(host);
+        return Err(PlanError::CannotForward {
+            host: host.to_owned(),
+            route,
+            source,
+        });
+    }
+    let nat = request.nat.unwrap_or(true);
+    Ok((Some(Forwarding { nat, ways4, ipv6 }), without_way))
+}
+
+/// The addresses to ask the far end's way about, for a network: its first
+/// hosts, of which the far end itself may be one.
+pub fn way_probes(route: &IpNetwork) -> impl Iterator<Item = IpAddr> {
+    let network_address = usize::from(route.prefix() < IpNetwork::from(route.ip()).prefix() - 1);
+    route.iter().skip(network_address).take(WAY_PROBES)
+}
+
+/// A seed that stays the same for the same user, host and destination, so that
+/// a tunnel gets the same addresses again where they are free.
+pub fn seed(machine: &str, user: &str, destination: &str, port: u16) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (machine, user, destination, port).hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;
