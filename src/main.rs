@@ -94,9 +94,11 @@ fn detached(
     result
 }
 
+/// One worker: a packet passes through the connection's task and a direction's,
+/// and waking another thread for each costs more than a second core brings.
 fn runtime() -> Result<Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(1)
         .enable_all()
         .build()
         .map_err(Failure::local)
