@@ -18,8 +18,11 @@ impl<'a> Capture<'a> {
     /// Captures all that passes `device` of `host` from now on.
     pub fn start(host: &'a Host, device: &str) -> Result<Self> {
         let file = format!("/run/lab/{device}.pcap");
-        // As root, since the file's directory belongs to root.
-        let tcpdump = host.spawn(&["tcpdump", "-Z", "root", "-U", "-i", device, "-w", &file])?;
+        // As root, since the file's directory belongs to root; each packet
+        // written at once, or the last ones would be missed.
+        let options = ["-Z", "root", "--immediate-mode", "-U"];
+        let command = [&["tcpdump"][..], &options, &["-i", device, "-w", &file]].concat();
+        let tcpdump = host.spawn(&command)?;
         tcpdump.wait_for_line("listening on", PATIENCE)?;
         Ok(Self {
             host,

@@ -146,10 +146,12 @@ impl Child {
         })
     }
 
-    /// Waits for the end and for all output.
+    /// Waits for the end and for all output, which some process in the
+    /// background may hold open for longer.
     pub fn wait(self, limit: Duration) -> Result<Output> {
-        let status = self.wait_until(limit, "its end", |progress| {
-            progress.status.filter(|_| progress.open_streams == 0)
+        let status = self.wait_until(limit, "its end", |progress| progress.status)?;
+        self.wait_until(limit, "the end of its output", |progress| {
+            (progress.open_streams == 0).then_some(())
         })?;
         Ok(Output {
             title: self.title.clone(),

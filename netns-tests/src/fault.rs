@@ -16,10 +16,25 @@ pub enum Fault {
 
 const TRACE: &str = "/run/lab/strace";
 
+/// Some system calls.
+#[derive(Debug, Clone, Copy)]
+pub struct Calls<'a> {
+    /// Their names, with commas between.
+    pub names: &'a str,
+    /// The file that they are about; none is any.
+    pub file: Option<&'a str>,
+}
+
 /// The command line that runs `command` under strace, which makes each thread's
-/// `number`th call of one of `calls` fail. strace is not the parent, so that
+/// `number`th of `calls` come to `fault`. strace is not the parent, so that
 /// signals and the exit code are those of `command`.
-pub fn at_system_call(fault: Fault, calls: &str, number: usize, command: &[String]) -> Vec<String> {
+pub fn at_system_call(
+    fault: Fault,
+    calls: Calls<'_>,
+    number: usize,
+    command: &[String],
+) -> Vec<String> {
+    let names = calls.names;
     let what = match fault {
         Fault::Fails => "error=EPERM",
         Fault::Kills => "signal=SIGKILL",
@@ -27,11 +42,14 @@ pub fn at_system_call(fault: Fault, calls: &str, number: usize, command: &[Strin
     let mut line: Vec<String> = ["strace", "-D", "-f", "-qq", "-o", TRACE]
         .map(str::to_owned)
         .into();
-    line.extend(["-e".to_owned(), format!("trace={calls}")]);
+    line.extend(["-e".to_owned(), format!("trace={names}")]);
     line.extend([
         "-e".to_owned(),
-        format!("inject={calls}:{what}:when={number}"),
+        format!("inject={names}:{what}:when={number}"),
     ]);
+    if let Some(file) = calls.file {
+        line.extend(["-P".to_owned(), file.to_owned()]);
+    }
     line.extend_from_slice(command);
     line
 }
@@ -57,7 +75,7 @@ if [ -e $lab/at ]; then
     echo $((count + 1)) >$lab/count
     exec {lock}>&-
     if [ $((count + 1)) = "$at" ]; then
-        [ "$fault" = Kills ] && kill -KILL $(pgrep -f '^sshd: ')
+        [ "$fault" = Kills ] && kill -KILL $(pgrep -f '^sshd: [^/]')
         echo "$(basename "$0"): Operation not permitted" >&2
         exit 1
     fi

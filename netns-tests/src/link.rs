@@ -38,17 +38,17 @@ pub fn connect(one: End<'_>, other: End<'_>) -> Result<()> {
 /// Makes a bridge `name` on `host` out of the devices in `ports`.
 pub fn bridge(host: &Host, name: &str, ports: &[&str]) -> Result<()> {
     host.sh(&format!(
-        "ip link add {name} type bridge; ip link set {name} up"
+        "ip link add name {name} type bridge; ip link set dev {name} up"
     ))?;
     for port in ports {
-        host.sh(&format!("ip link set {port} master {name}"))?;
+        host.sh(&format!("ip link set dev {port} master {name}"))?;
     }
     Ok(())
 }
 
 fn bring_up((host, device, addresses): End<'_>) -> Result<()> {
     add_addresses(host, device, addresses)?;
-    host.sh(&format!("ip link set {device} up"))?;
+    host.sh(&format!("ip link set dev {device} up"))?;
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use std::panic;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use netns_tests::fault::{self, FarCommands, Fault};
+use netns_tests::fault::{self, Calls, FarCommands, Fault};
 use netns_tests::sshd::{Privilege, add_account};
 use netns_tests::{Before, Host, connect, traffic};
 
@@ -96,15 +96,19 @@ fn nothing_is_left_after_a_panic() -> Result<()> {
 fn system_calls_fail_when_told_to() -> Result<()> {
     let host = Host::new("one")?;
     let command = ["mkdir".to_owned(), "/run/lab/directory".to_owned()];
-    let fails = host.run(&fault::at_system_call(Fault::Fails, "mkdir", 1, &command))?;
+    let mkdir = Calls {
+        names: "mkdir",
+        file: None,
+    };
+    let fails = host.run(&fault::at_system_call(Fault::Fails, mkdir, 1, &command))?;
     ensure!(
         fails.code() == 1 && fails.stderr.contains("not permitted"),
         "{fails:?}"
     );
     ensure!(fault::was_injected(&host)?);
-    let killed = host.run(&fault::at_system_call(Fault::Kills, "mkdir", 1, &command))?;
+    let killed = host.run(&fault::at_system_call(Fault::Kills, mkdir, 1, &command))?;
     ensure!(killed.code() == 137, "{killed:?}");
-    let passes = host.run(&fault::at_system_call(Fault::Fails, "mkdir", 2, &command))?;
+    let passes = host.run(&fault::at_system_call(Fault::Fails, mkdir, 2, &command))?;
     ensure!(
         passes.code() == 0 && !fault::was_injected(&host)?,
         "{passes:?}"

@@ -91,6 +91,20 @@ fn server_process_killed() -> Result<()> {
     before.is_back()
 }
 
+/// Whoever reads its messages goes away, and later it is interrupted.
+#[test]
+fn nobody_reads_its_messages() -> Result<()> {
+    let lab = topology::subnet()?;
+    let laptop = &lab.direct.laptop;
+    let before = Before::of(&[laptop, &lab.direct.bastion, &lab.lan])?;
+    let line = format!("{} 2>&1 | head -n 1", vpn::command(&ARGUMENTS)?.join(" "));
+    let pipe = laptop.spawn(&["bash", "-c", &line])?;
+    traffic::ping(laptop, LAN)?;
+    pipe.signal(Signal::SIGINT)?;
+    pipe.wait(PATIENCE)?;
+    before.is_back()
+}
+
 /// What somebody else has added meanwhile stays.
 #[test]
 fn only_its_own_is_removed() -> Result<()> {
@@ -145,7 +159,7 @@ fn link_cut() -> Result<()> {
         &laptop,
         &[&alive[..], &["--route", "198.51.100.0/24"]].concat(),
     )?;
-    switch.sh("ip link set br down")?;
+    switch.sh("ip link set dev br down")?;
     vpn::fails_clearly(&up.wait(PATIENCE)?, Some(255), &["bastion"])?;
     before.is_back()
 }

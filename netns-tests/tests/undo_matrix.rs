@@ -7,7 +7,7 @@
 //! ```
 
 use anyhow::{Context, Result, bail, ensure};
-use netns_tests::fault::{self, FarCommands, Fault};
+use netns_tests::fault::{self, Calls, FarCommands, Fault};
 use netns_tests::vpn::{self, cleanup, fails_clearly};
 use netns_tests::{Before, Host, PATIENCE, topology, until};
 use nix::sys::signal::Signal;
@@ -61,15 +61,16 @@ fn attempt(laptop: &Host, command: &[String]) -> Result<Outcome> {
 }
 
 /// Lets the 1st, 2nd, 3rd… of `calls` on the way up come to `fault`, until there are no more.
-fn near_end(calls: &str, fault: Fault) -> Result<()> {
+fn near_end(calls: Calls<'_>, fault: Fault) -> Result<()> {
     let lab = topology::subnet()?;
     let laptop = &lab.direct.laptop;
     let before = Before::of(&[laptop, &lab.direct.bastion, &lab.lan])?;
     let command = vpn::command(&ARGUMENTS)?;
+    let names = calls.names;
     for number in 1..MOST {
         let traced = fault::at_system_call(fault, calls, number, &command);
         let outcome =
-            attempt(laptop, &traced).with_context(|| format!("{calls} number {number}"))?;
+            attempt(laptop, &traced).with_context(|| format!("{names} number {number}"))?;
         let done = match fault {
             Fault::Fails => !fault::was_injected(laptop)?,
             Fault::Kills => outcome == Outcome::Up,
@@ -78,14 +79,14 @@ fn near_end(calls: &str, fault: Fault) -> Result<()> {
         cleanup(laptop)?;
         before
             .is_back()
-            .with_context(|| format!("after {calls} number {number}: {outcome:?}"))?;
+            .with_context(|| format!("after {names} number {number}: {outcome:?}"))?;
         if done {
-            println!("{calls}: {} starts with a fault, {fault:?}", number - 1);
-            ensure!(number > 1, "no call of {calls} was ever made");
+            println!("{names}: {} starts with a fault, {fault:?}", number - 1);
+            ensure!(number > 1, "no call of {names} was ever made");
             return Ok(());
         }
     }
-    bail!("more than {MOST} calls of {calls}");
+    bail!("more than {MOST} calls of {names}");
 }
 
 /// Lets the 1st, 2nd, 3rd… command of the far end on the way up come to `fault`.
@@ -123,51 +124,75 @@ fn far_end(fault: Fault) -> Result<()> {
     Ok(())
 }
 
+/// What makes and sets up the device.
+const IOCTL: Calls<'_> = Calls {
+    names: "ioctl",
+    file: Some("/dev/net/tun"),
+};
+/// What talks to the kernel by netlink, and what goes into the connection.
+const SEND: Calls<'_> = Calls {
+    names: "sendto,sendmsg",
+    file: None,
+};
+/// Every file.
+const OPEN: Calls<'_> = Calls {
+    names: "openat",
+    file: None,
+};
+/// What puts the journal in its place.
+const JOURNAL: Calls<'_> = Calls {
+    names: "rename,renameat,renameat2,fsync,fdatasync,mkdir,mkdirat",
+    file: None,
+};
+/// What is written, and each line that is printed.
+const WRITE: Calls<'_> = Calls {
+    names: "write,writev,pwrite64",
+    file: None,
+};
+
 #[test]
 fn ioctl_fails() -> Result<()> {
-    near_end("ioctl", Fault::Fails)
+    near_end(IOCTL, Fault::Fails)
 }
 
 #[test]
 fn ioctl_kills() -> Result<()> {
-    near_end("ioctl", Fault::Kills)
+    near_end(IOCTL, Fault::Kills)
 }
 
 #[test]
 fn send_fails() -> Result<()> {
-    near_end("sendto,sendmsg", Fault::Fails)
+    near_end(SEND, Fault::Fails)
 }
 
 #[test]
 fn send_kills() -> Result<()> {
-    near_end("sendto,sendmsg", Fault::Kills)
+    near_end(SEND, Fault::Kills)
 }
 
 #[test]
 fn open_fails() -> Result<()> {
-    near_end("openat", Fault::Fails)
+    near_end(OPEN, Fault::Fails)
 }
 
 #[test]
 fn open_kills() -> Result<()> {
-    near_end("openat", Fault::Kills)
+    near_end(OPEN, Fault::Kills)
 }
 
-/// What puts the journal in its place and takes it away.
 #[test]
 fn journal_fails() -> Result<()> {
-    near_end(
-        "rename,renameat,renameat2,fsync,fdatasync,mkdir,mkdirat",
-        Fault::Fails,
-    )
+    near_end(JOURNAL, Fault::Fails)
 }
 
 #[test]
 fn journal_kills() -> Result<()> {
-    near_end(
-        "rename,renameat,renameat2,fsync,fdatasync,mkdir,mkdirat",
-        Fault::Kills,
-    )
+    near_end(JOURNAL, Fault::Kills)
+}
+
+#[test]
+fn write_kills() -> Result<()> {
+    near_end(WRITE, Fault::Kills)
 }
 
 #[test]
