@@ -159,4 +159,22 @@ mod tests {
         assert!(Cli::try_parse_from(["sshvpn"]).is_err());
         assert!(Cli::try_parse_from(["sshvpn", "-w", "x", "host"]).is_err());
     }
+
+    #[test]
+    fn the_manual_page_has_every_option() {
+        let page = include_str!("../../docs/sshvpn.1").replace("\\-", "-");
+        let up = Cli::command().find_subcommand("up").cloned();
+        for command in [Some(Cli::command()), up].into_iter().flatten() {
+            for option in command
+                .get_arguments()
+                .filter(|option| !option.is_positional())
+            {
+                let long = option.get_long().map(|long| format!("--{long}"));
+                let short = option.get_short().map(|short| format!("-{short}"));
+                for name in [long, short].into_iter().flatten() {
+                    assert!(page.contains(&name), "{name}");
+                }
+            }
+        }
+    }
 }
