@@ -161,7 +161,8 @@ impl Child {
         })
     }
 
-    /// Sends `signal` to the whole process group, if the process has not ended.
+    /// Sends `signal` to the whole process group, as a terminal does on Ctrl-C,
+    /// if the process has not ended.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let progress = self.shared.lock();
         if progress.status.is_none() {

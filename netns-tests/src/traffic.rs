@@ -121,7 +121,7 @@ fn pattern(length: usize) -> Vec<u8> {
         .collect()
 }
 
-/// A datagram every [`Counted::INTERVAL`], numbered, sent back, and counted.
+/// A datagram every millisecond, numbered, sent back, and counted.
 pub struct Counted {
     /// How many were sent.
     pub sent: u64,

@@ -13,7 +13,7 @@ use netns_tests::iperf3::{self, Direction, Flow};
 use netns_tests::topology::{self, Direct};
 use netns_tests::tunnel::{FAR, Tunnel};
 use netns_tests::vpn::{self, Device};
-use netns_tests::{Before, Child, Client, child, traffic};
+use netns_tests::{Before, Child, Client, Host, child, traffic};
 use nix::sys::signal::Signal;
 
 /// The cipher that all use.
@@ -140,8 +140,15 @@ fn measure(lab: &Direct, series: &mut Series, seconds: u32) -> Result<()> {
             seconds,
             pace: None,
         };
+        let wire = on_the_wire(&lab.laptop)?;
         let figures = iperf3::measure(&lab.laptop, &lab.bastion, &address, flow)
             .with_context(|| format!("over {}", series.way.name()))?;
+        let wire = on_the_wire(&lab.laptop)? - wire;
+        ensure!(
+            wire > figures.bytes,
+            "{} bytes, but {wire} on the wire",
+            figures.bytes
+        );
         let list = if direction == Direction::Up {
             &mut series.up
         } else {
@@ -151,6 +158,17 @@ fn measure(lab: &Direct, series: &mut Series, seconds: u32) -> Result<()> {
     }
     client.end_with(Signal::SIGTERM)?;
     Ok(())
+}
+
+/// The bytes that have passed the laptop's cable, both ways: no figure may be larger.
+fn on_the_wire(laptop: &Host) -> Result<u64> {
+    let count = |name: &str| -> Result<u64> {
+        Ok(laptop
+            .read(&format!("/sys/class/net/wan/statistics/{name}"))?
+            .trim()
+            .parse()?)
+    };
+    Ok(count("tx_bytes")? + count("rx_bytes")?)
 }
 
 fn print_table(table: &[Series]) {
