@@ -23,6 +23,7 @@ with_each_client!(
     no_key_is_accepted,
     tunnels_are_not_permitted,
     unit_is_busy_at_the_far_end,
+    unit_is_busy_at_the_near_end,
     tunnel_device_is_nonsense,
 );
 
@@ -165,9 +166,7 @@ fn tunnel_device_is_nonsense(client: Client) -> Result<()> {
     refused(&lab, client, &["-w", "a:b", "bastion"], SSH_ERROR, &["a:b"])
 }
 
-/// ssh only warns, and goes on without a tunnel.
-#[test]
-fn unit_is_busy_at_the_near_end() -> Result<()> {
+fn unit_is_busy_at_the_near_end(client: Client) -> Result<()> {
     let lab = topology::direct()?;
     let _open = Tunnel::default().open(&lab.laptop, &lab.bastion)?;
     let arguments = [
@@ -178,7 +177,17 @@ fn unit_is_busy_at_the_near_end() -> Result<()> {
         "ExitOnForwardFailure=yes",
         "bastion",
     ];
-    refused(&lab, Client::Sshvpn, &arguments, None, &["tun3"])
+    refused(
+        &lab,
+        client,
+        &arguments,
+        SSH_ERROR,
+        if client == Client::Ssh {
+            &["unnel"]
+        } else {
+            &["tun3"]
+        },
+    )
 }
 
 #[test]
