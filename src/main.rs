@@ -15,7 +15,10 @@ use sshvpn::session::{cleanup, tunnel, up};
 use tokio::runtime::Runtime;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return wrong_command_line(&error),
+    };
     let result = match &cli.command {
         Some(Command::Up(args)) => run_up(args),
         Some(Command::Cleanup) => run_cleanup(),
@@ -27,6 +30,21 @@ fn main() -> ExitCode {
             eprintln!("sshvpn: {failure}");
             ExitCode::from(failure.code())
         }
+    }
+}
+
+/// Prints the error, or the help that was asked for. In place of ssh the exit
+/// code is ssh's.
+fn wrong_command_line(error: &clap::Error) -> ExitCode {
+    // A closed standard error is no reason for another exit code.
+    let _ = error.print();
+    let subcommand = std::env::args()
+        .nth(1)
+        .is_some_and(|first| Cli::is_subcommand(&first));
+    match error.use_stderr() {
+        false => ExitCode::SUCCESS,
+        true if subcommand => ExitCode::from(2),
+        true => ExitCode::from(Failure::SSH),
     }
 }
 

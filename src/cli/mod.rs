@@ -3,7 +3,7 @@
 mod ssh_flags;
 pub mod up;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 
 pub use ssh_flags::SshFlags;
 
@@ -23,8 +23,8 @@ use crate::config::types::TunnelDevice;
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     override_usage = "sshvpn up [OPTIONS] [user@]HOST\n       sshvpn -w LOCAL[:REMOTE] [OPTIONS] [user@]HOST [COMMAND]...\n       sshvpn cleanup",
-    after_help = "Exit code: that of the remote command, or 255 where SSH failed, 2 for a wrong \
-                  command line, 1 where this host failed, 0 otherwise."
+    after_help = "Exit code: that of the remote command; 255 where SSH failed or (without 'up') \
+                  the command line is wrong, 2 for a wrong command line of 'up', 1 where this host failed, 0 otherwise."
 )]
 pub struct Cli {
     /// What to do, if not a tunnel as by ssh -w.
@@ -33,6 +33,13 @@ pub struct Cli {
     /// A tunnel as by ssh -w.
     #[command(flatten)]
     pub tunnel: TunnelArgs,
+}
+
+impl Cli {
+    /// Whether `word` names a subcommand.
+    pub fn is_subcommand(word: &str) -> bool {
+        word == "help" || Self::command().find_subcommand(word).is_some()
+    }
 }
 
 /// The subcommands.
@@ -118,7 +125,6 @@ impl TunnelArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     fn parse(line: &str) -> Cli {
         Cli::try_parse_from(line.split(' ')).unwrap()

@@ -55,14 +55,14 @@ fn became_ready(reader: OwnedFd) -> bool {
 
 impl Ready {
     /// Leaves the terminal and lets the parent go: a session of its own, and
-    /// nothing on the standard streams. Errors keep going to `stderr` if it is
-    /// no terminal, as with ssh.
-    pub fn detach(mut self) -> io::Result<()> {
+    /// nothing on the standard streams, so that who reads them sees their end.
+    /// With `-v` standard error stays, as with ssh.
+    pub fn detach(mut self, verbose: bool) -> io::Result<()> {
         let null = File::options().read(true).write(true).open("/dev/null")?;
         setsid()?;
         dup2_stdin(&null)?;
         dup2_stdout(&null)?;
-        if io::IsTerminal::is_terminal(&io::stderr()) {
+        if !verbose {
             dup2_stderr(&null)?;
         }
         self.0.write_all(&[1])

@@ -35,7 +35,9 @@ pub async fn run(
     };
     let watched = link.map(|link| tokio::spawn(watch(link, options.log_level)));
     if let Some(ready) = background {
-        ready.detach().map_err(Failure::local)?;
+        ready
+            .detach(options.log_level >= LogLevel::Debug1)
+            .map_err(Failure::local)?;
     }
     let code = session(&connection, options, watched, &mut shutdown).await;
     connection.close().await;

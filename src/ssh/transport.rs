@@ -179,14 +179,17 @@ fn plain(error: &io::Error) -> String {
 }
 
 /// Starts a ProxyCommand as the invoker, by the invoker's shell, as ssh does
-/// (`exec` saves the shell).
+/// (`exec` saves the shell). It ignores Ctrl-C, which a terminal sends to it as
+/// to us: the connection has to last until everything is undone.
 pub fn proxy_command(command: &str, invoker: &Invoker) -> Result<Transport, ConnectError> {
     let failed = |source| ConnectError::ProxyCommand {
         command: command.to_owned(),
         source,
     };
     let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
-    let mut child = invoker.command(shell.unwrap_or_else(|| "/bin/sh".into()));
+    let mut child = invoker.command("/bin/sh");
+    child.args(["-c", "trap '' INT; exec \"$@\"", "sh"]);
+    child.arg(shell.unwrap_or_else(|| "/bin/sh".into()));
     child.arg("-c").arg(format!("exec {command}"));
     child.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = tokio::process::Command::from(child)

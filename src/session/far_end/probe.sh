@@ -22,9 +22,9 @@ fi
 command -v ip >/dev/null && echo "ip yes"
 [ -c /dev/net/tun ] && echo "tun yes"
 [ "$(cat /proc/sys/net/ipv6/conf/all/disable_ipv6 2>/dev/null)" = 0 ] && echo "ipv6 yes"
-$as_root nft list tables >/dev/null 2>&1 && echo "nft yes"
-command -v iptables >/dev/null && $as_root iptables -w -t nat -S >/dev/null 2>&1 && echo "iptables yes"
-command -v ip6tables >/dev/null && $as_root ip6tables -w -t nat -S >/dev/null 2>&1 && echo "ip6tables yes"
+command -v nft >/dev/null && echo "nft yes"
+command -v iptables >/dev/null && echo "iptables yes"
+command -v ip6tables >/dev/null && echo "ip6tables yes"
 [ "$($as_root iptables -w -S FORWARD 2>/dev/null | head -n 1)" = "-P FORWARD DROP" ] && echo "forward_drop 4"
 [ "$($as_root ip6tables -w -S FORWARD 2>/dev/null | head -n 1)" = "-P FORWARD DROP" ] && echo "forward_drop 6"
 for device in /sys/class/net/*; do

@@ -134,7 +134,7 @@ fn forward(name: &str, plan: &Plan, forwarding: &Forwarding, facts: &Facts) -> V
     if facts.nft {
         steps.push(nftables(name, plan, forwarding));
     } else {
-        steps.extend(iptables(name, plan, forwarding));
+        steps.extend(iptables(name, plan, forwarding, facts));
     }
     steps.extend(accept(name, forwarding, facts));
     steps
@@ -194,8 +194,9 @@ fn nat_sources(plan: &Plan, forwarding: &Forwarding) -> Vec<IpAddr> {
         .collect()
 }
 
-/// The same by iptables, for hosts without nft.
-fn iptables(name: &str, plan: &Plan, forwarding: &Forwarding) -> Vec<Step> {
+/// The same by iptables, for hosts without nft; without NAT the clamp is let go
+/// where there is no iptables either.
+fn iptables(name: &str, plan: &Plan, forwarding: &Forwarding, facts: &Facts) -> Vec<Step> {
     let mut steps = Vec::new();
     if forwarding.nat {
         for near in nat_sources(plan, forwarding) {
@@ -208,11 +209,16 @@ fn iptables(name: &str, plan: &Plan, forwarding: &Forwarding) -> Vec<Step> {
         (false, forwarding.ipv6),
     ];
     for (ipv4, wanted) in families {
+        let there = if ipv4 {
+            facts.iptables
+        } else {
+            facts.ip6tables
+        };
         for side in ["-i", "-o"] {
             let rule = format!(
                 "FORWARD {side} {name} -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu"
             );
-            if wanted {
+            if wanted && there {
                 steps.push(iptables_rule(ipv4, "mangle", "-A", &rule));
             }
         }

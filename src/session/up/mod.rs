@@ -93,7 +93,10 @@ pub async fn run(
         _ = shutdown.requested() => Err(Failure::local(anyhow!("interrupted before the tunnel was up"))),
     };
     let result = match result {
-        Ok(()) => stay(&mut attempt, background, &mut shutdown).await,
+        Ok(()) => {
+            let verbose = options.log_level >= LogLevel::Debug1;
+            stay(&mut attempt, background, verbose, &mut shutdown).await
+        }
         Err(failure) => Err(failure),
     };
     attempt.take_down().await;
@@ -103,10 +106,11 @@ pub async fn run(
 async fn stay(
     attempt: &mut Attempt,
     background: Option<Ready>,
+    verbose: bool,
     shutdown: &mut Shutdown,
 ) -> Result<u8, Failure> {
     if let Some(ready) = background {
-        ready.detach().map_err(Failure::local)?;
+        ready.detach(verbose).map_err(Failure::local)?;
     }
     tokio::select! {
         failure = attempt.lost() => Err(failure),

@@ -68,6 +68,16 @@ pub enum PlanError {
         /// Why.
         problem: &'static str,
     },
+    /// Neither nft nor iptables.
+    #[error(
+        "{host}: neither nft nor {iptables} is there for NAT and TCP's segment size: install nftables, or use --no-nat"
+    )]
+    NoFirewall {
+        /// The far end.
+        host: String,
+        /// Which iptables would do.
+        iptables: &'static str,
+    },
     /// Forwarding without privilege.
     #[error("{host}: cannot make it forward to {route} and do NAT: {source}")]
     CannotForward {
@@ -329,6 +339,17 @@ pub fn forwarding(
         });
     }
     let nat = request.nat.unwrap_or(true);
+    let lacking = match (ways4.is_empty(), ipv6) {
+        (false, _) if !facts.iptables => Some("iptables"),
+        (_, true) if !facts.ip6tables => Some("ip6tables"),
+        _ => None,
+    };
+    if let Some(iptables) = lacking.filter(|_| nat && !facts.nft) {
+        return Err(PlanError::NoFirewall {
+            host: host.to_owned(),
+            iptables,
+        });
+    }
     Ok((Some(Forwarding { nat, ways4, ipv6 }), without_way))
 }
 

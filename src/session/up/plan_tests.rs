@@ -160,18 +160,24 @@ fn ipv6_routes_need_ipv6() {
 #[test]
 fn forwarding_goes_where_the_routes_go() {
     let wide = request(&["10.1.0.0/16", "192.0.2.1/32", "fd12::/64", "10.7.0.0/16"]);
-    let lines = "uid 0\nway 10.1.0.1 eth1\nway 192.0.2.1 lo\nway fd12::1 eth2";
+    let lines = "uid 0\nnft yes\nway 10.1.0.1 eth1\nway 192.0.2.1 lo\nway fd12::1 eth2";
     let (forward, without) = forwarding("b", &wide, &far(lines)).unwrap();
     let forward = forward.unwrap();
     assert_eq!(forward.ways4, BTreeSet::from(["eth1".parse().unwrap()]));
     assert!(forward.ipv6 && forward.nat);
     assert_eq!(without, ["10.7.0.0/16".parse().unwrap()]);
-    let router = far("uid 0\nway 10.1.0.1 lo\nway 10.1.0.2 eth1");
+    let router = far("uid 0\niptables yes\nway 10.1.0.1 lo\nway 10.1.0.2 eth1");
     let behind = forwarding("b", &request(&["10.1.0.0/16"]), &router)
         .unwrap()
         .0
         .unwrap();
     assert_eq!(behind.ways4, BTreeSet::from(["eth1".parse().unwrap()]));
+    let bare = far("uid 0\nway 10.1.0.1 eth1");
+    let refused = forwarding("b", &request(&["10.1.0.0/16"]), &bare).unwrap_err();
+    assert!(
+        refused.to_string().contains("install nftables"),
+        "{refused}"
+    );
     let own = request(&["192.0.2.1/32"]);
     assert_eq!(forwarding("b", &own, &far(lines)).unwrap().0, None);
     let powerless = far("uid 1000\nsudo denied\nway 10.1.0.1 eth1");
