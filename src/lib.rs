@@ -5,7 +5,7 @@
 //!                  ├──► tun   the tun or tap device of this host
 //!                  ├──► pump  packets from one to the other: outbound, inbound
 //!                  └──► net   addresses, routes, sysctls of this host; the journal that undoes them
-//!                        all of them stand on: config (settings, parsed), packet, frame
+//!                        all of them stand on: config (settings, parsed), packet, frame, message
 //!
 //!   kernel ⇄ tun ⇄ pump ⇄ frame ⇄ ssh channel ⇄ kernel TCP
 //! ```
@@ -24,9 +24,12 @@
 //! - **journal**: the file that lists what was changed on a host, and how to undo it.
 //! - **invoker**: the person who runs sshvpn, also when that is under sudo.
 
+#![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
+
 pub mod cli;
 pub mod config;
 pub mod frame;
+pub mod message;
 pub mod net;
 pub mod packet;
 pub mod pump;

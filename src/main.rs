@@ -1,6 +1,8 @@
 //! The program: reads the command line, sets up logging, runs what was asked
 //! for, and turns its end into an exit code.
 
+#![deny(clippy::print_stderr, clippy::print_stdout)]
+
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -9,6 +11,7 @@ use sshvpn::config;
 use sshvpn::config::invoker::Invoker;
 use sshvpn::config::ssh_args::SshArgs;
 use sshvpn::config::ssh_options::SshOptions;
+use sshvpn::message::say;
 use sshvpn::session::background::{Forked, Ready, fork_until_ready};
 use sshvpn::session::failure::Failure;
 use sshvpn::session::{cleanup, tunnel, up};
@@ -27,7 +30,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            eprintln!("sshvpn: {failure}");
+            say(format_args!("sshvpn: {failure}"));
             ExitCode::from(failure.code())
         }
     }
@@ -137,5 +140,7 @@ fn log(verbosity: u8) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
+        // It would say so with eprintln!, which panics where nobody can be told.
+        .log_internal_errors(false)
         .init();
 }

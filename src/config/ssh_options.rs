@@ -110,7 +110,7 @@ pub struct SshOptions {
     pub exit_on_forward_failure: bool,
     /// Whether the command gets a terminal.
     pub request_tty: RequestTty,
-    /// The command to run, if none is given on the command line.
+    /// The command to run; a login shell if none.
     pub remote_command: Option<String>,
     /// What runs at the far end.
     pub session_type: SessionType,

@@ -90,7 +90,11 @@ pub(crate) fn build(
         tunnel_device: reader.typed("tunneldevice", str::parse)?,
         exit_on_forward_failure: reader.flag("exitonforwardfailure")?,
         request_tty: reader.parsed("requesttty", "no, yes, force or auto", request_tty)?,
-        remote_command: reader.text("remotecommand"),
+        // `ssh -G` does not print the command that it was given.
+        remote_command: match args.command.is_empty() {
+            true => reader.text("remotecommand"),
+            false => Some(args.command.join(" ")),
+        },
         session_type: reader.parsed("sessiontype", "none, subsystem or default", session_type)?,
         stdin_null: reader.flag("stdinnull")?,
         fork_after_authentication: reader.flag("forkafterauthentication")?,

@@ -218,3 +218,17 @@ proptest! {
         let _ = build(values, &ssh_defaults::values(), &args, &alice());
     }
 }
+
+#[test]
+fn the_command_is_the_one_given_or_the_one_configured() {
+    assert_eq!(options(&[]).unwrap().remote_command, None);
+    let configured = options(&[("remotecommand", "tmux attach")]).unwrap();
+    assert_eq!(configured.remote_command.as_deref(), Some("tmux attach"));
+    let args = SshArgs {
+        destination: "box".into(),
+        command: vec!["id".into(), "-u  root".into()],
+        ..SshArgs::default()
+    };
+    let given = options_for(&[], &args).unwrap();
+    assert_eq!(given.remote_command.as_deref(), Some("id -u  root"));
+}

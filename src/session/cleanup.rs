@@ -1,6 +1,7 @@
 //! `sshvpn cleanup`, and the same before every `up`: what a killed sshvpn left
 //! on this host is undone by its journal.
 
+use crate::message::say;
 use crate::net::recovery::{Recovered, Recovery, recover_stale};
 use crate::net::runtime_dir::RuntimeDir;
 use crate::net::state::UndoReport;
@@ -17,7 +18,7 @@ pub fn runtime_dir() -> Result<RuntimeDir, Failure> {
 pub async fn run() -> Result<u8, Failure> {
     let (found, clean) = recover(true).await?;
     if found == 0 {
-        eprintln!("nothing to clean up");
+        say("nothing to clean up");
     }
     remove_empty_runtime_dir();
     Ok(if clean { 0 } else { Failure::LOCAL })
@@ -34,7 +35,9 @@ pub async fn recover(verbose: bool) -> Result<(usize, bool), Failure> {
         match outcome {
             Recovery::Undone(report) => {
                 if verbose {
-                    eprintln!("undoing what an earlier sshvpn left ({file_name})");
+                    say(format_args!(
+                        "undoing what an earlier sshvpn left ({file_name})"
+                    ));
                 }
                 print_report(report, verbose);
                 clean &= report.failed.is_empty();
@@ -42,11 +45,13 @@ pub async fn recover(verbose: bool) -> Result<(usize, bool), Failure> {
             Recovery::EarlierBoot => {}
             Recovery::OtherNamespace { .. } => {
                 if verbose {
-                    eprintln!("{file_name} belongs to another network namespace: left alone");
+                    say(format_args!(
+                        "{file_name} belongs to another network namespace: left alone"
+                    ));
                 }
             }
             Recovery::Unreadable(error) => {
-                eprintln!("warning: {file_name}: {error}");
+                say(format_args!("warning: {file_name}: {error}"));
                 clean = false;
             }
         }
@@ -60,13 +65,17 @@ pub fn print_report(report: &UndoReport, verbose: bool) {
         tracing::debug!("undone: {what}");
     }
     if verbose && report.failed.is_empty() {
-        eprintln!("here: undone");
+        say("here: undone");
     }
     for what in &report.left {
-        eprintln!("warning: changed by somebody else since, left as it is: {what}");
+        say(format_args!(
+            "warning: changed by somebody else since, left as it is: {what}"
+        ));
     }
     for (what, error) in &report.failed {
-        eprintln!("warning: could not undo {what}: {error}; 'sshvpn cleanup' tries again");
+        say(format_args!(
+            "warning: could not undo {what}: {error}; 'sshvpn cleanup' tries again"
+        ));
     }
 }
 

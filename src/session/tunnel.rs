@@ -12,6 +12,7 @@ use crate::config::invoker::Invoker;
 use crate::config::ssh_args::SshArgs;
 use crate::config::ssh_options::{LogLevel, SessionType, SshOptions};
 use crate::config::types::{Mode, UnitRequest};
+use crate::message::say;
 use crate::pump::End;
 use crate::ssh::connect::Connection;
 use crate::tun::{Device, DeviceRequest};
@@ -55,7 +56,7 @@ async fn open_link(
     let device = match Device::open(&request, mode) {
         Ok(device) => device,
         Err(error) => {
-            eprintln!("Tunnel device open failed: {error}");
+            say(format_args!("Tunnel device open failed: {error}"));
             return unless_fatal(
                 options,
                 "Could not request tunnel forwarding.",
@@ -68,7 +69,7 @@ async fn open_link(
     match connection.open_tunnel(mode, remote).await {
         Ok((sender, receiver)) => Ok(Some(Link::start(device, sender, receiver))),
         Err(error) => {
-            eprintln!("{error}");
+            say(error);
             unless_fatal(options, "Tunnel forwarding failed", Failure::SSH)
         }
     }
@@ -79,7 +80,7 @@ fn unless_fatal(options: &SshOptions, text: &str, code: u8) -> Result<Option<Lin
         debug_assert_eq!(code, Failure::SSH);
         return Err(Failure::ssh(anyhow::anyhow!("{text}")));
     }
-    eprintln!("{text}");
+    say(text);
     Ok(None)
 }
 
@@ -89,8 +90,8 @@ async fn watch(mut link: Link, level: LogLevel) {
     let counters = link.stop().await;
     if level >= LogLevel::Info {
         match end {
-            End::Channel => eprintln!("The far end closed the tunnel."),
-            End::Device(error) => eprintln!("The tunnel device failed: {error}"),
+            End::Channel => say("The far end closed the tunnel."),
+            End::Device(error) => say(format_args!("The tunnel device failed: {error}")),
         }
     }
     tracing::debug!(
@@ -131,7 +132,7 @@ async fn session(
         reason = connection.ended() => Err(Failure::ssh(anyhow::anyhow!("{reason}"))),
         signal = shutdown.requested() => {
             if options.log_level >= LogLevel::Verbose {
-                eprintln!("Killed by signal {signal}.");
+                say(format_args!("Killed by signal {signal}."));
             }
             Ok(Failure::SSH)
         }

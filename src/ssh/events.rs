@@ -10,6 +10,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::host_key::{HostKeyCheck, HostKeyError};
 use super::terminal_text;
+use crate::message::say;
 
 /// Debug messages kept, the newest ones: a server must not fill our memory.
 const KEPT_MESSAGES: usize = 8;
@@ -136,7 +137,7 @@ impl Handler for Events {
     async fn auth_banner(&mut self, banner: &str, _: &mut Session) -> Result<(), EventError> {
         if !self.quiet {
             for line in terminal_text::paragraph(banner).lines().take(BANNER_LINES) {
-                eprintln!("{line}");
+                say(line);
             }
         }
         Ok(())
@@ -150,7 +151,7 @@ impl Handler for Events {
     ) -> Result<(), EventError> {
         let message = kept(message);
         if always_display && !self.quiet {
-            eprintln!("{}: {message}", self.shared.host);
+            say(format_args!("{}: {message}", self.shared.host));
         }
         tracing::debug!(host = self.shared.host, "remote: {message}");
         let mut log = self.shared.log();

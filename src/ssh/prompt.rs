@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -17,6 +17,7 @@ use super::terminal_text;
 use super::tty::{self, NoAnswer};
 use crate::config::invoker::Invoker;
 use crate::config::ssh_options::{LogLevel, SshOptions};
+use crate::message::say;
 
 /// The terminal of the process, whatever its standard streams are.
 const TERMINAL: &str = "/dev/tty";
@@ -149,10 +150,7 @@ impl Prompter {
             return;
         }
         match &self.0.voice {
-            Voice::Person { .. } => {
-                // Without a standard error there is nobody to tell.
-                let _ = writeln!(io::stderr(), "{}", shown(text));
-            }
+            Voice::Person { .. } => say(shown(text)),
             #[cfg(test)]
             Voice::Script(script) => script.told(&shown(text)),
         }

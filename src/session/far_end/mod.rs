@@ -11,6 +11,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::time::timeout;
 
+use crate::message::say;
 use crate::ssh::connect::Connection;
 use crate::ssh::error::ChannelError;
 use crate::ssh::process::{Process, ProcessEvent, ProcessRequest};
@@ -121,7 +122,10 @@ impl Holder {
                 return Ok(holder);
             }
             if line.starts_with("recovered ") {
-                eprintln!("{}: undone what an earlier tunnel left", holder.host);
+                say(format_args!(
+                    "{}: undone what an earlier tunnel left",
+                    holder.host
+                ));
             }
         }
     }

@@ -22,6 +22,7 @@ use crate::config::invoker::Invoker;
 use crate::config::ssh_args::SshArgs;
 use crate::config::ssh_options::{LogLevel, SshOptions};
 use crate::config::types::{Mode, Mtu, Unit};
+use crate::message::say;
 use crate::net::privilege::{require_net_admin, require_tun};
 use crate::tun::DeviceRequest;
 use attempt::Attempt;
@@ -63,12 +64,12 @@ struct Reporter {
 impl Reporter {
     fn step(self, text: impl fmt::Display) {
         if !self.quiet {
-            eprintln!("{text}");
+            say(text);
         }
     }
 
     fn warning(self, text: impl fmt::Display) {
-        eprintln!("warning: {text}");
+        say(format_args!("warning: {text}"));
     }
 }
 
