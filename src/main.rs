@@ -11,6 +11,7 @@ use sshvpn::config;
 use sshvpn::config::invoker::Invoker;
 use sshvpn::config::ssh_args::SshArgs;
 use sshvpn::config::ssh_options::SshOptions;
+use sshvpn::config::types::UnitRequest;
 use sshvpn::message::say;
 use sshvpn::session::background::{Forked, Ready, fork_until_ready};
 use sshvpn::session::failure::Failure;
@@ -67,7 +68,7 @@ fn run_tunnel(tunnel_args: &TunnelArgs) -> Result<u8, Failure> {
 }
 
 fn run_up(up_args: &UpArgs) -> Result<u8, Failure> {
-    let request = match up_args.to_request() {
+    let mut request = match up_args.to_request() {
         Ok(request) => request,
         Err(text) => {
             use clap::CommandFactory;
@@ -77,6 +78,10 @@ fn run_up(up_args: &UpArgs) -> Result<u8, Failure> {
         }
     };
     let (invoker, options) = settings(&request.args)?;
+    if let UnitRequest::Unit(unit) = options.tunnel_device.remote {
+        // ssh_config's TunnelDevice names the far end's unit for this host.
+        request.peer_unit.get_or_insert(unit);
+    }
     detached(request.background, |ready, runtime| {
         runtime.block_on(up::run(&request, &options, &invoker, ready))
     })

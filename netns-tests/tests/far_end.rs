@@ -52,6 +52,30 @@ fn a_device_made_beforehand_is_enough() -> Result<()> {
     before.is_back()
 }
 
+/// Nothing is said: the device, its addresses and its MTU are found.
+#[test]
+fn a_device_made_beforehand_is_found() -> Result<()> {
+    let lab = topology::direct()?;
+    add_account(&lab.bastion, "alice", Privilege::None)?;
+    authorize(&lab.laptop, &lab.bastion, "alice")?;
+    lab.bastion.sh("ip tuntap add dev tun5 mode tun user alice
+         echo 1 >/proc/sys/net/ipv6/conf/tun5/disable_ipv6
+         ip address add 10.60.0.2 peer 10.60.0.1 dev tun5
+         ip link set tun5 mtu 1400 up")?;
+    let before = Before::of(&[&lab.laptop, &lab.bastion])?;
+    let up = vpn::up(&lab.laptop, &["alice@bastion"])?;
+    let device = Device::only(&lab.laptop)?;
+    ensure!(
+        lab.laptop
+            .sh(&format!("cat /sys/class/net/{}/mtu", device.name))?
+            .trim()
+            == "1400"
+    );
+    traffic::ping(&lab.laptop, "10.60.0.2")?;
+    ensure!(up.end_with(Signal::SIGINT)?.code() == 0);
+    before.is_back()
+}
+
 #[test]
 fn two_hops() -> Result<()> {
     let lab = topology::hops()?;

@@ -1,12 +1,12 @@
-//! A near end without root: the program has the capability, and the person has
-//! nothing.
+//! A near end whose person is not root: the program has the capability, or the
+//! person has sudo.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ───────── 192.0.2.2 wan bastion
 //!   alice: sshvpn  sshvpn0 ═ SSH ═ tunN  sshd, root
 //! ```
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use netns_tests::sshd::{Privilege, add_account, as_user};
 use netns_tests::topology::{self, Direct};
 use netns_tests::vpn::Device;
@@ -14,14 +14,21 @@ use netns_tests::{Before, Client, PATIENCE, traffic, until};
 use nix::sys::signal::Signal;
 
 /// The lab with an account `alice` on the laptop, who has root's keys for the
-/// bastion, and a copy of sshvpn that has CAP_NET_ADMIN.
-fn lab() -> Result<Direct> {
+/// bastion.
+fn lab_of_alice(privilege: Privilege) -> Result<Direct> {
     let lab = topology::direct()?;
-    add_account(&lab.laptop, "alice", Privilege::None)?;
+    add_account(&lab.laptop, "alice", privilege)?;
+    lab.laptop
+        .sh("cp -a /run/home/root/.ssh /run/home/alice/; chown -R alice: /run/home/alice")?;
+    Ok(lab)
+}
+
+/// The same with a copy of sshvpn that has CAP_NET_ADMIN.
+fn lab() -> Result<Direct> {
+    let lab = lab_of_alice(Privilege::None)?;
     let program = Client::Sshvpn.program()?;
     lab.laptop.sh(&format!(
-        "cp -a /run/home/root/.ssh /run/home/alice/; chown -R alice: /run/home/alice
-         cp {program} /run/lab/sshvpn; setcap cap_net_admin+ep /run/lab/sshvpn"
+        "cp {program} /run/lab/sshvpn; setcap cap_net_admin+ep /run/lab/sshvpn"
     ))?;
     Ok(lab)
 }
@@ -59,5 +66,46 @@ fn capability_is_enough_for_a_vpn() -> Result<()> {
         traffic::ping(&lab.laptop, &address.to_string())?;
     }
     ensure!(up.end_with(Signal::SIGINT)?.code() == 0);
+    before.is_back()
+}
+
+/// Root itself has neither key nor known host: all of that is alice's.
+#[test]
+fn sudo_uses_the_keys_of_who_came_through_it() -> Result<()> {
+    let lab = lab_of_alice(Privilege::Sudo)?;
+    lab.laptop.sh("rm -r /run/home/root/.ssh")?;
+    goes_up_by_sudo(&lab, "")
+}
+
+/// sudo takes SSH_AUTH_SOCK away; the agent is found all the same.
+#[test]
+fn sudo_uses_the_agent_of_who_came_through_it() -> Result<()> {
+    let lab = lab_of_alice(Privilege::Sudo)?;
+    lab.laptop.sh("rm -r /run/home/root/.ssh")?;
+    let key = "/run/home/alice/.ssh/id_ed25519";
+    goes_up_by_sudo(&lab, &format!("ssh-add -q {key} && rm {key} {key}.pub;"))
+}
+
+/// alice runs `first` under an agent, then sshvpn by sudo.
+fn goes_up_by_sudo(lab: &Direct, first: &str) -> Result<()> {
+    let program = Client::Sshvpn.program()?;
+    let before = Before::of(&[&lab.laptop, &lab.bastion])?;
+    let line = format!("{first} sudo -n {program} up root@bastion; echo \"exit $?\"");
+    let agent = ["ssh-agent", "sh", "-c", &line].map(str::to_owned);
+    let up = lab.laptop.spawn(&as_user("alice", &agent))?;
+    up.wait_for_line("up:", PATIENCE)?;
+    let device = Device::only(&lab.bastion)?;
+    for address in device.addresses {
+        traffic::ping(&lab.laptop, &address.to_string())?;
+    }
+    let running = lab.laptop.processes()?;
+    let start = format!("{program} up");
+    let program = running
+        .iter()
+        .find(|process| process.command.starts_with(&start));
+    let pid = program.context("sshvpn runs")?.pid;
+    lab.laptop.sh(&format!("kill -TERM {pid}"))?;
+    up.wait_for_line("exit 0", PATIENCE)?;
+    up.wait(PATIENCE)?;
     before.is_back()
 }

@@ -167,6 +167,16 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_the_kernel_would_refuse_is_refused() {
+        let line = ["sshvpn", "up", "--device", "sixteen-letters-", "host"];
+        let error = Cli::try_parse_from(line).unwrap_err().to_string();
+        assert!(
+            error.contains("--device") && error.contains("1 to 15 characters"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn the_manual_page_has_every_option() {
         let page = include_str!("../../docs/sshvpn.1").replace("\\-", "-");
         let up = Cli::command().find_subcommand("up").cloned();

@@ -263,7 +263,12 @@ fn fixed_addresses(
         let far = there.address;
         let link_local = matches!(far, IpAddr::V6(far) if far.is_unicast_link_local());
         let second = pairs.iter().any(|pair| pair.far.is_ipv4() == far.is_ipv4());
-        if link_local || second || (far.is_ipv6() && !input.near_ipv6) {
+        let asked_peer = input
+            .request
+            .peer_address
+            .filter(|peer| peer.is_ipv4() == far.is_ipv4());
+        let other = asked_peer.is_some_and(|peer| peer != far);
+        if link_local || second || other || (far.is_ipv6() && !input.near_ipv6) {
             continue;
         }
         let asked = input
