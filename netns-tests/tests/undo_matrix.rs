@@ -75,6 +75,11 @@ fn near_end(calls: Calls<'_>, fault: Fault) -> Result<()> {
             Fault::Fails => !fault::was_injected(laptop)?,
             Fault::Kills => outcome == Outcome::Up,
         };
+        if outcome == Outcome::Failed {
+            before
+                .is_back()
+                .with_context(|| format!("after {names} number {number}, before cleanup"))?;
+        }
         // What was killed, or could not undo because of the very fault, is undone by this.
         cleanup(laptop)?;
         before

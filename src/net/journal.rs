@@ -242,9 +242,17 @@ fn write(
         file.0.sync_all()?;
         Ok(file)
     };
-    let file = fill(file).map_err(|source| directory.failed("write", &unfinished, source))?;
-    directory.rename(&unfinished, file_name)?;
-    Ok(file)
+    let written = fill(file)
+        .map_err(|source| directory.failed("write", &unfinished, source))
+        .and_then(|file| {
+            directory.rename(&unfinished, file_name)?;
+            Ok(file)
+        });
+    if written.is_err() {
+        // The failure to write is the one to tell of.
+        let _ = directory.remove(&unfinished);
+    }
+    Ok(written?)
 }
 
 fn display_path(directory: &RuntimeDir, file_name: &str) -> String {

@@ -304,10 +304,11 @@ impl Attempt {
     /// Undoes everything, the last first: this host, the devices, the far end,
     /// the connection.
     pub(super) async fn take_down(self) {
-        if let Some(near) = self.near {
-            let report = near.undo().await;
-            cleanup::print_report(&report, !self.reporter.quiet);
-        }
+        let verbose = !self.reporter.quiet;
+        let report = match self.near {
+            Some(near) => Some(near.undo().await),
+            None => None,
+        };
         if let Some(link) = self.link {
             let counters = link.stop().await;
             self.reporter
@@ -315,22 +316,35 @@ impl Attempt {
             self.reporter
                 .step(format_args!("received {}", counters.inbound.snapshot()));
         }
-        let Some(connection) = self.connection else {
-            return;
-        };
-        if let Some(holder) = self.holder {
-            let host = connection.host();
-            if holder.finish().await {
-                self.reporter.step(format_args!("{host}: undone"));
-            } else {
-                self.reporter.warning(format_args!(
-                    "{host} did not confirm that its part is undone; it does that by itself once it \
-                     sees that the connection is gone"
-                ));
+        match report {
+            // With the device gone, what could not be undone on it has gone too;
+            // what is still there is said.
+            Some(report) if !report.failed.is_empty() => {
+                if let Err(failure) = cleanup::recover(verbose).await {
+                    self.reporter.warning(failure);
+                }
             }
+            Some(report) => cleanup::print_report(&report, verbose),
+            None => {}
         }
-        connection.close().await;
+        if let Some(connection) = self.connection {
+            if let Some(holder) = self.holder {
+                end_far_part(self.reporter, connection.host(), holder).await;
+            }
+            connection.close().await;
+        }
         cleanup::remove_empty_runtime_dir();
+    }
+}
+
+async fn end_far_part(reporter: Reporter, host: &str, holder: Holder) {
+    if holder.finish().await {
+        reporter.step(format_args!("{host}: undone"));
+    } else {
+        reporter.warning(format_args!(
+            "{host} did not confirm that its part is undone; it does that by itself once it sees that \
+             the connection is gone"
+        ));
     }
 }
 
