@@ -43,7 +43,7 @@ pub struct UpArgs {
     /// An ethernet tunnel (tap) instead of an IP tunnel
     #[arg(long)]
     pub tap: bool,
-    /// How the tunnel travels [default: the best that HOST offers]
+    /// How the tunnel travels [default: tun, the only way so far]
     #[arg(long, value_name = "CARRIER")]
     pub via: Option<Via>,
     /// Name of the device here; one that is there already is used and left there [default: sshvpn0, …]

@@ -35,6 +35,9 @@ const MAX_PACKET: u32 = 65535;
 /// Messages that may wait between a channel and its reader.
 const QUEUE: usize = 128;
 
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 /// An authenticated SSH connection.
 pub struct Connection {
     pub(super) handle: Handle<Events>,
@@ -102,13 +105,17 @@ impl Connection {
 
     /// Says goodbye and closes, jump hosts included.
     pub async fn close(self) {
-        let goodbye = self
-            .handle
-            .disconnect(Disconnect::ByApplication, "disconnected by user", "");
-        // A connection that is gone needs no goodbye; one that hangs gets a second.
-        if goodbye.await.is_ok() {
-            let _ = tokio::time::timeout(Duration::from_secs(1), self.shared.ended()).await;
-        }
+        let goodbye = async {
+            let sent =
+                self.handle
+                    .disconnect(Disconnect::ByApplication, "disconnected by user", "");
+            // A connection that is gone needs none.
+            if sent.await.is_ok() {
+                self.shared.ended().await;
+            }
+        };
+        // One that hangs does not even take it.
+        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
         if let Some(through) = self.through {
             Box::pin(through.close()).await;
         }
@@ -215,6 +222,11 @@ async fn within(
             host,
             port,
             reason: handshake_reason(&error),
+        },
+        error @ EventError::ChannelFlood => ConnectError::Handshake {
+            host,
+            port,
+            reason: error.to_string(),
         },
     })
 }

@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use russh::client::{DisconnectReason, Handler, Session};
-use russh::{ChannelId, ChannelOpenFailure};
+use russh::client::{ChannelOpenHandle, DisconnectReason, Handler, Msg, Session};
+use russh::{Channel, ChannelId, ChannelOpenFailure};
 use tokio::sync::{oneshot, watch};
 
 use super::host_key::{HostKeyCheck, HostKeyError};
@@ -16,8 +16,12 @@ use crate::message::say;
 const KEPT_MESSAGES: usize = 8;
 /// Characters kept of each.
 const KEPT_CHARACTERS: usize = 256;
-/// Banner lines shown.
-const BANNER_LINES: usize = 64;
+/// Lines of banners and debug messages shown, all together: a server must not
+/// fill the user's terminal.
+const SHOWN_LINES: usize = 64;
+/// Channels that a server may ask us to open before it is taken for broken. We
+/// ask for none, so there is no reason for a single one.
+const REFUSED_CHANNELS: u32 = 1000;
 
 /// An error that ends the connection's task.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +29,9 @@ pub enum EventError {
     /// The host key was refused.
     #[error(transparent)]
     HostKey(#[from] HostKeyError),
+    /// The server opens channel after channel.
+    #[error("the server opens channels that nobody asked for")]
+    ChannelFlood,
     /// The protocol failed.
     #[error(transparent)]
     Russh(#[from] russh::Error),
@@ -97,7 +104,9 @@ impl Shared {
 pub struct Events {
     shared: Arc<Shared>,
     host_key: HostKeyCheck,
-    quiet: bool,
+    /// Lines that may yet be shown.
+    to_show: usize,
+    refused_channels: u32,
     reached: Option<oneshot::Sender<()>>,
 }
 
@@ -113,9 +122,29 @@ impl Events {
         Self {
             shared,
             host_key,
-            quiet,
+            to_show: if quiet { 0 } else { SHOWN_LINES },
+            refused_channels: 0,
             reached: Some(reached),
         }
+    }
+
+    /// Whether one more line of the server's may be shown.
+    fn may_show(&mut self) -> bool {
+        let may = self.to_show > 0;
+        self.to_show = self.to_show.saturating_sub(1);
+        may
+    }
+
+    /// Refuses a channel that the server opens; ends the connection when it
+    /// does not stop, since every refusal is memory until it is sent.
+    fn refuse(&mut self, reply: ChannelOpenHandle) -> Result<(), EventError> {
+        // Dropping it refuses (SSH_OPEN_ADMINISTRATIVELY_PROHIBITED).
+        drop(reply);
+        self.refused_channels += 1;
+        if self.refused_channels > REFUSED_CHANNELS {
+            return Err(EventError::ChannelFlood);
+        }
+        Ok(())
     }
 }
 
@@ -135,10 +164,11 @@ impl Handler for Events {
     }
 
     async fn auth_banner(&mut self, banner: &str, _: &mut Session) -> Result<(), EventError> {
-        if !self.quiet {
-            for line in terminal_text::paragraph(banner).lines().take(BANNER_LINES) {
-                say(line);
+        for line in terminal_text::paragraph(banner).lines() {
+            if !self.may_show() {
+                break;
             }
+            say(line);
         }
         Ok(())
     }
@@ -150,7 +180,7 @@ impl Handler for Events {
         _: &mut Session,
     ) -> Result<(), EventError> {
         let message = kept(message);
-        if always_display && !self.quiet {
+        if always_display && self.may_show() {
             say(format_args!("{}: {message}", self.shared.host));
         }
         tracing::debug!(host = self.shared.host, "remote: {message}");
@@ -178,6 +208,95 @@ impl Handler for Events {
         );
         self.shared.log().open_failure = Some(description);
         Ok(())
+    }
+
+    async fn server_channel_open_session(
+        &mut self,
+        _: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), EventError> {
+        self.refuse(reply)
+    }
+
+    async fn server_channel_open_direct_tcpip(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), EventError> {
+        self.refuse(reply)
+    }
+
+    async fn server_channel_open_direct_streamlocal(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), EventError> {
+        self.refuse(reply)
+    }
+
+    async fn server_channel_open_forwarded_tcpip(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), EventError> {
+        self.refuse(reply)
+    }
+
+    async fn server_channel_open_forwarded_streamlocal(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), EventError> {
+        self.refuse(reply)
+    }
+
+    async fn server_channel_open_x11(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), EventError> {
+        self.refuse(reply)
+    }
+
+    async fn server_channel_open_agent_forward(
+        &mut self,
+        _: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), EventError> {
+        self.refuse(reply)
+    }
+
+    async fn should_accept_unknown_server_channel(&mut self, _: ChannelId, _: &str) -> bool {
+        // So that it comes to be refused and counted like the others.
+        true
+    }
+
+    async fn server_channel_open_unknown(
+        &mut self,
+        _: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), EventError> {
+        self.refuse(reply)
     }
 
     async fn disconnected(

@@ -48,4 +48,8 @@ mod prompt_script;
 #[cfg(test)]
 mod test_server;
 #[cfg(test)]
-mod test_settings;
+pub(crate) mod test_settings;
+#[cfg(test)]
+mod tunnel_tests;
+#[cfg(test)]
+pub(crate) mod wire_server;

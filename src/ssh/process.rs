@@ -1,11 +1,14 @@
 //! A command or shell on the far end: a session channel (RFC 4254, section 6).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use russh::client::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Pty, Sig};
 
 use super::connect::Connection;
 use super::error::ChannelError;
+use super::events::Shared;
 use super::terminal_text;
 
 /// What is to run.
@@ -73,11 +76,15 @@ pub struct Process {
     pub input: ProcessInput,
 }
 
-/// The reading side of a [`Process`].
+/// The reading side of a [`Process`]. It has to be read or dropped: the whole
+/// connection waits for whoever keeps it and does not read.
 pub struct ProcessEvents(ChannelReadHalf);
 
 /// The writing side of a [`Process`].
-pub struct ProcessInput(ChannelWriteHalf<Msg>);
+pub struct ProcessInput {
+    channel: ChannelWriteHalf<Msg>,
+    connection: Arc<Shared>,
+}
 
 /// The channel, or the connection under it, is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -115,31 +122,35 @@ fn signal_text(signal: &Sig) -> String {
 impl ProcessInput {
     /// Writes to its standard input; waits while its window is full.
     pub async fn write(&self, data: impl Into<Bytes>) -> Result<(), ProcessGone> {
-        self.0.data_bytes(data).await.map_err(|_| ProcessGone)
+        self.or_gone(self.channel.data_bytes(data)).await
     }
 
     /// Ends its standard input.
     pub async fn end(&self) -> Result<(), ProcessGone> {
-        self.0.eof().await.map_err(|_| ProcessGone)
+        self.or_gone(self.channel.eof()).await
     }
 
     /// Tells it that the terminal has another size.
     pub async fn resize(&self, size: TerminalSize) -> Result<(), ProcessGone> {
-        self.0
-            .window_change(
-                u32::from(size.columns),
-                u32::from(size.rows),
-                u32::from(size.width),
-                u32::from(size.height),
-            )
-            .await
-            .map_err(|_| ProcessGone)
+        let change = self.channel.window_change(
+            u32::from(size.columns),
+            u32::from(size.rows),
+            u32::from(size.width),
+            u32::from(size.height),
+        );
+        self.or_gone(change).await
     }
 
-    /// Closes the channel.
-    pub async fn close(&self) {
-        // Gone already is as good.
-        let _ = self.0.close().await;
+    /// A message to the far end, until the connection ends: russh would wait on
+    /// for a window that nobody can grant any more.
+    async fn or_gone(
+        &self,
+        sent: impl Future<Output = Result<(), russh::Error>>,
+    ) -> Result<(), ProcessGone> {
+        tokio::select! {
+            sent = sent => sent.map_err(|_| ProcessGone),
+            _ = self.connection.ended() => Err(ProcessGone),
+        }
     }
 }
 
@@ -201,7 +212,10 @@ impl Connection {
         }
         Ok(Process {
             events: ProcessEvents(read),
-            input: ProcessInput(write),
+            input: ProcessInput {
+                channel: write,
+                connection: Arc::clone(&self.shared),
+            },
         })
     }
 

@@ -16,7 +16,7 @@ use crate::config::ssh_options::{
 use crate::config::types::TunnelDevice;
 
 /// The user of the test process, without an agent.
-pub(super) fn invoker() -> Invoker {
+pub(crate) fn invoker() -> Invoker {
     let user = User::from_uid(Uid::effective()).unwrap().unwrap();
     Invoker {
         uid: user.uid,
@@ -29,7 +29,7 @@ pub(super) fn invoker() -> Invoker {
 }
 
 /// A public RSA key of 1024 bits.
-pub(super) const RSA_KEY: &str = "ssh-rsa \
+pub(crate) const RSA_KEY: &str = "ssh-rsa \
     AAAAB3NzaC1yc2EAAAADAQABAAAAgQDVbokNID0xieXwm0ZVa3KCVKbC50lc+KRw57oXBseo\
     1hoUbpUPgg6OoYnO3nkDLXzy8DFUahTK6+C7NouE4wL2n8A9ktqxCabWnKq+rAwKp3dWij9s\
     eFay1cn3W8kyBLDUaQvaeuI2FRmladwme59dMXiSwO3/FDBEaz16y0uhAw==";
@@ -42,7 +42,7 @@ const ALGORITHMS: &str = "ssh-ed25519-cert-v01@openssh.com \
     rsa-sha2-512 rsa-sha2-256";
 
 /// The settings; no file of this host is among them.
-pub(super) fn options() -> SshOptions {
+pub(crate) fn options() -> SshOptions {
     SshOptions {
         destination: "server".into(),
         host: "server".into(),
@@ -107,7 +107,7 @@ fn names(list: &str) -> Vec<String> {
 
 /// Makes a shell script. Another process writes it: were it open for writing
 /// here, a child forked meanwhile could keep it busy.
-pub(super) fn write_program(path: &Path, script: &str) {
+pub(crate) fn write_program(path: &Path, script: &str) {
     let mut install = Command::new("install")
         .args(["-m", "755", "/dev/stdin"])
         .arg(path)

@@ -1,15 +1,21 @@
 //! The channel `tun@openssh.com` (OpenSSH PROTOCOL, section 2.3), client side:
 //! opening it, and exactly one frame a message in both directions.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use russh::client::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
+use tokio::time::timeout;
 
 use super::connect::Connection;
 use super::error::ChannelError;
 use super::host_key::HostTrust;
 use crate::config::types::{Mode, UnitRequest};
 use crate::frame::window::WindowCredit;
+
+/// How long closing the channel may wait for its turn.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The channel's type on the wire.
 const CHANNEL_TYPE: &str = "tun@openssh.com";
@@ -41,10 +47,10 @@ impl TunnelSender {
         }
     }
 
-    /// Closes the channel.
+    /// Closes the channel, as far as the connection takes it.
     pub async fn close(&self) {
-        // Gone already is as good.
-        let _ = self.0.close().await;
+        // Gone already is as good; a connection that hangs is ended as a whole.
+        let _ = timeout(CLOSE_TIMEOUT, self.0.close()).await;
     }
 }
 

@@ -1,0 +1,462 @@
+//! The tunnel's channel against a server that keeps to no rule: what it sends
+//! costs a frame or the channel, and nothing waits for ever.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::connect::Connection;
+use super::error::ChannelError;
+use super::tunnel::{SendError, TunnelReceiver, TunnelSender};
+use super::wire_server::{
+    Message, Reader, Wire, WireServer, about, adjust, confirmation, data, number,
+};
+use crate::config::types::{Mode, UnitRequest};
+
+/// Far longer than anything here takes; what reaches it hangs.
+const HANGS: Duration = Duration::from_secs(20);
+
+struct Tunnel {
+    connection: Connection,
+    sender: TunnelSender,
+    receiver: TunnelReceiver,
+    wire: Wire,
+    channel: u32,
+}
+
+/// A tunnel whose far end grants this window and takes messages of this size.
+async fn tunnel(window: u32, max_packet: u32) -> Tunnel {
+    let server = WireServer::bind().await;
+    let (connection, mut wire) = server.connect().await;
+    let open = connection.open_tunnel(Mode::PointToPoint, UnitRequest::Any);
+    let answer = async {
+        let (channel, kind) = wire.open_request().await.unwrap();
+        assert_eq!(kind, "tun@openssh.com");
+        let confirm = confirmation(channel, window, max_packet);
+        wire.send(&confirm).await.unwrap();
+        channel
+    };
+    let (opened, channel) = tokio::join!(open, answer);
+    let (sender, receiver) = opened.unwrap();
+    Tunnel {
+        connection,
+        sender,
+        receiver,
+        wire,
+        channel,
+    }
+}
+
+impl Tunnel {
+    async fn say(&mut self, messages: &[Message]) {
+        for message in messages {
+            self.wire.put(message).await.unwrap();
+        }
+        self.wire.flush().await.unwrap();
+    }
+
+    async fn next(&mut self) -> Option<Bytes> {
+        let next = timeout(HANGS, self.receiver.receive()).await;
+        next.expect("the receiver hangs")
+    }
+
+    async fn send(&self, frame: &[u8]) -> Result<(), SendError> {
+        let sent = timeout(HANGS, self.sender.send(Bytes::copy_from_slice(frame))).await;
+        sent.expect("the sender hangs")
+    }
+
+    /// The next frame that arrives at the far end.
+    async fn arrived(&mut self) -> Vec<u8> {
+        let packet = timeout(HANGS, self.wire.wait_for(number::CHANNEL_DATA));
+        let packet = packet.await.expect("no frame arrives").unwrap();
+        let mut reader = Reader::new(&packet);
+        assert_eq!(reader.word(), self.channel);
+        reader.string().to_vec()
+    }
+}
+
+/// The memory that this process has, in bytes (proc_pid_status(5)).
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes: u64 = line
+        .unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap();
+    kilobytes * 1024
+}
+
+#[tokio::test]
+async fn messages_for_no_one_are_passed_over() {
+    let mut tunnel = tunnel(1 << 20, 32768).await;
+    let nobody = tunnel.channel + 77;
+    let request = |name: &str| about(number::CHANNEL_REQUEST, nobody).string(name).byte(1);
+    tunnel
+        .say(&[
+            data(nobody, [1; 100]),
+            about(number::CHANNEL_EXTENDED_DATA, nobody)
+                .word(1)
+                .string("x"),
+            about(number::CHANNEL_EOF, nobody),
+            about(number::CHANNEL_CLOSE, nobody),
+            about(number::CHANNEL_SUCCESS, nobody),
+            about(number::CHANNEL_FAILURE, nobody),
+            adjust(nobody, u32::MAX),
+            request("exit-status"),
+            request("keepalive@openssh.com"),
+            about(number::CHANNEL_OPEN_FAILURE, nobody)
+                .word(1)
+                .string("no")
+                .string(""),
+            // Nothing in it is for the tunnel either.
+            about(number::CHANNEL_EXTENDED_DATA, tunnel.channel)
+                .word(1)
+                .string("x"),
+            about(number::CHANNEL_SUCCESS, tunnel.channel),
+            data(tunnel.channel, [2; 30]),
+        ])
+        .await;
+    assert_eq!(tunnel.next().await.unwrap(), [2; 30][..]);
+    assert_eq!(tunnel.connection.end_reason(), None);
+}
+
+#[tokio::test]
+async fn frames_of_any_length_arrive_as_they_are() {
+    let mut tunnel = tunnel(1 << 20, 32768).await;
+    for length in [0, 1, 3, 4, 5, 19, 20, 21, 16385, 65535, 200_000] {
+        tunnel
+            .say(&[data(tunnel.channel, vec![length as u8; length])])
+            .await;
+        assert_eq!(tunnel.next().await.unwrap().len(), length);
+    }
+    // One whose string is longer than its message is no message: a clean end.
+    let liar = about(number::CHANNEL_DATA, tunnel.channel)
+        .word(100)
+        .byte(1);
+    tunnel.say(&[liar]).await;
+    assert_eq!(tunnel.next().await, None);
+    timeout(HANGS, tunnel.connection.ended()).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_far_end_ends_the_channel() {
+    for end in [number::CHANNEL_EOF, number::CHANNEL_CLOSE] {
+        let mut tunnel = tunnel(1 << 20, 32768).await;
+        let channel = tunnel.channel;
+        tunnel
+            .say(&[
+                data(channel, "last"),
+                about(end, channel),
+                data(channel, "late"),
+            ])
+            .await;
+        assert_eq!(tunnel.next().await.unwrap(), "last");
+        assert_eq!(tunnel.next().await, None);
+        // The connection has nothing to do with that.
+        assert!(tunnel.send(b"frame").await.is_ok());
+        assert_eq!(tunnel.connection.end_reason(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_small_window_delays_frames_but_never_divides_them() {
+    let mut tunnel = tunnel(0, 32768).await;
+    let channel = tunnel.channel;
+    let frames: Vec<Vec<u8>> = [1400_usize, 1, 800, 1400, 60]
+        .iter()
+        .map(|length| vec![*length as u8; *length])
+        .collect();
+    let total: usize = frames.iter().map(|frame| frame.len() + 4).sum();
+    let Tunnel {
+        sender, mut wire, ..
+    } = tunnel;
+    let send = async {
+        for frame in &frames {
+            sender.send(Bytes::from(frame.clone())).await.unwrap();
+        }
+    };
+    let receive = async {
+        // A byte short of what the last of them needs, then that byte.
+        let mut granted = 0;
+        while granted + 7 < total {
+            wire.send(&adjust(channel, 7)).await.unwrap();
+            granted += 7;
+        }
+        let mut left = total - granted;
+        let mut arrived = Vec::new();
+        while arrived.len() < frames.len() {
+            if arrived.len() == frames.len() - 1 && left > 0 {
+                wire.send(&adjust(channel, left as u32)).await.unwrap();
+                left = 0;
+            }
+            let packet = wire.wait_for(number::CHANNEL_DATA).await.unwrap();
+            let mut reader = Reader::new(&packet);
+            assert_eq!(reader.word(), channel);
+            arrived.push(reader.string().to_vec());
+        }
+        arrived
+    };
+    let ((), arrived) = timeout(HANGS, async { tokio::join!(send, receive) })
+        .await
+        .expect("frames wait for a window that is there");
+    assert_eq!(arrived, frames);
+}
+
+#[tokio::test]
+async fn a_window_cannot_overflow() {
+    let mut tunnel = tunnel(u32::MAX, 32768).await;
+    let grants = vec![adjust(tunnel.channel, u32::MAX); 1000];
+    tunnel.say(&grants).await;
+    for turn in 0..100_u8 {
+        tunnel
+            .say(&[adjust(tunnel.channel, u32::MAX), adjust(tunnel.channel, 1)])
+            .await;
+        tunnel.send(&[turn; 1000]).await.unwrap();
+        assert_eq!(tunnel.arrived().await, [turn; 1000]);
+    }
+}
+
+#[tokio::test]
+async fn a_frame_larger_than_the_far_end_takes_is_only_not_sent() {
+    for max_packet in [1, 10] {
+        let mut tunnel = tunnel(1 << 20, max_packet).await;
+        for length in [11, 1500, 16384] {
+            assert_eq!(
+                tunnel.send(&vec![0; length]).await,
+                Err(SendError::TooLarge)
+            );
+        }
+        tunnel.send(&[5]).await.unwrap();
+        assert_eq!(tunnel.arrived().await, [5]);
+        assert_eq!(tunnel.connection.end_reason(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_far_end_that_takes_no_message_at_all_is_refused() {
+    let server = WireServer::bind().await;
+    let (connection, mut wire) = server.connect().await;
+    let open = connection.open_tunnel(Mode::PointToPoint, UnitRequest::Any);
+    let answer = async {
+        let (channel, _) = wire.open_request().await.unwrap();
+        wire.send(&confirmation(channel, 1 << 20, 0)).await.unwrap();
+    };
+    let (opened, ()) = tokio::join!(timeout(HANGS, open), answer);
+    let error = opened.expect("open_tunnel hangs").err().unwrap();
+    assert!(matches!(error, ChannelError::Gone { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_window_that_never_opens_ends_with_the_connection() {
+    let tunnel = tunnel(0, 32768).await;
+    let waiting = tunnel.sender.send(Bytes::from_static(b"frame"));
+    let Tunnel {
+        connection, wire, ..
+    } = tunnel;
+    tokio::pin!(waiting);
+    let alone = timeout(Duration::from_millis(50), &mut waiting).await;
+    assert!(alone.is_err(), "sent into no window");
+    drop(wire);
+    let sent = timeout(HANGS, waiting).await.expect("the sender hangs");
+    assert_eq!(sent, Err(SendError::Closed));
+    timeout(HANGS, connection.ended()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_second_confirmation_with_other_terms_hurts_only_the_channel() {
+    let mut tunnel = tunnel(1 << 20, 32768).await;
+    tunnel
+        .say(&[
+            confirmation(tunnel.channel, 3, 1),
+            data(tunnel.channel, "x"),
+        ])
+        .await;
+    assert_eq!(tunnel.next().await.unwrap(), "x");
+    for _ in 0..200 {
+        // Each is taken, or waits; none may fail in a way that panics.
+        let send = tunnel.sender.send(Bytes::from_static(&[9; 100]));
+        if timeout(Duration::from_millis(1), send).await.is_err() {
+            break;
+        }
+    }
+    timeout(HANGS, tunnel.connection.close())
+        .await
+        .expect("close hangs");
+}
+
+#[tokio::test]
+async fn a_flood_of_tiny_frames_takes_neither_memory_nor_long() {
+    const FRAMES: usize = 200_000;
+    let Tunnel {
+        connection,
+        mut receiver,
+        mut wire,
+        channel,
+        sender: _sender,
+    } = tunnel(1 << 20, 32768).await;
+    let before = resident();
+    let flood = tokio::spawn(async move {
+        for _ in 0..FRAMES {
+            wire.put(&data(channel, [0; 5])).await.unwrap();
+        }
+        wire.flush().await.unwrap();
+        wire
+    });
+    let mut most = 0;
+    for count in 0..FRAMES {
+        let frame = timeout(HANGS, receiver.receive()).await.unwrap().unwrap();
+        assert_eq!(frame.len(), 5);
+        if count % 1000 == 0 {
+            most = most.max(resident());
+        }
+    }
+    assert!(
+        most.saturating_sub(before) < 32 << 20,
+        "{} bytes more",
+        most - before
+    );
+    drop(flood.await.unwrap());
+    timeout(HANGS, connection.ended()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_flood_that_nobody_reads_waits_at_its_source() {
+    let Tunnel {
+        connection,
+        receiver,
+        mut wire,
+        channel,
+        sender,
+    } = tunnel(1 << 20, 32768).await;
+    let before = resident();
+    // More than all buffers on the way hold, so that the source has to wait.
+    let message = data(channel, vec![0; 32768]);
+    let flood = async {
+        loop {
+            if wire.put(&message).await.is_err() {
+                return;
+            }
+        }
+    };
+    assert!(timeout(Duration::from_secs(1), flood).await.is_err());
+    let more = resident().saturating_sub(before);
+    assert!(more < 64 << 20, "{more} bytes more");
+    // The session's task waits for a reader: soon nothing can be sent any more.
+    let frame = Bytes::from_static(&[1; 50]);
+    while timeout(Duration::from_millis(20), sender.send(frame.clone()))
+        .await
+        .is_ok()
+    {}
+    // And still everything ends.
+    timeout(HANGS, sender.close())
+        .await
+        .expect("closing the channel hangs");
+    timeout(HANGS, connection.close())
+        .await
+        .expect("close hangs");
+    drop(receiver);
+}
+
+/// The server refuses with everything that a refusal can carry.
+async fn refused(before: &[Message], reason: u32, description: &[u8]) -> ChannelError {
+    let server = WireServer::bind().await;
+    let (connection, mut wire) = server.connect().await;
+    let open = connection.open_tunnel(Mode::Ethernet, UnitRequest::Any);
+    let answer = async {
+        let (channel, _) = wire.open_request().await.unwrap();
+        for message in before {
+            wire.put(message).await.unwrap();
+        }
+        let failure = about(number::CHANNEL_OPEN_FAILURE, channel);
+        let failure = failure.word(reason).string(description).string("");
+        wire.send(&failure).await.unwrap();
+        wire
+    };
+    let (opened, _wire) = tokio::join!(timeout(HANGS, open), answer);
+    opened.expect("open_tunnel hangs").err().unwrap()
+}
+
+#[tokio::test]
+async fn refusals_of_every_kind_are_short_and_harmless_to_a_terminal() {
+    let wild = "\x1b]0;owned\x07\r\n\u{202e}".repeat(8000);
+    let debug = |text: &str| Message::new(number::DEBUG).byte(0).string(text).string("");
+    let flood = vec![debug(&wild); 30];
+    for reason in [0, 1, 2, 3, 4, 5, u32::MAX] {
+        let error = refused(&flood, reason, wild.as_bytes()).await;
+        assert!(
+            matches!(error, ChannelError::TunnelRefused { .. }),
+            "{error}"
+        );
+        let text = error.to_string();
+        assert!(text.len() < 8192, "{} bytes", text.len());
+        assert!(!text.chars().any(char::is_control), "{text:?}");
+    }
+    // Not even UTF-8: no such message, and a clean end.
+    let error = refused(&[], 1, &[0xff; 1000]).await;
+    assert!(matches!(error, ChannelError::Gone { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn channels_that_the_server_opens_are_refused() {
+    let mut tunnel = tunnel(1 << 20, 32768).await;
+    let address = |message: Message| {
+        message
+            .string("10.0.0.1")
+            .word(22)
+            .string("10.0.0.2")
+            .word(1)
+    };
+    let open = |kind: &str| {
+        Message::new(number::CHANNEL_OPEN)
+            .string(kind)
+            .word(5)
+            .word(1 << 20)
+            .word(32768)
+    };
+    let opens = [
+        open("session"),
+        address(open("direct-tcpip")),
+        address(open("forwarded-tcpip")),
+        open("x11").string("10.0.0.1").word(1),
+        open("forwarded-streamlocal@openssh.com")
+            .string("/tmp/x")
+            .string(""),
+        open("direct-streamlocal@openssh.com")
+            .string("/tmp/x")
+            .string("")
+            .word(0),
+        open("auth-agent@openssh.com"),
+        open("tun@openssh.com").word(1).word(0),
+    ];
+    for message in opens {
+        tunnel.say(std::slice::from_ref(&message)).await;
+        let answer = timeout(HANGS, async {
+            loop {
+                let packet = tunnel.wire.receive().await.unwrap();
+                if (number::CHANNEL_OPEN_CONFIRMATION..=number::CHANNEL_OPEN_FAILURE)
+                    .contains(&packet[0])
+                {
+                    return packet;
+                }
+            }
+        });
+        let answer = answer.await.expect("no answer");
+        let text = String::from_utf8_lossy(&message.0).into_owned();
+        assert_eq!(answer[0], number::CHANNEL_OPEN_FAILURE, "{text:?}");
+    }
+    // One after the other, without end: a clean end.
+    let Tunnel {
+        connection,
+        mut wire,
+        ..
+    } = tunnel;
+    let flood = async { while wire.send(&open("session")).await.is_ok() {} };
+    let ended = async { tokio::join!(flood, connection.ended()).1 };
+    let reason = timeout(HANGS, ended)
+        .await
+        .expect("a flood of channels is taken");
+    assert!(reason.contains("nobody asked for"), "{reason}");
+}
