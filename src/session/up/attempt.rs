@@ -7,17 +7,16 @@ use std::time::Duration;
 use anyhow::anyhow;
 use ipnetwork::IpNetwork;
 
+use super::near;
 use super::plan::{self, AddressInput, FarDevice};
 use super::{Reporter, UpRequest};
 use crate::config::invoker::Invoker;
 use crate::config::ssh_options::SshOptions;
 use crate::config::types::{Mode, Mtu, Unit};
 use crate::net::addressing::AddressPair;
-use crate::net::change::{Change, InterfaceAddress, TunnelRoute};
 use crate::net::netlink::Netlink;
 use crate::net::route_plan::{self, RoutePlan, RouteRequest};
 use crate::net::state::HostState;
-use crate::net::sysctl::SysctlKey;
 use crate::pump::End;
 use crate::session::carrier::Link;
 use crate::session::cleanup;
@@ -31,10 +30,6 @@ use crate::tun::Device;
 /// How often a server is asked whether it is there, where the user did not
 /// say: a tunnel without traffic must notice that it is dead.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(15);
-
-/// Packets in the device's queue. The queue has to form where the kernel can
-/// see it, and stay short.
-const TX_QUEUE_LENGTH: u32 = 100;
 
 /// What a tunnel holds so far.
 pub struct Attempt {
@@ -114,10 +109,10 @@ impl Attempt {
             device,
             mtu,
             near: &near,
-            near_ipv6: near_has_ipv6(),
+            near_ipv6: near::has_ipv6(),
             far: &far,
             seed: plan::seed(
-                &machine_id(),
+                &near::machine_id(),
                 &options.user,
                 &options.destination,
                 options.port,
@@ -225,36 +220,8 @@ impl Attempt {
         let Some(near) = &mut self.near else {
             return Err(no_connection());
         };
-        let mut changes = vec![
-            Change::AddressGenerationNone,
-            Change::TxQueueLength(TX_QUEUE_LENGTH),
-            Change::Mtu(agreed.mtu),
-            Change::LinkUp,
-        ];
-        for pair in &agreed.addresses {
-            changes.push(Change::Address(match (mode, pair.near_network()) {
-                (Mode::Ethernet, Some(network)) => InterfaceAddress::Network(network),
-                _ => InterfaceAddress::PointToPoint {
-                    local: pair.near,
-                    peer: pair.far,
-                },
-            }));
-        }
-        for route in &agreed.routes {
-            let pair = agreed
-                .addresses
-                .iter()
-                .find(|pair| pair.near.is_ipv4() == route.is_ipv4());
-            let gateway = pair.map(|pair| pair.far).filter(|_| mode == Mode::Ethernet);
-            let source = pair.map(|pair| pair.near);
-            changes.push(Change::Route(TunnelRoute {
-                gateway,
-                source,
-                ..TunnelRoute::to(*route)
-            }));
-        }
-        for change in changes {
-            let line = describe(&change);
+        for change in near::changes(mode, &agreed.addresses, agreed.mtu, &agreed.routes) {
+            let line = near::describe(&change);
             near.apply(change).await.map_err(Failure::local)?;
             if let Some(line) = line {
                 self.reporter.step(format_args!("here: {line}"));
@@ -350,29 +317,4 @@ async fn end_far_part(reporter: Reporter, host: &str, holder: Holder) {
 
 fn no_connection() -> Failure {
     Failure::ssh(anyhow!("the connection is gone"))
-}
-
-/// What to print for a change; nothing for those of no interest.
-fn describe(change: &Change) -> Option<String> {
-    match change {
-        Change::Address(address) => Some(format!("address {address}")),
-        Change::Route(route) => Some(format!("route {route}")),
-        Change::Mtu(mtu) => Some(format!("MTU {mtu}")),
-        _ => None,
-    }
-}
-
-/// Whether the kernel here does IPv6 at all.
-fn near_has_ipv6() -> bool {
-    let key = "all"
-        .parse()
-        .ok()
-        .and_then(|all| SysctlKey::ipv6(&all, "disable_ipv6").ok());
-    key.and_then(|key| key.read().ok())
-        .is_some_and(|value| value == "0")
-}
-
-/// Identifies this host, if only to itself (machine-id(5)).
-fn machine_id() -> String {
-    std::fs::read_to_string("/etc/machine-id").unwrap_or_default()
 }

@@ -6,7 +6,9 @@
 //! ```
 
 mod attempt;
+mod near;
 mod plan;
+mod plan_error;
 
 use std::fmt;
 use std::net::IpAddr;

@@ -6,89 +6,17 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use thiserror::Error;
 
 use super::UpRequest;
-use crate::config::types::{InterfaceName, Mode, Mtu, ParseError, Unit, UnitRequest};
-use crate::net::addressing::{self, AddressError, AddressPair, AddressRequest};
+use super::plan_error::PlanError;
+use crate::config::types::{InterfaceName, Mode, Mtu, Unit, UnitRequest};
+use crate::net::addressing::{self, AddressPair, AddressRequest};
 use crate::net::facts::HostFacts;
-use crate::session::far_end::facts::{Device, Facts, FactsError, Privilege};
+use crate::session::far_end::facts::{Device, Facts, Privilege};
 use crate::session::far_end::steps::Forwarding;
 
 /// Hosts of a network that the far end is asked its way to.
 const WAY_PROBES: usize = 3;
-
-/// Why what was asked for cannot be had.
-#[derive(Debug, Error)]
-pub enum PlanError {
-    /// The far end cannot be used.
-    #[error(transparent)]
-    Facts(#[from] FactsError),
-    /// There are no addresses.
-    #[error(transparent)]
-    Address(#[from] AddressError),
-    /// The far end's device has an MTU that the tunnel cannot carry.
-    #[error("{host}: the device {device} there has an MTU that does not fit: {source}")]
-    FarMtu {
-        /// The far end.
-        host: String,
-        /// The device.
-        device: String,
-        /// Why not.
-        source: ParseError,
-    },
-    /// The device made beforehand has no address.
-    #[error(
-        "{host}: the device {device}, made beforehand, has no usable address: have one given to it \
-         there (ip addr add A peer B dev {device}) and the device set up (ip link set {device} up)"
-    )]
-    NoFarAddress {
-        /// The far end.
-        host: String,
-        /// The device.
-        device: String,
-    },
-    /// The unit asked for belongs to somebody else.
-    #[error(
-        "{host}: the device {device} exists and does not belong to {login}; choose another with --peer-unit"
-    )]
-    ForeignDevice {
-        /// The far end.
-        host: String,
-        /// The device.
-        device: String,
-        /// The login there.
-        login: String,
-    },
-    /// IPv6 networks without IPv6.
-    #[error("cannot route {route}: {problem}")]
-    NoIpv6 {
-        /// The first of them.
-        route: IpNetwork,
-        /// Why.
-        problem: &'static str,
-    },
-    /// Neither nft nor iptables.
-    #[error(
-        "{host}: neither nft nor {iptables} is there for NAT and TCP's segment size: install nftables, or use --no-nat"
-    )]
-    NoFirewall {
-        /// The far end.
-        host: String,
-        /// Which iptables would do.
-        iptables: &'static str,
-    },
-    /// Forwarding without privilege.
-    #[error("{host}: cannot make it forward to {route} and do NAT: {source}")]
-    CannotForward {
-        /// The far end.
-        host: String,
-        /// The first network.
-        route: IpNetwork,
-        /// Why.
-        source: FactsError,
-    },
-}
 
 /// How the far end's device comes about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,71 @@
+//! Tests of what the far end may say of itself.
+
+use super::*;
+use proptest::prelude::*;
+
+const BASTION: &str = "system Linux\nuid 1000\nlogin alice\nsudo yes\nip yes\ntun yes\nipv6 yes\n\
+    nft yes\ndevice tun5 0x1801 1000 1500 0x1003\ndevice tun0 0x1001 -1 1400\ndevice tap1 0x1002 1000 1500\n\
+    device docker0 zz\naddress eth0 192.0.2.7/24\naddress tun5 10.9.0.1/32 10.9.0.2/32\n\
+    address bad/name 10.0.0.1/8\nroute 10.1.0.0/16\nroute 10.2.3.4\nroute nonsense\nadvertised eth0\n\
+    way 10.1.0.0 eth1\nend\n";
+
+#[test]
+fn a_bastion_is_read() {
+    let facts = parse("bastion", BASTION, "").unwrap();
+    assert_eq!(facts.privilege, Privilege::Sudo);
+    assert_eq!(facts.devices.len(), 3);
+    assert!(facts.devices.iter().any(|d| d.unit.get() == 5 && d.ours));
+    assert!(facts.devices.iter().any(|d| d.unit.get() == 0 && !d.ours));
+    assert_eq!(facts.free_unit(Mode::PointToPoint).get(), 1);
+    assert_eq!(facts.free_unit(Mode::Ethernet).get(), 0);
+    assert_eq!(facts.addresses.len(), 2);
+    let networks = facts.networks();
+    for expected in [
+        "192.0.2.0/24",
+        "192.0.2.7/32",
+        "10.9.0.2/32",
+        "10.9.0.1/32",
+        "10.1.0.0/16",
+        "10.2.3.4/32",
+    ] {
+        assert!(networks.contains(&expected.parse().unwrap()), "{expected}");
+    }
+    assert_eq!(facts.ways.len(), 1);
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let without = |line: &str| {
+        parse("b", &BASTION.replace(line, ""), "")
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(without("ip yes\n").contains("install iproute2"));
+    assert!(without("\ntun yes").contains("/dev/net/tun"));
+    assert!(without("end\n").contains("POSIX shell"));
+    assert!(without("system Linux\n").contains("Linux"));
+    let refused = BASTION.replace("sudo yes", "sudo denied");
+    let facts = parse("b", &refused, "").unwrap();
+    assert_eq!(facts.privilege, Privilege::None);
+    assert!(
+        facts
+            .no_privilege("b")
+            .to_string()
+            .contains("asks for a password")
+    );
+}
+
+proptest! {
+    #[test]
+    fn nothing_that_it_says_panics(text in "(?s).{0,400}") {
+        let _ = parse("b", &text, &text);
+    }
+
+    #[test]
+    fn no_list_of_words_panics(lines in proptest::collection::vec("(system|uid|device|address|route|way|sudo|end|forward_drop)( [ -~]{0,20}){0,4}", 0..20)) {
+        let text = format!("{}\nsystem Linux\nip yes\ntun yes\nend\n", lines.join("\n"));
+        if let Ok(facts) = parse("b", &text, "") {
+            let _ = facts.networks();
+        }
+    }
+}

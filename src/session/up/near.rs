@@ -1,0 +1,118 @@
+//! This host's part of a tunnel: what is to be changed on it, in order.
+
+use ipnetwork::IpNetwork;
+
+use crate::config::types::{Mode, Mtu};
+use crate::net::addressing::AddressPair;
+use crate::net::change::{Change, InterfaceAddress, TunnelRoute};
+use crate::net::sysctl::SysctlKey;
+
+/// Packets in the device's queue. The queue has to form where the kernel can
+/// see it, and stay short.
+const TX_QUEUE_LENGTH: u32 = 100;
+
+/// The link, then its addresses, then the routes through it.
+pub(super) fn changes(
+    mode: Mode,
+    addresses: &[AddressPair],
+    mtu: Mtu,
+    routes: &[IpNetwork],
+) -> Vec<Change> {
+    let mut changes = vec![
+        Change::AddressGenerationNone,
+        Change::TxQueueLength(TX_QUEUE_LENGTH),
+        Change::Mtu(mtu),
+        Change::LinkUp,
+    ];
+    for pair in addresses {
+        changes.push(Change::Address(match (mode, pair.near_network()) {
+            (Mode::Ethernet, Some(network)) => InterfaceAddress::Network(network),
+            _ => InterfaceAddress::PointToPoint {
+                local: pair.near,
+                peer: pair.far,
+            },
+        }));
+    }
+    for route in routes {
+        let pair = addresses
+            .iter()
+            .find(|pair| pair.near.is_ipv4() == route.is_ipv4());
+        changes.push(Change::Route(TunnelRoute {
+            // On a link with many hosts the far end is one of them.
+            gateway: pair.map(|pair| pair.far).filter(|_| mode == Mode::Ethernet),
+            source: pair.map(|pair| pair.near),
+            ..TunnelRoute::to(*route)
+        }));
+    }
+    changes
+}
+
+/// What to print for a change; nothing for those of no interest.
+pub(super) fn describe(change: &Change) -> Option<String> {
+    match change {
+        Change::Address(address) => Some(format!("address {address}")),
+        Change::Route(route) => Some(format!("route {route}")),
+        Change::Mtu(mtu) => Some(format!("MTU {mtu}")),
+        _ => None,
+    }
+}
+
+/// Whether the kernel here does IPv6 at all.
+pub(super) fn has_ipv6() -> bool {
+    let key = "all"
+        .parse()
+        .ok()
+        .and_then(|all| SysctlKey::ipv6(&all, "disable_ipv6").ok());
+    key.and_then(|key| key.read().ok())
+        .is_some_and(|value| value == "0")
+}
+
+/// Identifies this host, if only to itself (machine-id(5)).
+pub(super) fn machine_id() -> String {
+    std::fs::read_to_string("/etc/machine-id").unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(near: &str, far: &str, prefix: u8) -> AddressPair {
+        AddressPair {
+            near: near.parse().unwrap(),
+            far: far.parse().unwrap(),
+            prefix,
+        }
+    }
+
+    #[test]
+    fn routes_come_last_and_go_by_the_address_of_their_family() {
+        let addresses = [
+            pair("10.9.0.1", "10.9.0.2", 30),
+            pair("fd00::1", "fd00::2", 64),
+        ];
+        let routes = ["10.1.0.0/16".parse().unwrap(), "fd12::/64".parse().unwrap()];
+        let changes = changes(Mode::PointToPoint, &addresses, Mtu::ETHERNET, &routes);
+        let Some(Change::Route(last)) = changes.last() else {
+            panic!("{changes:?}")
+        };
+        assert_eq!((last.gateway, last.source), (None, Some(addresses[1].near)));
+        let up = changes.iter().position(|change| *change == Change::LinkUp);
+        let first = changes
+            .iter()
+            .position(|change| matches!(change, Change::Address(_)));
+        assert!(up < first);
+    }
+
+    #[test]
+    fn an_ethernet_tunnel_is_a_network_with_a_gateway() {
+        let addresses = [pair("10.9.0.1", "10.9.0.2", 30)];
+        let routes = ["10.1.0.0/16".parse().unwrap()];
+        let changes = changes(Mode::Ethernet, &addresses, Mtu::ETHERNET, &routes);
+        let network = InterfaceAddress::Network("10.9.0.1/30".parse().unwrap());
+        assert!(changes.contains(&Change::Address(network)));
+        let Some(Change::Route(last)) = changes.last() else {
+            panic!("{changes:?}")
+        };
+        assert_eq!(last.gateway, Some(addresses[0].far));
+    }
+}
