@@ -66,10 +66,15 @@ impl Tunnel<'_> {
         self.client.command(&arguments)
     }
 
-    /// Opens it from `near` to `far`, waits for the devices and gives them
-    /// their MTU and addresses.
+    /// Opens it from `near` to `far`, and sets it up.
     pub fn open(&self, near: &Host, far: &Host) -> Result<Child> {
         let client = near.spawn(&self.command()?)?;
+        self.set_up(near, far)?;
+        Ok(client)
+    }
+
+    /// Waits for the devices and gives them their MTU and addresses.
+    pub fn set_up(&self, near: &Host, far: &Host) -> Result<()> {
         let (local, remote) = self.devices();
         for (host, device, addresses) in [(near, local, NEAR), (far, remote, FAR)] {
             until(&format!("{device} of {}", host.name()), PATIENCE, || {
@@ -79,7 +84,7 @@ impl Tunnel<'_> {
             let [v4, v6] = addresses;
             add_addresses(host, &device, &[&format!("{v4}/30"), &format!("{v6}/64")])?;
         }
-        Ok(client)
+        Ok(())
     }
 
     /// The names of the devices; `any` is the first free one.

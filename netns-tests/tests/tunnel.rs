@@ -11,7 +11,7 @@ use netns_tests::link::has_device;
 use netns_tests::sshd::{Privilege, add_account, as_user, authorize};
 use netns_tests::topology::{self, Direct};
 use netns_tests::tunnel::{FAR, Mode, NEAR, Tunnel};
-use netns_tests::{Before, Client, PATIENCE, traffic, with_each_client};
+use netns_tests::{Before, Client, PATIENCE, traffic, until, with_each_client};
 use nix::sys::signal::Signal;
 
 with_each_client!(
@@ -19,6 +19,7 @@ with_each_client!(
     ethernet,
     any_unit,
     command_runs_beside_the_tunnel,
+    unread_output_does_not_hold_up_the_tunnel,
     lost_connection_is_an_error,
     devices_go_with_the_connection,
     devices_made_beforehand_need_no_root,
@@ -83,6 +84,43 @@ fn command_runs_beside_the_tunnel(client: Client) -> Result<()> {
     let output = running.end_with(Signal::SIGTERM)?;
     ensure!(output.code() == 255, "{output:?}");
     Ok(())
+}
+
+/// The command writes more than anybody reads; when somebody does, all of it is there.
+fn unread_output_does_not_hold_up_the_tunnel(client: Client) -> Result<()> {
+    const BYTES: u64 = 64 << 20;
+    let lab = topology::direct()?;
+    let write = format!("head -c {BYTES} /dev/zero");
+    let command = client.command(&["-T", "-w", "3:7", "bastion", &format!("'{write}'")])?;
+    lab.laptop.sh("mkfifo /run/lab/go")?;
+    let line = format!(
+        "{} | {{ read -r _ </run/lab/go; wc -c; }}",
+        command.join(" ")
+    );
+    let running = lab.laptop.spawn(&["bash", "-c", &line])?;
+    let mut before = 0;
+    until("the command waits for a reader", PATIENCE, || {
+        let processes = lab.bastion.processes().ok()?;
+        let writer = processes.iter().find(|process| process.command == write)?;
+        let io = lab.bastion.read(&format!("/proc/{}/io", writer.pid)).ok()?;
+        let written = io
+            .lines()
+            .find_map(|line| line.strip_prefix("wchar: "))?
+            .parse()
+            .ok()?;
+        let stands = written == before && written > 1 << 20;
+        before = written;
+        stands.then_some(())
+    })?;
+    Tunnel {
+        client,
+        ..Tunnel::default()
+    }
+    .set_up(&lab.laptop, &lab.bastion)?;
+    passes_both_ways(&lab)?;
+    lab.laptop.sh("echo >/run/lab/go")?;
+    running.wait_for_line(&BYTES.to_string(), PATIENCE)?;
+    passes_both_ways(&lab)
 }
 
 fn lost_connection_is_an_error(client: Client) -> Result<()> {

@@ -46,10 +46,22 @@ pub async fn run(connection: &Connection, options: &SshOptions) -> Result<u8, Fa
     let escape = options.escape_char.filter(|_| raw.is_some());
     let exit = relay(process, options.stdin_null, escape).await;
     drop(raw);
+    end_output();
     match exit {
         Some(Exit::Code(code)) => Ok(u8::try_from(code & 0xff).unwrap_or(Failure::SSH)),
         Some(Exit::Signal(_)) => Ok(Failure::SSH),
         None => Ok(Failure::SSH),
+    }
+}
+
+/// Lets who reads our standard output see its end, though the tunnel stays.
+fn end_output() {
+    let null = std::fs::File::options().write(true).open("/dev/null");
+    if let Some(error) = null
+        .and_then(|null| Ok(nix::unistd::dup2_stdout(&null)?))
+        .err()
+    {
+        tracing::debug!("standard output stays open: {error}");
     }
 }
 

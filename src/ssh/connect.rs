@@ -32,8 +32,10 @@ const WINDOW: u32 = 4 * 1024 * 1024;
 /// The largest message we take, in bytes: the most that russh allows.
 const MAX_PACKET: u32 = 65535;
 
-/// Messages that may wait between a channel and its reader.
-const QUEUE: usize = 128;
+/// Messages that may wait between a channel and its reader. Their bytes are
+/// bounded by [`WINDOW`]; with this many the window fills first, so that a reader
+/// who stops stops its own channel alone.
+const QUEUE: usize = 4096;
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
