@@ -10,7 +10,6 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::host::Host;

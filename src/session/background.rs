@@ -6,9 +6,11 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 
+use nix::fcntl::OFlag;
+use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe, setsid};
+use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe2, setsid};
 
 /// Tells the waiting parent that the child stands on its own.
 #[derive(Debug)]
@@ -25,11 +27,14 @@ pub enum Forked {
 /// Forks. The parent returns only when the child is ready or has ended. Must be
 /// called while the process has one thread.
 pub fn fork_until_ready() -> io::Result<Forked> {
-    let (reader, writer) = pipe()?;
+    // A ProxyCommand that has the pipe too would keep the parent waiting.
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
     // SAFETY: no other thread exists yet, so the child may do what any process may.
     match unsafe { fork() }? {
         ForkResult::Child => {
             drop(reader);
+            // Whoever gives up waiting and kills the parent means both.
+            prctl::set_pdeathsig(Signal::SIGTERM)?;
             Ok(Forked::Child(Ready(File::from(writer))))
         }
         ForkResult::Parent { child } => {
@@ -62,6 +67,7 @@ impl Ready {
         setsid()?;
         dup2_stdin(&null)?;
         dup2_stdout(&null)?;
+        prctl::set_pdeathsig(None)?;
         if !verbose {
             dup2_stderr(&null)?;
         }

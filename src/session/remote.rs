@@ -1,11 +1,13 @@
 //! The remote command or shell beside a tunnel: its streams are ours, its exit
 //! code becomes ours.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 
 use anyhow::anyhow;
 use bytes::Bytes;
-use tokio::io::{AsyncWriteExt, Stdout};
+use tokio::fs::File;
+use tokio::io::AsyncWriteExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -14,16 +16,50 @@ use super::failure::Failure;
 use super::terminal::{self, RawTerminal};
 use crate::config::ssh_options::{RequestTty, SessionType, SshOptions};
 use crate::ssh::connect::Connection;
-use crate::ssh::process::{Exit, Process, ProcessEvent, ProcessInput, ProcessRequest};
+use crate::ssh::process::{
+    Exit, Process, ProcessEvent, ProcessEvents, ProcessInput, ProcessRequest,
+};
 
 /// Bytes read from standard input at a time.
 const INPUT_CHUNK: usize = 32 * 1024;
 /// Chunks that may wait to be sent.
 const INPUT_QUEUE: usize = 4;
 
-/// Runs what `options` ask for to its end; yields its exit code, 255 where it
-/// was ended by a signal or without a word.
-pub async fn run(connection: &Connection, options: &SshOptions) -> Result<u8, Failure> {
+/// Where the process's output goes: our standard streams as they were when this
+/// was made, so that it still goes there from the background.
+pub struct Output {
+    standard: File,
+    error: File,
+}
+
+impl Output {
+    /// The streams as they are now.
+    pub fn here() -> io::Result<Self> {
+        let copy = |stream: &dyn AsFd| {
+            let copy = stream.as_fd().try_clone_to_owned()?;
+            io::Result::Ok(File::from_std(copy.into()))
+        };
+        Ok(Output {
+            standard: copy(&io::stdout())?,
+            error: copy(&io::stderr())?,
+        })
+    }
+}
+
+/// How a remote process ended.
+pub enum Ended {
+    /// With this exit code; 255 where it was ended by a signal or without a word.
+    Process(u8),
+    /// The user wants the connection ended (`~.`).
+    ByUser,
+}
+
+/// Runs what `options` ask for to its end.
+pub async fn run(
+    connection: &Connection,
+    options: &SshOptions,
+    output: Output,
+) -> Result<Ended, Failure> {
     if options.session_type == SessionType::Subsystem {
         return Err(Failure::local(anyhow!(
             "subsystems are not supported beside a tunnel"
@@ -44,14 +80,10 @@ pub async fn run(connection: &Connection, options: &SshOptions) -> Result<u8, Fa
         None
     };
     let escape = options.escape_char.filter(|_| raw.is_some());
-    let exit = relay(process, options.stdin_null, escape).await;
+    let ended = relay(process, options.stdin_null, escape, output).await;
     drop(raw);
     end_output();
-    match exit {
-        Some(Exit::Code(code)) => Ok(u8::try_from(code & 0xff).unwrap_or(Failure::SSH)),
-        Some(Exit::Signal(_)) => Ok(Failure::SSH),
-        None => Ok(Failure::SSH),
-    }
+    Ok(ended)
 }
 
 /// Lets who reads our standard output see its end, though the tunnel stays.
@@ -77,53 +109,78 @@ fn wants_terminal(options: &SshOptions) -> bool {
 }
 
 /// Passes the streams on until the process is gone.
-async fn relay(process: Process, stdin_null: bool, escape: Option<u8>) -> Option<Exit> {
-    let Process { mut events, input } = process;
-    let mut typed = read_input(stdin_null);
-    let mut resized = signal(SignalKind::window_change()).ok();
-    let mut filter = EscapeFilter::new(escape);
-    let mut output = tokio::io::stdout();
-    let mut error_output = tokio::io::stderr();
-    let mut exit = None;
-    let mut input_open = true;
-    loop {
-        tokio::select! {
-            event = events.next() => match event {
-                Some(ProcessEvent::Output(data)) => pass(&mut output, &data).await,
-                Some(ProcessEvent::ErrorOutput(data)) => {
-                    let _ = error_output.write_all(&data).await;
-                }
-                Some(ProcessEvent::Exited(how)) => exit = Some(how),
-                Some(ProcessEvent::OutputEnd) => {}
-                None => return exit,
-            },
-            chunk = typed.recv(), if input_open => match chunk.map(|chunk| filter.pass(&chunk)) {
-                Some(Escape::Pass(data)) => input_open = input.write(data).await.is_ok(),
-                Some(Escape::Disconnect) => return exit,
-                None => {
-                    input_open = false;
-                    // Gone already is as good.
-                    let _ = input.end().await;
-                }
-            },
-            Some(()) = next_resize(&mut resized) => tell_size(&input).await,
-        }
+async fn relay(process: Process, stdin_null: bool, escape: Option<u8>, output: Output) -> Ended {
+    let Process { events, input } = process;
+    // Each on its own: a process that takes no input goes on to put out.
+    tokio::select! {
+        code = pass_output(events, &input, output) => Ended::Process(code),
+        () = pass_input(read_input(stdin_null), &input, EscapeFilter::new(escape)) => Ended::ByUser,
+        never = pass_sizes(&input) => match never {},
     }
 }
 
-async fn pass(output: &mut Stdout, data: &[u8]) {
-    // A reader that went away must not end the tunnel.
-    let _ = output.write_all(data).await;
-    let _ = output.flush().await;
+/// Passes on what the process puts out; yields its exit code.
+async fn pass_output(mut events: ProcessEvents, input: &ProcessInput, mut output: Output) -> u8 {
+    let mut code = Failure::SSH;
+    while let Some(event) = events.next().await {
+        match event {
+            ProcessEvent::Output(data) => {
+                if write(&mut output.standard, &data).await.is_err() {
+                    // Who reads it is gone: so that the process hears of that,
+                    // its channel is closed; the tunnel stays.
+                    input.close().await;
+                    return Failure::SSH;
+                }
+            }
+            ProcessEvent::ErrorOutput(data) => {
+                // Its complaints may get lost, its work goes on.
+                let _ = write(&mut output.error, &data).await;
+            }
+            ProcessEvent::Exited(Exit::Code(exit)) => {
+                code = u8::try_from(exit & 0xff).unwrap_or(Failure::SSH);
+            }
+            ProcessEvent::Exited(Exit::Signal(_)) => code = Failure::SSH,
+            ProcessEvent::OutputEnd => {}
+        }
+    }
+    code
 }
 
-async fn next_resize(signal: &mut Option<tokio::signal::unix::Signal>) -> Option<()> {
-    signal.as_mut()?.recv().await
+async fn write(output: &mut File, data: &[u8]) -> io::Result<()> {
+    output.write_all(data).await?;
+    output.flush().await
 }
 
-async fn tell_size(input: &ProcessInput) {
+/// Passes on what is typed; returns when the user wants the connection ended.
+async fn pass_input(
+    mut typed: mpsc::Receiver<Bytes>,
+    input: &ProcessInput,
+    mut filter: EscapeFilter,
+) {
+    while let Some(chunk) = typed.recv().await {
+        match filter.pass(&chunk) {
+            Escape::Pass(data) => {
+                if input.write(data).await.is_err() {
+                    break;
+                }
+            }
+            Escape::Disconnect => return,
+        }
+    }
     // Gone already is as good.
-    let _ = input.resize(terminal::size()).await;
+    let _ = input.end().await;
+    std::future::pending().await
+}
+
+/// Tells the process of each new size of the terminal; never returns.
+async fn pass_sizes(input: &ProcessInput) -> std::convert::Infallible {
+    if let Ok(mut resized) = signal(SignalKind::window_change()) {
+        while resized.recv().await.is_some() {
+            // Gone already is as good.
+            let _ = input.resize(terminal::size()).await;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Standard input by chunks. A thread of its own reads it, since a blocked read

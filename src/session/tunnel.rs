@@ -1,12 +1,10 @@
 //! `sshvpn -w LOCAL[:REMOTE] host [command]`: what `ssh -w` does. A device here,
 //! a device there, a session beside them; addresses are the user's business.
 
-use tokio::task::JoinHandle;
-
 use super::background::Ready;
 use super::carrier::Link;
 use super::failure::Failure;
-use super::remote;
+use super::remote::{self, Ended, Output};
 use super::shutdown::Shutdown;
 use crate::config::invoker::Invoker;
 use crate::config::ssh_args::SshArgs;
@@ -30,19 +28,62 @@ pub async fn run(
         opened = Connection::open(options, args, invoker) => opened.map_err(Failure::ssh)?,
         _ = shutdown.requested() => return Ok(Failure::SSH),
     };
+    let code = tokio::select! {
+        done = session(&connection, options, background) => match connection.end_reason() {
+            Some(reason) => Err(Failure::ssh(anyhow::anyhow!("{reason}"))),
+            None => done,
+        },
+        reason = connection.ended() => Err(Failure::ssh(anyhow::anyhow!("{reason}"))),
+        signal = shutdown.requested() => {
+            if options.log_level >= LogLevel::Verbose {
+                say(format_args!("Killed by signal {signal}."));
+            }
+            Ok(Failure::SSH)
+        }
+    };
+    connection.close().await;
+    code
+}
+
+/// The tunnel, and the remote command or shell beside it: ssh ends when both
+/// have, and with the command's exit code.
+async fn session(
+    connection: &Connection,
+    options: &SshOptions,
+    background: Option<Ready>,
+) -> Result<u8, Failure> {
     let link = match options.tunnel {
-        Some(mode) => open_link(&connection, options, mode).await?,
+        Some(mode) => open_link(connection, options, mode).await?,
         None => None,
     };
-    let watched = link.map(|link| tokio::spawn(watch(link, options.log_level)));
+    let tunnel = link.map(|link| tokio::spawn(watch(link, options.log_level)));
+    // Held only where needed: who reads our streams may wait for their end.
+    let output = match options.session_type {
+        SessionType::None => None,
+        _ => Some(Output::here().map_err(Failure::local)?),
+    };
     if let Some(ready) = background {
         ready
             .detach(options.log_level >= LogLevel::Debug1)
             .map_err(Failure::local)?;
     }
-    let code = session(&connection, options, watched, &mut shutdown).await;
-    connection.close().await;
-    code
+    let mut code = 0;
+    let alone = output.is_none();
+    if let Some(output) = output {
+        match remote::run(connection, options, output).await? {
+            Ended::Process(exit) => code = exit,
+            Ended::ByUser => return Ok(Failure::SSH),
+        }
+    }
+    match tunnel {
+        Some(tunnel) => {
+            // A link that panicked has ended too.
+            let _ = tunnel.await;
+        }
+        None if alone => std::future::pending().await,
+        None => {}
+    }
+    Ok(code)
 }
 
 /// Opens the device and the channel. Failures are fatal only with
@@ -57,11 +98,7 @@ async fn open_link(
         Ok(device) => device,
         Err(error) => {
             say(format_args!("Tunnel device open failed: {error}"));
-            return unless_fatal(
-                options,
-                "Could not request tunnel forwarding.",
-                Failure::SSH,
-            );
+            return unless_fatal(options, "Could not request tunnel forwarding.");
         }
     };
     tracing::debug!("tunnel forwarding using interface {}", device.name());
@@ -70,14 +107,13 @@ async fn open_link(
         Ok((sender, receiver)) => Ok(Some(Link::start(device, sender, receiver))),
         Err(error) => {
             say(error);
-            unless_fatal(options, "Tunnel forwarding failed", Failure::SSH)
+            unless_fatal(options, "Tunnel forwarding failed")
         }
     }
 }
 
-fn unless_fatal(options: &SshOptions, text: &str, code: u8) -> Result<Option<Link>, Failure> {
+fn unless_fatal(options: &SshOptions, text: &str) -> Result<Option<Link>, Failure> {
     if options.exit_on_forward_failure {
-        debug_assert_eq!(code, Failure::SSH);
         return Err(Failure::ssh(anyhow::anyhow!("{text}")));
     }
     say(text);
@@ -99,42 +135,4 @@ async fn watch(mut link: Link, level: LogLevel) {
         inbound = %counters.inbound.snapshot(),
         "tunnel closed"
     );
-}
-
-/// The remote command or shell, then the tunnel: ssh ends when both have, and
-/// with the command's exit code.
-async fn session(
-    connection: &Connection,
-    options: &SshOptions,
-    tunnel: Option<JoinHandle<()>>,
-    shutdown: &mut Shutdown,
-) -> Result<u8, Failure> {
-    let mut code = 0;
-    let work = async {
-        if options.session_type != SessionType::None {
-            code = remote::run(connection, options).await?;
-        }
-        match tunnel {
-            Some(tunnel) => {
-                // A link that panicked has ended too.
-                let _ = tunnel.await;
-            }
-            None if options.session_type == SessionType::None => std::future::pending().await,
-            None => {}
-        }
-        Ok(code)
-    };
-    tokio::select! {
-        done = work => match connection.end_reason() {
-            Some(reason) => Err(Failure::ssh(anyhow::anyhow!("{reason}"))),
-            None => done,
-        },
-        reason = connection.ended() => Err(Failure::ssh(anyhow::anyhow!("{reason}"))),
-        signal = shutdown.requested() => {
-            if options.log_level >= LogLevel::Verbose {
-                say(format_args!("Killed by signal {signal}."));
-            }
-            Ok(Failure::SSH)
-        }
-    }
 }

@@ -141,6 +141,12 @@ impl ProcessInput {
         self.or_gone(change).await
     }
 
+    /// Closes the channel: the process's output has nowhere to go any more.
+    pub async fn close(&self) {
+        // Gone already is as good.
+        let _ = self.or_gone(self.channel.close()).await;
+    }
+
     /// A message to the far end, until the connection ends: russh would wait on
     /// for a window that nobody can grant any more.
     async fn or_gone(
