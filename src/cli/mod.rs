@@ -78,8 +78,12 @@ pub struct TunnelArgs {
     /// Without effect here, as there is nothing to switch off
     #[arg(short = 'x', short_alias = 'a', hide = true)]
     pub no_forwarding: bool,
-    /// [user@]host, or ssh://[user@]host[:port]
-    #[arg(value_name = "HOST", required = true)]
+    /// The far end.
+    #[arg(
+        help = "[user@]host, or ssh://[user@]host[:port]",
+        value_name = "HOST",
+        required = true
+    )]
     pub destination: Option<String>,
     /// Command to run there
     #[arg(

@@ -21,7 +21,7 @@ pub struct SshFlags {
     /// Configuration file instead of ~/.ssh/config; 'none' for no file at all
     #[arg(short = 'F', value_name = "FILE", help_heading = "As in ssh")]
     pub config_file: Option<PathBuf>,
-    /// Jump hosts: [user@]host[:port], separated by commas
+    /// Jump hosts, separated by commas, each as HOST here
     #[arg(short = 'J', value_name = "HOSTS", help_heading = "As in ssh")]
     pub jump: Option<String>,
     /// Any ssh_config(5) setting, as Keyword=value; may be repeated

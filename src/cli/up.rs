@@ -55,8 +55,8 @@ pub struct UpArgs {
     /// How to get there.
     #[command(flatten)]
     pub ssh: SshFlags,
-    /// [user@]host, or ssh://[user@]host[:port]
-    #[arg(value_name = "HOST")]
+    /// The far end.
+    #[arg(help = "[user@]host, or ssh://[user@]host[:port]", value_name = "HOST")]
     pub destination: String,
 }
 

@@ -7,7 +7,7 @@ pub fn line(text: &str) -> String {
     text.chars().filter(|&c| is_shown(c)).collect()
 }
 
-/// `text` for use as a paragraph: like [`line`], but line ends and tabs stay.
+/// `text` for use as a paragraph: like [`line()`], but line ends and tabs stay.
 pub fn paragraph(text: &str) -> String {
     text.chars()
         .filter(|&c| matches!(c, '\n' | '\t') || is_shown(c))
