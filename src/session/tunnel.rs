@@ -30,7 +30,13 @@ pub async fn run(
         _ = shutdown.requested() => return Ok(Failure::SSH),
     };
     let link = match options.tunnel {
-        Some(mode) => open_link(&connection, options, mode).await?,
+        Some(mode) => tokio::select! {
+            opened = open_link(&connection, options, mode) => opened?,
+            _ = shutdown.requested() => {
+                connection.close().await;
+                return Ok(Failure::SSH);
+            }
+        },
         None => None,
     };
     let watched = link.map(|link| tokio::spawn(watch(link, options.log_level)));
