@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::algorithms;
 use super::auth;
-use super::error::ConnectError;
+use super::error::{ChannelError, ConnectError};
 use super::events::{EventError, Events, Shared};
 use super::host_key::{HostKeyCheck, HostTrust};
 use super::prompt::Prompter;
@@ -36,6 +36,9 @@ const MAX_PACKET: u32 = 65535;
 /// bounded by [`WINDOW`]; with this many the window fills first, so that a reader
 /// who stops stops its own channel alone.
 const QUEUE: usize = 4096;
+
+/// How long a server may take to answer a request on the connection.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -103,6 +106,21 @@ impl Connection {
     /// Waits until the connection has ended; yields why.
     pub async fn ended(&self) -> String {
         self.shared.ended().await
+    }
+
+    /// Waits for the server's answer to a request for `what`, but not for ever.
+    pub(super) async fn answered<T>(
+        &self,
+        what: &str,
+        request: impl Future<Output = Result<T, ChannelError>>,
+    ) -> Result<T, ChannelError> {
+        match tokio::time::timeout(ANSWER_TIMEOUT, request).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ChannelError::NoAnswer {
+                host: self.host.clone(),
+                what: what.to_owned(),
+            }),
+        }
     }
 
     /// Says goodbye and closes, jump hosts included.

@@ -126,6 +126,14 @@ pub enum ChannelError {
         /// Its reason.
         reason: String,
     },
+    /// The server said neither yes nor no.
+    #[error("{host} does not answer the request for {what}")]
+    NoAnswer {
+        /// The far end.
+        host: String,
+        /// What was asked for.
+        what: String,
+    },
     /// The connection is gone.
     #[error("connection to {host} is gone: {reason}")]
     Gone {

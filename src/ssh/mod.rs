@@ -40,9 +40,13 @@ mod auth_interactive_tests;
 #[cfg(test)]
 mod auth_tests;
 #[cfg(test)]
+mod end_tests;
+#[cfg(test)]
 mod host_key_case;
 #[cfg(test)]
 mod host_key_certificate_tests;
+#[cfg(test)]
+mod process_tests;
 #[cfg(test)]
 mod prompt_script;
 #[cfg(test)]

@@ -11,6 +11,9 @@ use super::error::ChannelError;
 use super::events::Shared;
 use super::terminal_text;
 
+/// Characters of a command that an error shows.
+const NAME_LENGTH: usize = 60;
+
 /// What is to run.
 #[derive(Debug, Clone, Default)]
 pub struct ProcessRequest {
@@ -20,6 +23,21 @@ pub struct ProcessRequest {
     pub terminal: Option<Terminal>,
     /// Environment variables; the server takes those that its AcceptEnv lists.
     pub environment: Vec<(String, String)>,
+}
+
+impl ProcessRequest {
+    /// What it is called in an error: a whole program may be in it.
+    pub(super) fn name(&self) -> String {
+        match &self.command {
+            Some(command) => {
+                let line = command.lines().next().unwrap_or_default();
+                let start: String = line.chars().take(NAME_LENGTH).collect();
+                let rest = if start == *command { "" } else { "…" };
+                format!("'{start}{rest}'")
+            }
+            None => "a shell".to_owned(),
+        }
+    }
 }
 
 /// A terminal as the far end is told of it (RFC 4254, sections 6.2 and 8).
@@ -174,13 +192,13 @@ pub struct Finished {
 impl Connection {
     /// Starts a command or shell.
     pub async fn start(&self, request: &ProcessRequest) -> Result<Process, ChannelError> {
-        let what = request
-            .command
-            .clone()
-            .unwrap_or_else(|| "a shell".to_owned());
+        self.answered(&request.name(), self.request(request)).await
+    }
+
+    async fn request(&self, request: &ProcessRequest) -> Result<Process, ChannelError> {
         let refused = |reason: &str| ChannelError::Process {
             host: self.host().to_owned(),
-            what: what.clone(),
+            what: request.name(),
             reason: reason.to_owned(),
         };
         let channel = match self.handle.channel_open_session().await {
@@ -192,30 +210,25 @@ impl Connection {
             Err(error) => return Err(self.gone(&error)),
         };
         let (mut read, write) = channel.split();
-        for (name, value) in &request.environment {
-            write
-                .set_env(false, name.as_str(), value.as_str())
-                .await
-                .map_err(|error| self.gone(&error))?;
-        }
-        if let Some(terminal) = &request.terminal {
-            request_terminal(&write, terminal)
-                .await
-                .map_err(|error| self.gone(&error))?;
-        }
-        match &request.command {
-            Some(command) => write.exec(true, command.as_bytes()).await,
-            None => write.request_shell(true).await,
-        }
-        .map_err(|error| self.gone(&error))?;
-        loop {
-            match read.wait().await {
-                Some(ChannelMsg::Success) => break,
-                Some(ChannelMsg::Failure) => return Err(refused("request refused")),
-                Some(ChannelMsg::Close) | None => return Err(refused("the channel was closed")),
-                Some(_) => {}
+        // Both at once: a server that talks before it is asked fills the
+        // queue that its answer has to come through.
+        let ask = async {
+            let asked = ask(&write, request).await;
+            asked.map_err(|error| self.gone(&error))
+        };
+        let answer = async {
+            loop {
+                match read.wait().await {
+                    Some(ChannelMsg::Success) => return Ok(()),
+                    Some(ChannelMsg::Failure) => return Err(refused("request refused")),
+                    Some(ChannelMsg::Close) | None => {
+                        return Err(refused("the channel was closed"));
+                    }
+                    Some(_) => {}
+                }
             }
-        }
+        };
+        tokio::try_join!(ask, answer)?;
         Ok(Process {
             events: ProcessEvents(read),
             input: ProcessInput {
@@ -257,6 +270,20 @@ impl Connection {
 fn append(kept: &mut Vec<u8>, data: &[u8], limit: usize) {
     let room = limit.saturating_sub(kept.len()).min(data.len());
     kept.extend_from_slice(data.get(..room).unwrap_or_default());
+}
+
+/// Environment, terminal, and the command or shell itself.
+async fn ask(write: &ChannelWriteHalf<Msg>, request: &ProcessRequest) -> Result<(), russh::Error> {
+    for (name, value) in &request.environment {
+        write.set_env(false, name.as_str(), value.as_str()).await?;
+    }
+    if let Some(terminal) = &request.terminal {
+        request_terminal(write, terminal).await?;
+    }
+    match &request.command {
+        Some(command) => write.exec(true, command.as_bytes()).await,
+        None => write.request_shell(true).await,
+    }
 }
 
 async fn request_terminal(

@@ -82,17 +82,20 @@ impl Connection {
         payload.extend_from_slice(&unit.wire().to_be_bytes());
         // Older messages say nothing about this request.
         self.shared.take_debug_messages();
-        match self.handle.channel_open_custom(CHANNEL_TYPE, payload).await {
-            Ok(channel) => {
-                let (read, write) = channel.split();
-                Ok((TunnelSender(write), TunnelReceiver(read)))
+        let opened = async {
+            match self.handle.channel_open_custom(CHANNEL_TYPE, payload).await {
+                Ok(channel) => {
+                    let (read, write) = channel.split();
+                    Ok((TunnelSender(write), TunnelReceiver(read)))
+                }
+                Err(russh::Error::ChannelOpenFailure(_)) => Err(ChannelError::TunnelRefused {
+                    host: self.host().to_owned(),
+                    reason: refusal(&self.shared.take_debug_messages(), mode, unit),
+                }),
+                Err(error) => Err(self.gone(&error)),
             }
-            Err(russh::Error::ChannelOpenFailure(_)) => Err(ChannelError::TunnelRefused {
-                host: self.host().to_owned(),
-                reason: refusal(&self.shared.take_debug_messages(), mode, unit),
-            }),
-            Err(error) => Err(self.gone(&error)),
-        }
+        };
+        self.answered("a tunnel", opened).await
     }
 
     /// An error where the server's key is not the known one and the user's

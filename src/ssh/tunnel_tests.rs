@@ -163,7 +163,7 @@ async fn the_far_end_ends_the_channel() {
 
 #[tokio::test]
 async fn a_small_window_delays_frames_but_never_divides_them() {
-    let mut tunnel = tunnel(0, 32768).await;
+    let tunnel = tunnel(0, 32768).await;
     let channel = tunnel.channel;
     let frames: Vec<Vec<u8>> = [1400_usize, 1, 800, 1400, 60]
         .iter()

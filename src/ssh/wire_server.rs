@@ -47,7 +47,6 @@ pub(crate) mod number {
     pub(crate) const KEX_ECDH_INIT: u8 = 30;
     pub(crate) const KEX_ECDH_REPLY: u8 = 31;
     pub(crate) const USERAUTH_REQUEST: u8 = 50;
-    pub(crate) const USERAUTH_FAILURE: u8 = 51;
     pub(crate) const USERAUTH_SUCCESS: u8 = 52;
     pub(crate) const CHANNEL_OPEN: u8 = 90;
     pub(crate) const CHANNEL_OPEN_CONFIRMATION: u8 = 91;

@@ -2,7 +2,7 @@
 //! read is passed over, names go through their types, and nothing is believed
 //! that the program does not need.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -156,14 +156,11 @@ impl Facts {
 
     /// The lowest unit of `mode` that is not taken.
     pub fn free_unit(&self, mode: Mode) -> Unit {
+        let ours = self.devices.iter().filter(|device| device.mode == mode);
+        let taken: HashSet<Unit> = ours.map(|device| device.unit).collect();
         (0..=Unit::MAX)
             .filter_map(|number| Unit::new(number).ok())
-            .find(|unit| {
-                !self
-                    .devices
-                    .iter()
-                    .any(|d| d.mode == mode && d.unit == *unit)
-            })
+            .find(|unit| !taken.contains(unit))
             .unwrap_or_default()
     }
 }

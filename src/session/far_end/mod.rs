@@ -3,19 +3,26 @@
 //! and undoes it when the connection is gone ([`Holder`]). All of it goes through
 //! commands over the same SSH connection.
 
+mod answers;
 pub mod facts;
 pub mod steps;
 
+#[cfg(test)]
+mod hostile_tests;
+
+use std::future::Future;
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::time::timeout;
 
+use crate::config::types::{Mode, Unit};
 use crate::message::say;
 use crate::ssh::connect::Connection;
 use crate::ssh::error::ChannelError;
-use crate::ssh::process::{Process, ProcessEvent, ProcessRequest};
+use crate::ssh::process::{ProcessInput, ProcessRequest};
 use crate::ssh::terminal_text;
+use answers::Answers;
 use facts::{Facts, FactsError, Privilege};
 use steps::Step;
 
@@ -26,12 +33,18 @@ const PROBE: &str = include_str!("probe.sh");
 
 /// The most that the probe may print, in bytes; routing tables can be long.
 const PROBE_LIMIT: usize = 4 * 1024 * 1024;
-/// The longest answer to a step, in bytes.
-const LINE_LIMIT: usize = 64 * 1024;
+/// The most that the far end may say of its device, in bytes.
+const DEVICE_LIMIT: usize = 4096;
 /// The part of a far end's complaint that is shown, in characters.
 const REASON_LIMIT: usize = 300;
+/// How long the probe may take; `sudo` and routing tables can be slow.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a step may take at the far end.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it may take to start, which includes undoing what others left.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
+/// What is said when no answer will come.
+const SHELL_GONE: &str = "the shell there ended or the connection is gone";
 /// How long the far end may take to undo its part before we leave it to do so
 /// by itself.
 const UNDO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,37 +80,96 @@ pub async fn probe(
         command.push(' ');
         command.push_str(&address.to_string());
     }
-    let finished = connection.run(&command, PROBE_LIMIT).await?;
+    let finished = in_time(connection, "look at it", PROBE_TIMEOUT, async {
+        Ok(connection.run(&command, PROBE_LIMIT).await?)
+    })
+    .await?;
     let text = String::from_utf8_lossy(&finished.output);
     let complaint = String::from_utf8_lossy(&finished.error_output);
     Ok(facts::parse(connection.host(), &text, &complaint)?)
 }
 
-/// The name of the device that sshd opened for our tunnel, which is known only
+/// The unit of the device that sshd opened for our tunnel, which is known only
 /// to commands started after it (sshd's `SSH_TUNNEL`).
-pub async fn opened_device(connection: &Connection) -> Result<String, FarEndError> {
-    let finished = connection.run("echo \"$SSH_TUNNEL\"", LINE_LIMIT).await?;
+pub async fn opened_unit(connection: &Connection, mode: Mode) -> Result<Unit, FarEndError> {
+    let what = "learn which device it opened";
+    let finished = in_time(connection, what, STEP_TIMEOUT, async {
+        let command = "echo \"$SSH_TUNNEL\"";
+        Ok(connection.run(command, DEVICE_LIMIT).await?)
+    })
+    .await?;
     let text = String::from_utf8_lossy(&finished.output);
-    Ok(text
+    unit_in(&text, mode).ok_or_else(|| {
+        let said = terminal_text::line(text.trim());
+        let reason = format!("it says '{said}' (SSH_TUNNEL): name a unit with --peer-unit");
+        failed(connection.host(), what, &reason)
+    })
+}
+
+/// The last device in SSH_TUNNEL's list, if it is one of `mode`.
+fn unit_in(text: &str, mode: Mode) -> Option<Unit> {
+    let number = text
         .trim()
         .rsplit(',')
-        .next()
-        .unwrap_or_default()
-        .to_owned())
+        .next()?
+        .strip_prefix(mode.prefix())?;
+    // "+1" is a number to Rust, and no unit.
+    if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Unit::new(number.parse().ok()?).ok()
+}
+
+/// Does `work` at the far end, but does not wait for ever.
+async fn in_time<T>(
+    connection: &Connection,
+    what: &str,
+    limit: Duration,
+    work: impl Future<Output = Result<T, FarEndError>>,
+) -> Result<T, FarEndError> {
+    match timeout(limit, work).await {
+        Ok(done) => done,
+        Err(_) => Err(failed(connection.host(), what, &no_answer(limit))),
+    }
+}
+
+fn no_answer(limit: Duration) -> String {
+    format!("no answer in {} seconds", limit.as_secs())
+}
+
+fn failed(host: &str, what: &str, reason: &str) -> FarEndError {
+    let reason = if reason.is_empty() {
+        "it failed without a word"
+    } else {
+        reason
+    };
+    FarEndError::Step {
+        host: host.to_owned(),
+        what: what.to_owned(),
+        reason: reason.chars().take(REASON_LIMIT).collect(),
+    }
 }
 
 /// A process on the far end that changes its state and puts it back.
 pub struct Holder {
     host: String,
-    process: Process,
+    input: ProcessInput,
+    answers: Answers,
     /// Its process id there.
     pid: u32,
-    unread: Vec<u8>,
 }
 
 impl Holder {
     /// Starts it; also finishes what a killed one left undone there.
     pub async fn start(connection: &Connection, privilege: Privilege) -> Result<Self, FarEndError> {
+        let started = Self::start_and_recover(connection, privilege);
+        in_time(connection, "start a shell there", RECOVERY_TIMEOUT, started).await
+    }
+
+    async fn start_and_recover(
+        connection: &Connection,
+        privilege: Privilege,
+    ) -> Result<Self, FarEndError> {
         let sudo = match privilege {
             Privilege::Sudo => "sudo -n ",
             Privilege::Root | Privilege::None => "",
@@ -110,18 +182,20 @@ impl Holder {
         let process = connection.start(&request).await?;
         let host = connection.host().to_owned();
         let mut holder = Holder {
+            answers: Answers::of(process.events, host.clone()),
             host,
-            process,
+            input: process.input,
             pid: 0,
-            unread: Vec::new(),
         };
+        let mut recovered = false;
         loop {
             let line = holder.answer("start a shell there").await?;
             if let Some(pid) = line.strip_prefix("ready ").and_then(|pid| pid.parse().ok()) {
                 holder.pid = pid;
                 return Ok(holder);
             }
-            if line.starts_with("recovered ") {
+            if line.starts_with("recovered ") && !recovered {
+                recovered = true;
                 say(format_args!(
                     "{}: undone what an earlier tunnel left",
                     holder.host
@@ -132,83 +206,69 @@ impl Holder {
 
     /// Does one step, noting first how to undo it; yields what it printed.
     pub async fn step(&mut self, step: &Step) -> Result<String, FarEndError> {
-        let mut lines = String::new();
-        for undo in &step.undo {
-            lines.push_str(&format!(
-                "U {}\n",
-                undo.replace("$HOLDER", &self.pid.to_string())
-            ));
-        }
-        lines.push_str(&format!("D {}\n", step.command));
+        let lines = self.lines(step)?;
         tracing::debug!(host = self.host, "{}", lines.trim_end());
-        if self.process.input.write(lines).await.is_err() {
-            return Err(self.lost(&step.what, "the connection is gone"));
-        }
-        let answer = self.answer(&step.what).await?;
+        // What is there already is no answer to this.
+        self.answers.forget();
+        let asked = async {
+            if self.input.write(lines).await.is_err() {
+                return Err(self.failed(&step.what, "the connection is gone"));
+            }
+            self.answer(&step.what).await
+        };
+        let answer = match timeout(STEP_TIMEOUT, asked).await {
+            Ok(answer) => answer?,
+            Err(_) => return Err(self.failed(&step.what, &no_answer(STEP_TIMEOUT))),
+        };
         match answer.split_once(' ').unwrap_or((&answer, "")) {
             ("ok", text) => Ok(text.trim().to_owned()),
-            ("no", reason) => Err(self.lost(&step.what, reason.trim())),
-            _ => Err(self.lost(&step.what, &format!("strange answer '{answer}'"))),
+            ("no", reason) => Err(self.failed(&step.what, reason.trim())),
+            _ => Err(self.failed(&step.what, &format!("strange answer '{answer}'"))),
         }
+    }
+
+    /// A step as the process there reads it: one line for each command.
+    fn lines(&self, step: &Step) -> Result<String, FarEndError> {
+        let mut lines = String::new();
+        let undo = step.undo.iter().map(|undo| ('U', undo));
+        for (mark, command) in undo.chain([('D', &step.command)]) {
+            if command.contains('\n') {
+                return Err(self.failed(&step.what, "its command is not a single line"));
+            }
+            let command = match mark {
+                'U' => command.replace("$HOLDER", &self.pid.to_string()),
+                _ => command.clone(),
+            };
+            lines.push_str(&format!("{mark} {command}\n"));
+        }
+        Ok(lines)
     }
 
     /// Has everything undone; `false` if the far end did not say that it is.
     pub async fn finish(mut self) -> bool {
-        if self.process.input.end().await.is_err() {
-            return false;
-        }
+        self.answers.forget();
         let undone = async {
-            loop {
-                match self.line().await {
-                    Some(line) if line == "undone" => return true,
-                    Some(_) => {}
-                    None => return false,
+            if self.input.end().await.is_err() {
+                return false;
+            }
+            while let Some(line) = self.answers.next().await {
+                if line == "undone" {
+                    return true;
                 }
             }
+            false
         };
         timeout(UNDO_TIMEOUT, undone).await.unwrap_or(false)
     }
 
-    fn lost(&self, what: &str, reason: &str) -> FarEndError {
-        let reason = if reason.is_empty() {
-            "it failed without a word"
-        } else {
-            reason
-        };
-        FarEndError::Step {
-            host: self.host.clone(),
-            what: what.to_owned(),
-            reason: reason.chars().take(REASON_LIMIT).collect(),
-        }
+    fn failed(&self, what: &str, reason: &str) -> FarEndError {
+        failed(&self.host, what, reason)
     }
 
     async fn answer(&mut self, what: &str) -> Result<String, FarEndError> {
-        match timeout(STEP_TIMEOUT, self.line()).await {
-            Ok(Some(line)) => Ok(line),
-            Ok(None) => Err(self.lost(what, "the shell there ended or the connection is gone")),
-            Err(_) => Err(self.lost(what, "no answer in 30 seconds")),
-        }
-    }
-
-    /// The next line of its output, fit to be shown; nothing at its end.
-    async fn line(&mut self) -> Option<String> {
-        loop {
-            if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.unread.drain(..=end).collect();
-                let text = String::from_utf8_lossy(&line);
-                return Some(terminal_text::line(text.trim_end()));
-            }
-            if self.unread.len() > LINE_LIMIT {
-                return None;
-            }
-            match self.process.events.next().await? {
-                ProcessEvent::Output(data) => self.unread.extend_from_slice(&data),
-                ProcessEvent::ErrorOutput(data) => {
-                    let text = String::from_utf8_lossy(&data);
-                    tracing::debug!(host = self.host, "{}", terminal_text::line(&text));
-                }
-                ProcessEvent::OutputEnd | ProcessEvent::Exited(_) => {}
-            }
+        match self.answers.next().await {
+            Some(line) => Ok(line),
+            None => Err(self.failed(what, SHELL_GONE)),
         }
     }
 }

@@ -179,21 +179,9 @@ impl Attempt {
         self.link = Some(Link::start(tun, sender, receiver));
         let unit = match device.unit() {
             crate::config::types::UnitRequest::Unit(unit) => unit,
-            crate::config::types::UnitRequest::Any => {
-                let name = far_end::opened_device(connection)
-                    .await
-                    .map_err(Failure::ssh)?;
-                let number = name
-                    .strip_prefix(mode.prefix())
-                    .and_then(|n| n.parse().ok());
-                number.and_then(|number| Unit::new(number).ok()).ok_or_else(|| {
-                    Failure::ssh(anyhow!(
-                        "{} does not tell which device it opened ('{name}' in SSH_TUNNEL): name one \
-                         with --peer-unit",
-                        connection.host()
-                    ))
-                })?
-            }
+            crate::config::types::UnitRequest::Any => far_end::opened_unit(connection, mode)
+                .await
+                .map_err(Failure::ssh)?,
         };
         self.reporter.step(format_args!(
             "tunnel open: {near_name} here, {} at {}",
