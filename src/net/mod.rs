@@ -32,4 +32,4 @@ mod undo;
 #[cfg(test)]
 mod test_host;
 #[cfg(test)]
-mod test_namespace;
+pub(crate) mod test_namespace;

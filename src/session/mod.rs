@@ -12,3 +12,6 @@ mod shutdown;
 mod terminal;
 pub mod tunnel;
 pub mod up;
+
+#[cfg(test)]
+mod hostile_tests;

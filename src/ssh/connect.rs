@@ -17,7 +17,8 @@ use super::error::{ChannelError, ConnectError};
 use super::events::{EventError, Events, Shared};
 use super::host_key::{HostKeyCheck, HostTrust};
 use super::prompt::Prompter;
-use super::transport::{self, Transport};
+use super::stalled::StallLimit;
+use super::transport::{self, Stream, Transport};
 use crate::config::invoker::Invoker;
 use crate::config::resolve_route;
 use crate::config::ssh_args::SshArgs;
@@ -198,7 +199,11 @@ async fn establish(
     let (reached, key_arrived) = oneshot::channel();
     let quiet = options.log_level <= LogLevel::Error;
     let events = Events::new(Arc::clone(&shared), host_key.clone(), quiet, reached);
-    let handshake = client::connect_stream(configuration, transport.stream, events);
+    let stream: Box<dyn Stream> = match alive_limit(options) {
+        Some(limit) => Box::new(StallLimit::new(transport.stream, limit)),
+        None => transport.stream,
+    };
+    let handshake = client::connect_stream(configuration, stream, events);
     let mut handle = within(options, key_arrived, handshake).await?;
     let trust = host_key.trust().unwrap_or(HostTrust::Unverified);
     auth::authenticate(&mut handle, trust, options, invoker, &prompter).await?;
@@ -211,6 +216,14 @@ async fn establish(
         through,
         _proxy: transport.proxy,
     })
+}
+
+/// How long a server may give no sign of life; nothing where a count of zero
+/// or no interval says that it may do so for ever.
+fn alive_limit(options: &SshOptions) -> Option<Duration> {
+    let interval = options.server_alive_interval?;
+    let limit = interval.saturating_mul(options.server_alive_count_max);
+    (!limit.is_zero()).then_some(limit)
 }
 
 /// Runs the handshake; `ConnectTimeout` counts until the server's key is here.

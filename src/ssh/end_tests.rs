@@ -269,3 +269,27 @@ async fn a_server_that_never_answers_is_not_waited_for_long() {
         .expect("close hangs");
     silent.abort();
 }
+
+/// It answers nothing, and does not even read: what we write waits in TCP.
+#[tokio::test]
+async fn a_server_that_reads_no_more_is_taken_for_dead() {
+    let server = WireServer::bind().await;
+    let mut options = server.options();
+    options.server_alive_interval = Some(Duration::from_millis(300));
+    options.server_alive_count_max = 2;
+    let (connection, mut wire) = server.connect_with(&options).await;
+    let open = connection.open_tunnel(Mode::PointToPoint, UnitRequest::Any);
+    let answer = async {
+        let (channel, _) = wire.open_request().await.unwrap();
+        let generous = confirmation(channel, u32::MAX, 65536);
+        wire.send(&generous).await.unwrap();
+    };
+    let (opened, ()) = tokio::join!(open, answer);
+    let (sender, _receiver) = opened.unwrap();
+    let frame = Bytes::from(vec![0; 16384]);
+    let flood = async { while sender.send(frame.clone()).await.is_ok() {} };
+    let both = async { tokio::join!(connection.ended(), flood) };
+    let (reason, ()) = timeout(HANGS, both).await.expect("nobody notices");
+    assert!(reason.contains("not responding"), "{reason}");
+    drop(wire);
+}

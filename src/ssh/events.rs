@@ -313,6 +313,11 @@ impl Handler for Events {
             DisconnectReason::Error(EventError::Russh(russh::Error::KeepaliveTimeout)) => {
                 format!("Timeout, server {host} not responding.")
             }
+            DisconnectReason::Error(EventError::Russh(russh::Error::IO(error)))
+                if error.kind() == std::io::ErrorKind::TimedOut =>
+            {
+                format!("Timeout, server {host} not responding.")
+            }
             DisconnectReason::Error(EventError::Russh(russh::Error::IO(error))) => {
                 format!("Connection to {host} lost: {error}")
             }

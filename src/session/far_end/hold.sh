@@ -23,7 +23,8 @@ hold() {
     lock
     held="$dir/held/$(echo "$1" | tr / ,)"
     now=$(cat "/proc/sys/$1") || return
-    if [ ! -d "$held" ]; then
+    # The last file that is written says that the others are there.
+    if [ ! -f "$held/ours" ]; then
         [ "$now" = "$2" ] && return
         mkdir -p "$held" && grep -l 1 "/proc/sys/${1%/all/*}"/*/"${1##*/}" >"$held/others" 2>/dev/null
         echo "$now" >"$held/before" && echo "$2" >"$held/ours" || return
@@ -61,33 +62,46 @@ finish() {
     trap "" TERM
     run_undo "$undo"
     [ -n "$journal" ] && rm -f "$journal"
-    rmdir "$dir/held" "$dir" 2>/dev/null
+    (lock && rmdir "$dir/held"; rmdir "$dir") 2>/dev/null
     echo undone 2>/dev/null
     exit 0
 }
 trap "" HUP INT QUIT PIPE
 trap finish TERM
 
+# Finishes what a killed one left in FILE, which is open as 8: whoever gets the
+# lock does it, the others wait until it is done.
+recover() {
+    flock 8 2>/dev/null
+    [ -s "$1" ] || return
+    read -r mark pid start <"$1"
+    [ "$mark" = "#" ] || return
+    alive "$pid" "$start" && return
+    run_undo "$(sed -n "1d;/./{G;h};\$!d;x;p" "$1")"
+    rm -f "$1"
+    echo "recovered $pid"
+}
+
 journal=
-if [ "$(id -u)" = 0 ] && mkdir -p "$dir" && [ -O "$dir" ]; then
+if [ "$(id -u)" = 0 ]; then
+    # One that ends at this moment takes the empty directory away.
+    for try in 1 2 3 4 5 6 7 8 9; do
+        mkdir -p "$dir" && [ -O "$dir" ] || continue
+        journal="$dir/far-$$.undo"
+        echo "# $me" >"$journal" && break
+        journal=
+    done 2>/dev/null
     for file in "$dir"/far-*.undo; do
-        [ -f "$file" ] && [ -O "$file" ] || continue
-        { read -r mark pid start rest; } <"$file"
-        [ "$mark" = "#" ] || continue
-        alive "$pid" "$start" && continue
-        run_undo "$(sed -n "1d;/./{G;h};\$!d;x;p" "$file")"
-        rm -f "$file"
-        echo "recovered $pid"
+        [ -f "$file" ] && [ -O "$file" ] && recover "$file" 8<"$file"
     done
-    journal="$dir/far-$$.undo"
-    echo "# $me" >"$journal" || journal=
 fi
 echo "ready $$"
 
 while IFS= read -r line; do
     case $line in
     "U "*)
-        [ -n "$journal" ] && echo "${line#U }" >>"$journal"
+        # Not echo: some take backslashes for their own.
+        [ -n "$journal" ] && printf "%s\n" "${line#U }" >>"$journal"
         undo="${line#U }
 $undo"
         ;;

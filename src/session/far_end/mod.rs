@@ -8,6 +8,8 @@ pub mod facts;
 pub mod steps;
 
 #[cfg(test)]
+mod hold_tests;
+#[cfg(test)]
 mod hostile_tests;
 
 use std::future::Future;

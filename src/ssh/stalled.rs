@@ -1,0 +1,120 @@
+//! A stream whose other end has to take what is written. russh asks whether the
+//! server is alive only between writes: while one waits, a server that is gone
+//! or reads no more would go unnoticed for as long as TCP tries.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+/// Fails a write that waits longer than a limit.
+pub struct StallLimit<S> {
+    stream: S,
+    limit: Duration,
+    /// Runs while a write waits.
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> StallLimit<S> {
+    /// Lets writes to `stream` wait for `limit`.
+    pub fn new(stream: S, limit: Duration) -> Self {
+        StallLimit {
+            stream,
+            limit,
+            waiting: None,
+        }
+    }
+
+    /// What becomes of a write: itself, or an error when it waited too long.
+    fn limited<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.waiting = None;
+            return written;
+        }
+        let limit = self.limit;
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(limit)));
+        waiting.as_mut().poll(cx).map(|()| {
+            let text = "the server takes no more data";
+            Err(io::Error::new(io::ErrorKind::TimedOut, text))
+        })
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for StallLimit<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for StallLimit<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, data);
+        self.limited(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, data);
+        self.limited(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.limited(cx, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let closed = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.limited(cx, closed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_write_that_waits_too_long_fails() {
+        let (near, mut far) = duplex(10);
+        let mut near = StallLimit::new(near, Duration::from_secs(45));
+        // A slow reader takes ten bytes every 40 seconds.
+        let write = near.write_all(&[1; 60]);
+        let read = async {
+            let mut data = [0; 10];
+            for _ in 0..5 {
+                sleep(Duration::from_secs(40)).await;
+                far.read_exact(&mut data).await.unwrap();
+            }
+        };
+        tokio::join!(async { write.await.unwrap() }, read);
+        // Reading may wait for ever.
+        let read = tokio::time::timeout(Duration::from_secs(1000), near.read_u8());
+        assert!(read.await.is_err());
+        let error = near.write_all(&[1; 60]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}
