@@ -154,10 +154,11 @@ impl Holder {
 
     /// Has everything undone; `false` if the far end did not say that it is.
     pub async fn finish(mut self) -> bool {
-        if self.process.input.end().await.is_err() {
-            return false;
-        }
         let undone = async {
+            // A connection that hangs does not even take the end of the input.
+            if self.process.input.end().await.is_err() {
+                return false;
+            }
             loop {
                 match self.line().await {
                     Some(line) if line == "undone" => return true,
