@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use netns_tests::link::has_device;
 use netns_tests::sshd::{Sshd, authorize, introduce};
 use netns_tests::vpn::{self, cleanup};
-use netns_tests::{Before, Host, PATIENCE, bridge, connect, topology, traffic};
+use netns_tests::{Before, Host, PATIENCE, bridge, connect, topology, traffic, until};
 use nix::sys::signal::Signal;
 
 const ARGUMENTS: [&str; 5] = [
@@ -130,8 +130,7 @@ fn only_its_own_is_removed() -> Result<()> {
 /// ```text
 ///   laptop wan 192.0.2.1 ── a  switch br  b ── 192.0.2.2 wan bastion
 /// ```
-#[test]
-fn link_cut() -> Result<()> {
+fn cut(load: bool) -> Result<()> {
     let [laptop, switch, bastion] = [
         Host::new("laptop")?,
         Host::new("switch")?,
@@ -159,7 +158,29 @@ fn link_cut() -> Result<()> {
         &laptop,
         &[&alive[..], &["--route", "198.51.100.0/24"]].concat(),
     )?;
+    // More than the socket takes once nobody acknowledges it.
+    let flood = ["ping", "-q", "-f", "-s", "1400", "198.51.100.2"];
+    let flooding = match load {
+        true => Some(laptop.spawn(&flood)?),
+        false => None,
+    };
+    until("traffic", PATIENCE, || {
+        let sent = laptop.read("/sys/class/net/sshvpn0/statistics/tx_packets");
+        let enough = |sent: u32| !load || sent > 1000;
+        sent.ok()?.trim().parse().is_ok_and(enough).then_some(())
+    })?;
     switch.sh("ip link set dev br down")?;
     vpn::fails_clearly(&up.wait(PATIENCE)?, Some(255), &["bastion"])?;
+    drop(flooding);
     before.is_back()
+}
+
+#[test]
+fn link_cut() -> Result<()> {
+    cut(false)
+}
+
+#[test]
+fn link_cut_under_load() -> Result<()> {
+    cut(true)
 }

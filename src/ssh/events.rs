@@ -9,7 +9,7 @@ use russh::{Channel, ChannelId, ChannelOpenFailure};
 use tokio::sync::{oneshot, watch};
 
 use super::host_key::{HostKeyCheck, HostKeyError};
-use super::terminal_text;
+use super::{terminal_text, transport};
 use crate::message::say;
 
 /// Debug messages kept, the newest ones: a server must not fill our memory.
@@ -319,7 +319,7 @@ impl Handler for Events {
                 format!("Timeout, server {host} not responding.")
             }
             DisconnectReason::Error(EventError::Russh(russh::Error::IO(error))) => {
-                format!("Connection to {host} lost: {error}")
+                format!("Connection to {host} lost: {}", transport::plain(&error))
             }
             DisconnectReason::Error(EventError::Russh(
                 russh::Error::Disconnect | russh::Error::HUP,

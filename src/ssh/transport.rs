@@ -173,7 +173,7 @@ fn buffered(stream: TcpStream, peer: SocketAddr) -> Transport {
 }
 
 /// The kernel's words without Rust's "(os error N)".
-fn plain(error: &io::Error) -> String {
+pub(super) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
