@@ -3,14 +3,16 @@
 
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ContextKind;
 use sshvpn::cli::{Cli, Command, TunnelArgs, up::UpArgs};
 use sshvpn::config;
 use sshvpn::config::invoker::Invoker;
 use sshvpn::config::ssh_args::SshArgs;
-use sshvpn::config::ssh_options::SshOptions;
+use sshvpn::config::ssh_options::{LogLevel, SshOptions};
 use sshvpn::config::types::UnitRequest;
 use sshvpn::message::say;
 use sshvpn::session::background::{Forked, Ready, fork_until_ready};
@@ -21,7 +23,7 @@ use tokio::runtime::Runtime;
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return wrong_command_line(&error),
+        Err(error) => return wrong_command_line(error),
     };
     let result = match &cli.command {
         Some(Command::Up(args)) => run_up(args),
@@ -39,12 +41,13 @@ fn main() -> ExitCode {
 
 /// Prints the error, or the help that was asked for. In place of ssh the exit
 /// code is ssh's.
-fn wrong_command_line(error: &clap::Error) -> ExitCode {
+fn wrong_command_line(mut error: clap::Error) -> ExitCode {
+    // A tip to put '--' in front of an option that we lack makes a host of it.
+    error.remove(ContextKind::Suggested);
     // A closed standard error is no reason for another exit code.
     let _ = error.print();
-    let subcommand = std::env::args()
-        .nth(1)
-        .is_some_and(|first| Cli::is_subcommand(&first));
+    let first = std::env::args_os().nth(1);
+    let subcommand = first.is_some_and(|first| Cli::is_subcommand(&first.to_string_lossy()));
     match error.use_stderr() {
         false => ExitCode::SUCCESS,
         true if subcommand => ExitCode::from(2),
@@ -62,9 +65,14 @@ fn run_tunnel(tunnel_args: &TunnelArgs) -> Result<u8, Failure> {
             options.destination
         )));
     }
-    detached(options.fork_after_authentication, |ready, runtime| {
+    let done = detached(options.fork_after_authentication, |ready, runtime| {
         runtime.block_on(tunnel::run(&args, &options, &invoker, ready))
-    })
+    });
+    match done {
+        // As ssh: -q is silent about what ends it, too.
+        Err(failure) if options.log_level == LogLevel::Quiet => Ok(failure.code()),
+        done => done,
+    }
 }
 
 fn run_up(up_args: &UpArgs) -> Result<u8, Failure> {
@@ -141,9 +149,11 @@ fn log(verbosity: u8) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(!plain && std::io::stderr().is_terminal())
         .with_target(false)
         // It would say so with eprintln!, which panics where nobody can be told.
         .log_internal_errors(false)

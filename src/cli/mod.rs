@@ -21,6 +21,7 @@ use crate::config::types::TunnelDevice;
     name = "sshvpn",
     version,
     args_conflicts_with_subcommands = true,
+    args_override_self = true,
     subcommand_negates_reqs = true,
     override_usage = "sshvpn up [OPTIONS] [user@]HOST\n       sshvpn -w LOCAL[:REMOTE] [OPTIONS] [user@]HOST [COMMAND]...\n       sshvpn cleanup",
     after_help = "Exit code: that of the remote command; 255 where SSH failed or (without 'up') \
@@ -158,6 +159,16 @@ mod tests {
         ] {
             assert!(args.options.iter().any(|known| known == option), "{option}");
         }
+    }
+
+    #[test]
+    fn an_option_may_come_twice_as_with_ssh() {
+        let args = parse("sshvpn -NN -F a -F b -w 0:1 -i x -i y host")
+            .tunnel
+            .to_args();
+        assert_eq!(args.config_file.as_deref(), Some("b".as_ref()));
+        assert_eq!(args.identities.len(), 2);
+        assert!(Cli::try_parse_from(["sshvpn", "up", "-qq", "host"]).is_ok());
     }
 
     #[test]

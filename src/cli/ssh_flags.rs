@@ -48,7 +48,7 @@ pub struct SshFlags {
     /// Say more; up to three times
     #[arg(short = 'v', action = ArgAction::Count, help_heading = "As in ssh")]
     pub verbosity: u8,
-    /// Say nothing but what is fatal
+    /// Say less: no progress, no notices
     #[arg(short = 'q', help_heading = "As in ssh")]
     pub quiet: bool,
     /// Into the background once everything stands

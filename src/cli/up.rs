@@ -14,6 +14,7 @@ use crate::tun::DeviceRequest;
 /// The options of `up`.
 #[derive(Debug, Args)]
 #[command(
+    args_override_self = true,
     after_help = "Needs root here (sudo), or once: setcap cap_net_admin+ep on the binary. At HOST: \
                   sshd with PermitTunnel yes, iproute2, and root or 'sudo -n'; or a device made for \
                   the login beforehand. All that is changed on either host is undone at the end."

@@ -39,6 +39,42 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#}", self.error)
+        let mut text = self.error.to_string();
+        for cause in self.error.chain().skip(1) {
+            let cause = cause.to_string();
+            // Many an error's text has that of its cause in it.
+            if !text.contains(&cause) {
+                text = format!("{text}: {cause}");
+            }
+        }
+        f.write_str(&without_numbers(&text))
+    }
+}
+
+/// The text without Rust's "(os error N)", of which its words say all.
+fn without_numbers(text: &str) -> String {
+    let mut pieces = text.split(" (os error ");
+    let mut plain = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        plain.push_str(piece.split_once(')').map_or("", |(_, rest)| rest));
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn each_cause_is_told_once() {
+        let refused = || std::io::Error::from_raw_os_error(nix::libc::ECONNREFUSED);
+        let told = format!("cannot bind: {}; try another", refused());
+        let failure = Failure::ssh(anyhow::Error::from(refused()).context(told));
+        let text = failure.to_string();
+        assert_eq!(text, "cannot bind: Connection refused; try another");
+        let cause: Result<(), _> = Err(refused());
+        let failure = Failure::local(cause.context("cannot ask").unwrap_err());
+        assert_eq!(failure.to_string(), "cannot ask: Connection refused");
     }
 }

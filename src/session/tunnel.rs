@@ -97,7 +97,7 @@ async fn open_link(
     let device = match Device::open(&request, mode) {
         Ok(device) => device,
         Err(error) => {
-            say(format_args!("Tunnel device open failed: {error}"));
+            complain(options, format_args!("Tunnel device open failed: {error}"));
             return unless_fatal(options, "Could not request tunnel forwarding.");
         }
     };
@@ -106,7 +106,7 @@ async fn open_link(
     match connection.open_tunnel(mode, remote).await {
         Ok((sender, receiver)) => Ok(Some(Link::start(device, sender, receiver))),
         Err(error) => {
-            say(error);
+            complain(options, error);
             unless_fatal(options, "Tunnel forwarding failed")
         }
     }
@@ -116,8 +116,15 @@ fn unless_fatal(options: &SshOptions, text: &str) -> Result<Option<Link>, Failur
     if options.exit_on_forward_failure {
         return Err(Failure::ssh(anyhow::anyhow!("{text}")));
     }
-    say(text);
+    complain(options, text);
     Ok(None)
+}
+
+/// An error that does not end the session.
+fn complain(options: &SshOptions, text: impl std::fmt::Display) {
+    if options.log_level >= LogLevel::Error {
+        say(text);
+    }
 }
 
 /// Waits for the link's end and says what went through.
