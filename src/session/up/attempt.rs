@@ -138,7 +138,7 @@ impl Attempt {
             self.far_steps(&plan, &far).await?;
         }
         self.near_changes(request.mode, &agreed).await?;
-        self.announce(unit, request.mode, &agreed);
+        self.announce(unit, request, &agreed);
         Ok(())
     }
 
@@ -218,7 +218,12 @@ impl Attempt {
         Ok(())
     }
 
-    fn announce(&self, unit: Unit, mode: Mode, agreed: &Agreed) {
+    fn announce(&self, unit: Unit, request: &UpRequest, agreed: &Agreed) {
+        let mode = request.mode;
+        let way_down = match request.background {
+            true => format!("'kill {}' takes it down", std::process::id()),
+            false => "Ctrl-C takes it down".to_owned(),
+        };
         let host = self
             .connection
             .as_ref()
@@ -229,10 +234,11 @@ impl Attempt {
             .map(|pair| format!("{} here, {} at {host}", pair.near, pair.far))
             .collect();
         self.reporter.step(format_args!(
-            "up: {} ({}, MTU {}); Ctrl-C takes it down",
+            "up: {} ({}, MTU {}); {}",
             pairs.join("; "),
             unit.device_name(mode),
-            agreed.mtu
+            agreed.mtu,
+            way_down
         ));
     }
 
