@@ -13,7 +13,8 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{HOLD, PROBE, facts};
+use super::holder::HOLD;
+use super::{PROBE, facts};
 
 /// Far longer than anything here takes; what reaches it hangs.
 const HANGS: Duration = Duration::from_secs(30);

@@ -4,6 +4,8 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
+use super::facts::Privilege;
+use super::steps::Step;
 use super::*;
 use crate::ssh::wire_server::{Wire, WireServer, about, data, number};
 
