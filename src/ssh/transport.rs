@@ -130,23 +130,7 @@ async fn tcp_to(address: SocketAddr, options: &SshOptions) -> Result<TcpStream, 
     if options.tcp_keep_alive {
         let _ = setsockopt(&stream, sockopt::KeepAlive, &true);
     }
-    if let Some(limit) = patience(options) {
-        let _ = setsockopt(&stream, sockopt::TcpUserTimeout, &limit);
-    }
     Ok(stream)
-}
-
-/// How long what we sent may go without an acknowledgement, in milliseconds:
-/// the time in which ServerAlive finds a server gone. russh asks it only while
-/// it has nothing to write, and a full tunnel to a host that vanished is stuck
-/// in a write.
-fn patience(options: &SshOptions) -> Option<u32> {
-    let silence = options
-        .server_alive_interval?
-        .checked_mul(options.server_alive_count_max)?;
-    u32::try_from(silence.as_millis())
-        .ok()
-        .filter(|limit| *limit > 0)
 }
 
 fn bind(socket: &TcpSocket, to: SocketAddr, options: &SshOptions) -> Result<(), Failure> {
