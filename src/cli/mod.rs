@@ -76,8 +76,8 @@ pub struct TunnelArgs {
     /// Escape character of sessions with a terminal, or 'none'
     #[arg(short = 'e', value_name = "CHARACTER", help_heading = "As in ssh")]
     pub escape: Option<String>,
-    /// Without effect here, as there is nothing to switch off
-    #[arg(short = 'x', short_alias = 'a', hide = true)]
+    /// Without effect: there is no X11, agent or GSSAPI to switch off, and no compression
+    #[arg(short = 'x', short_aliases = ['a', 'k', 'C'], hide = true)]
     pub no_forwarding: bool,
     /// The far end.
     #[arg(

@@ -2,8 +2,8 @@
 # input: "U command" notes how to undo the next step, "D command" does it; each
 # D is answered by "ok TEXT" or "no TEXT" on one line. At the end of the input
 # (the connection is gone, or all is done) or at SIGTERM everything is undone,
-# last first. What is to be undone also stands in a file, for the next one to finish if this
-# process is killed.
+# last first. What is to be undone also stands in a file, for the next one to
+# finish if this process is killed.
 umask 077
 LC_ALL=C
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
