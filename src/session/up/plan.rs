@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnetwork::IpNetwork;
+use ipnetwork::{IpNetwork, Ipv4Network};
 
 use super::UpRequest;
 use super::plan_error::PlanError;
@@ -17,6 +17,13 @@ use crate::session::far_end::steps::Forwarding;
 
 /// Hosts of a network that the far end is asked its way to.
 const WAY_PROBES: usize = 3;
+
+/// The first network behind 0.0.0.0/8.
+const BEHIND_THIS_NETWORK: Ipv4Network =
+    match Ipv4Network::new_checked(Ipv4Addr::new(1, 0, 0, 0), 8) {
+        Some(network) => network,
+        None => unreachable!(),
+    };
 
 /// How the far end's device comes about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -289,8 +296,21 @@ pub fn forwarding(
 /// The addresses to ask the far end's way about, for a network: its first
 /// hosts, of which the far end itself may be one.
 pub fn way_probes(route: &IpNetwork) -> impl Iterator<Item = IpAddr> {
-    let network_address = usize::from(route.prefix() < IpNetwork::from(route.ip()).prefix() - 1);
-    route.iter().skip(network_address).take(WAY_PROBES)
+    // 0.0.0.0/8 is no place to send to (RFC 791, section 3.2); a wide route
+    // that begins there goes on behind it.
+    let probed = match route {
+        IpNetwork::V4(wide) if wide.network().is_unspecified() && wide.prefix() < 8 => {
+            IpNetwork::V4(BEHIND_THIS_NETWORK)
+        }
+        other => *other,
+    };
+    let network_address = usize::from(probed.prefix() < IpNetwork::from(probed.ip()).prefix() - 1);
+    let hosts: Vec<IpAddr> = probed
+        .iter()
+        .skip(network_address)
+        .take(WAY_PROBES)
+        .collect();
+    hosts.into_iter()
 }
 
 /// A seed that stays the same for the same user, host and destination, so that

@@ -188,6 +188,20 @@ fn forwarding_goes_where_the_routes_go() {
 }
 
 #[test]
+fn ways_are_asked_for_where_hosts_can_be() {
+    let probes = |route: &str| -> Vec<String> {
+        way_probes(&route.parse().unwrap())
+            .map(|address| address.to_string())
+            .collect()
+    };
+    assert_eq!(probes("10.1.0.0/16"), ["10.1.0.1", "10.1.0.2", "10.1.0.3"]);
+    assert_eq!(probes("0.0.0.0/1")[0], "1.0.0.1");
+    assert_eq!(probes("192.0.2.9/32"), ["192.0.2.9"]);
+    assert_eq!(probes("192.0.2.8/31"), ["192.0.2.8", "192.0.2.9"]);
+    assert_eq!(probes("fd12::/64")[0], "fd12::1");
+}
+
+#[test]
 fn the_seed_is_stable() {
     assert_eq!(seed("m", "u", "d", 22), seed("m", "u", "d", 22));
     assert_ne!(seed("m", "u", "d", 22), seed("m", "u", "e", 22));
