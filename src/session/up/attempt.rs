@@ -12,8 +12,9 @@ use super::plan::{self, AddressInput, FarDevice};
 use super::{Reporter, UpRequest};
 use crate::config::invoker::Invoker;
 use crate::config::ssh_options::SshOptions;
-use crate::config::types::{Mode, Mtu, Unit};
+use crate::config::types::{Mode, Mtu, Unit, UnitRequest};
 use crate::net::addressing::AddressPair;
+use crate::net::facts::HostFacts;
 use crate::net::netlink::Netlink;
 use crate::net::route_plan::{self, RoutePlan, RouteRequest};
 use crate::net::state::HostState;
@@ -22,7 +23,7 @@ use crate::session::carrier::Link;
 use crate::session::cleanup;
 use crate::session::failure::Failure;
 use crate::session::far_end::facts::{Facts, Privilege};
-use crate::session::far_end::steps::{self, Plan};
+use crate::session::far_end::steps::{self, Forwarding, Plan};
 use crate::session::far_end::{self, Holder};
 use crate::ssh::connect::Connection;
 use crate::tun::Device;
@@ -40,8 +41,10 @@ pub struct Attempt {
     near: Option<HostState>,
 }
 
-/// What both ends agreed on.
+/// What both ends are to look like.
 struct Agreed {
+    device: FarDevice,
+    forwarding: Option<Forwarding>,
     addresses: Vec<AddressPair>,
     mtu: Mtu,
     routes: Vec<IpNetwork>,
@@ -71,40 +74,58 @@ impl Attempt {
         let opened = Connection::open(&options, &request.args, invoker).await;
         let connection = self.connection.insert(opened.map_err(Failure::ssh)?);
         connection.require_verified().map_err(Failure::ssh)?;
+        let (agreed, far) = self.agree(request, &options).await?;
+        let tun = Device::open(&request.device, request.mode).map_err(Failure::local)?;
+        let unit = self
+            .open_link(tun, request.mode, agreed.device, &far)
+            .await?;
+        if far.privilege != Privilege::None {
+            let plan = Plan {
+                unit,
+                mode: request.mode,
+                preexisting: matches!(agreed.device, FarDevice::Premade(_)),
+                addresses: agreed.addresses.clone(),
+                mtu: agreed.mtu,
+                forwarding: agreed.forwarding.clone(),
+            };
+            self.far_steps(&plan, &far).await?;
+        }
+        self.near_changes(request.mode, &agreed).await?;
+        self.announce(unit, request, &agreed);
+        Ok(())
+    }
+
+    /// Looks at both hosts and decides; nothing is changed yet.
+    async fn agree(
+        &self,
+        request: &UpRequest,
+        options: &SshOptions,
+    ) -> Result<(Agreed, Facts), Failure> {
+        let Some(connection) = &self.connection else {
+            return Err(no_connection());
+        };
         let netlink = Netlink::open().map_err(Failure::local)?;
         let near = netlink.facts().await.map_err(Failure::local)?;
-        let route_request = RouteRequest {
-            routes: request.routes.clone(),
-            excludes: request.excludes.clone(),
-            servers: connection.first_hop().to_vec(),
-        };
-        let RoutePlan { routes, notes } =
-            route_plan::plan(&route_request, &near, "").map_err(Failure::local)?;
-        for note in notes {
-            match note.is_warning() {
-                true => self.reporter.warning(note),
-                false => self.reporter.step(note),
-            }
-        }
+        let routes = self.plan_routes(request, connection, &near)?;
         let ways: Vec<IpAddr> = request.routes.iter().flat_map(plan::way_probes).collect();
         let far = far_end::probe(connection, &ways)
             .await
             .map_err(Failure::ssh)?;
-        let host = connection.host().to_owned();
+        let host = connection.host();
         self.reporter.step(format_args!(
             "{host}: connected, logged in as {}",
             far.login
         ));
-        let device = plan::far_device(&host, request, &far).map_err(Failure::ssh)?;
+        let device = plan::far_device(host, request, &far).map_err(Failure::ssh)?;
         let (forwarding, without_way) =
-            plan::forwarding(&host, request, &far).map_err(Failure::ssh)?;
+            plan::forwarding(host, request, &far).map_err(Failure::ssh)?;
         for route in without_way {
             self.reporter
                 .warning(format_args!("{host} itself has no route to {route}"));
         }
-        let mtu = plan::mtu(&host, request, device, &far).map_err(Failure::ssh)?;
+        let mtu = plan::mtu(host, request, device, &far).map_err(Failure::ssh)?;
         let addresses = plan::addresses(&AddressInput {
-            host: &host,
+            host,
             request,
             device,
             mtu,
@@ -120,26 +141,36 @@ impl Attempt {
         })
         .map_err(Failure::local)?;
         let agreed = Agreed {
+            device,
+            forwarding,
             addresses,
             mtu,
             routes,
         };
-        let tun = Device::open(&request.device, request.mode).map_err(Failure::local)?;
-        let unit = self.open_link(tun, request.mode, device, &far).await?;
-        if far.privilege != Privilege::None {
-            let plan = Plan {
-                unit,
-                mode: request.mode,
-                preexisting: matches!(device, FarDevice::Premade(_)),
-                addresses: agreed.addresses.clone(),
-                mtu,
-                forwarding,
-            };
-            self.far_steps(&plan, &far).await?;
+        Ok((agreed, far))
+    }
+
+    /// The routes to install here; says what is remarkable about them.
+    fn plan_routes(
+        &self,
+        request: &UpRequest,
+        connection: &Connection,
+        near: &HostFacts,
+    ) -> Result<Vec<IpNetwork>, Failure> {
+        let asked = RouteRequest {
+            routes: request.routes.clone(),
+            excludes: request.excludes.clone(),
+            servers: connection.first_hop().to_vec(),
+        };
+        let RoutePlan { routes, notes } =
+            route_plan::plan(&asked, near, "").map_err(Failure::local)?;
+        for note in notes {
+            match note.is_warning() {
+                true => self.reporter.warning(note),
+                false => self.reporter.step(note),
+            }
         }
-        self.near_changes(request.mode, &agreed).await?;
-        self.announce(unit, request, &agreed);
-        Ok(())
+        Ok(routes)
     }
 
     /// The channel and the devices at both ends; yields the far end's unit.
@@ -178,8 +209,8 @@ impl Attempt {
         // are still down, so that nothing else on the connection waits for them.
         self.link = Some(Link::start(tun, sender, receiver));
         let unit = match device.unit() {
-            crate::config::types::UnitRequest::Unit(unit) => unit,
-            crate::config::types::UnitRequest::Any => far_end::opened_unit(connection, mode)
+            UnitRequest::Unit(unit) => unit,
+            UnitRequest::Any => far_end::opened_unit(connection, mode)
                 .await
                 .map_err(Failure::ssh)?,
         };
