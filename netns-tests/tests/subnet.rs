@@ -27,6 +27,46 @@ fn ends(up: Child, before: &Before<'_>) -> Result<()> {
     before.is_back()
 }
 
+/// As Docker leaves a host: what the tunnel may pass has to be let through.
+#[test]
+fn a_forward_chain_that_drops_lets_the_tunnel_through() -> Result<()> {
+    let lab = topology::subnet()?;
+    let laptop = &lab.direct.laptop;
+    lab.direct
+        .bastion
+        .sh("iptables -P FORWARD DROP; ip6tables -P FORWARD DROP")?;
+    let before = hosts(&lab)?;
+    let up = vpn::up(laptop, &["bastion", "--route", LAN4, "--route", LAN6])?;
+    traffic::ping(laptop, HOST4)?;
+    traffic::ping(laptop, HOST6)?;
+    ends(up, &before)
+}
+
+/// The bastion has iptables alone, with the tables that it makes at first use.
+#[test]
+fn iptables_does_where_nft_is_missing() -> Result<()> {
+    let lab = topology::subnet()?;
+    let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
+    for program in ["iptables", "ip6tables"] {
+        for (table, chain) in [("nat", "POSTROUTING"), ("mangle", "FORWARD")] {
+            bastion.sh(&format!(
+                "{program} -t {table} -A {chain} -j ACCEPT; {program} -t {table} -D {chain} -j ACCEPT"
+            ))?;
+        }
+    }
+    let before = hosts(&lab)?;
+    bastion.sh("mount --bind /dev/null /usr/sbin/nft")?;
+    let up = vpn::up(laptop, &["bastion", "--route", LAN4, "--route", LAN6])?;
+    traffic::ping(laptop, HOST4)?;
+    traffic::ping(laptop, HOST6)?;
+    bastion.sh("umount /usr/sbin/nft")?;
+    ensure!(
+        bastion.sh("iptables -t nat -S")?.contains("MASQUERADE"),
+        "no rule of iptables was made"
+    );
+    ends(up, &before)
+}
+
 #[test]
 fn nat_needs_no_route_back() -> Result<()> {
     let lab = topology::subnet()?;

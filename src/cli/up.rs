@@ -50,7 +50,7 @@ pub struct UpArgs {
     /// Name of the device here; one that is there already is used and left there [default: sshvpn0, …]
     #[arg(long, value_name = "NAME")]
     pub device: Option<InterfaceName>,
-    /// Unit of the device at HOST: N for tunN or tapN [default: a free one]
+    /// Unit of the device at HOST: N for tunN or tapN [default: as ssh_config's TunnelDevice says, else a free one]
     #[arg(long, value_name = "N", value_parser = unit)]
     pub peer_unit: Option<Unit>,
     /// How to get there.
