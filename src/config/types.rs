@@ -5,6 +5,7 @@ use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Why a value was not taken; the text says what would be.
@@ -36,7 +37,8 @@ pub enum ParseError {
 }
 
 /// Maximum transmission unit of a tunnel device, in bytes of IP packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
 pub struct Mtu(u32);
 
 impl Mtu {
@@ -82,6 +84,21 @@ impl Mtu {
     }
 }
 
+impl TryFrom<u32> for Mtu {
+    type Error = ParseError;
+
+    /// Takes what a tunnel of some mode can carry.
+    fn try_from(bytes: u32) -> Result<Self, ParseError> {
+        Self::new(bytes, Mode::PointToPoint)
+    }
+}
+
+impl From<Mtu> for u32 {
+    fn from(mtu: Mtu) -> u32 {
+        mtu.0
+    }
+}
+
 impl fmt::Display for Mtu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -89,7 +106,8 @@ impl fmt::Display for Mtu {
 }
 
 /// What the device carries (OpenSSH PROTOCOL, section 2.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// IP packets, a tun device.
     #[default]
@@ -234,7 +252,8 @@ impl FromStr for TunnelDevice {
 }
 
 /// The name of a network interface, as the kernel takes it (`dev_valid_name`).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct InterfaceName(String);
 
 impl InterfaceName {
@@ -259,6 +278,20 @@ impl FromStr for InterfaceName {
         } else {
             Err(ParseError::InterfaceName(name.to_owned()))
         }
+    }
+}
+
+impl TryFrom<String> for InterfaceName {
+    type Error = ParseError;
+
+    fn try_from(name: String) -> Result<Self, ParseError> {
+        name.parse()
+    }
+}
+
+impl From<InterfaceName> for String {
+    fn from(name: InterfaceName) -> String {
+        name.0
     }
 }
 

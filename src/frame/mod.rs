@@ -6,6 +6,8 @@
 //! "packet length" that the document shows in front is the length of the
 //! CHANNEL_DATA string itself.
 
+pub mod control;
+pub mod stream;
 pub mod window;
 
 use thiserror::Error;
@@ -22,12 +24,12 @@ pub const FAMILY_LEN: usize = 4;
 pub const MAX_FRAME: usize = 16 * 1024;
 
 /// The smallest Ethernet frame that the kernel takes from a tap device (linux/if_ether.h, `ETH_HLEN`).
-const ETHERNET_HEADER: usize = 14;
+pub(crate) const ETHERNET_HEADER: usize = 14;
 
 /// `SSH_TUN_AF_INET`: OpenBSD's AF_INET, on the wire on every system.
-const AF_INET: u32 = 2;
+pub(crate) const AF_INET: u32 = 2;
 /// `SSH_TUN_AF_INET6`: OpenBSD's AF_INET6.
-const AF_INET6: u32 = 24;
+pub(crate) const AF_INET6: u32 = 24;
 
 /// An IPv4 packet of a bare header: OpenSSH closes its read side for good when
 /// its device yields one, so none is carried.

@@ -4,6 +4,7 @@
 pub mod background;
 mod carrier;
 pub mod cleanup;
+pub mod conversation;
 mod escape;
 pub mod failure;
 mod far_end;

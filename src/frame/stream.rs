@@ -1,0 +1,328 @@
+//! The agent stream: frames in a byte stream, each an SSH string (RFC 4251,
+//! section 5: `u32 length ‖ bytes`), many to a write, cut anywhere on the way.
+//!
+//! ```text
+//!   frame := u32 family ‖ packet
+//!          | u32 (family | OFFLOAD) ‖ virtio_net_hdr ‖ packet    a super-packet, or an open checksum
+//!          | u32 0 ‖ control message                             frame::control
+//! ```
+//!
+//! Frames are read without a copy: a frame that the stream was cut in is a list
+//! of pieces.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, Bytes, BytesMut};
+use thiserror::Error;
+
+use super::control::MAX_CONTROL;
+use super::{AF_INET, AF_INET6, ETHERNET_HEADER, FrameError};
+use crate::config::types::Mode;
+use crate::packet::IpVersion;
+
+/// Bytes of the length in front of a frame.
+pub const LENGTH_LEN: usize = 4;
+/// Bytes of the family word.
+const FAMILY_LEN: usize = 4;
+/// Bytes of an offload header: `struct virtio_net_hdr` (linux/virtio_net.h), little-endian.
+pub const OFFLOAD_LEN: usize = 10;
+/// Bytes in front of a packet at most: the headroom that the outbound path keeps.
+pub const STREAM_HEADROOM: usize = LENGTH_LEN + FAMILY_LEN + OFFLOAD_LEN;
+
+/// The family of a control message.
+const CONTROL: u32 = 0;
+/// The family of an Ethernet frame: the EtherType of bridged Ethernet.
+const ETHERNET: u32 = 0x6558;
+/// In the family word: an offload header follows it.
+const OFFLOAD: u32 = 0x8000_0000;
+
+/// The largest packet: what an IP header can say, and an Ethernet header with two tags.
+pub const MAX_PACKET: usize = 65535 + 22;
+/// The largest frame of any kind.
+const MAX_STREAM_FRAME: usize = FAMILY_LEN + MAX_CONTROL;
+/// The first bytes of a packet are in one piece, so that its headers can be read.
+pub const CONTIGUOUS: usize = 256;
+/// Pieces of one packet at most (fewer than the kernel's UIO_MAXIOV); more are joined.
+const MAX_PIECES: usize = 32;
+/// Chunks that are held at most; more are joined, so that a peer that sends
+/// byte by byte takes no more memory than one that does not.
+const MAX_CHUNKS: usize = 512;
+
+/// The stream cannot be read any further: it is unknown where the next frame begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a frame of {length} bytes in the stream; {MAX_STREAM_FRAME} are the most")]
+pub struct StreamError {
+    /// What the peer claims.
+    pub length: u32,
+}
+
+/// What one frame holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StreamFrame {
+    /// A packet.
+    Packet(StreamPacket),
+    /// A control message, as JSON.
+    Control(Bytes),
+    /// Nothing that can be used.
+    Bad(FrameError),
+}
+
+/// A packet as it came in. Its family fits the tunnel's mode; nothing else is checked yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamPacket {
+    /// The offload header, if there was one.
+    pub offload: Option<[u8; OFFLOAD_LEN]>,
+    /// The IP version that the family names; none for an Ethernet frame.
+    pub version: Option<IpVersion>,
+    /// The packet's bytes; the first [`CONTIGUOUS`] of them are in the first piece.
+    pub pieces: Vec<Bytes>,
+}
+
+/// Puts the headers in front of a packet, in place: `buffer` is
+/// [`STREAM_HEADROOM`] bytes, of which the last ten are the packet's offload
+/// header, and the packet. Yields where the frame begins in it.
+pub fn encode(mode: Mode, buffer: &mut [u8]) -> Result<usize, FrameError> {
+    let (headroom, packet) = buffer
+        .split_first_chunk_mut::<STREAM_HEADROOM>()
+        .ok_or(FrameError::TooShort)?;
+    if packet.len() > MAX_PACKET {
+        return Err(FrameError::TooLong);
+    }
+    let family = match mode {
+        Mode::Ethernet if packet.len() < ETHERNET_HEADER => return Err(FrameError::TooShort),
+        Mode::Ethernet => ETHERNET,
+        Mode::PointToPoint => match IpVersion::of(packet)? {
+            IpVersion::V4 => AF_INET,
+            IpVersion::V6 => AF_INET6,
+        },
+    };
+    let (fixed, offload) = headroom.split_at_mut(LENGTH_LEN + FAMILY_LEN);
+    let plain = offload.iter().all(|byte| *byte == 0);
+    let (start, family, rest) = if plain {
+        (OFFLOAD_LEN, family, packet.len())
+    } else {
+        (0, family | OFFLOAD, OFFLOAD_LEN + packet.len())
+    };
+    let length = u32::try_from(FAMILY_LEN + rest).map_err(|_| FrameError::TooLong)?;
+    let word = (u64::from(length) << 32 | u64::from(family)).to_be_bytes();
+    if plain {
+        if let Some(place) = headroom.last_chunk_mut() {
+            *place = word;
+        }
+    } else {
+        fixed.copy_from_slice(&word);
+    }
+    Ok(start)
+}
+
+/// A control message as a frame.
+pub fn encode_control(json: &[u8]) -> Result<Bytes, FrameError> {
+    if json.len() > MAX_CONTROL {
+        return Err(FrameError::TooLong);
+    }
+    let length = u32::try_from(FAMILY_LEN + json.len()).map_err(|_| FrameError::TooLong)?;
+    let mut frame = BytesMut::with_capacity(LENGTH_LEN + FAMILY_LEN + json.len());
+    frame.extend_from_slice(&length.to_be_bytes());
+    frame.extend_from_slice(&CONTROL.to_be_bytes());
+    frame.extend_from_slice(json);
+    Ok(frame.freeze())
+}
+
+/// Takes a stream apart. It holds at most one unfinished frame and what was
+/// pushed last.
+#[derive(Debug)]
+pub struct StreamReader {
+    mode: Mode,
+    chunks: VecDeque<Bytes>,
+    held: usize,
+}
+
+impl StreamReader {
+    /// For a tunnel of `mode`.
+    pub fn new(mode: Mode) -> Self {
+        StreamReader {
+            mode,
+            chunks: VecDeque::new(),
+            held: 0,
+        }
+    }
+
+    /// The mode, where it becomes known after the first messages.
+    pub fn set_mode(&mut self, mode: Mode) {
+        self.mode = mode;
+    }
+
+    /// More bytes of the stream.
+    pub fn push(&mut self, chunk: Bytes) {
+        if chunk.is_empty() {
+            return;
+        }
+        self.held += chunk.len();
+        self.chunks.push_back(chunk);
+        if self.chunks.len() > MAX_CHUNKS {
+            let held = self.held;
+            let joined = self.take_joined(held);
+            self.held = joined.len();
+            self.chunks.push_back(joined);
+        }
+    }
+
+    /// Bytes that were pushed and not yet taken.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// The next whole frame; nothing until more is pushed.
+    pub fn next_frame(&mut self) -> Result<Option<StreamFrame>, StreamError> {
+        let Some(length) = self.peek_length() else {
+            return Ok(None);
+        };
+        let size = length as usize;
+        if size > MAX_STREAM_FRAME {
+            return Err(StreamError { length });
+        }
+        if self.held < LENGTH_LEN + size {
+            return Ok(None);
+        }
+        self.skip(LENGTH_LEN);
+        Ok(Some(self.frame(size)))
+    }
+
+    /// A frame of `size` bytes, all of them here.
+    fn frame(&mut self, size: usize) -> StreamFrame {
+        let Some(left) = size.checked_sub(FAMILY_LEN) else {
+            self.skip(size);
+            return StreamFrame::Bad(FrameError::TooShort);
+        };
+        let word = u32::from_be_bytes(self.take_array());
+        if word == CONTROL {
+            return StreamFrame::Control(self.take_joined(left));
+        }
+        let version = match (word & !OFFLOAD, self.mode) {
+            (AF_INET, Mode::PointToPoint) => Some(IpVersion::V4),
+            (AF_INET6, Mode::PointToPoint) => Some(IpVersion::V6),
+            (ETHERNET, Mode::Ethernet) => None,
+            _ => {
+                self.skip(left);
+                return StreamFrame::Bad(FrameError::WrongFamily);
+            }
+        };
+        let header = if word & OFFLOAD == 0 { 0 } else { OFFLOAD_LEN };
+        let Some(packet) = left.checked_sub(header) else {
+            self.skip(left);
+            return StreamFrame::Bad(FrameError::TooShort);
+        };
+        if packet > MAX_PACKET {
+            self.skip(left);
+            return StreamFrame::Bad(FrameError::TooLong);
+        }
+        let offload = (header > 0).then(|| self.take_array());
+        StreamFrame::Packet(StreamPacket {
+            offload,
+            version,
+            pieces: self.take_pieces(packet),
+        })
+    }
+
+    fn peek_length(&self) -> Option<u32> {
+        if let Some(bytes) = self.chunks.front()?.first_chunk() {
+            return Some(u32::from_be_bytes(*bytes));
+        }
+        let mut bytes = self.chunks.iter().flatten();
+        let mut length = 0;
+        for _ in 0..LENGTH_LEN {
+            length = length << 8 | u32::from(*bytes.next()?);
+        }
+        Some(length)
+    }
+
+    /// The next piece, of at most `most` bytes; empty only at the end of what is held.
+    fn take_piece(&mut self, most: usize) -> Bytes {
+        let Some(front) = self.chunks.front_mut() else {
+            return Bytes::new();
+        };
+        let piece = if front.len() > most {
+            front.split_to(most)
+        } else {
+            self.chunks.pop_front().unwrap_or_default()
+        };
+        self.held -= piece.len();
+        piece
+    }
+
+    fn skip(&mut self, mut bytes: usize) {
+        while bytes > 0 {
+            let piece = self.take_piece(bytes);
+            if piece.is_empty() {
+                return;
+            }
+            bytes -= piece.len();
+        }
+    }
+
+    fn take_array<const N: usize>(&mut self) -> [u8; N] {
+        let mut array = [0; N];
+        let mut filled = 0;
+        while let Some(rest) = array.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            let mut piece = self.take_piece(rest.len());
+            if piece.is_empty() {
+                break;
+            }
+            let length = piece.len().min(rest.len());
+            piece.copy_to_slice(rest.get_mut(..length).unwrap_or_default());
+            filled += length;
+        }
+        array
+    }
+
+    /// Bytes in one piece: without a copy where they came in one.
+    fn take_joined(&mut self, bytes: usize) -> Bytes {
+        if bytes == 0 {
+            return Bytes::new();
+        }
+        if self
+            .chunks
+            .front()
+            .is_some_and(|front| front.len() >= bytes)
+        {
+            return self.take_piece(bytes);
+        }
+        let mut joined = BytesMut::with_capacity(bytes);
+        while joined.len() < bytes {
+            let piece = self.take_piece(bytes - joined.len());
+            if piece.is_empty() {
+                break;
+            }
+            joined.extend_from_slice(&piece);
+        }
+        joined.freeze()
+    }
+
+    fn take_pieces(&mut self, bytes: usize) -> Vec<Bytes> {
+        let mut left = bytes;
+        let mut pieces = Vec::with_capacity(1);
+        let first = self.chunks.front().map_or(0, Bytes::len);
+        if first < left.min(CONTIGUOUS) {
+            let head = self.take_joined(left.min(CONTIGUOUS));
+            left -= head.len();
+            pieces.push(head);
+        }
+        while left > 0 {
+            let piece = if pieces.len() + 1 < MAX_PIECES {
+                self.take_piece(left)
+            } else {
+                self.take_joined(left)
+            };
+            if piece.is_empty() {
+                break;
+            }
+            left -= piece.len();
+            pieces.push(piece);
+        }
+        pieces
+    }
+}
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;
