@@ -305,6 +305,29 @@ fn codel_leaves_the_last_packet_of_a_flow_however_late() {
     assert_eq!(delivered + drops.delayed, 1000);
 }
 
+/// Waits of what is long gone say nothing about what comes after a pause.
+#[test]
+fn codel_starts_anew_after_a_flow_was_emptied_by_overflow() {
+    let mut fixture = Fixture::new(QueueSettings {
+        max_packets: 2,
+        ..roomy()
+    });
+    fixture.push(1, 9000);
+    fixture.push(1, 9000);
+    fixture.now += MS * 30;
+    assert_eq!(fixture.pop(), Some((1, 9000)), "late, for the first time");
+    fixture.push(2, 100);
+    fixture.push(3, 100);
+    assert_eq!(fixture.queue.take_drops().overflow, 1);
+    assert_eq!(fixture.drain(), [(2, 0), (3, 0)]);
+    fixture.now += MS * 1000;
+    fixture.push(1, 9000);
+    fixture.push(1, 9000);
+    fixture.now += MS * 30;
+    assert_eq!(fixture.pop(), Some((1, 9000)));
+    assert_eq!(fixture.queue.take_drops(), QueueDrops::default());
+}
+
 /// Deficit round robin as RFC 8290 section 4.2 puts it, turn by turn and
 /// without CoDel: what the queue must agree with, whatever it cuts short.
 #[derive(Default)]
