@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
-use tokio::io::{AsyncRead, AsyncWrite, BufReader};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::Child;
 use tokio::time::timeout;
@@ -16,9 +16,6 @@ use super::error::ConnectError;
 use crate::config::invoker::Invoker;
 use crate::config::ssh_args::AddressFamily;
 use crate::config::ssh_options::SshOptions;
-
-/// Bytes read from the socket at a time: several packets a system call.
-const READ_BUFFER: usize = 128 * 1024;
 
 /// Anything SSH can run over.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -87,7 +84,13 @@ pub async fn tcp(options: &SshOptions) -> Result<Transport, ConnectError> {
         }
         for address in &addresses {
             match tcp_to(*address, options).await {
-                Ok(stream) => return Ok(buffered(stream, *address)),
+                Ok(stream) => {
+                    return Ok(Transport {
+                        stream: Box::new(stream),
+                        peer: Some(*address),
+                        proxy: None,
+                    });
+                }
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Next(error)) => {
                     tracing::debug!(%address, "{error}");
@@ -163,15 +166,6 @@ fn bind(socket: &TcpSocket, to: SocketAddr, options: &SshOptions) -> Result<(), 
     Ok(())
 }
 
-fn buffered(stream: TcpStream, peer: SocketAddr) -> Transport {
-    let stream = BufReader::with_capacity(READ_BUFFER, stream);
-    Transport {
-        stream: Box::new(stream),
-        peer: Some(peer),
-        proxy: None,
-    }
-}
-
 /// The kernel's words without Rust's "(os error N)".
 pub(super) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
@@ -199,9 +193,8 @@ pub fn proxy_command(command: &str, invoker: &Invoker) -> Result<Transport, Conn
     let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(failed(io::ErrorKind::BrokenPipe.into()));
     };
-    let stream = tokio::io::join(BufReader::with_capacity(READ_BUFFER, output), input);
     Ok(Transport {
-        stream: Box::new(stream),
+        stream: Box::new(tokio::io::join(output, input)),
         peer: None,
         proxy: Some(child),
     })

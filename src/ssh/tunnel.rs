@@ -24,7 +24,11 @@ const CHANNEL_TYPE: &str = "tun@openssh.com";
 pub struct TunnelSender(ChannelWriteHalf<Msg>);
 
 /// Receives frames.
-pub struct TunnelReceiver(ChannelReadHalf);
+pub struct TunnelReceiver {
+    channel: ChannelReadHalf,
+    /// The far end will send no more.
+    ended: bool,
+}
 
 /// Why a frame was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,11 +44,30 @@ impl TunnelSender {
     /// room for the whole of it.
     pub async fn send(&self, frame: Bytes) -> Result<(), SendError> {
         let charge = WindowCredit::of_datagram(frame.len()).ok_or(SendError::TooLarge)?;
-        match self.0.datagram(frame, charge.get()).await {
-            Ok(()) => Ok(()),
-            Err(russh::Error::PacketSize(_)) => Err(SendError::TooLarge),
-            Err(_) => Err(SendError::Closed),
+        let sent = self.0.datagram(frame, charge.get()).await;
+        sent.map_err(refused)
+    }
+
+    /// Sends frames, each as one message and in their order, with one message
+    /// to the connection's task for up to 64 KiB that fit the far end's window;
+    /// waits while it has no room for the next of them. What was sent is taken out of
+    /// `frames`, also when this is dropped before it is done. A frame that is too
+    /// large is then the first of them.
+    pub async fn send_all(&self, frames: &mut Vec<Bytes>) -> Result<(), SendError> {
+        while !frames.is_empty() {
+            self.0
+                .datagrams(frames, WindowCredit::DATAGRAM_HEADER)
+                .await
+                .map_err(refused)?;
         }
+        Ok(())
+    }
+
+    /// Waits until a frame of `length` bytes would be taken at once, so that
+    /// what is sent can be read from the device as late as possible.
+    pub async fn ready(&self, length: usize) -> Result<(), SendError> {
+        let charge = WindowCredit::of_datagram(length).ok_or(SendError::TooLarge)?;
+        self.0.ready(charge.get()).await.map_err(refused)
     }
 
     /// Closes the channel, as far as the connection takes it.
@@ -54,18 +77,53 @@ impl TunnelSender {
     }
 }
 
+fn refused(error: russh::Error) -> SendError {
+    match error {
+        russh::Error::PacketSize(_) => SendError::TooLarge,
+        _ => SendError::Closed,
+    }
+}
+
 impl TunnelReceiver {
+    fn new(channel: ChannelReadHalf) -> Self {
+        TunnelReceiver {
+            channel,
+            ended: false,
+        }
+    }
+
     /// The next frame; nothing once the far end has sent EOF or closed, or the
     /// connection is gone. OpenSSH sends EOF when its device failed, and no
     /// frame follows: the link is down then, also while the channel is open.
     pub async fn receive(&mut self) -> Option<Bytes> {
-        loop {
-            match self.0.wait().await? {
-                ChannelMsg::Data { data } => return Some(data),
-                ChannelMsg::Eof | ChannelMsg::Close => return None,
-                _ => {}
+        while !self.ended {
+            let message = self.channel.wait().await;
+            if let Some(frame) = self.frame(message?) {
+                return Some(frame);
             }
         }
+        None
+    }
+
+    /// The next frame if it has come already. Nothing also when there will be
+    /// no other: [`receive`](Self::receive) tells.
+    pub fn try_receive(&mut self) -> Option<Bytes> {
+        while !self.ended {
+            let message = self.channel.try_wait();
+            if let Some(frame) = self.frame(message?) {
+                return Some(frame);
+            }
+        }
+        None
+    }
+
+    fn frame(&mut self, message: ChannelMsg) -> Option<Bytes> {
+        match message {
+            ChannelMsg::Data { data } => return Some(data),
+            ChannelMsg::Eof | ChannelMsg::Close => self.ended = true,
+            _ => {}
+        }
+        None
     }
 }
 
@@ -86,7 +144,7 @@ impl Connection {
             match self.handle.channel_open_custom(CHANNEL_TYPE, payload).await {
                 Ok(channel) => {
                     let (read, write) = channel.split();
-                    Ok((TunnelSender(write), TunnelReceiver(read)))
+                    Ok((TunnelSender(write), TunnelReceiver::new(read)))
                 }
                 Err(russh::Error::ChannelOpenFailure(_)) => Err(ChannelError::TunnelRefused {
                     host: self.host().to_owned(),
