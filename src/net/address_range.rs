@@ -23,6 +23,14 @@ impl Family {
         }
     }
 
+    /// IPv6 or IPv4.
+    pub fn of_ipv6(ipv6: bool) -> Self {
+        match ipv6 {
+            true => Family::V6,
+            false => Family::V4,
+        }
+    }
+
     /// The bits of an address.
     pub fn bits(self) -> u8 {
         match self {

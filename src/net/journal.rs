@@ -94,14 +94,15 @@ impl Journal {
 
     /// Puts these changes in place of all.
     pub fn replace(&mut self, entries: Vec<Entry>) -> Result<(), JournalError> {
-        let document = Document {
-            changes: entries,
-            ..self.document.clone()
-        };
-        let _lock = self.directory.lock()?;
-        self.file = write(&self.directory, &self.file_name, &document)?;
-        self.document = document;
-        Ok(())
+        self.lock()?.replace(entries)
+    }
+
+    /// Keeps every other journal of the directory as it is for a while.
+    pub(super) fn lock(&mut self) -> Result<Locked<'_>, JournalError> {
+        Ok(Locked {
+            _lock: self.directory.lock()?,
+            journal: self,
+        })
     }
 
     /// Ends the journal: nothing is left to undo.
@@ -128,6 +129,61 @@ impl Journal {
     /// Who made the changes.
     pub fn owner(&self) -> &Owner {
         &self.document.owner
+    }
+}
+
+/// A journal while its process holds the directory's lock: nobody else makes,
+/// renews or judges one meanwhile. For a few system calls only.
+pub(super) struct Locked<'a> {
+    journal: &'a mut Journal,
+    _lock: File,
+}
+
+impl Locked<'_> {
+    /// The changes that stand in all other journals of this boot and network
+    /// namespace, whether their owners run or died. One that cannot be read
+    /// says nothing.
+    pub fn entries_of_others(&self) -> Result<Vec<Entry>, JournalError> {
+        let Journal {
+            directory,
+            file_name,
+            document,
+            ..
+        } = &*self.journal;
+        let mut entries = Vec::new();
+        for name in directory.names(SUFFIX)? {
+            if name == *file_name {
+                continue;
+            }
+            let Some(file) = directory.open(&name)? else {
+                continue;
+            };
+            match parse(&file, &display_path(directory, &name)) {
+                Ok(other) if other.owner.shares_namespace(&document.owner) => {
+                    entries.extend(other.changes);
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "passed over"),
+            }
+        }
+        Ok(entries)
+    }
+
+    /// The changes in this journal.
+    pub fn entries(&self) -> &[Entry] {
+        self.journal.entries()
+    }
+
+    /// Puts these changes in place of all.
+    pub fn replace(&mut self, entries: Vec<Entry>) -> Result<(), JournalError> {
+        let journal = &mut *self.journal;
+        let document = Document {
+            changes: entries,
+            ..journal.document.clone()
+        };
+        journal.file = write(&journal.directory, &journal.file_name, &document)?;
+        journal.document = document;
+        Ok(())
     }
 }
 

@@ -6,7 +6,8 @@
 //!   state ───► journal            each change is written down, then made,
 //!     └──────► undo               and taken back in reverse;
 //!   recovery ─► journal, undo     so is what a process left that died
-//!   netlink, sysctl               what reads and changes the kernel's state
+//!   netlink, sysctl, nft          what reads and changes the kernel's state
+//!   shared_sysctl, firewall       what reaches beyond the tunnel's interface
 //!   privilege                     whether we may at all
 //! ```
 
@@ -16,15 +17,19 @@ pub mod change;
 pub mod cidr;
 pub mod error;
 pub mod facts;
+pub mod firewall;
 pub mod journal;
 mod journal_format;
 pub mod netlink;
+pub mod nft;
 pub mod owner;
 pub mod privilege;
 pub mod recovery;
 pub mod route_plan;
 mod route_report;
 pub mod runtime_dir;
+pub mod shared_setting;
+mod shared_sysctl;
 pub mod state;
 pub mod sysctl;
 mod undo;
