@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use ipnetwork::IpNetwork;
 
 use super::SshFlags;
-use crate::config::types::{InterfaceName, Mode, Mtu, Unit};
+use crate::config::types::{DevicePrefix, InterfaceName, Mode, Mtu, Unit};
 use crate::net::cidr;
 use crate::session::up::UpRequest;
 use crate::tun::DeviceRequest;
@@ -99,7 +99,7 @@ impl UpArgs {
             mode,
             device: match &self.device {
                 Some(name) => DeviceRequest::Named(name.clone()),
-                None => DeviceRequest::FirstFree("sshvpn"),
+                None => DeviceRequest::FirstFree(DevicePrefix::default()),
             },
             peer_unit: self.peer_unit,
         })

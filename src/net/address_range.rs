@@ -157,6 +157,16 @@ impl AddressSet {
         }
     }
 
+    /// The addresses that are in `other` as well, a set of the same family.
+    pub fn within(&self, other: &AddressSet) -> Self {
+        self.without(&self.without(other))
+    }
+
+    /// Whether no address is in it.
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
     /// The fewest networks that cover exactly this set, sorted.
     pub fn to_networks(&self) -> Vec<IpNetwork> {
         let mut networks = Vec::new();

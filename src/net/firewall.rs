@@ -5,6 +5,8 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
+
 use super::address_range::Family;
 use super::error::NetError;
 use super::nft::{Nft, NftError};
@@ -24,6 +26,10 @@ pub struct FirewallTable {
     /// Whether replies are marked for the rules of
     /// [`Change::ForwardAccept`](super::change::Change::ForwardAccept).
     pub mark_replies: bool,
+    /// Networks that the tunnel's packets may go on to, none overlapping
+    /// another; with a list, packets whose answer would not go into the tunnel
+    /// are held off too.
+    pub limit: Option<Vec<IpNetwork>>,
 }
 
 impl FirewallTable {
@@ -78,8 +84,37 @@ impl FirewallTable {
                 ),
             );
         }
+        if let Some(networks) = &self.limit {
+            limit(&mut text, &table, interface, networks);
+        }
         Ok(text)
     }
+}
+
+/// What comes out of the tunnel goes on to `networks` alone.
+fn limit(text: &mut String, table: &str, interface: &str, networks: &[IpNetwork]) {
+    text.push_str(&format!(
+        "add chain {table} onward {{ type filter hook forward priority -200; policy accept; }}\n"
+    ));
+    let mut rule = |rule: &str| {
+        add_rule(
+            text,
+            &format!("{table} onward iifname \"{interface}\" {rule}"),
+        );
+    };
+    // Reverse path filtering (RFC 3704) of both families.
+    rule("fib saddr . iif oif 0 drop");
+    for (family, word) in [(Family::V4, "ip"), (Family::V6, "ip6")] {
+        let listed: Vec<String> = networks
+            .iter()
+            .filter(|network| Family::of(network.ip()) == family)
+            .map(ToString::to_string)
+            .collect();
+        if !listed.is_empty() {
+            rule(&format!("{word} daddr {{ {} }} accept", listed.join(", ")));
+        }
+    }
+    rule("drop");
 }
 
 fn add_rule(text: &mut String, rule: &str) {

@@ -29,6 +29,11 @@ fn table() -> FirewallTable {
     FirewallTable {
         masquerade: vec!["10.77.0.0".parse().unwrap(), "fd77::1".parse().unwrap()],
         mark_replies: true,
+        limit: Some(vec![
+            "10.0.0.0/8".parse().unwrap(),
+            "192.168.7.1/32".parse().unwrap(),
+            "::/0".parse().unwrap(),
+        ]),
     }
 }
 
@@ -211,6 +216,13 @@ impl Neighbour {
             .output();
         ping.unwrap().status.success()
     }
+
+    /// The line of its ICMP counters that says how often it was pinged.
+    fn echo_requests(&self) -> String {
+        let counters = run(&format!("ip netns exec {} cat /proc/net/snmp", self.0));
+        let icmp = counters.lines().filter(|line| line.starts_with("IcmpMsg"));
+        icmp.last().unwrap().to_owned()
+    }
 }
 
 impl Drop for Neighbour {
@@ -231,8 +243,8 @@ fn only_replies_come_back_through_a_chain_that_drops() {
         run("iptables -P FORWARD DROP");
         assert!(!near.pings("10.2.0.2"));
         let table = FirewallTable {
-            masquerade: vec![],
             mark_replies: true,
+            ..FirewallTable::default()
         };
         make_table("near0", &table).await.unwrap();
         add_accept("near0", Family::V4).await.unwrap();
@@ -241,6 +253,38 @@ fn only_replies_come_back_through_a_chain_that_drops() {
             "what the near end begins passes, with its answers"
         );
         assert!(!behind.pings("10.1.0.2"), "what is begun behind does not");
+    });
+}
+
+#[test]
+fn a_limited_tunnel_reaches_what_is_listed_and_from_its_own_address() {
+    test_namespace::run(async {
+        let near = Neighbour::new("near1", "10.1.0");
+        let listed = Neighbour::new("listed0", "10.2.0");
+        let _other = Neighbour::new("other0", "10.3.0");
+        "net/ipv4/conf/all/forwarding"
+            .parse::<SysctlKey>()
+            .and_then(|key| key.write("1"))
+            .unwrap();
+        let table = FirewallTable {
+            limit: Some(vec!["10.2.0.0/24".parse().unwrap()]),
+            ..FirewallTable::default()
+        };
+        assert!(near.pings("10.3.0.2"));
+        make_table("near1", &table).await.unwrap();
+        assert!(near.pings("10.2.0.2"));
+        assert!(near.pings("10.1.0.1"), "this host itself");
+        assert!(!near.pings("10.3.0.2"));
+        assert!(listed.pings("10.3.0.2"), "not out of the tunnel");
+        // The near end takes an address of the third network.
+        let Neighbour(name) = &near;
+        ip(&format!("-n {name} addr add 10.3.0.77/32 dev inside"));
+        ip(&format!(
+            "-n {name} route replace default via 10.1.0.1 src 10.3.0.77"
+        ));
+        let heard = listed.echo_requests();
+        assert!(!near.pings("10.2.0.2"));
+        assert_eq!(listed.echo_requests(), heard);
     });
 }
 

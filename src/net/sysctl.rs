@@ -132,6 +132,12 @@ impl SysctlKey {
     }
 }
 
+/// Whether the kernel here does IPv6 at all.
+pub fn has_ipv6() -> bool {
+    let disabled = SysctlKey::of(Family::V6, "all", "disable_ipv6").read();
+    disabled.is_ok_and(|value| value == "0")
+}
+
 impl FromStr for SysctlKey {
     type Err = SysctlError;
 

@@ -11,7 +11,7 @@ use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 
 use super::Device;
-use crate::config::types::{InterfaceName, Mode, UnitRequest};
+use crate::config::types::{DevicePrefix, InterfaceName, Mode, UnitRequest};
 
 /// Which device is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum DeviceRequest {
     /// By its name.
     Named(InterfaceName),
     /// The first free of PREFIX0, PREFIX1, … (the kernel's `%d`).
-    FirstFree(&'static str),
+    FirstFree(DevicePrefix),
 }
 
 impl DeviceRequest {
@@ -150,7 +150,7 @@ mod tests {
         let any = DeviceRequest::Unit(UnitRequest::Any);
         assert_eq!(any.pattern(Mode::Ethernet), "tap%d");
         assert_eq!(
-            DeviceRequest::FirstFree("sshvpn").pattern(Mode::PointToPoint),
+            DeviceRequest::FirstFree(DevicePrefix::default()).pattern(Mode::PointToPoint),
             "sshvpn%d"
         );
     }
