@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ContextKind;
-use sshvpn::cli::{Cli, Command, TunnelArgs, up::UpArgs};
+use sshvpn::cli::{Cli, Command, TunnelArgs, agent::AgentArgs, up::UpArgs};
 use sshvpn::config;
 use sshvpn::config::invoker::Invoker;
 use sshvpn::config::ssh_args::SshArgs;
@@ -17,7 +17,7 @@ use sshvpn::config::types::UnitRequest;
 use sshvpn::message::say;
 use sshvpn::session::background::{Forked, Ready, fork_until_ready};
 use sshvpn::session::failure::Failure;
-use sshvpn::session::{cleanup, tunnel, up};
+use sshvpn::session::{agent, cleanup, tunnel, up};
 use tokio::runtime::Runtime;
 
 fn main() -> ExitCode {
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     };
     let result = match &cli.command {
         Some(Command::Up(args)) => run_up(args),
+        Some(Command::Agent(args)) => run_agent(args),
         Some(Command::Cleanup) => run_cleanup(),
         None => run_tunnel(&cli.tunnel),
     };
@@ -93,6 +94,14 @@ fn run_up(up_args: &UpArgs) -> Result<u8, Failure> {
     detached(request.background, |ready, runtime| {
         runtime.block_on(up::run(&request, &options, &invoker, ready))
     })
+}
+
+fn run_agent(args: &AgentArgs) -> Result<u8, Failure> {
+    log(args.verbosity);
+    let runtime = runtime()?;
+    let result = runtime.block_on(agent::run(args.to_request()));
+    runtime.shutdown_background();
+    result
 }
 
 fn run_cleanup() -> Result<u8, Failure> {

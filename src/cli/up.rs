@@ -5,9 +5,8 @@ use std::net::IpAddr;
 use clap::{Args, ValueEnum};
 use ipnetwork::IpNetwork;
 
-use super::SshFlags;
+use super::{SshFlags, network};
 use crate::config::types::{DevicePrefix, InterfaceName, Mode, Mtu, Unit};
-use crate::net::cidr;
 use crate::session::up::UpRequest;
 use crate::tun::DeviceRequest;
 
@@ -104,10 +103,6 @@ impl UpArgs {
             peer_unit: self.peer_unit,
         })
     }
-}
-
-fn network(text: &str) -> Result<IpNetwork, String> {
-    cidr::parse_network(text).map_err(|error| error.to_string())
 }
 
 fn unit(text: &str) -> Result<Unit, String> {

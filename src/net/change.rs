@@ -13,6 +13,10 @@ use super::shared_setting::SharedSetting;
 use super::sysctl::SysctlKey;
 use crate::config::types::Mtu;
 
+/// Packets in the queue of a tunnel's device. The queue has to form where the
+/// kernel can see it, and stay short.
+pub const TX_QUEUE_LENGTH: u32 = 100;
+
 /// One change to the tunnel's interface, to what leads through it, or to what
 /// this host does with packets of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

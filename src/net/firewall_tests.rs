@@ -220,8 +220,8 @@ impl Neighbour {
     /// The line of its ICMP counters that says how often it was pinged.
     fn echo_requests(&self) -> String {
         let counters = run(&format!("ip netns exec {} cat /proc/net/snmp", self.0));
-        let icmp = counters.lines().filter(|line| line.starts_with("IcmpMsg"));
-        icmp.last().unwrap().to_owned()
+        let mut icmp = counters.lines().filter(|line| line.starts_with("IcmpMsg"));
+        icmp.next_back().unwrap().to_owned()
     }
 }
 

@@ -35,6 +35,6 @@ pub mod sysctl;
 mod undo;
 
 #[cfg(test)]
-mod test_host;
+pub(crate) mod test_host;
 #[cfg(test)]
 pub(crate) mod test_namespace;

@@ -4,11 +4,7 @@ use ipnetwork::IpNetwork;
 
 use crate::config::types::{Mode, Mtu};
 use crate::net::addressing::AddressPair;
-use crate::net::change::{Change, InterfaceAddress, TunnelRoute};
-
-/// Packets in the device's queue. The queue has to form where the kernel can
-/// see it, and stay short.
-const TX_QUEUE_LENGTH: u32 = 100;
+use crate::net::change::{Change, InterfaceAddress, TX_QUEUE_LENGTH, TunnelRoute};
 
 /// The link, then its addresses, then the routes through it.
 pub(super) fn changes(
