@@ -3,7 +3,6 @@
 
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -158,11 +157,9 @@ fn log(verbosity: u8) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(!plain && std::io::stderr().is_terminal())
         .with_target(false)
         // It would say so with eprintln!, which panics where nobody can be told.
         .log_internal_errors(false)

@@ -60,8 +60,8 @@ impl Journal {
         index: InterfaceIndex,
     ) -> Result<Self, JournalError> {
         let owner = Owner::current().map_err(JournalError::Owner)?;
-        let _lock = directory.lock()?;
-        let file_name = free_name(directory, interface, &owner)?;
+        let (directory, _lock) = directory.lock_linked()?;
+        let file_name = free_name(&directory, interface, &owner)?;
         let document = Document {
             version: VERSION,
             interface: interface.as_str().to_owned(),
@@ -69,9 +69,9 @@ impl Journal {
             owner,
             changes: Vec::new(),
         };
-        let file = write(directory, &file_name, &document)?;
+        let file = write(&directory, &file_name, &document)?;
         Ok(Self {
-            directory: directory.clone(),
+            directory,
             file_name,
             document,
             file,

@@ -86,8 +86,9 @@ pub fn print_report(report: &UndoReport, verbose: bool) {
 
 /// Takes the directory of the journals away with the last of them.
 pub fn remove_empty_runtime_dir() {
-    if let Ok(directory) = runtime_dir() {
-        // Others may have journals in it.
-        let _ = std::fs::remove_dir(directory.path());
+    if let Ok(directory) = runtime_dir()
+        && let Err(error) = directory.remove_if_empty()
+    {
+        tracing::debug!(%error, "it stays");
     }
 }

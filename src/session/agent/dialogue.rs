@@ -10,6 +10,7 @@ use super::error::AgentError;
 use super::host::Host;
 use super::set_up::described;
 use crate::frame::control::{CloseReason, Hello, Message, OLDEST_VERSION, SetUp, VERSION};
+use crate::message::say;
 use crate::pump::{FrameSink, FrameSource};
 use crate::session::conversation::{Conversation, ConversationError};
 
@@ -50,7 +51,7 @@ impl End {
         matches!(self, End::Requested | End::StreamEnded | End::Signal(_))
     }
 
-    /// What the near end is told; nothing where it knows or cannot hear.
+    /// What the near end is told, as far as it can hear; nothing where it knows.
     fn close(&self) -> Option<(CloseReason, String)> {
         Some(match self {
             End::Requested | End::StreamEnded => return None,
@@ -114,7 +115,8 @@ where
         }
     }
 
-    /// All of it; everything is undone when this returns.
+    /// All of it; everything is undone when this returns. What the near end
+    /// could not be told is told on standard error.
     pub(super) async fn run(mut self) -> End {
         let end = match self.converse().await {
             Ok(never) => match never {},
@@ -122,7 +124,11 @@ where
         };
         if let Some((reason, text)) = end.close() {
             let text = format!("{}: {text}", self.name);
-            self.last_word(&Message::Close { reason, text }).await;
+            let close = Message::Close { reason, text };
+            self.last_word(&close).await;
+            if let (false, Message::Close { text, .. }) = (self.can_speak, close) {
+                say(format_args!("sshvpn: agent: {text}"));
+            }
         }
         let left = self.host.undo().await;
         self.last_word(&Message::Closed { left }).await;

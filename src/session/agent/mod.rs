@@ -28,7 +28,7 @@ use super::shutdown::Shutdown;
 use crate::frame::control::PREAMBLE;
 use crate::message::say;
 use crate::pump::FrameSink;
-use dialogue::{Dialogue, End};
+use dialogue::Dialogue;
 use host::ThisHost;
 use limits::Limits;
 
@@ -64,9 +64,6 @@ pub async fn run(request: AgentRequest) -> Result<u8, Failure> {
         .run()
         .await;
     tracing::debug!(?end, "the agent ends");
-    if let End::Failed(error) = &end {
-        say(format_args!("sshvpn: agent: {error}"));
-    }
     Ok(if end.is_orderly() { 0 } else { Failure::LOCAL })
 }
 
