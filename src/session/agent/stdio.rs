@@ -1,10 +1,10 @@
 //! The agent's end of the stream: its standard input and output, which sshd
 //! makes pipes or sockets, read and written without blocking.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IoSlice, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use nix::sys::stat::{SFlag, fstat};
 use thiserror::Error;
 use tokio::net::UnixStream;
@@ -14,6 +14,8 @@ use crate::pump::{FrameSink, FrameSource, SendFailure};
 
 /// Bytes that one read takes at most, what a pipe holds.
 const READ_SIZE: usize = 64 * 1024;
+/// Frames that one write takes at most; the kernel takes 1024 (UIO_MAXIOV).
+const MOST_PIECES: usize = 64;
 
 /// Why there is no stream to speak over.
 #[derive(Debug, Error)]
@@ -154,32 +156,65 @@ impl Output {
             .map_err(|source| StdioError::Io { name, source })
     }
 
-    /// Writes all of it; one caller at a time.
-    async fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
+    /// Writes all of it, one frame behind the other, and leaves none; one
+    /// caller at a time.
+    async fn write_all(&self, frames: &mut Vec<Bytes>) -> io::Result<()> {
+        let mut rest = frames.as_mut_slice();
+        loop {
+            while rest.first().is_some_and(Bytes::is_empty) {
+                rest = rest.get_mut(1..).unwrap_or_default();
+            }
+            if rest.is_empty() {
+                break;
+            }
+            let pieces: Vec<IoSlice<'_>> = rest
+                .iter()
+                .take(MOST_PIECES)
+                .map(|frame| IoSlice::new(frame))
+                .collect();
+            let written = self.write_some(&pieces).await?;
+            skip(rest, written);
+        }
+        frames.clear();
+        Ok(())
+    }
+
+    /// Waits until the kernel takes something, and yields how many bytes.
+    async fn write_some(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        loop {
             let written = match &self.0 {
                 Sink::Pipe(pipe) => {
                     pipe.writable().await?;
-                    pipe.try_write(bytes)
+                    pipe.try_write_vectored(pieces)
                 }
                 Sink::Socket(socket) => {
                     socket.writable().await?;
-                    socket.try_write(bytes)
+                    socket.try_write_vectored(pieces)
                 }
             };
             match written {
-                Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+                other => return other,
             }
         }
-        Ok(())
+    }
+}
+
+/// Takes the first `bytes` bytes off the front.
+fn skip(frames: &mut [Bytes], mut bytes: usize) {
+    for frame in frames {
+        let taken = bytes.min(frame.len());
+        frame.advance(taken);
+        bytes -= taken;
+        if bytes == 0 {
+            return;
+        }
     }
 }
 
 impl FrameSink for Output {
     async fn send(&self, frame: Bytes) -> Result<(), SendFailure> {
-        self.write(&frame).await.map_err(|error| {
+        self.write_all(&mut vec![frame]).await.map_err(|error| {
             tracing::debug!(%error, "standard output failed");
             SendFailure::Closed
         })
@@ -212,7 +247,10 @@ mod tests {
     async fn much_goes_through(mut input: Input, output: Output) {
         let sent = Bytes::from((0..300_000).map(|n| n as u8).collect::<Vec<_>>());
         let write = async {
-            output.send(sent.clone()).await.unwrap();
+            let mut frames: Vec<Bytes> = sent.chunks(700).map(Bytes::copy_from_slice).collect();
+            frames.insert(3, Bytes::new());
+            output.write_all(&mut frames).await.unwrap();
+            assert!(frames.is_empty());
             drop(output);
         };
         let read = async {
