@@ -8,6 +8,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
+use std::path::Path;
 
 use super::facts::InterfaceIndex;
 use super::journal_format::{Document, SIZE_LIMIT, VERSION, parse};
@@ -172,6 +173,11 @@ impl Locked<'_> {
     /// The changes in this journal.
     pub fn entries(&self) -> &[Entry] {
         self.journal.entries()
+    }
+
+    /// Where the journals are.
+    pub fn directory(&self) -> &Path {
+        self.journal.directory.path()
     }
 
     /// Puts these changes in place of all.

@@ -30,6 +30,7 @@ mod route_report;
 pub mod runtime_dir;
 pub mod shared_setting;
 mod shared_sysctl;
+mod shell_register;
 pub mod state;
 pub mod sysctl;
 mod undo;

@@ -9,6 +9,8 @@ use super::address_range::Family;
 use super::sysctl::{SysctlError, SysctlKey};
 use crate::config::types::InterfaceName;
 
+/// Where the IPv6 settings of interfaces are.
+pub(super) const IPV6_INTERFACES: &str = "/proc/sys/net/ipv6/conf";
 /// What stands for every interface in a path.
 const ALL: &str = "all";
 

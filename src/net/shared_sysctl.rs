@@ -5,17 +5,16 @@
 //! journals' directory.
 
 use std::fs;
+use std::io;
 
 use super::address_range::Family;
 use super::error::NetError;
 use super::journal::{Entry, Journal};
-use super::shared_setting::SharedSetting;
+use super::shared_setting::{IPV6_INTERFACES, SharedSetting};
+use super::shell_register::ShellRecord;
 use super::sysctl::{SysctlError, SysctlKey};
 use super::undo::{Outcome, judge};
 use crate::config::types::InterfaceName;
-
-/// Where the IPv6 settings of interfaces are.
-const IPV6_INTERFACES: &str = "/proc/sys/net/ipv6/conf";
 
 /// Takes a setting for this tunnel: notes it and sets it. One that has the
 /// wanted value already, and not from another tunnel, is left alone.
@@ -24,9 +23,19 @@ pub(super) fn take(journal: &mut Journal, setting: &SharedSetting) -> Result<(),
     let mut journal = journal.lock()?;
     let others = journal.entries_of_others()?;
     let noted = others.into_iter().find(|entry| holds(entry, setting));
-    let entry = match noted {
-        Some(entry) => entry,
-        None => {
+    let entry = match (noted, ShellRecord::find(journal.directory(), &key)) {
+        (Some(entry), _) => entry,
+        (None, Some(record)) => {
+            let (before, same_before) = record
+                .read()
+                .map_err(|source| failed("read", &key, source))?;
+            Entry::SharedSysctl {
+                setting: setting.clone(),
+                before,
+                same_before,
+            }
+        }
+        (None, None) => {
             let before = key.read()?;
             if before == setting.wanted() {
                 return Ok(());
@@ -65,7 +74,13 @@ pub(super) fn release(journal: &mut Journal, position: usize) -> Result<Outcome,
         return Ok(Outcome::Gone);
     };
     let others = journal.entries_of_others()?;
+    let key = setting.key();
     let outcome = if others.iter().any(|entry| holds(entry, &setting)) {
+        Outcome::Shared
+    } else if let Some(record) = ShellRecord::find(journal.directory(), &key) {
+        record
+            .hand_over(&before, &same_before)
+            .map_err(|source| failed("write", &key, source))?;
         Outcome::Shared
     } else {
         restore(&setting, &before, &same_before)?
@@ -73,6 +88,15 @@ pub(super) fn release(journal: &mut Journal, position: usize) -> Result<Outcome,
     entries.remove(position);
     journal.replace(entries)?;
     Ok(outcome)
+}
+
+/// The record of a setting is as good as the setting.
+fn failed(action: &'static str, key: &SysctlKey, source: io::Error) -> SysctlError {
+    SysctlError::Io {
+        action,
+        key: key.clone(),
+        source,
+    }
 }
 
 fn holds(entry: &Entry, wanted: &SharedSetting) -> bool {

@@ -4,7 +4,7 @@
 use super::*;
 use crate::config::types::{Mode, Mtu};
 use crate::frame::control::{Addresses, Forward};
-use crate::net::test_host::{Host as Place, snapshot};
+use crate::net::test_host::{Host as Place, snapshot, wait_for_routes_of};
 use crate::net::test_namespace::{self, ip};
 
 fn wish() -> SetUp {
@@ -45,6 +45,7 @@ fn gateway() {
     ip("addr add fd20::1/16 dev eth1 nodad");
     ip("route add default via 10.20.0.2");
     ip("-6 route add default via fd20::2 proto ra");
+    wait_for_routes_of(&["fd20::1"]);
     run("iptables -P FORWARD DROP");
     run("ip6tables -P FORWARD DROP");
 }
