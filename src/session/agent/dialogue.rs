@@ -1,91 +1,24 @@
-//! What an agent says and does, from the first hello to the undoing: the order
-//! of messages that `frame::control` draws, and every way in which it can end.
+//! What an agent says and does, from the first hello until packets flow, in the
+//! order of messages that `frame::control` draws.
 
 use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::error::AgentError;
+use super::end::{self, End, Speaker, misplaced};
 use super::host::Host;
+use super::running;
 use super::set_up::described;
-use crate::frame::control::{CloseReason, Hello, Message, OLDEST_VERSION, SetUp, VERSION};
-use crate::message::say;
+use crate::frame::control::{Hello, Message, SetUp};
 use crate::pump::{FrameSink, FrameSource};
 use crate::session::conversation::{Conversation, ConversationError};
+use crate::session::stream_link::StreamLink;
+use crate::tun::Device;
 
 /// How long a near end may be silent: it pings every 15 seconds. As long may
 /// it leave unread what it is told.
 pub(super) const SILENCE: Duration = Duration::from_secs(45);
-/// How long a last word may take.
-const LAST_WORD: Duration = Duration::from_secs(5);
-
-/// Why an agent ended.
-#[derive(Debug)]
-pub(super) enum End {
-    /// The near end wanted it.
-    Requested,
-    /// The stream ended: the near end or its connection is gone.
-    StreamEnded,
-    /// The near end says nothing, or reads nothing.
-    Silence,
-    /// A signal to this process.
-    Signal(i32),
-    /// The near end said what it may not say, or not now.
-    Protocol(String),
-    /// No version is spoken at both ends.
-    Version(Hello),
-    /// What was asked for is not allowed, or failed.
-    Failed(AgentError),
-}
-
-impl From<AgentError> for End {
-    fn from(error: AgentError) -> Self {
-        End::Failed(error)
-    }
-}
-
-impl End {
-    /// Whether this is how agents are meant to end.
-    pub(super) fn is_orderly(&self) -> bool {
-        matches!(self, End::Requested | End::StreamEnded | End::Signal(_))
-    }
-
-    /// What the near end is told, as far as it can hear; nothing where it knows.
-    fn close(&self) -> Option<(CloseReason, String)> {
-        Some(match self {
-            End::Requested | End::StreamEnded => return None,
-            End::Silence => {
-                let seconds = SILENCE.as_secs();
-                (
-                    CloseReason::Silence,
-                    format!("no word from the near end in {seconds} seconds"),
-                )
-            }
-            End::Signal(number) => (
-                CloseReason::Requested,
-                format!("the agent was ended by signal {number}"),
-            ),
-            End::Protocol(what) => (CloseReason::Protocol, what.clone()),
-            End::Version(theirs) => (CloseReason::Version, version_advice(theirs)),
-            End::Failed(error) => (error.reason(), error.to_string()),
-        })
-    }
-}
-
-/// Which end to update.
-fn version_advice(theirs: &Hello) -> String {
-    let ours = Hello::ours();
-    let end = match theirs.version < OLDEST_VERSION {
-        true => "the near end",
-        false => "this end",
-    };
-    format!(
-        "{} speaks the agent protocol {OLDEST_VERSION} to {VERSION}, {} {} to {}: update sshvpn at {end}",
-        ours.software, theirs.software, theirs.oldest, theirs.version
-    )
-}
-
 /// One agent with one near end.
 pub(super) struct Dialogue<R, W, H, S> {
     conversation: Conversation<R, W>,
@@ -100,8 +33,8 @@ pub(super) struct Dialogue<R, W, H, S> {
 
 impl<R, W, H, S> Dialogue<R, W, H, S>
 where
-    R: FrameSource,
-    W: FrameSink,
+    R: FrameSource + Send + 'static,
+    W: FrameSink + Send + 'static,
     H: Host,
     S: Future<Output = i32> + Unpin,
 {
@@ -115,35 +48,36 @@ where
         }
     }
 
-    /// All of it; everything is undone when this returns. What the near end
-    /// could not be told is told on standard error.
+    /// All of it; everything is undone when this returns.
     pub(super) async fn run(mut self) -> End {
-        let end = match self.converse().await {
-            Ok(never) => match never {},
-            Err(end) => end,
-        };
-        if let Some((reason, text)) = end.close() {
-            let text = format!("{}: {text}", self.name);
-            let close = Message::Close { reason, text };
-            self.last_word(&close).await;
-            if let (false, Message::Close { text, .. }) = (self.can_speak, close) {
-                say(format_args!("sshvpn: agent: {text}"));
+        let result = self.come_up().await;
+        let Dialogue {
+            conversation,
+            mut host,
+            mut stop,
+            name,
+            can_speak,
+        } = self;
+        let (end, speaker) = match result {
+            Ok(device) => {
+                let mut link = StreamLink::start(device, conversation);
+                let end = running::until_end(&mut link, &mut stop).await;
+                (end, Speaker::Link(link))
             }
-        }
-        let left = self.host.undo().await;
-        self.last_word(&Message::Closed { left }).await;
+            Err(end) if can_speak => (end, Speaker::Conversation(conversation)),
+            Err(end) => (end, Speaker::Nobody),
+        };
+        end::close(&end, speaker, &mut host, &name).await;
         end
     }
 
-    async fn converse(&mut self) -> Result<std::convert::Infallible, End> {
+    /// From the first message to the last before packets flow; yields the
+    /// device for them.
+    async fn come_up(&mut self) -> Result<Device, End> {
         self.greet().await?;
         self.host.prepare().await?;
         let wish = self.negotiate().await?;
-        self.set_up(&wish).await?;
-        loop {
-            let message = self.next().await?;
-            self.not_now(&message, "while the tunnel is up").await?;
-        }
+        self.set_up(&wish).await
     }
 
     /// The hellos.
@@ -176,14 +110,15 @@ where
     }
 
     /// A change that was begun is made to its end, so that it can be undone.
-    async fn set_up(&mut self, wish: &SetUp) -> Result<(), End> {
-        let (ready, changes) = self.host.open(wish).await?;
+    async fn set_up(&mut self, wish: &SetUp) -> Result<Device, End> {
+        let (device, ready, changes) = self.host.open(wish).await?;
         for change in changes {
             let what = described(&change);
             self.host.apply(change).await?;
             self.say(&Message::Done { what }).await?;
         }
-        self.say(&Message::Ready(ready)).await
+        self.say(&Message::Ready(ready)).await?;
+        Ok(device)
     }
 
     /// What may come at any time; the rest is misplaced.
@@ -230,19 +165,6 @@ where
             Err(_) => Err(End::Silence),
         }
     }
-
-    /// Says something at the end, if anybody listens.
-    async fn last_word(&mut self, message: &Message) {
-        if !self.can_speak {
-            return;
-        }
-        let sent = timeout(LAST_WORD, self.conversation.send(message)).await;
-        self.can_speak = matches!(sent, Ok(Ok(())));
-    }
-}
-
-fn misplaced(message: &Message, when: &str) -> End {
-    End::Protocol(format!("a '{}' message cannot come {when}", message.name()))
 }
 
 #[cfg(test)]

@@ -39,26 +39,29 @@ pub(super) trait Host {
     fn prepare(&mut self) -> impl Future<Output = Result<(), AgentError>>;
     /// Answers a question about the host.
     fn look(&self, look: &Look) -> impl Future<Output = Result<Facts, AgentError>>;
-    /// Makes the device; yields what else there is to change.
+    /// Makes the device; yields it, and what else there is to change.
     fn open(
         &mut self,
         wish: &SetUp,
-    ) -> impl Future<Output = Result<(Ready, Vec<Change>), AgentError>>;
+    ) -> impl Future<Output = Result<(Device, Ready, Vec<Change>), AgentError>>;
     /// Makes one change.
     fn apply(&mut self, change: Change) -> impl Future<Output = Result<(), AgentError>>;
     /// Undoes everything; yields what could not be undone, or was changed by
     /// somebody else since.
     fn undo(&mut self) -> impl Future<Output = Vec<String>>;
+    /// The end, when the device is gone too.
+    fn finish(&mut self) -> impl Future<Output = ()>;
 }
 
 /// This host.
 pub(super) struct ThisHost {
     /// By the command line; with the host's file after `prepare`.
     limits: Limits,
-    /// Where the journals are; known after `prepare`.
+    /// Where the journals are, if not in the usual place.
     directory: Option<RuntimeDir>,
     state: Option<HostState>,
-    device: Option<Device>,
+    /// Something was not undone while the device was there.
+    unfinished: bool,
 }
 
 impl ThisHost {
@@ -68,7 +71,7 @@ impl ThisHost {
             limits,
             directory: None,
             state: None,
-            device: None,
+            unfinished: false,
         }
     }
 }
@@ -79,7 +82,6 @@ impl Host for ThisHost {
         self.limits = limits_file::load()?.narrowed_by(asked)?;
         require_net_admin()?;
         require_tun()?;
-        self.directory = Some(cleanup::open_runtime_dir()?);
         if let Err(failure) = cleanup::recover(false).await {
             tracing::warn!(%failure, "what an earlier tunnel left is not undone");
         }
@@ -99,7 +101,7 @@ impl Host for ThisHost {
         })
     }
 
-    async fn open(&mut self, wish: &SetUp) -> Result<(Ready, Vec<Change>), AgentError> {
+    async fn open(&mut self, wish: &SetUp) -> Result<(Device, Ready, Vec<Change>), AgentError> {
         set_up::check(wish, &self.limits)?;
         let around = surroundings().await?;
         let device = Device::open(&self.device_request(wish), wish.mode)?;
@@ -112,9 +114,8 @@ impl Host for ThisHost {
             device: device.name().clone(),
             mtu: wish.mtu,
         };
-        self.device = Some(device);
         let changes = set_up::changes(wish, &ready.device, &around, &self.limits)?;
-        Ok((ready, changes))
+        Ok((device, ready, changes))
     }
 
     async fn apply(&mut self, change: Change) -> Result<(), AgentError> {
@@ -125,27 +126,27 @@ impl Host for ThisHost {
     }
 
     async fn undo(&mut self) -> Vec<String> {
-        let mut left = Vec::new();
-        let mut failed = Vec::new();
-        if let Some(state) = self.state.take() {
-            let report = state.undo().await;
-            left = report.left;
-            failed = report.failed;
-        }
-        self.device = None;
-        if !failed.is_empty() {
-            // With the device, what could not be undone on it has gone too.
-            match cleanup::recover(false).await {
-                Ok((_, true)) => {}
-                _ => left.extend(
-                    failed
-                        .iter()
-                        .map(|(what, error)| format!("{what}: {error}")),
-                ),
-            }
+        let Some(state) = self.state.take() else {
+            return Vec::new();
+        };
+        let report = state.undo().await;
+        self.unfinished = !report.failed.is_empty();
+        let failed = report
+            .failed
+            .iter()
+            .map(|(what, error)| format!("{what}: {error}"));
+        report.left.into_iter().chain(failed).collect()
+    }
+
+    async fn finish(&mut self) {
+        // With the device, what could not be undone on it has gone too; what is
+        // still there is said.
+        if self.unfinished
+            && let Err(failure) = cleanup::recover(false).await
+        {
+            tracing::warn!(%failure, "not everything is undone");
         }
         cleanup::remove_empty_runtime_dir();
-        left
     }
 }
 

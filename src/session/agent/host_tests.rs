@@ -72,14 +72,14 @@ fn host(place: &Place, limits: Limits) -> ThisHost {
     }
 }
 
-async fn set_up(host: &mut ThisHost, wish: &SetUp) -> Ready {
-    let (ready, changes) = host.open(wish).await.unwrap();
+async fn set_up(host: &mut ThisHost, wish: &SetUp) -> (Device, Ready) {
+    let (device, ready, changes) = host.open(wish).await.unwrap();
     for change in changes {
         let text = format!("{change:?}");
         let applied = host.apply(change).await;
         applied.unwrap_or_else(|error| panic!("{text}: {error}"));
     }
-    ready
+    (device, ready)
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn a_tunnel_with_everything_is_set_up_and_undone() {
         let place = Place::new();
         let before = state();
         let mut host = host(&place, Limits::default());
-        let ready = set_up(&mut host, &wish()).await;
+        let (device, ready) = set_up(&mut host, &wish()).await;
         assert_eq!(ready.device.as_str(), "sshvpn0");
         let now = state();
         for there in [
@@ -106,6 +106,7 @@ fn a_tunnel_with_everything_is_set_up_and_undone() {
             assert!(now.contains(there), "{there} in {now}");
         }
         assert!(host.undo().await.is_empty());
+        drop(device);
         assert_eq!(state(), before);
         assert!(place.files().is_empty());
         assert!(host.undo().await.is_empty(), "once is enough");
@@ -118,16 +119,18 @@ fn whatever_was_done_before_a_failure_is_undone() {
         gateway();
         let place = Place::new();
         let before = state();
-        let (_, changes) = host(&place, Limits::default()).open(&wish()).await.unwrap();
+        let opened = host(&place, Limits::default()).open(&wish()).await;
+        let changes = opened.unwrap().2;
         // The device of that one is gone, its empty journal is not.
         place.recover().await;
         for steps in 0..changes.len() {
             let mut host = host(&place, Limits::default());
-            let (_, changes) = host.open(&wish()).await.unwrap();
+            let (device, _, changes) = host.open(&wish()).await.unwrap();
             for change in changes.into_iter().take(steps) {
                 host.apply(change).await.unwrap();
             }
             assert!(host.undo().await.is_empty());
+            drop(device);
             assert_eq!(state(), before, "after {steps} steps");
         }
     });
@@ -140,22 +143,23 @@ fn one_of_two_agents_is_killed_and_the_other_goes_on() {
         let place = Place::new();
         let before = state();
         let mut killed = host(&place, Limits::default());
-        let first = set_up(&mut killed, &wish()).await;
+        let (killed_device, first) = set_up(&mut killed, &wish()).await;
         let mut other_wish = wish();
         for pair in &mut other_wish.addresses {
             std::mem::swap(&mut pair.near, &mut pair.agent);
         }
         let mut goes_on = host(&place, Limits::default());
-        let second = set_up(&mut goes_on, &other_wish).await;
+        let (device, second) = set_up(&mut goes_on, &other_wish).await;
         assert_ne!(first.device, second.device);
         // As by kill -9: the device goes, nothing is undone.
-        drop(killed);
+        drop((killed, killed_device));
         assert_eq!(place.recover().await.len(), 1);
         let now = state();
         assert!(now.contains("net.ipv4.conf.eth1.forwarding = 1"), "{now}");
         assert!(now.contains("net.ipv6.conf.all.forwarding = 1"), "{now}");
         assert!(!now.contains("sshvpn_sshvpn0"), "{now}");
         assert!(goes_on.undo().await.is_empty());
+        drop(device);
         assert_eq!(state(), before);
     });
 }
@@ -186,7 +190,7 @@ fn the_prefix_names_the_device() {
             ..Limits::default()
         };
         let mut host = host(&place, limits);
-        let ready = set_up(&mut host, &wish()).await;
+        let (_device, ready) = set_up(&mut host, &wish()).await;
         assert_eq!(ready.device.as_str(), "vpn-0");
         assert!(host.undo().await.is_empty());
     });

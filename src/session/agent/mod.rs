@@ -3,17 +3,19 @@
 //! stream of frames; people are told on standard error.
 //!
 //! ```text
-//!   stdio ⇄ conversation ⇄ dialogue ──► host ──► net, tun
-//!                                         │
+//!   stdio ⇄ conversation ⇄ dialogue, then running, then end ──► host ──► net, tun
+//!                                                                 │
 //!            limits, limits_file ──► set_up, ways    what may be, and what it takes
 //! ```
 
 mod dialogue;
+mod end;
 mod error;
 mod host;
 pub mod limits;
 pub mod limits_file;
 pub mod remove_self;
+mod running;
 mod set_up;
 mod stdio;
 mod ways;

@@ -142,6 +142,14 @@ impl FrameSource for Input {
             }
         }
     }
+
+    fn try_receive(&mut self) -> Option<Bytes> {
+        match self.try_read() {
+            Ok(count) if count > 0 => Some(self.buffer.split().freeze()),
+            // Its end and its failures are seen by who waits for more.
+            _ => None,
+        }
+    }
 }
 
 impl Output {
@@ -213,8 +221,8 @@ fn skip(frames: &mut [Bytes], mut bytes: usize) {
 }
 
 impl FrameSink for Output {
-    async fn send(&self, frame: Bytes) -> Result<(), SendFailure> {
-        self.write_all(&mut vec![frame]).await.map_err(|error| {
+    async fn send_all(&self, frames: &mut Vec<Bytes>) -> Result<(), SendFailure> {
+        self.write_all(frames).await.map_err(|error| {
             tracing::debug!(%error, "standard output failed");
             SendFailure::Closed
         })
@@ -249,7 +257,7 @@ mod tests {
         let write = async {
             let mut frames: Vec<Bytes> = sent.chunks(700).map(Bytes::copy_from_slice).collect();
             frames.insert(3, Bytes::new());
-            output.write_all(&mut frames).await.unwrap();
+            output.send_all(&mut frames).await.unwrap();
             assert!(frames.is_empty());
             drop(output);
         };

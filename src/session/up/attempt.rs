@@ -287,6 +287,9 @@ impl Attempt {
                     "{} closed the tunnel: its device failed or was removed there",
                     connection.host()
                 )),
+                (End::Stream(error), None) => {
+                    Failure::ssh(anyhow!("{} sent nonsense: {error}", connection.host()))
+                }
                 (End::Device(error), None) => {
                     Failure::local(anyhow!("the tunnel device here failed: {error}"))
                 }
