@@ -18,6 +18,7 @@ use crate::net::facts::HostFacts;
 use crate::net::netlink::Netlink;
 use crate::net::route_plan::{self, RoutePlan, RouteRequest};
 use crate::net::state::HostState;
+use crate::net::sysctl;
 use crate::pump::End;
 use crate::session::carrier::Link;
 use crate::session::cleanup;
@@ -130,7 +131,7 @@ impl Attempt {
             device,
             mtu,
             near: &near,
-            near_ipv6: near::has_ipv6(),
+            near_ipv6: sysctl::has_ipv6(),
             far: &far,
             seed: plan::seed(
                 &near::machine_id(),
