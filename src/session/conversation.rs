@@ -112,6 +112,13 @@ pub(crate) mod tests {
         }
     }
 
+    impl Conversation<Input, Output> {
+        /// Sends bytes as they are.
+        pub(crate) async fn send_raw(&self, bytes: Bytes) {
+            self.output.send(bytes).await.unwrap();
+        }
+    }
+
     /// Both ends of a stream.
     pub(crate) fn pair() -> [Conversation<Input, Output>; 2] {
         let (one_out, other_in) = mpsc::channel(16);
