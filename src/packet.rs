@@ -1,6 +1,8 @@
 //! Read-only views of IP packets: enough of a header to know whether it is one,
 //! and of which family. Nothing here trusts a length that a packet claims.
 
+pub mod flow;
+
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice};
 use thiserror::Error;
 

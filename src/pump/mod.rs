@@ -2,18 +2,25 @@
 //! packets and frames, neither tun nor ssh: what it reads from and writes to
 //! are the four traits here.
 
+mod codel;
 mod counters;
+mod fair_queue;
+mod fifo;
 mod inbound;
 mod outbound;
+mod queue_settings;
 
 use std::future::Future;
 use std::io;
 
 use bytes::Bytes;
 
+pub use codel::CodelSettings;
 pub use counters::{Counters, Dropped, Snapshot};
+pub use fair_queue::{FairQueue, QueueDrops};
 pub use inbound::inbound;
 pub use outbound::outbound;
+pub use queue_settings::QueueSettings;
 
 /// The reading side of a device.
 pub trait PacketSource {
