@@ -17,6 +17,7 @@ fn request(routes: &[&str]) -> UpRequest {
         mode: Mode::PointToPoint,
         device: DeviceRequest::FirstFree("sshvpn"),
         peer_unit: None,
+        carrier: Default::default(),
     }
 }
 

@@ -1,0 +1,109 @@
+//! The far end's part of a tunnel by an sshvpn there: it is told what its host
+//! is to look like, makes it so, and puts it back.
+
+use std::net::IpAddr;
+
+use super::Reporter;
+use super::far_part::{Agreed, FarPart, Start, report_undone};
+use super::near;
+use super::plan;
+use super::plan_agent::{self, AgentInput};
+use super::plan_error::PlanError;
+use crate::config::types::Mode;
+use crate::frame::control::{FEATURE_ETHERNET, SetUp};
+use crate::session::failure::Failure;
+use crate::session::far_agent::FarAgent;
+use crate::ssh::connect::Connection;
+use crate::tun::Device;
+
+/// What it holds so far.
+pub(super) struct ByAgent {
+    /// Until packets flow.
+    agent: Option<FarAgent>,
+    tun: Option<Device>,
+}
+
+impl ByAgent {
+    /// With an agent that has said hello.
+    pub(super) fn new(agent: FarAgent) -> Self {
+        ByAgent {
+            agent: Some(agent),
+            tun: None,
+        }
+    }
+}
+
+impl FarPart for ByAgent {
+    type Plan = SetUp;
+
+    async fn agree(&mut self, start: &Start<'_>) -> Result<Agreed<SetUp>, Failure> {
+        let (host, request) = (start.connection.host(), start.request);
+        let agent = self.agent.as_mut().ok_or_else(gone)?;
+        if request.mode == Mode::Ethernet && !agent.has(FEATURE_ETHERNET) {
+            let host = host.to_owned();
+            return Err(Failure::ssh(PlanError::NoEthernet { host }));
+        }
+        let ways: Vec<IpAddr> = request.routes.iter().flat_map(plan::way_probes).collect();
+        let far = agent.look(ways).await.map_err(Failure::ssh)?;
+        start.reporter.step(format_args!(
+            "{host}: connected, the agent runs as {}",
+            far.login
+        ));
+        let decided = plan_agent::decide(&AgentInput {
+            host,
+            request,
+            near: &start.near,
+            near_ipv6: near::has_ipv6(),
+            far: &far,
+            seed: start.seed,
+        })
+        .map_err(Failure::local)?;
+        for route in decided.without_way {
+            start
+                .reporter
+                .warning(format_args!("{host} itself has no route to {route}"));
+        }
+        Ok(Agreed {
+            addresses: decided.addresses,
+            mtu: decided.set_up.mtu,
+            far: decided.set_up,
+        })
+    }
+
+    async fn open(
+        &mut self,
+        start: &Start<'_>,
+        agreed: &Agreed<SetUp>,
+        tun: Device,
+    ) -> Result<String, Failure> {
+        let (host, reporter) = (start.connection.host(), start.reporter);
+        let agent = self.agent.as_mut().ok_or_else(gone)?;
+        let step = |what: &str| reporter.step(format_args!("{host}: {what}"));
+        let ready = agent.set_up(agreed.far.clone(), step).await;
+        let far_device = ready.map_err(Failure::ssh)?.device;
+        let near_name = tun.name().clone();
+        self.tun = Some(tun);
+        reporter.step(format_args!(
+            "tunnel open: {near_name} here, {far_device} at {host}"
+        ));
+        Ok(far_device.to_string())
+    }
+
+    async fn lost(&mut self, _: &Connection) -> Failure {
+        std::future::pending().await
+    }
+
+    async fn stop(&mut self, connection: &Connection, reporter: Reporter) {
+        self.tun = None;
+    }
+
+    async fn finish(self, connection: &Connection, reporter: Reporter) {
+        if let Some(agent) = self.agent {
+            report_undone(reporter, connection.host(), agent.close().await);
+        }
+    }
+}
+
+fn gone() -> Failure {
+    Failure::ssh(anyhow::anyhow!("the connection is gone"))
+}
