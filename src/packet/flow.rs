@@ -84,8 +84,9 @@ enum Discriminator {
     Ports([u8; 4]),
     /// The security parameters index, the first four bytes of ESP (RFC 4303, section 2).
     SecurityParametersIndex([u8; 4]),
-    /// The identification: ports are in the first fragment only.
-    Fragment(u32),
+    /// Ports are in the first fragment only. The identification is no part: with
+    /// it each datagram would be a flow, and a new one.
+    Fragment,
     None,
 }
 
@@ -156,7 +157,7 @@ fn ipv4_identity(packet: &[u8]) -> Option<Identity> {
         destination: header.destination_addr().into(),
         protocol: header.protocol().0,
         discriminator: if header.is_fragmenting_payload() {
-            Discriminator::Fragment(header.identification().into())
+            Discriminator::Fragment
         } else {
             Discriminator::of(header.protocol(), payload)
         },
@@ -179,9 +180,7 @@ fn ipv6_identity(packet: &[u8]) -> Option<Identity> {
 /// far as they can be read.
 fn behind_extension_headers(mut protocol: IpNumber, mut rest: &[u8]) -> (IpNumber, Discriminator) {
     for _ in 0..MAX_EXTENSION_HEADERS {
-        let Some([next, length, offset_high, offset_low, identification @ ..]) =
-            rest.first_chunk::<8>()
-        else {
+        let Some([next, length, offset_high, offset_low, ..]) = rest.first_chunk::<8>() else {
             break;
         };
         let length = match protocol {
@@ -193,8 +192,7 @@ fn behind_extension_headers(mut protocol: IpNumber, mut rest: &[u8]) -> (IpNumbe
             IpNumber::IPV6_FRAGMENTATION_HEADER => {
                 // RFC 6946: offset 0 and no more to come is a whole packet.
                 if u16::from_be_bytes([*offset_high, *offset_low]) & !FRAGMENT_RESERVED != 0 {
-                    let identification = u32::from_be_bytes(*identification);
-                    return (IpNumber(*next), Discriminator::Fragment(identification));
+                    return (IpNumber(*next), Discriminator::Fragment);
                 }
                 8
             }

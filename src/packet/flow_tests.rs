@@ -99,10 +99,10 @@ fn options_of_ipv4_are_skipped() {
 }
 
 #[test]
-fn all_fragments_of_an_ipv4_datagram_are_one_flow() {
+fn all_fragments_between_two_hosts_are_one_flow() {
     let more_fragments = ipv4(17, 0x2000, 77, &[1, 2, 3, 4, 0, 0, 0, 0]);
     let last = ipv4(17, 185, 77, &[9; 8]);
-    let expected = ipv4_identity_with(17, Discriminator::Fragment(77));
+    let expected = ipv4_identity_with(17, Discriminator::Fragment);
     assert_eq!(ip_identity(&more_fragments), expected);
     assert_eq!(ip_identity(&last), expected);
     // Don't Fragment is no fragment.
@@ -126,7 +126,7 @@ fn extension_headers_of_ipv6_are_skipped() {
 }
 
 #[test]
-fn fragments_of_ipv6_go_by_identification_unless_they_are_whole() {
+fn fragments_of_ipv6_are_one_flow_unless_they_are_whole() {
     let fragment = |offset: [u8; 2]| {
         let mut payload = vec![17, 0];
         payload.extend(offset);
@@ -134,7 +134,7 @@ fn fragments_of_ipv6_go_by_identification_unless_they_are_whole() {
         payload.extend([1, 2, 3, 4]);
         ip_identity(&ipv6(44, &payload))
     };
-    let expected = ipv6_identity_with(17, Discriminator::Fragment(0x10002));
+    let expected = ipv6_identity_with(17, Discriminator::Fragment);
     assert_eq!(fragment([0, 1]), expected, "the first");
     assert_eq!(fragment([5, 0xa8]), expected, "the last");
     let atomic = ipv6_identity_with(17, Discriminator::Ports([1, 2, 3, 4]));

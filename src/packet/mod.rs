@@ -1,7 +1,27 @@
-//! Read-only views of IP packets: enough of a header to know whether it is one,
-//! and of which family. Nothing here trusts a length that a packet claims.
+//! IP packets as bytes: which version one is of and whether it is whole; and the
+//! work that a kernel leaves undone on offload packets. Nothing here trusts a
+//! length that a packet claims, and nothing does I/O.
+//!
+//! ```text
+//!   virtio     the header that says what is left to do
+//!   headers    where a packet's headers are        checksum   RFC 1071
+//!   offload    whether the two agree; a checksum completed in place
+//!   segment    one super-packet into packets       coalesce   packets into super-packets
+//!   flow       which flow it belongs to, hashed        candidate, unit   which go together, and what they make
+//! ```
 
+mod candidate;
+pub mod checksum;
+pub mod coalesce;
 pub mod flow;
+pub mod headers;
+pub mod offload;
+pub mod segment;
+mod unit;
+pub mod virtio;
+
+#[cfg(test)]
+mod test_packets;
 
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice};
 use thiserror::Error;
@@ -16,7 +36,7 @@ pub enum IpVersion {
 }
 
 /// Why some bytes are not an IP packet that can be carried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
 pub enum PacketError {
     /// Neither version 4 nor 6, or no byte at all.
     #[error("not an IP packet")]

@@ -1,0 +1,152 @@
+//! Divides a super-packet into the packets that it stands for, each whole and
+//! with its checksums, as the kernel does when a device cannot (Linux
+//! `tcp_gso_segment`, `__udp_gso_segment`).
+
+use thiserror::Error;
+
+use super::IpVersion;
+use super::checksum::Sum;
+use super::headers::{Headers, Transport, field, length_field, put_u16, put_u32};
+use super::offload::{OffloadError, consistent_headers, put_checksum, without_checksum};
+use super::virtio::VirtioHeader;
+use crate::config::types::Mode;
+
+/// Where a TCP header has its flags, in bytes.
+pub(super) const TCP_FLAGS: usize = 13;
+/// TCP flag: no more data from the sender.
+const FIN: u8 = 0x01;
+/// TCP flag: hand over to the application.
+pub(super) const PSH: u8 = 0x08;
+/// TCP flag: the sender reduced its congestion window (RFC 3168).
+const CWR: u8 = 0x80;
+
+/// The packets of one super-packet, made one after the other.
+#[derive(Debug)]
+pub struct Segments<'a> {
+    head: &'a [u8],
+    payload: &'a [u8],
+    headers: Headers,
+    /// Payload bytes of each segment but the last.
+    size: usize,
+    /// Segments that were made.
+    made: usize,
+    /// Whether the segments have a transport checksum.
+    checksummed: bool,
+}
+
+/// The buffer is shorter than the next segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a segment of {needed} bytes does not fit its buffer")]
+pub struct NoSpace {
+    /// Bytes that the segment has.
+    pub needed: usize,
+}
+
+impl<'a> Segments<'a> {
+    /// Prepares to divide `packet`, a super-packet by its `header`. They have to
+    /// fit each other, as [`offload::check`](super::offload::check) has it; that
+    /// need not have been called before.
+    pub fn new(mode: Mode, header: &VirtioHeader, packet: &'a [u8]) -> Result<Self, OffloadError> {
+        let gso = header.gso.ok_or(OffloadError::Sort)?;
+        let headers = consistent_headers(mode, header, packet)?;
+        let (head, payload) = packet
+            .split_at_checked(headers.payload)
+            .ok_or(OffloadError::Length)?;
+        Ok(Segments {
+            head,
+            payload,
+            headers,
+            size: usize::from(gso.size.get()),
+            made: 0,
+            checksummed: header.needs_checksum.is_some() || !without_checksum(&headers, packet),
+        })
+    }
+
+    /// How many packets there are in all; at least one.
+    pub fn count(&self) -> usize {
+        self.payload.len().div_ceil(self.size).max(1)
+    }
+
+    /// The length of the longest segment in bytes: space for any of them.
+    pub fn segment_len(&self) -> usize {
+        self.head.len() + self.payload.len().min(self.size)
+    }
+
+    /// Makes the next packet at the front of `out`; its length in bytes, or
+    /// nothing once all were made. If `out` is too short for it, it is still
+    /// the next.
+    pub fn next_into(&mut self, out: &mut [u8]) -> Result<Option<usize>, NoSpace> {
+        if self.made == self.count() {
+            return Ok(None);
+        }
+        let start = self.made * self.size;
+        let rest = self.payload.get(start..).unwrap_or_default();
+        let body = rest.get(..self.size).unwrap_or(rest);
+        let length = self.head.len() + body.len();
+        let Some(out) = out.get_mut(..length) else {
+            return Err(NoSpace { needed: length });
+        };
+        let (head, payload) = out.split_at_mut(self.head.len());
+        head.copy_from_slice(self.head);
+        payload.copy_from_slice(body);
+        self.write_ip(head, length);
+        self.write_transport(head, start, length);
+        if self.checksummed {
+            self.write_checksum(out);
+        }
+        self.made += 1;
+        Ok(Some(length))
+    }
+
+    /// Length and header checksum; identifications count up (RFC 791).
+    fn write_ip(&self, head: &mut [u8], length: usize) {
+        if self.headers.version == IpVersion::V4 {
+            let at = self.headers.ip + 4;
+            let first = field(head, at).map_or(0, u16::from_be_bytes);
+            // Its counter is of 16 bits and goes round, also within a super-packet.
+            put_u16(head, at, first.wrapping_add((self.made & 0xffff) as u16));
+        }
+        self.headers.set_end(head, length);
+    }
+
+    /// What differs from segment to segment in the transport header; `start` is
+    /// where this one's payload starts in that of the super-packet.
+    fn write_transport(&self, head: &mut [u8], start: usize, length: usize) {
+        let transport = self.headers.transport;
+        match self.headers.transport_protocol {
+            Transport::Tcp => {
+                let first = field(head, transport + 4).map_or(0, u32::from_be_bytes);
+                let advance = u32::try_from(start).unwrap_or(u32::MAX);
+                put_u32(head, transport + 4, first.wrapping_add(advance));
+                let mut cleared = 0;
+                if self.made != 0 {
+                    cleared |= CWR;
+                }
+                if self.made + 1 != self.count() {
+                    cleared |= FIN | PSH;
+                }
+                if let Some(flags) = head.get_mut(transport + TCP_FLAGS) {
+                    *flags &= !cleared;
+                }
+            }
+            Transport::Udp => put_u16(head, transport + 4, length_field(length - transport)),
+            Transport::Other(_) => {}
+        }
+    }
+
+    /// The checksum of the segment, whose bytes are in the cache from being copied.
+    fn write_checksum(&self, segment: &mut [u8]) {
+        let Some(offset) = self.headers.transport_protocol.checksum_offset() else {
+            return;
+        };
+        put_u16(segment, self.headers.transport + offset, 0);
+        let datagram = segment.get(self.headers.transport..).unwrap_or_default();
+        let pseudo = self.headers.pseudo_header(self.head, datagram.len());
+        let checksum = (pseudo + Sum::of(datagram)).checksum();
+        put_checksum(segment, &self.headers, checksum);
+    }
+}
+
+#[cfg(test)]
+#[path = "segment_tests.rs"]
+mod tests;
