@@ -22,5 +22,4 @@ mod start_tests;
 
 pub use agent::FarAgent;
 pub use error::FarAgentError;
-pub use start::{AgentRequest, start};
-pub use stream::{AgentInput, AgentOutput};
+pub use start::{AgentRequest, Started, start};

@@ -32,15 +32,15 @@ const PIECE_TIMEOUT: Duration = Duration::from_secs(60);
 const PIECE: usize = 256 * 1024;
 
 /// A program to send.
-struct Program {
+pub(super) struct Program {
     file: File,
-    length: u64,
+    pub(super) length: u64,
     /// SHA-256, in hexadecimal.
-    sum: String,
+    pub(super) sum: String,
 }
 
 impl Program {
-    fn read(path: &str) -> io::Result<Self> {
+    pub(super) fn read(path: &str) -> io::Result<Self> {
         let mut file = File::open(path)?;
         let mut digest = Context::new(&SHA256);
         let mut length = 0;
@@ -99,7 +99,7 @@ pub(super) async fn push(
     }
 }
 
-async fn hand_over(
+pub(super) async fn hand_over(
     host: &str,
     (opening, input): &mut Candidate,
     program: Program,
@@ -144,22 +144,26 @@ async fn hand_over(
     }
 }
 
+/// Sends the whole program; done as soon as its last byte has gone.
 async fn send(host: &str, input: &AgentInput, mut program: Program) -> Result<(), FarAgentError> {
-    loop {
+    let mut left = program.length;
+    while left > 0 {
         let (rest, piece) = blocking(move || {
             let piece = program.piece()?;
             Ok((program, piece))
         })
         .await?;
         if piece.is_empty() {
-            return Ok(());
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
+        left = left.saturating_sub(piece.len() as u64);
         match timeout(PIECE_TIMEOUT, input.0.write(piece)).await {
             Ok(Ok(())) => program = rest,
             Ok(Err(gone)) => return Err(refused(host, gone.to_string())),
             Err(_) => return Err(refused(host, "it takes no more of it".to_owned())),
         }
     }
+    Ok(())
 }
 
 /// What the far end says next, which has to begin with `word`; the rest of it.

@@ -1,6 +1,7 @@
 //! Starting an agent at the far end: as a subsystem, by a line of shell, by the
 //! user's own command; or by sending it our program first.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -11,6 +12,7 @@ use super::opening::{Line, NoLine, Opening};
 use super::push;
 use super::stream::{AgentInput, AgentOutput};
 use crate::config::types::Mode;
+use crate::frame::control::{Facts, Hello};
 use crate::session::conversation::Conversation;
 use crate::session::far_end::quote;
 use crate::ssh::connect::Connection;
@@ -46,63 +48,116 @@ pub struct AgentRequest {
     pub command: Option<String>,
     /// Whether to send our own program if the far end has none.
     pub push: bool,
+    /// Addresses that it is asked its way to.
+    pub ways: Vec<IpAddr>,
 }
 
-/// Starts an agent and exchanges hellos with it. `progress` is told of what
-/// takes its time.
+/// An agent that can do its work, and what its host is like.
+pub struct Started {
+    /// The agent.
+    pub agent: FarAgent,
+    /// Its host.
+    pub facts: Facts,
+}
+
+/// Starts an agent and has it look at its host: one that may do nothing there
+/// says so then. `progress` is told of what takes its time.
 pub async fn start(
     connection: &Connection,
     request: &AgentRequest,
     progress: impl Fn(String),
-) -> Result<FarAgent, FarAgentError> {
+) -> Result<Started, FarAgentError> {
+    let starting = Starting {
+        connection,
+        ways: &request.ways,
+    };
     if let Some(command) = &request.command {
-        return by_command(connection, command, &format!("'{command}'")).await;
+        return starting.by_command(command, &format!("'{command}'")).await;
     }
-    let subsystem = match by_subsystem(connection).await {
+    let subsystem = match starting.by_subsystem().await {
         Some(Err(error)) if !error.is_final() => Some(error),
         Some(done) => return done,
         None => None,
     };
+    if let Some(error) = &subsystem {
+        tracing::debug!("{error}");
+    }
     let line = format!("exec sh -c {}", quote(START));
-    let error = match by_command(connection, &line, "'sshvpn agent'").await {
+    let error = match starting.by_command(&line, "'sshvpn agent'").await {
         Err(error @ FarAgentError::NotInstalled { .. }) => error,
         done => return done,
     };
     if request.push {
         let process = push::push(connection, &progress).await?;
-        return greeted(connection, process, "the copy of sshvpn").await;
+        return starting.met(process, "the copy of sshvpn").await;
     }
     // A subsystem that is configured and does not work is the better reason.
     Err(subsystem.unwrap_or(error))
 }
 
-/// Nothing if the server has no such subsystem.
-async fn by_subsystem(connection: &Connection) -> Option<Result<FarAgent, FarAgentError>> {
-    let how = format!("the subsystem '{SUBSYSTEM}'");
-    match connection.subsystem(SUBSYSTEM).await {
-        Ok(process) => {
-            let (output, input) = parts(connection, process);
-            Some(greeted(connection, (output, input), &how).await)
-        }
-        Err(ChannelError::Process { reason, .. }) => {
-            tracing::debug!("no subsystem {SUBSYSTEM}: {reason}");
-            None
-        }
-        Err(error) => Some(Err(error.into())),
-    }
+/// What every way of starting needs.
+struct Starting<'a> {
+    connection: &'a Connection,
+    ways: &'a [IpAddr],
 }
 
-async fn by_command(
-    connection: &Connection,
-    command: &str,
-    how: &str,
-) -> Result<FarAgent, FarAgentError> {
-    let request = ProcessRequest {
-        command: Some(command.to_owned()),
-        ..Default::default()
-    };
-    let process = connection.start(&request).await?;
-    greeted(connection, parts(connection, process), how).await
+impl Starting<'_> {
+    /// Nothing if the server has no such subsystem.
+    async fn by_subsystem(&self) -> Option<Result<Started, FarAgentError>> {
+        match self.connection.subsystem(SUBSYSTEM).await {
+            Ok(process) => {
+                let how = format!("the subsystem '{SUBSYSTEM}'");
+                Some(self.met(parts(self.connection, process), &how).await)
+            }
+            Err(ChannelError::Process { reason, .. }) => {
+                tracing::debug!("no subsystem {SUBSYSTEM}: {reason}");
+                None
+            }
+            Err(error) => Some(Err(error.into())),
+        }
+    }
+
+    async fn by_command(&self, command: &str, how: &str) -> Result<Started, FarAgentError> {
+        let request = ProcessRequest {
+            command: Some(command.to_owned()),
+            ..Default::default()
+        };
+        let process = self.connection.start(&request).await?;
+        self.met(parts(self.connection, process), how).await
+    }
+
+    /// Waits for the preamble, exchanges hellos, and has it look at its host.
+    /// Closes what is no agent, or none that can be used.
+    async fn met(
+        &self,
+        (mut opening, input): Candidate,
+        how: &str,
+    ) -> Result<Started, FarAgentError> {
+        let host = self.connection.host();
+        let found = timeout(START_TIMEOUT, preamble(host, &mut opening, how)).await;
+        let found = found.unwrap_or_else(|_| Err(no_answer(host, START_TIMEOUT)));
+        if let Err(error) = found {
+            input.0.close().await;
+            return Err(or_lost(self.connection, error));
+        }
+        let last_words = opening.last_words();
+        let (unread, output) = opening.into_parts();
+        let mut conversation = Conversation::new(output, input);
+        conversation.unread(unread);
+        let mut agent = FarAgent::new(host, conversation, last_words);
+        let looked = match agent.greet().await {
+            Ok(()) => agent.look(self.ways.to_vec()).await,
+            Err(error) => Err(error),
+        };
+        match looked {
+            Ok(facts) => Ok(Started { agent, facts }),
+            Err(error) => {
+                let (_, _, input) = agent.into_stream().0.into_parts(Mode::default());
+                input.0.close().await;
+                Err(or_lost(self.connection, error))
+            }
+        }
+    }
 }
 
 /// A process that may turn out to be an agent.
@@ -111,40 +166,6 @@ pub(super) type Candidate = (Opening, AgentInput);
 pub(super) fn parts(connection: &Connection, process: Process) -> Candidate {
     let output = AgentOutput::new(connection.host().to_owned(), process.events);
     (Opening::new(output), AgentInput(process.input))
-}
-
-/// Waits for the preamble, then exchanges hellos. Closes what is no agent.
-async fn greeted(
-    connection: &Connection,
-    (mut opening, input): Candidate,
-    how: &str,
-) -> Result<FarAgent, FarAgentError> {
-    let host = connection.host();
-    let found = timeout(START_TIMEOUT, preamble(host, &mut opening, how)).await;
-    let found = found.unwrap_or_else(|_| Err(no_answer(host, START_TIMEOUT)));
-    if let Err(error) = found {
-        input.0.close().await;
-        return Err(or_lost(connection, error));
-    }
-    let last_words = opening.last_words();
-    let (unread, output) = opening.into_parts();
-    let mut conversation = Conversation::new(output, input);
-    conversation.unread(unread);
-    let mut agent = FarAgent::new(host, conversation, last_words);
-    match agent.greet().await {
-        Ok(()) => Ok(agent),
-        Err(error) => {
-            agent
-                .into_stream()
-                .0
-                .into_parts(Mode::default())
-                .2
-                .0
-                .close()
-                .await;
-            Err(or_lost(connection, error))
-        }
-    }
 }
 
 /// Passes over all that comes before the preamble.
@@ -190,7 +211,7 @@ pub(super) fn what_came(opening: &Opening, no_line: NoLine) -> String {
 
 /// An agent whose stream has another form.
 fn other_stream(host: String, version: &str) -> FarAgentError {
-    let ours = crate::frame::control::Hello::ours().software;
+    let ours = Hello::ours().software;
     FarAgentError::Version {
         host,
         theirs: format!("with stream version {version}"),

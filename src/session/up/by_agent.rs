@@ -1,18 +1,15 @@
 //! The far end's part of a tunnel by an sshvpn there: it is told what its host
 //! is to look like, makes it so, and puts it back.
 
-use std::net::IpAddr;
-
 use super::Reporter;
 use super::far_part::{Agreed, FarPart, Start, report_undone};
 use super::near;
-use super::plan;
 use super::plan_agent::{self, AgentInput};
 use super::plan_error::PlanError;
 use crate::config::types::Mode;
-use crate::frame::control::{FEATURE_ETHERNET, SetUp};
+use crate::frame::control::{FEATURE_ETHERNET, Facts, SetUp};
 use crate::session::failure::Failure;
-use crate::session::far_agent::FarAgent;
+use crate::session::far_agent::{FarAgent, Started};
 use crate::ssh::connect::Connection;
 use crate::tun::Device;
 
@@ -20,14 +17,16 @@ use crate::tun::Device;
 pub(super) struct ByAgent {
     /// Until packets flow.
     agent: Option<FarAgent>,
+    facts: Facts,
     tun: Option<Device>,
 }
 
 impl ByAgent {
-    /// With an agent that has said hello.
-    pub(super) fn new(agent: FarAgent) -> Self {
+    /// With an agent that has looked at its host.
+    pub(super) fn new(Started { agent, facts }: Started) -> Self {
         ByAgent {
             agent: Some(agent),
+            facts,
             tun: None,
         }
     }
@@ -38,23 +37,21 @@ impl FarPart for ByAgent {
 
     async fn agree(&mut self, start: &Start<'_>) -> Result<Agreed<SetUp>, Failure> {
         let (host, request) = (start.connection.host(), start.request);
-        let agent = self.agent.as_mut().ok_or_else(gone)?;
-        if request.mode == Mode::Ethernet && !agent.has(FEATURE_ETHERNET) {
+        let ethernet = self.agent.as_ref().map(|agent| agent.has(FEATURE_ETHERNET));
+        if request.mode == Mode::Ethernet && ethernet == Some(false) {
             let host = host.to_owned();
             return Err(Failure::ssh(PlanError::NoEthernet { host }));
         }
-        let ways: Vec<IpAddr> = request.routes.iter().flat_map(plan::way_probes).collect();
-        let far = agent.look(ways).await.map_err(Failure::ssh)?;
         start.reporter.step(format_args!(
             "{host}: connected, the agent runs as {}",
-            far.login
+            self.facts.login
         ));
         let decided = plan_agent::decide(&AgentInput {
             host,
             request,
             near: &start.near,
             near_ipv6: near::has_ipv6(),
-            far: &far,
+            far: &self.facts,
             seed: start.seed,
         })
         .map_err(Failure::local)?;

@@ -3,9 +3,10 @@
 
 use std::fmt;
 
+use super::plan::way_probes;
 use super::{Reporter, UpRequest};
 use crate::session::failure::Failure;
-use crate::session::far_agent::{self, AgentRequest, FarAgent, FarAgentError};
+use crate::session::far_agent::{self, AgentRequest, FarAgentError, Started};
 use crate::ssh::connect::Connection;
 
 /// A way in which packets travel inside SSH.
@@ -47,8 +48,8 @@ impl CarrierRequest {
 
 /// The chosen carrier, as far as it has been started.
 pub(super) enum Chosen {
-    /// An agent that we have exchanged hellos with.
-    Agent(Box<FarAgent>),
+    /// An agent, and what it told about its host.
+    Agent(Box<Started>),
     /// Nothing has been started.
     Tun,
 }
@@ -67,13 +68,14 @@ pub(super) async fn choose(
     let agent_request = AgentRequest {
         command: wanted.agent_command.clone(),
         push: wanted.push,
+        ways: request.routes.iter().flat_map(way_probes).collect(),
     };
     let progress = |text: String| reporter.step(text);
     match far_agent::start(connection, &agent_request, progress).await {
-        Ok(agent) => {
-            let (software, host) = (agent.software(), connection.host());
+        Ok(started) => {
+            let (software, host) = (started.agent.software(), connection.host());
             reporter.step(format_args!("by {}: {software} at {host}", Carrier::Agent));
-            Ok(Chosen::Agent(Box::new(agent)))
+            Ok(Chosen::Agent(Box::new(started)))
         }
         Err(error) if is_final(wanted, &error) => Err(Failure::ssh(error)),
         Err(reason) => {

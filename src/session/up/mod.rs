@@ -127,8 +127,8 @@ pub async fn run(
         background,
     };
     match chosen {
-        Ok(Chosen::Agent(agent)) => {
-            let far = ByAgent::new(*agent);
+        Ok(Chosen::Agent(started)) => {
+            let far = ByAgent::new(*started);
             run.to_the_end(connection, far, &mut shutdown).await
         }
         Ok(Chosen::Tun) => {
