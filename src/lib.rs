@@ -20,6 +20,11 @@
 //! - **near end, far end**: this host, and the host that the SSH connection leads to.
 //! - **peer**: the far end of the tunnel, as an address or as a party to the protocol.
 //! - **headroom**: bytes kept free in front of a packet, where a header is written in place.
+//! - **super-packet**: one packet that stands for many, with its checksum left open, as a
+//!   device with segmentation offload takes and gives it.
+//! - **segment**: to divide a super-packet into packets, and one of these; **coalesce**: to
+//!   merge packets into a super-packet.
+//! - **gso_size**: payload bytes of each segment but the last.
 //! - **window credit**: how many bytes the peer lets us send on a channel, by its own count.
 //! - **journal**: the file that lists what was changed on a host, and how to undo it.
 //! - **invoker**: the person who runs sshvpn, also when that is under sudo.

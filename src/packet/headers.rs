@@ -100,19 +100,28 @@ impl Headers {
     /// point-to-point mode and with the Ethernet header in ethernet mode. Fails
     /// if it is not an IP packet, or shorter than its headers claim.
     pub fn locate(mode: Mode, packet: &[u8]) -> Result<Self, PacketError> {
+        Self::locate_in(mode, packet, packet.len())
+    }
+
+    /// The same for a packet of `length` bytes of which `head` is the start, or
+    /// all. Fails as well if its headers do not end in there.
+    pub fn locate_in(mode: Mode, head: &[u8], length: usize) -> Result<Self, PacketError> {
         let ip = match mode {
             Mode::PointToPoint => 0,
-            Mode::Ethernet => ethernet_header_length(packet)?,
+            Mode::Ethernet => ethernet_header_length(head)?,
         };
-        let datagram = packet.get(ip..).ok_or(PacketError::Truncated)?;
+        let datagram = head.get(ip..).ok_or(PacketError::Truncated)?;
         let version = IpVersion::of(datagram)?;
         let network = match version {
             IpVersion::V4 => read_ipv4(datagram)?,
             IpVersion::V6 => read_ipv6(datagram)?,
         };
         let transport_protocol = Transport::of(network.protocol);
+        if ip + network.end > length {
+            return Err(PacketError::Truncated);
+        }
         let segment = datagram
-            .get(network.transport..network.end)
+            .get(network.transport..network.end.min(datagram.len()))
             .ok_or(PacketError::Truncated)?;
         let header = match transport_protocol {
             _ if network.fragment => 0,
@@ -246,7 +255,7 @@ fn read_ipv4(datagram: &[u8]) -> Result<Network, PacketError> {
 fn read_ipv6(datagram: &[u8]) -> Result<Network, PacketError> {
     let header = Ipv6HeaderSlice::from_slice(datagram).map_err(|_| PacketError::Truncated)?;
     let end = IPV6_LEN + usize::from(header.payload_length());
-    let datagram = datagram.get(..end).ok_or(PacketError::Truncated)?;
+    let datagram = datagram.get(..end).unwrap_or(datagram);
     let mut network = Network {
         protocol: header.next_header().0,
         fragment: false,

@@ -21,7 +21,7 @@ mod unit;
 pub mod virtio;
 
 #[cfg(test)]
-mod test_packets;
+pub(crate) mod test_packets;
 
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice};
 use thiserror::Error;
@@ -61,6 +61,12 @@ impl IpVersion {
 /// least as many bytes as it claims (RFC 791 section 3.1, RFC 8200 section 3).
 /// Bytes behind the packet's own length are let pass, as the kernel does.
 pub fn check(packet: &[u8]) -> Result<IpVersion, PacketError> {
+    check_in(packet, packet.len())
+}
+
+/// The same for a packet of `available` bytes of which `packet` is the start,
+/// with all of the IP header.
+pub fn check_in(packet: &[u8], available: usize) -> Result<IpVersion, PacketError> {
     let version = IpVersion::of(packet)?;
     let length = match version {
         IpVersion::V4 => {
@@ -76,7 +82,7 @@ pub fn check(packet: &[u8]) -> Result<IpVersion, PacketError> {
             header.slice().len() + usize::from(header.payload_length())
         }
     };
-    if length > packet.len() {
+    if length > available {
         Err(PacketError::Truncated)
     } else {
         Ok(version)

@@ -65,10 +65,21 @@ pub fn check(
     header: &VirtioHeader,
     packet: &[u8],
 ) -> Result<VirtioHeader, OffloadError> {
+    check_in(mode, header, packet, packet.len())
+}
+
+/// The same for a packet of `length` bytes of which `head` is the start, with
+/// all of the packet's headers.
+pub fn check_in(
+    mode: Mode,
+    header: &VirtioHeader,
+    head: &[u8],
+    length: usize,
+) -> Result<VirtioHeader, OffloadError> {
     if header.needs_checksum.is_none() && header.gso.is_none() {
         return Ok(*header);
     }
-    let headers = consistent_headers(mode, header, packet)?;
+    let headers = consistent_headers(mode, header, head, length)?;
     let gso = header.gso.map(|gso| Gso {
         header_length: u16::try_from(headers.payload).unwrap_or(u16::MAX),
         ..gso
@@ -92,7 +103,7 @@ pub fn finish_checksum(
     if header.needs_checksum.is_none() {
         return Ok(());
     }
-    let headers = consistent_headers(mode, header, packet)?;
+    let headers = consistent_headers(mode, header, packet, packet.len())?;
     let sum = Sum::of(packet.get(headers.transport..).unwrap_or_default());
     put_checksum(packet, &headers, sum.checksum());
     Ok(())
@@ -109,13 +120,15 @@ pub(super) fn put_checksum(packet: &mut [u8], headers: &Headers, checksum: u16) 
     }
 }
 
-/// The packet's headers, if everything that `header` asks for fits them.
+/// The headers of a packet of `length` bytes that begins with `packet`, if
+/// everything that `header` asks for fits them.
 pub(super) fn consistent_headers(
     mode: Mode,
     header: &VirtioHeader,
     packet: &[u8],
+    length: usize,
 ) -> Result<Headers, OffloadError> {
-    let headers = Headers::locate(mode, packet)?;
+    let headers = Headers::locate_in(mode, packet, length)?;
     if headers.fragment {
         return Err(OffloadError::Fragment);
     }
@@ -123,7 +136,7 @@ pub(super) fn consistent_headers(
         .transport_protocol
         .checksum_offset()
         .ok_or(OffloadError::Transport)?;
-    if headers.end != packet.len() || !udp_length_agrees(&headers, packet) {
+    if headers.end != length || !udp_length_agrees(&headers, packet) {
         return Err(OffloadError::Length);
     }
     if let Some(PartialChecksum { start, offset }) = header.needs_checksum

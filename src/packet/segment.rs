@@ -48,7 +48,7 @@ impl<'a> Segments<'a> {
     /// need not have been called before.
     pub fn new(mode: Mode, header: &VirtioHeader, packet: &'a [u8]) -> Result<Self, OffloadError> {
         let gso = header.gso.ok_or(OffloadError::Sort)?;
-        let headers = consistent_headers(mode, header, packet)?;
+        let headers = consistent_headers(mode, header, packet, packet.len())?;
         let (head, payload) = packet
             .split_at_checked(headers.payload)
             .ok_or(OffloadError::Length)?;

@@ -86,6 +86,37 @@ pub enum VirtioError {
     ZeroSize,
 }
 
+/// Which packets with work left to do somebody takes, or hands out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offload {
+    /// Open checksums, and TCP super-packets of either family.
+    pub tcp: bool,
+    /// UDP super-packets.
+    pub udp: bool,
+}
+
+impl Offload {
+    /// Everything.
+    pub const ALL: Offload = Offload {
+        tcp: true,
+        udp: true,
+    };
+    /// Ordinary packets alone.
+    pub const NONE: Offload = Offload {
+        tcp: false,
+        udp: false,
+    };
+
+    /// Whether a packet with this header is among them.
+    pub fn includes(self, header: &VirtioHeader) -> bool {
+        match header.gso.map(|gso| gso.kind) {
+            None => self.tcp || header.needs_checksum.is_none(),
+            Some(GsoKind::Tcp4 | GsoKind::Tcp6) => self.tcp,
+            Some(GsoKind::Udp) => self.udp,
+        }
+    }
+}
+
 impl VirtioHeader {
     /// Of a packet to which nothing is left to do.
     pub const PLAIN: VirtioHeader = VirtioHeader {
@@ -128,6 +159,17 @@ impl VirtioHeader {
             data_valid: flags & DATA_VALID != 0,
             gso,
         })
+    }
+
+    /// How many packets one of `length` bytes, headers included, stands for.
+    pub fn packets(&self, length: usize) -> usize {
+        match self.gso {
+            Some(gso) => length
+                .saturating_sub(usize::from(gso.header_length))
+                .div_ceil(usize::from(gso.size.get()))
+                .max(1),
+            None => 1,
+        }
     }
 
     /// The header as [`from_bytes`](Self::from_bytes) reads it, little-endian.

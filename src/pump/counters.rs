@@ -4,6 +4,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::frame::FrameError;
+use crate::packet::PacketError;
+use crate::packet::offload::OffloadError;
+use crate::packet::segment::NoSpace;
 
 /// Why a packet was dropped. Dropping is all that one bad packet costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,16 +23,22 @@ pub enum Dropped {
     DeviceDown,
     /// The kernel did not take it (EINVAL, ENOBUFS and the like).
     Refused,
+    /// It waited for the channel, and too much waited with it.
+    QueueFull,
+    /// The packets of its flow waited too long for the channel.
+    Delayed,
 }
 
 impl Dropped {
-    const ALL: [Dropped; 6] = [
+    const ALL: [Dropped; 8] = [
         Dropped::TooShort,
         Dropped::TooLong,
         Dropped::WrongFamily,
         Dropped::Malformed,
         Dropped::DeviceDown,
         Dropped::Refused,
+        Dropped::QueueFull,
+        Dropped::Delayed,
     ];
 
     /// As it is shown.
@@ -41,6 +50,8 @@ impl Dropped {
             Dropped::Malformed => "malformed",
             Dropped::DeviceDown => "device down",
             Dropped::Refused => "refused by the kernel",
+            Dropped::QueueFull => "queue full",
+            Dropped::Delayed => "queued too long",
         }
     }
 }
@@ -56,6 +67,24 @@ impl From<FrameError> for Dropped {
     }
 }
 
+impl From<PacketError> for Dropped {
+    fn from(error: PacketError) -> Self {
+        FrameError::from(error).into()
+    }
+}
+
+impl From<OffloadError> for Dropped {
+    fn from(_: OffloadError) -> Self {
+        Dropped::Malformed
+    }
+}
+
+impl From<NoSpace> for Dropped {
+    fn from(_: NoSpace) -> Self {
+        Dropped::Malformed
+    }
+}
+
 /// The counters of one direction; shared, never locked.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -67,14 +96,26 @@ pub struct Counters {
 impl Counters {
     /// Counts a packet of `bytes` that went through.
     pub fn passed(&self, bytes: usize) {
-        self.packets.fetch_add(1, Ordering::Relaxed);
+        self.passed_many(1, bytes);
+    }
+
+    /// Counts `packets` that went through, `bytes` in all.
+    pub fn passed_many(&self, packets: u64, bytes: usize) {
+        self.packets.fetch_add(packets, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Counts a dropped packet.
     pub fn dropped(&self, reason: Dropped) {
-        if let Some(counter) = self.dropped.get(reason as usize) {
-            counter.fetch_add(1, Ordering::Relaxed);
+        self.dropped_many(reason, 1);
+    }
+
+    /// Counts dropped packets.
+    pub fn dropped_many(&self, reason: Dropped, packets: u64) {
+        if packets > 0
+            && let Some(counter) = self.dropped.get(reason as usize)
+        {
+            counter.fetch_add(packets, Ordering::Relaxed);
         }
     }
 

@@ -1,52 +1,88 @@
 //! Moves packets between a device and a channel, until one of them ends. Knows
 //! packets and frames, neither tun nor ssh: what it reads from and writes to
 //! are the four traits here.
+//!
+//! ```text
+//!   outbound   device ─► fair queue ─► framing ─► channel
+//!   inbound    channel ─► frames ─► device
+//!              by datagram: to and from a peer that knows single packets alone, so
+//!                           super-packets are divided here, and packets are merged
+//!              by stream:   between two of us, super-packets as they are
+//! ```
 
 mod codel;
 mod counters;
 mod fair_queue;
 mod fifo;
+mod framing;
 mod inbound;
 mod outbound;
 mod queue_settings;
+mod whole;
 
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSlice};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+
+use crate::frame::stream::StreamError;
+use crate::packet::virtio::{Offload, VirtioHeader};
 
 pub use codel::CodelSettings;
 pub use counters::{Counters, Dropped, Snapshot};
 pub use fair_queue::{FairQueue, QueueDrops};
-pub use inbound::inbound;
+pub use framing::Framing;
+pub use inbound::{inbound_datagrams, inbound_stream};
 pub use outbound::outbound;
 pub use queue_settings::QueueSettings;
 
-/// The reading side of a device.
+/// The reading side of a device. What is read is an offload header
+/// ([`VirtioHeader`], little-endian) and the packet behind it.
 pub trait PacketSource {
-    /// Waits for a packet and reads it into `buffer`; its length in bytes.
-    fn read(&self, buffer: &mut [u8]) -> impl Future<Output = io::Result<usize>> + Send;
+    /// Waits for a packet and reads it behind what is in `buffer`, as far as its
+    /// capacity goes; the length of header and packet in bytes. Nothing is lost
+    /// if the future is dropped.
+    fn read(&self, buffer: &mut BytesMut) -> impl Future<Output = io::Result<usize>> + Send;
     /// Reads a packet that is there already.
-    fn try_read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>>;
+    fn try_read(&self, buffer: &mut BytesMut) -> io::Result<Option<usize>>;
 }
 
 /// The writing side of a device.
 pub trait PacketSink {
-    /// Writes one packet.
-    fn write(&self, packet: &[u8]) -> impl Future<Output = io::Result<()>> + Send;
+    /// What it takes besides whole ordinary packets.
+    fn takes(&self) -> Offload;
+    /// Writes one packet, given in pieces.
+    fn write(
+        &self,
+        header: &VirtioHeader,
+        pieces: &[IoSlice<'_>],
+    ) -> impl Future<Output = io::Result<()>> + Send;
 }
 
-/// The sending side of a channel whose messages are frames.
-pub trait FrameSink {
-    /// Sends one frame as one message; waits while the peer's window is full.
-    fn send(&self, frame: Bytes) -> impl Future<Output = Result<(), SendFailure>> + Send;
+/// The sending side of a channel.
+pub trait FrameSink: Sync {
+    /// Sends all of `frames`, in order, and leaves the vector empty: each as one
+    /// message where messages are datagrams, one behind the other where the
+    /// channel is a byte stream. Waits while the peer takes no more. A future that
+    /// is dropped may have sent a part.
+    fn send_all(
+        &self,
+        frames: &mut Vec<Bytes>,
+    ) -> impl Future<Output = Result<(), SendFailure>> + Send;
+
+    /// Sends one frame.
+    fn send(&self, frame: Bytes) -> impl Future<Output = Result<(), SendFailure>> + Send {
+        async move { self.send_all(&mut vec![frame]).await }
+    }
 }
 
-/// The receiving side of a channel whose messages are frames.
+/// The receiving side of a channel.
 pub trait FrameSource {
-    /// The next frame; nothing once the far end has closed the channel or the
-    /// connection is gone.
+    /// The next message, or the next bytes of the stream; nothing once the far
+    /// end has closed the channel or the connection is gone.
     fn receive(&mut self) -> impl Future<Output = Option<Bytes>> + Send;
+    /// The same, if it is there already.
+    fn try_receive(&mut self) -> Option<Bytes>;
 }
 
 /// Why a frame was not sent.
@@ -63,6 +99,8 @@ pub enum SendFailure {
 pub enum End {
     /// The channel was closed by the far end, or the connection is gone.
     Channel,
+    /// The far end sent what is no stream of frames.
+    Stream(StreamError),
     /// The device failed for good.
     Device(io::Error),
 }

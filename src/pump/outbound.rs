@@ -1,129 +1,190 @@
 //! From the device to the channel.
+//!
+//! While the channel takes no more, the device is read on, into a queue that is
+//! bounded and fair: what is sent next is decided when there is room for it, so
+//! a bulk transfer does not stand in front of everything else.
 
 use std::io;
+use std::pin::pin;
+use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use nix::errno::Errno;
+use tokio::sync::mpsc;
 
-use super::{Counters, Dropped, End, FrameSink, PacketSource, SendFailure};
+use super::framing::Framing;
+use super::{
+    Counters, Dropped, End, FairQueue, FrameSink, PacketSource, QueueSettings, SendFailure,
+};
 use crate::config::types::Mode;
-use crate::frame::{self, MAX_FRAME};
+use crate::frame::stream::{MAX_PACKET, OFFLOAD_LEN, STREAM_HEADROOM};
+use crate::packet::flow::FlowClassifier;
 
-/// Packets read from the device in one go before the scheduler gets a turn.
-const BATCH: usize = 64;
+/// Packets read from the device in one go before something is sent.
+const READ_AT_ONCE: usize = 256;
+/// Bytes sent in one go: one super-packet, or many small packets. What was
+/// handed to the channel cannot be overtaken any more.
+pub(super) const SEND_AT_ONCE: usize = 64 * 1024;
+/// Packets up to this length are copied to memory of their own size; a larger
+/// one keeps the buffer that it was read into.
+const SMALL: usize = 4096;
+/// Room for one read: one byte more than a packet may have, so that one that the
+/// kernel had to cut is seen to be too long.
+const READ: usize = STREAM_HEADROOM + MAX_PACKET + 1;
 
-/// Bytes allocated at a time. Frames are cut off its front without a copy and
-/// it is freed when the last of them is sent, so at most the channel's queue
-/// and one slab are alive.
-const SLAB: usize = 256 * 1024;
-
-/// Room for one read: one byte more than a frame may have, so that a packet
-/// that the kernel had to cut is seen to be too long.
-const READ: usize = MAX_FRAME + 1;
-
-/// Reads packets, puts their headers in front in place, sends them; until the
-/// channel or the device ends.
-pub async fn outbound<S, C>(mode: Mode, device: &S, channel: &C, counters: &Counters) -> End
+/// Reads packets, queues them, sends them as `framing` has it, until the channel
+/// or the device ends. Frames that come by `extra` go between them.
+pub async fn outbound<S, C>(
+    mode: Mode,
+    framing: Framing,
+    device: &S,
+    channel: &C,
+    mut extra: mpsc::Receiver<Bytes>,
+    counters: &Counters,
+) -> End
 where
     S: PacketSource + Sync,
     C: FrameSink + Sync,
 {
-    let mut slab = Slab::new(mode);
+    let mut intake = Intake::new(mode, counters);
+    let mut frames: Vec<Bytes> = Vec::new();
     loop {
-        match device.read(slab.space()).await {
-            Ok(length) => {
-                if forward(slab.take(length), mode, channel, counters)
-                    .await
-                    .is_err()
-                {
-                    return End::Channel;
-                }
-            }
-            Err(error) => match read_failure(error, counters) {
-                Some(end) => return end,
-                None => continue,
-            },
+        intake.read_waiting(device);
+        while let Ok(frame) = extra.try_recv() {
+            frames.push(frame);
         }
-        for _ in 1..BATCH {
-            match device.try_read(slab.space()) {
-                Ok(Some(length)) => {
-                    if forward(slab.take(length), mode, channel, counters)
-                        .await
-                        .is_err()
-                    {
-                        return End::Channel;
-                    }
-                }
-                Ok(None) => break,
-                Err(error) => match read_failure(error, counters) {
-                    Some(end) => return end,
-                    None => break,
-                },
+        framing.fill(mode, &mut intake.queue, &mut frames, counters);
+        intake.count_drops();
+        if !frames.is_empty() {
+            match send(device, channel, &mut intake, &mut frames).await {
+                Ok(()) => continue,
+                Err(Closed) => return End::Channel,
             }
+        }
+        if let Some(error) = intake.ended.take() {
+            return End::Device(error);
+        }
+        tokio::select! {
+            read = device.read(intake.space()) => intake.take(read),
+            Some(frame) = extra.recv() => frames.push(frame),
         }
     }
 }
 
+/// The channel takes nothing any more.
 struct Closed;
 
-async fn forward<C: FrameSink>(
-    mut frame: BytesMut,
-    mode: Mode,
+/// Sends `frames`, and reads the device on while that takes time.
+async fn send<S, C>(
+    device: &S,
     channel: &C,
-    counters: &Counters,
-) -> Result<(), Closed> {
-    if let Err(error) = frame::encode(mode, &mut frame) {
-        counters.dropped(error.into());
-        return Ok(());
-    }
-    let length = frame.len() - frame::headroom(mode);
-    let frame: Bytes = frame.freeze();
-    match channel.send(frame).await {
-        Ok(()) => counters.passed(length),
-        Err(SendFailure::TooLarge) => counters.dropped(Dropped::TooLong),
-        Err(SendFailure::Closed) => return Err(Closed),
+    intake: &mut Intake<'_>,
+    frames: &mut Vec<Bytes>,
+) -> Result<(), Closed>
+where
+    S: PacketSource + Sync,
+    C: FrameSink + Sync,
+{
+    while !frames.is_empty() {
+        let mut sending = pin!(channel.send_all(frames));
+        let sent = loop {
+            tokio::select! {
+                biased;
+                sent = &mut sending => break sent,
+                read = device.read(intake.space()), if intake.ended.is_none() => {
+                    intake.take(read);
+                    intake.read_waiting(device);
+                }
+            }
+        };
+        match sent {
+            Ok(()) => {}
+            Err(SendFailure::TooLarge) => intake.counters.dropped(Dropped::TooLong),
+            Err(SendFailure::Closed) => return Err(Closed),
+        }
     }
     Ok(())
 }
 
-/// A device that is gone (EBADFD: the interface was deleted) ends the
-/// direction; anything else costs a packet.
-fn read_failure(error: io::Error, counters: &Counters) -> Option<End> {
-    match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EIO | Errno::EINTR | Errno::EFAULT) => {
-            counters.dropped(Dropped::Refused);
-            None
-        }
-        _ => Some(End::Device(error)),
-    }
-}
+/// A packet that waits: headroom, its offload header, its bytes.
+pub(super) type Waiting = BytesMut;
 
-/// The buffer that packets are read into, headroom in front of each.
-struct Slab {
+/// What was read from the device and is not sent yet.
+struct Intake<'a> {
+    mode: Mode,
     buffer: BytesMut,
-    headroom: usize,
+    flows: FlowClassifier,
+    queue: FairQueue<Waiting>,
+    /// Why the device yields no more; what is queued is sent first.
+    ended: Option<io::Error>,
+    counters: &'a Counters,
 }
 
-impl Slab {
-    fn new(mode: Mode) -> Self {
-        Slab {
-            buffer: BytesMut::zeroed(SLAB),
-            headroom: frame::headroom(mode),
+impl<'a> Intake<'a> {
+    fn new(mode: Mode, counters: &'a Counters) -> Self {
+        Intake {
+            mode,
+            buffer: BytesMut::new(),
+            flows: FlowClassifier::new(),
+            queue: FairQueue::new(QueueSettings::default()),
+            ended: None,
+            counters,
         }
     }
 
-    /// Where the next packet goes, behind its headroom.
-    fn space(&mut self) -> &mut [u8] {
-        if self.buffer.len() < self.headroom + READ {
-            self.buffer = BytesMut::zeroed(SLAB);
-        }
-        let end = self.headroom + READ;
-        self.buffer.get_mut(self.headroom..end).unwrap_or_default()
+    /// Where the next packet goes: behind its headroom.
+    fn space(&mut self) -> &mut BytesMut {
+        self.buffer.clear();
+        self.buffer.reserve(READ);
+        self.buffer.put_bytes(0, STREAM_HEADROOM - OFFLOAD_LEN);
+        &mut self.buffer
     }
 
-    /// The packet of `length` bytes that was just read, headroom included.
-    fn take(&mut self, length: usize) -> BytesMut {
-        let end = (self.headroom + length).min(self.buffer.len());
-        self.buffer.split_to(end)
+    /// Reads what the device has, as far as it makes sense to queue it now.
+    fn read_waiting<S: PacketSource>(&mut self, device: &S) {
+        for _ in 0..READ_AT_ONCE {
+            if self.queue.bytes() >= SEND_AT_ONCE || self.ended.is_some() {
+                break;
+            }
+            match device.try_read(self.space()) {
+                Ok(Some(length)) => self.take(Ok(length)),
+                Ok(None) => break,
+                Err(error) => self.take(Err(error)),
+            }
+        }
+    }
+
+    /// Queues the packet that was just read. A device that is gone (EBADFD: the
+    /// interface was deleted) ends the direction; another error costs a packet.
+    fn take(&mut self, read: io::Result<usize>) {
+        if let Err(error) = read {
+            match error.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::EIO | Errno::EINTR | Errno::EFAULT) => {
+                    self.counters.dropped(Dropped::Refused);
+                }
+                _ => self.ended = Some(error),
+            }
+            return;
+        }
+        let packet = self.buffer.get(STREAM_HEADROOM..).unwrap_or_default();
+        let length = packet.len();
+        if length > MAX_PACKET {
+            self.counters.dropped(Dropped::TooLong);
+            return;
+        }
+        let flow = self.flows.classify(self.mode, packet);
+        let waiting = if length <= SMALL {
+            BytesMut::from(&self.buffer[..])
+        } else {
+            self.buffer.split()
+        };
+        self.queue.push(flow, length, waiting, Instant::now());
+    }
+
+    fn count_drops(&mut self) {
+        let drops = self.queue.take_drops();
+        self.counters
+            .dropped_many(Dropped::QueueFull, drops.overflow);
+        self.counters.dropped_many(Dropped::Delayed, drops.delayed);
     }
 }

@@ -1,38 +1,44 @@
 //! Joins a device and a tunnel channel: the pump's traits for both, and a link
 //! that runs both directions until one ends.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::config::types::Mode;
+use crate::packet::virtio::{Offload, VirtioHeader};
 use crate::pump::{
-    self, Counters, End, FrameSink, FrameSource, PacketSink, PacketSource, SendFailure,
+    self, Counters, End, FrameSink, FrameSource, Framing, PacketSink, PacketSource, SendFailure,
 };
 use crate::ssh::tunnel::{SendError, TunnelReceiver, TunnelSender};
 use crate::tun::Device;
 
 impl PacketSource for Device {
-    async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    async fn read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         Device::read(self, buffer).await
     }
 
-    fn try_read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    fn try_read(&self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
         Device::try_read(self, buffer)
     }
 }
 
 impl PacketSink for Device {
-    async fn write(&self, packet: &[u8]) -> io::Result<()> {
-        Device::write(self, packet).await
+    fn takes(&self) -> Offload {
+        self.offload()
+    }
+
+    async fn write(&self, header: &VirtioHeader, pieces: &[IoSlice<'_>]) -> io::Result<()> {
+        Device::write(self, header, pieces).await
     }
 }
 
 impl FrameSink for TunnelSender {
-    async fn send(&self, frame: Bytes) -> Result<(), SendFailure> {
-        TunnelSender::send(self, frame)
+    async fn send_all(&self, frames: &mut Vec<Bytes>) -> Result<(), SendFailure> {
+        TunnelSender::send_all(self, frames)
             .await
             .map_err(|error| match error {
                 SendError::TooLarge => SendFailure::TooLarge,
@@ -44,6 +50,10 @@ impl FrameSink for TunnelSender {
 impl FrameSource for TunnelReceiver {
     async fn receive(&mut self) -> Option<Bytes> {
         TunnelReceiver::receive(self).await
+    }
+
+    fn try_receive(&mut self) -> Option<Bytes> {
+        TunnelReceiver::try_receive(self)
     }
 }
 
@@ -77,11 +87,26 @@ impl Link {
                 Arc::clone(&sender),
                 Arc::clone(&counters),
             );
-            async move { pump::outbound(mode, &*device, &*sender, &counters.outbound).await }
+            async move {
+                // Nothing but packets goes through such a channel.
+                let (_, nothing) = mpsc::channel(1);
+                let (device, sender) = (&*device, &*sender);
+                pump::outbound(
+                    mode,
+                    Framing::Datagrams,
+                    device,
+                    sender,
+                    nothing,
+                    &counters.outbound,
+                )
+                .await
+            }
         });
         directions.spawn({
             let counters = Arc::clone(&counters);
-            async move { pump::inbound(mode, &mut receiver, &*device, &counters.inbound).await }
+            async move {
+                pump::inbound_datagrams(mode, &mut receiver, &*device, &counters.inbound).await
+            }
         });
         Link {
             directions,

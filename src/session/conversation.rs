@@ -104,11 +104,19 @@ pub(crate) mod tests {
         async fn receive(&mut self) -> Option<Bytes> {
             self.0.recv().await
         }
+
+        fn try_receive(&mut self) -> Option<Bytes> {
+            self.0.try_recv().ok()
+        }
     }
 
     impl FrameSink for Output {
-        async fn send(&self, frame: Bytes) -> Result<(), SendFailure> {
-            self.0.send(frame).await.map_err(|_| SendFailure::Closed)
+        async fn send_all(&self, frames: &mut Vec<Bytes>) -> Result<(), SendFailure> {
+            for frame in frames.drain(..) {
+                let sent = self.0.send(frame).await;
+                sent.map_err(|_| SendFailure::Closed)?;
+            }
+            Ok(())
         }
     }
 

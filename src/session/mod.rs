@@ -11,6 +11,7 @@ mod far_agent;
 mod far_end;
 mod remote;
 mod shutdown;
+pub mod stream_link;
 mod terminal;
 pub mod tunnel;
 pub mod up;

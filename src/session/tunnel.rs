@@ -134,6 +134,7 @@ async fn watch(mut link: Link, level: LogLevel) {
     if level >= LogLevel::Info {
         match end {
             End::Channel => say("The far end closed the tunnel."),
+            End::Stream(error) => say(format_args!("The far end sent nonsense: {error}")),
             End::Device(error) => say(format_args!("The tunnel device failed: {error}")),
         }
     }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use russh::client::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use tokio::time::timeout;
@@ -24,7 +25,10 @@ const CHANNEL_TYPE: &str = "tun@openssh.com";
 pub struct TunnelSender(ChannelWriteHalf<Msg>);
 
 /// Receives frames.
-pub struct TunnelReceiver(ChannelReadHalf);
+pub struct TunnelReceiver {
+    channel: ChannelReadHalf,
+    ended: bool,
+}
 
 /// Why a frame was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +51,22 @@ impl TunnelSender {
         }
     }
 
+    /// Sends frames in order, each as [`send`](Self::send) does, and takes those
+    /// out of `frames`; stops behind one that is too large.
+    pub async fn send_all(&self, frames: &mut Vec<Bytes>) -> Result<(), SendError> {
+        let mut sent = 0;
+        let mut result = Ok(());
+        for frame in frames.iter() {
+            sent += 1;
+            result = self.send(frame.clone()).await;
+            if result.is_err() {
+                break;
+            }
+        }
+        frames.drain(..sent);
+        result
+    }
+
     /// Closes the channel, as far as the connection takes it.
     pub async fn close(&self) {
         // Gone already is as good; a connection that hangs is ended as a whole.
@@ -59,13 +79,19 @@ impl TunnelReceiver {
     /// connection is gone. OpenSSH sends EOF when its device failed, and no
     /// frame follows: the link is down then, also while the channel is open.
     pub async fn receive(&mut self) -> Option<Bytes> {
-        loop {
-            match self.0.wait().await? {
-                ChannelMsg::Data { data } => return Some(data),
-                ChannelMsg::Eof | ChannelMsg::Close => return None,
-                _ => {}
+        while !self.ended {
+            match self.channel.wait().await {
+                Some(ChannelMsg::Data { data }) => return Some(data),
+                Some(ChannelMsg::Eof | ChannelMsg::Close) | None => self.ended = true,
+                Some(_) => {}
             }
         }
+        None
+    }
+
+    /// The next frame if it is there already.
+    pub fn try_receive(&mut self) -> Option<Bytes> {
+        self.receive().now_or_never().flatten()
     }
 }
 
@@ -86,7 +112,11 @@ impl Connection {
             match self.handle.channel_open_custom(CHANNEL_TYPE, payload).await {
                 Ok(channel) => {
                     let (read, write) = channel.split();
-                    Ok((TunnelSender(write), TunnelReceiver(read)))
+                    let receiver = TunnelReceiver {
+                        channel: read,
+                        ended: false,
+                    };
+                    Ok((TunnelSender(write), receiver))
                 }
                 Err(russh::Error::ChannelOpenFailure(_)) => Err(ChannelError::TunnelRefused {
                     host: self.host().to_owned(),

@@ -2,17 +2,23 @@
 //! without blocking. Addresses and routes on it are `net`'s business.
 
 mod open;
+mod sys;
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+use bytes::{BufMut, BytesMut};
 use nix::errno::Errno;
-use nix::unistd;
+use nix::sys::uio;
 use tokio::io::unix::AsyncFd;
 
 use crate::config::types::{InterfaceName, Mode};
+use crate::packet::virtio::{Offload, VIRTIO_HEADER_LEN, VirtioHeader};
 
 pub use open::{DeviceRequest, OpenError};
+
+/// The pieces of one packet at most.
+pub const MAX_PIECES: usize = 80;
 
 /// An open tun or tap device (kernel: Documentation/networking/tuntap.rst),
 /// without packet information headers. It goes away when this is dropped,
@@ -23,6 +29,9 @@ pub struct Device {
     name: InterfaceName,
     mode: Mode,
     preexisting: bool,
+    /// Whether the kernel puts an offload header in front of each packet.
+    headers: bool,
+    offload: Offload,
 }
 
 impl Device {
@@ -41,31 +50,64 @@ impl Device {
         self.preexisting
     }
 
-    /// Reads one packet or frame into `buffer`; yields its length in bytes. One
-    /// that is longer than `buffer` is cut by the kernel.
-    pub async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Which offload packets it yields and takes.
+    pub fn offload(&self) -> Offload {
+        self.offload
+    }
+
+    /// Reads one packet or frame behind what is in `buffer`: its offload header
+    /// ([`VirtioHeader`], little-endian) and its bytes. Yields the length of both.
+    /// What does not fit the capacity of `buffer` is cut off by the kernel.
+    pub async fn read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         loop {
             let mut ready = self.fd.readable().await?;
-            match ready.try_io(|fd| Ok(unistd::read(fd.get_ref(), buffer)?)) {
+            match ready.try_io(|_| self.read_once(buffer)) {
                 Ok(result) => return result,
                 Err(_would_block) => continue,
             }
         }
     }
 
-    /// Reads one packet if there is one now.
-    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match unistd::read(self.fd.get_ref(), buffer) {
+    /// The same if there is a packet now.
+    pub fn try_read(&self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
+        match self.read_once(buffer) {
             Ok(length) => Ok(Some(length)),
-            Err(Errno::EAGAIN) => Ok(None),
-            Err(errno) => Err(errno.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
-    /// Writes one packet or frame.
-    pub async fn write(&self, packet: &[u8]) -> io::Result<()> {
+    fn read_once(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        if self.headers {
+            return Ok(sys::read(&self.fd, buffer, usize::MAX)?);
+        }
+        let start = buffer.len();
+        buffer.put_bytes(0, VIRTIO_HEADER_LEN);
+        match sys::read(&self.fd, buffer, usize::MAX) {
+            Ok(length) => Ok(VIRTIO_HEADER_LEN + length),
+            Err(errno) => {
+                buffer.truncate(start);
+                Err(errno.into())
+            }
+        }
+    }
+
+    /// Writes one packet or frame, given in pieces, of which there are at most
+    /// [`MAX_PIECES`]. `header` must not ask for more than [`offload`](Self::offload).
+    pub async fn write(&self, header: &VirtioHeader, pieces: &[IoSlice<'_>]) -> io::Result<()> {
+        let header = header.to_bytes();
+        let mut all = [IoSlice::new(&[]); MAX_PIECES + 1];
+        if let Some(first) = all.first_mut() {
+            *first = IoSlice::new(&header);
+        }
+        let places = all.get_mut(1..=pieces.len());
+        places
+            .ok_or(io::ErrorKind::InvalidInput)?
+            .copy_from_slice(pieces);
+        let start = usize::from(!self.headers);
+        let all = all.get(start..=pieces.len()).unwrap_or_default();
         loop {
-            match unistd::write(self.fd.get_ref(), packet) {
+            match uio::writev(&self.fd, all) {
                 Ok(_) => return Ok(()),
                 Err(Errno::EINTR) => continue,
                 Err(Errno::EAGAIN) => {

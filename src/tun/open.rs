@@ -10,8 +10,9 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 
-use super::Device;
+use super::{Device, sys};
 use crate::config::types::{InterfaceName, Mode, UnitRequest};
+use crate::packet::virtio::Offload;
 
 /// Which device is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,8 +86,16 @@ impl Device {
     pub fn open(request: &DeviceRequest, mode: Mode) -> Result<Self, OpenError> {
         let pattern = request.pattern(mode);
         let preexisting = !pattern.contains('%') && interface_exists(&pattern);
-        let opened = open_nonblocking(&pattern, mode);
+        // The offloads of a device that stays would stay on it, and whoever opens
+        // it next may not know of them.
+        let headers = !preexisting;
+        let opened = open_nonblocking(&pattern, mode, headers);
         let (fd, name) = opened.map_err(|error| explain(error, &pattern, mode, preexisting))?;
+        let offload = match headers {
+            true => sys::enable_offload(&fd)
+                .map_err(|error| explain(error, &pattern, mode, preexisting))?,
+            false => Offload::NONE,
+        };
         // SAFETY: an OwnedFd keeps one open descriptor until it is dropped.
         let fd = unsafe { AsyncFd::register(fd) }.map_err(|error| OpenError::Other {
             name: name.to_string(),
@@ -97,6 +106,8 @@ impl Device {
             name,
             mode,
             preexisting,
+            headers,
+            offload,
         })
     }
 }
@@ -105,7 +116,11 @@ fn interface_exists(name: &str) -> bool {
     Path::new("/sys/class/net").join(name).exists()
 }
 
-fn open_nonblocking(pattern: &str, mode: Mode) -> io::Result<(OwnedFd, InterfaceName)> {
+fn open_nonblocking(
+    pattern: &str,
+    mode: Mode,
+    headers: bool,
+) -> io::Result<(OwnedFd, InterfaceName)> {
     let mut configuration = tun::Configuration::default();
     configuration.tun_name(pattern).layer(match mode {
         Mode::PointToPoint => tun::Layer::L3,
@@ -113,7 +128,7 @@ fn open_nonblocking(pattern: &str, mode: Mode) -> io::Result<(OwnedFd, Interface
     });
     // Addresses, MTU and state are set through netlink, and not at all by `-w`.
     configuration.platform_config(|platform| {
-        platform.ensure_root_privileges(false);
+        platform.ensure_root_privileges(false).vnet_hdr(headers);
     });
     let device = tun::create(&configuration).map_err(io::Error::from)?;
     let name = tun::AbstractDevice::tun_name(&device).map_err(io::Error::from)?;

@@ -20,6 +20,7 @@ mod push_tests;
 #[cfg(test)]
 mod start_tests;
 
-pub use agent::FarAgent;
+pub use agent::{FarAgent, reason_text, shown};
 pub use error::FarAgentError;
+pub use last_words::LastWords;
 pub use start::{AgentRequest, Started, start};

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use tokio::time::timeout;
 
 use super::last_words::LastWords;
@@ -74,10 +75,18 @@ impl FrameSource for AgentOutput {
         let _ = timeout(EXIT_WAIT, rest).await;
         None
     }
+
+    fn try_receive(&mut self) -> Option<Bytes> {
+        self.receive().now_or_never().flatten()
+    }
 }
 
 impl FrameSink for AgentInput {
-    async fn send(&self, frame: Bytes) -> Result<(), SendFailure> {
-        self.0.write(frame).await.map_err(|_| SendFailure::Closed)
+    async fn send_all(&self, frames: &mut Vec<Bytes>) -> Result<(), SendFailure> {
+        for frame in frames.drain(..) {
+            let sent = self.0.write(frame).await;
+            sent.map_err(|_| SendFailure::Closed)?;
+        }
+        Ok(())
     }
 }

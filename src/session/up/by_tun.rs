@@ -110,6 +110,9 @@ impl FarPart for ByTun {
                 "{} closed the tunnel: its device failed or was removed there",
                 connection.host()
             )),
+            (End::Stream(error), None) => {
+                Failure::ssh(anyhow!("{} sent nonsense: {error}", connection.host()))
+            }
             (End::Device(error), None) => {
                 Failure::local(anyhow!("the tunnel device here failed: {error}"))
             }

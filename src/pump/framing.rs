@@ -1,0 +1,138 @@
+//! From packets that wait to what the channel sends: for a peer that takes single
+//! packets alone, super-packets are divided and open checksums completed; for one
+//! of us they go as they are.
+
+use std::time::Instant;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::outbound::{SEND_AT_ONCE, Waiting};
+use super::{Counters, Dropped, FairQueue};
+use crate::config::types::Mode;
+use crate::frame;
+use crate::frame::stream::{self, OFFLOAD_LEN, STREAM_HEADROOM};
+use crate::packet::offload;
+use crate::packet::segment::Segments;
+use crate::packet::virtio::VirtioHeader;
+
+/// Frames up to this length are copied behind each other, so that many make one
+/// message; a larger one is sent from where it is.
+const SMALL: usize = 4096;
+
+/// How packets travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// One ordinary packet a message (OpenSSH PROTOCOL, section 2.3).
+    Datagrams,
+    /// The agent stream.
+    Stream,
+}
+
+impl Framing {
+    /// Takes packets whose turn it is, and appends to `frames` what the channel
+    /// is to send of them, about [`SEND_AT_ONCE`] bytes.
+    pub(super) fn fill(
+        self,
+        mode: Mode,
+        queue: &mut FairQueue<Waiting>,
+        frames: &mut Vec<Bytes>,
+        counters: &Counters,
+    ) {
+        if queue.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let mut joined = BytesMut::new();
+        let mut filled = 0;
+        while filled < SEND_AT_ONCE {
+            let Some((length, waiting)) = queue.pop(now) else {
+                break;
+            };
+            let framed = match self {
+                Framing::Datagrams => datagrams(mode, waiting, frames),
+                Framing::Stream => in_stream(mode, waiting, &mut joined, frames),
+            };
+            match framed {
+                Ok(packets) => counters.passed_many(packets, length),
+                Err(error) => counters.dropped(error),
+            }
+            filled += length;
+        }
+        if !joined.is_empty() {
+            frames.push(joined.freeze());
+        }
+    }
+}
+
+/// The offload header of what the device yielded.
+fn header_of(waiting: &Waiting) -> Result<VirtioHeader, Dropped> {
+    let header = waiting
+        .get(STREAM_HEADROOM - OFFLOAD_LEN..)
+        .and_then(|rest| rest.first_chunk())
+        .ok_or(Dropped::TooShort)?;
+    VirtioHeader::from_bytes(header).map_err(|_| Dropped::Malformed)
+}
+
+/// One frame of the stream; the number of packets that it stands for.
+fn in_stream(
+    mode: Mode,
+    mut waiting: Waiting,
+    joined: &mut BytesMut,
+    frames: &mut Vec<Bytes>,
+) -> Result<u64, Dropped> {
+    let packets = header_of(&waiting)?.packets(waiting.len() - STREAM_HEADROOM) as u64;
+    let start = stream::encode(mode, &mut waiting)?;
+    waiting.advance(start);
+    if waiting.len() <= SMALL {
+        if joined.is_empty() {
+            joined.reserve(SEND_AT_ONCE / 4);
+        }
+        joined.extend_from_slice(&waiting);
+    } else {
+        if !joined.is_empty() {
+            frames.push(joined.split().freeze());
+        }
+        frames.push(waiting.freeze());
+    }
+    Ok(packets)
+}
+
+/// A message for each packet; their number.
+fn datagrams(mode: Mode, mut waiting: Waiting, frames: &mut Vec<Bytes>) -> Result<u64, Dropped> {
+    let header = header_of(&waiting)?;
+    let headroom = frame::headroom(mode);
+    if header.gso.is_some() {
+        return segments(mode, &header, &waiting, headroom, frames);
+    }
+    if header.needs_checksum.is_some() {
+        let packet = waiting.get_mut(STREAM_HEADROOM..).unwrap_or_default();
+        offload::finish_checksum(mode, &header, packet)?;
+    }
+    waiting.advance(STREAM_HEADROOM - headroom);
+    frame::encode(mode, &mut waiting)?;
+    frames.push(waiting.freeze());
+    Ok(1)
+}
+
+fn segments(
+    mode: Mode,
+    header: &VirtioHeader,
+    waiting: &Waiting,
+    headroom: usize,
+    frames: &mut Vec<Bytes>,
+) -> Result<u64, Dropped> {
+    let packet = waiting.get(STREAM_HEADROOM..).unwrap_or_default();
+    let mut segments = Segments::new(mode, header, packet)?;
+    let count = segments.count();
+    let each = headroom + segments.segment_len();
+    let mut space = BytesMut::zeroed(count * each);
+    for _ in 0..count {
+        let room = space.get_mut(headroom..).unwrap_or_default();
+        let made = segments.next_into(room)?;
+        let Some(length) = made else { break };
+        let mut frame = space.split_to(headroom + length);
+        frame::encode(mode, &mut frame)?;
+        frames.push(frame.freeze());
+    }
+    Ok(count as u64)
+}

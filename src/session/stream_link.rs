@@ -1,0 +1,184 @@
+//! A running agent stream, the same at both ends: packets both ways between the
+//! stream and a device, control messages between them, and a watch on whether the
+//! other end is still there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+
+use super::carrier::LinkCounters;
+use super::conversation::{Conversation, ConversationError};
+use crate::frame::control::{ControlError, Message};
+use crate::frame::stream;
+use crate::pump::{self, End, FrameSink, FrameSource, Framing};
+use crate::tun::Device;
+
+/// How often each end asks whether the other is there.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+/// Intervals without a word after which the other end is taken for gone.
+const SILENT_INTERVALS: u32 = 3;
+/// Control messages that wait in either direction; the stream waits then.
+const CONTROL_QUEUE: usize = 16;
+
+/// What happens on a link besides packets.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// The other end said something; pings are answered here.
+    Said(Message),
+    /// The other end said what cannot be understood.
+    Nonsense(ControlError),
+    /// Nothing was heard of the other end for this long.
+    Silent(Duration),
+    /// A direction ended.
+    Ended(End),
+}
+
+/// A running link. Dropping it stops it and closes the device.
+pub struct StreamLink {
+    directions: JoinSet<End>,
+    counters: Arc<LinkCounters>,
+    said: mpsc::Receiver<Bytes>,
+    saying: mpsc::Sender<Bytes>,
+    clock: Interval,
+    heard: Heard,
+}
+
+/// What was heard by when.
+#[derive(Debug, Default)]
+struct Heard {
+    messages: u64,
+    before: (u64, u64),
+    silent: u32,
+}
+
+impl StreamLink {
+    /// Starts both directions, once both ends are ready.
+    pub fn start<R, W>(device: Device, conversation: Conversation<R, W>) -> Self
+    where
+        R: FrameSource + Send + 'static,
+        W: FrameSink + Send + 'static,
+    {
+        let mode = device.mode();
+        let (reader, mut input, output) = conversation.into_parts(mode);
+        let device = Arc::new(device);
+        let counters = Arc::new(LinkCounters::default());
+        let (saying, to_say) = mpsc::channel(CONTROL_QUEUE);
+        let (hearing, said) = mpsc::channel(CONTROL_QUEUE);
+        let mut directions = JoinSet::new();
+        directions.spawn({
+            let (device, counters) = (Arc::clone(&device), Arc::clone(&counters));
+            async move {
+                let counters = &counters.outbound;
+                pump::outbound(mode, Framing::Stream, &*device, &output, to_say, counters).await
+            }
+        });
+        directions.spawn({
+            let counters = Arc::clone(&counters);
+            async move {
+                let counters = &counters.inbound;
+                pump::inbound_stream(mode, reader, &mut input, &*device, &hearing, counters).await
+            }
+        });
+        let mut clock = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        StreamLink {
+            directions,
+            counters,
+            said,
+            saying,
+            clock,
+            heard: Heard::default(),
+        }
+    }
+
+    /// Waits for the next event; nothing is lost if the future is dropped.
+    pub async fn next(&mut self) -> LinkEvent {
+        loop {
+            tokio::select! {
+                biased;
+                Some(json) = self.said.recv() => {
+                    self.heard.messages += 1;
+                    match Message::from_json(&json) {
+                        Ok(Message::Ping { token }) => self.mention(&Message::Pong { token }),
+                        Ok(Message::Pong { .. }) => {}
+                        Ok(message) => return LinkEvent::Said(message),
+                        Err(error) => return LinkEvent::Nonsense(error),
+                    }
+                }
+                ended = self.directions.join_next() => {
+                    return LinkEvent::Ended(match ended {
+                        Some(Ok(end)) => end,
+                        Some(Err(failure)) => End::Device(std::io::Error::other(failure)),
+                        None => End::Channel,
+                    });
+                }
+                _ = self.clock.tick() => {
+                    let packets = self.counters.inbound.snapshot().packets;
+                    if self.heard.is_silent(packets) {
+                        return LinkEvent::Silent(PING_INTERVAL * SILENT_INTERVALS);
+                    }
+                    self.mention(&Message::Ping { token: packets });
+                }
+            }
+        }
+    }
+
+    /// Says something, behind the packets that were sent already.
+    pub async fn say(&self, message: &Message) -> Result<(), ConversationError> {
+        let frame = stream::encode_control(&message.to_json()?)?;
+        let sent = self.saying.send(frame).await;
+        sent.map_err(|_| ConversationError::Ended)
+    }
+
+    /// Says what is not worth waiting for.
+    fn mention(&self, message: &Message) {
+        let frame = message.to_json().ok();
+        if let Some(frame) = frame.and_then(|json| stream::encode_control(&json).ok()) {
+            // With as many messages waiting, the other end hears enough.
+            let _ = self.saying.try_send(frame);
+        }
+    }
+
+    /// Stops both directions and closes the stream and the device; yields what
+    /// went through.
+    pub async fn stop(mut self) -> Arc<LinkCounters> {
+        self.directions.shutdown().await;
+        self.counters
+    }
+}
+
+impl Heard {
+    /// Whether nothing came in the last intervals, this one included.
+    fn is_silent(&mut self, packets: u64) -> bool {
+        let now = (self.messages, packets);
+        self.silent = if now == self.before {
+            self.silent + 1
+        } else {
+            0
+        };
+        self.before = now;
+        self.silent >= SILENT_INTERVALS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_intervals_without_a_word() {
+        let mut heard = Heard::default();
+        assert!(!heard.is_silent(5));
+        assert!(!heard.is_silent(5));
+        heard.messages += 1;
+        assert!(!heard.is_silent(5));
+        assert!(!heard.is_silent(5));
+        assert!(!heard.is_silent(5));
+        assert!(heard.is_silent(5));
+        assert!(!heard.is_silent(6));
+    }
+}

@@ -1,0 +1,98 @@
+//! The system calls on a tun device that no library has in a safe form: what
+//! offloads it does, and a read into memory that nobody has written to yet.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use bytes::{BufMut, BytesMut};
+use nix::errno::Errno;
+use nix::libc;
+
+use crate::packet::virtio::Offload;
+
+/// `TUN_F_CSUM` (linux/if_tun.h): we take packets whose checksum is open.
+const CHECKSUM: u32 = 0x01;
+/// `TUN_F_TSO4`, `TUN_F_TSO6` and `TUN_F_TSO_ECN`.
+const TCP: u32 = 0x02 | 0x04 | 0x08;
+/// `TUN_F_USO4` and `TUN_F_USO6` (Linux 6.2).
+const UDP: u32 = 0x20 | 0x40;
+
+mod ioctl {
+    nix::ioctl_write_int_bad!(
+        /// `TUNSETOFFLOAD`: which offload packets the reader of the device takes.
+        set_offload,
+        nix::request_code_write!(b'T', 208, size_of::<nix::libc::c_uint>())
+    );
+    nix::ioctl_write_ptr!(
+        /// `TUNSETVNETLE`: the numbers in offload headers are little-endian.
+        set_little_endian,
+        b'T',
+        220,
+        nix::libc::c_int
+    );
+}
+
+/// Switches on as many offloads as the kernel has. The device was opened with
+/// IFF_VNET_HDR.
+pub(super) fn enable_offload(fd: &impl AsFd) -> io::Result<Offload> {
+    let raw = fd.as_fd().as_raw_fd();
+    let yes: libc::c_int = 1;
+    // SAFETY: the descriptor is open while `fd` is borrowed, and the kernel
+    // reads one int behind the pointer.
+    unsafe { ioctl::set_little_endian(raw, &yes) }?;
+    let offers = [
+        (CHECKSUM | TCP | UDP, Offload::ALL),
+        (
+            CHECKSUM | TCP,
+            Offload {
+                udp: false,
+                ..Offload::ALL
+            },
+        ),
+        (0, Offload::NONE),
+    ];
+    for (flags, offload) in offers {
+        // SAFETY: the descriptor is open while `fd` is borrowed; the argument is
+        // a number, not a pointer.
+        match unsafe { ioctl::set_offload(raw, flags as libc::c_int) } {
+            Ok(_) => return Ok(offload),
+            Err(Errno::EINVAL) => continue,
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Err(Errno::EINVAL.into())
+}
+
+/// Reads once, behind what is in `buffer`; at most `most` bytes, for which it
+/// has to have room.
+pub(super) fn read(fd: &impl AsFd, buffer: &mut BytesMut, most: usize) -> nix::Result<usize> {
+    let raw = fd.as_fd().as_raw_fd();
+    let space = buffer.chunk_mut();
+    let length = space.len().min(most);
+    // SAFETY: the descriptor is open while `fd` is borrowed, and the kernel
+    // writes at most `length` bytes from the start of `space`, which has them.
+    let result = unsafe { libc::read(raw, space.as_mut_ptr().cast(), length) };
+    let read = Errno::result(result)?;
+    let read = usize::try_from(read).map_err(|_| Errno::EIO)?;
+    // SAFETY: the kernel has just written this many bytes there.
+    unsafe { buffer.advance_mut(read) };
+    Ok(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_read_goes_behind_what_is_there() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(b"packet").unwrap();
+        let mut buffer = BytesMut::with_capacity(64);
+        buffer.extend_from_slice(b"head");
+        assert_eq!(read(&reader, &mut buffer, 4), Ok(4));
+        assert_eq!(&buffer[..], b"headpack");
+        assert_eq!(read(&reader, &mut buffer, 64), Ok(2));
+        assert_eq!(&buffer[..], b"headpacket");
+    }
+}
