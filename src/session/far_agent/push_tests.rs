@@ -87,6 +87,8 @@ impl Host {
             .env("PATH", &self.path)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            // A test may be gone before what it started.
+            .stderr(Stdio::null())
             .spawn()
             .unwrap();
         Pushing {

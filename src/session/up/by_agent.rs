@@ -117,11 +117,10 @@ impl FarPart for ByAgent {
         let Some(running) = &mut self.running else {
             return gone();
         };
-        let event = running.link.next().await;
-        running.closing = matches!(event, LinkEvent::Said(Message::Close { .. }));
+        let failure = running.lost(connection.host()).await;
         match connection.end_reason() {
             Some(reason) => Failure::ssh(anyhow!("{reason}")),
-            None => why_lost(connection.host(), event, &running.last_words),
+            None => failure,
         }
     }
 
@@ -144,6 +143,13 @@ impl FarPart for ByAgent {
 }
 
 impl Running {
+    /// Waits until the tunnel is lost; yields why.
+    async fn lost(&mut self, host: &str) -> Failure {
+        let event = self.link.next().await;
+        self.closing = matches!(event, LinkEvent::Said(Message::Close { .. }));
+        why_lost(host, event, &self.last_words)
+    }
+
     /// Has the agent undo its part; yields what it could not undo, or nothing
     /// if it is gone without a word of that.
     async fn close(&mut self) -> Option<Vec<String>> {
@@ -202,3 +208,7 @@ fn why_lost(host: &str, event: LinkEvent, last_words: &LastWords) -> Failure {
 fn gone() -> Failure {
     Failure::ssh(anyhow!("the connection is gone"))
 }
+
+#[cfg(test)]
+#[path = "by_agent_tests.rs"]
+mod tests;

@@ -89,3 +89,72 @@ pub(super) async fn choose(
 fn is_final(wanted: &CarrierRequest, error: &FarAgentError) -> bool {
     wanted.forced() == Some(Carrier::Agent) || error.lost_connection()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::up::test_request::request;
+    use crate::ssh::wire_server::{Wire, WireServer, about, data, number};
+
+    const QUIET: Reporter = Reporter { quiet: true };
+
+    fn wanted(via: Option<Carrier>, agent_command: Option<&str>) -> UpRequest {
+        let mut request = request(&[]);
+        request.carrier.via = via;
+        request.carrier.agent_command = agent_command.map(str::to_owned);
+        request
+    }
+
+    /// What is chosen at a server that does so.
+    async fn chosen(
+        request: UpRequest,
+        server: impl AsyncFnOnce(Wire) -> Option<Wire>,
+    ) -> Result<Chosen, Failure> {
+        let listening = WireServer::bind().await;
+        let (connection, wire) = listening.connect().await;
+        tokio::join!(choose(&connection, &request, QUIET), server(wire)).0
+    }
+
+    /// It has neither the subsystem nor the program.
+    async fn no_agent(mut wire: Wire) -> Option<Wire> {
+        let channel = wire.confirm_next().await.unwrap();
+        let refusal = about(number::CHANNEL_FAILURE, channel);
+        wire.send(&refusal).await.unwrap();
+        let (channel, _) = wire.start_next().await.unwrap();
+        let none = data(channel, "sshvpn-start: none\n");
+        wire.send(&none).await.unwrap();
+        Some(wire)
+    }
+
+    #[tokio::test]
+    async fn without_an_agent_it_is_sshds_forwarding_unless_it_may_not() {
+        let automatic = chosen(wanted(None, None), no_agent).await;
+        assert!(matches!(automatic, Ok(Chosen::Tun)));
+        let forced = chosen(wanted(Some(Carrier::Agent), None), no_agent).await;
+        let text = forced.err().expect("it is chosen").to_string();
+        assert!(text.contains("no sshvpn at server"), "{text}");
+        let ends = async |mut wire: Wire| {
+            let (channel, _) = wire.start_next().await.unwrap();
+            let close = about(number::CHANNEL_CLOSE, channel);
+            wire.send(&close).await.unwrap();
+            Some(wire)
+        };
+        assert!(chosen(wanted(None, Some("run it")), ends).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn forced_forwarding_starts_nothing() {
+        let nothing = async |wire: Wire| Some(wire);
+        let tun = chosen(wanted(Some(Carrier::Tun), None), nothing).await;
+        assert!(matches!(tun, Ok(Chosen::Tun)));
+    }
+
+    #[tokio::test]
+    async fn over_a_lost_connection_there_is_no_choice() {
+        let lost = async |mut wire: Wire| {
+            wire.start_next().await.unwrap();
+            None
+        };
+        assert!(chosen(wanted(None, None), lost).await.is_err());
+    }
+}

@@ -16,6 +16,8 @@ mod near;
 mod plan;
 mod plan_agent;
 mod plan_error;
+#[cfg(test)]
+mod test_request;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -129,11 +131,11 @@ pub async fn run(
     match chosen {
         Ok(Chosen::Agent(started)) => {
             let far = ByAgent::new(*started);
-            run.to_the_end(connection, far, &mut shutdown).await
+            run.until_the_end(connection, far, &mut shutdown).await
         }
         Ok(Chosen::Tun) => {
             let far = ByTun::default();
-            run.to_the_end(connection, far, &mut shutdown).await
+            run.until_the_end(connection, far, &mut shutdown).await
         }
         Err(failure) => {
             connection.close().await;
@@ -162,7 +164,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// From the chosen carrier on; yields the exit code.
-    async fn to_the_end(
+    async fn until_the_end(
         self,
         connection: Connection,
         far: impl FarPart,

@@ -3,24 +3,7 @@
 use super::*;
 use crate::config::types::{Mode, Unit};
 use crate::frame::control::Way;
-use crate::tun::DeviceRequest;
-
-fn request(routes: &[&str]) -> UpRequest {
-    UpRequest {
-        args: Default::default(),
-        background: false,
-        routes: networks(routes),
-        excludes: Vec::new(),
-        address: None,
-        peer_address: None,
-        mtu: None,
-        nat: None,
-        mode: Mode::PointToPoint,
-        device: DeviceRequest::FirstFree("sshvpn"),
-        peer_unit: None,
-        carrier: Default::default(),
-    }
-}
+use crate::session::up::test_request::request;
 
 fn networks(list: &[&str]) -> Vec<IpNetwork> {
     list.iter().map(|text| text.parse().unwrap()).collect()
