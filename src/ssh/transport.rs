@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::Child;
@@ -19,6 +20,10 @@ use crate::config::ssh_options::SshOptions;
 
 /// Bytes read from the socket at a time: several packets a system call.
 const READ_BUFFER: usize = 128 * 1024;
+
+/// Bytes that may wait in the kernel, behind those that are on their way: what
+/// waits there cannot be overtaken by a packet that is in more of a hurry.
+const UNSENT: u32 = 128 * 1024;
 
 /// Anything SSH can run over.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -127,6 +132,7 @@ async fn tcp_to(address: SocketAddr, options: &SshOptions) -> Result<TcpStream, 
     .map_err(|error| Failure::Next(plain(&error)))?;
     // Best effort, as in ssh: a connection without these is a connection.
     let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
     if options.tcp_keep_alive {
         let _ = setsockopt(&stream, sockopt::KeepAlive, &true);
     }
