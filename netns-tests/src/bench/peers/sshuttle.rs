@@ -1,0 +1,37 @@
+//! sshuttle: TCP connections to an address of the bastion are taken at the
+//! laptop and made anew at the bastion.
+
+use anyhow::Result;
+
+use crate::bench::network::{BEYOND, Network};
+use crate::bench::opened::{CIPHER, Opened};
+use crate::bench::peers::program;
+use crate::iperf3::Target;
+use crate::wait::PATIENCE;
+
+/// Opens it.
+pub fn open(network: &Network) -> Result<Opened> {
+    let ssh = format!("/usr/bin/ssh -o {CIPHER}");
+    let network_taken = format!("{BEYOND}/32");
+    let command = [
+        program("sshuttle")?,
+        "--method=nft".into(),
+        "--disable-ipv6".into(),
+        "--python=/usr/bin/python3".into(),
+        format!("--ssh-cmd={ssh}"),
+        "--remote=root@bastion".into(),
+        network_taken,
+    ];
+    let child = network.lab.laptop.spawn(&command)?;
+    child.wait_for_line("Connected to server.", PATIENCE)?;
+    Ok(Opened {
+        children: vec![child],
+        near: "192.0.2.1",
+        far: Target {
+            connect: BEYOND,
+            serve: BEYOND,
+        },
+        mtu: 0,
+        start: None,
+    })
+}
