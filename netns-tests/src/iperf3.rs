@@ -86,7 +86,11 @@ pub fn measure_streams(
     }
     let limit = PATIENCE + Duration::from_secs(flow.seconds.into());
     let output = from.spawn(&command)?.wait(limit)?;
-    figures(&output.stdout).with_context(|| format!("iperf3 from {}", from.name()))
+    let figures =
+        figures(&output.stdout).with_context(|| format!("iperf3 from {}", from.name()))?;
+    // Its port has to be free before the next one starts.
+    server.wait(PATIENCE)?;
+    Ok(figures)
 }
 
 fn figures(json: &str) -> Result<Figures> {

@@ -104,8 +104,8 @@ impl Run<'_> {
         self.rows.retain(|other| *other != row);
         self.networks.remove(&kind);
         let reason = format!("{error:#}");
-        let line = reason.lines().next().unwrap_or_default().to_owned();
-        self.leave_out(row, format!("from here on: {line}"));
+        let words: Vec<&str> = reason.split_whitespace().collect();
+        self.leave_out(row, format!("from here on: {}", words.join(" ")));
     }
 
     /// One round of one row on one network, if a figure of it is wanted.
@@ -147,11 +147,11 @@ impl Run<'_> {
         println!(
             "\nAES-128-GCM wherever ssh is used; median (least–most), and the median as a \
              multiple of that of ssh -w\n\n{}",
-            terminal::table(&self.results)
+            terminal::table(&self.results).trim_end()
         );
         let goals = goals::check(&self.results);
         if !goals.is_empty() {
-            println!("goals:\n{goals}");
+            println!("\ngoals:\n{}", goals.trim_end());
         }
     }
 

@@ -19,7 +19,7 @@ const STEP: f64 = 34.0;
 /// Colours that can be told apart on a light and on a dark page, and by the
 /// colour-blind; text takes the colour that the page's reader prefers.
 const STYLE: &str = "text{font:12px sans-serif;fill:#24292f}\
-    .axis{stroke:#8c959f;stroke-width:1}.grid{stroke:#8c959f;stroke-width:1;opacity:.35}\
+    .figure{font-size:10px}.axis{stroke:#8c959f;stroke-width:1}.grid{stroke:#8c959f;stroke-width:1;opacity:.35}\
     .up{fill:#3b7dd8}.down{fill:#e08a2e}\
     @media(prefers-color-scheme:dark){text{fill:#d0d7de}}";
 
@@ -136,7 +136,7 @@ fn write_bar(text: &mut String, axis: &Axis, class: &str, top: f64, figure: f64)
     let _ = writeln!(
         text,
         "<rect class=\"{class}\" x=\"{LEFT}\" y=\"{top}\" width=\"{:.1}\" height=\"{}\"/>\
-         <text x=\"{:.1}\" y=\"{}\" font-size=\"10\">{figure:.0}</text>",
+         <text x=\"{:.1}\" y=\"{}\" class=\"figure\">{figure:.0}</text>",
         end - LEFT,
         BAR - 1.0,
         end + 4.0,

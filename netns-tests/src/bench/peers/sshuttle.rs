@@ -7,12 +7,11 @@ use crate::bench::network::{BEYOND, Network};
 use crate::bench::opened::{CIPHER, Opened};
 use crate::bench::peers::program;
 use crate::iperf3::Target;
-use crate::wait::PATIENCE;
+use crate::wait::{PATIENCE, until};
 
 /// Opens it.
 pub fn open(network: &Network) -> Result<Opened> {
     let ssh = format!("/usr/bin/ssh -o {CIPHER}");
-    let network_taken = format!("{BEYOND}/32");
     let command = [
         program("sshuttle")?,
         "--method=nft".into(),
@@ -20,10 +19,14 @@ pub fn open(network: &Network) -> Result<Opened> {
         "--python=/usr/bin/python3".into(),
         format!("--ssh-cmd={ssh}"),
         "--remote=root@bastion".into(),
-        network_taken,
+        format!("{BEYOND}/32"),
     ];
-    let child = network.lab.laptop.spawn(&command)?;
-    child.wait_for_line("Connected to server.", PATIENCE)?;
+    let laptop = &network.lab.laptop;
+    let child = laptop.spawn(&command)?;
+    until("sshuttle takes connections", PATIENCE, || {
+        let rules = laptop.sh("nft list ruleset").ok()?;
+        rules.contains(BEYOND).then_some(())
+    })?;
     Ok(Opened {
         children: vec![child],
         near: "192.0.2.1",
