@@ -83,7 +83,9 @@ pub fn run(options: &Options) -> Result<()> {
     run.print();
     run.write()?;
     let ours = run.failed.iter().filter(|row| !row.is_peer());
-    let ours: Vec<&str> = ours.map(|row| row.title()).collect();
+    let mut ours: Vec<&str> = ours.map(|row| row.title()).collect();
+    ours.sort_unstable();
+    ours.dedup();
     ensure!(ours.is_empty(), "failed: {}", ours.join(", "));
     Ok(())
 }
