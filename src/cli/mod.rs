@@ -18,7 +18,7 @@ use crate::net::cidr;
 /// Makes a VPN out of any SSH login: `sshvpn up HOST` gives both ends a tunnel
 /// device, addresses and routes, and takes all of it away again at Ctrl-C.
 /// `sshvpn -w LOCAL[:REMOTE] HOST` does what `ssh -w` does. The far end needs
-/// nothing but sshd with 'PermitTunnel yes'.
+/// an sshvpn that its sshd can start, or nothing but sshd with 'PermitTunnel yes'.
 #[derive(Debug, Parser)]
 #[command(
     name = "sshvpn",

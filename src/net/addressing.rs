@@ -40,6 +40,9 @@ pub struct AddressRequest {
     pub near_networks: Vec<IpNetwork>,
     /// Networks that will be routed into the tunnel.
     pub routes: Vec<IpNetwork>,
+    /// Networks that chosen addresses have to be in, where the far end permits
+    /// no others; a family of which none is there is left out.
+    pub within: Option<Vec<IpNetwork>>,
 }
 
 /// The addresses of both ends in one family.
@@ -119,6 +122,11 @@ pub enum AddressError {
         "no free {0} addresses for the tunnel: all private space is in use at one of the ends; choose with --address and --peer-address"
     )]
     NothingFree(&'static str),
+    /// Everything that may be used is in use.
+    #[error(
+        "no free {0} addresses for the tunnel in the networks that the far end permits for it ({1})"
+    )]
+    NothingPermitted(&'static str, String),
 }
 
 /// Chooses the addresses. The same request and seed give the same addresses;
@@ -133,13 +141,19 @@ pub fn choose(request: &AddressRequest, seed: u64) -> Result<TunnelAddresses, Ad
         Some(Family::V6) => addresses.ipv6 = given,
         None => {}
     }
-    if addresses.ipv4.is_none() {
+    if addresses.ipv4.is_none() && permitted(request, Family::V4) {
         addresses.ipv4 = Some(free_ipv4(request, &mut numbers)?);
     }
-    if addresses.ipv6.is_none() && request.ipv6 {
+    if addresses.ipv6.is_none() && request.ipv6 && permitted(request, Family::V6) {
         addresses.ipv6 = Some(free_ipv6(request, &mut numbers)?);
     }
     Ok(addresses)
+}
+
+fn permitted(request: &AddressRequest, family: Family) -> bool {
+    let of_family = |network: &IpNetwork| Family::of(network.ip()) == family;
+    let within = request.within.as_ref();
+    within.is_none_or(|within| within.iter().any(of_family))
 }
 
 /// The pair that the user gave, or half of it with its neighbour.
@@ -232,12 +246,22 @@ fn free_ipv4(request: &AddressRequest, numbers: &mut Numbers) -> Result<AddressP
         Mode::Ethernet => (30, 1),
     };
     let block = free_block(&IPV4_POOLS, Family::V4, prefix, request, numbers);
-    pair_in(block, first_host).ok_or(AddressError::NothingFree("IPv4"))
+    pair_in(block, first_host).ok_or_else(|| nothing_free(request, "IPv4"))
 }
 
 fn free_ipv6(request: &AddressRequest, numbers: &mut Numbers) -> Result<AddressPair, AddressError> {
     let block = free_block(&IPV6_POOLS, Family::V6, 64, request, numbers);
-    pair_in(block, 1).ok_or(AddressError::NothingFree("IPv6"))
+    pair_in(block, 1).ok_or_else(|| nothing_free(request, "IPv6"))
+}
+
+fn nothing_free(request: &AddressRequest, family: &'static str) -> AddressError {
+    match &request.within {
+        Some(within) => {
+            let within: Vec<String> = within.iter().take(8).map(ToString::to_string).collect();
+            AddressError::NothingPermitted(family, within.join(", "))
+        }
+        None => AddressError::NothingFree(family),
+    }
 }
 
 fn pair_in(block: Option<IpNetwork>, first_host: u128) -> Option<AddressPair> {
@@ -274,15 +298,43 @@ fn free_block(
         .collect();
     let taken = AddressSet::of(family, &taken);
     let number = numbers.next_wide();
-    pools
-        .iter()
-        .filter_map(|pool| pool.parse::<IpNetwork>().ok())
+    let pools = pools.iter().filter_map(|pool| pool.parse().ok()).collect();
+    permitted_pools(pools, family, request.within.as_deref())
+        .into_iter()
         .find_map(|pool| {
             let free = AddressSet::of(family, [&pool]).without(&taken);
             let count = free.block_count(prefix);
             let block = free.block(prefix, number.checked_rem(count)?)?;
             is_within(&block, &pool).then_some(block)
         })
+}
+
+/// What of the pools may be used, the pools' order kept; then what may be used
+/// and is in no pool.
+fn permitted_pools(
+    pools: Vec<IpNetwork>,
+    family: Family,
+    within: Option<&[IpNetwork]>,
+) -> Vec<IpNetwork> {
+    let Some(within) = within else { return pools };
+    let common = |pool: &IpNetwork, permitted: &IpNetwork| {
+        let whole = is_within(pool, permitted).then_some(*pool);
+        whole.or_else(|| is_within(permitted, pool).then_some(*permitted))
+    };
+    let mut both: Vec<IpNetwork> = pools
+        .iter()
+        .flat_map(|pool| {
+            within
+                .iter()
+                .filter_map(move |permitted| common(pool, permitted))
+        })
+        .collect();
+    let elsewhere = within.iter().filter(|permitted| {
+        let mut pools = pools.iter();
+        Family::of(permitted.ip()) == family && pools.all(|pool| common(pool, permitted).is_none())
+    });
+    both.extend(elsewhere);
+    both
 }
 
 /// SplitMix64 (Steele, Lea, Flood, 2014): well spread numbers from a seed. What

@@ -247,3 +247,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_far_end_may_permit_some_networks_only() {
+    let pair = |within: &[&str], in_use: &[&str]| {
+        let request = AddressRequest {
+            ipv6: true,
+            in_use: networks(in_use),
+            within: Some(networks(within)),
+            ..AddressRequest::default()
+        };
+        choose(&request, 7)
+    };
+    let only = pair(&["10.99.0.0/24"], &[]).unwrap();
+    let v4 = only.ipv4.unwrap();
+    assert!(networks(&["10.99.0.0/24"])[0].contains(v4.far) && only.ipv6.is_none());
+    // Wider than private space, outside of it, and none of one family.
+    let wide = pair(&["0.0.0.0/0", "2001:db8::/48"], &["10.0.0.0/8"]).unwrap();
+    assert!(networks(&["172.16.0.0/12"])[0].contains(wide.ipv4.unwrap().far));
+    assert!(networks(&["2001:db8::/48"])[0].contains(wide.ipv6.unwrap().far));
+    assert_eq!(pair(&["fd00:1::/64"], &[]).unwrap().ipv4, None);
+    let error = pair(&["10.99.0.0/24"], &["10.96.0.0/12"]).unwrap_err();
+    assert!(error.to_string().contains("10.99.0.0/24"), "{error}");
+}

@@ -57,7 +57,7 @@ impl<R: FrameSource, W: FrameSink> Conversation<R, W> {
             .send(frame)
             .await
             .map_err(|failure| match failure {
-                SendFailure::TooLarge => ConversationError::Frame(FrameError::TooLong),
+                SendFailure::TooLarge(_) => ConversationError::Frame(FrameError::TooLong),
                 SendFailure::Closed => ConversationError::Ended,
             })
     }
@@ -124,6 +124,13 @@ pub(crate) mod tests {
                 sent.map_err(|_| SendFailure::Closed)?;
             }
             Ok(())
+        }
+    }
+
+    impl Conversation<Input, Output> {
+        /// Sends bytes as they are.
+        pub(crate) async fn send_raw(&self, bytes: Bytes) {
+            self.output.send(bytes).await.unwrap();
         }
     }
 

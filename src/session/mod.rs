@@ -8,6 +8,7 @@ pub mod cleanup;
 pub mod conversation;
 mod escape;
 pub mod failure;
+mod far_agent;
 mod far_end;
 mod remote;
 mod shutdown;

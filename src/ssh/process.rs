@@ -1,4 +1,4 @@
-//! A command or shell on the far end: a session channel (RFC 4254, section 6).
+//! A command, shell or subsystem on the far end: a session channel (RFC 4254, section 6).
 
 use std::sync::Arc;
 
@@ -224,13 +224,31 @@ pub struct Finished {
 impl Connection {
     /// Starts a command or shell.
     pub async fn start(&self, request: &ProcessRequest) -> Result<Process, ChannelError> {
-        self.answered(&request.name(), self.request(request)).await
+        let name = request.name();
+        let started = self.request(&name, async |write| ask(write, request).await);
+        self.answered(&name, started).await
     }
 
-    async fn request(&self, request: &ProcessRequest) -> Result<Process, ChannelError> {
+    /// Starts a subsystem (RFC 4254, section 6.5), which the server's
+    /// configuration names. A server that has none of that name answers with
+    /// [`ChannelError::Process`].
+    pub async fn subsystem(&self, subsystem: &str) -> Result<Process, ChannelError> {
+        let name = format!("the subsystem '{subsystem}'");
+        let started = self.request(&name, async |write| {
+            write.request_subsystem(true, subsystem).await
+        });
+        self.answered(&name, started).await
+    }
+
+    /// A session in which `ask` asks for one thing, with a reply.
+    async fn request(
+        &self,
+        name: &str,
+        ask: impl AsyncFnOnce(&ChannelWriteHalf<Msg>) -> Result<(), russh::Error>,
+    ) -> Result<Process, ChannelError> {
         let refused = |reason: &str| ChannelError::Process {
             host: self.host().to_owned(),
-            what: request.name(),
+            what: name.to_owned(),
             reason: reason.to_owned(),
         };
         let channel = match self.handle.channel_open_session().await {
@@ -245,7 +263,7 @@ impl Connection {
         // Both at once: a server that talks before it is asked fills the
         // queue that its answer has to come through.
         let ask = async {
-            let asked = ask(&write, request).await;
+            let asked = ask(&write).await;
             asked.map_err(|error| self.gone(&error))
         };
         let answer = async {
@@ -253,10 +271,9 @@ impl Connection {
                 match read.wait().await {
                     Some(ChannelMsg::Success) => return Ok(()),
                     Some(ChannelMsg::Failure) => return Err(refused("request refused")),
-                    Some(ChannelMsg::Close) | None => {
-                        return Err(refused("the channel was closed"));
-                    }
+                    Some(ChannelMsg::Close) => return Err(refused("the channel was closed")),
                     Some(_) => {}
+                    None => return Err(self.gone(&russh::Error::Disconnect)),
                 }
             }
         };

@@ -207,3 +207,42 @@ async fn dropped_output_holds_nothing_up() {
     let both = async { tokio::join!(client, serve) };
     let ((), _wire) = timeout(HANGS, both).await.expect("input waits for output");
 }
+
+/// What the client gets that asks for a subsystem, where the server does so.
+async fn subsystem(
+    server: impl AsyncFnOnce(Wire) -> Option<Wire>,
+) -> Result<super::process::Process, ChannelError> {
+    let listening = WireServer::bind().await;
+    let (connection, wire) = listening.connect().await;
+    let both = async { tokio::join!(connection.subsystem("name"), server(wire)) };
+    timeout(HANGS, both).await.expect("it hangs").0
+}
+
+#[tokio::test]
+async fn a_subsystem_is_asked_for_by_its_name() {
+    let started = subsystem(async |mut wire| {
+        let (_, name) = wire.start_next().await.unwrap();
+        assert!(name.ends_with("name"), "{name}");
+        Some(wire)
+    });
+    assert!(started.await.is_ok());
+}
+
+#[tokio::test]
+async fn a_refused_subsystem_is_no_lost_connection() {
+    let refused = subsystem(async |mut wire| {
+        let channel = wire.confirm_next().await.unwrap();
+        let refusal = about(number::CHANNEL_FAILURE, channel);
+        wire.send(&refusal).await.unwrap();
+        Some(wire)
+    });
+    let error = refused.await.err().expect("started");
+    assert!(matches!(error, ChannelError::Process { .. }), "{error}");
+    assert!(error.to_string().contains("the subsystem 'name'"));
+    let lost = subsystem(async |mut wire| {
+        wire.confirm_next().await.unwrap();
+        None
+    });
+    let error = lost.await.err().expect("started");
+    assert!(matches!(error, ChannelError::Gone { .. }), "{error}");
+}

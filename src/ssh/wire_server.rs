@@ -441,7 +441,7 @@ impl Wire {
         let mut reader = Reader::new(&packet);
         assert_eq!(reader.word(), channel);
         let kind = reader.string();
-        assert!(kind == b"exec" || kind == b"shell");
+        assert!([&b"exec"[..], b"shell", b"subsystem"].contains(&kind));
         let command = reader.0.get(1..).unwrap_or_default().to_vec();
         self.send(&about(number::CHANNEL_SUCCESS, channel)).await?;
         Ok((channel, String::from_utf8_lossy(&command).into_owned()))

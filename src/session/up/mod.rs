@@ -2,16 +2,26 @@
 //! and all of it undone at the end, however it ends.
 //!
 //! ```text
-//!   request ─► connect ─► probe ─► plan ─► bring_up ─► stay ─► take_down
+//!   request ─► connect ─► choose ─┬► by_agent ─┬► agree ─► open ─► stay ─► take_down
+//!                                 └► by_tun ───┘
 //! ```
 
+mod addresses;
 mod attempt;
+mod by_agent;
+mod by_tun;
+mod choice;
+mod far_part;
 mod near;
 mod plan;
+mod plan_agent;
 mod plan_error;
+#[cfg(test)]
+mod test_request;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use anyhow::anyhow;
 use ipnetwork::IpNetwork;
@@ -26,8 +36,18 @@ use crate::config::ssh_options::{LogLevel, SshOptions};
 use crate::config::types::{Mode, Mtu, Unit};
 use crate::message::say;
 use crate::net::privilege::{require_net_admin, require_tun};
+use crate::ssh::connect::Connection;
 use crate::tun::DeviceRequest;
 use attempt::Attempt;
+use by_agent::ByAgent;
+use by_tun::ByTun;
+use choice::Chosen;
+pub use choice::{Carrier, CarrierRequest};
+use far_part::FarPart;
+
+/// How often a server is asked whether it is there, where the user did not
+/// say: a tunnel without traffic must notice that it is dead.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// What the user asked of `up`.
 #[derive(Debug, Clone)]
@@ -55,6 +75,8 @@ pub struct UpRequest {
     pub device: DeviceRequest,
     /// The unit of the device there.
     pub peer_unit: Option<Unit>,
+    /// How it travels.
+    pub carrier: CarrierRequest,
 }
 
 /// Says what is done, a line a step, on standard error.
@@ -90,24 +112,87 @@ pub async fn run(
         quiet: options.log_level <= LogLevel::Error,
     };
     cleanup::recover(!reporter.quiet).await?;
-    let mut attempt = Attempt::new(reporter);
-    let result = tokio::select! {
-        result = attempt.bring_up(request, options, invoker) => result,
-        _ = shutdown.requested() => Err(Failure::local(anyhow!("interrupted before the tunnel was up"))),
+    let mut options = options.clone();
+    options.server_alive_interval.get_or_insert(ALIVE_INTERVAL);
+    let connection = tokio::select! {
+        opened = Connection::open(&options, &request.args, invoker) => opened.map_err(Failure::ssh)?,
+        _ = shutdown.requested() => return Err(interrupted()),
     };
-    let result = match result {
-        Ok(()) => {
-            let verbose = options.log_level >= LogLevel::Debug1;
-            stay(&mut attempt, background, verbose, &mut shutdown).await
+    let chosen = tokio::select! {
+        chosen = choose(&connection, request, reporter) => chosen,
+        _ = shutdown.requested() => Err(interrupted()),
+    };
+    let run = Run {
+        request,
+        options: &options,
+        reporter,
+        background,
+    };
+    match chosen {
+        Ok(Chosen::Agent(started)) => {
+            let far = ByAgent::new(*started);
+            run.until_the_end(connection, far, &mut shutdown).await
         }
-        Err(failure) => Err(failure),
-    };
-    attempt.take_down().await;
-    result
+        Ok(Chosen::Tun) => {
+            let far = ByTun::default();
+            run.until_the_end(connection, far, &mut shutdown).await
+        }
+        Err(failure) => {
+            connection.close().await;
+            cleanup::remove_empty_runtime_dir();
+            Err(failure)
+        }
+    }
+}
+
+async fn choose(
+    connection: &Connection,
+    request: &UpRequest,
+    reporter: Reporter,
+) -> Result<Chosen, Failure> {
+    connection.require_verified().map_err(Failure::ssh)?;
+    choice::choose(connection, request, reporter).await
+}
+
+/// What one run is about.
+struct Run<'a> {
+    request: &'a UpRequest,
+    options: &'a SshOptions,
+    reporter: Reporter,
+    background: Option<Ready>,
+}
+
+impl Run<'_> {
+    /// From the chosen carrier on; yields the exit code.
+    async fn until_the_end(
+        self,
+        connection: Connection,
+        far: impl FarPart,
+        shutdown: &mut Shutdown,
+    ) -> Result<u8, Failure> {
+        let mut attempt = Attempt::new(self.reporter, connection, far);
+        let result = tokio::select! {
+            result = attempt.bring_up(self.request, self.options) => result,
+            _ = shutdown.requested() => Err(interrupted()),
+        };
+        let result = match result {
+            Ok(()) => {
+                let verbose = self.options.log_level >= LogLevel::Debug1;
+                stay(&mut attempt, self.background, verbose, shutdown).await
+            }
+            Err(failure) => Err(failure),
+        };
+        attempt.take_down().await;
+        result
+    }
+}
+
+fn interrupted() -> Failure {
+    Failure::local(anyhow!("interrupted before the tunnel was up"))
 }
 
 async fn stay(
-    attempt: &mut Attempt,
+    attempt: &mut Attempt<impl FarPart>,
     background: Option<Ready>,
     verbose: bool,
     shutdown: &mut Shutdown,

@@ -1,5 +1,5 @@
-//! What a tunnel is to look like at both ends, decided from what was asked for
-//! and what both hosts are like. Pure.
+//! What a tunnel through sshd's own forwarding is to look like at both ends,
+//! decided from what was asked for and what both hosts are like. Pure.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -8,9 +8,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnetwork::{IpNetwork, Ipv4Network};
 
 use super::UpRequest;
+use super::addresses::{self, Choice};
 use super::plan_error::PlanError;
 use crate::config::types::{InterfaceName, Mode, Mtu, Unit, UnitRequest};
-use crate::net::addressing::{self, AddressPair, AddressRequest};
+use crate::net::addressing::AddressPair;
 use crate::net::facts::HostFacts;
 use crate::session::far_end::facts::{Device, Facts, Privilege};
 use crate::session::far_end::steps::Forwarding;
@@ -144,42 +145,16 @@ pub fn addresses(input: &AddressInput<'_>) -> Result<Vec<AddressPair>, PlanError
     if let Some(device) = fixed(input.device, input.request.mode, input.far) {
         return fixed_addresses(input, device);
     }
-    let ipv6_problem = if !input.near_ipv6 {
-        Some("IPv6 is disabled on this host")
-    } else if !input.far.ipv6 {
-        Some("IPv6 is disabled at the far end")
-    } else if input.mtu < Mtu::MIN_IPV6 {
-        Some("IPv6 needs an MTU of at least 1280")
-    } else {
-        None
-    };
-    let route6 = input.request.routes.iter().find(|route| route.is_ipv6());
-    if let (Some(route), Some(problem)) = (route6, ipv6_problem) {
-        return Err(PlanError::NoIpv6 {
-            route: *route,
-            problem,
-        });
-    }
-    let near_addresses = input.near.addresses.iter();
-    let near_networks = near_addresses
-        .flat_map(|a| [Some(IpNetwork::from(a.address)), a.network()])
-        .flatten()
-        .collect();
-    let mut in_use = input.near.networks_in_use();
-    in_use.extend(input.far.networks());
-    let chosen = addressing::choose(
-        &AddressRequest {
-            mode: input.request.mode,
-            near: input.request.address,
-            far: input.request.peer_address,
-            ipv6: ipv6_problem.is_none(),
-            in_use,
-            near_networks,
-            routes: input.request.routes.clone(),
-        },
-        input.seed,
-    )?;
-    Ok([chosen.ipv4, chosen.ipv6].into_iter().flatten().collect())
+    addresses::choose(Choice {
+        request: input.request,
+        mtu: input.mtu,
+        near: input.near,
+        near_ipv6: input.near_ipv6,
+        far_ipv6: input.far.ipv6,
+        far_networks: input.far.networks(),
+        within: None,
+        seed: input.seed,
+    })
 }
 
 /// The addresses that the far end's device has, and ours to fit.

@@ -1,9 +1,11 @@
 //! Why a tunnel cannot be had as it was asked for, and what to do about it.
 
+use std::net::IpAddr;
+
 use ipnetwork::IpNetwork;
 use thiserror::Error;
 
-use crate::config::types::ParseError;
+use crate::config::types::{Mtu, ParseError};
 use crate::net::addressing::AddressError;
 use crate::session::far_end::facts::FactsError;
 
@@ -66,6 +68,59 @@ pub enum PlanError {
         host: String,
         /// Which iptables would do.
         iptables: &'static str,
+    },
+    /// The agent may not forward there.
+    #[error(
+        "{host}: its sshvpn may not forward to {route}; it permits {permitted} (--allow-route of \
+         'sshvpn agent' there)"
+    )]
+    RouteNotPermitted {
+        /// The far end.
+        host: String,
+        /// The network.
+        route: IpNetwork,
+        /// What it may forward to.
+        permitted: String,
+    },
+    /// The agent does no NAT.
+    #[error(
+        "{host}: its sshvpn may not do NAT: use --no-nat, and see that {route} has a route back to \
+         the tunnel's address"
+    )]
+    NatNotPermitted {
+        /// The far end.
+        host: String,
+        /// The first network.
+        route: IpNetwork,
+    },
+    /// The agent may not have that address.
+    #[error(
+        "{host}: its sshvpn may not have the tunnel address {address}; it permits {permitted} \
+         (--allow-address of 'sshvpn agent' there)"
+    )]
+    AddressNotPermitted {
+        /// The far end.
+        host: String,
+        /// Its address.
+        address: IpAddr,
+        /// Where it may be.
+        permitted: String,
+    },
+    /// The agent may not have that MTU.
+    #[error("{host}: its sshvpn permits an MTU of {most} at most, not {wanted}")]
+    MtuNotPermitted {
+        /// The far end.
+        host: String,
+        /// The largest.
+        most: u32,
+        /// What would be needed.
+        wanted: Mtu,
+    },
+    /// The agent knows no Ethernet.
+    #[error("{host}: its sshvpn cannot carry Ethernet frames: leave out --tap, or update it there")]
+    NoEthernet {
+        /// The far end.
+        host: String,
     },
     /// Forwarding without privilege.
     #[error("{host}: cannot make it forward to {route} and do NAT: {source}")]

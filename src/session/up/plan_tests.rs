@@ -18,6 +18,7 @@ fn request(routes: &[&str]) -> UpRequest {
         mode: Mode::PointToPoint,
         device: DeviceRequest::FirstFree(DevicePrefix::default()),
         peer_unit: None,
+        carrier: Default::default(),
     }
 }
 

@@ -1,0 +1,26 @@
+//! The far end of a tunnel on a host that has sshvpn, or is sent one for the
+//! time of the tunnel: an `sshvpn agent` is started there ([`start()`], [`push`])
+//! and then told in control messages what to do ([`FarAgent`]).
+//!
+//! ```text
+//!   subsystem 'sshvpn' ─► shell line ─► push
+//!            └────────────────┴───────────┴─► opening ─► FarAgent ─► the link
+//! ```
+
+mod agent;
+mod error;
+mod last_words;
+mod opening;
+mod push;
+mod start;
+mod stream;
+
+#[cfg(test)]
+mod push_tests;
+#[cfg(test)]
+mod start_tests;
+
+pub use agent::{FarAgent, reason_text, shown};
+pub use error::FarAgentError;
+pub use last_words::LastWords;
+pub use start::{AgentRequest, Started, start};

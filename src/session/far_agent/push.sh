@@ -1,0 +1,68 @@
+# Runs on a far end that has no sshvpn, for as long as the tunnel is up: takes a
+# program of $1 bytes with the SHA-256 $2 from standard input, sees that it is
+# whole and runs here, and runs it as the agent. Says on lines of its own, each
+# after "sshvpn-push:", which "system" this is, when to "send" the program, that
+# it is to "run" now, and "no" with a reason otherwise.
+umask 077
+LC_ALL=C
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+export LC_ALL PATH
+length=$1
+sum=$2
+dir=
+
+tell() { printf "sshvpn-push: %s\n" "$*"; }
+refuse() {
+    tell no "$*"
+    exit 1
+}
+remove() {
+    [ -z "$dir" ] || rm -rf "$dir"
+    dir=
+}
+trap remove EXIT
+trap "exit 1" HUP INT TERM PIPE
+
+tell system "$(uname -s)" "$(uname -m)"
+
+sudo=
+if [ "$(id -u)" != 0 ]; then
+    sudo -n true </dev/null >/dev/null 2>&1 || refuse "the login is not root there and may not do sudo -n"
+    sudo="sudo -n"
+fi
+
+if command -v sha256sum >/dev/null; then
+    digest() { sha256sum; }
+elif command -v openssl >/dev/null; then
+    digest() { openssl dgst -sha256 -r; }
+elif command -v busybox >/dev/null && busybox sha256sum </dev/null >/dev/null 2>&1; then
+    digest() { busybox sha256sum; }
+else
+    refuse "none of sha256sum, openssl and busybox is there, and nothing is run unverified"
+fi
+
+# usable BASE: makes a private directory there, in which files can be run and
+# the program has room.
+usable() {
+    [ -d "$1" ] && dir=$(mktemp -d "$1/sshvpn-push.XXXXXX") || return
+    program="$dir/sshvpn"
+    printf "#!/bin/sh\n" >"$program" && chmod 700 "$program" && "$program" </dev/null &&
+        head -c "$length" /dev/zero >"$program"
+}
+for base in "$XDG_RUNTIME_DIR" /tmp "$HOME"; do
+    usable "$base" 2>/dev/null && break
+    remove
+done
+[ -n "$dir" ] || refuse "neither its runtime directory nor /tmp nor its home has room for a file that can be run"
+
+tell send
+head -c "$length" >"$program" || refuse "it cannot be written to $dir"
+got=$(digest <"$program")
+[ "${got%% *}" = "$sum" ] || refuse "what arrived is not what was sent (SHA-256)"
+said=$("$program" --version 2>&1 </dev/null) ||
+    refuse "it does not run there: $(printf %s "$said" | tr "\n" " ")"
+
+tell run
+$sudo "$program" agent --remove-self
+# Not the last command: some shells would become it, and remove nothing.
+exit $?

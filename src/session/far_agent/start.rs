@@ -1,0 +1,240 @@
+//! Starting an agent at the far end: as a subsystem, by a line of shell, by the
+//! user's own command; or by sending it our program first.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::agent::FarAgent;
+use super::error::FarAgentError;
+use super::opening::{Line, NoLine, Opening};
+use super::push;
+use super::stream::{AgentInput, AgentOutput};
+use crate::config::types::Mode;
+use crate::frame::control::{Facts, Hello};
+use crate::session::conversation::Conversation;
+use crate::session::far_end::quote;
+use crate::ssh::connect::Connection;
+use crate::ssh::error::ChannelError;
+use crate::ssh::process::{Process, ProcessRequest};
+
+/// The subsystem's name in sshd_config.
+const SUBSYSTEM: &str = "sshvpn";
+
+/// Finds sshvpn and starts it as root, if the login may become root; else as
+/// it is, since the program may have a capability. POSIX sh in one line, as any
+/// login shell can hand it on. A sudoers file may have but this one command.
+pub(super) const START: &str = "PATH=$PATH:/usr/local/sbin:/usr/sbin:/usr/local/bin; export PATH; \
+    agent=$(command -v sshvpn) || { echo sshvpn-start: none; exit 127; }; \
+    if [ \"$(id -u)\" = 0 ]; then exec \"$agent\" agent; fi; \
+    if sudo -n true </dev/null >/dev/null 2>&1 || sudo -n -l \"$agent\" agent </dev/null >/dev/null 2>&1; \
+    then echo sshvpn-start: sudo; exec sudo -n \"$agent\" agent; fi; \
+    exec \"$agent\" agent";
+/// What it prints where there is no sshvpn.
+const NONE: &str = "sshvpn-start: none";
+/// What it prints before sudo takes over.
+const SUDO: &str = "sshvpn-start: sudo";
+
+/// What is done until the preamble comes, for errors.
+const START_IT: &str = "start an agent there";
+/// How long a shell and sudo may take until then.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How an agent is to be started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AgentRequest {
+    /// By this command, and by no other way.
+    pub command: Option<String>,
+    /// Whether to send our own program if the far end has none.
+    pub push: bool,
+    /// Addresses that it is asked its way to.
+    pub ways: Vec<IpAddr>,
+}
+
+/// An agent that can do its work, and what its host is like.
+pub struct Started {
+    /// The agent.
+    pub agent: FarAgent,
+    /// Its host.
+    pub facts: Facts,
+}
+
+/// Starts an agent and has it look at its host: one that may do nothing there
+/// says so then. `progress` is told of what takes its time.
+pub async fn start(
+    connection: &Connection,
+    request: &AgentRequest,
+    progress: impl Fn(String),
+) -> Result<Started, FarAgentError> {
+    let starting = Starting {
+        connection,
+        ways: &request.ways,
+    };
+    if let Some(command) = &request.command {
+        return starting.by_command(command, &format!("'{command}'")).await;
+    }
+    let subsystem = match starting.by_subsystem().await {
+        Some(Err(error)) if !error.is_final() => Some(error),
+        Some(done) => return done,
+        None => None,
+    };
+    if let Some(error) = &subsystem {
+        tracing::debug!("{error}");
+    }
+    let line = format!("exec sh -c {}", quote(START));
+    let error = match starting.by_command(&line, "'sshvpn agent'").await {
+        Err(error @ FarAgentError::NotInstalled { .. }) => error,
+        done => return done,
+    };
+    if request.push {
+        let process = push::push(connection, &progress).await?;
+        return starting.met(process, "the copy of sshvpn").await;
+    }
+    // A subsystem that is configured and does not work is the better reason.
+    Err(subsystem.unwrap_or(error))
+}
+
+/// What every way of starting needs.
+struct Starting<'a> {
+    connection: &'a Connection,
+    ways: &'a [IpAddr],
+}
+
+impl Starting<'_> {
+    /// Nothing if the server has no such subsystem.
+    async fn by_subsystem(&self) -> Option<Result<Started, FarAgentError>> {
+        match self.connection.subsystem(SUBSYSTEM).await {
+            Ok(process) => {
+                let how = format!("the subsystem '{SUBSYSTEM}'");
+                Some(self.met(parts(self.connection, process), &how).await)
+            }
+            Err(ChannelError::Process { reason, .. }) => {
+                tracing::debug!("no subsystem {SUBSYSTEM}: {reason}");
+                None
+            }
+            Err(error) => Some(Err(error.into())),
+        }
+    }
+
+    async fn by_command(&self, command: &str, how: &str) -> Result<Started, FarAgentError> {
+        let request = ProcessRequest {
+            command: Some(command.to_owned()),
+            ..Default::default()
+        };
+        let process = self.connection.start(&request).await?;
+        self.met(parts(self.connection, process), how).await
+    }
+
+    /// Waits for the preamble, exchanges hellos, and has it look at its host.
+    /// Closes what is no agent, or none that can be used.
+    async fn met(
+        &self,
+        (mut opening, input): Candidate,
+        how: &str,
+    ) -> Result<Started, FarAgentError> {
+        let host = self.connection.host();
+        let found = timeout(START_TIMEOUT, preamble(host, &mut opening, how)).await;
+        let found = found.unwrap_or_else(|_| Err(no_answer(host, START_TIMEOUT)));
+        if let Err(error) = found {
+            input.0.close().await;
+            return Err(or_lost(self.connection, error));
+        }
+        let last_words = opening.last_words();
+        let (unread, output) = opening.into_parts();
+        let mut conversation = Conversation::new(output, input);
+        conversation.unread(unread);
+        let mut agent = FarAgent::new(host, conversation, last_words);
+        let looked = match agent.greet().await {
+            Ok(()) => agent.look(self.ways.to_vec()).await,
+            Err(error) => Err(error),
+        };
+        match looked {
+            Ok(facts) => Ok(Started { agent, facts }),
+            Err(error) => {
+                let (_, _, input) = agent.into_stream().0.into_parts(Mode::default());
+                input.0.close().await;
+                Err(or_lost(self.connection, error))
+            }
+        }
+    }
+}
+
+/// A process that may turn out to be an agent.
+pub(super) type Candidate = (Opening, AgentInput);
+
+pub(super) fn parts(connection: &Connection, process: Process) -> Candidate {
+    let output = AgentOutput::new(connection.host().to_owned(), process.events);
+    (Opening::new(output), AgentInput(process.input))
+}
+
+/// Passes over all that comes before the preamble.
+async fn preamble(host: &str, opening: &mut Opening, how: &str) -> Result<(), FarAgentError> {
+    let host = host.to_owned();
+    let mut sudo = false;
+    loop {
+        match opening.line().await {
+            Ok(Line::Preamble) => return Ok(()),
+            Ok(Line::OtherPreamble(version)) => return Err(other_stream(host, &version)),
+            Ok(Line::Other(line)) if line == NONE => {
+                return Err(FarAgentError::NotInstalled { host });
+            }
+            Ok(Line::Other(line)) => sudo |= line == SUDO,
+            Err(NoLine::Ended) if sudo => {
+                let said = opening.last_words().to_string();
+                return Err(FarAgentError::Sudo { host, said });
+            }
+            Err(no_line) => {
+                return Err(FarAgentError::NotStarted {
+                    host,
+                    how: how.to_owned(),
+                    said: what_came(opening, no_line),
+                });
+            }
+        }
+    }
+}
+
+/// All that is known of a process that is no agent.
+pub(super) fn what_came(opening: &Opening, no_line: NoLine) -> String {
+    let printed = opening.printed();
+    let printed = match printed.is_empty() {
+        true => String::new(),
+        false => format!("it printed \"{printed}\""),
+    };
+    match no_line {
+        NoLine::TooMuch => format!("{printed} and much more"),
+        NoLine::Ended if printed.is_empty() => opening.last_words().to_string(),
+        NoLine::Ended => format!("{printed}; {}", opening.last_words()),
+    }
+}
+
+/// An agent whose stream has another form.
+fn other_stream(host: String, version: &str) -> FarAgentError {
+    let ours = Hello::ours().software;
+    FarAgentError::Version {
+        host,
+        theirs: format!("with stream version {version}"),
+        ours,
+        advice: "the one here is older: update it".to_owned(),
+    }
+}
+
+pub(super) fn no_answer(host: &str, limit: Duration) -> FarAgentError {
+    FarAgentError::NoAnswer {
+        host: host.to_owned(),
+        what: START_IT,
+        limit,
+    }
+}
+
+/// The error, or that the connection is gone, which explains it.
+pub(super) fn or_lost(connection: &Connection, error: FarAgentError) -> FarAgentError {
+    match connection.end_reason() {
+        Some(reason) => FarAgentError::Channel(ChannelError::Gone {
+            host: connection.host().to_owned(),
+            reason,
+        }),
+        None => error,
+    }
+}

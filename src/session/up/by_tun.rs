@@ -1,0 +1,199 @@
+//! The far end's part of a tunnel through sshd's own forwarding: the channel
+//! `tun@openssh.com`, and shell commands for addresses, forwarding and NAT.
+
+use std::net::IpAddr;
+
+use anyhow::anyhow;
+
+use super::Reporter;
+use super::far_part::{Agreed, FarPart, Start, report_undone};
+use super::plan::{self, AddressInput, FarDevice};
+use crate::config::types::{Unit, UnitRequest};
+use crate::net::sysctl;
+use crate::pump::End;
+use crate::session::carrier::Link;
+use crate::session::failure::Failure;
+use crate::session::far_end::facts::{Facts, Privilege};
+use crate::session::far_end::steps::{self, Forwarding, Plan};
+use crate::session::far_end::{self, Holder};
+use crate::ssh::connect::Connection;
+use crate::tun::Device;
+
+/// What it holds so far.
+#[derive(Default)]
+pub(super) struct ByTun {
+    holder: Option<Holder>,
+    link: Option<Link>,
+}
+
+/// The far end as it is and as it is to be.
+pub(super) struct TunPlan {
+    facts: Facts,
+    device: FarDevice,
+    forwarding: Option<Forwarding>,
+}
+
+impl FarPart for ByTun {
+    type Plan = TunPlan;
+
+    async fn agree(&mut self, start: &Start<'_>) -> Result<Agreed<TunPlan>, Failure> {
+        let (connection, request) = (start.connection, start.request);
+        let ways: Vec<IpAddr> = request.routes.iter().flat_map(plan::way_probes).collect();
+        let facts = far_end::probe(connection, &ways)
+            .await
+            .map_err(Failure::ssh)?;
+        let host = connection.host();
+        start.reporter.step(format_args!(
+            "{host}: connected, logged in as {}",
+            facts.login
+        ));
+        let device = plan::far_device(host, request, &facts).map_err(Failure::ssh)?;
+        let (forwarding, without_way) =
+            plan::forwarding(host, request, &facts).map_err(Failure::ssh)?;
+        for route in without_way {
+            start
+                .reporter
+                .warning(format_args!("{host} itself has no route to {route}"));
+        }
+        let mtu = plan::mtu(host, request, device, &facts).map_err(Failure::ssh)?;
+        let addresses = plan::addresses(&AddressInput {
+            host,
+            request,
+            device,
+            mtu,
+            near: &start.near,
+            near_ipv6: sysctl::has_ipv6(),
+            far: &facts,
+            seed: start.seed,
+        })
+        .map_err(Failure::local)?;
+        Ok(Agreed {
+            far: TunPlan {
+                facts,
+                device,
+                forwarding,
+            },
+            addresses,
+            mtu,
+        })
+    }
+
+    async fn open(
+        &mut self,
+        start: &Start<'_>,
+        agreed: &Agreed<TunPlan>,
+        tun: Device,
+    ) -> Result<String, Failure> {
+        let mode = start.request.mode;
+        let unit = self.open_link(start, &agreed.far, tun).await?;
+        if agreed.far.facts.privilege != Privilege::None {
+            let plan = Plan {
+                unit,
+                mode,
+                preexisting: matches!(agreed.far.device, FarDevice::Premade(_)),
+                addresses: agreed.addresses.clone(),
+                mtu: agreed.mtu,
+                forwarding: agreed.far.forwarding.clone(),
+            };
+            self.steps(start, &plan, &agreed.far.facts).await?;
+        }
+        Ok(unit.device_name(mode))
+    }
+
+    async fn lost(&mut self, connection: &Connection) -> Failure {
+        let Some(link) = &mut self.link else {
+            return no_connection();
+        };
+        match (link.ended().await, connection.end_reason()) {
+            (_, Some(reason)) => Failure::ssh(anyhow!("{reason}")),
+            (End::Channel, None) => Failure::ssh(anyhow!(
+                "{} closed the tunnel: its device failed or was removed there",
+                connection.host()
+            )),
+            (End::Stream(error), None) => {
+                Failure::ssh(anyhow!("{} sent nonsense: {error}", connection.host()))
+            }
+            (End::Device(error), None) => {
+                Failure::local(anyhow!("the tunnel device here failed: {error}"))
+            }
+        }
+    }
+
+    async fn stop(&mut self, _: &Connection, reporter: Reporter) {
+        if let Some(link) = self.link.take() {
+            let counters = link.stop().await;
+            reporter.step(format_args!("sent {}", counters.outbound.snapshot()));
+            reporter.step(format_args!("received {}", counters.inbound.snapshot()));
+        }
+    }
+
+    async fn finish(self, connection: &Connection, reporter: Reporter) {
+        if let Some(holder) = self.holder {
+            let undone = holder.finish().await.then(Vec::new);
+            report_undone(reporter, connection.host(), undone);
+        }
+    }
+}
+
+impl ByTun {
+    /// The channel and the devices at both ends; yields the far end's unit.
+    async fn open_link(
+        &mut self,
+        start: &Start<'_>,
+        plan: &TunPlan,
+        tun: Device,
+    ) -> Result<Unit, Failure> {
+        let (connection, mode) = (start.connection, start.request.mode);
+        if plan.facts.privilege != Privilege::None {
+            let started = Holder::start(connection, plan.facts.privilege)
+                .await
+                .map_err(Failure::ssh)?;
+            let holder = self.holder.insert(started);
+            if let FarDevice::MadeForLogin(unit) = plan.device {
+                let step = steps::make_device(unit, mode, &plan.facts.login);
+                holder.step(&step).await.map_err(Failure::ssh)?;
+            }
+        }
+        let (sender, receiver) = connection
+            .open_tunnel(mode, plan.device.unit())
+            .await
+            .map_err(Failure::ssh)?;
+        let near_name = tun.name().clone();
+        // From here on frames are drawn from the channel, though both devices
+        // are still down, so that nothing else on the connection waits for them.
+        self.link = Some(Link::start(tun, sender, receiver));
+        let unit = match plan.device.unit() {
+            UnitRequest::Unit(unit) => unit,
+            UnitRequest::Any => far_end::opened_unit(connection, mode)
+                .await
+                .map_err(Failure::ssh)?,
+        };
+        start.reporter.step(format_args!(
+            "tunnel open: {near_name} here, {} at {}",
+            unit.device_name(mode),
+            connection.host()
+        ));
+        Ok(unit)
+    }
+
+    async fn steps(
+        &mut self,
+        start: &Start<'_>,
+        plan: &Plan,
+        facts: &Facts,
+    ) -> Result<(), Failure> {
+        let Some(holder) = &mut self.holder else {
+            return Err(no_connection());
+        };
+        for step in steps::bring_up(plan, facts) {
+            holder.step(&step).await.map_err(Failure::ssh)?;
+            let host = start.connection.host();
+            start.reporter.step(format_args!("{host}: {}", step.what));
+        }
+        Ok(())
+    }
+}
+
+fn no_connection() -> Failure {
+    Failure::ssh(anyhow!("the connection is gone"))
+}

@@ -1,0 +1,160 @@
+//! Which carrier a tunnel travels by: as the user says, else by an agent, if one
+//! can be started at the far end, else by sshd's own forwarding.
+
+use std::fmt;
+
+use super::plan::way_probes;
+use super::{Reporter, UpRequest};
+use crate::session::failure::Failure;
+use crate::session::far_agent::{self, AgentRequest, FarAgentError, Started};
+use crate::ssh::connect::Connection;
+
+/// A way in which packets travel inside SSH.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carrier {
+    /// The stream of an sshvpn at the far end.
+    Agent,
+    /// sshd's own tunnel forwarding, `tun@openssh.com`.
+    Tun,
+}
+
+impl fmt::Display for Carrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Carrier::Agent => "agent",
+            Carrier::Tun => "tun",
+        })
+    }
+}
+
+/// Which carrier is wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CarrierRequest {
+    /// This one; the best there is where it is not said.
+    pub via: Option<Carrier>,
+    /// The command that starts an agent, in place of those that are tried.
+    pub agent_command: Option<String>,
+    /// Whether to send our own program to a far end that has none.
+    pub push: bool,
+}
+
+impl CarrierRequest {
+    /// The carrier without which there is to be no tunnel.
+    fn forced(&self) -> Option<Carrier> {
+        let command = self.agent_command.as_ref().map(|_| Carrier::Agent);
+        self.via.or(command)
+    }
+}
+
+/// The chosen carrier, as far as it has been started.
+pub(super) enum Chosen {
+    /// An agent, and what it told about its host.
+    Agent(Box<Started>),
+    /// Nothing has been started.
+    Tun,
+}
+
+/// Chooses, and says which and why in one line.
+pub(super) async fn choose(
+    connection: &Connection,
+    request: &UpRequest,
+    reporter: Reporter,
+) -> Result<Chosen, Failure> {
+    let wanted = &request.carrier;
+    if wanted.forced() == Some(Carrier::Tun) {
+        reporter.step(format_args!("by {}: as asked for", Carrier::Tun));
+        return Ok(Chosen::Tun);
+    }
+    let agent_request = AgentRequest {
+        command: wanted.agent_command.clone(),
+        push: wanted.push,
+        ways: request.routes.iter().flat_map(way_probes).collect(),
+    };
+    let progress = |text: String| reporter.step(text);
+    match far_agent::start(connection, &agent_request, progress).await {
+        Ok(started) => {
+            let (software, host) = (started.agent.software(), connection.host());
+            reporter.step(format_args!("by {}: {software} at {host}", Carrier::Agent));
+            Ok(Chosen::Agent(Box::new(started)))
+        }
+        Err(error) if is_final(wanted, &error) => Err(Failure::ssh(error)),
+        Err(reason) => {
+            reporter.step(format_args!("by {}: {reason}", Carrier::Tun));
+            Ok(Chosen::Tun)
+        }
+    }
+}
+
+/// Whether no other carrier may be tried after this.
+fn is_final(wanted: &CarrierRequest, error: &FarAgentError) -> bool {
+    wanted.forced() == Some(Carrier::Agent) || error.lost_connection()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::up::test_request::request;
+    use crate::ssh::wire_server::{Wire, WireServer, about, data, number};
+
+    const QUIET: Reporter = Reporter { quiet: true };
+
+    fn wanted(via: Option<Carrier>, agent_command: Option<&str>) -> UpRequest {
+        let mut request = request(&[]);
+        request.carrier.via = via;
+        request.carrier.agent_command = agent_command.map(str::to_owned);
+        request
+    }
+
+    /// What is chosen at a server that does so.
+    async fn chosen(
+        request: UpRequest,
+        server: impl AsyncFnOnce(Wire) -> Option<Wire>,
+    ) -> Result<Chosen, Failure> {
+        let listening = WireServer::bind().await;
+        let (connection, wire) = listening.connect().await;
+        tokio::join!(choose(&connection, &request, QUIET), server(wire)).0
+    }
+
+    /// It has neither the subsystem nor the program.
+    async fn no_agent(mut wire: Wire) -> Option<Wire> {
+        let channel = wire.confirm_next().await.unwrap();
+        let refusal = about(number::CHANNEL_FAILURE, channel);
+        wire.send(&refusal).await.unwrap();
+        let (channel, _) = wire.start_next().await.unwrap();
+        let none = data(channel, "sshvpn-start: none\n");
+        wire.send(&none).await.unwrap();
+        Some(wire)
+    }
+
+    #[tokio::test]
+    async fn without_an_agent_it_is_sshds_forwarding_unless_it_may_not() {
+        let automatic = chosen(wanted(None, None), no_agent).await;
+        assert!(matches!(automatic, Ok(Chosen::Tun)));
+        let forced = chosen(wanted(Some(Carrier::Agent), None), no_agent).await;
+        let text = forced.err().expect("it is chosen").to_string();
+        assert!(text.contains("no sshvpn at server"), "{text}");
+        let ends = async |mut wire: Wire| {
+            let (channel, _) = wire.start_next().await.unwrap();
+            let close = about(number::CHANNEL_CLOSE, channel);
+            wire.send(&close).await.unwrap();
+            Some(wire)
+        };
+        assert!(chosen(wanted(None, Some("run it")), ends).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn forced_forwarding_starts_nothing() {
+        let nothing = async |wire: Wire| Some(wire);
+        let tun = chosen(wanted(Some(Carrier::Tun), None), nothing).await;
+        assert!(matches!(tun, Ok(Chosen::Tun)));
+    }
+
+    #[tokio::test]
+    async fn over_a_lost_connection_there_is_no_choice() {
+        let lost = async |mut wire: Wire| {
+            wire.start_next().await.unwrap();
+            None
+        };
+        assert!(chosen(wanted(None, None), lost).await.is_err());
+    }
+}

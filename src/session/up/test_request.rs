@@ -1,0 +1,23 @@
+//! What a user may have asked of `up`, for tests.
+
+use super::UpRequest;
+use crate::config::types::Mode;
+use crate::tun::DeviceRequest;
+
+/// Routes, and everything else by default.
+pub(super) fn request(routes: &[&str]) -> UpRequest {
+    UpRequest {
+        args: Default::default(),
+        background: false,
+        routes: routes.iter().map(|route| route.parse().unwrap()).collect(),
+        excludes: Vec::new(),
+        address: None,
+        peer_address: None,
+        mtu: None,
+        nat: None,
+        mode: Mode::PointToPoint,
+        device: DeviceRequest::FirstFree(crate::config::types::DevicePrefix::default()),
+        peer_unit: None,
+        carrier: Default::default(),
+    }
+}
