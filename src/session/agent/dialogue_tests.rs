@@ -490,18 +490,7 @@ fn a_device_that_is_removed_ends_it() {
     test_namespace::run(async {
         let near = Near::up().await;
         test_namespace::ip("link del sshvpn0");
-        let Near {
-            conversation,
-            agent,
-            host,
-            signal: _signal,
-        } = near;
-        let end = agent.await.unwrap();
-        assert!(
-            matches!(end, End::Failed(AgentError::DeviceFailed(_))),
-            "{end:?}"
-        );
-        assert!(host.done().ends_with(&["undo", "finish"]));
-        drop(conversation);
+        near.ends_for(CloseReason::Failed, "the tunnel device there failed")
+            .await;
     });
 }
