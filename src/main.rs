@@ -3,12 +3,11 @@
 
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ContextKind;
-use sshvpn::cli::{Cli, Command, TunnelArgs, up::UpArgs};
+use sshvpn::cli::{Cli, Command, TunnelArgs, agent::AgentArgs, up::UpArgs};
 use sshvpn::config;
 use sshvpn::config::invoker::Invoker;
 use sshvpn::config::ssh_args::SshArgs;
@@ -17,7 +16,7 @@ use sshvpn::config::types::UnitRequest;
 use sshvpn::message::say;
 use sshvpn::session::background::{Forked, Ready, fork_until_ready};
 use sshvpn::session::failure::Failure;
-use sshvpn::session::{cleanup, tunnel, up};
+use sshvpn::session::{agent, cleanup, tunnel, up};
 use tokio::runtime::Runtime;
 
 fn main() -> ExitCode {
@@ -27,6 +26,7 @@ fn main() -> ExitCode {
     };
     let result = match &cli.command {
         Some(Command::Up(args)) => run_up(args),
+        Some(Command::Agent(args)) => run_agent(args),
         Some(Command::Cleanup) => run_cleanup(),
         None => run_tunnel(&cli.tunnel),
     };
@@ -95,6 +95,14 @@ fn run_up(up_args: &UpArgs) -> Result<u8, Failure> {
     })
 }
 
+fn run_agent(args: &AgentArgs) -> Result<u8, Failure> {
+    log(args.verbosity);
+    let runtime = runtime()?;
+    let result = runtime.block_on(agent::run(args.to_request()));
+    runtime.shutdown_background();
+    result
+}
+
 fn run_cleanup() -> Result<u8, Failure> {
     log(0);
     runtime()?.block_on(cleanup::run())
@@ -149,11 +157,9 @@ fn log(verbosity: u8) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(!plain && std::io::stderr().is_terminal())
         .with_target(false)
         // It would say so with eprintln!, which panics where nobody can be told.
         .log_internal_errors(false)

@@ -1,14 +1,17 @@
 //! The command line: what may be asked for, and the help text that says so.
 
+pub mod agent;
 mod ssh_flags;
 pub mod up;
 
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+use ipnetwork::IpNetwork;
 
 pub use ssh_flags::SshFlags;
 
 use crate::config::ssh_args::SshArgs;
 use crate::config::types::TunnelDevice;
+use crate::net::cidr;
 
 /// A VPN over SSH.
 ///
@@ -23,9 +26,9 @@ use crate::config::types::TunnelDevice;
     args_conflicts_with_subcommands = true,
     args_override_self = true,
     subcommand_negates_reqs = true,
-    override_usage = "sshvpn up [OPTIONS] [user@]HOST\n       sshvpn -w LOCAL[:REMOTE] [OPTIONS] [user@]HOST [COMMAND]...\n       sshvpn cleanup",
+    override_usage = "sshvpn up [OPTIONS] [user@]HOST\n       sshvpn -w LOCAL[:REMOTE] [OPTIONS] [user@]HOST [COMMAND]...\n       sshvpn agent [OPTIONS]\n       sshvpn cleanup",
     after_help = "Exit code: that of the remote command; 255 where SSH failed or (without 'up') \
-                  the command line is wrong, 2 for a wrong command line of 'up', 1 where this host failed, 0 otherwise."
+                  the command line is wrong, 2 for a wrong command line of a subcommand, 1 where this host failed, 0 otherwise."
 )]
 pub struct Cli {
     /// What to do, if not a tunnel as by ssh -w.
@@ -48,6 +51,8 @@ impl Cli {
 pub enum Command {
     /// A VPN to HOST: devices, addresses and routes at both ends, until Ctrl-C
     Up(Box<up::UpArgs>),
+    /// The far end of a tunnel, started by sshd
+    Agent(Box<agent::AgentArgs>),
     /// Undo what a killed sshvpn left on this host
     Cleanup,
 }
@@ -127,6 +132,11 @@ impl TunnelArgs {
     }
 }
 
+/// A network, as options have it.
+fn network(text: &str) -> Result<IpNetwork, String> {
+    cidr::parse_network(text).map_err(|error| error.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,11 +204,12 @@ mod tests {
     #[test]
     fn the_manual_page_has_every_option() {
         let page = include_str!("../../docs/sshvpn.1").replace("\\-", "-");
-        let up = Cli::command().find_subcommand("up").cloned();
-        for command in [Some(Cli::command()), up].into_iter().flatten() {
+        let sub = |name| Cli::command().find_subcommand(name).cloned();
+        let commands = [Some(Cli::command()), sub("up"), sub("agent")];
+        for command in commands.into_iter().flatten() {
             for option in command
                 .get_arguments()
-                .filter(|option| !option.is_positional())
+                .filter(|option| !option.is_positional() && !option.is_hide_set())
             {
                 let long = option.get_long().map(|long| format!("--{long}"));
                 let short = option.get_short().map(|short| format!("-{short}"));

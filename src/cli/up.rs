@@ -5,9 +5,8 @@ use std::net::IpAddr;
 use clap::{Args, ValueEnum};
 use ipnetwork::IpNetwork;
 
-use super::SshFlags;
-use crate::config::types::{InterfaceName, Mode, Mtu, Unit};
-use crate::net::cidr;
+use super::{SshFlags, network};
+use crate::config::types::{DevicePrefix, InterfaceName, Mode, Mtu, Unit};
 use crate::session::up::{Carrier, CarrierRequest, UpRequest};
 use crate::tun::DeviceRequest;
 
@@ -123,7 +122,7 @@ impl UpArgs {
             mode,
             device: match &self.device {
                 Some(name) => DeviceRequest::Named(name.clone()),
-                None => DeviceRequest::FirstFree("sshvpn"),
+                None => DeviceRequest::FirstFree(DevicePrefix::default()),
             },
             peer_unit: self.peer_unit,
             carrier: CarrierRequest {
@@ -133,10 +132,6 @@ impl UpArgs {
             },
         })
     }
-}
-
-fn network(text: &str) -> Result<IpNetwork, String> {
-    cidr::parse_network(text).map_err(|error| error.to_string())
 }
 
 fn unit(text: &str) -> Result<Unit, String> {

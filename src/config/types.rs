@@ -28,6 +28,11 @@ pub enum ParseError {
         "interface name '{0}' has to be 1 to 15 characters, without '/', ':', '%' or spaces, and not '.' or '..'"
     )]
     InterfaceName(String),
+    /// Not the beginning of a device's name.
+    #[error(
+        "device prefix '{0}' has to be 1 to 11 letters, digits, '_', '-' and '.', beginning with a letter"
+    )]
+    DevicePrefix(String),
     /// Not a `-w` argument.
     #[error("'{0}' is not LOCAL[:REMOTE], each a number from 0 to 2147483646 or 'any'")]
     TunnelDevice(String),
@@ -301,6 +306,64 @@ impl fmt::Display for InterfaceName {
     }
 }
 
+/// The part of a device's name in front of its number: short enough to leave
+/// room for one, and of characters that a firewall's rules take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DevicePrefix(String);
+
+impl DevicePrefix {
+    /// Longest one, in bytes: an interface's name has 15, a number up to 4 of them.
+    const MAX_LEN: usize = 11;
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for DevicePrefix {
+    fn default() -> Self {
+        Self("sshvpn".to_owned())
+    }
+}
+
+impl FromStr for DevicePrefix {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        let valid = (1..=Self::MAX_LEN).contains(&text.len())
+            && text.chars().all(sound)
+            && text.starts_with(|c: char| c.is_ascii_alphabetic());
+        if valid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ParseError::DevicePrefix(text.to_owned()))
+        }
+    }
+}
+
+impl TryFrom<String> for DevicePrefix {
+    type Error = ParseError;
+
+    fn try_from(text: String) -> Result<Self, ParseError> {
+        text.parse()
+    }
+}
+
+impl From<DevicePrefix> for String {
+    fn from(prefix: DevicePrefix) -> String {
+        prefix.0
+    }
+}
+
+impl fmt::Display for DevicePrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,6 +400,31 @@ mod tests {
         );
         assert!(Mtu::new(16381, Mode::PointToPoint).is_err());
         assert!(Mtu::new(16367, Mode::Ethernet).is_err());
+    }
+
+    #[test]
+    fn a_device_prefix_leaves_room_for_a_number() {
+        for valid in [
+            "vpn",
+            "a",
+            "my-vpn.5_",
+            "12345678901".replace('1', "a").as_str(),
+        ] {
+            assert!(valid.parse::<DevicePrefix>().is_ok(), "{valid}");
+        }
+        for wrong in [
+            "",
+            "0",
+            "-a",
+            "a b",
+            "a%d",
+            "a/b",
+            "a\"",
+            "a*",
+            "abcdefghijkl",
+        ] {
+            assert!(wrong.parse::<DevicePrefix>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

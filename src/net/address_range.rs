@@ -23,6 +23,14 @@ impl Family {
         }
     }
 
+    /// IPv6 or IPv4.
+    pub fn of_ipv6(ipv6: bool) -> Self {
+        match ipv6 {
+            true => Family::V6,
+            false => Family::V4,
+        }
+    }
+
     /// The bits of an address.
     pub fn bits(self) -> u8 {
         match self {
@@ -147,6 +155,16 @@ impl AddressSet {
             family: self.family,
             ranges,
         }
+    }
+
+    /// The addresses that are in `other` as well, a set of the same family.
+    pub fn within(&self, other: &AddressSet) -> Self {
+        self.without(&self.without(other))
+    }
+
+    /// Whether no address is in it.
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
     }
 
     /// The fewest networks that cover exactly this set, sorted.

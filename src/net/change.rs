@@ -1,4 +1,5 @@
-//! The changes that a tunnel makes to this host, each on its own interface.
+//! The changes that a tunnel makes to this host: on its own interface, and to
+//! what this host forwards.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,10 +7,18 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+use super::address_range::Family;
+use super::firewall::FirewallTable;
+use super::shared_setting::SharedSetting;
 use super::sysctl::SysctlKey;
 use crate::config::types::Mtu;
 
-/// One change to the tunnel's interface, or to what leads through it.
+/// Packets in the queue of a tunnel's device. The queue has to form where the
+/// kernel can see it, and stay short.
+pub const TX_QUEUE_LENGTH: u32 = 100;
+
+/// One change to the tunnel's interface, to what leads through it, or to what
+/// this host does with packets of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Bring the link up.
@@ -32,6 +41,13 @@ pub enum Change {
         /// To what.
         value: String,
     },
+    /// Set a setting beyond the interface, together with other tunnels.
+    Shared(SharedSetting),
+    /// Make the tunnel's firewall table.
+    FirewallTable(FirewallTable),
+    /// Let the tunnel's packets through the host's own forward chain of this
+    /// family; needs a table with [`FirewallTable::mark_replies`].
+    ForwardAccept(Family),
 }
 
 /// An address for an interface, in one of the two ways to give one.

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use thiserror::Error;
 
 use super::journal::JournalError;
+use super::nft::NftError;
 use super::sysctl::SysctlError;
 
 /// A failure to read or to change the state of this host.
@@ -71,6 +72,9 @@ pub enum NetError {
     /// Under /proc/sys.
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
+    /// By the nft program.
+    #[error(transparent)]
+    Nft(#[from] NftError),
     /// The journal could not be written, so the change was not made.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -79,7 +83,11 @@ pub enum NetError {
 impl NetError {
     /// Whether it is certain that nothing was changed.
     pub fn nothing_changed(&self) -> bool {
-        !matches!(self, NetError::NoAnswer { .. })
+        match self {
+            NetError::NoAnswer { .. } => false,
+            NetError::Nft(error) => error.nothing_changed(),
+            _ => true,
+        }
     }
 
     /// The kernel's reason, where it gave one.

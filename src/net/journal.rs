@@ -8,6 +8,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
+use std::path::Path;
 
 use super::facts::InterfaceIndex;
 use super::journal_format::{Document, SIZE_LIMIT, VERSION, parse};
@@ -60,8 +61,8 @@ impl Journal {
         index: InterfaceIndex,
     ) -> Result<Self, JournalError> {
         let owner = Owner::current().map_err(JournalError::Owner)?;
-        let _lock = directory.lock()?;
-        let file_name = free_name(directory, interface, &owner)?;
+        let (directory, _lock) = directory.lock_linked()?;
+        let file_name = free_name(&directory, interface, &owner)?;
         let document = Document {
             version: VERSION,
             interface: interface.as_str().to_owned(),
@@ -69,9 +70,9 @@ impl Journal {
             owner,
             changes: Vec::new(),
         };
-        let file = write(directory, &file_name, &document)?;
+        let file = write(&directory, &file_name, &document)?;
         Ok(Self {
-            directory: directory.clone(),
+            directory,
             file_name,
             document,
             file,
@@ -94,14 +95,15 @@ impl Journal {
 
     /// Puts these changes in place of all.
     pub fn replace(&mut self, entries: Vec<Entry>) -> Result<(), JournalError> {
-        let document = Document {
-            changes: entries,
-            ..self.document.clone()
-        };
-        let _lock = self.directory.lock()?;
-        self.file = write(&self.directory, &self.file_name, &document)?;
-        self.document = document;
-        Ok(())
+        self.lock()?.replace(entries)
+    }
+
+    /// Keeps every other journal of the directory as it is for a while.
+    pub(super) fn lock(&mut self) -> Result<Locked<'_>, JournalError> {
+        Ok(Locked {
+            _lock: self.directory.lock()?,
+            journal: self,
+        })
     }
 
     /// Ends the journal: nothing is left to undo.
@@ -128,6 +130,66 @@ impl Journal {
     /// Who made the changes.
     pub fn owner(&self) -> &Owner {
         &self.document.owner
+    }
+}
+
+/// A journal while its process holds the directory's lock: nobody else makes,
+/// renews or judges one meanwhile. For a few system calls only.
+pub(super) struct Locked<'a> {
+    journal: &'a mut Journal,
+    _lock: File,
+}
+
+impl Locked<'_> {
+    /// The changes that stand in all other journals of this boot and network
+    /// namespace, whether their owners run or died. One that cannot be read
+    /// says nothing.
+    pub fn entries_of_others(&self) -> Result<Vec<Entry>, JournalError> {
+        let Journal {
+            directory,
+            file_name,
+            document,
+            ..
+        } = &*self.journal;
+        let mut entries = Vec::new();
+        for name in directory.names(SUFFIX)? {
+            if name == *file_name {
+                continue;
+            }
+            let Some(file) = directory.open(&name)? else {
+                continue;
+            };
+            match parse(&file, &display_path(directory, &name)) {
+                Ok(other) if other.owner.shares_namespace(&document.owner) => {
+                    entries.extend(other.changes);
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "passed over"),
+            }
+        }
+        Ok(entries)
+    }
+
+    /// The changes in this journal.
+    pub fn entries(&self) -> &[Entry] {
+        self.journal.entries()
+    }
+
+    /// Where the journals are.
+    pub fn directory(&self) -> &Path {
+        self.journal.directory.path()
+    }
+
+    /// Puts these changes in place of all.
+    pub fn replace(&mut self, entries: Vec<Entry>) -> Result<(), JournalError> {
+        let journal = &mut *self.journal;
+        let document = Document {
+            changes: entries,
+            ..journal.document.clone()
+        };
+        journal.file = write(&journal.directory, &journal.file_name, &document)?;
+        journal.document = document;
+        Ok(())
     }
 }
 

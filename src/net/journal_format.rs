@@ -11,10 +11,13 @@ use super::change::{InterfaceAddress, TunnelRoute};
 use super::facts::{AddressFacts, AddressGeneration, InterfaceIndex};
 use super::owner::Owner;
 use super::runtime_dir::RuntimeDirError;
+use super::shared_setting::SharedSetting;
 use super::sysctl::SysctlKey;
+use crate::config::types::InterfaceName;
 
-/// The version of the format that this program writes, and the only one it reads.
-pub(super) const VERSION: u32 = 1;
+/// The version of the format that this program writes, and the newest it
+/// reads. Version 2 added the kinds of change that reach beyond the interface.
+pub(super) const VERSION: u32 = 2;
 /// A journal is far smaller; a larger file is not one.
 pub(super) const SIZE_LIMIT: u64 = 1 << 20;
 
@@ -120,6 +123,25 @@ pub enum Entry {
         /// Since.
         set: String,
     },
+    /// A setting beyond the interface was set, or found set by another tunnel.
+    /// Every tunnel that wants it has this in its journal.
+    SharedSysctl {
+        /// Which.
+        setting: SharedSetting,
+        /// Before the first of those tunnels.
+        before: String,
+        /// Interfaces of which the kernel overwrote the setting, and which
+        /// stood on the wanted value before.
+        same_before: Vec<InterfaceName>,
+    },
+    /// The tunnel's firewall table was made.
+    FirewallTable,
+    /// Rules that let the tunnel's packets through were put into the host's
+    /// own forward chain.
+    ForwardAccept {
+        /// Of IPv6, or of IPv4.
+        ipv6: bool,
+    },
 }
 
 /// What is in the file.
@@ -155,7 +177,7 @@ pub(super) fn parse(file: &File, path: &str) -> Result<Document, JournalError> {
     }
     let Versioned { version } =
         serde_json::from_str(&text).map_err(|error| corrupt(error.to_string()))?;
-    if version != VERSION {
+    if !(1..=VERSION).contains(&version) {
         return Err(JournalError::Version {
             path: path.to_owned(),
             version,

@@ -7,6 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use super::*;
 use crate::net::change::{InterfaceAddress, TunnelRoute};
 use crate::net::facts::{AddressFacts, AddressGeneration};
+use crate::net::sysctl::SysctlKey;
 
 struct Place {
     _parent: tempfile::TempDir,
@@ -77,6 +78,16 @@ fn entries() -> Vec<Entry> {
             before: "1".to_owned(),
             set: "2".to_owned(),
         },
+        Entry::SharedSysctl {
+            setting: "net/ipv6/conf/all/forwarding"
+                .parse::<SysctlKey>()
+                .and_then(TryInto::try_into)
+                .unwrap(),
+            before: "0".to_owned(),
+            same_before: vec!["eth0.7".parse().unwrap()],
+        },
+        Entry::FirewallTable,
+        Entry::ForwardAccept { ipv6: true },
     ]
 }
 
@@ -156,9 +167,23 @@ fn what_is_not_a_journal_is_left_alone() {
             Err(JournalError::Corrupt { .. })
         ));
     }
-    let future = place.read(br#"{"version":2,"whatever":[]}"#).unwrap_err();
-    assert!(matches!(future, JournalError::Version { version: 2, .. }));
+    let future = place.read(br#"{"version":3,"whatever":[]}"#).unwrap_err();
+    assert!(matches!(future, JournalError::Version { version: 3, .. }));
     assert!(future.to_string().contains("nothing in it was undone"));
+}
+
+#[test]
+fn what_an_earlier_program_wrote_is_read() {
+    let place = Place::new();
+    let mut journal = place.create();
+    journal.record(Entry::Mtu { before: 1, set: 2 }).unwrap();
+    drop(journal);
+    let path = place.directory.path().join("sshvpn0.json");
+    let text = fs::read_to_string(path).unwrap();
+    let earlier = text.replace("\"version\":2", "\"version\":1");
+    assert_ne!(earlier, text);
+    let journal = place.read(earlier.as_bytes()).unwrap();
+    assert_eq!(journal.entries(), [Entry::Mtu { before: 1, set: 2 }]);
 }
 
 #[test]

@@ -6,7 +6,8 @@
 //!   state ───► journal            each change is written down, then made,
 //!     └──────► undo               and taken back in reverse;
 //!   recovery ─► journal, undo     so is what a process left that died
-//!   netlink, sysctl               what reads and changes the kernel's state
+//!   netlink, sysctl, nft          what reads and changes the kernel's state
+//!   shared_sysctl, firewall       what reaches beyond the tunnel's interface
 //!   privilege                     whether we may at all
 //! ```
 
@@ -16,20 +17,25 @@ pub mod change;
 pub mod cidr;
 pub mod error;
 pub mod facts;
+pub mod firewall;
 pub mod journal;
 mod journal_format;
 pub mod netlink;
+pub mod nft;
 pub mod owner;
 pub mod privilege;
 pub mod recovery;
 pub mod route_plan;
 mod route_report;
 pub mod runtime_dir;
+pub mod shared_setting;
+mod shared_sysctl;
+mod shell_register;
 pub mod state;
 pub mod sysctl;
 mod undo;
 
 #[cfg(test)]
-mod test_host;
+pub(crate) mod test_host;
 #[cfg(test)]
 pub(crate) mod test_namespace;

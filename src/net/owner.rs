@@ -43,6 +43,11 @@ impl Owner {
         })
     }
 
+    /// Whether both were in one network namespace of one boot.
+    pub fn shares_namespace(&self, other: &Owner) -> bool {
+        self.boot_id == other.boot_id && self.network_namespace == other.network_namespace
+    }
+
     /// Whether that process still runs.
     pub fn is_running(&self) -> bool {
         matches!(start_time(self.pid), Ok(Some(time)) if time == self.start_time)

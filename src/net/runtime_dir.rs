@@ -114,6 +114,33 @@ impl RuntimeDir {
         &self.path
     }
 
+    /// The directory with its lock, made anew where the last tunnel that used it
+    /// took it away meanwhile.
+    pub(super) fn lock_linked(&self) -> Result<(Self, File), RuntimeDirError> {
+        let mut directory = self.clone();
+        loop {
+            let lock = directory.lock()?;
+            let found = stat::fstat(&lock)
+                .map_err(|errno| directory.failed("look at", "", errno.into()))?;
+            if found.st_nlink > 0 {
+                return Ok((directory, lock));
+            }
+            directory = Self::at(&self.path)?;
+        }
+    }
+
+    /// Removes the directory unless something is in it. Whoever waits for its
+    /// lock makes another.
+    pub fn remove_if_empty(&self) -> Result<(), RuntimeDirError> {
+        let (directory, _lock) = self.lock_linked()?;
+        match fs::remove_dir(&directory.path) {
+            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
+                Err(directory.failed("remove", "", error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Keeps every other process from making, renewing or judging a journal
     /// here until the lock is dropped; the kernel drops it with the process.
     /// It is held for a few system calls only.
@@ -232,6 +259,22 @@ mod tests {
             refused,
             RuntimeDirError::NotPrivate { mode: 0o755, .. }
         ));
+    }
+
+    #[test]
+    fn one_that_was_taken_away_is_made_again_under_its_lock() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("sshvpn");
+        let ours = RuntimeDir::at(&path).unwrap();
+        let theirs = RuntimeDir::at(&path).unwrap();
+        theirs.remove_if_empty().unwrap();
+        assert!(!path.exists());
+        let (made, lock) = ours.lock_linked().unwrap();
+        made.create("a.json").unwrap();
+        drop(lock);
+        assert_eq!(made.names("").unwrap(), ["a.json"]);
+        made.remove_if_empty().unwrap();
+        assert!(path.join("a.json").exists(), "it is not empty");
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! The changes of one tunnel to this host: each is journalled, then made; all
 //! are undone in reverse, by their owner or, where that died, by the next start.
 
+use super::address_range::Family;
 use super::change::Change;
 use super::error::{NetError, Refusal};
 use super::facts::{AddressGeneration, LinkFacts};
+use super::firewall;
 use super::journal::{Entry, Journal};
 use super::netlink::Netlink;
 use super::runtime_dir::RuntimeDir;
+use super::shared_sysctl;
 use super::sysctl::SysctlKey;
 use super::undo::undo_and_close;
 use crate::config::types::InterfaceName;
@@ -52,6 +55,9 @@ impl HostState {
     /// outcome is unknown, or this future is dropped half way, it stays there:
     /// undoing what was not made does nothing.
     pub async fn apply(&mut self, change: Change) -> Result<(), NetError> {
+        if let Change::Shared(setting) = &change {
+            return shared_sysctl::take(&mut self.journal, setting);
+        }
         let link = self.link().await?;
         let Some(entry) = self.plan(&link, &change).await? else {
             return Ok(());
@@ -112,6 +118,12 @@ impl HostState {
                 Some(Entry::Route { route: *route })
             }
             Change::Sysctl { key, value } => plan_sysctl(link, key, value)?,
+            // Noted and made in one step.
+            Change::Shared(_) => None,
+            Change::FirewallTable(_) => Some(Entry::FirewallTable),
+            Change::ForwardAccept(family) => Some(Entry::ForwardAccept {
+                ipv6: *family == Family::V6,
+            }),
         })
     }
 
@@ -157,6 +169,9 @@ impl HostState {
                 format!("a route to {}", route.destination)
             }),
             Change::Sysctl { key, value } => Ok(key.write(value)?),
+            Change::Shared(_) => Ok(()),
+            Change::FirewallTable(table) => firewall::make_table(&link.name, table).await,
+            Change::ForwardAccept(family) => firewall::add_accept(&link.name, *family).await,
         }
     }
 }

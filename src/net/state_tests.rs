@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::net::recovery::Recovery;
-use crate::net::test_host::{Host, apply_all, everything, mtu, name, pair, route, snapshot};
+use crate::net::test_host::{
+    Host, apply_all, everything, mtu, name, pair, route, snapshot, wait_for_routes_of,
+};
 use crate::net::test_namespace::{self, ip};
 
 #[test]
@@ -117,7 +119,8 @@ fn what_was_there_before_is_refused_and_stays() {
         ip("link set v0 up");
         ip("link set sshvpn0 up");
         ip("addr add 10.77.0.0 peer 10.77.0.1 dev sshvpn0");
-        ip("addr add fd77::1 peer fd77::2 dev sshvpn0");
+        ip("addr add fd77::1 peer fd77::2 dev sshvpn0 nodad");
+        wait_for_routes_of(&["fd77::1"]);
         ip("route add 10.80.0.0/16 dev sshvpn0 proto static");
         ip("route add 10.90.0.0/16 dev v0");
         ip("-6 route add fd90::/64 dev v0");
@@ -158,6 +161,7 @@ fn a_users_own_device_gets_its_settings_back() {
         ip("link set sshvpn0 up");
         // With the first IPv6 address on a link that is up comes ff00::/8.
         ip("addr add fd06::1/64 dev sshvpn0 nodad");
+        wait_for_routes_of(&["fd05::1", "fd06::1"]);
         let before = snapshot();
         let mut state = host.begin().await;
         apply_all(&mut state, everything()).await;

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::address_range::Family;
 use crate::config::types::InterfaceName;
 
 /// Where the settings are (proc(5)).
@@ -63,6 +64,21 @@ pub enum SysctlError {
 pub struct SysctlKey(String);
 
 impl SysctlKey {
+    /// The setting `leaf` of an interface, or of all of them. Both words are
+    /// sound parts of a path: a parsed name, or a word of this program.
+    pub(super) fn of(family: Family, interface: &str, leaf: &'static str) -> Self {
+        let family = match family {
+            Family::V4 => "ipv4",
+            Family::V6 => "ipv6",
+        };
+        Self(format!("net/{family}/conf/{interface}/{leaf}"))
+    }
+
+    /// The path.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The setting `leaf` of one interface, for IPv4.
     pub fn ipv4(interface: &InterfaceName, leaf: &str) -> Result<Self, SysctlError> {
         format!("net/ipv4/conf/{interface}/{leaf}").parse()
@@ -114,6 +130,12 @@ impl SysctlKey {
             },
         }
     }
+}
+
+/// Whether the kernel here does IPv6 at all.
+pub fn has_ipv6() -> bool {
+    let disabled = SysctlKey::of(Family::V6, "all", "disable_ipv6").read();
+    disabled.is_ok_and(|value| value == "0")
 }
 
 impl FromStr for SysctlKey {

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use tempfile::TempDir;
@@ -149,6 +150,18 @@ fn settings(directory: &Path) -> String {
         .collect();
     lines.sort();
     lines.join("\n")
+}
+
+/// Waits until the kernel has the routes of IPv6 addresses on a link that is up:
+/// it adds them in a task of its own, even without detection of duplicates.
+pub fn wait_for_routes_of(addresses: &[&str]) {
+    let end = Instant::now() + Duration::from_secs(20);
+    for address in addresses {
+        while !ip("-6 route show table local").contains(&format!("local {address} dev")) {
+            assert!(Instant::now() < end, "no route of {address}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 pub async fn apply_all(state: &mut HostState, changes: Vec<Change>) {

@@ -1,11 +1,14 @@
 //! Taking one journalled change back: only if it is still ours to take back,
 //! and without complaint where it is gone already.
 
+use super::address_range::Family;
 use super::change::TunnelRoute;
 use super::error::{NetError, Refusal};
 use super::facts::{AddressFacts, AddressGeneration, InterfaceIndex, LinkFacts};
+use super::firewall;
 use super::journal::{Entry, Journal};
 use super::netlink::Netlink;
+use super::shared_sysctl;
 use super::sysctl::{SysctlError, SysctlKey};
 
 /// What became of the changes of one tunnel.
@@ -29,8 +32,11 @@ impl UndoReport {
 }
 
 /// What became of one change.
-enum Outcome {
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
     Undone,
+    /// We let go of it, others hold it.
+    Shared,
     Gone,
     /// Somebody else has changed it to this.
     Left(String),
@@ -39,7 +45,7 @@ enum Outcome {
 /// Undoes every change of `journal` in reverse and removes it; what fails stays
 /// in it for a later try.
 pub(super) async fn undo_and_close(netlink: &Netlink, mut journal: Journal) -> UndoReport {
-    let (mut report, remaining) = undo_all(netlink, &journal).await;
+    let (mut report, remaining) = undo_all(netlink, &mut journal).await;
     let name = format!("the journal of {}", journal.interface());
     let closed = if remaining.is_empty() {
         journal.remove()
@@ -54,13 +60,16 @@ pub(super) async fn undo_and_close(netlink: &Netlink, mut journal: Journal) -> U
 
 /// Undoes every change of `journal` in reverse; the second part is what could
 /// not be undone, in the order of the journal.
-async fn undo_all(netlink: &Netlink, journal: &Journal) -> (UndoReport, Vec<Entry>) {
+async fn undo_all(netlink: &Netlink, journal: &mut Journal) -> (UndoReport, Vec<Entry>) {
     let mut report = UndoReport::default();
     let mut remaining = Vec::new();
-    for entry in journal.entries().iter().rev() {
+    for (position, entry) in journal.entries().to_vec().iter().enumerate().rev() {
         let what = described(entry, journal.interface());
-        match undo(netlink, journal.interface(), journal.index(), entry).await {
+        match undo(netlink, journal, position, entry).await {
             Ok(Outcome::Undone) => report.undone.push(what),
+            Ok(Outcome::Shared) => report
+                .undone
+                .push(format!("{what} (another tunnel keeps it)")),
             Ok(Outcome::Gone) => report.gone.push(what),
             Ok(Outcome::Left(found)) => report.left.push(format!("{what}: {found}")),
             Err(error) => {
@@ -72,7 +81,24 @@ async fn undo_all(netlink: &Netlink, journal: &Journal) -> (UndoReport, Vec<Entr
     (report, remaining)
 }
 
+/// Undoes the entry at `position`, which may leave the journal by that.
 async fn undo(
+    netlink: &Netlink,
+    journal: &mut Journal,
+    position: usize,
+    entry: &Entry,
+) -> Result<Outcome, NetError> {
+    match entry {
+        Entry::SharedSysctl { .. } => shared_sysctl::release(journal, position),
+        Entry::FirewallTable => firewall::remove_table(journal.interface()).await,
+        Entry::ForwardAccept { ipv6 } => {
+            firewall::remove_accept(journal.interface(), Family::of_ipv6(*ipv6)).await
+        }
+        _ => undo_link(netlink, journal.interface(), journal.index(), entry).await,
+    }
+}
+
+async fn undo_link(
     netlink: &Netlink,
     interface: &str,
     index: InterfaceIndex,
@@ -128,11 +154,19 @@ async fn undo_on(netlink: &Netlink, link: &LinkFacts, entry: &Entry) -> Result<O
         }
         Entry::Route { route } => remove_route(netlink, link, route).await,
         Entry::Sysctl { key, before, set } => reset_sysctl(link, key, before, set),
+        // These are not on the link.
+        Entry::SharedSysctl { .. } | Entry::FirewallTable | Entry::ForwardAccept { .. } => {
+            Ok(Outcome::Gone)
+        }
     }
 }
 
 /// None where the value is still the one that we set.
-fn judge<T: PartialEq + std::fmt::Display>(now: &T, before: &T, set: &T) -> Option<Outcome> {
+pub(super) fn judge<T: PartialEq + std::fmt::Display>(
+    now: &T,
+    before: &T,
+    set: &T,
+) -> Option<Outcome> {
     if now == set {
         None
     } else if now == before {
@@ -226,5 +260,11 @@ fn described(entry: &Entry, interface: &str) -> String {
         Entry::Address { address } => format!("address {address} on {interface}"),
         Entry::Route { route } => format!("route {route} through {interface}"),
         Entry::Sysctl { key, set, .. } => format!("{key} = {set}"),
+        Entry::SharedSysctl { setting, .. } => setting.to_string(),
+        Entry::FirewallTable => format!("the firewall table of {interface}"),
+        Entry::ForwardAccept { ipv6 } => format!(
+            "the rules for {interface} in '{}'",
+            firewall::forward_chain(Family::of_ipv6(*ipv6))
+        ),
     }
 }

@@ -3,14 +3,19 @@
 
 use crate::message::say;
 use crate::net::recovery::{Recovered, Recovery, recover_stale};
-use crate::net::runtime_dir::RuntimeDir;
+use crate::net::runtime_dir::{RuntimeDir, RuntimeDirError};
 use crate::net::state::UndoReport;
 use crate::session::failure::Failure;
 
 /// Where the journals are.
 pub fn runtime_dir() -> Result<RuntimeDir, Failure> {
+    open_runtime_dir().map_err(Failure::local)
+}
+
+/// The same, with the error that tells what is wrong with it.
+pub fn open_runtime_dir() -> Result<RuntimeDir, RuntimeDirError> {
     let session = std::env::var_os("XDG_RUNTIME_DIR");
-    RuntimeDir::of_user(session.as_deref()).map_err(Failure::local)
+    RuntimeDir::of_user(session.as_deref())
 }
 
 /// Undoes what is left and says so; the exit code is 1 where something could
@@ -81,8 +86,9 @@ pub fn print_report(report: &UndoReport, verbose: bool) {
 
 /// Takes the directory of the journals away with the last of them.
 pub fn remove_empty_runtime_dir() {
-    if let Ok(directory) = runtime_dir() {
-        // Others may have journals in it.
-        let _ = std::fs::remove_dir(directory.path());
+    if let Ok(directory) = runtime_dir()
+        && let Err(error) = directory.remove_if_empty()
+    {
+        tracing::debug!(%error, "it stays");
     }
 }

@@ -90,6 +90,13 @@ impl<R: FrameSource, W: FrameSink> Conversation<R, W> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    impl<R, W> super::Conversation<R, W> {
+        /// The sending side, for what is no message.
+        pub(crate) fn output(&self) -> &W {
+            &self.output
+        }
+    }
+
     use super::*;
     use crate::frame::control::Hello;
     use bytes::Bytes;

@@ -7,7 +7,7 @@ use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
 use super::carrier::Link;
-use crate::config::types::{Mode, UnitRequest};
+use crate::config::types::{DevicePrefix, Mode, UnitRequest};
 use crate::net::test_namespace::{self, ip};
 use crate::packet::IpVersion;
 use crate::packet::tests::udp;
@@ -31,7 +31,11 @@ async fn linked(window: u32, max_packet: u32) -> Linked {
     ip("link set lo up");
     let server = WireServer::bind().await;
     let (connection, mut wire) = server.connect().await;
-    let device = Device::open(&DeviceRequest::FirstFree("sshvpn"), Mode::PointToPoint).unwrap();
+    let device = Device::open(
+        &DeviceRequest::FirstFree(DevicePrefix::default()),
+        Mode::PointToPoint,
+    )
+    .unwrap();
     let name = device.name().to_string();
     ip(&format!("address add 10.0.0.1 peer 10.0.0.2 dev {name}"));
     let open = connection.open_tunnel(Mode::PointToPoint, UnitRequest::Any);

@@ -1,6 +1,7 @@
 //! What the program does from beginning to end: a tunnel as by `ssh -w`, or a
-//! VPN with both ends brought up and taken down.
+//! VPN with both ends brought up and taken down, or the far end of one.
 
+pub mod agent;
 pub mod background;
 mod carrier;
 pub mod cleanup;

@@ -11,7 +11,7 @@ use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 
 use super::{Device, sys};
-use crate::config::types::{InterfaceName, Mode, UnitRequest};
+use crate::config::types::{DevicePrefix, InterfaceName, Mode, UnitRequest};
 use crate::packet::virtio::Offload;
 
 /// Which device is wanted.
@@ -22,7 +22,7 @@ pub enum DeviceRequest {
     /// By its name.
     Named(InterfaceName),
     /// The first free of PREFIX0, PREFIX1, … (the kernel's `%d`).
-    FirstFree(&'static str),
+    FirstFree(DevicePrefix),
 }
 
 impl DeviceRequest {
@@ -165,7 +165,7 @@ mod tests {
         let any = DeviceRequest::Unit(UnitRequest::Any);
         assert_eq!(any.pattern(Mode::Ethernet), "tap%d");
         assert_eq!(
-            DeviceRequest::FirstFree("sshvpn").pattern(Mode::PointToPoint),
+            DeviceRequest::FirstFree(DevicePrefix::default()).pattern(Mode::PointToPoint),
             "sshvpn%d"
         );
     }

@@ -17,6 +17,9 @@ me="$$ $(born $$)"
 # One at a time between here and the end of the step, where flock exists.
 lock() { exec 9<"$dir" && flock 9 2>/dev/null; }
 
+# Whether a journal of an agent of sshvpn has FILE, with REST behind it.
+agent_has() { grep -qsF "\"setting\":\"$1\"$2" "$dir"/*.json; }
+
 # hold FILE VALUE: gives a file under /proc/sys a value until the last who
 # wants that lets go of it.
 hold() {
@@ -25,6 +28,9 @@ hold() {
     now=$(cat "/proc/sys/$1") || return
     # The last file that is written says that the others are there.
     if [ ! -f "$held/ours" ]; then
+        # Set already: by an agent of sshvpn here, whose journal has the value
+        # from before, or for good.
+        for value in 0 1; do agent_has "$1" ",\"before\":\"$value\"" && now=$value; done
         [ "$now" = "$2" ] && return
         mkdir -p "$held" && grep -l 1 "/proc/sys/${1%/all/*}"/*/"${1##*/}" >"$held/others" 2>/dev/null
         echo "$now" >"$held/before" && echo "$2" >"$held/ours" || return
@@ -42,7 +48,10 @@ release() {
         read -r pid start <"$by"
         alive "$pid" "$start" && return 0
     done
-    if [ "$(cat "/proc/sys/$1" 2>/dev/null)" = "$(cat "$held/ours")" ]; then
+    # The last agent gives it back, as its journal has it.
+    if agent_has "$1"; then
+        :
+    elif [ "$(cat "/proc/sys/$1" 2>/dev/null)" = "$(cat "$held/ours")" ]; then
         cat "$held/before" >"/proc/sys/$1"
         # Setting "all" set every interface; these stood at 1 on their own.
         case $1 in */all/*) while read -r other; do echo 1 >"$other"; done <"$held/others" ;; esac

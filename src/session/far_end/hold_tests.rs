@@ -22,12 +22,13 @@ const HANGS: Duration = Duration::from_secs(30);
 const SHELLS: [&[&str]; 3] = [&["dash"], &["bash", "--posix"], &["busybox", "sh"]];
 
 /// Where the holder keeps its files.
-const DIRECTORY: &str = "/run/sshvpn";
+pub(super) const DIRECTORY: &str = "/run/sshvpn";
 
 /// Runs `test` once for each shell, on a thread with namespaces of its own.
-fn in_every_shell(test: fn(Shell)) {
+pub(super) fn in_every_shell(test: impl Fn(Shell) + Clone + Send + 'static) {
     for shell in SHELLS {
         let (done, finished) = mpsc::channel();
+        let test = test.clone();
         let thread = std::thread::spawn(move || {
             // A panic drops it.
             let _done: mpsc::Sender<()> = done;
@@ -48,14 +49,14 @@ fn in_every_shell(test: fn(Shell)) {
     }
 }
 
-fn run(command: &str) {
+pub(super) fn run(command: &str) {
     let mut words = command.split_whitespace();
     let status = Command::new(words.next().unwrap()).args(words).status();
     assert!(status.unwrap().success(), "{command}");
 }
 
 #[derive(Clone, Copy)]
-struct Shell(&'static [&'static str]);
+pub(super) struct Shell(&'static [&'static str]);
 
 impl Shell {
     fn command(self, program: &str, name: &str) -> Command {
@@ -64,7 +65,7 @@ impl Shell {
         command
     }
 
-    fn hold(self) -> Held {
+    pub(super) fn hold(self) -> Held {
         let mut child = self
             .command(HOLD, "sshvpn-hold")
             .stdin(Stdio::piped())
@@ -92,7 +93,7 @@ impl Shell {
 }
 
 /// A running `hold.sh`, killed with the test.
-struct Held {
+pub(super) struct Held {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
@@ -131,7 +132,7 @@ impl Held {
         self.line().expect("it ended in a step")
     }
 
-    fn hold(&mut self, file: &str, value: u32) {
+    pub(super) fn hold(&mut self, file: &str, value: u32) {
         let undo = format!("release '{file}' $HOLDER");
         assert_eq!(self.step(&undo, &format!("hold '{file}' {value}")), "ok ");
     }
@@ -140,7 +141,7 @@ impl Held {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
     }
 
-    fn ends(mut self) {
+    pub(super) fn ends(mut self) {
         drop(self.input.take());
         assert_eq!(self.line().as_deref(), Some("undone"));
         assert!(self.child.wait().unwrap().success());
@@ -154,7 +155,7 @@ impl Held {
     }
 }
 
-fn sysctl(file: &str) -> String {
+pub(super) fn sysctl(file: &str) -> String {
     fs::read_to_string(format!("/proc/sys/{file}"))
         .unwrap()
         .trim()
@@ -166,7 +167,7 @@ fn read(file: &str) -> String {
 }
 
 #[track_caller]
-fn nothing_left() {
+pub(super) fn nothing_left() {
     let left: Vec<_> = fs::read_dir(DIRECTORY).into_iter().flatten().collect();
     assert!(!Path::new(DIRECTORY).exists(), "{left:?}");
 }

@@ -9,6 +9,8 @@ mod holder;
 pub mod steps;
 
 #[cfg(test)]
+mod beside_agent_tests;
+#[cfg(test)]
 mod hold_tests;
 #[cfg(test)]
 mod hostile_tests;

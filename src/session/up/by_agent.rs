@@ -8,11 +8,11 @@ use tokio::time::timeout;
 
 use super::Reporter;
 use super::far_part::{Agreed, FarPart, Start, report_undone};
-use super::near;
 use super::plan_agent::{self, AgentInput};
 use super::plan_error::PlanError;
 use crate::config::types::Mode;
 use crate::frame::control::{CloseReason, FEATURE_ETHERNET, Facts, Message, SetUp};
+use crate::net::sysctl;
 use crate::pump::End;
 use crate::session::failure::Failure;
 use crate::session::far_agent::{FarAgent, LastWords, Started, reason_text, shown};
@@ -70,7 +70,7 @@ impl FarPart for ByAgent {
             host,
             request,
             near: &start.near,
-            near_ipv6: near::has_ipv6(),
+            near_ipv6: sysctl::has_ipv6(),
             far: &self.facts,
             seed: start.seed,
         })

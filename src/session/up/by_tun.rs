@@ -7,9 +7,9 @@ use anyhow::anyhow;
 
 use super::Reporter;
 use super::far_part::{Agreed, FarPart, Start, report_undone};
-use super::near;
 use super::plan::{self, AddressInput, FarDevice};
 use crate::config::types::{Unit, UnitRequest};
+use crate::net::sysctl;
 use crate::pump::End;
 use crate::session::carrier::Link;
 use crate::session::failure::Failure;
@@ -62,7 +62,7 @@ impl FarPart for ByTun {
             device,
             mtu,
             near: &start.near,
-            near_ipv6: near::has_ipv6(),
+            near_ipv6: sysctl::has_ipv6(),
             far: &facts,
             seed: start.seed,
         })

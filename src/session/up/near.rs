@@ -4,12 +4,7 @@ use ipnetwork::IpNetwork;
 
 use crate::config::types::{Mode, Mtu};
 use crate::net::addressing::AddressPair;
-use crate::net::change::{Change, InterfaceAddress, TunnelRoute};
-use crate::net::sysctl::SysctlKey;
-
-/// Packets in the device's queue. The queue has to form where the kernel can
-/// see it, and stay short.
-const TX_QUEUE_LENGTH: u32 = 100;
+use crate::net::change::{Change, InterfaceAddress, TX_QUEUE_LENGTH, TunnelRoute};
 
 /// The link, then its addresses, then the routes through it.
 pub(super) fn changes(
@@ -55,16 +50,6 @@ pub(super) fn describe(change: &Change) -> Option<String> {
         Change::Mtu(mtu) => Some(format!("MTU {mtu}")),
         _ => None,
     }
-}
-
-/// Whether the kernel here does IPv6 at all.
-pub(super) fn has_ipv6() -> bool {
-    let key = "all"
-        .parse()
-        .ok()
-        .and_then(|all| SysctlKey::ipv6(&all, "disable_ipv6").ok());
-    key.and_then(|key| key.read().ok())
-        .is_some_and(|value| value == "0")
 }
 
 /// Identifies this host, if only to itself (machine-id(5)).

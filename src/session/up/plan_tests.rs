@@ -1,6 +1,7 @@
 //! Tests of the plan: hosts of every kind, without any host.
 
 use super::*;
+use crate::config::types::DevicePrefix;
 use crate::session::far_end::facts;
 use crate::tun::DeviceRequest;
 
@@ -15,7 +16,7 @@ fn request(routes: &[&str]) -> UpRequest {
         mtu: None,
         nat: None,
         mode: Mode::PointToPoint,
-        device: DeviceRequest::FirstFree("sshvpn"),
+        device: DeviceRequest::FirstFree(DevicePrefix::default()),
         peer_unit: None,
         carrier: Default::default(),
     }

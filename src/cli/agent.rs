@@ -1,0 +1,116 @@
+//! `sshvpn agent`: its options. The same may stand in /etc/sshvpn/agent.toml.
+
+use clap::{ArgAction, Args};
+use ipnetwork::IpNetwork;
+
+use super::network;
+use crate::config::types::{DevicePrefix, Mode, Mtu};
+use crate::session::agent::AgentRequest;
+use crate::session::agent::limits::Limits;
+
+/// The options of `agent`.
+#[derive(Debug, Args)]
+#[command(
+    args_override_self = true,
+    after_help = "sshd starts it, as a subsystem ('Subsystem sshvpn /usr/bin/sshvpn agent' in \
+                  sshd_config) or for 'sshvpn up' by itself. Without options it does what its login \
+                  may do. /etc/sshvpn/agent.toml has the same options as keys, binds every agent of \
+                  the host, and has to belong to root; of both the narrower holds."
+)]
+pub struct AgentArgs {
+    /// Network that it may forward to; may be repeated [default: all]
+    #[arg(long = "allow-route", value_name = "CIDR", value_parser = network)]
+    pub routes: Vec<IpNetwork>,
+    /// Forward nothing: the near end reaches this host alone
+    #[arg(long)]
+    pub no_forward: bool,
+    /// Do not put this host's address on what goes on from it
+    #[arg(long)]
+    pub no_nat: bool,
+    /// Network that the tunnel's addresses may be in; may be repeated [default: all]
+    #[arg(long = "allow-address", value_name = "CIDR", value_parser = network)]
+    pub addresses: Vec<IpNetwork>,
+    /// How the names of its devices begin [default: sshvpn, and any that is asked for]
+    #[arg(long, value_name = "NAME")]
+    pub device_prefix: Option<DevicePrefix>,
+    /// The largest MTU that it takes
+    #[arg(long, value_name = "BYTES", value_parser = mtu)]
+    pub max_mtu: Option<Mtu>,
+    /// Log lines on standard error; up to three times
+    #[arg(short = 'v', action = ArgAction::Count)]
+    pub verbosity: u8,
+    /// Remove this program and its folder, which it was pushed into for one tunnel
+    #[arg(long, hide = true)]
+    pub remove_self: bool,
+}
+
+impl AgentArgs {
+    /// The same in the terms of `session`.
+    pub fn to_request(&self) -> AgentRequest {
+        let listed = |list: &Vec<IpNetwork>| (!list.is_empty()).then(|| list.clone());
+        AgentRequest {
+            limits: Limits {
+                routes: match self.no_forward {
+                    true => Some(Vec::new()),
+                    false => listed(&self.routes),
+                },
+                addresses: listed(&self.addresses),
+                no_nat: self.no_nat,
+                device_prefix: self.device_prefix.clone(),
+                max_mtu: self.max_mtu,
+            },
+            remove_self: self.remove_self,
+        }
+    }
+}
+
+fn mtu(text: &str) -> Result<Mtu, String> {
+    let bytes = text.parse().map_err(|_| "not a number".to_owned())?;
+    Mtu::new(bytes, Mode::PointToPoint).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+
+    use super::*;
+
+    fn request(line: &str) -> AgentRequest {
+        match Cli::try_parse_from(line.split(' ')).unwrap().command {
+            Some(Command::Agent(args)) => args.to_request(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn without_options_there_is_no_limit() {
+        assert_eq!(request("sshvpn agent").limits, Limits::default());
+    }
+
+    #[test]
+    fn every_option_is_a_limit() {
+        let line = "sshvpn agent --allow-route 10.1.0.0/16 --allow-route fd00::/8 --no-nat \
+                    --allow-address 10.9.0.0/16 --device-prefix vpn --max-mtu 1400";
+        let limits = request(&line.split_whitespace().collect::<Vec<_>>().join(" ")).limits;
+        assert_eq!(limits.routes.map(|list| list.len()), Some(2));
+        assert_eq!(limits.addresses.map(|list| list.len()), Some(1));
+        assert!(limits.no_nat);
+        assert_eq!(limits.device_prefix, "vpn".parse().ok());
+        assert_eq!(limits.max_mtu.map(Mtu::get), Some(1400));
+        let none = request("sshvpn agent --allow-route 10.1.0.0/16 --no-forward").limits;
+        assert_eq!(none.routes, Some(Vec::new()));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for wrong in [
+            "sshvpn agent --allow-route 10.1.2.3/16",
+            "sshvpn agent --max-mtu 20",
+            "sshvpn agent --device-prefix a/b",
+            "sshvpn agent host",
+        ] {
+            assert!(Cli::try_parse_from(wrong.split(' ')).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! `/etc/sshvpn/agent.toml`: what the owner of a host allows every agent there.
+//! The login that starts an agent writes the command line itself, so only a file
+//! that nobody but root can write binds it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use ipnetwork::IpNetwork;
+use serde::Deserialize;
+use thiserror::Error;
+
+use super::limits::Limits;
+use crate::config::types::{DevicePrefix, Mtu};
+use crate::net::cidr;
+
+/// Where it is.
+pub const PATH: &str = "/etc/sshvpn/agent.toml";
+/// No such file is larger, in bytes.
+const SIZE_LIMIT: u64 = 64 * 1024;
+
+/// Why the file cannot be relied on; no agent runs then.
+#[derive(Debug, Error)]
+pub enum LimitsFileError {
+    /// It cannot be read, and it may have limits in it.
+    #[error("cannot read {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// Others than root can write it.
+    #[error(
+        "{path} has to belong to root and be writable by nobody else (chown root {path}; chmod go-w {path})"
+    )]
+    Unsafe {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not what it should be.
+    #[error("{path}: {reason}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        reason: String,
+    },
+}
+
+/// The file; its keys are the options of `sshvpn agent`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct Document {
+    allow_route: Option<Vec<Network>>,
+    allow_address: Option<Vec<Network>>,
+    no_forward: bool,
+    no_nat: bool,
+    device_prefix: Option<DevicePrefix>,
+    max_mtu: Option<Mtu>,
+}
+
+/// A network as users write it.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct Network(IpNetwork);
+
+impl TryFrom<String> for Network {
+    type Error = cidr::CidrError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        cidr::parse_network(&text).map(Network)
+    }
+}
+
+/// Reads the limits of this host; none where there is no file.
+pub fn load() -> Result<Limits, LimitsFileError> {
+    load_from(Path::new(PATH), 0)
+}
+
+/// `owner` is the user number that it has to belong to.
+fn load_from(path: &Path, owner: u32) -> Result<Limits, LimitsFileError> {
+    let unreadable = |source| LimitsFileError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Limits::default()),
+        other => other.map_err(unreadable)?,
+    };
+    let found = file.metadata().map_err(unreadable)?;
+    if found.uid() != owner || found.mode() & 0o022 != 0 {
+        let path = path.to_owned();
+        return Err(LimitsFileError::Unsafe { path });
+    }
+    let mut text = String::new();
+    file.take(SIZE_LIMIT + 1)
+        .read_to_string(&mut text)
+        .map_err(unreadable)?;
+    let syntax = |reason: String| LimitsFileError::Syntax {
+        path: path.to_owned(),
+        reason,
+    };
+    if text.len() as u64 > SIZE_LIMIT {
+        return Err(syntax(format!("it is larger than {SIZE_LIMIT} bytes")));
+    }
+    let document = toml::from_str(&text).map_err(|error| syntax(place(&text, &error)))?;
+    Ok(limits(document))
+}
+
+/// What is wrong, on one line.
+fn place(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map_or(1, |before| before.matches('\n').count() + 1);
+    let message = error.message().replace('\n', ", ");
+    format!("line {line}: {message}")
+}
+
+fn limits(document: Document) -> Limits {
+    let plain = |list: Vec<Network>| list.into_iter().map(|Network(network)| network).collect();
+    let routes = match document.no_forward {
+        true => Some(Vec::new()),
+        false => document.allow_route.map(plain),
+    };
+    Limits {
+        routes,
+        addresses: document.allow_address.map(plain),
+        no_nat: document.no_nat,
+        device_prefix: document.device_prefix,
+        max_mtu: document.max_mtu,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::unistd::Uid;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    fn read(text: &str, mode: u32, owner: u32) -> Result<Limits, LimitsFileError> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("agent.toml");
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        load_from(&path, owner)
+    }
+
+    fn ours(text: &str) -> Result<Limits, LimitsFileError> {
+        read(text, 0o644, Uid::effective().as_raw())
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let limits = ours(
+            "allow-route = [\"10.20.0.0/16\", \"fd20::/16\"]\n\
+             allow-address = [\"10.99.0.0/16\"]\n\
+             no-nat = true\n\
+             device-prefix = \"vpn\"\n\
+             max-mtu = 1400\n",
+        )
+        .unwrap();
+        assert_eq!(limits.routes.unwrap().len(), 2);
+        assert_eq!(limits.addresses.unwrap().len(), 1);
+        assert!(limits.no_nat);
+        assert_eq!(limits.device_prefix, "vpn".parse().ok());
+        assert_eq!(limits.max_mtu.map(Mtu::get), Some(1400));
+        let none = ours("allow-route = [\"10.0.0.0/8\"]\nno-forward = true").unwrap();
+        assert_eq!(none.routes, Some(Vec::new()));
+        assert_eq!(ours("").unwrap(), Limits::default());
+    }
+
+    #[test]
+    fn no_file_is_no_limit_and_an_unreadable_one_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("agent.toml");
+        assert_eq!(load_from(&path, 0).unwrap(), Limits::default());
+        fs::create_dir(&path).unwrap();
+        let uid = Uid::effective().as_raw();
+        let error = load_from(&path, uid).unwrap_err();
+        assert!(matches!(error, LimitsFileError::Unreadable { .. }));
+        let below = path.join("agent.toml");
+        assert_eq!(load_from(&below, uid).unwrap(), Limits::default());
+    }
+
+    #[test]
+    fn a_file_that_others_can_write_binds_nobody_and_stops_the_agent() {
+        let uid = Uid::effective().as_raw();
+        for (mode, owner) in [(0o664, uid), (0o646, uid), (0o644, uid + 1)] {
+            let error = read("", mode, owner).unwrap_err();
+            assert!(error.to_string().contains("chmod go-w"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused_with_its_place() {
+        for (wrong, said) in [
+            ("allow-routes = []", "unknown field"),
+            (
+                "allow-route = [\"10.1.2.3/16\"]",
+                "did you mean 10.1.0.0/16?",
+            ),
+            ("no-nat = 1", "invalid type"),
+            ("device-prefix = \"a/b\"", "device prefix"),
+            ("max-mtu = 20", "mtu"),
+            ("no-nat", "line 1"),
+        ] {
+            let error = ours(wrong).unwrap_err().to_string();
+            assert!(
+                error.contains(said) && error.contains("agent.toml"),
+                "{error}"
+            );
+        }
+    }
+}

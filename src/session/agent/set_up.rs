@@ -1,0 +1,261 @@
+//! From what the near end asks for to the changes of this host: what may not be
+//! is refused first, as a whole. Pure.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use super::error::AgentError;
+use super::limits::Limits;
+use super::ways;
+use crate::config::types::{InterfaceName, Mode, Mtu};
+use crate::frame::control::{Addresses, Forward, SetUp};
+use crate::net::address_range::Family;
+use crate::net::change::{Change, InterfaceAddress, TX_QUEUE_LENGTH};
+use crate::net::facts::HostFacts;
+use crate::net::firewall::FirewallTable;
+use crate::net::shared_setting::SharedSetting;
+use crate::net::sysctl::SysctlKey;
+
+/// Networks that one tunnel may ask for.
+const MOST_NETWORKS: usize = 10_000;
+
+/// What of this host the changes depend on.
+#[derive(Debug, Default)]
+pub(super) struct Surroundings {
+    /// Links and routes.
+    pub(super) facts: HostFacts,
+    /// Interfaces on which the kernel itself takes router advertisements.
+    pub(super) takes_advertisements: BTreeSet<InterfaceName>,
+    /// Whether there is an nft program.
+    pub(super) nft: bool,
+    /// Families whose forward chain drops by default.
+    pub(super) drops: Vec<Family>,
+}
+
+/// Refuses what is no sound request, or not allowed here.
+pub(super) fn check(wish: &SetUp, limits: &Limits) -> Result<(), AgentError> {
+    let nonsense = |text: String| Err(AgentError::Nonsense(text));
+    if let Err(error) = Mtu::new(wish.mtu.get(), wish.mode) {
+        return nonsense(error.to_string());
+    }
+    if let Some(max) = limits.max_mtu.filter(|max| wish.mtu > *max) {
+        let asked = wish.mtu;
+        return Err(AgentError::Mtu { asked, max });
+    }
+    if let Some(name) = wish
+        .device
+        .as_ref()
+        .filter(|name| !limits.allows_device(name))
+    {
+        return Err(AgentError::Device(name.clone()));
+    }
+    check_addresses(wish, limits)?;
+    let Some(forward) = &wish.forward else {
+        return Ok(());
+    };
+    if forward.networks.len() > MOST_NETWORKS {
+        return nonsense(format!("more than {MOST_NETWORKS} networks"));
+    }
+    let refused = forward
+        .networks
+        .iter()
+        .find(|network| !limits.allows_route(network));
+    match refused {
+        Some(network) => Err(AgentError::Route(*network)),
+        None if forward.nat && limits.no_nat => Err(AgentError::Nat),
+        None => Ok(()),
+    }
+}
+
+fn check_addresses(wish: &SetUp, limits: &Limits) -> Result<(), AgentError> {
+    let mut families = BTreeSet::new();
+    for pair in &wish.addresses {
+        if !is_sound(pair, wish) {
+            let (near, agent, prefix) = (pair.near, pair.agent, pair.prefix);
+            return Err(AgentError::Nonsense(format!(
+                "the addresses {near} and {agent} with prefix {prefix}"
+            )));
+        }
+        if !families.insert(Family::of(pair.near)) {
+            return Err(AgentError::Nonsense(
+                "two pairs of addresses in one family".to_owned(),
+            ));
+        }
+        // The near end's becomes a route here, so it could take another host's place.
+        let both = [pair.near, pair.agent];
+        if let Some(address) = both.into_iter().find(|it| !limits.allows_address(*it)) {
+            return Err(AgentError::Address(address));
+        }
+    }
+    match families.is_empty() {
+        true => Err(AgentError::Nonsense("no addresses".to_owned())),
+        false => Ok(()),
+    }
+}
+
+/// Whether both are addresses that hosts have, of one family, and in one
+/// network where the link needs one.
+fn is_sound(pair: &Addresses, wish: &SetUp) -> bool {
+    let usable = |address: IpAddr| {
+        let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+        !(address.is_unspecified() || address.is_multicast() || address.is_loopback() || broadcast)
+    };
+    let one_family = pair.near.is_ipv4() == pair.agent.is_ipv4();
+    let carried = pair.near.is_ipv4() || wish.mtu >= Mtu::MIN_IPV6;
+    let one_network = match wish.mode {
+        Mode::PointToPoint => true,
+        Mode::Ethernet => {
+            IpNetwork::new(pair.agent, pair.prefix).is_ok_and(|network| network.contains(pair.near))
+        }
+    };
+    one_family
+        && carried
+        && one_network
+        && pair.near != pair.agent
+        && [pair.near, pair.agent].into_iter().all(usable)
+}
+
+/// The changes that fulfil a request that was checked, in order: a limit stands
+/// before anything can pass.
+pub(super) fn changes(
+    wish: &SetUp,
+    device: &InterfaceName,
+    around: &Surroundings,
+    limits: &Limits,
+) -> Result<Vec<Change>, AgentError> {
+    let onward = Onward::of(wish, &around.facts);
+    let mut changes = vec![
+        Change::AddressGenerationNone,
+        Change::TxQueueLength(TX_QUEUE_LENGTH),
+        Change::Mtu(wish.mtu),
+    ];
+    changes.extend(table(wish, &onward, around, limits)?.map(Change::FirewallTable));
+    // The link first: an IPv6 peer address given to a link that is down loses
+    // the route to its peer when the link comes up (net/ipv6/addrconf.c,
+    // fixup_permanent_addr).
+    changes.push(Change::LinkUp);
+    for pair in &wish.addresses {
+        changes.push(Change::Address(address(wish.mode, pair)));
+    }
+    if onward.has(Family::V4) {
+        changes.push(Change::Sysctl {
+            key: SysctlKey::ipv4(device, "forwarding")
+                .map_err(crate::net::error::NetError::from)?,
+            value: "1".to_owned(),
+        });
+        let ways = onward.ways4.iter().cloned();
+        changes.extend(ways.map(SharedSetting::ForwardIpv4).map(Change::Shared));
+    }
+    if onward.has(Family::V6) {
+        let learned = ways::advertised(&around.facts);
+        let kept = learned.intersection(&around.takes_advertisements).cloned();
+        changes.extend(
+            kept.map(SharedSetting::AcceptAdvertisements)
+                .map(Change::Shared),
+        );
+        changes.push(Change::Shared(SharedSetting::ForwardIpv6));
+    }
+    if around.nft {
+        let dropping = around.drops.iter().filter(|family| onward.has(**family));
+        changes.extend(dropping.map(|family| Change::ForwardAccept(*family)));
+    }
+    Ok(changes)
+}
+
+/// By which interfaces packets leave this host again.
+struct Onward {
+    ways4: BTreeSet<InterfaceName>,
+    ways6: BTreeSet<InterfaceName>,
+}
+
+impl Onward {
+    fn of(wish: &SetUp, facts: &HostFacts) -> Self {
+        let networks = wish.forward.iter().flat_map(|forward| &forward.networks);
+        let by_family = |ipv4: bool| {
+            let asked = networks.clone().filter(|network| network.is_ipv4() == ipv4);
+            ways::to_networks(facts, asked)
+        };
+        Onward {
+            ways4: by_family(true),
+            ways6: by_family(false),
+        }
+    }
+
+    /// Whether anything of that family leaves.
+    fn has(&self, family: Family) -> bool {
+        match family {
+            Family::V4 => !self.ways4.is_empty(),
+            Family::V6 => !self.ways6.is_empty(),
+        }
+    }
+}
+
+/// The firewall table, where one is of use.
+fn table(
+    wish: &SetUp,
+    onward: &Onward,
+    around: &Surroundings,
+    limits: &Limits,
+) -> Result<Option<FirewallTable>, AgentError> {
+    let forwards = [Family::V4, Family::V6]
+        .into_iter()
+        .any(|family| onward.has(family));
+    let nat = forwards && matches!(wish.forward, Some(Forward { nat: true, .. }));
+    if !forwards && limits.routes.is_none() {
+        return Ok(None);
+    }
+    if !around.nft {
+        return match (nat, &limits.routes) {
+            (_, Some(_)) => Err(AgentError::NoNft(
+                "holding the tunnel to the allowed routes",
+            )),
+            (true, None) => Err(AgentError::NoNft("NAT (or do without, by --no-nat)")),
+            (false, None) => {
+                tracing::debug!("no nft: TCP's segment size is not held to what the path carries");
+                Ok(None)
+            }
+        };
+    }
+    let sources = wish.addresses.iter().map(|pair| pair.near);
+    Ok(Some(FirewallTable {
+        masquerade: sources
+            .filter(|near| nat && onward.has(Family::of(*near)))
+            .collect(),
+        mark_replies: around.drops.iter().any(|family| onward.has(*family)),
+        limit: limits.routes.clone(),
+    }))
+}
+
+fn address(mode: Mode, pair: &Addresses) -> InterfaceAddress {
+    match (mode, IpNetwork::new(pair.agent, pair.prefix)) {
+        (Mode::Ethernet, Ok(network)) => InterfaceAddress::Network(network),
+        _ => InterfaceAddress::PointToPoint {
+            local: pair.agent,
+            peer: pair.near,
+        },
+    }
+}
+
+/// What a change does, for the near end to show.
+pub(super) fn described(change: &Change) -> String {
+    match change {
+        Change::LinkUp => "link up".to_owned(),
+        Change::Mtu(mtu) => format!("MTU {mtu}"),
+        Change::TxQueueLength(packets) => format!("transmit queue of {packets} packets"),
+        Change::AddressGenerationNone => "no IPv6 address of the kernel's own".to_owned(),
+        Change::Address(address) => format!("address {address}"),
+        Change::Route(route) => format!("route {route}"),
+        Change::Sysctl { key, value } => format!("{key} = {value}"),
+        Change::Shared(setting) => setting.to_string(),
+        Change::FirewallTable(table) if table.masquerade.is_empty() => "firewall table".to_owned(),
+        Change::FirewallTable(_) => "firewall table with NAT".to_owned(),
+        Change::ForwardAccept(Family::V4) => "rules in the IPv4 forward chain".to_owned(),
+        Change::ForwardAccept(Family::V6) => "rules in the IPv6 forward chain".to_owned(),
+    }
+}
+
+#[cfg(test)]
+#[path = "set_up_tests.rs"]
+mod tests;

@@ -1,0 +1,323 @@
+//! Which requests are refused, and what the others come to.
+
+use super::*;
+use crate::net::facts::{InterfaceIndex, LinkFacts, NextHop, RouteFacts, RouteKind, TABLE_MAIN};
+
+fn networks(list: &[&str]) -> Vec<IpNetwork> {
+    list.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn pair(near: &str, agent: &str, prefix: u8) -> Addresses {
+    Addresses {
+        near: near.parse().unwrap(),
+        agent: agent.parse().unwrap(),
+        prefix,
+    }
+}
+
+fn wish(forward: &[&str], nat: bool) -> SetUp {
+    SetUp {
+        mode: Mode::PointToPoint,
+        mtu: Mtu::ETHERNET,
+        device: None,
+        addresses: vec![
+            pair("10.1.0.0", "10.1.0.1", 31),
+            pair("fd01::", "fd01::1", 127),
+        ],
+        forward: (!forward.is_empty()).then(|| Forward {
+            networks: networks(forward),
+            nat,
+        }),
+    }
+}
+
+fn route(destination: &str, device: u32, protocol: u8) -> RouteFacts {
+    RouteFacts {
+        destination: destination.parse().unwrap(),
+        table: TABLE_MAIN,
+        kind: RouteKind::Unicast,
+        protocol,
+        metric: 0,
+        source: None,
+        hops: vec![NextHop {
+            device: Some(InterfaceIndex(device)),
+            gateway: None,
+        }],
+    }
+}
+
+/// A host with eth1 and eth2; its IPv6 default route is an advertised one.
+fn around() -> Surroundings {
+    let link = |index, name: &str| LinkFacts {
+        index: InterfaceIndex(index),
+        name: name.to_owned(),
+        kind: None,
+        mtu: 1500,
+        up: true,
+        loopback: false,
+        tx_queue_length: 1000,
+        address_generation: None,
+    };
+    Surroundings {
+        facts: HostFacts {
+            links: vec![link(1, "eth1"), link(2, "eth2")],
+            routes: vec![
+                route("0.0.0.0/0", 1, 3),
+                route("10.20.0.0/16", 2, 3),
+                route("::/0", 1, 9),
+            ],
+            ..HostFacts::default()
+        },
+        takes_advertisements: ["eth1".parse().unwrap()].into(),
+        nft: true,
+        drops: Vec::new(),
+    }
+}
+
+fn lines(wish: &SetUp, around: &Surroundings, limits: &Limits) -> Vec<String> {
+    check(wish, limits).unwrap();
+    let changes = changes(wish, &"sshvpn0".parse().unwrap(), around, limits).unwrap();
+    changes.iter().map(described).collect()
+}
+
+const LINK: [&str; 6] = [
+    "no IPv6 address of the kernel's own",
+    "transmit queue of 100 packets",
+    "MTU 1500",
+    "link up",
+    "address 10.1.0.1 peer 10.1.0.0",
+    "address fd01::1 peer fd01::",
+];
+
+#[test]
+fn without_routes_there_is_the_link_alone() {
+    let done = lines(&wish(&[], true), &around(), &Limits::default());
+    assert_eq!(done, LINK);
+    // Where the networks are reached by nothing, there is nothing to forward to.
+    let nowhere = Surroundings {
+        nft: true,
+        ..Surroundings::default()
+    };
+    let done = lines(&wish(&["10.20.0.0/16"], true), &nowhere, &Limits::default());
+    assert_eq!(done, LINK);
+}
+
+#[test]
+fn a_route_opens_the_way_there_and_back() {
+    let done = lines(
+        &wish(&["10.20.0.0/16"], true),
+        &around(),
+        &Limits::default(),
+    );
+    assert_eq!(done[3], "firewall table with NAT");
+    assert_eq!(
+        done[7..],
+        [
+            "net/ipv4/conf/sshvpn0/forwarding = 1",
+            "net/ipv4/conf/eth2/forwarding = 1"
+        ]
+    );
+    let done = lines(&wish(&["fd20::/16"], false), &around(), &Limits::default());
+    assert_eq!(done[3], "firewall table");
+    // Advertisements first: the kernel drops their routes when it begins to forward.
+    assert_eq!(
+        done[7..],
+        [
+            "net/ipv6/conf/eth1/accept_ra = 2",
+            "net/ipv6/conf/all/forwarding = 1"
+        ]
+    );
+}
+
+#[test]
+fn advertisements_that_a_program_takes_are_its_own_business() {
+    let around = Surroundings {
+        takes_advertisements: BTreeSet::new(),
+        ..around()
+    };
+    let done = lines(&wish(&["fd20::/16"], false), &around, &Limits::default());
+    assert_eq!(done[7..], ["net/ipv6/conf/all/forwarding = 1"]);
+}
+
+#[test]
+fn nat_is_for_the_families_that_go_on() {
+    let table = |forward: &[&str], nat| {
+        let wish = wish(forward, nat);
+        let onward = Onward::of(&wish, &around().facts);
+        table(&wish, &onward, &around(), &Limits::default()).unwrap()
+    };
+    let nat = table(&["10.20.0.0/16"], true).unwrap();
+    assert_eq!(nat.masquerade, ["10.1.0.0".parse::<IpAddr>().unwrap()]);
+    let nat = table(&["10.20.0.0/16", "fd20::/16"], true).unwrap();
+    assert_eq!(nat.masquerade.len(), 2);
+    assert!(
+        table(&["10.20.0.0/16"], false)
+            .unwrap()
+            .masquerade
+            .is_empty()
+    );
+    assert_eq!(table(&[], true), None);
+}
+
+#[test]
+fn a_chain_that_drops_gets_rules_for_what_goes_on() {
+    let around = Surroundings {
+        drops: vec![Family::V4, Family::V6],
+        ..around()
+    };
+    let done = lines(&wish(&["10.20.0.0/16"], true), &around, &Limits::default());
+    assert_eq!(done.last().unwrap(), "rules in the IPv4 forward chain");
+    assert!(!done.iter().any(|line| line.contains("IPv6 forward chain")));
+    let wish = wish(&["10.20.0.0/16"], true);
+    let onward = Onward::of(&wish, &around.facts);
+    let table = table(&wish, &onward, &around, &Limits::default()).unwrap();
+    assert!(table.unwrap().mark_replies);
+}
+
+#[test]
+fn without_nft_only_what_needs_it_fails() {
+    let around = Surroundings {
+        nft: false,
+        drops: Vec::new(),
+        ..around()
+    };
+    let result = |nat, limits: &Limits| {
+        let wish = wish(&["10.20.0.0/16"], nat);
+        changes(&wish, &"sshvpn0".parse().unwrap(), &around, limits)
+    };
+    let error = result(true, &Limits::default()).unwrap_err().to_string();
+    assert!(
+        error.contains("install nftables there") && error.contains("--no-nat"),
+        "{error}"
+    );
+    assert!(result(false, &Limits::default()).is_ok());
+    let limited = Limits {
+        routes: Some(networks(&["10.0.0.0/8"])),
+        ..Limits::default()
+    };
+    let error = result(false, &limited).unwrap_err();
+    assert!(matches!(error, AgentError::NoNft(_)), "{error}");
+}
+
+#[test]
+fn a_limited_agent_holds_to_its_list_before_the_link_is_up() {
+    let limits = Limits {
+        routes: Some(networks(&["10.20.0.0/16"])),
+        ..Limits::default()
+    };
+    for forward in [&["10.20.7.0/24"][..], &[]] {
+        let wish = wish(forward, false);
+        check(&wish, &limits).unwrap();
+        let changes = changes(&wish, &"sshvpn0".parse().unwrap(), &around(), &limits).unwrap();
+        let table = changes.iter().position(
+            |change| matches!(change, Change::FirewallTable(table) if table.limit == limits.routes),
+        );
+        let up = changes.iter().position(|change| *change == Change::LinkUp);
+        assert!(table.is_some() && table < up, "{changes:?}");
+    }
+}
+
+#[test]
+fn what_is_not_allowed_is_refused() {
+    let limits = Limits {
+        routes: Some(networks(&["10.20.0.0/16"])),
+        addresses: Some(networks(&["10.1.0.0/24", "fd01::/64"])),
+        no_nat: true,
+        device_prefix: Some("vpn".parse().unwrap()),
+        max_mtu: Some(Mtu::ETHERNET),
+    };
+    let refused = |wish: SetUp| {
+        let error = check(&wish, &limits).unwrap_err();
+        assert_eq!(
+            error.reason(),
+            crate::frame::control::CloseReason::NotPermitted
+        );
+        error
+    };
+    check(&wish(&["10.20.1.0/24"], false), &limits).unwrap();
+    let error = refused(wish(&["10.0.0.0/8"], false));
+    assert!(
+        error.to_string().contains("may not forward to 10.0.0.0/8"),
+        "{error}"
+    );
+    assert!(matches!(
+        refused(wish(&["10.20.0.0/16"], true)),
+        AgentError::Nat
+    ));
+    for addresses in [
+        pair("10.1.0.1", "10.2.0.1", 31),
+        pair("10.2.0.1", "10.1.0.1", 31),
+    ] {
+        let wish = SetUp {
+            addresses: vec![addresses],
+            ..wish(&[], false)
+        };
+        assert!(matches!(refused(wish), AgentError::Address(_)));
+    }
+    let named = SetUp {
+        device: Some("tun0".parse().unwrap()),
+        ..wish(&[], false)
+    };
+    assert!(matches!(refused(named), AgentError::Device(_)));
+    let large = SetUp {
+        mtu: Mtu::MAX_POINT_TO_POINT,
+        ..wish(&[], false)
+    };
+    assert!(matches!(refused(large), AgentError::Mtu { .. }));
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let small = Mtu::new(1000, Mode::PointToPoint).unwrap();
+    let with = |addresses: Vec<Addresses>| SetUp {
+        addresses,
+        ..wish(&[], false)
+    };
+    let ethernet = |addresses: Addresses| SetUp {
+        mode: Mode::Ethernet,
+        ..with(vec![addresses])
+    };
+    for wrong in [
+        with(vec![]),
+        with(vec![pair("10.1.0.0", "fd00::1", 31)]),
+        with(vec![pair("10.1.0.1", "10.1.0.1", 31)]),
+        with(vec![pair("0.0.0.0", "10.1.0.1", 31)]),
+        with(vec![pair("10.1.0.0", "127.0.0.1", 31)]),
+        with(vec![pair("224.0.0.1", "10.1.0.1", 31)]),
+        with(vec![pair("fd00::1", "ff02::1", 64)]),
+        with(vec![pair("255.255.255.255", "10.1.0.1", 31)]),
+        with(vec![
+            pair("10.1.0.0", "10.1.0.1", 31),
+            pair("10.2.0.0", "10.2.0.1", 31),
+        ]),
+        ethernet(pair("10.1.0.1", "10.1.0.2", 33)),
+        ethernet(pair("10.1.0.1", "10.2.0.2", 24)),
+        SetUp {
+            mode: Mode::Ethernet,
+            mtu: Mtu::MAX_POINT_TO_POINT,
+            ..with(vec![pair("10.1.0.1", "10.1.0.2", 24)])
+        },
+        SetUp {
+            mtu: small,
+            ..wish(&[], false)
+        },
+        SetUp {
+            forward: Some(Forward {
+                networks: vec!["10.0.0.0/8".parse().unwrap(); MOST_NETWORKS + 1],
+                nat: false,
+            }),
+            ..wish(&[], false)
+        },
+    ] {
+        let error = check(&wrong, &Limits::default()).unwrap_err();
+        assert!(
+            matches!(error, AgentError::Nonsense(_)),
+            "{error}: {wrong:?}"
+        );
+    }
+    check(
+        &ethernet(pair("10.1.0.1", "10.1.0.2", 24)),
+        &Limits::default(),
+    )
+    .unwrap();
+}

@@ -1,0 +1,304 @@
+//! The agent's end of the stream: its standard input and output, which sshd
+//! makes pipes or sockets, read and written without blocking.
+
+use std::io::{self, IoSlice, IsTerminal};
+use std::os::fd::{AsFd, OwnedFd};
+
+use bytes::{Buf, Bytes, BytesMut};
+use nix::sys::stat::{SFlag, fstat};
+use thiserror::Error;
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+
+use crate::pump::{FrameSink, FrameSource, SendFailure};
+
+/// Bytes that one read takes at most, what a pipe holds.
+const READ_SIZE: usize = 64 * 1024;
+/// Frames that one write takes at most; the kernel takes 1024 (UIO_MAXIOV).
+const MOST_PIECES: usize = 64;
+
+/// Why there is no stream to speak over.
+#[derive(Debug, Error)]
+pub enum StdioError {
+    /// Somebody started it by hand.
+    #[error(
+        "'sshvpn agent' is the far end of 'sshvpn up', which starts it over SSH by itself; at a terminal there is nothing for it to do: run 'sshvpn up HOST' on the other host"
+    )]
+    Terminal,
+    /// Neither a pipe nor a socket.
+    #[error("the standard {name} of 'sshvpn agent' has to be a pipe or a socket, as sshd makes it")]
+    Kind {
+        /// `input` or `output`.
+        name: &'static str,
+    },
+    /// It cannot be used.
+    #[error("cannot use the standard {name}: {source}")]
+    Io {
+        /// `input` or `output`.
+        name: &'static str,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+}
+
+/// Which of the two.
+struct Descriptor {
+    name: &'static str,
+    fd: OwnedFd,
+    socket: bool,
+}
+
+impl Descriptor {
+    fn of(name: &'static str, stream: impl AsFd + IsTerminal) -> Result<Self, StdioError> {
+        if stream.is_terminal() {
+            return Err(StdioError::Terminal);
+        }
+        let failed = |source| StdioError::Io { name, source };
+        let fd = stream.as_fd().try_clone_to_owned().map_err(failed)?;
+        let found = fstat(&fd).map_err(|errno| failed(errno.into()))?;
+        let socket = match SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT {
+            SFlag::S_IFIFO => false,
+            SFlag::S_IFSOCK => true,
+            _ => return Err(StdioError::Kind { name }),
+        };
+        Ok(Descriptor { name, fd, socket })
+    }
+
+    /// As a socket (socketpair(2)), which may be the one of the other direction.
+    fn socket(self) -> io::Result<UnixStream> {
+        let stream = std::os::unix::net::UnixStream::from(self.fd);
+        stream.set_nonblocking(true)?;
+        UnixStream::from_std(stream)
+    }
+}
+
+/// Standard input.
+pub(super) struct Input {
+    stream: Source,
+    buffer: BytesMut,
+}
+
+enum Source {
+    Pipe(pipe::Receiver),
+    Socket(UnixStream),
+}
+
+/// Standard output.
+pub(super) struct Output(Sink);
+
+enum Sink {
+    Pipe(pipe::Sender),
+    Socket(UnixStream),
+}
+
+/// Both, of this process.
+pub(super) fn open() -> Result<(Input, Output), StdioError> {
+    let input = Descriptor::of("input", io::stdin())?;
+    let output = Descriptor::of("output", io::stdout())?;
+    Ok((Input::new(input)?, Output::new(output)?))
+}
+
+impl Input {
+    fn new(descriptor: Descriptor) -> Result<Self, StdioError> {
+        let name = descriptor.name;
+        let stream = match descriptor.socket {
+            true => descriptor.socket().map(Source::Socket),
+            false => pipe::Receiver::from_owned_fd(descriptor.fd).map(Source::Pipe),
+        };
+        let stream = stream.map_err(|source| StdioError::Io { name, source })?;
+        let buffer = BytesMut::new();
+        Ok(Input { stream, buffer })
+    }
+
+    async fn readable(&self) -> io::Result<()> {
+        match &self.stream {
+            Source::Pipe(pipe) => pipe.readable().await,
+            Source::Socket(socket) => socket.readable().await,
+        }
+    }
+
+    fn try_read(&mut self) -> io::Result<usize> {
+        self.buffer.reserve(READ_SIZE);
+        match &self.stream {
+            Source::Pipe(pipe) => pipe.try_read_buf(&mut self.buffer),
+            Source::Socket(socket) => socket.try_read_buf(&mut self.buffer),
+        }
+    }
+}
+
+impl FrameSource for Input {
+    /// Some bytes of the stream; nothing at its end.
+    async fn receive(&mut self) -> Option<Bytes> {
+        loop {
+            self.readable().await.ok()?;
+            match self.try_read() {
+                Ok(0) => return None,
+                Ok(_) => return Some(self.buffer.split().freeze()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    tracing::debug!(%error, "standard input failed");
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn try_receive(&mut self) -> Option<Bytes> {
+        match self.try_read() {
+            Ok(count) if count > 0 => Some(self.buffer.split().freeze()),
+            // Its end and its failures are seen by who waits for more.
+            _ => None,
+        }
+    }
+}
+
+impl Output {
+    fn new(descriptor: Descriptor) -> Result<Self, StdioError> {
+        let name = descriptor.name;
+        let stream = match descriptor.socket {
+            true => descriptor.socket().map(Sink::Socket),
+            false => pipe::Sender::from_owned_fd(descriptor.fd).map(Sink::Pipe),
+        };
+        stream
+            .map(Output)
+            .map_err(|source| StdioError::Io { name, source })
+    }
+
+    /// Writes all of it, one frame behind the other, and leaves none; one
+    /// caller at a time.
+    async fn write_all(&self, frames: &mut Vec<Bytes>) -> io::Result<()> {
+        let mut rest = frames.as_mut_slice();
+        loop {
+            while rest.first().is_some_and(Bytes::is_empty) {
+                rest = rest.get_mut(1..).unwrap_or_default();
+            }
+            if rest.is_empty() {
+                break;
+            }
+            let pieces: Vec<IoSlice<'_>> = rest
+                .iter()
+                .take(MOST_PIECES)
+                .map(|frame| IoSlice::new(frame))
+                .collect();
+            let written = self.write_some(&pieces).await?;
+            skip(rest, written);
+        }
+        frames.clear();
+        Ok(())
+    }
+
+    /// Waits until the kernel takes something, and yields how many bytes.
+    async fn write_some(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        loop {
+            let written = match &self.0 {
+                Sink::Pipe(pipe) => {
+                    pipe.writable().await?;
+                    pipe.try_write_vectored(pieces)
+                }
+                Sink::Socket(socket) => {
+                    socket.writable().await?;
+                    socket.try_write_vectored(pieces)
+                }
+            };
+            match written {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return other,
+            }
+        }
+    }
+}
+
+/// Takes the first `bytes` bytes off the front.
+fn skip(frames: &mut [Bytes], mut bytes: usize) {
+    for frame in frames {
+        let taken = bytes.min(frame.len());
+        frame.advance(taken);
+        bytes -= taken;
+        if bytes == 0 {
+            return;
+        }
+    }
+}
+
+impl FrameSink for Output {
+    async fn send_all(&self, frames: &mut Vec<Bytes>) -> Result<(), SendFailure> {
+        self.write_all(frames).await.map_err(|error| {
+            tracing::debug!(%error, "standard output failed");
+            SendFailure::Closed
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::PipeReader;
+
+    /// Both directions over what `make` yields: its reading and its writing end.
+    fn ends(read: OwnedFd, write: OwnedFd) -> (Input, Output) {
+        let socket = |fd: &OwnedFd| {
+            let kind = SFlag::from_bits_truncate(fstat(fd).unwrap().st_mode) & SFlag::S_IFMT;
+            kind == SFlag::S_IFSOCK
+        };
+        let descriptor = |name, fd: OwnedFd| Descriptor {
+            name,
+            socket: socket(&fd),
+            fd,
+        };
+        (
+            Input::new(descriptor("input", read)).unwrap(),
+            Output::new(descriptor("output", write)).unwrap(),
+        )
+    }
+
+    async fn much_goes_through(mut input: Input, output: Output) {
+        let sent = Bytes::from((0..300_000).map(|n| n as u8).collect::<Vec<_>>());
+        let write = async {
+            let mut frames: Vec<Bytes> = sent.chunks(700).map(Bytes::copy_from_slice).collect();
+            frames.insert(3, Bytes::new());
+            output.send_all(&mut frames).await.unwrap();
+            assert!(frames.is_empty());
+            drop(output);
+        };
+        let read = async {
+            let mut got = BytesMut::new();
+            while let Some(bytes) = input.receive().await {
+                assert!(bytes.len() <= READ_SIZE);
+                got.extend_from_slice(&bytes);
+            }
+            got.freeze()
+        };
+        let ((), got) = tokio::join!(write, read);
+        assert_eq!(got, sent);
+    }
+
+    #[tokio::test]
+    async fn more_than_the_kernel_holds_goes_through_pipes_and_sockets() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let (input, output) = ends(reader.into(), writer.into());
+        much_goes_through(input, output).await;
+        let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (input, output) = ends(one.into(), other.into());
+        much_goes_through(input, output).await;
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_is_gone_is_told() {
+        let (reader, writer): (PipeReader, _) = std::io::pipe().unwrap();
+        let (spare, _) = std::io::pipe().unwrap();
+        let (_, output) = ends(spare.into(), writer.into());
+        drop(reader);
+        let sent = output.send(Bytes::from_static(b"x")).await;
+        assert_eq!(sent, Err(SendFailure::Closed));
+    }
+
+    #[test]
+    fn a_terminal_or_a_file_is_refused() {
+        let terminal = nix::pty::openpty(None, None).unwrap();
+        let error = Descriptor::of("input", File::from(terminal.slave)).err();
+        assert!(matches!(error, Some(StdioError::Terminal)));
+        let null = Descriptor::of("input", File::open("/dev/null").unwrap()).err();
+        assert!(matches!(null, Some(StdioError::Kind { .. })));
+    }
+}
