@@ -12,7 +12,7 @@ pub struct WindowCredit(u32);
 
 impl WindowCredit {
     /// What OpenSSH adds to each datagram: the length of an SSH string (RFC 4251, section 5).
-    const DATAGRAM_HEADER: u32 = 4;
+    pub const DATAGRAM_HEADER: u32 = 4;
 
     /// What an OpenSSH receiver charges for a frame of `length` bytes; nothing
     /// for one that fits no message.

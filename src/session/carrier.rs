@@ -38,12 +38,15 @@ impl PacketSink for Device {
 
 impl FrameSink for TunnelSender {
     async fn send_all(&self, frames: &mut Vec<Bytes>) -> Result<(), SendFailure> {
-        TunnelSender::send_all(self, frames)
-            .await
-            .map_err(|error| match error {
-                SendError::TooLarge => SendFailure::TooLarge,
-                SendError::Closed => SendFailure::Closed,
-            })
+        let sent = TunnelSender::send_all(self, frames).await;
+        sent.map_err(|error| match error {
+            SendError::TooLarge => {
+                // It is the first of those that are left.
+                frames.remove(0);
+                SendFailure::TooLarge
+            }
+            SendError::Closed => SendFailure::Closed,
+        })
     }
 }
 

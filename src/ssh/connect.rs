@@ -38,6 +38,12 @@ const MAX_PACKET: u32 = 65535;
 /// who stops stops its own channel alone.
 const QUEUE: usize = 4096;
 
+/// Messages that may wait between all channels and the connection's task: few,
+/// since none of them can be overtaken, and each is up to 64 KiB. When
+/// the socket takes no more, these and 128 KiB (and the message that exceeds it)
+/// that are being written are what lies between a sender and the kernel.
+const SEND_QUEUE: usize = 2;
+
 /// How long a server may take to answer a request on the connection.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -293,6 +299,7 @@ fn configuration(
         window_size: WINDOW,
         maximum_packet_size: MAX_PACKET,
         channel_buffer_size: QUEUE,
+        handle_queue_size: SEND_QUEUE,
         preferred,
         keepalive_interval: options.server_alive_interval,
         keepalive_max: usize::try_from(options.server_alive_count_max).unwrap_or(usize::MAX),

@@ -55,6 +55,8 @@ mod test_server;
 #[cfg(test)]
 pub(crate) mod test_settings;
 #[cfg(test)]
+mod tunnel_batch_tests;
+#[cfg(test)]
 mod tunnel_tests;
 #[cfg(test)]
 pub(crate) mod wire_server;

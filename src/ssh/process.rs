@@ -96,7 +96,11 @@ pub struct Process {
 
 /// The reading side of a [`Process`]. It has to be read or dropped: the whole
 /// connection waits for whoever keeps it and does not read.
-pub struct ProcessEvents(ChannelReadHalf);
+pub struct ProcessEvents {
+    channel: ChannelReadHalf,
+    /// The channel is closed.
+    closed: bool,
+}
 
 /// The writing side of a [`Process`].
 pub struct ProcessInput {
@@ -110,23 +114,51 @@ pub struct ProcessInput {
 pub struct ProcessGone;
 
 impl ProcessEvents {
+    fn new(channel: ChannelReadHalf) -> Self {
+        ProcessEvents {
+            channel,
+            closed: false,
+        }
+    }
+
     /// The next event; nothing once the channel is closed.
     pub async fn next(&mut self) -> Option<ProcessEvent> {
-        loop {
-            return Some(match self.0.wait().await? {
-                ChannelMsg::Data { data } => ProcessEvent::Output(data),
-                ChannelMsg::ExtendedData { data, ext: 1 } => ProcessEvent::ErrorOutput(data),
-                ChannelMsg::ExitStatus { exit_status } => {
-                    ProcessEvent::Exited(Exit::Code(exit_status))
-                }
-                ChannelMsg::ExitSignal { signal_name, .. } => {
-                    ProcessEvent::Exited(Exit::Signal(signal_text(&signal_name)))
-                }
-                ChannelMsg::Eof => ProcessEvent::OutputEnd,
-                ChannelMsg::Close => return None,
-                _ => continue,
-            });
+        while !self.closed {
+            let message = self.channel.wait().await;
+            if let Some(event) = self.event(message?) {
+                return Some(event);
+            }
         }
+        None
+    }
+
+    /// The next event if it has come already. Nothing also once the channel is
+    /// closed: [`next`](Self::next) tells.
+    pub fn try_next(&mut self) -> Option<ProcessEvent> {
+        while !self.closed {
+            let message = self.channel.try_wait();
+            if let Some(event) = self.event(message?) {
+                return Some(event);
+            }
+        }
+        None
+    }
+
+    fn event(&mut self, message: ChannelMsg) -> Option<ProcessEvent> {
+        Some(match message {
+            ChannelMsg::Data { data } => ProcessEvent::Output(data),
+            ChannelMsg::ExtendedData { data, ext: 1 } => ProcessEvent::ErrorOutput(data),
+            ChannelMsg::ExitStatus { exit_status } => ProcessEvent::Exited(Exit::Code(exit_status)),
+            ChannelMsg::ExitSignal { signal_name, .. } => {
+                ProcessEvent::Exited(Exit::Signal(signal_text(&signal_name)))
+            }
+            ChannelMsg::Eof => ProcessEvent::OutputEnd,
+            ChannelMsg::Close => {
+                self.closed = true;
+                return None;
+            }
+            _ => return None,
+        })
     }
 }
 
@@ -247,7 +279,7 @@ impl Connection {
         };
         tokio::try_join!(ask, answer)?;
         Ok(Process {
-            events: ProcessEvents(read),
+            events: ProcessEvents::new(read),
             input: ProcessInput {
                 channel: write,
                 connection: Arc::clone(&self.shared),

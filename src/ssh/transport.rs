@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, BufReader};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::Child;
 use tokio::time::timeout;
@@ -17,9 +17,6 @@ use super::error::ConnectError;
 use crate::config::invoker::Invoker;
 use crate::config::ssh_args::AddressFamily;
 use crate::config::ssh_options::SshOptions;
-
-/// Bytes read from the socket at a time: several packets a system call.
-const READ_BUFFER: usize = 128 * 1024;
 
 /// Bytes that may wait in the kernel, behind those that are on their way: what
 /// waits there cannot be overtaken by a packet that is in more of a hurry.
@@ -92,7 +89,13 @@ pub async fn tcp(options: &SshOptions) -> Result<Transport, ConnectError> {
         }
         for address in &addresses {
             match tcp_to(*address, options).await {
-                Ok(stream) => return Ok(buffered(stream, *address)),
+                Ok(stream) => {
+                    return Ok(Transport {
+                        stream: Box::new(stream),
+                        peer: Some(*address),
+                        proxy: None,
+                    });
+                }
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Next(error)) => {
                     tracing::debug!(%address, "{error}");
@@ -169,15 +172,6 @@ fn bind(socket: &TcpSocket, to: SocketAddr, options: &SshOptions) -> Result<(), 
     Ok(())
 }
 
-fn buffered(stream: TcpStream, peer: SocketAddr) -> Transport {
-    let stream = BufReader::with_capacity(READ_BUFFER, stream);
-    Transport {
-        stream: Box::new(stream),
-        peer: Some(peer),
-        proxy: None,
-    }
-}
-
 /// The kernel's words without Rust's "(os error N)".
 pub(super) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
@@ -205,9 +199,8 @@ pub fn proxy_command(command: &str, invoker: &Invoker) -> Result<Transport, Conn
     let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(failed(io::ErrorKind::BrokenPipe.into()));
     };
-    let stream = tokio::io::join(BufReader::with_capacity(READ_BUFFER, output), input);
     Ok(Transport {
-        stream: Box::new(stream),
+        stream: Box::new(tokio::io::join(output, input)),
         peer: None,
         proxy: Some(child),
     })

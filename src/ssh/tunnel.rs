@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use russh::client::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use tokio::time::timeout;
@@ -27,6 +26,7 @@ pub struct TunnelSender(ChannelWriteHalf<Msg>);
 /// Receives frames.
 pub struct TunnelReceiver {
     channel: ChannelReadHalf,
+    /// The far end will send no more.
     ended: bool,
 }
 
@@ -44,27 +44,30 @@ impl TunnelSender {
     /// room for the whole of it.
     pub async fn send(&self, frame: Bytes) -> Result<(), SendError> {
         let charge = WindowCredit::of_datagram(frame.len()).ok_or(SendError::TooLarge)?;
-        match self.0.datagram(frame, charge.get()).await {
-            Ok(()) => Ok(()),
-            Err(russh::Error::PacketSize(_)) => Err(SendError::TooLarge),
-            Err(_) => Err(SendError::Closed),
-        }
+        let sent = self.0.datagram(frame, charge.get()).await;
+        sent.map_err(refused)
     }
 
-    /// Sends frames in order, each as [`send`](Self::send) does, and takes those
-    /// out of `frames`; stops behind one that is too large.
+    /// Sends frames, each as one message and in their order, with one message
+    /// to the connection's task for up to 64 KiB that fit the far end's window;
+    /// waits while it has no room for the next of them. What was sent is taken out of
+    /// `frames`, also when this is dropped before it is done. A frame that is too
+    /// large is then the first of them.
     pub async fn send_all(&self, frames: &mut Vec<Bytes>) -> Result<(), SendError> {
-        let mut sent = 0;
-        let mut result = Ok(());
-        for frame in frames.iter() {
-            sent += 1;
-            result = self.send(frame.clone()).await;
-            if result.is_err() {
-                break;
-            }
+        while !frames.is_empty() {
+            self.0
+                .datagrams(frames, WindowCredit::DATAGRAM_HEADER)
+                .await
+                .map_err(refused)?;
         }
-        frames.drain(..sent);
-        result
+        Ok(())
+    }
+
+    /// Waits until a frame of `length` bytes would be taken at once, so that
+    /// what is sent can be read from the device as late as possible.
+    pub async fn ready(&self, length: usize) -> Result<(), SendError> {
+        let charge = WindowCredit::of_datagram(length).ok_or(SendError::TooLarge)?;
+        self.0.ready(charge.get()).await.map_err(refused)
     }
 
     /// Closes the channel, as far as the connection takes it.
@@ -74,24 +77,53 @@ impl TunnelSender {
     }
 }
 
+fn refused(error: russh::Error) -> SendError {
+    match error {
+        russh::Error::PacketSize(_) => SendError::TooLarge,
+        _ => SendError::Closed,
+    }
+}
+
 impl TunnelReceiver {
+    fn new(channel: ChannelReadHalf) -> Self {
+        TunnelReceiver {
+            channel,
+            ended: false,
+        }
+    }
+
     /// The next frame; nothing once the far end has sent EOF or closed, or the
     /// connection is gone. OpenSSH sends EOF when its device failed, and no
     /// frame follows: the link is down then, also while the channel is open.
     pub async fn receive(&mut self) -> Option<Bytes> {
         while !self.ended {
-            match self.channel.wait().await {
-                Some(ChannelMsg::Data { data }) => return Some(data),
-                Some(ChannelMsg::Eof | ChannelMsg::Close) | None => self.ended = true,
-                Some(_) => {}
+            let message = self.channel.wait().await;
+            if let Some(frame) = self.frame(message?) {
+                return Some(frame);
             }
         }
         None
     }
 
-    /// The next frame if it is there already.
+    /// The next frame if it has come already. Nothing also when there will be
+    /// no other: [`receive`](Self::receive) tells.
     pub fn try_receive(&mut self) -> Option<Bytes> {
-        self.receive().now_or_never().flatten()
+        while !self.ended {
+            let message = self.channel.try_wait();
+            if let Some(frame) = self.frame(message?) {
+                return Some(frame);
+            }
+        }
+        None
+    }
+
+    fn frame(&mut self, message: ChannelMsg) -> Option<Bytes> {
+        match message {
+            ChannelMsg::Data { data } => return Some(data),
+            ChannelMsg::Eof | ChannelMsg::Close => self.ended = true,
+            _ => {}
+        }
+        None
     }
 }
 
@@ -112,11 +144,7 @@ impl Connection {
             match self.handle.channel_open_custom(CHANNEL_TYPE, payload).await {
                 Ok(channel) => {
                     let (read, write) = channel.split();
-                    let receiver = TunnelReceiver {
-                        channel: read,
-                        ended: false,
-                    };
-                    Ok((TunnelSender(write), receiver))
+                    Ok((TunnelSender(write), TunnelReceiver::new(read)))
                 }
                 Err(russh::Error::ChannelOpenFailure(_)) => Err(ChannelError::TunnelRefused {
                     host: self.host().to_owned(),

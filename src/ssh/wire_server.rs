@@ -12,6 +12,7 @@ use aws_lc_rs::agreement::{EphemeralPrivateKey, UnparsedPublicKey, X25519, agree
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use nix::sys::socket::{setsockopt, sockopt};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -247,6 +248,12 @@ impl Wire {
             opening: None,
             sealing: None,
         }
+    }
+
+    /// Has the kernel keep as little as it can of what is sent and not taken.
+    pub(crate) fn keep_little(&self) {
+        let stream: &TcpStream = self.output.get_ref().as_ref();
+        setsockopt(stream, sockopt::SndBuf, &65536).unwrap();
     }
 
     /// Sends bytes as they are.
