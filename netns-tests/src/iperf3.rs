@@ -14,7 +14,21 @@ pub enum Direction {
     Up,
     /// To the host that asks.
     Down,
+    /// Both at once.
+    Both,
 }
+
+/// Where to measure.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// The address that is asked.
+    pub connect: &'a str,
+    /// The address that answers there: another one if connections are forwarded.
+    pub serve: &'a str,
+}
+
+/// The port that answers.
+pub const PORT: u16 = 5201;
 
 /// What to measure.
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +41,7 @@ pub struct Flow {
     pub pace: Option<u64>,
 }
 
-/// One TCP stream's figures.
+/// What TCP carried; of both ways together if it went both ways.
 #[derive(Debug, Clone, Copy)]
 pub struct Figures {
     /// What arrived, in bits a second.
@@ -38,26 +52,45 @@ pub struct Figures {
     pub retransmits: u64,
 }
 
-/// Measures `flow` from `from` to `to`, reached at `address`.
+/// Measures `flow`, one stream, from `from` to `to`, reached at `address`.
 pub fn measure(from: &Host, to: &Host, address: &str, flow: Flow) -> Result<Figures> {
-    let server = to.spawn(&["iperf3", "-s", "-1", "--forceflush", "-B", address])?;
+    let target = Target {
+        connect: address,
+        serve: address,
+    };
+    measure_streams(from, to, target, flow, 1)
+}
+
+/// Measures `flow` in so many `streams` at once, from `from` to `target` at `to`.
+pub fn measure_streams(
+    from: &Host,
+    to: &Host,
+    target: Target<'_>,
+    flow: Flow,
+    streams: u32,
+) -> Result<Figures> {
+    let server = to.spawn(&["iperf3", "-s", "-1", "--forceflush", "-B", target.serve])?;
     server.wait_for_line("Server listening", PATIENCE)?;
-    let mut command = vec![
-        "iperf3".to_owned(),
-        "-J".into(),
-        "-c".into(),
-        address.into(),
-    ];
+    let mut command = ["iperf3", "-J", "-c", target.connect]
+        .map(str::to_owned)
+        .to_vec();
     command.extend(["-t".into(), flow.seconds.to_string()]);
-    if flow.direction == Direction::Down {
-        command.push("-R".into());
+    command.extend(["-P".into(), streams.to_string()]);
+    match flow.direction {
+        Direction::Up => {}
+        Direction::Down => command.push("-R".into()),
+        Direction::Both => command.push("--bidir".into()),
     }
     if let Some(pace) = flow.pace {
         command.extend(["-b".into(), pace.to_string()]);
     }
     let limit = PATIENCE + Duration::from_secs(flow.seconds.into());
     let output = from.spawn(&command)?.wait(limit)?;
-    figures(&output.stdout).with_context(|| format!("iperf3 from {}", from.name()))
+    let figures =
+        figures(&output.stdout).with_context(|| format!("iperf3 from {}", from.name()))?;
+    // Its port has to be free before the next one starts.
+    server.wait(PATIENCE)?;
+    Ok(figures)
 }
 
 fn figures(json: &str) -> Result<Figures> {
@@ -66,14 +99,51 @@ fn figures(json: &str) -> Result<Figures> {
         bail!("{error}");
     }
     let end = &report["end"];
-    let received = &end["sum_received"];
-    Ok(Figures {
-        bits_per_second: received["bits_per_second"]
-            .as_f64()
-            .context("no bits_per_second")?,
-        bytes: received["bytes"].as_u64().context("no bytes")?,
-        retransmits: end["sum_sent"]["retransmits"]
-            .as_u64()
-            .context("no retransmits")?,
-    })
+    let mut figures = Figures {
+        bits_per_second: 0.0,
+        bytes: 0,
+        retransmits: 0,
+    };
+    for way in ["", "_bidir_reverse"] {
+        let received = &end[format!("sum_received{way}")];
+        let sent = &end[format!("sum_sent{way}")];
+        if received.is_null() && !way.is_empty() {
+            continue;
+        }
+        let rate = received["bits_per_second"].as_f64();
+        figures.bits_per_second += rate.context("no bits_per_second")?;
+        figures.bytes += received["bytes"].as_u64().context("no bytes")?;
+        figures.retransmits += sent["retransmits"].as_u64().context("no retransmits")?;
+    }
+    Ok(figures)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_are_added_up() -> Result<()> {
+        let one = r#"{"end": {"sum_sent": {"retransmits": 2},
+            "sum_received": {"bits_per_second": 8e6, "bytes": 1000}}}"#;
+        let figures_of_one = figures(one)?;
+        assert_eq!(figures_of_one.bytes, 1000);
+        assert_eq!(figures_of_one.retransmits, 2);
+        let both = r#"{"end": {"sum_sent": {"retransmits": 2},
+            "sum_received": {"bits_per_second": 8e6, "bytes": 1000},
+            "sum_sent_bidir_reverse": {"retransmits": 1},
+            "sum_received_bidir_reverse": {"bits_per_second": 1e6, "bytes": 10}}}"#;
+        let both = figures(both)?;
+        assert_eq!(both.bytes, 1010);
+        assert_eq!(both.retransmits, 3);
+        assert!((both.bits_per_second - 9e6).abs() < 1.0);
+        Ok(())
+    }
+
+    #[test]
+    fn an_error_is_told() {
+        let error = figures(r#"{"error": "no route"}"#).map_err(|error| error.to_string());
+        assert_eq!(error.map(|_| ()), Err("no route".to_owned()));
+        assert!(figures("{}").is_err());
+    }
 }

@@ -9,6 +9,8 @@
 //!   tunnel, vpn           what it is asked for: `-w`, `up`
 //!   state        what a host looks like, to be compared before and after
 //!   traffic, capture, iperf3: what passes, what the wire shows, how fast
+//!   emulator     a long cable; datagrams: many at once, for it and for bench
+//!   bench        the benchmark: ways to a host, side by side
 //!   fault        a system call or a far command that fails at its N-th use
 //! ```
 //!
@@ -17,9 +19,12 @@
 //! ends, be it only because the test process has died, the kernel takes
 //! everything away. So scenarios run side by side.
 
+pub mod bench;
 pub mod capture;
 pub mod child;
 pub mod client;
+pub mod datagrams;
+pub mod emulator;
 pub mod fault;
 pub mod host;
 pub mod iperf3;

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::child::Child;
 use crate::host::Host;
-use crate::link::connect;
+use crate::link::{End, connect};
 use crate::sshd::{Sshd, authorize, introduce};
 
 /// ```text
@@ -27,9 +27,17 @@ pub fn direct() -> Result<Direct> {
 
 /// Makes [`Direct`] with an sshd of other settings.
 pub fn direct_with(sshd: &Sshd) -> Result<Direct> {
+    direct_over(sshd, connect)
+}
+
+/// Makes [`Direct`], its hosts joined by what `join` makes in place of a cable.
+pub fn direct_over(
+    sshd: &Sshd,
+    join: impl FnOnce(End<'_>, End<'_>) -> Result<()>,
+) -> Result<Direct> {
     let laptop = Host::new("laptop")?;
     let bastion = Host::new("bastion")?;
-    connect(
+    join(
         (&laptop, "wan", &["192.0.2.1/24", "2001:db8:2::1/64"]),
         (&bastion, "wan", &["192.0.2.2/24", "2001:db8:2::2/64"]),
     )?;

@@ -110,6 +110,13 @@ impl Counters {
         self.dropped_many(reason, 1);
     }
 
+    /// Counts a packet of `bytes` as dropped that was counted as gone through.
+    pub fn taken_back(&self, bytes: usize, reason: Dropped) {
+        self.packets.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
+        self.dropped(reason);
+    }
+
     /// Counts dropped packets.
     pub fn dropped_many(&self, reason: Dropped, packets: u64) {
         if packets > 0

@@ -88,8 +88,9 @@ pub trait FrameSource {
 /// Why a frame was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendFailure {
-    /// It is larger than the peer takes; the channel is as it was.
-    TooLarge,
+    /// One frame, of this many bytes, is larger than the peer takes, and is
+    /// dropped; the channel is as it was.
+    TooLarge(usize),
     /// The channel is gone.
     Closed,
 }

@@ -17,6 +17,7 @@ use super::{
     Counters, Dropped, End, FairQueue, FrameSink, PacketSource, QueueSettings, SendFailure,
 };
 use crate::config::types::Mode;
+use crate::frame;
 use crate::frame::stream::{MAX_PACKET, OFFLOAD_LEN, STREAM_HEADROOM};
 use crate::packet::flow::FlowClassifier;
 
@@ -99,7 +100,10 @@ where
         };
         match sent {
             Ok(()) => {}
-            Err(SendFailure::TooLarge) => intake.counters.dropped(Dropped::TooLong),
+            Err(SendFailure::TooLarge(length)) => {
+                let packet = length.saturating_sub(frame::headroom(intake.mode));
+                intake.counters.taken_back(packet, Dropped::TooLong);
+            }
             Err(SendFailure::Closed) => return Err(Closed),
         }
     }

@@ -127,7 +127,7 @@ impl FrameSink for FakeSink {
         while !frames.is_empty() {
             let frame = frames.remove(0);
             if frame.len() > self.largest {
-                return Err(SendFailure::TooLarge);
+                return Err(SendFailure::TooLarge(frame.len()));
             }
             let mut sent = self.sent.lock().unwrap();
             if sent.len() == self.most {
@@ -244,6 +244,7 @@ async fn a_frame_too_large_for_the_peer_costs_itself_alone() {
     let counters = Counters::default();
     send(Mode::PointToPoint, &device, &small, &counters).await;
     assert_eq!(small.sent.lock().unwrap().len(), 2);
+    assert_eq!(counters.snapshot().packets, 2);
     assert_eq!(counters.snapshot().dropped, [("too long", 1)]);
 }
 

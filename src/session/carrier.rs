@@ -42,8 +42,7 @@ impl FrameSink for TunnelSender {
         sent.map_err(|error| match error {
             SendError::TooLarge => {
                 // It is the first of those that are left.
-                frames.remove(0);
-                SendFailure::TooLarge
+                SendFailure::TooLarge(frames.remove(0).len())
             }
             SendError::Closed => SendFailure::Closed,
         })

@@ -57,7 +57,7 @@ impl<R: FrameSource, W: FrameSink> Conversation<R, W> {
             .send(frame)
             .await
             .map_err(|failure| match failure {
-                SendFailure::TooLarge => ConversationError::Frame(FrameError::TooLong),
+                SendFailure::TooLarge(_) => ConversationError::Frame(FrameError::TooLong),
                 SendFailure::Closed => ConversationError::Ended,
             })
     }

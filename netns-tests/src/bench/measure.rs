@@ -1,0 +1,204 @@
+//! One visit to an open way: the figures that its network can give.
+
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::bench::column::Column;
+use crate::bench::latency;
+use crate::bench::network::{Kind, Network};
+use crate::bench::opened::Opened;
+use crate::bench::statistics::Series;
+use crate::bench::udp;
+use crate::bench::usage::{Usage, peak_memory};
+use crate::iperf3::{self, Direction, Figures, Flow};
+
+/// Streams of the column that has several.
+const STREAMS: u32 = 8;
+/// Seconds of load before a ping counts.
+const WARM_UP: u32 = 1;
+/// Seconds by which the load outlasts the pings.
+const OUTLAST: u32 = 1;
+
+/// A way that is open, and what is wanted of it.
+pub struct Visit<'a> {
+    /// The network it goes over.
+    pub network: &'a Network,
+    /// The way.
+    pub opened: &'a Opened,
+    /// The wanted columns; those of other networks are left alone.
+    pub columns: &'a [Column],
+    /// How long a transfer takes.
+    pub seconds: u32,
+}
+
+/// Figures, each with its column.
+pub type Found = Vec<(Column, f64)>;
+
+impl Visit<'_> {
+    /// Measures what the network of this `kind` is for.
+    pub fn measure(&self, kind: Kind) -> Result<Found> {
+        let mut found = Vec::new();
+        match kind {
+            Kind::Plain => {
+                self.throughput(&mut found)?;
+                self.memory(&mut found)?;
+                self.datagrams(&mut found)?;
+                let start = self.opened.start.map(|start| start.as_secs_f64());
+                found.extend(start.map(|start| (Column::Start, start)));
+            }
+            Kind::Bottleneck => self.round_trips(&mut found)?,
+            Kind::Distant => self.goodput(&mut found)?,
+        }
+        found.retain(|(column, _)| self.columns.contains(column));
+        Ok(found)
+    }
+
+    fn wants(&self, columns: &[Column]) -> bool {
+        columns.iter().any(|column| self.columns.contains(column))
+    }
+
+    /// TCP, and what it costs. Memory is only known after both directions.
+    fn throughput(&self, found: &mut Found) -> Result<()> {
+        use Column as C;
+        let memory = [C::MemoryNear, C::MemoryFar];
+        for (direction, columns) in [
+            (Direction::Up, [C::TcpUp, C::CpuUp, C::MachineUp]),
+            (Direction::Down, [C::TcpDown, C::CpuDown, C::MachineDown]),
+        ] {
+            if !self.wants(&columns) && !self.wants(&memory) {
+                continue;
+            }
+            let before = Usage::now(self.network)?;
+            let figures = self.transfer(direction, 1)?;
+            let spent = Usage::now(self.network)?.since(&before);
+            let gigabytes = figures.bytes as f64 / 1e9;
+            let costs = [spent.tunnel, spent.machine].map(|time| time.as_secs_f64() / gigabytes);
+            let rate = figures.bits_per_second / 1e6;
+            found.extend(columns.into_iter().zip([rate, costs[0], costs[1]]));
+        }
+        for (column, direction, streams) in [
+            (C::TcpEight, Direction::Up, STREAMS),
+            (C::TcpBoth, Direction::Both, 1),
+        ] {
+            if self.wants(&[column]) {
+                let figures = self.transfer(direction, streams)?;
+                found.push((column, figures.bits_per_second / 1e6));
+            }
+        }
+        Ok(())
+    }
+
+    /// One transfer, which cannot be more than what has passed the cable.
+    fn transfer(&self, direction: Direction, streams: u32) -> Result<Figures> {
+        let lab = &self.network.lab;
+        let flow = Flow {
+            direction,
+            seconds: self.seconds,
+            pace: None,
+        };
+        let before = self.on_the_wire()?;
+        let figures =
+            iperf3::measure_streams(&lab.laptop, &lab.bastion, self.opened.far, flow, streams)
+                .context("TCP")?;
+        let wire = self.on_the_wire()? - before;
+        ensure!(
+            wire > figures.bytes,
+            "{} bytes arrived, but {wire} were on the wire",
+            figures.bytes
+        );
+        Ok(figures)
+    }
+
+    /// The bytes that have passed the laptop's cable, both ways.
+    fn on_the_wire(&self) -> Result<u64> {
+        let count = |name: &str| -> Result<u64> {
+            let path = format!("/sys/class/net/wan/statistics/{name}");
+            Ok(self.network.lab.laptop.read(&path)?.trim().parse()?)
+        };
+        Ok(count("tx_bytes")? + count("rx_bytes")?)
+    }
+
+    fn memory(&self, found: &mut Found) -> Result<()> {
+        let lab = &self.network.lab;
+        for (column, host) in [
+            (Column::MemoryNear, &lab.laptop),
+            (Column::MemoryFar, &lab.bastion),
+        ] {
+            if self.wants(&[column]) {
+                found.push((column, peak_memory(host)? as f64 / f64::from(1 << 20)));
+            }
+        }
+        Ok(())
+    }
+
+    fn datagrams(&self, found: &mut Found) -> Result<()> {
+        let lab = &self.network.lab;
+        let near = (&lab.laptop, self.opened.near);
+        let far = (&lab.bastion, self.opened.far.serve);
+        for (column, from, to) in [(Column::UdpUp, near, far), (Column::UdpDown, far, near)] {
+            if self.wants(&[column]) {
+                let rate = udp::measure(from, to).context("UDP")?;
+                found.push((column, rate / 1e3));
+            }
+        }
+        Ok(())
+    }
+
+    fn round_trips(&self, found: &mut Found) -> Result<()> {
+        use Column as C;
+        for (load, columns) in [
+            (None, [C::PingMedian, C::PingWorst]),
+            (Some(Direction::Up), [C::PingUpMedian, C::PingUpWorst]),
+            (Some(Direction::Down), [C::PingDownMedian, C::PingDownWorst]),
+        ] {
+            if !self.wants(&columns) {
+                continue;
+            }
+            let times = self.pings_under(load)?;
+            let figures = [50, 99].map(|percent| times.percentile(percent));
+            let pairs = columns.into_iter().zip(figures);
+            found.extend(pairs.filter_map(|(column, figure)| Some((column, figure?))));
+        }
+        Ok(())
+    }
+
+    /// Round trips while a transfer loads the way in `direction`.
+    fn pings_under(&self, load: Option<Direction>) -> Result<Series> {
+        let lab = &self.network.lab;
+        let far = self.opened.far.connect;
+        let Some(direction) = load else {
+            return latency::measure(&lab.laptop, far, 0, self.seconds);
+        };
+        let flow = Flow {
+            direction,
+            seconds: WARM_UP + self.seconds + OUTLAST,
+            pace: None,
+        };
+        thread::scope(|scope| {
+            let load = scope.spawn(|| iperf3::measure(&lab.laptop, &lab.bastion, far, flow));
+            let times = latency::measure(&lab.laptop, far, WARM_UP, self.seconds);
+            match load.join() {
+                Ok(figures) => figures.context("the load")?,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            times
+        })
+    }
+
+    fn goodput(&self, found: &mut Found) -> Result<()> {
+        for (column, loss) in [
+            (Column::DelayLossless, 0),
+            (Column::DelayLossTenth, 10),
+            (Column::DelayLossOne, 100),
+        ] {
+            if self.wants(&[column]) {
+                self.network.set_loss(loss)?;
+                let figures = self.transfer(Direction::Up, 1);
+                self.network.set_loss(0)?;
+                found.push((column, figures?.bits_per_second / 1e6));
+            }
+        }
+        Ok(())
+    }
+}

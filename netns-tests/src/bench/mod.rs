@@ -1,0 +1,241 @@
+//! The benchmark: every way from the laptop to the bastion, side by side.
+//!
+//! ```text
+//!   options ─► rounds ─► networks ─► rows      so whatever the machine does
+//!                                      │       besides hits all rows alike
+//!      network   what is between the hosts
+//!      row       opened by opened (ssh, sshvpn) or peers (other VPNs)
+//!      measure   what an open way gives for each column
+//!                (iperf3, udp, latency, usage)
+//!      results   all figures ─► terminal, markdown, svg, goals
+//! ```
+//!
+//! Whatever ends the program ends its hosts, and with them all that it made.
+
+pub mod column;
+pub mod goals;
+pub mod latency;
+pub mod machine;
+pub mod markdown;
+pub mod measure;
+pub mod network;
+pub mod opened;
+pub mod options;
+pub mod peers;
+pub mod results;
+pub mod row;
+pub mod statistics;
+pub mod svg;
+pub mod terminal;
+pub mod udp;
+pub mod usage;
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::bench::column::Column;
+use crate::bench::measure::{Found, Visit};
+use crate::bench::network::{Kind, Network};
+use crate::bench::options::Options;
+use crate::bench::results::Results;
+use crate::bench::row::Row;
+use crate::state::Before;
+
+/// How often a row may fail before it is left out; a long run on a busy
+/// machine is not to lose a row by one bad moment.
+const FAILURES: usize = 2;
+
+/// A run under way.
+struct Run<'a> {
+    options: &'a Options,
+    rows: Vec<Row>,
+    /// The rows of the visits that failed.
+    failed: Vec<Row>,
+    networks: BTreeMap<Kind, Network>,
+    results: Results,
+}
+
+/// Measures what `options` ask for, prints the table and writes the files.
+pub fn run(options: &Options) -> Result<()> {
+    let mut run = Run {
+        options,
+        rows: Vec::new(),
+        failed: Vec::new(),
+        networks: BTreeMap::new(),
+        results: Results::default(),
+    };
+    run.choose_rows();
+    ensure!(!run.rows.is_empty(), "nothing to measure");
+    for round in 1..=options.rounds {
+        for kind in [Kind::Plain, Kind::Bottleneck, Kind::Distant] {
+            for row in run.rows.clone() {
+                if let Err(error) = run.visit(round, kind, row) {
+                    run.note_failure(kind, row, &error);
+                }
+            }
+        }
+    }
+    run.print();
+    run.write()?;
+    let ours = run.failed.iter().filter(|row| !row.is_peer());
+    let mut ours: Vec<&str> = ours.map(|row| row.title()).collect();
+    ours.sort_unstable();
+    ours.dedup();
+    ensure!(ours.is_empty(), "failed: {}", ours.join(", "));
+    Ok(())
+}
+
+impl Run<'_> {
+    /// Takes the rows that this machine can measure, and says why not the others.
+    fn choose_rows(&mut self) {
+        for row in self.options.rows.iter().copied() {
+            match row.is_available() {
+                Ok(()) => self.rows.push(row),
+                Err(error) => self.leave_out(row, format!("{error:#}")),
+            }
+        }
+    }
+
+    fn leave_out(&mut self, row: Row, reason: String) {
+        println!("bench: left out: {}: {reason}", row.title());
+        self.results.left_out.push((row, reason));
+    }
+
+    /// Notes a failed visit. Its network, which may not be as it was, is made
+    /// anew; a row that fails again is left out from now on.
+    fn note_failure(&mut self, kind: Kind, row: Row, error: &anyhow::Error) {
+        self.networks.remove(&kind);
+        self.failed.push(row);
+        let times = self.failed.iter().filter(|other| **other == row).count();
+        let extent = if times < FAILURES {
+            "one visit"
+        } else {
+            self.rows.retain(|other| *other != row);
+            "from here on"
+        };
+        let reason = format!("{error:#}");
+        let words: Vec<&str> = reason.split_whitespace().collect();
+        self.leave_out(row, format!("{extent}: {}", words.join(" ")));
+    }
+
+    /// One round of one row on one network, if a figure of it is wanted.
+    fn visit(&mut self, round: u32, kind: Kind, row: Row) -> Result<()> {
+        let options = self.options;
+        let is_wanted = |column: &Column| column.description().network == kind && row.has(*column);
+        let columns = options.columns.iter().copied().filter(is_wanted);
+        let columns: Vec<Column> = columns.collect();
+        if columns.is_empty() {
+            return Ok(());
+        }
+        let (found, mtu) = measure(self.network(kind)?, kind, row, &columns, options.seconds)?;
+        if row.is_peer() {
+            // Nobody promised that a peer leaves a host as it was.
+            self.networks.remove(&kind);
+        }
+        println!(
+            "bench: round {round} of {}: {}: {}",
+            options.rounds,
+            row.title(),
+            list(&found)
+        );
+        self.results.set_mtu(row, mtu);
+        for (column, figure) in found {
+            self.results.add(row, column, figure);
+        }
+        Ok(())
+    }
+
+    /// The network of this kind, made when it is first needed.
+    fn network(&mut self, kind: Kind) -> Result<&Network> {
+        match self.networks.entry(kind) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => Ok(entry.insert(Network::new(kind)?)),
+        }
+    }
+
+    fn print(&self) {
+        println!(
+            "\nAES-128-GCM wherever ssh is used; median (least–most), and the median as a \
+             multiple of that of ssh -w\n\n{}",
+            terminal::table(&self.results).trim_end()
+        );
+        let goals = goals::check(&self.results);
+        if !goals.is_empty() {
+            println!("\ngoals:\n{}", goals.trim_end());
+        }
+    }
+
+    fn write(&self) -> Result<()> {
+        let Some(prefix) = &self.options.output else {
+            return Ok(());
+        };
+        let (page, plot) = (with_extension(prefix, "md"), with_extension(prefix, "svg"));
+        let name = Path::new(&plot).file_name().unwrap_or_default();
+        let name = name.to_string_lossy();
+        let machine = machine::describe(&self.results.rows());
+        let text = markdown::page(&self.results, self.options, &machine, &name);
+        write_file(&page, &text)?;
+        match svg::plot(&self.results) {
+            Some(text) => write_file(&plot, &text),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Opens `row`, measures it and closes it; the hosts of the network have to
+/// look as they did, unless the row is a peer's.
+fn measure(
+    network: &Network,
+    kind: Kind,
+    row: Row,
+    columns: &[Column],
+    seconds: u32,
+) -> Result<(Found, u32)> {
+    let hosts = [&network.lab.laptop, &network.lab.bastion];
+    let before = if row.is_peer() {
+        None
+    } else {
+        Some(Before::of(&hosts)?)
+    };
+    let opened = row.open(network).context("opening it")?;
+    let mtu = opened.mtu;
+    let visit = Visit {
+        network,
+        opened: &opened,
+        columns,
+        seconds,
+    };
+    let found = visit.measure(kind)?;
+    opened.close().context("closing it")?;
+    if let Some(before) = before {
+        before.is_back()?;
+    }
+    Ok((found, mtu))
+}
+
+/// Figures in one line.
+fn list(found: &Found) -> String {
+    let mut text = String::new();
+    for (column, figure) in found {
+        let description = column.description();
+        let digits = description.digits;
+        let _ = write!(text, "  {} {figure:.digits$}", description.name);
+    }
+    text.trim_start().to_owned()
+}
+
+/// `prefix` with an extension behind it, whatever points it contains.
+fn with_extension(prefix: &Path, extension: &str) -> String {
+    format!("{}.{extension}", prefix.display())
+}
+
+fn write_file(path: &str, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("writing {path}"))?;
+    println!("bench: written: {path}");
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! Ways to the bastion by ssh and sshvpn: opened, ready to be measured, closed.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+
+use crate::bench::network::Network;
+use crate::child::Child;
+use crate::client::Client;
+use crate::host::Host;
+use crate::iperf3::{PORT, Target};
+use crate::tunnel::{FAR, NEAR, Tunnel};
+use crate::vpn::Device;
+use crate::wait::{PATIENCE, until};
+
+/// The cipher of everything over ssh.
+pub const CIPHER: &str = "Ciphers=aes128-gcm@openssh.com";
+
+/// A way that is open.
+pub struct Opened {
+    /// Its processes that the harness has started, the near end's first.
+    pub children: Vec<Child>,
+    /// The laptop's address on it.
+    pub near: &'static str,
+    /// The bastion's.
+    pub far: Target<'static>,
+    /// The MTU of its device; 0 if it has none.
+    pub mtu: u32,
+    /// From the start of its command to the first answered ping.
+    pub start: Option<Duration>,
+}
+
+impl Opened {
+    /// An IP tunnel between the lab's usual addresses, started at `started` and
+    /// set up. Waits for the first answer through it.
+    pub fn tunnel(children: Vec<Child>, network: &Network, started: Instant) -> Result<Self> {
+        first_ping(&network.lab.laptop)?;
+        let start = started.elapsed();
+        let device = Device::all(&network.lab.bastion)?.into_iter().next();
+        let [near, far] = [NEAR[0], FAR[0]];
+        Ok(Self {
+            children,
+            near,
+            far: Target {
+                connect: far,
+                serve: far,
+            },
+            mtu: device.map_or(0, |device| device.mtu),
+            start: Some(start),
+        })
+    }
+
+    /// Ends its processes, the near end's first.
+    pub fn close(self) -> Result<()> {
+        for child in self.children {
+            child.end_with(Signal::SIGTERM)?;
+        }
+        Ok(())
+    }
+}
+
+/// No tunnel.
+pub fn cable() -> Result<Opened> {
+    Ok(Opened {
+        children: Vec::new(),
+        near: "192.0.2.1",
+        far: Target {
+            connect: "192.0.2.2",
+            serve: "192.0.2.2",
+        },
+        mtu: 1500,
+        start: None,
+    })
+}
+
+/// `-w` at MTU 1500.
+pub fn tunnel(client: Client, network: &Network) -> Result<Opened> {
+    let tunnel = Tunnel {
+        client,
+        arguments: &["-o", CIPHER],
+        ..Tunnel::default()
+    };
+    let started = Instant::now();
+    let child = tunnel.open(&network.lab.laptop, &network.lab.bastion)?;
+    Opened::tunnel(vec![child], network, started)
+}
+
+/// `sshvpn up` by one carrier, at the MTU that it chooses.
+pub fn up(carrier: &str, network: &Network) -> Result<Opened> {
+    let addresses = ["--address", NEAR[0], "--peer-address", FAR[0]];
+    let way = ["up", "--via", carrier, "-o", CIPHER];
+    let command = Client::Sshvpn.command(&[&way[..], &addresses, &["bastion"]].concat())?;
+    let started = Instant::now();
+    let child = network.lab.laptop.spawn(&command)?;
+    let opened = Opened::tunnel(vec![child], network, started)?;
+    for child in &opened.children {
+        child.wait_for_line("up:", PATIENCE)?;
+    }
+    Ok(opened)
+}
+
+/// `ssh -L`: a port here that is iperf3's there.
+pub fn forward(network: &Network) -> Result<Opened> {
+    let ports = format!("{PORT}:127.0.0.1:{PORT}");
+    let options = ["-N", "-o", "ExitOnForwardFailure=yes", "-o", CIPHER];
+    let arguments = [&options[..], &["-L", &ports, "bastion"]].concat();
+    let child = network
+        .lab
+        .laptop
+        .spawn(&Client::Ssh.command(&arguments)?)?;
+    let line = format!("ss -Hltn sport = :{PORT}");
+    until("the forwarded port", PATIENCE, || {
+        let listening = network.lab.laptop.sh(&line).ok()?;
+        (!listening.trim().is_empty()).then_some(())
+    })?;
+    Ok(Opened {
+        children: vec![child],
+        near: "127.0.0.1",
+        far: Target {
+            connect: "127.0.0.1",
+            serve: "127.0.0.1",
+        },
+        mtu: 0,
+        start: None,
+    })
+}
+
+/// Waits for the first answer of the tunnel's far end. Each try is short, so
+/// that a lost one costs little time.
+fn first_ping(laptop: &Host) -> Result<()> {
+    let command = ["ping", "-n", "-q", "-c1", "-W0.1", FAR[0]];
+    until("the first ping through the tunnel", PATIENCE, || {
+        let output = laptop.run(&command).ok()?;
+        output.status.success().then_some(())
+    })
+}

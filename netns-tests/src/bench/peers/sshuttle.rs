@@ -1,0 +1,40 @@
+//! sshuttle: TCP connections to an address of the bastion are taken at the
+//! laptop and made anew at the bastion.
+
+use anyhow::Result;
+
+use crate::bench::network::{BEYOND, Network};
+use crate::bench::opened::{CIPHER, Opened};
+use crate::bench::peers::program;
+use crate::iperf3::Target;
+use crate::wait::{PATIENCE, until};
+
+/// Opens it.
+pub fn open(network: &Network) -> Result<Opened> {
+    let ssh = format!("/usr/bin/ssh -o {CIPHER}");
+    let command = [
+        program("sshuttle")?,
+        "--method=nft".into(),
+        "--disable-ipv6".into(),
+        "--python=/usr/bin/python3".into(),
+        format!("--ssh-cmd={ssh}"),
+        "--remote=root@bastion".into(),
+        format!("{BEYOND}/32"),
+    ];
+    let laptop = &network.lab.laptop;
+    let child = laptop.spawn(&command)?;
+    until("sshuttle takes connections", PATIENCE, || {
+        let rules = laptop.sh("nft list ruleset").ok()?;
+        rules.contains(BEYOND).then_some(())
+    })?;
+    Ok(Opened {
+        children: vec![child],
+        near: "192.0.2.1",
+        far: Target {
+            connect: BEYOND,
+            serve: BEYOND,
+        },
+        mtu: 0,
+        start: None,
+    })
+}

@@ -1,0 +1,81 @@
+//! WireGuard in user space: whichever program makes the device, wg(8)
+//! configures it.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::bench::network::Network;
+use crate::bench::opened::Opened;
+use crate::bench::peers::program;
+use crate::child::Child;
+use crate::host::Host;
+use crate::tunnel::{FAR, NEAR};
+use crate::wait::{PATIENCE, until};
+
+/// An implementation.
+pub struct WireGuard {
+    /// Its name.
+    pub program: &'static str,
+    /// Its arguments, before the device.
+    pub arguments: &'static [&'static str],
+}
+
+/// The MTU that wg-quick(8) chooses for a path of 1500.
+const MTU: u32 = 1420;
+const PORT: u16 = 51820;
+const DEVICE: &str = "wg0";
+const KEY: &str = "/run/lab/wireguard.key";
+
+impl WireGuard {
+    /// Opens it.
+    pub fn open(&self, network: &Network) -> Result<Opened> {
+        let (laptop, bastion) = (&network.lab.laptop, &network.lab.bastion);
+        let (ours, theirs) = (make_key(laptop)?, make_key(bastion)?);
+        let started = Instant::now();
+        let children = vec![self.start(laptop)?, self.start(bastion)?];
+        configure(bastion, &ours, NEAR[0], "")?;
+        let endpoint = format!("endpoint 192.0.2.2:{PORT}");
+        configure(laptop, &theirs, FAR[0], &endpoint)?;
+        for (host, address, peer) in [(bastion, FAR[0], NEAR[0]), (laptop, NEAR[0], FAR[0])] {
+            host.sh(&format!(
+                "ip address add {address} peer {peer} dev {DEVICE}; \
+                 ip link set dev {DEVICE} mtu {MTU} up"
+            ))?;
+        }
+        Opened::tunnel(children, network, started)
+    }
+
+    fn start(&self, host: &Host) -> Result<Child> {
+        let program = program(self.program)?;
+        let command = [&[program.as_str()][..], self.arguments, &[DEVICE]].concat();
+        host.spawn(&command)
+    }
+}
+
+/// Makes the private key of `host`; gives the public one.
+fn make_key(host: &Host) -> Result<String> {
+    let text = host.sh(&format!(
+        "umask 077; [ -e {KEY} ] || wg genkey >{KEY}; wg pubkey <{KEY}"
+    ))?;
+    Ok(text.trim().to_owned())
+}
+
+/// Tells the device of `host` who its peer is, as soon as it can be told.
+fn configure(host: &Host, peer: &str, address: &str, endpoint: &str) -> Result<()> {
+    let line = format!(
+        "wg set {DEVICE} listen-port {PORT} private-key {KEY} \
+         peer {peer} allowed-ips {address}/32 {endpoint}"
+    );
+    let mut refusal = String::new();
+    let told = until("a device that wg can configure", PATIENCE, || {
+        match host.sh(&line) {
+            Ok(_) => Some(()),
+            Err(error) => {
+                refusal = error.to_string();
+                None
+            }
+        }
+    });
+    told.map_err(|error| error.context(refusal))
+}

@@ -1,0 +1,73 @@
+//! The emulator of a long cable: as long as it says, and nothing is lost on it
+//! but what is meant to be.
+//!
+//! ```text
+//!   laptop wan 192.0.2.1 ── left  middle  right ── 192.0.2.2 wan bastion
+//!                           └ 20 ms each way ┘
+//! ```
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use netns_tests::bench::network::{Kind, Network};
+use netns_tests::emulator::Emulator;
+use netns_tests::iperf3::{self, Direction, Flow};
+use netns_tests::{Host, connect, traffic};
+
+const DELAY: Duration = Duration::from_millis(20);
+const FAR: &str = "192.0.2.2";
+
+#[test]
+fn every_frame_arrives_after_the_delay() -> Result<()> {
+    let (laptop, middle, bastion) = (
+        Host::new("laptop")?,
+        Host::new("middle")?,
+        Host::new("bastion")?,
+    );
+    connect((&laptop, "wan", &["192.0.2.1/24"]), (&middle, "left", &[]))?;
+    connect(
+        (&middle, "right", &[]),
+        (&bastion, "wan", &["192.0.2.2/24"]),
+    )?;
+    traffic::no_ping(&laptop, FAR)?;
+    let emulator = Emulator::join(&middle, "left", "right", DELAY)?;
+    traffic::ping(&laptop, FAR)?;
+    let time = traffic::round_trip(&laptop, FAR)?;
+    ensure!(time >= 2 * DELAY, "a round trip takes {time:?}");
+    traffic::echo_every_size((&laptop, "192.0.2.1"), (&bastion, FAR), 0..=200)?;
+    // Super-frames, whose checksums the kernel leaves to the device, as well.
+    let flow = Flow {
+        direction: Direction::Up,
+        seconds: 1,
+        pace: Some(50_000_000),
+    };
+    let figures = iperf3::measure(&laptop, &bastion, FAR, flow)?;
+    ensure!(figures.bytes > 1_000_000, "{figures:?}");
+    ensure!(emulator.dropped() == 0, "{} dropped", emulator.dropped());
+    ensure!(emulator.carried() > 400, "{} carried", emulator.carried());
+    drop(emulator);
+    traffic::no_ping(&laptop, FAR)
+}
+
+#[test]
+fn packets_are_lost_at_will() -> Result<()> {
+    let network = Network::new(Kind::Distant)?;
+    let laptop = &network.lab.laptop;
+    traffic::ping(laptop, FAR)?;
+    let lost = |count: &str| -> Result<u32> {
+        let command = ["ping", "-n", "-q", "-i0.002", "-W1", "-c", count, FAR];
+        let text = laptop.run(&command)?.stdout;
+        let mut words = text.split(", ");
+        let loss = words.find_map(|words| words.strip_suffix("% packet loss"));
+        let loss: f64 = loss.unwrap_or("none").parse()?;
+        Ok(loss as u32)
+    };
+    ensure!(lost("100")? == 0);
+    // A round trip is lost if either way loses it: three of four.
+    network.set_loss(5_000)?;
+    let half = lost("1000")?;
+    ensure!((60..90).contains(&half), "{half} % lost");
+    network.set_loss(0)?;
+    ensure!(lost("100")? == 0);
+    Ok(())
+}
