@@ -13,11 +13,7 @@ type Peer = Conversation<Input, Output>;
 /// To be called in a network namespace of the test's own.
 fn running() -> (Running, Peer) {
     let device = Device::open(
-<<<<<<< HEAD
         &DeviceRequest::FirstFree(DevicePrefix::default()),
-=======
-        &DeviceRequest::FirstFree(crate::config::types::DevicePrefix::default()),
->>>>>>> origin/main
         Mode::PointToPoint,
     )
     .unwrap();
