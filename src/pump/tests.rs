@@ -356,9 +356,13 @@ async fn send_stream(device: &FakeDevice, extra: Vec<Bytes>) -> (Vec<Bytes>, Sna
     (sink.sent.into_inner().unwrap(), counters.snapshot())
 }
 
+/// An offload header, the packet behind it, and the ordinary packets that both
+/// stand for.
+type KernelPacket = ([u8; 10], Vec<u8>, Vec<Vec<u8>>);
+
 /// Super-packets of both protocols, open checksums and ordinary packets, each as
 /// the kernel hands it out; and the ordinary packets that they stand for.
-fn kernel_packets() -> Vec<([u8; 10], Vec<u8>, Vec<Vec<u8>>)> {
+fn kernel_packets() -> Vec<KernelPacket> {
     let mut packets = Vec::new();
     for template in Template::all() {
         if template.mode != Mode::PointToPoint {
