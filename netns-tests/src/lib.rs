@@ -7,6 +7,7 @@
 //!            ├─► sshd     the distribution's server, keys and accounts
 //!   client ────► child    the program under test: `ssh` or `sshvpn`
 //!   tunnel, vpn           what it is asked for: `-w`, `up`
+//!   carrier               how `up` travels
 //!   state        what a host looks like, to be compared before and after
 //!   traffic, capture, iperf3: what passes, what the wire shows, how fast
 //!   emulator     a long cable; datagrams: many at once, for it and for bench
@@ -21,6 +22,7 @@
 
 pub mod bench;
 pub mod capture;
+pub mod carrier;
 pub mod child;
 pub mod client;
 pub mod datagrams;
@@ -37,6 +39,7 @@ pub mod tunnel;
 pub mod vpn;
 pub mod wait;
 
+pub use carrier::Carrier;
 pub use child::{Child, Output};
 pub use client::Client;
 pub use host::Host;
