@@ -9,7 +9,7 @@
 //!   tunnel, vpn           what it is asked for: `-w`, `up`
 //!   carrier               how `up` travels
 //!   state        what a host looks like, to be compared before and after
-//!   traffic, capture, iperf3: what passes, what the wire shows, how fast
+//!   traffic, transfer, capture, iperf3: what passes, what the wire shows, how fast
 //!   emulator     a long cable; datagrams: many at once, for it and for bench
 //!   bench        the benchmark: ways to a host, side by side
 //!   fault        a system call or a far command that fails at its N-th use
@@ -35,6 +35,7 @@ pub mod sshd;
 pub mod state;
 pub mod topology;
 pub mod traffic;
+pub mod transfer;
 pub mod tunnel;
 pub mod vpn;
 pub mod wait;
