@@ -5,7 +5,7 @@
 //!   sshvpn up  sshvpn0 ════════ SSH ═══════ tunN  sshd, or an agent's sshvpn0
 //! ```
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use netns_tests::link::has_device;
 use netns_tests::sshd::{Sshd, authorize, introduce};
 use netns_tests::vpn::{self, cleanup};
@@ -21,6 +21,7 @@ with_each_carrier!(
     killed_then_up_again,
     cleanup_leaves_the_living_alone,
     server_process_killed,
+    device_removed,
     nobody_reads_its_messages,
     only_its_own_is_removed,
     link_cut,
@@ -105,6 +106,23 @@ fn server_process_killed(carrier: Carrier) -> Result<()> {
     lab.direct.bastion.kill("sshd: root")?;
     vpn::fails_clearly(&up.wait(PATIENCE)?, Some(255), &["bastion"])?;
     before.is_back()
+}
+
+/// Somebody takes a device away, while nothing passes.
+fn device_removed(carrier: Carrier) -> Result<()> {
+    let lab = topology::subnet()?;
+    let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
+    carrier.prepare(bastion)?;
+    let before = Before::of(&[laptop, bastion, &lab.lan])?;
+    for (host, code) in [(bastion, 255), (laptop, 1)] {
+        let up = carrier.up(laptop, &ARGUMENTS)?;
+        traffic::ping(laptop, LAN)?;
+        host.sh(&format!("ip link del {}", vpn::Device::only(host)?.name))?;
+        vpn::fails_clearly(&up.wait(PATIENCE)?, Some(code), &["device"])
+            .with_context(|| format!("deleted at {}", host.name()))?;
+        before.is_back()?;
+    }
+    Ok(())
 }
 
 /// Whoever reads its messages goes away, and later it is interrupted.
