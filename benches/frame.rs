@@ -1,0 +1,126 @@
+//! What framing costs: headers put in front of packets, and taken off again.
+
+mod packets;
+
+use std::hint::black_box;
+
+use bytes::{Bytes, BytesMut};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use sshvpn::frame;
+use sshvpn::frame::stream::{self, OFFLOAD_LEN, STREAM_HEADROOM, StreamReader};
+
+use packets::{Flow, MODE, interleaved, total};
+
+/// What one message of a channel brings of a stream, in bytes.
+const CHUNK: usize = 32 * 1024;
+
+/// Frames of a tun channel.
+fn datagrams(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("frame");
+    group.throughput(Throughput::Elements(1));
+    for flow in [Flow::TCP4, Flow::TCP6, Flow::UDP4] {
+        let packet = &flow.packets(1)[0];
+        let headroom = frame::headroom(MODE);
+        let mut framed = vec![0; headroom];
+        framed.extend_from_slice(packet);
+        group.bench_function(format!("encode/{}", flow.name()), |bencher| {
+            bencher.iter(|| frame::encode(MODE, black_box(&mut framed)));
+        });
+        frame::encode(MODE, &mut framed).expect("a packet of the MTU");
+        group.bench_function(format!("decode/{}", flow.name()), |bencher| {
+            bencher.iter(|| frame::decode(MODE, black_box(&framed)).map(<[u8]>::len));
+        });
+    }
+    group.finish();
+}
+
+/// Frames of the agent stream, in place.
+fn stream_encode(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("stream_encode");
+    group.throughput(Throughput::Elements(1));
+    let (header, merged) = Flow::TCP4.super_packet();
+    let plain = Flow::TCP4.packets(1);
+    let cases = [
+        ("packet", behind_headroom([0; OFFLOAD_LEN], &plain[0])),
+        ("super_packet", behind_headroom(header.to_bytes(), &merged)),
+    ];
+    for (name, waiting) in cases {
+        // The offload header has to be there anew each time.
+        let mut front = waiting.clone();
+        front.truncate(STREAM_HEADROOM);
+        let mut buffer = waiting;
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                buffer[..STREAM_HEADROOM].copy_from_slice(&front);
+                stream::encode(MODE, black_box(&mut buffer))
+            });
+        });
+    }
+    group.finish();
+}
+
+/// A stream taken apart that comes in chunks which end anywhere.
+fn stream_decode(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("stream_decode");
+    let (header, merged) = Flow::TCP4.super_packet();
+    let mut small = BytesMut::new();
+    let plain = interleaved(Flow::TCP4, 8, 45);
+    for packet in &plain {
+        small.extend_from_slice(&framed([0; OFFLOAD_LEN], packet));
+    }
+    let mut large = BytesMut::new();
+    for _ in 0..8 {
+        large.extend_from_slice(&framed(header.to_bytes(), &merged));
+    }
+    let cases = [
+        ("packets", small.freeze(), plain.len(), total(&plain)),
+        ("super_packets", large.freeze(), 8, 8 * merged.len() as u64),
+    ];
+    for (name, stream, frames, bytes) in cases {
+        let chunks = chunks(stream);
+        group.throughput(Throughput::Bytes(bytes));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| assert_eq!(read(&chunks), frames));
+        });
+    }
+    group.finish();
+}
+
+/// The number of frames in a stream.
+fn read(chunks: &[Bytes]) -> usize {
+    let mut reader = StreamReader::new(MODE);
+    let mut frames = 0;
+    for chunk in chunks {
+        reader.push(chunk.clone());
+        while let Some(frame) = reader.next_frame().expect("a stream of frames") {
+            black_box(&frame);
+            frames += 1;
+        }
+    }
+    frames
+}
+
+fn chunks(mut stream: Bytes) -> Vec<Bytes> {
+    let mut chunks = Vec::new();
+    while !stream.is_empty() {
+        chunks.push(stream.split_to(stream.len().min(CHUNK)));
+    }
+    chunks
+}
+
+/// A packet as the outbound direction has it: headroom, offload header, packet.
+fn behind_headroom(offload: [u8; OFFLOAD_LEN], packet: &[u8]) -> Vec<u8> {
+    let mut buffer = vec![0; STREAM_HEADROOM - OFFLOAD_LEN];
+    buffer.extend_from_slice(&offload);
+    buffer.extend_from_slice(packet);
+    buffer
+}
+
+fn framed(offload: [u8; OFFLOAD_LEN], packet: &[u8]) -> Vec<u8> {
+    let mut buffer = behind_headroom(offload, packet);
+    let start = stream::encode(MODE, &mut buffer).expect("a packet that fits a frame");
+    buffer.split_off(start)
+}
+
+criterion_group!(benches, datagrams, stream_encode, stream_decode);
+criterion_main!(benches);

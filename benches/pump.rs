@@ -1,0 +1,182 @@
+//! What the whole pump costs between a device and a channel in memory: all that
+//! happens to a byte between the device's system call and the SSH library's.
+
+mod ends;
+mod packets;
+
+use std::future::Future;
+
+use bytes::{Bytes, BytesMut};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use sshvpn::frame;
+use sshvpn::frame::stream::{self, OFFLOAD_LEN, STREAM_HEADROOM, StreamReader};
+use sshvpn::packet::virtio::{Offload, VIRTIO_HEADER_LEN, VirtioHeader};
+use sshvpn::pump::{Counters, Framing, inbound_datagrams, inbound_stream, outbound};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
+
+use ends::{Reading, Receiving, Sending, Writing};
+use packets::{Flow, MODE, interleaved, total};
+
+/// Bytes that go through in one run, about: so many that starting does not count.
+const RUN: usize = 16 << 20;
+/// What one message of a channel brings of a stream, in bytes.
+const CHUNK: usize = 32 * 1024;
+/// Packets that are there at once when datagrams come in.
+const BURST: usize = 128;
+
+/// From a device that has packets waiting, to each kind of channel.
+fn outward(criterion: &mut Criterion) {
+    let runtime = runtime();
+    let mut group = criterion.benchmark_group("outbound");
+    let plain = interleaved(Flow::TCP4, 8, 44);
+    let plain: Vec<Vec<u8>> = plain
+        .iter()
+        .map(|packet| from_device(VirtioHeader::PLAIN, packet))
+        .collect();
+    let mut cases = vec![("packets".to_owned(), plain)];
+    for flow in [Flow::TCP4, Flow::TCP6, Flow::UDP4] {
+        cases.push((super_packets(flow), vec![from_super_packet(flow)]));
+    }
+    for (name, packets) in &cases {
+        let length = packets[0].len() - VIRTIO_HEADER_LEN;
+        let count = RUN / length;
+        for (framing, kind) in [
+            (Framing::Datagrams, "datagrams"),
+            (Framing::Stream, "stream"),
+        ] {
+            group.throughput(Throughput::Bytes((length * count) as u64));
+            group.bench_function(format!("{kind}/{name}"), |bencher| {
+                bencher.iter(|| {
+                    let (device, counters) = (Reading::new(packets, count), Counters::default());
+                    let (_, extra) = mpsc::channel(1);
+                    let sending = outbound(MODE, framing, &device, &Sending, extra, &counters);
+                    all_pass(&runtime, sending, &counters);
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+/// From a tun channel, to a device that takes super-packets and to one that does not.
+fn inward_by_datagrams(criterion: &mut Criterion) {
+    let runtime = runtime();
+    let mut group = criterion.benchmark_group("inbound/datagrams");
+    let cases = [
+        ("tcp4/1_flow", Flow::TCP4.packets(BURST)),
+        ("tcp6/1_flow", Flow::TCP6.packets(BURST)),
+        ("udp4/1_flow", Flow::UDP4.packets(BURST)),
+        ("tcp4/8_flows", interleaved(Flow::TCP4, 8, BURST / 8)),
+    ];
+    for (name, packets) in &cases {
+        let frames: Vec<Bytes> = packets.iter().map(|packet| datagram(packet)).collect();
+        let times = RUN / total(packets) as usize;
+        group.throughput(Throughput::Bytes(total(packets) * times as u64));
+        for (takes, kind) in DEVICES {
+            group.bench_function(format!("{name}/{kind}"), |bencher| {
+                bencher.iter(|| {
+                    let (device, counters) = (Writing { takes }, Counters::default());
+                    let mut channel = Receiving::new(&frames, times);
+                    let receiving = inbound_datagrams(MODE, &mut channel, &device, &counters);
+                    all_pass(&runtime, receiving, &counters);
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+/// From an agent stream, to both kinds of device.
+fn inward_by_stream(criterion: &mut Criterion) {
+    let runtime = runtime();
+    let mut group = criterion.benchmark_group("inbound/stream");
+    let plain = interleaved(Flow::TCP4, 8, 44);
+    let plain = plain.iter().map(|p| from_device(VirtioHeader::PLAIN, p));
+    let mut cases = vec![("packets".to_owned(), plain.collect())];
+    for flow in [Flow::TCP4, Flow::UDP4] {
+        cases.push((super_packets(flow), vec![from_super_packet(flow); 8]));
+    }
+    for (name, packets) in &cases {
+        let packets: &Vec<Vec<u8>> = packets;
+        let bytes: usize = packets.iter().map(|p| p.len() - VIRTIO_HEADER_LEN).sum();
+        let (chunks, times) = (in_chunks(packets), RUN / bytes);
+        group.throughput(Throughput::Bytes((bytes * times) as u64));
+        for (takes, kind) in DEVICES {
+            group.bench_function(format!("{name}/{kind}"), |bencher| {
+                bencher.iter(|| {
+                    let (device, counters) = (Writing { takes }, Counters::default());
+                    let mut channel = Receiving::new(&chunks, times);
+                    let (control, _said) = mpsc::channel(1);
+                    let reader = StreamReader::new(MODE);
+                    let (channel, control) = (&mut channel, &control);
+                    let receiving =
+                        inbound_stream(MODE, reader, channel, &device, control, &counters);
+                    all_pass(&runtime, receiving, &counters);
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+const DEVICES: [(Offload, &str); 2] = [(Offload::ALL, "offload"), (Offload::NONE, "no_offload")];
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread()
+        .build()
+        .expect("a runtime without I/O")
+}
+
+/// Runs a direction to its end; what it drops would not have been measured.
+fn all_pass<E>(runtime: &Runtime, direction: impl Future<Output = E>, counters: &Counters) {
+    runtime.block_on(direction);
+    let counted = counters.snapshot();
+    assert!(
+        counted.packets > 0 && counted.dropped.is_empty(),
+        "{counted}"
+    );
+}
+
+/// As they are named in the results.
+fn super_packets(flow: Flow) -> String {
+    format!("{}_super_packets", flow.name())
+}
+
+/// A packet as a device yields it.
+fn from_device(header: VirtioHeader, packet: &[u8]) -> Vec<u8> {
+    [&header.to_bytes(), packet].concat()
+}
+
+fn from_super_packet(flow: Flow) -> Vec<u8> {
+    let (header, packet) = flow.super_packet();
+    from_device(header, &packet)
+}
+
+/// A packet as a tun channel brings it.
+fn datagram(packet: &[u8]) -> Bytes {
+    let mut framed = vec![0; frame::headroom(MODE)];
+    framed.extend_from_slice(packet);
+    frame::encode(MODE, &mut framed).expect("a packet of the MTU");
+    framed.into()
+}
+
+/// Packets as an agent stream brings them, cut anywhere.
+fn in_chunks(packets: &[Vec<u8>]) -> Vec<Bytes> {
+    let mut stream = BytesMut::new();
+    for packet in packets {
+        let mut framed = vec![0; STREAM_HEADROOM - OFFLOAD_LEN];
+        framed.extend_from_slice(packet);
+        let start = stream::encode(MODE, &mut framed).expect("a packet that fits a frame");
+        stream.extend_from_slice(&framed[start..]);
+    }
+    let mut stream = stream.freeze();
+    let mut chunks = Vec::new();
+    while !stream.is_empty() {
+        chunks.push(stream.split_to(stream.len().min(CHUNK)));
+    }
+    chunks
+}
+
+criterion_group!(benches, outward, inward_by_datagrams, inward_by_stream);
+criterion_main!(benches);
