@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::outbound::{SEND_AT_ONCE, Waiting};
-use super::{Counters, Dropped, FairQueue};
+use super::{Counters, Dropped, FairQueue, LARGE};
 use crate::config::types::Mode;
 use crate::frame;
 use crate::frame::stream::{self, OFFLOAD_LEN, STREAM_HEADROOM};
@@ -37,9 +37,10 @@ impl Framing {
         queue: &mut FairQueue<Waiting>,
         frames: &mut Vec<Bytes>,
         counters: &Counters,
-    ) {
+    ) -> Filled {
+        let mut done = Filled { large: false };
         if queue.is_empty() {
-            return;
+            return done;
         }
         let now = Instant::now();
         let mut joined = BytesMut::new();
@@ -49,7 +50,7 @@ impl Framing {
                 break;
             };
             let framed = match self {
-                Framing::Datagrams => datagrams(mode, waiting, frames),
+                Framing::Datagrams => datagrams(mode, waiting, frames, &mut done),
                 Framing::Stream => in_stream(mode, waiting, &mut joined, frames),
             };
             match framed {
@@ -61,7 +62,14 @@ impl Framing {
         if !joined.is_empty() {
             frames.push(joined.freeze());
         }
+        done
     }
+}
+
+/// What was noticed about the packets that were framed.
+pub(super) struct Filled {
+    /// A super-packet of [`LARGE`] packets was divided.
+    pub large: bool,
 }
 
 /// The offload header of what the device yielded.
@@ -98,10 +106,16 @@ fn in_stream(
 }
 
 /// A message for each packet; their number.
-fn datagrams(mode: Mode, mut waiting: Waiting, frames: &mut Vec<Bytes>) -> Result<u64, Dropped> {
+fn datagrams(
+    mode: Mode,
+    mut waiting: Waiting,
+    frames: &mut Vec<Bytes>,
+    done: &mut Filled,
+) -> Result<u64, Dropped> {
     let header = header_of(&waiting)?;
     let headroom = frame::headroom(mode);
-    if header.gso.is_some() {
+    if let Some(gso) = header.gso {
+        done.large |= usize::from(gso.size.get()) >= LARGE;
         return segments(mode, &header, &waiting, headroom, frames);
     }
     if header.needs_checksum.is_some() {

@@ -54,7 +54,10 @@ where
         while let Ok(frame) = extra.try_recv() {
             frames.push(frame);
         }
-        framing.fill(mode, &mut intake.queue, &mut frames, counters);
+        let filled = framing.fill(mode, &mut intake.queue, &mut frames, counters);
+        if filled.large {
+            device.decline_offload();
+        }
         intake.count_drops();
         if !frames.is_empty() {
             match send(device, channel, &mut intake, &mut frames).await {
