@@ -16,7 +16,8 @@
 //! - **outbound**: from our tun device to the SSH channel; **inbound**: the other way.
 //! - **unit**: the number in a device's name, `tun3`; what `-w` and `tun@openssh.com` ask for.
 //! - **mode**: point-to-point (tun, IP packets) or ethernet (tap, Ethernet frames).
-//! - **carrier**: the way in which frames travel inside SSH; here the channel `tun@openssh.com`.
+//! - **carrier**: the way in which frames travel inside SSH: `agent`, the stream of an sshvpn at the
+//!   far end, or `tun`, the channel `tun@openssh.com`.
 //! - **near end, far end**: this host, and the host that the SSH connection leads to.
 //! - **peer**: the far end of the tunnel, as an address or as a party to the protocol.
 //! - **headroom**: bytes kept free in front of a packet, where a header is written in place.

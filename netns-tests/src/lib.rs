@@ -7,8 +7,9 @@
 //!            ├─► sshd     the distribution's server, keys and accounts
 //!   client ────► child    the program under test: `ssh` or `sshvpn`
 //!   tunnel, vpn           what it is asked for: `-w`, `up`
+//!   carrier               how `up` travels
 //!   state        what a host looks like, to be compared before and after
-//!   traffic, capture, iperf3: what passes, what the wire shows, how fast
+//!   traffic, transfer, capture, iperf3: what passes, what the wire shows, how fast
 //!   emulator     a long cable; datagrams: many at once, for it and for bench
 //!   bench        the benchmark: ways to a host, side by side
 //!   fault        a system call or a far command that fails at its N-th use
@@ -21,6 +22,7 @@
 
 pub mod bench;
 pub mod capture;
+pub mod carrier;
 pub mod child;
 pub mod client;
 pub mod datagrams;
@@ -33,10 +35,12 @@ pub mod sshd;
 pub mod state;
 pub mod topology;
 pub mod traffic;
+pub mod transfer;
 pub mod tunnel;
 pub mod vpn;
 pub mod wait;
 
+pub use carrier::Carrier;
 pub use child::{Child, Output};
 pub use client::Client;
 pub use host::Host;

@@ -63,9 +63,14 @@ pub struct Subnet {
     pub lan: Host,
 }
 
-/// Makes [`Subnet`].
+/// Makes [`Subnet`] with the lab's usual sshd.
 pub fn subnet() -> Result<Subnet> {
-    let direct = direct()?;
+    subnet_with(&Sshd::default())
+}
+
+/// Makes [`Subnet`] with an sshd of other settings.
+pub fn subnet_with(sshd: &Sshd) -> Result<Subnet> {
+    let direct = direct_with(sshd)?;
     let lan = Host::new("lan")?;
     connect(
         (

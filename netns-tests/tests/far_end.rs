@@ -8,18 +8,20 @@
 use anyhow::{Result, ensure};
 use netns_tests::sshd::{Privilege, add_account, authorize};
 use netns_tests::vpn::{self, Device};
-use netns_tests::{Before, topology, traffic};
+use netns_tests::{Before, Carrier, topology, traffic, with_each_carrier};
 use nix::sys::signal::Signal;
 
-/// `sudo -n` makes the device beforehand and does the rest.
-#[test]
-fn sudo_is_enough() -> Result<()> {
+with_each_carrier!(sudo_is_enough, two_hops, proxy_command);
+
+/// `sudo -n` makes the device beforehand and does the rest, or starts the agent.
+fn sudo_is_enough(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
     add_account(bastion, "alice", Privilege::Sudo)?;
     authorize(laptop, bastion, "alice")?;
+    carrier.prepare(bastion)?;
     let before = Before::of(&[laptop, bastion, &lab.lan])?;
-    let up = vpn::up(laptop, &["alice@bastion", "--route", "198.51.100.0/24"])?;
+    let up = carrier.up(laptop, &["alice@bastion", "--route", "198.51.100.0/24"])?;
     traffic::ping(laptop, "198.51.100.2")?;
     ensure!(up.end_with(Signal::SIGINT)?.code() == 0);
     before.is_back()
@@ -76,11 +78,11 @@ fn a_device_made_beforehand_is_found() -> Result<()> {
     before.is_back()
 }
 
-#[test]
-fn two_hops() -> Result<()> {
+fn two_hops(carrier: Carrier) -> Result<()> {
     let lab = topology::hops()?;
+    carrier.prepare(&lab.bastion)?;
     let before = Before::of(&[&lab.laptop, &lab.jump, &lab.bastion])?;
-    let up = vpn::up(&lab.laptop, &["-J", "jump", "bastion"])?;
+    let up = carrier.up(&lab.laptop, &["-J", "jump", "bastion"])?;
     for address in Device::only(&lab.bastion)?.addresses {
         traffic::ping(&lab.laptop, &address.to_string())?;
     }
@@ -88,11 +90,11 @@ fn two_hops() -> Result<()> {
     before.is_back()
 }
 
-#[test]
-fn proxy_command() -> Result<()> {
+fn proxy_command(carrier: Carrier) -> Result<()> {
     let lab = topology::hops()?;
+    carrier.prepare(&lab.bastion)?;
     let before = Before::of(&[&lab.laptop, &lab.jump, &lab.bastion])?;
-    let up = vpn::up(
+    let up = carrier.up(
         &lab.laptop,
         &["-o", "ProxyCommand=ssh -W %h:%p jump", "bastion"],
     )?;

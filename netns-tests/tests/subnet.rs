@@ -9,8 +9,18 @@ use anyhow::{Result, ensure};
 use netns_tests::iperf3::{self, Direction, Flow};
 use netns_tests::topology::{self, Subnet};
 use netns_tests::vpn::{self, Device};
-use netns_tests::{Before, Child, traffic};
+use netns_tests::{Before, Carrier, Child, traffic, with_each_carrier};
 use nix::sys::signal::Signal;
+
+with_each_carrier!(
+    a_forward_chain_that_drops_lets_the_tunnel_through,
+    nat_needs_no_route_back,
+    without_nat_the_lan_sees_who_asks,
+    without_nat_ipv6_goes_by_the_route_back,
+    excluded_addresses_stay_outside,
+    tcp_fits_a_smaller_link,
+    forwarding_is_left_as_it_was,
+);
 
 const LAN4: &str = "198.51.100.0/24";
 const LAN6: &str = "2001:db8:64::/64";
@@ -28,15 +38,15 @@ fn ends(up: Child, before: &Before<'_>) -> Result<()> {
 }
 
 /// As Docker leaves a host: what the tunnel may pass has to be let through.
-#[test]
-fn a_forward_chain_that_drops_lets_the_tunnel_through() -> Result<()> {
+fn a_forward_chain_that_drops_lets_the_tunnel_through(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
+    carrier.prepare(&lab.direct.bastion)?;
     let laptop = &lab.direct.laptop;
     lab.direct
         .bastion
         .sh("iptables -P FORWARD DROP; ip6tables -P FORWARD DROP")?;
     let before = hosts(&lab)?;
-    let up = vpn::up(laptop, &["bastion", "--route", LAN4, "--route", LAN6])?;
+    let up = carrier.up(laptop, &["bastion", "--route", LAN4, "--route", LAN6])?;
     traffic::ping(laptop, HOST4)?;
     traffic::ping(laptop, HOST6)?;
     ends(up, &before)
@@ -67,13 +77,13 @@ fn iptables_does_where_nft_is_missing() -> Result<()> {
     ends(up, &before)
 }
 
-#[test]
-fn nat_needs_no_route_back() -> Result<()> {
+fn nat_needs_no_route_back(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
+    carrier.prepare(&lab.direct.bastion)?;
     let laptop = &lab.direct.laptop;
     let before = hosts(&lab)?;
     traffic::no_ping(laptop, HOST4)?;
-    let up = vpn::up(laptop, &["bastion", "--route", LAN4, "--route", LAN6])?;
+    let up = carrier.up(laptop, &["bastion", "--route", LAN4, "--route", LAN6])?;
     traffic::ping(laptop, HOST4)?;
     traffic::ping(laptop, HOST6)?;
     for (address, direction) in [(HOST4, Direction::Up), (HOST6, Direction::Down)] {
@@ -93,43 +103,43 @@ fn nat_needs_no_route_back() -> Result<()> {
     ends(up, &before)
 }
 
-#[test]
-fn without_nat_the_lan_sees_who_asks() -> Result<()> {
+fn without_nat_the_lan_sees_who_asks(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
+    carrier.prepare(&lab.direct.bastion)?;
     let laptop = &lab.direct.laptop;
     lab.lan.sh("ip route add 10.60.0.0/24 via 198.51.100.1")?;
     let before = hosts(&lab)?;
     let arguments = ["bastion", "--route", LAN4, "--no-nat"];
     let addresses = ["--address", "10.60.0.1", "--peer-address", "10.60.0.2"];
-    let up = vpn::up(laptop, &[&arguments[..], &addresses].concat())?;
+    let up = carrier.up(laptop, &[&arguments[..], &addresses].concat())?;
     traffic::ping(laptop, HOST4)?;
     // A translated address would have the bastion in it, not the laptop.
     traffic::ping(&lab.lan, "10.60.0.1")?;
     ends(up, &before)
 }
 
-#[test]
-fn without_nat_ipv6_goes_by_the_route_back() -> Result<()> {
+fn without_nat_ipv6_goes_by_the_route_back(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
+    carrier.prepare(&lab.direct.bastion)?;
     let laptop = &lab.direct.laptop;
     lab.lan.sh("ip -6 route add fd60::/64 via 2001:db8:64::1")?;
     let before = hosts(&lab)?;
     let arguments = ["bastion", "--route", LAN6, "--no-nat"];
     let addresses = ["--address", "fd60::1", "--peer-address", "fd60::2"];
-    let up = vpn::up(laptop, &[&arguments[..], &addresses].concat())?;
+    let up = carrier.up(laptop, &[&arguments[..], &addresses].concat())?;
     traffic::ping(laptop, HOST6)?;
     traffic::ping(&lab.lan, "fd60::1")?;
     ends(up, &before)
 }
 
-#[test]
-fn excluded_addresses_stay_outside() -> Result<()> {
+fn excluded_addresses_stay_outside(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
+    carrier.prepare(&lab.direct.bastion)?;
     let laptop = &lab.direct.laptop;
     lab.lan.sh("ip address add 198.51.100.130/24 dev lan")?;
     let before = hosts(&lab)?;
     let arguments = ["bastion", "--route", LAN4, "--exclude", "198.51.100.128/25"];
-    let up = vpn::up(laptop, &arguments)?;
+    let up = carrier.up(laptop, &arguments)?;
     traffic::ping(laptop, HOST4)?;
     traffic::no_ping(laptop, "198.51.100.130")?;
     ends(up, &before)
@@ -138,16 +148,16 @@ fn excluded_addresses_stay_outside() -> Result<()> {
 /// TCP passes although the bastion's link to the LAN takes less than the tunnel
 /// and the LAN host believe, and nobody hears of packets that are too big: the
 /// segment size is clamped.
-#[test]
-fn tcp_fits_a_smaller_link() -> Result<()> {
+fn tcp_fits_a_smaller_link(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
+    carrier.prepare(&lab.direct.bastion)?;
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
     bastion.sh("ip link set dev lan mtu 1300")?;
     bastion.sh("nft add table ip lab
          nft 'add chain ip lab out { type filter hook output priority 0; }'
          nft add rule ip lab out icmp type destination-unreachable drop")?;
     let before = hosts(&lab)?;
-    let up = vpn::up(laptop, &["bastion", "--route", LAN4])?;
+    let up = carrier.up(laptop, &["bastion", "--route", LAN4])?;
     traffic::ping(laptop, HOST4)?;
     for direction in [Direction::Up, Direction::Down] {
         let flow = Flow {
@@ -165,15 +175,15 @@ fn tcp_fits_a_smaller_link() -> Result<()> {
 }
 
 /// What forwards already, goes on forwarding afterwards, and nothing else does.
-#[test]
-fn forwarding_is_left_as_it_was() -> Result<()> {
+fn forwarding_is_left_as_it_was(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
+    carrier.prepare(&lab.direct.bastion)?;
     lab.direct.bastion.sh(
         "echo 1 >/proc/sys/net/ipv6/conf/lan/forwarding; echo 1 >/proc/sys/net/ipv4/conf/lan/forwarding; \
          echo 2 >/proc/sys/net/ipv6/conf/wan/accept_ra",
     )?;
     let before = hosts(&lab)?;
-    let up = vpn::up(
+    let up = carrier.up(
         &lab.direct.laptop,
         &["bastion", "--route", LAN4, "--route", LAN6],
     )?;

@@ -2,15 +2,31 @@
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ── (switch) ── 192.0.2.2 wan bastion lan 198.51.100.1 ── 198.51.100.2 lan host
-//!   sshvpn up  sshvpn0 ════════ SSH ═══════ tunN  sshd
+//!   sshvpn up  sshvpn0 ════════ SSH ═══════ tunN  sshd, or an agent's sshvpn0
 //! ```
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use netns_tests::link::has_device;
 use netns_tests::sshd::{Sshd, authorize, introduce};
 use netns_tests::vpn::{self, cleanup};
-use netns_tests::{Before, Host, PATIENCE, bridge, connect, topology, traffic, until};
+use netns_tests::{
+    Before, Carrier, Host, PATIENCE, bridge, connect, topology, traffic, until, with_each_carrier,
+};
 use nix::sys::signal::Signal;
+
+with_each_carrier!(
+    interrupted,
+    terminated,
+    killed_then_cleanup,
+    killed_then_up_again,
+    cleanup_leaves_the_living_alone,
+    server_process_killed,
+    device_removed,
+    nobody_reads_its_messages,
+    only_its_own_is_removed,
+    link_cut,
+    link_cut_under_load,
+);
 
 const ARGUMENTS: [&str; 5] = [
     "bastion",
@@ -22,31 +38,30 @@ const ARGUMENTS: [&str; 5] = [
 const LAN: &str = "198.51.100.2";
 
 /// Told to go, it goes with success.
-fn ends_by(signal: Signal) -> Result<()> {
+fn ends_by(carrier: Carrier, signal: Signal) -> Result<()> {
     let lab = topology::subnet()?;
+    carrier.prepare(&lab.direct.bastion)?;
     let before = Before::of(&[&lab.direct.laptop, &lab.direct.bastion, &lab.lan])?;
-    let up = vpn::up(&lab.direct.laptop, &ARGUMENTS)?;
+    let up = carrier.up(&lab.direct.laptop, &ARGUMENTS)?;
     traffic::ping(&lab.direct.laptop, LAN)?;
     let output = up.end_with(signal)?;
     ensure!(output.code() == 0, "{output:?}");
     before.is_back()
 }
 
-#[test]
-fn interrupted() -> Result<()> {
-    ends_by(Signal::SIGINT)
+fn interrupted(carrier: Carrier) -> Result<()> {
+    ends_by(carrier, Signal::SIGINT)
 }
 
-#[test]
-fn terminated() -> Result<()> {
-    ends_by(Signal::SIGTERM)
+fn terminated(carrier: Carrier) -> Result<()> {
+    ends_by(carrier, Signal::SIGTERM)
 }
 
-#[test]
-fn killed_then_cleanup() -> Result<()> {
+fn killed_then_cleanup(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
+    carrier.prepare(&lab.direct.bastion)?;
     let before = Before::of(&[&lab.direct.laptop, &lab.direct.bastion, &lab.lan])?;
-    let up = vpn::up(&lab.direct.laptop, &ARGUMENTS)?;
+    let up = carrier.up(&lab.direct.laptop, &ARGUMENTS)?;
     traffic::ping(&lab.direct.laptop, LAN)?;
     up.end_with(Signal::SIGKILL)?;
     cleanup(&lab.direct.laptop)?;
@@ -56,12 +71,14 @@ fn killed_then_cleanup() -> Result<()> {
     before.is_back()
 }
 
-#[test]
-fn killed_then_up_again() -> Result<()> {
+fn killed_then_up_again(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
+    carrier.prepare(&lab.direct.bastion)?;
     let before = Before::of(&[&lab.direct.laptop, &lab.direct.bastion, &lab.lan])?;
-    vpn::up(&lab.direct.laptop, &ARGUMENTS)?.end_with(Signal::SIGKILL)?;
-    let up = vpn::up(&lab.direct.laptop, &ARGUMENTS)?;
+    carrier
+        .up(&lab.direct.laptop, &ARGUMENTS)?
+        .end_with(Signal::SIGKILL)?;
+    let up = carrier.up(&lab.direct.laptop, &ARGUMENTS)?;
     traffic::ping(&lab.direct.laptop, LAN)?;
     ensure!(has_device(&lab.direct.laptop, "sshvpn0"));
     ensure!(up.end_with(Signal::SIGINT)?.code() == 0);
@@ -69,35 +86,55 @@ fn killed_then_up_again() -> Result<()> {
 }
 
 /// `cleanup` undoes what the dead have left, not what a living one has made.
-#[test]
-fn cleanup_leaves_the_living_alone() -> Result<()> {
+fn cleanup_leaves_the_living_alone(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
+    carrier.prepare(&lab.direct.bastion)?;
     let before = Before::of(&[&lab.direct.laptop, &lab.direct.bastion, &lab.lan])?;
-    let up = vpn::up(&lab.direct.laptop, &ARGUMENTS)?;
+    let up = carrier.up(&lab.direct.laptop, &ARGUMENTS)?;
     cleanup(&lab.direct.laptop)?;
     traffic::ping(&lab.direct.laptop, LAN)?;
     ensure!(up.end_with(Signal::SIGINT)?.code() == 0);
     before.is_back()
 }
 
-#[test]
-fn server_process_killed() -> Result<()> {
+fn server_process_killed(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
+    carrier.prepare(&lab.direct.bastion)?;
     let before = Before::of(&[&lab.direct.laptop, &lab.direct.bastion, &lab.lan])?;
-    let up = vpn::up(&lab.direct.laptop, &ARGUMENTS)?;
+    let up = carrier.up(&lab.direct.laptop, &ARGUMENTS)?;
     traffic::ping(&lab.direct.laptop, LAN)?;
     lab.direct.bastion.kill("sshd: root")?;
     vpn::fails_clearly(&up.wait(PATIENCE)?, Some(255), &["bastion"])?;
     before.is_back()
 }
 
-/// Whoever reads its messages goes away, and later it is interrupted.
-#[test]
-fn nobody_reads_its_messages() -> Result<()> {
+/// Somebody takes a device away, while nothing passes.
+fn device_removed(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
+    let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
+    carrier.prepare(bastion)?;
+    let before = Before::of(&[laptop, bastion, &lab.lan])?;
+    for (host, code) in [(bastion, 255), (laptop, 1)] {
+        let up = carrier.up(laptop, &ARGUMENTS)?;
+        traffic::ping(laptop, LAN)?;
+        host.sh(&format!("ip link del {}", vpn::Device::only(host)?.name))?;
+        vpn::fails_clearly(&up.wait(PATIENCE)?, Some(code), &["device"])
+            .with_context(|| format!("deleted at {}", host.name()))?;
+        before.is_back()?;
+    }
+    Ok(())
+}
+
+/// Whoever reads its messages goes away, and later it is interrupted.
+fn nobody_reads_its_messages(carrier: Carrier) -> Result<()> {
+    let lab = topology::subnet()?;
+    carrier.prepare(&lab.direct.bastion)?;
     let laptop = &lab.direct.laptop;
     let before = Before::of(&[laptop, &lab.direct.bastion, &lab.lan])?;
-    let line = format!("{} 2>&1 | head -n 1", vpn::command(&ARGUMENTS)?.join(" "));
+    let line = format!(
+        "{} 2>&1 | head -n 1",
+        vpn::command(&carrier.arguments(&ARGUMENTS))?.join(" ")
+    );
     let pipe = laptop.spawn(&["bash", "-c", &line])?;
     traffic::ping(laptop, LAN)?;
     pipe.signal(Signal::SIGINT)?;
@@ -106,11 +143,11 @@ fn nobody_reads_its_messages() -> Result<()> {
 }
 
 /// What somebody else has added meanwhile stays.
-#[test]
-fn only_its_own_is_removed() -> Result<()> {
+fn only_its_own_is_removed(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
+    carrier.prepare(&lab.direct.bastion)?;
     let laptop = &lab.direct.laptop;
-    let up = vpn::up(laptop, &ARGUMENTS)?;
+    let up = carrier.up(laptop, &ARGUMENTS)?;
     laptop.sh("ip route add 203.0.113.0/24 via 192.0.2.2; nft add table inet somebody")?;
     lab.direct.bastion.sh("nft add table inet somebody")?;
     ensure!(up.end_with(Signal::SIGINT)?.code() == 0);
@@ -130,7 +167,7 @@ fn only_its_own_is_removed() -> Result<()> {
 /// ```text
 ///   laptop wan 192.0.2.1 ── a  switch br  b ── 192.0.2.2 wan bastion
 /// ```
-fn cut(load: bool) -> Result<()> {
+fn cut(carrier: Carrier, load: bool) -> Result<()> {
     let [laptop, switch, bastion] = [
         Host::new("laptop")?,
         Host::new("switch")?,
@@ -146,6 +183,7 @@ fn cut(load: bool) -> Result<()> {
         .set("ClientAliveCountMax", "2")
         .start(&bastion)?;
     traffic::ping(&laptop, "192.0.2.2")?;
+    carrier.prepare(&bastion)?;
     let before = Before::of(&[&laptop, &bastion])?;
     let alive = [
         "-o",
@@ -154,7 +192,7 @@ fn cut(load: bool) -> Result<()> {
         "ServerAliveCountMax=2",
         "bastion",
     ];
-    let up = vpn::up(
+    let up = carrier.up(
         &laptop,
         &[&alive[..], &["--route", "198.51.100.0/24"]].concat(),
     )?;
@@ -175,12 +213,10 @@ fn cut(load: bool) -> Result<()> {
     before.is_back()
 }
 
-#[test]
-fn link_cut() -> Result<()> {
-    cut(false)
+fn link_cut(carrier: Carrier) -> Result<()> {
+    cut(carrier, false)
 }
 
-#[test]
-fn link_cut_under_load() -> Result<()> {
-    cut(true)
+fn link_cut_under_load(carrier: Carrier) -> Result<()> {
+    cut(carrier, true)
 }

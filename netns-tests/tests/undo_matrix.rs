@@ -9,8 +9,15 @@
 use anyhow::{Context, Result, bail, ensure};
 use netns_tests::fault::{self, Calls, FarCommands, Fault};
 use netns_tests::vpn::{self, cleanup, fails_clearly};
-use netns_tests::{Before, Host, PATIENCE, topology, until};
+use netns_tests::{Before, Carrier, Host, PATIENCE, topology, until, with_each_carrier};
 use nix::sys::signal::Signal;
+
+with_each_carrier!(
+    ioctl_fails,
+    send_kills,
+    far_command_fails,
+    connection_dies_at_a_far_command,
+);
 
 const ARGUMENTS: [&str; 5] = [
     "bastion",
@@ -61,11 +68,12 @@ fn attempt(laptop: &Host, command: &[String]) -> Result<Outcome> {
 }
 
 /// Lets the 1st, 2nd, 3rd… of `calls` on the way up come to `fault`, until there are no more.
-fn near_end(calls: Calls<'_>, fault: Fault) -> Result<()> {
+fn near_end(carrier: Carrier, calls: Calls<'_>, fault: Fault) -> Result<()> {
     let lab = topology::subnet()?;
     let laptop = &lab.direct.laptop;
+    carrier.prepare(&lab.direct.bastion)?;
     let before = Before::of(&[laptop, &lab.direct.bastion, &lab.lan])?;
-    let command = vpn::command(&ARGUMENTS)?;
+    let command = vpn::command(&carrier.arguments(&ARGUMENTS))?;
     let names = calls.names;
     for number in 1..MOST {
         let traced = fault::at_system_call(fault, calls, number, &command);
@@ -95,15 +103,16 @@ fn near_end(calls: Calls<'_>, fault: Fault) -> Result<()> {
 }
 
 /// Lets the 1st, 2nd, 3rd… command of the far end on the way up come to `fault`.
-fn far_end(fault: Fault) -> Result<()> {
+fn far_end(carrier: Carrier, fault: Fault) -> Result<()> {
     let lab = topology::subnet()?;
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
+    carrier.prepare(bastion)?;
     let commands = FarCommands::on(bastion)?;
     let before = Before::of(&[laptop, bastion, &lab.lan])?;
-    let command = vpn::command(&ARGUMENTS)?;
+    let command = vpn::command(&carrier.arguments(&ARGUMENTS))?;
 
     commands.fail_at(usize::MAX, fault)?;
-    let child = vpn::up(laptop, &ARGUMENTS)?;
+    let child = carrier.up(laptop, &ARGUMENTS)?;
     let uses = commands.disarm()?;
     child.end_with(Signal::SIGINT)?;
     before.is_back()?;
@@ -155,57 +164,53 @@ const WRITE: Calls<'_> = Calls {
     file: None,
 };
 
-#[test]
-fn ioctl_fails() -> Result<()> {
-    near_end(IOCTL, Fault::Fails)
+fn ioctl_fails(carrier: Carrier) -> Result<()> {
+    near_end(carrier, IOCTL, Fault::Fails)
 }
 
 #[test]
 fn ioctl_kills() -> Result<()> {
-    near_end(IOCTL, Fault::Kills)
+    near_end(Carrier::Tun, IOCTL, Fault::Kills)
 }
 
 #[test]
 fn send_fails() -> Result<()> {
-    near_end(SEND, Fault::Fails)
+    near_end(Carrier::Tun, SEND, Fault::Fails)
 }
 
-#[test]
-fn send_kills() -> Result<()> {
-    near_end(SEND, Fault::Kills)
+fn send_kills(carrier: Carrier) -> Result<()> {
+    near_end(carrier, SEND, Fault::Kills)
 }
 
 #[test]
 fn open_fails() -> Result<()> {
-    near_end(OPEN, Fault::Fails)
+    near_end(Carrier::Tun, OPEN, Fault::Fails)
 }
 
 #[test]
 fn open_kills() -> Result<()> {
-    near_end(OPEN, Fault::Kills)
+    near_end(Carrier::Tun, OPEN, Fault::Kills)
 }
 
 #[test]
 fn journal_fails() -> Result<()> {
-    near_end(JOURNAL, Fault::Fails)
+    near_end(Carrier::Tun, JOURNAL, Fault::Fails)
 }
 
 #[test]
 fn journal_kills() -> Result<()> {
-    near_end(JOURNAL, Fault::Kills)
+    near_end(Carrier::Tun, JOURNAL, Fault::Kills)
 }
 
 #[test]
 fn write_kills() -> Result<()> {
-    near_end(WRITE, Fault::Kills)
+    near_end(Carrier::Tun, WRITE, Fault::Kills)
 }
 
-#[test]
-fn far_command_fails() -> Result<()> {
-    far_end(Fault::Fails)
+fn far_command_fails(carrier: Carrier) -> Result<()> {
+    far_end(carrier, Fault::Fails)
 }
 
-#[test]
-fn connection_dies_at_a_far_command() -> Result<()> {
-    far_end(Fault::Kills)
+fn connection_dies_at_a_far_command(carrier: Carrier) -> Result<()> {
+    far_end(carrier, Fault::Kills)
 }

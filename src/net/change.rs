@@ -13,9 +13,13 @@ use super::shared_setting::SharedSetting;
 use super::sysctl::SysctlKey;
 use crate::config::types::Mtu;
 
-/// Packets in the queue of a tunnel's device. The queue has to form where the
-/// kernel can see it, and stay short.
-pub const TX_QUEUE_LENGTH: u32 = 100;
+/// Packets in the device's queue, as many as a tun device has by default: enough
+/// for the time in which this process does not run. What waits for the channel
+/// waits in our own queue, which is fair.
+pub const TX_QUEUE_LENGTH: u32 = 500;
+
+/// Bytes of a super-packet: with its headers it fits one SSH message.
+pub const GSO_MAX_SIZE: u32 = 64_000;
 
 /// One change to the tunnel's interface, to what leads through it, or to what
 /// this host does with packets of it.
@@ -27,6 +31,9 @@ pub enum Change {
     Mtu(Mtu),
     /// Set the length of the transmit queue, in packets.
     TxQueueLength(u32),
+    /// Set how large a super-packet the kernel may hand to the device, in bytes
+    /// (IFLA_GSO_MAX_SIZE).
+    GsoMaxSize(u32),
     /// Let the kernel make no IPv6 address of its own for the link, so that a
     /// fresh tun sends no router solicitations.
     AddressGenerationNone,

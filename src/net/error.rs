@@ -114,6 +114,8 @@ pub enum Operation {
     SetMtu,
     /// Set the length of the transmit queue.
     SetTxQueueLength,
+    /// Limit the size of super-packets.
+    SetGsoMaxSize,
     /// Set how a link makes its IPv6 addresses.
     SetAddressGeneration,
     /// Add an address.
@@ -135,6 +137,7 @@ impl fmt::Display for Operation {
             Operation::BringDown => "bring down",
             Operation::SetMtu => "set the MTU of",
             Operation::SetTxQueueLength => "set the transmit queue length of",
+            Operation::SetGsoMaxSize => "limit the size of super-packets of",
             Operation::SetAddressGeneration => "set the IPv6 address generation mode of",
             Operation::AddAddress => "add the address",
             Operation::RemoveAddress => "remove the address",

@@ -80,6 +80,8 @@ pub struct LinkFacts {
     pub loopback: bool,
     /// Packets in its transmit queue at most.
     pub tx_queue_length: u32,
+    /// Bytes of a super-packet at most; none where the kernel does not tell.
+    pub gso_max_size: Option<u32>,
     /// How it makes its IPv6 addresses; none where it has no IPv6.
     pub address_generation: Option<AddressGeneration>,
 }

@@ -99,6 +99,13 @@ pub enum Entry {
         /// Since.
         set: u32,
     },
+    /// The size of super-packets was limited, in bytes.
+    GsoMaxSize {
+        /// Before.
+        before: u32,
+        /// Since.
+        set: u32,
+    },
     /// IPv6 address generation was switched off.
     AddressGenerationNone {
         /// The mode before.

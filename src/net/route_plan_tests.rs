@@ -24,6 +24,7 @@ fn link(index: u32, name: &str) -> LinkFacts {
         up: true,
         loopback: name == "lo",
         tx_queue_length: 1000,
+        gso_max_size: None,
         address_generation: None,
     }
 }

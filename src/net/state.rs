@@ -93,6 +93,10 @@ impl HostState {
                 false => Some(self.plan_up(link).await?),
             },
             Change::Mtu(mtu) => self.plan_mtu(link, mtu.get()).await?,
+            Change::GsoMaxSize(set) => link
+                .gso_max_size
+                .filter(|before| before != set)
+                .map(|before| Entry::GsoMaxSize { before, set: *set }),
             Change::TxQueueLength(set) => {
                 let (before, set) = (link.tx_queue_length, *set);
                 (before != set).then_some(Entry::TxQueueLength { before, set })
@@ -155,6 +159,7 @@ impl HostState {
         match change {
             Change::LinkUp => netlink.set_up(link, true).await,
             Change::Mtu(mtu) => netlink.set_mtu(link, mtu.get()).await,
+            Change::GsoMaxSize(bytes) => netlink.set_gso_max_size(link, *bytes).await,
             Change::TxQueueLength(packets) => netlink.set_tx_queue_length(link, *packets).await,
             Change::AddressGenerationNone => {
                 let none = AddressGeneration::NONE;

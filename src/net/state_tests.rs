@@ -24,6 +24,7 @@ fn everything_is_made_and_undone() {
             "10.78.0.5/24",
             "mtu 9000",
             "qlen 60",
+            "gso_max_size 40000",
             "addrgenmode none",
             "fd80::/64 dev sshvpn0",
             "10.81.0.0/16 dev sshvpn0 proto static scope link src 10.77.0.0 metric 50",

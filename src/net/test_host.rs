@@ -44,6 +44,7 @@ pub fn everything() -> Vec<Change> {
     vec![
         Change::AddressGenerationNone,
         Change::TxQueueLength(60),
+        Change::GsoMaxSize(40_000),
         mtu(9000),
         Change::Sysctl {
             key: SysctlKey::ipv4(&name(), "rp_filter").unwrap(),

@@ -130,6 +130,12 @@ async fn undo_on(netlink: &Netlink, link: &LinkFacts, entry: &Entry) -> Result<O
             None => done(netlink.set_mtu(link, *before).await),
             Some(outcome) => Ok(outcome),
         },
+        Entry::GsoMaxSize { before, set } => {
+            match judge(&link.gso_max_size.unwrap_or(*before), before, set) {
+                None => done(netlink.set_gso_max_size(link, *before).await),
+                Some(outcome) => Ok(outcome),
+            }
+        }
         Entry::TxQueueLength { before, set } => match judge(&link.tx_queue_length, before, set) {
             None => done(netlink.set_tx_queue_length(link, *before).await),
             Some(outcome) => Ok(outcome),
@@ -253,6 +259,7 @@ fn described(entry: &Entry, interface: &str) -> String {
     match entry {
         Entry::LinkUp { .. } => format!("{interface} up"),
         Entry::Mtu { set, .. } => format!("MTU {set} of {interface}"),
+        Entry::GsoMaxSize { set, .. } => format!("super-packets of {set} bytes on {interface}"),
         Entry::TxQueueLength { set, .. } => format!("transmit queue length {set} of {interface}"),
         Entry::AddressGenerationNone { .. } => {
             format!("IPv6 address generation off on {interface}")

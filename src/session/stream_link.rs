@@ -39,10 +39,14 @@ pub enum LinkEvent {
 
 /// A running link. Dropping it stops it and closes the device.
 pub struct StreamLink {
-    directions: JoinSet<End>,
+    directions: JoinSet<()>,
+    /// Why directions ended.
+    ends: mpsc::Receiver<End>,
     counters: Arc<LinkCounters>,
     said: mpsc::Receiver<Bytes>,
     saying: mpsc::Sender<Bytes>,
+    /// The same, once the device yields no more packets.
+    saying_after: mpsc::Sender<Bytes>,
     clock: Interval,
     heard: Heard,
 }
@@ -67,29 +71,49 @@ impl StreamLink {
         let device = Arc::new(device);
         let counters = Arc::new(LinkCounters::default());
         let (saying, to_say) = mpsc::channel(CONTROL_QUEUE);
+        let (saying_after, mut to_say_after) = mpsc::channel::<Bytes>(CONTROL_QUEUE);
         let (hearing, said) = mpsc::channel(CONTROL_QUEUE);
+        let (ended, ends) = mpsc::channel(2);
         let mut directions = JoinSet::new();
         directions.spawn({
             let (device, counters) = (Arc::clone(&device), Arc::clone(&counters));
+            let ended = ended.clone();
             async move {
                 let counters = &counters.outbound;
-                pump::outbound(mode, Framing::Stream, &*device, &output, to_say, counters).await
+                let end =
+                    pump::outbound(mode, Framing::Stream, &*device, &output, to_say, counters)
+                        .await;
+                drop(device);
+                // There is room for both, and without a receiver nobody to tell.
+                let _ = ended.send(end).await;
+                drop(ended);
+                // The other end is still to be told why.
+                while let Some(frame) = to_say_after.recv().await {
+                    if output.send(frame).await.is_err() {
+                        break;
+                    }
+                }
             }
         });
         directions.spawn({
             let counters = Arc::clone(&counters);
             async move {
                 let counters = &counters.inbound;
-                pump::inbound_stream(mode, reader, &mut input, &*device, &hearing, counters).await
+                let end =
+                    pump::inbound_stream(mode, reader, &mut input, &*device, &hearing, counters)
+                        .await;
+                let _ = ended.send(end).await;
             }
         });
         let mut clock = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         StreamLink {
             directions,
+            ends,
             counters,
             said,
             saying,
+            saying_after,
             clock,
             heard: Heard::default(),
         }
@@ -109,13 +133,10 @@ impl StreamLink {
                         Err(error) => return LinkEvent::Nonsense(error),
                     }
                 }
-                ended = self.directions.join_next() => {
-                    return LinkEvent::Ended(match ended {
-                        Some(Ok(end)) => end,
-                        Some(Err(failure)) => End::Device(std::io::Error::other(failure)),
-                        None => End::Channel,
-                    });
+                Some(Err(failure)) = self.directions.join_next() => {
+                    return LinkEvent::Ended(End::Device(std::io::Error::other(failure)));
                 }
+                end = self.ends.recv() => return LinkEvent::Ended(end.unwrap_or(End::Channel)),
                 _ = self.clock.tick() => {
                     let packets = self.counters.inbound.snapshot().packets;
                     if self.heard.is_silent(packets) {
@@ -130,7 +151,10 @@ impl StreamLink {
     /// Says something, behind the packets that were sent already.
     pub async fn say(&self, message: &Message) -> Result<(), ConversationError> {
         let frame = stream::encode_control(&message.to_json()?)?;
-        let sent = self.saying.send(frame).await;
+        if self.saying.send(frame.clone()).await.is_ok() {
+            return Ok(());
+        }
+        let sent = self.saying_after.send(frame).await;
         sent.map_err(|_| ConversationError::Ended)
     }
 

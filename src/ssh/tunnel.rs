@@ -48,11 +48,11 @@ impl TunnelSender {
         sent.map_err(refused)
     }
 
-    /// Sends frames, each as one message and in their order, with one message
-    /// to the connection's task for up to 64 KiB that fit the far end's window;
-    /// waits while it has no room for the next of them. What was sent is taken out of
-    /// `frames`, also when this is dropped before it is done. A frame that is too
-    /// large is then the first of them.
+    /// Sends frames, each as one message and in their order; up to 64 KiB of them
+    /// that fit the far end's window take one place in the connection's queue.
+    /// Waits while the window has no room for the next. What was sent is taken
+    /// out of `frames`, also when this is dropped before it is done. A frame that
+    /// is too large is then the first of them.
     pub async fn send_all(&self, frames: &mut Vec<Bytes>) -> Result<(), SendError> {
         while !frames.is_empty() {
             self.0

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use bytes::{BufMut, BytesMut};
 use nix::errno::Errno;
 use nix::sys::uio;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::config::types::{InterfaceName, Mode};
@@ -60,9 +61,13 @@ impl Device {
     /// What does not fit the capacity of `buffer` is cut off by the kernel.
     pub async fn read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         loop {
-            let mut ready = self.fd.readable().await?;
+            let mut ready = self.fd.ready(Interest::READABLE | Interest::ERROR).await?;
+            // So the kernel tells that the interface is being deleted
+            // (drivers/net/tun.c, tun_chr_poll), maybe before a read does.
+            let deleted = ready.ready().is_error();
             match ready.try_io(|_| self.read_once(buffer)) {
                 Ok(result) => return result,
+                Err(_would_block) if deleted => return Err(Errno::EBADFD.into()),
                 Err(_would_block) => continue,
             }
         }

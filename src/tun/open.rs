@@ -8,11 +8,17 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use thiserror::Error;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::{Device, sys};
 use crate::config::types::{DevicePrefix, InterfaceName, Mode, UnitRequest};
 use crate::packet::virtio::Offload;
+
+/// What a device is watched for: packets, room, and its deletion.
+const INTEREST: Interest = Interest::READABLE
+    .add(Interest::WRITABLE)
+    .add(Interest::ERROR);
 
 /// Which device is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,9 +103,11 @@ impl Device {
             false => Offload::NONE,
         };
         // SAFETY: an OwnedFd keeps one open descriptor until it is dropped.
-        let fd = unsafe { AsyncFd::register(fd) }.map_err(|error| OpenError::Other {
-            name: name.to_string(),
-            source: error.into(),
+        let fd = unsafe { AsyncFd::register_with_interest(fd, INTEREST) }.map_err(|error| {
+            OpenError::Other {
+                name: name.to_string(),
+                source: error.into(),
+            }
         })?;
         Ok(Device {
             fd,

@@ -86,6 +86,13 @@ impl Netlink {
             .await
     }
 
+    /// Sets how large a super-packet may be, in bytes.
+    pub async fn set_gso_max_size(&self, link: &LinkFacts, bytes: u32) -> Result<(), NetError> {
+        let message = LinkUnspec::new_with_index(link.index.0)
+            .append_extra_attribute(LinkAttribute::GsoMaxSize(bytes));
+        self.change(Operation::SetGsoMaxSize, link, message).await
+    }
+
     /// Sets how the link makes its IPv6 addresses.
     pub async fn set_address_generation(
         &self,

@@ -32,12 +32,14 @@ impl LinkFacts {
             up: message.header.flags.contains(LinkFlags::Up),
             loopback: message.header.flags.contains(LinkFlags::Loopback),
             tx_queue_length: 0,
+            gso_max_size: None,
             address_generation: None,
         };
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name.clone(),
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                LinkAttribute::GsoMaxSize(bytes) => link.gso_max_size = Some(*bytes),
                 LinkAttribute::TxQueueLen(packets) => link.tx_queue_length = *packets,
                 LinkAttribute::LinkInfo(info) => link.kind = kind(info),
                 LinkAttribute::AfSpecUnspec(families) => {

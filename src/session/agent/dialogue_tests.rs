@@ -476,6 +476,8 @@ fn packets_flow_and_nonsense_between_them_ends_it() {
         near.conversation.output().send(frame).await.unwrap();
         near.ends_for(CloseReason::Protocol, "cannot be read").await;
 
+        // What comes after that cannot be told from it, the end neither.
+        tokio::time::pause();
         let near = Near::up().await;
         let endless = Bytes::from_static(&[0xff; 8]);
         near.conversation.output().send(endless).await.unwrap();
@@ -488,18 +490,7 @@ fn a_device_that_is_removed_ends_it() {
     test_namespace::run(async {
         let near = Near::up().await;
         test_namespace::ip("link del sshvpn0");
-        let Near {
-            conversation,
-            agent,
-            host,
-            signal: _signal,
-        } = near;
-        let end = agent.await.unwrap();
-        assert!(
-            matches!(end, End::Failed(AgentError::DeviceFailed(_))),
-            "{end:?}"
-        );
-        assert!(host.done().ends_with(&["undo", "finish"]));
-        drop(conversation);
+        near.ends_for(CloseReason::Failed, "the tunnel device there failed")
+            .await;
     });
 }

@@ -1,6 +1,8 @@
 //! In a fresh network namespace each: what is told of it, and that it is after
 //! a tunnel what it was before.
 
+use std::time::{Duration, Instant};
+
 use super::*;
 use crate::config::types::{Mode, Mtu};
 use crate::frame::control::{Addresses, Forward};
@@ -72,6 +74,18 @@ fn host(place: &Place, limits: Limits) -> ThisHost {
     }
 }
 
+/// Closes a device and waits until it is gone: a child that another test is
+/// starting has a copy of its descriptor until it runs.
+fn close(device: Device) {
+    let name = format!(" {}: ", device.name());
+    drop(device);
+    let end = Instant::now() + Duration::from_secs(20);
+    while ip("link").contains(&name) {
+        assert!(Instant::now() < end, "it stays");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 async fn set_up(host: &mut ThisHost, wish: &SetUp) -> (Device, Ready) {
     let (device, ready, changes) = host.open(wish).await.unwrap();
     for change in changes {
@@ -106,7 +120,7 @@ fn a_tunnel_with_everything_is_set_up_and_undone() {
             assert!(now.contains(there), "{there} in {now}");
         }
         assert!(host.undo().await.is_empty());
-        drop(device);
+        close(device);
         assert_eq!(state(), before);
         assert!(place.files().is_empty());
         assert!(host.undo().await.is_empty(), "once is enough");
@@ -130,7 +144,7 @@ fn whatever_was_done_before_a_failure_is_undone() {
                 host.apply(change).await.unwrap();
             }
             assert!(host.undo().await.is_empty());
-            drop(device);
+            close(device);
             assert_eq!(state(), before, "after {steps} steps");
         }
     });
@@ -152,14 +166,15 @@ fn one_of_two_agents_is_killed_and_the_other_goes_on() {
         let (device, second) = set_up(&mut goes_on, &other_wish).await;
         assert_ne!(first.device, second.device);
         // As by kill -9: the device goes, nothing is undone.
-        drop((killed, killed_device));
+        drop(killed);
+        close(killed_device);
         assert_eq!(place.recover().await.len(), 1);
         let now = state();
         assert!(now.contains("net.ipv4.conf.eth1.forwarding = 1"), "{now}");
         assert!(now.contains("net.ipv6.conf.all.forwarding = 1"), "{now}");
         assert!(!now.contains("sshvpn_sshvpn0"), "{now}");
         assert!(goes_on.undo().await.is_empty());
-        drop(device);
+        close(device);
         assert_eq!(state(), before);
     });
 }

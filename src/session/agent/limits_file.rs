@@ -2,7 +2,7 @@
 //! The login that starts an agent writes the command line itself, so only a file
 //! that nobody but root can write binds it.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -31,12 +31,12 @@ pub enum LimitsFileError {
         /// The kernel's reason.
         source: io::Error,
     },
-    /// Others than root can write it.
+    /// Others than root can write it or its directory.
     #[error(
         "{path} has to belong to root and be writable by nobody else (chown root {path}; chmod go-w {path})"
     )]
     Unsafe {
-        /// The file.
+        /// The file or the directory.
         path: PathBuf,
     },
     /// Not what it should be.
@@ -79,21 +79,24 @@ pub fn load() -> Result<Limits, LimitsFileError> {
     load_from(Path::new(PATH), 0)
 }
 
-/// `owner` is the user number that it has to belong to.
+/// `owner` is the user number that it has to belong to, and its directory.
 fn load_from(path: &Path, owner: u32) -> Result<Limits, LimitsFileError> {
     let unreadable = |source| LimitsFileError::Unreadable {
         path: path.to_owned(),
         source,
     };
+    // Who can write the directory could take the file away.
+    if let Some(directory) = path.parent()
+        && let Ok(found) = directory.metadata()
+    {
+        require_safe(directory, &found, owner)?;
+    }
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Limits::default()),
         other => other.map_err(unreadable)?,
     };
     let found = file.metadata().map_err(unreadable)?;
-    if found.uid() != owner || found.mode() & 0o022 != 0 {
-        let path = path.to_owned();
-        return Err(LimitsFileError::Unsafe { path });
-    }
+    require_safe(path, &found, owner)?;
     let mut text = String::new();
     file.take(SIZE_LIMIT + 1)
         .read_to_string(&mut text)
@@ -107,6 +110,14 @@ fn load_from(path: &Path, owner: u32) -> Result<Limits, LimitsFileError> {
     }
     let document = toml::from_str(&text).map_err(|error| syntax(place(&text, &error)))?;
     Ok(limits(document))
+}
+
+fn require_safe(path: &Path, found: &Metadata, owner: u32) -> Result<(), LimitsFileError> {
+    if found.uid() == owner && found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    let path = path.to_owned();
+    Err(LimitsFileError::Unsafe { path })
 }
 
 /// What is wrong, on one line.
@@ -175,9 +186,9 @@ mod tests {
     fn no_file_is_no_limit_and_an_unreadable_one_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("agent.toml");
-        assert_eq!(load_from(&path, 0).unwrap(), Limits::default());
-        fs::create_dir(&path).unwrap();
         let uid = Uid::effective().as_raw();
+        assert_eq!(load_from(&path, uid).unwrap(), Limits::default());
+        fs::create_dir(&path).unwrap();
         let error = load_from(&path, uid).unwrap_err();
         assert!(matches!(error, LimitsFileError::Unreadable { .. }));
         let below = path.join("agent.toml");
@@ -190,6 +201,21 @@ mod tests {
         for (mode, owner) in [(0o664, uid), (0o646, uid), (0o644, uid + 1)] {
             let error = read("", mode, owner).unwrap_err();
             assert!(error.to_string().contains("chmod go-w"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_directory_in_which_others_can_take_the_file_away_stops_the_agent() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("agent.toml");
+        let uid = Uid::effective().as_raw();
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).unwrap();
+        for text in [None, Some("no-forward = true\n")] {
+            if let Some(text) = text {
+                fs::write(&path, text).unwrap();
+            }
+            let error = load_from(&path, uid).unwrap_err();
+            assert!(matches!(error, LimitsFileError::Unsafe { .. }), "{error}");
         }
     }
 

@@ -12,7 +12,7 @@ use super::ways;
 use crate::config::types::{InterfaceName, Mode, Mtu};
 use crate::frame::control::{Addresses, Forward, SetUp};
 use crate::net::address_range::Family;
-use crate::net::change::{Change, InterfaceAddress, TX_QUEUE_LENGTH};
+use crate::net::change::{Change, GSO_MAX_SIZE, InterfaceAddress, TX_QUEUE_LENGTH};
 use crate::net::facts::HostFacts;
 use crate::net::firewall::FirewallTable;
 use crate::net::shared_setting::SharedSetting;
@@ -129,6 +129,7 @@ pub(super) fn changes(
     let mut changes = vec![
         Change::AddressGenerationNone,
         Change::TxQueueLength(TX_QUEUE_LENGTH),
+        Change::GsoMaxSize(GSO_MAX_SIZE),
         Change::Mtu(wish.mtu),
     ];
     changes.extend(table(wish, &onward, around, limits)?.map(Change::FirewallTable));
@@ -243,6 +244,7 @@ pub(super) fn described(change: &Change) -> String {
     match change {
         Change::LinkUp => "link up".to_owned(),
         Change::Mtu(mtu) => format!("MTU {mtu}"),
+        Change::GsoMaxSize(bytes) => format!("super-packets of at most {bytes} bytes"),
         Change::TxQueueLength(packets) => format!("transmit queue of {packets} packets"),
         Change::AddressGenerationNone => "no IPv6 address of the kernel's own".to_owned(),
         Change::Address(address) => format!("address {address}"),

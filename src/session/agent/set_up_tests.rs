@@ -56,6 +56,7 @@ fn around() -> Surroundings {
         up: true,
         loopback: false,
         tx_queue_length: 1000,
+        gso_max_size: None,
         address_generation: None,
     };
     Surroundings {
@@ -80,9 +81,10 @@ fn lines(wish: &SetUp, around: &Surroundings, limits: &Limits) -> Vec<String> {
     changes.iter().map(described).collect()
 }
 
-const LINK: [&str; 6] = [
+const LINK: [&str; 7] = [
     "no IPv6 address of the kernel's own",
-    "transmit queue of 100 packets",
+    "transmit queue of 500 packets",
+    "super-packets of at most 64000 bytes",
     "MTU 1500",
     "link up",
     "address 10.1.0.1 peer 10.1.0.0",
@@ -109,19 +111,19 @@ fn a_route_opens_the_way_there_and_back() {
         &around(),
         &Limits::default(),
     );
-    assert_eq!(done[3], "firewall table with NAT");
+    assert_eq!(done[4], "firewall table with NAT");
     assert_eq!(
-        done[7..],
+        done[8..],
         [
             "net/ipv4/conf/sshvpn0/forwarding = 1",
             "net/ipv4/conf/eth2/forwarding = 1"
         ]
     );
     let done = lines(&wish(&["fd20::/16"], false), &around(), &Limits::default());
-    assert_eq!(done[3], "firewall table");
+    assert_eq!(done[4], "firewall table");
     // Advertisements first: the kernel drops their routes when it begins to forward.
     assert_eq!(
-        done[7..],
+        done[8..],
         [
             "net/ipv6/conf/eth1/accept_ra = 2",
             "net/ipv6/conf/all/forwarding = 1"
@@ -136,7 +138,7 @@ fn advertisements_that_a_program_takes_are_its_own_business() {
         ..around()
     };
     let done = lines(&wish(&["fd20::/16"], false), &around, &Limits::default());
-    assert_eq!(done[7..], ["net/ipv6/conf/all/forwarding = 1"]);
+    assert_eq!(done[8..], ["net/ipv6/conf/all/forwarding = 1"]);
 }
 
 #[test]

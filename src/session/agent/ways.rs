@@ -76,6 +76,7 @@ mod tests {
             up: true,
             loopback: name == "lo",
             tx_queue_length: 1000,
+            gso_max_size: Some(65536),
             address_generation: None,
         }
     }

@@ -42,6 +42,11 @@ impl LastWords {
     pub fn ended(&self, exit: Exit) {
         self.kept().exit = Some(exit);
     }
+
+    /// Whether it is known to have ended.
+    pub fn has_ended(&self) -> bool {
+        self.kept().exit.is_some()
+    }
 }
 
 impl fmt::Display for LastWords {

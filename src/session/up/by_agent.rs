@@ -132,7 +132,16 @@ impl FarPart for ByAgent {
         let counters = running.link.stop().await;
         reporter.step(format_args!("sent {}", counters.outbound.snapshot()));
         reporter.step(format_args!("received {}", counters.inbound.snapshot()));
-        report_undone(reporter, connection.host(), undone.ok().flatten());
+        match undone.ok().flatten() {
+            None if running.last_words.has_ended() => {
+                let host = connection.host();
+                reporter.warning(format_args!(
+                    "{host}: the agent ended without undoing its part: 'sshvpn cleanup' there does it, or \
+                     the next 'sshvpn up'"
+                ));
+            }
+            left => report_undone(reporter, connection.host(), left),
+        }
     }
 
     async fn finish(self, connection: &Connection, reporter: Reporter) {

@@ -2,6 +2,7 @@
 //! every way there is. Time passes by itself whenever everybody waits.
 
 use super::*;
+use crate::config::types::DevicePrefix;
 use crate::net::test_namespace;
 use crate::session::conversation::Conversation;
 use crate::session::conversation::tests::{Input, Output, pair};
@@ -12,7 +13,7 @@ type Peer = Conversation<Input, Output>;
 /// To be called in a network namespace of the test's own.
 fn running() -> (Running, Peer) {
     let device = Device::open(
-        &DeviceRequest::FirstFree(crate::config::types::DevicePrefix::default()),
+        &DeviceRequest::FirstFree(DevicePrefix::default()),
         Mode::PointToPoint,
     )
     .unwrap();

@@ -4,7 +4,7 @@ use ipnetwork::IpNetwork;
 
 use crate::config::types::{Mode, Mtu};
 use crate::net::addressing::AddressPair;
-use crate::net::change::{Change, InterfaceAddress, TX_QUEUE_LENGTH, TunnelRoute};
+use crate::net::change::{Change, GSO_MAX_SIZE, InterfaceAddress, TX_QUEUE_LENGTH, TunnelRoute};
 
 /// The link, then its addresses, then the routes through it.
 pub(super) fn changes(
@@ -16,6 +16,7 @@ pub(super) fn changes(
     let mut changes = vec![
         Change::AddressGenerationNone,
         Change::TxQueueLength(TX_QUEUE_LENGTH),
+        Change::GsoMaxSize(GSO_MAX_SIZE),
         Change::Mtu(mtu),
         Change::LinkUp,
     ];

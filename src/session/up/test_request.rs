@@ -1,7 +1,7 @@
 //! What a user may have asked of `up`, for tests.
 
 use super::UpRequest;
-use crate::config::types::Mode;
+use crate::config::types::{DevicePrefix, Mode};
 use crate::tun::DeviceRequest;
 
 /// Routes, and everything else by default.
@@ -16,7 +16,7 @@ pub(super) fn request(routes: &[&str]) -> UpRequest {
         mtu: None,
         nat: None,
         mode: Mode::PointToPoint,
-        device: DeviceRequest::FirstFree(crate::config::types::DevicePrefix::default()),
+        device: DeviceRequest::FirstFree(DevicePrefix::default()),
         peer_unit: None,
         carrier: Default::default(),
     }

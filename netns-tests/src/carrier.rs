@@ -1,0 +1,71 @@
+//! How `sshvpn up` travels. Most of its scenarios run by either carrier: what a
+//! tunnel does must not depend on it.
+
+use anyhow::Result;
+
+use crate::child::Child;
+use crate::client::Client;
+use crate::host::Host;
+use crate::vpn;
+
+/// A way in which packets travel inside SSH.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carrier {
+    /// sshd's own tunnel forwarding.
+    Tun,
+    /// An sshvpn at the far end.
+    Agent,
+}
+
+/// Where [`install`] puts the program.
+pub const INSTALLED: &str = "/usr/local/sbin/sshvpn";
+
+impl Carrier {
+    /// Makes `far` a host that tunnels can come to by this carrier.
+    pub fn prepare(self, far: &Host) -> Result<()> {
+        match self {
+            Carrier::Tun => Ok(()),
+            Carrier::Agent => install(far),
+        }
+    }
+
+    /// The arguments of `sshvpn up` that ask for this carrier and no other, then `more`.
+    pub fn arguments<'a>(self, more: &[&'a str]) -> Vec<&'a str> {
+        let via = match self {
+            Carrier::Tun => "tun",
+            Carrier::Agent => "agent",
+        };
+        [&["--via", via], more].concat()
+    }
+
+    /// Starts `sshvpn up` by this carrier on `host`, and waits until it says that it is up.
+    pub fn up(self, host: &Host, more: &[&str]) -> Result<Child> {
+        vpn::up(host, &self.arguments(more))
+    }
+}
+
+/// Installs sshvpn on `host` alone, for every login there.
+pub fn install(host: &Host) -> Result<()> {
+    let program = Client::Sshvpn.program()?;
+    host.sh(&format!(
+        "mount -t tmpfs -o mode=755 tmpfs /usr/local/sbin; install -m 755 {program} {INSTALLED}"
+    ))?;
+    Ok(())
+}
+
+/// Makes a test of each named function for each carrier: `tun::NAME`, `agent::NAME`.
+#[macro_export]
+macro_rules! with_each_carrier {
+    ($($(#[$attribute:meta])* $name:ident),* $(,)?) => {
+        mod tun {
+            $(#[test] $(#[$attribute])* fn $name() -> anyhow::Result<()> {
+                super::$name($crate::Carrier::Tun)
+            })*
+        }
+        mod agent {
+            $(#[test] $(#[$attribute])* fn $name() -> anyhow::Result<()> {
+                super::$name($crate::Carrier::Agent)
+            })*
+        }
+    };
+}

@@ -1,0 +1,285 @@
+//! What an agent does not permit: the near end is told in time, and nothing
+//! passes that somebody asks for by other means.
+//!
+//! ```text
+//!   laptop wan 192.0.2.1 ── 192.0.2.2 wan bastion lan 198.51.100.1 ── 198.51.100.2, .3 lan host
+//!   sshvpn up  sshvpn0 ═ SSH ═ sshd ─► sshvpn agent --allow-route … sshvpn0
+//! ```
+
+use anyhow::{Result, ensure};
+use netns_tests::carrier::{INSTALLED, install};
+use netns_tests::topology::{self, Subnet};
+use netns_tests::traffic::{no_ping, ping};
+use netns_tests::vpn::{self, Device};
+use netns_tests::{Before, Child};
+use nix::sys::signal::Signal;
+
+const LIMITS: &str = "/etc/sshvpn/agent.toml";
+const LAN4: &str = "198.51.100.0/24";
+const LAN6: &str = "2001:db8:64::/64";
+
+/// The lab with an agent, whose host has this agent.toml; the LAN host has two addresses.
+fn lab(limits: &str) -> Result<Subnet> {
+    let lab = topology::subnet()?;
+    install(&lab.direct.bastion)?;
+    lab.lan.sh("ip address add 198.51.100.3/24 dev lan")?;
+    if !limits.is_empty() {
+        lab.direct.bastion.write(LIMITS, limits)?;
+    }
+    Ok(lab)
+}
+
+fn hosts(lab: &Subnet) -> Result<Before<'_>> {
+    Before::of(&[&lab.direct.laptop, &lab.direct.bastion, &lab.lan])
+}
+
+/// `sshvpn up --via agent ARGUMENTS bastion`, by an agent with these options.
+fn arguments<'a>(command: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let by = ["--via", "agent", "--agent-command", command];
+    [&by[..], more, &["bastion"]].concat()
+}
+
+fn up(lab: &Subnet, options: &str, more: &[&str]) -> Result<Child> {
+    let command = format!("{INSTALLED} agent {options}");
+    vpn::up(&lab.direct.laptop, &arguments(&command, more))
+}
+
+/// It fails with a message that has `parts` in it, and changes nothing.
+fn is_denied(lab: &Subnet, options: &str, more: &[&str], parts: &[&str]) -> Result<()> {
+    let before = hosts(lab)?;
+    let command = format!("{INSTALLED} agent {options}");
+    let line = vpn::command(&arguments(&command, more))?;
+    let output = lab.direct.laptop.run(&line)?;
+    vpn::fails_clearly(&output, None, &[&["bastion"], parts].concat())?;
+    before.is_back()
+}
+
+fn ends(up: Child, before: &Before<'_>) -> Result<()> {
+    let output = up.end_with(Signal::SIGINT)?;
+    ensure!(output.code() == 0, "{output:?}");
+    before.is_back()
+}
+
+#[test]
+fn a_route_that_is_not_allowed() -> Result<()> {
+    let lab = lab("")?;
+    let allowed = "--allow-route 10.0.0.0/8 --allow-route 198.51.100.2/32";
+    let parts = [
+        "may not forward to 198.51.100.0/24",
+        "198.51.100.2/32",
+        "--allow-route",
+    ];
+    is_denied(&lab, allowed, &["--route", LAN4], &parts)?;
+    is_denied(
+        &lab,
+        "--no-forward",
+        &["--route", LAN4],
+        &["may not forward", "none"],
+    )?;
+    // One family's list says nothing for the other.
+    is_denied(
+        &lab,
+        "--allow-route 0.0.0.0/0",
+        &["--route", LAN6],
+        &["may not forward"],
+    )
+}
+
+/// A near end that sends packets elsewhere than it was allowed to: they go nowhere,
+/// though the bastion forwards anyway, for others.
+#[test]
+fn packets_beyond_an_allowed_route_are_dropped() -> Result<()> {
+    let lab = lab("")?;
+    let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
+    bastion.sh(
+        "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding",
+    )?;
+    lab.lan
+        .sh("ip route add default via 198.51.100.1; ip -6 route add default via 2001:db8:64::1")?;
+    let before = hosts(&lab)?;
+    let tunnel = up(
+        &lab,
+        "--allow-route 198.51.100.2",
+        &["--route", "198.51.100.2/32"],
+    )?;
+    laptop.sh(&format!(
+        "ip route add {LAN4} dev sshvpn0; ip -6 route add {LAN6} dev sshvpn0"
+    ))?;
+    ping(laptop, "198.51.100.2")?;
+    no_ping(laptop, "198.51.100.3")?;
+    no_ping(laptop, "2001:db8:64::2")?;
+    // The bastion's own addresses are not forwarded to.
+    ping(laptop, "198.51.100.1")?;
+    ends(tunnel, &before)
+}
+
+#[test]
+fn without_forwarding_the_host_itself_is_reached() -> Result<()> {
+    let lab = lab("")?;
+    let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
+    bastion.sh("echo 1 >/proc/sys/net/ipv4/ip_forward")?;
+    lab.lan.sh("ip route add default via 198.51.100.1")?;
+    let before = hosts(&lab)?;
+    let tunnel = up(&lab, "--no-forward", &[])?;
+    laptop.sh(&format!("ip route add {LAN4} dev sshvpn0"))?;
+    for address in Device::only(bastion)?.addresses {
+        ping(laptop, &address.to_string())?;
+    }
+    ping(laptop, "198.51.100.1")?;
+    no_ping(laptop, "198.51.100.2")?;
+    ends(tunnel, &before)
+}
+
+/// A source address that does not lead back into the tunnel goes nowhere either.
+#[test]
+fn a_foreign_source_address_is_dropped() -> Result<()> {
+    let lab = lab("")?;
+    let laptop = &lab.direct.laptop;
+    lab.lan.sh("ip route add default via 198.51.100.1")?;
+    // Only the agent's own table is to hold it back, not the kernel's reverse path filter.
+    lab.direct.bastion.sh(
+        "echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter; echo 0 >/proc/sys/net/ipv4/conf/default/rp_filter",
+    )?;
+    laptop.sh("ip address add 203.0.113.9/32 dev lo")?;
+    let before = hosts(&lab)?;
+    let tunnel = up(&lab, &format!("--allow-route {LAN4}"), &["--route", LAN4])?;
+    ping(laptop, "198.51.100.2")?;
+    let capture = netns_tests::capture::Capture::start(&lab.lan, "lan")?;
+    let output = laptop.run(&[
+        "ping",
+        "-n",
+        "-c3",
+        "-i0.1",
+        "-W1",
+        "-I",
+        "203.0.113.9",
+        "198.51.100.2",
+    ])?;
+    ensure!(!output.status.success(), "{output:?}");
+    // What comes after it has come through the same queue.
+    ping(laptop, "198.51.100.2")?;
+    let captured = capture.end()?;
+    ensure!(
+        !captured.matching("icmp")?.is_empty(),
+        "the capture shows nothing"
+    );
+    let foreign = captured.matching("host 203.0.113.9")?;
+    ensure!(foreign.is_empty(), "{foreign:?}");
+    ends(tunnel, &before)
+}
+
+#[test]
+fn nat_that_is_not_allowed() -> Result<()> {
+    let lab = lab("")?;
+    is_denied(
+        &lab,
+        "--no-nat",
+        &["--route", LAN4],
+        &["may not do NAT", "--no-nat"],
+    )?;
+    lab.lan.sh("ip route add default via 198.51.100.1")?;
+    let before = hosts(&lab)?;
+    let tunnel = up(&lab, "--no-nat", &["--route", LAN4, "--no-nat"])?;
+    ping(&lab.direct.laptop, "198.51.100.2")?;
+    ends(tunnel, &before)
+}
+
+#[test]
+fn addresses_that_are_not_allowed() -> Result<()> {
+    let lab = lab("")?;
+    let allowed = "--allow-address 10.50.0.0/24 --allow-address fd50::/64";
+    let asked = ["--address", "10.60.0.1", "--peer-address", "10.60.0.2"];
+    is_denied(
+        &lab,
+        allowed,
+        &asked,
+        &["tunnel address 10.60.0.", "10.50.0.0/24", "--allow-address"],
+    )?;
+    // One that is somebody else's there would take it over.
+    let near = ["--address", "198.51.100.2", "--peer-address", "10.50.0.2"];
+    is_denied(&lab, allowed, &near, &["tunnel address 198.51.100.2"])?;
+    let before = hosts(&lab)?;
+    let tunnel = up(&lab, allowed, &[])?;
+    for address in Device::only(&lab.direct.bastion)?.addresses {
+        let text = address.to_string();
+        ensure!(
+            text.starts_with("10.50.0.") || text.starts_with("fd50::"),
+            "{text}"
+        );
+        ping(&lab.direct.laptop, &text)?;
+    }
+    ends(tunnel, &before)
+}
+
+#[test]
+fn an_mtu_that_is_not_allowed() -> Result<()> {
+    let lab = lab("")?;
+    is_denied(
+        &lab,
+        "--max-mtu 1300",
+        &["--mtu", "1400"],
+        &["an MTU of 1300 at most, not 1400"],
+    )
+}
+
+/// The host's owner limits every agent there; a command line only narrows that.
+#[test]
+fn the_file_binds_every_agent() -> Result<()> {
+    let lab =
+        lab("allow-route = [\"198.51.100.0/25\"]\nmax-mtu = 1350\ndevice-prefix = \"vpn\"\n")?;
+    let wide = "--allow-route 0.0.0.0/0 --max-mtu 9000";
+    is_denied(
+        &lab,
+        wide,
+        &["--route", LAN4],
+        &["may not forward", "198.51.100.0/25"],
+    )?;
+    let narrow = "--allow-route 198.51.100.3";
+    is_denied(
+        &lab,
+        narrow,
+        &["--route", "198.51.100.0/25"],
+        &["it permits 198.51.100.3/32"],
+    )?;
+    is_denied(
+        &lab,
+        "--device-prefix other",
+        &[],
+        &["--device-prefix other", "'vpn'"],
+    )?;
+    let before = hosts(&lab)?;
+    let tunnel = up(&lab, "", &["--route", "198.51.100.0/25"])?;
+    let device = Device::only(&lab.direct.bastion)?;
+    ensure!(
+        (device.name.as_str(), device.mtu) == ("vpn0", 1350),
+        "{device:?}"
+    );
+    ping(&lab.direct.laptop, "198.51.100.2")?;
+    ends(tunnel, &before)
+}
+
+#[test]
+fn a_file_that_others_can_write_is_refused() -> Result<()> {
+    let lab = lab("no-forward = true\n")?;
+    let bastion = &lab.direct.bastion;
+    for how in ["chmod 666", "chmod 664", "chown 1000"] {
+        bastion.sh(&format!("{how} {LIMITS}"))?;
+        let parts = [
+            LIMITS,
+            "has to belong to root and be writable by nobody else",
+        ];
+        is_denied(&lab, "", &[], &parts)?;
+        bastion.sh(&format!("chmod 644 {LIMITS}; chown 0 {LIMITS}"))?;
+    }
+    // A directory in which others can put another file in its place.
+    bastion.sh("chmod 777 /etc/sshvpn")?;
+    is_denied(&lab, "", &[], &["/etc/sshvpn has to belong to root"])?;
+    bastion.sh("chmod 755 /etc/sshvpn")?;
+    for text in ["allow-route = 5\n", "no-foward = true\n", "[[[\n"] {
+        bastion.write(LIMITS, text)?;
+        is_denied(&lab, "", &[], &[LIMITS, "line 1"])?;
+    }
+    bastion.write(LIMITS, "no-forward = true\n")?;
+    let before = hosts(&lab)?;
+    ends(up(&lab, "", &[])?, &before)
+}

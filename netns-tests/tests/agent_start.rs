@@ -1,0 +1,255 @@
+//! `sshvpn up` finds an sshvpn at the far end, or says why there is none.
+//!
+//! ```text
+//!   laptop wan 192.0.2.1 ──────────── 192.0.2.2 wan bastion
+//!   sshvpn up  sshvpn0 ═════ SSH ═════ sshd ─► sshvpn agent  sshvpn0
+//! ```
+
+use anyhow::{Context, Result, ensure};
+use netns_tests::carrier::{INSTALLED, install};
+use netns_tests::sshd::{Privilege, Sshd, add_account, authorize};
+use netns_tests::topology::{self, Direct};
+use netns_tests::vpn::{self, Device};
+use netns_tests::{Before, Child, Host, traffic};
+use nix::sys::signal::Signal;
+
+/// What is said of a tunnel by an agent.
+const BY_AGENT: &str = "by agent: sshvpn ";
+
+/// Brings a tunnel up with `arguments`, sees that packets pass and that the
+/// reason is given in a line with `why`; `look` is run meanwhile. Afterwards
+/// both hosts are as before.
+fn goes_up(
+    lab: &Direct,
+    arguments: &[&str],
+    why: &str,
+    look: impl FnOnce(&Child) -> Result<()>,
+) -> Result<()> {
+    let before = Before::of(&[&lab.laptop, &lab.bastion])?;
+    let up = vpn::up(&lab.laptop, arguments)?;
+    ensure!(up.stderr().contains(why), "not '{why}': {}", up.stderr());
+    for address in Device::only(&lab.bastion)?.addresses {
+        traffic::ping(&lab.laptop, &address.to_string())?;
+    }
+    look(&up)?;
+    let output = up.end_with(Signal::SIGINT)?;
+    ensure!(output.code() == 0 && output.stdout.is_empty(), "{output:?}");
+    before.is_back()
+}
+
+/// The command line of the agent that runs on `host`.
+fn agent(host: &Host) -> Result<String> {
+    let processes = host.processes()?;
+    let mut commands = processes.into_iter().map(|process| process.command);
+    // Not the shell that started it.
+    let runs = |command: &String| !command.starts_with("sh") && command.contains("sshvpn agent");
+    commands.find(runs).context("no agent runs")
+}
+
+fn fails(lab: &Direct, arguments: &[&str], parts: &[&str]) -> Result<()> {
+    let before = Before::of(&[&lab.laptop, &lab.bastion])?;
+    let output = lab.laptop.run(&vpn::command(arguments)?)?;
+    vpn::fails_clearly(&output, Some(255), parts)?;
+    before.is_back()
+}
+
+/// An sshd with this line for the subsystem.
+fn subsystem(command: &str) -> Result<Direct> {
+    topology::direct_with(&Sshd::default().set("Subsystem", &format!("sshvpn {command}")))
+}
+
+#[test]
+fn a_subsystem_comes_first() -> Result<()> {
+    let lab = subsystem("/run/lab/sshvpn agent --max-mtu 1400")?;
+    install(&lab.bastion)?;
+    lab.bastion.sh(&format!("cp {INSTALLED} /run/lab/sshvpn"))?;
+    goes_up(&lab, &["bastion"], BY_AGENT, |_| {
+        let agent = agent(&lab.bastion)?;
+        ensure!(
+            agent == "/run/lab/sshvpn agent --max-mtu 1400",
+            "another agent: {agent}"
+        );
+        ensure!(Device::only(&lab.bastion)?.mtu == 1400);
+        Ok(())
+    })
+}
+
+#[test]
+fn one_in_the_path_is_found() -> Result<()> {
+    let lab = topology::direct()?;
+    install(&lab.bastion)?;
+    goes_up(&lab, &["bastion"], BY_AGENT, |_| {
+        let agent = agent(&lab.bastion)?;
+        ensure!(agent == format!("{INSTALLED} agent"), "{agent}");
+        Ok(())
+    })
+}
+
+/// The line in sshd_config names a program that is not there; sshd keeps to itself
+/// what a subsystem says on standard error.
+#[test]
+fn a_broken_subsystem_is_passed_over() -> Result<()> {
+    let lab = subsystem("/nowhere/sshvpn agent")?;
+    fails(
+        &lab,
+        &["--via", "agent", "bastion"],
+        &["the subsystem 'sshvpn' started no agent", "code 127"],
+    )?;
+    goes_up(&lab, &["bastion"], "by tun: bastion: the subsystem", |_| {
+        Ok(())
+    })?;
+    install(&lab.bastion)?;
+    goes_up(&lab, &["bastion"], BY_AGENT, |_| Ok(()))
+}
+
+#[test]
+fn sudo_makes_it_root() -> Result<()> {
+    let lab = topology::direct()?;
+    install(&lab.bastion)?;
+    add_account(&lab.bastion, "alice", Privilege::Sudo)?;
+    authorize(&lab.laptop, &lab.bastion, "alice")?;
+    goes_up(&lab, &["alice@bastion"], BY_AGENT, |up| {
+        let stderr = up.stderr();
+        ensure!(stderr.contains("the agent runs as root"), "{stderr}");
+        Ok(())
+    })
+}
+
+/// sudo may run this one command and nothing else.
+#[test]
+fn a_sudoers_line_for_the_agent_is_enough() -> Result<()> {
+    let lab = topology::direct()?;
+    install(&lab.bastion)?;
+    add_account(&lab.bastion, "alice", Privilege::None)?;
+    authorize(&lab.laptop, &lab.bastion, "alice")?;
+    lab.bastion.sh(&format!(
+        "echo 'alice ALL=(root) NOPASSWD: {INSTALLED} agent' >/etc/sudoers.d/alice; \
+         chmod 440 /etc/sudoers.d/alice"
+    ))?;
+    goes_up(&lab, &["alice@bastion"], BY_AGENT, |_| Ok(()))
+}
+
+/// No root there, but a program with the capability.
+#[test]
+fn a_capability_is_enough() -> Result<()> {
+    let lab = topology::direct()?;
+    install(&lab.bastion)?;
+    add_account(&lab.bastion, "alice", Privilege::None)?;
+    authorize(&lab.laptop, &lab.bastion, "alice")?;
+    lab.bastion
+        .sh(&format!("setcap cap_net_admin+ep {INSTALLED}"))?;
+    goes_up(&lab, &["alice@bastion"], BY_AGENT, |up| {
+        let stderr = up.stderr();
+        ensure!(stderr.contains("the agent runs as alice"), "{stderr}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_login_that_may_do_nothing_is_told_so() -> Result<()> {
+    let lab = topology::direct()?;
+    install(&lab.bastion)?;
+    add_account(&lab.bastion, "alice", Privilege::None)?;
+    authorize(&lab.laptop, &lab.bastion, "alice")?;
+    fails(
+        &lab,
+        &["--via", "agent", "alice@bastion"],
+        &["bastion", "CAP_NET_ADMIN"],
+    )?;
+    // Nor may it by sshd's own forwarding, and both reasons are given.
+    fails(
+        &lab,
+        &["alice@bastion"],
+        &["by tun: ", "CAP_NET_ADMIN", "alice"],
+    )
+}
+
+#[test]
+fn a_command_of_the_users_own_starts_it() -> Result<()> {
+    let lab = topology::direct()?;
+    install(&lab.bastion)?;
+    let command = format!("{INSTALLED} agent --device-prefix vpn --max-mtu 1300");
+    let arguments = ["--agent-command", &command, "bastion"];
+    goes_up(&lab, &arguments, BY_AGENT, |_| {
+        let device = Device::only(&lab.bastion)?;
+        ensure!(
+            (device.name.as_str(), device.mtu) == ("vpn0", 1300),
+            "{device:?}"
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn without_any_it_goes_by_tun() -> Result<()> {
+    let lab = topology::direct()?;
+    goes_up(&lab, &["bastion"], "by tun: no sshvpn at bastion", |_| {
+        Ok(())
+    })?;
+    fails(
+        &lab,
+        &["--via", "agent", "bastion"],
+        &["no sshvpn at bastion", "--push"],
+    )?;
+    fails(
+        &lab,
+        &["--agent-command", "sshvpn agent", "bastion"],
+        &["'sshvpn agent' started no agent", "not found"],
+    )
+}
+
+#[test]
+fn tun_is_taken_when_asked_for() -> Result<()> {
+    let lab = topology::direct()?;
+    install(&lab.bastion)?;
+    goes_up(
+        &lab,
+        &["--via", "tun", "bastion"],
+        "by tun: as asked for",
+        |_| {
+            ensure!(agent(&lab.bastion).is_err(), "an agent was started");
+            ensure!(Device::only(&lab.bastion)?.name == "tun0");
+            Ok(())
+        },
+    )
+}
+
+/// The login shell's startup file speaks first, and does not even end its line.
+#[test]
+fn what_a_startup_file_prints_is_passed_over() -> Result<()> {
+    let lab = subsystem("/usr/local/sbin/sshvpn agent")?;
+    install(&lab.bastion)?;
+    lab.bastion.write(
+        "/run/home/root/.bashrc",
+        "printf 'Welcome!\\r\\n\\0\\377\\n'; seq 1000; echo 'to you' >&2; printf 'last login: now '\n",
+    )?;
+    goes_up(&lab, &["bastion"], BY_AGENT, |_| Ok(()))
+}
+
+#[test]
+fn an_sshd_that_forbids_tunnels_is_enough() -> Result<()> {
+    let lab = topology::direct_with(
+        &Sshd::default()
+            .set("PermitTunnel", "no")
+            .set("DisableForwarding", "yes"),
+    )?;
+    fails(&lab, &["bastion"], &["by tun: no sshvpn", "PermitTunnel"])?;
+    install(&lab.bastion)?;
+    fails(&lab, &["--via", "tun", "bastion"], &["PermitTunnel"])?;
+    goes_up(&lab, &["bastion"], BY_AGENT, |_| Ok(()))
+}
+
+/// The key may start the agent, with these limits, and nothing else.
+#[test]
+fn a_forced_command_is_the_agent() -> Result<()> {
+    let lab = topology::direct()?;
+    install(&lab.bastion)?;
+    let file = "/etc/ssh/authorized_keys/root";
+    let key = lab.bastion.read(file)?;
+    let line = format!("restrict,command=\"{INSTALLED} agent --max-mtu 1350\" {key}");
+    lab.bastion.write(file, &line)?;
+    goes_up(&lab, &["bastion"], BY_AGENT, |_| {
+        ensure!(Device::only(&lab.bastion)?.mtu == 1350);
+        Ok(())
+    })
+}
