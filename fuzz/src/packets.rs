@@ -1,7 +1,7 @@
 //! Packets that are right in most respects, which random bytes seldom are; and
 //! what packets are by etherparse, which was written apart from what is fuzzed.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use etherparse::checksum::Sum16BitWords;
 use etherparse::{
     IpHeaders, IpNumber, Ipv4Header, Ipv6Extensions, Ipv6Header, NetSlice, PacketBuilder,
@@ -145,10 +145,10 @@ pub fn mode(bits: u8) -> Mode {
 /// All segments of a super-packet, if it is one.
 pub fn divide(mode: Mode, header: &VirtioHeader, packet: &[u8]) -> Option<Vec<Bytes>> {
     let mut segments = Segments::new(mode, header, packet).ok()?;
-    let mut out = vec![0; segments.segment_len()];
+    let mut out = BytesMut::with_capacity(segments.segment_len());
     let mut packets = Vec::new();
-    while let Some(length) = segments.next_into(&mut out).expect("space for any segment") {
-        packets.push(Bytes::copy_from_slice(&out[..length]));
+    while segments.append_next(&mut out).is_some() {
+        packets.push(out.split().freeze());
     }
     assert_eq!(packets.len(), segments.count());
     Some(packets)

@@ -16,28 +16,30 @@ impl Sum {
     /// is odd. Sums may be added if each but the last is of an even number of bytes.
     pub fn of(bytes: &[u8]) -> Self {
         // Independent lanes, which the compiler turns into vector instructions.
-        // A lane cannot overflow: that takes 2^32 blocks.
-        let mut lanes = [0_u64; BLOCK / 4];
+        // They cannot overflow, nor can their sum: that takes 2^29 blocks.
         let (blocks, rest) = bytes.as_chunks::<BLOCK>();
+        let mut lanes = [0_u64; BLOCK / 4];
         for block in blocks {
             let (words, _) = block.as_chunks::<4>();
             for (lane, word) in lanes.iter_mut().zip(words) {
                 *lane += u64::from(u32::from_ne_bytes(*word));
             }
         }
-        let (words, rest) = rest.as_chunks::<4>();
-        for (lane, word) in lanes.iter_mut().zip(words) {
-            *lane += u64::from(u32::from_ne_bytes(*word));
-        }
+        Self::of_short(rest) + Sum(lanes.into_iter().sum())
+    }
+
+    /// The sum of less than a block; headers mostly are not more.
+    fn of_short(bytes: &[u8]) -> Self {
+        let (words, rest) = bytes.as_chunks::<4>();
         let mut last = [0; 4];
         for (to, from) in last.iter_mut().zip(rest) {
             *to = *from;
         }
-        lanes
-            .into_iter()
-            .fold(Sum(u64::from(u32::from_ne_bytes(last))), |sum, lane| {
-                sum + Sum(lane)
-            })
+        let last = u64::from(u32::from_ne_bytes(last));
+        let words = words
+            .iter()
+            .map(|word| u64::from(u32::from_ne_bytes(*word)));
+        Sum(last + words.sum::<u64>())
     }
 
     /// The sum of one number of 16 bits.

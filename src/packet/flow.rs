@@ -1,7 +1,7 @@
 //! Which flow a packet belongs to: a keyed hash over addresses, protocol and
 //! ports, as a queue needs it that is fair between flows (RFC 8290, section 3.1).
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::net::IpAddr;
 
 use etherparse::{EtherType, IpNumber, Ipv4HeaderSlice, Ipv6HeaderSlice};
@@ -57,12 +57,15 @@ impl FlowClassifier {
             Mode::PointToPoint => ip_identity(packet),
             Mode::Ethernet => ethernet_identity(packet),
         };
-        FlowKey(self.hash_key.hash_one(identity))
+        FlowKey(match identity {
+            Some(identity) => self.hash_key.hash_one(identity),
+            None => self.hash_key.hash_one(()),
+        })
     }
 }
 
 /// What the packets of a flow have in common.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Identity {
     Ip {
         source: IpAddr,
@@ -77,8 +80,55 @@ enum Identity {
     },
 }
 
+/// In one write, since a keyed hash takes its time for each: a tag for what
+/// follows it, then all that differs between identities with that tag.
+impl Hash for Identity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let mut bytes = [0; 6 + 16 + 16];
+        let mut length = 0;
+        let mut put = |part: &[u8]| {
+            if let Some(place) = bytes.get_mut(length..length + part.len()) {
+                place.copy_from_slice(part);
+                length += part.len();
+            }
+        };
+        match self {
+            Identity::Ip {
+                source,
+                destination,
+                protocol,
+                discriminator,
+            } => {
+                let (tag, number) = discriminator.tagged();
+                put(&[tag, *protocol]);
+                put(&number);
+                for address in [source, destination] {
+                    match address {
+                        IpAddr::V4(address) => put(&address.octets()),
+                        IpAddr::V6(address) => put(&address.octets()),
+                    }
+                }
+            }
+            Identity::Link {
+                source,
+                destination,
+                ether_type,
+            } => {
+                put(&[LINK_TAG]);
+                put(source);
+                put(destination);
+                put(&ether_type.to_be_bytes());
+            }
+        }
+        state.write(bytes.get(..length).unwrap_or_default());
+    }
+}
+
+/// What begins the hashed form of [`Identity::Link`]; no discriminator's tag.
+const LINK_TAG: u8 = 4;
+
 /// What tells flows of one protocol between the same two hosts apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Discriminator {
     /// Source and destination port, the first four bytes of TCP, UDP and SCTP.
     Ports([u8; 4]),
@@ -91,6 +141,16 @@ enum Discriminator {
 }
 
 impl Discriminator {
+    /// A number for the kind of it, and what there is besides.
+    fn tagged(self) -> (u8, [u8; 4]) {
+        match self {
+            Discriminator::Ports(ports) => (0, ports),
+            Discriminator::SecurityParametersIndex(index) => (1, index),
+            Discriminator::Fragment => (2, [0; 4]),
+            Discriminator::None => (3, [0; 4]),
+        }
+    }
+
     fn of(protocol: IpNumber, payload: &[u8]) -> Self {
         let Some(start) = payload.first_chunk() else {
             return Discriminator::None;

@@ -236,6 +236,48 @@ fn keys_are_equal_within_a_flow_and_differ_between_flows_and_classifiers() {
     assert_ne!(other, key(1000, b""));
 }
 
+#[test]
+fn every_part_of_an_identity_counts() {
+    let mut identities = Vec::new();
+    for discriminator in [
+        Discriminator::Ports([0; 4]),
+        Discriminator::Ports([0, 0, 0, 1]),
+        Discriminator::SecurityParametersIndex([0; 4]),
+        Discriminator::Fragment,
+        Discriminator::None,
+    ] {
+        for protocol in [6, 17] {
+            let pairs = [
+                ("10.0.0.1", "10.0.0.2"),
+                ("10.0.0.2", "10.0.0.1"),
+                ("10.0.0.1", "10.0.0.3"),
+                ("fd00::1", "fd00::2"),
+                ("fd00::2", "fd00::1"),
+                ("fd00::1", "fd00::3"),
+            ];
+            identities.extend(pairs.map(|(source, destination)| Identity::Ip {
+                source: source.parse().unwrap(),
+                destination: destination.parse().unwrap(),
+                protocol,
+                discriminator,
+            }));
+        }
+    }
+    for (source, destination, ether_type) in
+        [(1, 2, 0x806), (2, 1, 0x806), (1, 3, 0x806), (1, 2, 0x88cc)]
+    {
+        identities.push(Identity::Link {
+            source: [source; 6],
+            destination: [destination; 6],
+            ether_type,
+        });
+    }
+    let key = RandomState::new();
+    let hashes: std::collections::HashSet<u64> =
+        identities.iter().map(|i| key.hash_one(i)).collect();
+    assert_eq!(hashes.len(), identities.len());
+}
+
 /// The low bits are what chooses a bucket.
 #[test]
 fn keys_are_spread() {

@@ -2,7 +2,7 @@
 //! with its checksums, as the kernel does when a device cannot (Linux
 //! `tcp_gso_segment`, `__udp_gso_segment`).
 
-use thiserror::Error;
+use bytes::BytesMut;
 
 use super::IpVersion;
 use super::checksum::Sum;
@@ -32,14 +32,6 @@ pub struct Segments<'a> {
     made: usize,
     /// Whether the segments have a transport checksum.
     checksummed: bool,
-}
-
-/// The buffer is shorter than the next segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("a segment of {needed} bytes does not fit its buffer")]
-pub struct NoSpace {
-    /// Bytes that the segment has.
-    pub needed: usize,
 }
 
 impl<'a> Segments<'a> {
@@ -72,30 +64,28 @@ impl<'a> Segments<'a> {
         self.head.len() + self.payload.len().min(self.size)
     }
 
-    /// Makes the next packet at the front of `out`; its length in bytes, or
-    /// nothing once all were made. If `out` is too short for it, it is still
-    /// the next.
-    pub fn next_into(&mut self, out: &mut [u8]) -> Result<Option<usize>, NoSpace> {
+    /// Makes the next packet behind what is in `out`, which grows if there is
+    /// less capacity than [`segment_len`](Self::segment_len); the packet's length
+    /// in bytes, or nothing once all were made.
+    pub fn append_next(&mut self, out: &mut BytesMut) -> Option<usize> {
         if self.made == self.count() {
-            return Ok(None);
+            return None;
         }
         let start = self.made * self.size;
         let rest = self.payload.get(start..).unwrap_or_default();
         let body = rest.get(..self.size).unwrap_or(rest);
         let length = self.head.len() + body.len();
-        let Some(out) = out.get_mut(..length) else {
-            return Err(NoSpace { needed: length });
-        };
-        let (head, payload) = out.split_at_mut(self.head.len());
-        head.copy_from_slice(self.head);
-        payload.copy_from_slice(body);
-        self.write_ip(head, length);
-        self.write_transport(head, start, length);
+        let behind = out.len();
+        out.extend_from_slice(self.head);
+        out.extend_from_slice(body);
+        let segment = out.get_mut(behind..).unwrap_or_default();
+        self.write_ip(segment, length);
+        self.write_transport(segment, start, length);
         if self.checksummed {
-            self.write_checksum(out);
+            self.write_checksum(segment);
         }
         self.made += 1;
-        Ok(Some(length))
+        Some(length)
     }
 
     /// Length and header checksum; identifications count up (RFC 791).

@@ -17,13 +17,13 @@ fn segments_are_the_packets_a_sender_would_have_sent() {
         assert_eq!(segments.count(), 3);
         assert_eq!(segments.segment_len(), template.head_len() + 1400);
         let expected = template.packets(&payload, 1400);
-        let mut out = [0; 1500];
+        let mut out = BytesMut::new();
         for packet in &expected {
-            let length = segments.next_into(&mut out).unwrap().unwrap();
-            assert_eq!(&out[..length], &packet[..]);
+            assert_eq!(segments.append_next(&mut out), Some(packet.len()));
+            assert_eq!(out.split(), packet[..]);
         }
-        assert_eq!(segments.next_into(&mut out), Ok(None));
-        assert_eq!(segments.next_into(&mut []), Ok(None));
+        assert_eq!(segments.append_next(&mut out), None);
+        assert!(out.is_empty());
     }
 }
 
@@ -59,18 +59,15 @@ fn counters_go_round() {
 }
 
 #[test]
-fn a_short_buffer_loses_no_segment() {
+fn segments_follow_what_is_there_and_leave_it_alone() {
     let template = Template::new(IpVersion::V6, false);
     let (header, packet) = template.super_packet(&payload(10), 8);
     let mut segments = Segments::new(TUN, &header, &packet).unwrap();
-    let mut out = [0; 60];
-    assert_eq!(
-        segments.next_into(&mut out[..55]),
-        Err(NoSpace { needed: 56 })
-    );
-    assert_eq!(segments.next_into(&mut out), Ok(Some(56)));
-    assert_eq!(segments.next_into(&mut out), Ok(Some(50)));
-    assert_eq!(segments.next_into(&mut out), Ok(None));
+    let mut out = BytesMut::from(&b"four"[..]);
+    assert_eq!(segments.append_next(&mut out), Some(56));
+    assert_eq!(segments.append_next(&mut out), Some(50));
+    let packets = template.packets(&payload(10), 8).concat();
+    assert_eq!(out, [b"four", &packets[..]].concat());
 }
 
 #[test]
@@ -171,10 +168,10 @@ proptest! {
             header.gso = Some(Gso { kind, ecn: true, size: NonZeroU16::new(size).unwrap(), header_length: 0 });
         }
         if let Ok(mut segments) = Segments::new(template.mode, &header, &packet) {
-            let mut out = vec![0; segments.segment_len()];
+            let mut out = BytesMut::new();
             let mut made = 0;
-            while let Some(length) = segments.next_into(&mut out).unwrap() {
-                prop_assert!(verifies(template.mode, &out[..length]));
+            while segments.append_next(&mut out).is_some() {
+                prop_assert!(verifies(template.mode, &out.split()));
                 made += 1;
             }
             prop_assert_eq!(made, segments.count());

@@ -3,7 +3,7 @@
 
 use std::num::NonZeroU16;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use etherparse::checksum::Sum16BitWords;
 use etherparse::{
     IpFragOffset, IpHeaders, IpNumber, Ipv4Header, Ipv4Options, Ipv6Extensions, Ipv6FlowLabel,
@@ -299,10 +299,10 @@ pub(crate) fn verifies(mode: Mode, packet: &[u8]) -> bool {
 /// All segments of a super-packet.
 pub(crate) fn divide(mode: Mode, header: &VirtioHeader, packet: &[u8]) -> Vec<Vec<u8>> {
     let mut segments = Segments::new(mode, header, packet).unwrap();
-    let mut out = vec![0xaa; segments.segment_len()];
+    let mut out = BytesMut::new();
     let mut packets = Vec::new();
-    while let Some(length) = segments.next_into(&mut out).unwrap() {
-        packets.push(out[..length].to_vec());
+    while segments.append_next(&mut out).is_some() {
+        packets.push(out.split().to_vec());
     }
     packets
 }

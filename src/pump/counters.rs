@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::frame::FrameError;
 use crate::packet::PacketError;
 use crate::packet::offload::OffloadError;
-use crate::packet::segment::NoSpace;
 
 /// Why a packet was dropped. Dropping is all that one bad packet costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,12 +74,6 @@ impl From<PacketError> for Dropped {
 
 impl From<OffloadError> for Dropped {
     fn from(_: OffloadError) -> Self {
-        Dropped::Malformed
-    }
-}
-
-impl From<NoSpace> for Dropped {
-    fn from(_: NoSpace) -> Self {
         Dropped::Malformed
     }
 }

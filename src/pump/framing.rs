@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::outbound::{SEND_AT_ONCE, Waiting};
 use super::{Counters, Dropped, FairQueue, LARGE};
@@ -30,11 +30,14 @@ pub enum Framing {
 
 impl Framing {
     /// Takes packets whose turn it is, and appends to `frames` what the channel
-    /// is to send of them, about [`SEND_AT_ONCE`] bytes.
+    /// is to send of them, about [`SEND_AT_ONCE`] bytes. `spare` gets memory that
+    /// is free again by that, if it has less: an allocator that is given 64 KiB
+    /// back with each super-packet returns them to the kernel each time.
     pub(super) fn fill(
         self,
         mode: Mode,
         queue: &mut FairQueue<Waiting>,
+        spare: &mut BytesMut,
         frames: &mut Vec<Bytes>,
         counters: &Counters,
     ) -> Filled {
@@ -44,14 +47,17 @@ impl Framing {
         }
         let now = Instant::now();
         let mut joined = BytesMut::new();
+        // What small packets may take, so that it need not grow.
+        let room =
+            queue.bytes().min(SEND_AT_ONCE + SMALL) + queue.len() * (STREAM_HEADROOM - OFFLOAD_LEN);
         let mut filled = 0;
         while filled < SEND_AT_ONCE {
             let Some((length, waiting)) = queue.pop(now) else {
                 break;
             };
             let framed = match self {
-                Framing::Datagrams => datagrams(mode, waiting, frames, &mut done),
-                Framing::Stream => in_stream(mode, waiting, &mut joined, frames),
+                Framing::Datagrams => datagrams(mode, waiting, spare, frames, &mut done),
+                Framing::Stream => in_stream(mode, waiting, room, &mut joined, frames),
             };
             match framed {
                 Ok(packets) => counters.passed_many(packets, length),
@@ -81,10 +87,12 @@ fn header_of(waiting: &Waiting) -> Result<VirtioHeader, Dropped> {
     VirtioHeader::from_bytes(header).map_err(|_| Dropped::Malformed)
 }
 
-/// One frame of the stream; the number of packets that it stands for.
+/// One frame of the stream; the number of packets that it stands for. `room` is
+/// what is reserved in `joined` when it is begun.
 fn in_stream(
     mode: Mode,
     mut waiting: Waiting,
+    room: usize,
     joined: &mut BytesMut,
     frames: &mut Vec<Bytes>,
 ) -> Result<u64, Dropped> {
@@ -93,7 +101,7 @@ fn in_stream(
     waiting.advance(start);
     if waiting.len() <= SMALL {
         if joined.is_empty() {
-            joined.reserve(SEND_AT_ONCE / 4);
+            joined.reserve(room);
         }
         joined.extend_from_slice(&waiting);
     } else {
@@ -109,6 +117,7 @@ fn in_stream(
 fn datagrams(
     mode: Mode,
     mut waiting: Waiting,
+    spare: &mut BytesMut,
     frames: &mut Vec<Bytes>,
     done: &mut Filled,
 ) -> Result<u64, Dropped> {
@@ -116,7 +125,11 @@ fn datagrams(
     let headroom = frame::headroom(mode);
     if let Some(gso) = header.gso {
         done.large |= usize::from(gso.size.get()) >= LARGE;
-        return segments(mode, &header, &waiting, headroom, frames);
+        let made = segments(mode, &header, &waiting, headroom, frames);
+        if spare.capacity() < waiting.capacity() {
+            *spare = waiting;
+        }
+        return made;
     }
     if header.needs_checksum.is_some() {
         let packet = waiting.get_mut(STREAM_HEADROOM..).unwrap_or_default();
@@ -139,12 +152,11 @@ fn segments(
     let mut segments = Segments::new(mode, header, packet)?;
     let count = segments.count();
     let each = headroom + segments.segment_len();
-    let mut space = BytesMut::zeroed(count * each);
+    let mut space = BytesMut::with_capacity(count * each);
     for _ in 0..count {
-        let room = space.get_mut(headroom..).unwrap_or_default();
-        let made = segments.next_into(room)?;
-        let Some(length) = made else { break };
-        let mut frame = space.split_to(headroom + length);
+        space.put_bytes(0, headroom);
+        segments.append_next(&mut space);
+        let mut frame = space.split();
         frame::encode(mode, &mut frame)?;
         frames.push(frame.freeze());
     }

@@ -216,8 +216,13 @@ async fn deliver<S: PacketSink>(
         }
         return Ok(());
     }
-    let pieces = packet.pieces.iter().map(|piece| &piece[..]);
-    let written = write_parts(device, &header, pieces).await;
+    let written = match &packet.pieces[..] {
+        [whole] => device.write(&header, &[IoSlice::new(whole)]).await,
+        pieces => {
+            let parts = pieces.iter().map(|piece| &piece[..]);
+            write_parts(device, &header, parts).await
+        }
+    };
     let packets = header.packets(length) as u64;
     Ok(count(written, packets, length, counters)?)
 }

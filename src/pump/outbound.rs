@@ -54,7 +54,8 @@ where
         while let Ok(frame) = extra.try_recv() {
             frames.push(frame);
         }
-        let filled = framing.fill(mode, &mut intake.queue, &mut frames, counters);
+        let (queue, spare) = (&mut intake.queue, &mut intake.buffer);
+        let filled = framing.fill(mode, queue, spare, &mut frames, counters);
         if filled.large {
             device.decline_offload();
         }
@@ -69,7 +70,7 @@ where
             return End::Device(error);
         }
         tokio::select! {
-            read = device.read(intake.space()) => intake.take(read),
+            read = device.read(intake.space()) => intake.take(read, Instant::now()),
             Some(frame) = extra.recv() => frames.push(frame),
         }
     }
@@ -96,7 +97,7 @@ where
                 biased;
                 sent = &mut sending => break sent,
                 read = device.read(intake.space()), if intake.ended.is_none() => {
-                    intake.take(read);
+                    intake.take(read, Instant::now());
                     intake.read_waiting(device);
                 }
             }
@@ -149,21 +150,23 @@ impl<'a> Intake<'a> {
 
     /// Reads what the device has, as far as it makes sense to queue it now.
     fn read_waiting<S: PacketSource>(&mut self, device: &S) {
+        // One time for all: reading them takes far less than a wait that counts.
+        let now = Instant::now();
         for _ in 0..READ_AT_ONCE {
             if self.queue.bytes() >= SEND_AT_ONCE || self.ended.is_some() {
                 break;
             }
             match device.try_read(self.space()) {
-                Ok(Some(length)) => self.take(Ok(length)),
+                Ok(Some(length)) => self.take(Ok(length), now),
                 Ok(None) => break,
-                Err(error) => self.take(Err(error)),
+                Err(error) => self.take(Err(error), now),
             }
         }
     }
 
-    /// Queues the packet that was just read. A device that is gone (EBADFD: the
+    /// Queues the packet that was read at `now`. A device that is gone (EBADFD: the
     /// interface was deleted) ends the direction; another error costs a packet.
-    fn take(&mut self, read: io::Result<usize>) {
+    fn take(&mut self, read: io::Result<usize>, now: Instant) {
         if let Err(error) = read {
             match error.raw_os_error().map(Errno::from_raw) {
                 Some(Errno::EIO | Errno::EINTR | Errno::EFAULT) => {
@@ -185,7 +188,7 @@ impl<'a> Intake<'a> {
         } else {
             self.buffer.split()
         };
-        self.queue.push(flow, length, waiting, Instant::now());
+        self.queue.push(flow, length, waiting, now);
     }
 
     fn count_drops(&mut self) {

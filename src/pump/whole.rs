@@ -24,9 +24,9 @@ pub(super) fn divide(
     }
     let mut segments = Segments::new(mode, header, &packet)?;
     let mut made = Vec::with_capacity(segments.count());
-    let mut space = BytesMut::zeroed(segments.count() * segments.segment_len());
-    while let Some(length) = segments.next_into(&mut space)? {
-        made.push(space.split_to(length).freeze());
+    let mut space = BytesMut::with_capacity(segments.count() * segments.segment_len());
+    while segments.append_next(&mut space).is_some() {
+        made.push(space.split().freeze());
     }
     Ok(made)
 }
