@@ -10,9 +10,8 @@
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::iperf3::{self, Direction, Flow};
-use netns_tests::sshd::Sshd;
 use netns_tests::topology::{self, Direct, Subnet};
-use netns_tests::traffic::{Counted, echo_every_size, ping};
+use netns_tests::traffic::{echo_every_size, ping};
 use netns_tests::transfer::both_ways;
 use netns_tests::vpn::Device;
 use netns_tests::{Before, Carrier, Host, capture::Capture, connect};
@@ -247,62 +246,4 @@ fn super_packets_cross() -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// New keys every megabyte while TCP flows at a steady pace, and a numbered
-/// datagram goes and comes every millisecond: none is lost.
-#[test]
-fn new_keys_lose_nothing() -> Result<()> {
-    let lab = topology::direct_with(&Sshd::default().set("LogLevel", "DEBUG1"))?;
-    Carrier::Agent.prepare(&lab.bastion)?;
-    let up = Carrier::Agent.up(&lab.laptop, &["-o", "RekeyLimit=1M", "bastion"])?;
-    let (near, far) = pairs(&lab)?.swap_remove(0);
-    // Room for what arrives while the ends compute their keys.
-    for host in [&lab.laptop, &lab.bastion] {
-        host.sh("ip link set sshvpn0 txqueuelen 4000")?;
-    }
-    let flow = Flow {
-        direction: Direction::Both,
-        seconds: 4,
-        pace: Some(20_000_000),
-    };
-    let (counted, figures) = Counted::during((&lab.laptop, &near), (&lab.bastion, &far), || {
-        iperf3::measure(&lab.laptop, &lab.bastion, &far, flow)
-    })?;
-    ensure!(up.is_running(), "the client has ended");
-    let megabytes = usize::try_from(figures.bytes >> 20)?;
-    let keys = lab
-        .sshd
-        .stderr()
-        .matches("SSH2_MSG_NEWKEYS received")
-        .count();
-    println!(
-        "{keys} times new keys in {megabytes} MB; {} datagrams",
-        counted.sent
-    );
-    ensure!(
-        megabytes >= 3 && keys > megabytes / 4,
-        "{keys} times new keys in {megabytes} MB"
-    );
-    ensure!(
-        counted.sent > 1000,
-        "only {} datagrams were sent",
-        counted.sent
-    );
-    ensure!(
-        counted.lost.is_empty(),
-        "lost of {}: {:?}",
-        counted.sent,
-        counted.lost
-    );
-    Ok(())
-}
-
-/// The same as fast as it goes, to see that nothing stops and nothing changes.
-#[test]
-fn new_keys_under_full_load() -> Result<()> {
-    let lab = direct()?;
-    let _up = Carrier::Agent.up(&lab.laptop, &["-o", "RekeyLimit=1M", "bastion"])?;
-    let (_, far) = pairs(&lab)?.swap_remove(0);
-    both_ways(&lab.laptop, &lab.bastion, &far, 30)
 }

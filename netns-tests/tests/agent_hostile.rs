@@ -26,6 +26,9 @@ const SET_UP: &str = r#"{"type":"set-up","mode":"point-to-point","mtu":1500,"dev
 /// The longest that a near end waits for an agent's answer, and a bit.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30 + 15);
 
+/// What an end says, part by part.
+type Said<'a> = &'a [&'a [u8]];
+
 /// A control message as a frame of the stream.
 fn frame(json: &str) -> Vec<u8> {
     let length = u32::try_from(4 + json.len()).unwrap_or(u32::MAX);
@@ -52,7 +55,7 @@ fn is_short(stderr: &str) -> Result<()> {
 /// It fails with `parts` in its message.
 fn far_end(
     lab: &Direct,
-    said: &[&[u8]],
+    said: Said<'_>,
     script: &str,
     limit: Duration,
     parts: &[&str],
@@ -96,7 +99,7 @@ fn a_far_end_that_talks_nonsense() -> Result<()> {
     let send = "cat /run/lab/said";
     let stay = "cat /run/lab/said; cat >/dev/null";
     let protocol = "does not keep to the protocol";
-    let cases: [(&[&[u8]], &str, &[&str]); 9] = [
+    let cases: [(Said<'_>, &str, &[&str]); 9] = [
         (&[PREAMBLE], "cat /run/lab/said /dev/zero", &[protocol]),
         (&[PREAMBLE], "cat /run/lab/said /dev/urandom", &[protocol]),
         (&[PREAMBLE, half], send, &["the agent there is gone"]),
@@ -145,7 +148,7 @@ fn a_far_end_that_never_comes_to_the_point() -> Result<()> {
 
 /// `sshvpn agent` that reads what `script` prints, where `said` is in a file;
 /// yields its exit code and all that it answered.
-fn near_end(bastion: &Host, said: &[&[u8]], script: &str) -> Result<(i32, String)> {
+fn near_end(bastion: &Host, said: Said<'_>, script: &str) -> Result<(i32, String)> {
     let before = Before::of(&[bastion])?;
     says(bastion, said)?;
     let line = format!("{{ {script}; }} | {INSTALLED} agent | cat; exit ${{PIPESTATUS[1]}}");
@@ -166,7 +169,7 @@ fn a_near_end_that_talks_nonsense() -> Result<()> {
     let endless = "cat /run/lab/said /dev/zero";
     let noise = "cat /run/lab/said /dev/urandom";
     // The end of the input alone is an orderly end; nothing was asked for.
-    let cases: [(&[&[u8]], &str, i32, &str); 9] = [
+    let cases: [(Said<'_>, &str, i32, &str); 9] = [
         (&[], send, 0, ""),
         (&[half], send, 0, ""),
         (&[], endless, 1, "protocol"),

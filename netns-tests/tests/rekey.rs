@@ -11,9 +11,12 @@
 use anyhow::{Result, ensure};
 use netns_tests::iperf3::{self, Direction, Flow};
 use netns_tests::sshd::Sshd;
+use netns_tests::topology::{self, Direct};
 use netns_tests::traffic::Counted;
+use netns_tests::transfer::both_ways;
 use netns_tests::tunnel::{FAR, NEAR, Tunnel};
-use netns_tests::{Client, topology, traffic, with_each_client};
+use netns_tests::vpn::Device;
+use netns_tests::{Carrier, Client, traffic, with_each_client};
 
 with_each_client!(upwards, downwards);
 
@@ -30,27 +33,44 @@ fn downwards(client: Client) -> Result<()> {
 }
 
 fn loses_nothing(client: Client, direction: Direction) -> Result<()> {
-    let lab = topology::direct_with(&Sshd::default().set("LogLevel", "DEBUG1"))?;
+    let lab = lab()?;
     let tunnel = Tunnel {
         client,
         arguments: &["-o", "RekeyLimit=1M"],
         ..Tunnel::default()
     };
     let open = tunnel.open(&lab.laptop, &lab.bastion)?;
-    // Room for what arrives while the ends compute their keys.
-    lab.laptop.sh("ip link set tun3 txqueuelen 4000")?;
-    lab.bastion.sh("ip link set tun7 txqueuelen 4000")?;
-    traffic::ping(&lab.laptop, FAR[0])?;
-    let (counted, figures) =
-        Counted::during((&lab.laptop, NEAR[0]), (&lab.bastion, FAR[0]), || {
-            let flow = Flow {
-                direction,
-                seconds: 5,
-                pace: Some(PACE),
-            };
-            iperf3::measure(&lab.laptop, &lab.bastion, FAR[0], flow)
-        })?;
+    let (near, far) = tunnel.devices();
+    passes_unharmed(&lab, [&near, &far], [NEAR[0], FAR[0]], direction)?;
     ensure!(open.is_running(), "the client has ended");
+    Ok(())
+}
+
+fn lab() -> Result<Direct> {
+    topology::direct_with(&Sshd::default().set("LogLevel", "DEBUG1"))
+}
+
+/// Between the two `devices`, at their `addresses`.
+fn passes_unharmed(
+    lab: &Direct,
+    devices: [&str; 2],
+    addresses: [&str; 2],
+    direction: Direction,
+) -> Result<()> {
+    let [near, far] = addresses;
+    // Room for what arrives while the ends compute their keys.
+    for (host, device) in [&lab.laptop, &lab.bastion].into_iter().zip(devices) {
+        host.sh(&format!("ip link set {device} txqueuelen 4000"))?;
+    }
+    traffic::ping(&lab.laptop, far)?;
+    let (counted, figures) = Counted::during((&lab.laptop, near), (&lab.bastion, far), || {
+        let flow = Flow {
+            direction,
+            seconds: 5,
+            pace: Some(PACE),
+        };
+        iperf3::measure(&lab.laptop, &lab.bastion, far, flow)
+    })?;
     let megabytes = usize::try_from(figures.bytes >> 20)?;
     let keys = lab
         .sshd
@@ -84,4 +104,36 @@ fn loses_nothing(client: Client, direction: Direction) -> Result<()> {
         counted.sent
     );
     Ok(())
+}
+
+/// The same through an agent's stream.
+fn by_agent(direction: Direction) -> Result<()> {
+    let lab = lab()?;
+    Carrier::Agent.prepare(&lab.bastion)?;
+    let up = Carrier::Agent.up(&lab.laptop, &["-o", "RekeyLimit=1M", "bastion"])?;
+    let devices = [Device::only(&lab.laptop)?, Device::only(&lab.bastion)?];
+    let [near, far] = devices.map(|device| device.addresses[0].to_string());
+    passes_unharmed(&lab, ["sshvpn0"; 2], [&near, &far], direction)?;
+    ensure!(up.is_running(), "the client has ended");
+    Ok(())
+}
+
+#[test]
+fn upwards_by_agent() -> Result<()> {
+    by_agent(Direction::Up)
+}
+
+#[test]
+fn downwards_by_agent() -> Result<()> {
+    by_agent(Direction::Down)
+}
+
+/// As fast as it goes in both directions: nothing stops and nothing changes.
+#[test]
+fn under_full_load_by_agent() -> Result<()> {
+    let lab = lab()?;
+    Carrier::Agent.prepare(&lab.bastion)?;
+    let _up = Carrier::Agent.up(&lab.laptop, &["-o", "RekeyLimit=1M", "bastion"])?;
+    let far = Device::only(&lab.bastion)?.addresses[0].to_string();
+    both_ways(&lab.laptop, &lab.bastion, &far, 30)
 }

@@ -86,13 +86,18 @@ impl RuntimeDir {
                 source: errno.into(),
             }
         };
-        match unistd::mkdir(path, Mode::S_IRWXU) {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(errno) => return Err(failed("make the directory")(errno)),
-        }
         let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let directory =
-            fcntl::open(path, flags, Mode::empty()).map_err(failed("open the directory"))?;
+        let directory = loop {
+            match unistd::mkdir(path, Mode::S_IRWXU) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(failed("make the directory")(errno)),
+            }
+            match fcntl::open(path, flags, Mode::empty()) {
+                // The last tunnel that used it took it away in between.
+                Err(Errno::ENOENT) => continue,
+                opened => break opened.map_err(failed("open the directory"))?,
+            }
+        };
         let found = stat::fstat(&directory).map_err(failed("look at"))?;
         let (uid, mode) = (Uid::effective().as_raw(), found.st_mode & 0o7777);
         if found.st_uid != uid || mode & 0o077 != 0 {
@@ -165,7 +170,12 @@ impl RuntimeDir {
     pub(super) fn names(&self, suffix: &str) -> Result<Vec<String>, RuntimeDirError> {
         let read = || -> io::Result<Vec<String>> {
             let mut names = Vec::new();
-            for entry in fs::read_dir(&self.path)? {
+            let entries = match fs::read_dir(&self.path) {
+                // Taken away as empty.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(names),
+                other => other?,
+            };
+            for entry in entries {
                 if let Ok(name) = entry?.file_name().into_string()
                     && name.ends_with(suffix)
                 {
@@ -275,6 +285,23 @@ mod tests {
         assert_eq!(made.names("").unwrap(), ["a.json"]);
         made.remove_if_empty().unwrap();
         assert!(path.join("a.json").exists(), "it is not empty");
+    }
+
+    #[test]
+    fn one_that_comes_and_goes_is_no_error() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("sshvpn");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let directory = RuntimeDir::at(&path).unwrap();
+                        assert!(directory.names("").unwrap().is_empty());
+                        directory.remove_if_empty().unwrap();
+                    }
+                });
+            }
+        });
     }
 
     #[test]
