@@ -35,6 +35,7 @@
 pub mod cli;
 pub mod config;
 pub mod frame;
+pub mod memory;
 pub mod message;
 pub mod net;
 pub mod packet;

@@ -20,6 +20,7 @@ use sshvpn::session::{agent, cleanup, tunnel, up};
 use tokio::runtime::Runtime;
 
 fn main() -> ExitCode {
+    sshvpn::memory::keep_freed();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return wrong_command_line(error),

@@ -47,6 +47,8 @@ impl PacketSource for Reading<'_> {
     fn try_read(&self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
         self.next(buffer).map(Some)
     }
+
+    fn decline_offload(&self) {}
 }
 
 /// A device that takes what it is given.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::outbound::{SEND_AT_ONCE, Waiting};
-use super::{Counters, Dropped, FairQueue};
+use super::{Counters, Dropped, FairQueue, LARGE};
 use crate::config::types::Mode;
 use crate::frame;
 use crate::frame::stream::{self, OFFLOAD_LEN, STREAM_HEADROOM};
@@ -40,9 +40,10 @@ impl Framing {
         spare: &mut BytesMut,
         frames: &mut Vec<Bytes>,
         counters: &Counters,
-    ) {
+    ) -> Filled {
+        let mut done = Filled { large: false };
         if queue.is_empty() {
-            return;
+            return done;
         }
         let now = Instant::now();
         let mut joined = BytesMut::new();
@@ -55,7 +56,7 @@ impl Framing {
                 break;
             };
             let framed = match self {
-                Framing::Datagrams => datagrams(mode, waiting, spare, frames),
+                Framing::Datagrams => datagrams(mode, waiting, spare, frames, &mut done),
                 Framing::Stream => in_stream(mode, waiting, room, &mut joined, frames),
             };
             match framed {
@@ -67,7 +68,14 @@ impl Framing {
         if !joined.is_empty() {
             frames.push(joined.freeze());
         }
+        done
     }
+}
+
+/// What was noticed about the packets that were framed.
+pub(super) struct Filled {
+    /// A super-packet of [`LARGE`] packets was divided.
+    pub large: bool,
 }
 
 /// The offload header of what the device yielded.
@@ -111,10 +119,12 @@ fn datagrams(
     mut waiting: Waiting,
     spare: &mut BytesMut,
     frames: &mut Vec<Bytes>,
+    done: &mut Filled,
 ) -> Result<u64, Dropped> {
     let header = header_of(&waiting)?;
     let headroom = frame::headroom(mode);
-    if header.gso.is_some() {
+    if let Some(gso) = header.gso {
+        done.large |= usize::from(gso.size.get()) >= LARGE;
         let made = segments(mode, &header, &waiting, headroom, frames);
         if spare.capacity() < waiting.capacity() {
             *spare = waiting;

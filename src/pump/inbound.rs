@@ -6,7 +6,7 @@ use bytes::Bytes;
 use nix::errno::Errno;
 use tokio::sync::mpsc;
 
-use super::{Counters, Dropped, End, FrameSource, PacketSink, whole};
+use super::{Counters, Dropped, End, FrameSource, LARGE, PacketSink, whole};
 use crate::config::types::Mode;
 use crate::frame::stream::{StreamFrame, StreamPacket, StreamReader};
 use crate::frame::{self, FrameError};
@@ -45,7 +45,7 @@ where
         let mut taken = 0;
         while let Some(message) = next {
             match frame::decode(mode, &message) {
-                Ok(packet) if takes.tcp => {
+                Ok(packet) if takes.tcp && packet.len() < LARGE => {
                     // The coalescer holds more than a batch.
                     if coalescer.push(message.slice_ref(packet)).is_err() {
                         counters.dropped(Dropped::QueueFull);
@@ -53,6 +53,12 @@ where
                 }
                 Ok(packet) => {
                     let packet = Unit::Plain(message.slice_ref(packet));
+                    // What came before it goes before it.
+                    for unit in coalescer.flush() {
+                        if let Err(end) = write(device, unit, counters).await {
+                            return end;
+                        }
+                    }
                     if let Err(end) = write(device, packet, counters).await {
                         return end;
                     }

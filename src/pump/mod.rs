@@ -45,7 +45,14 @@ pub trait PacketSource {
     fn read(&self, buffer: &mut BytesMut) -> impl Future<Output = io::Result<usize>> + Send;
     /// Reads a packet that is there already.
     fn try_read(&self, buffer: &mut BytesMut) -> io::Result<Option<usize>>;
+    /// Asks for ordinary packets alone from now on, if that can be had.
+    fn decline_offload(&self);
 }
+
+/// Bytes of a packet from which on dividing and merging cost more than they
+/// save: each is a pass over all of its bytes, and what is saved is the work that
+/// there is for each packet.
+const LARGE: usize = 4096;
 
 /// The writing side of a device.
 pub trait PacketSink {

@@ -55,7 +55,10 @@ where
             frames.push(frame);
         }
         let (queue, spare) = (&mut intake.queue, &mut intake.buffer);
-        framing.fill(mode, queue, spare, &mut frames, counters);
+        let filled = framing.fill(mode, queue, spare, &mut frames, counters);
+        if filled.large {
+            device.decline_offload();
+        }
         intake.count_drops();
         if !frames.is_empty() {
             match send(device, channel, &mut intake, &mut frames).await {

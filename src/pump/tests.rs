@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -22,6 +23,7 @@ struct FakeDevice {
     writes: Mutex<Vec<(VirtioHeader, Vec<u8>)>>,
     refusals: Mutex<VecDeque<Errno>>,
     takes: Offload,
+    declined: AtomicBool,
 }
 
 impl Default for FakeDevice {
@@ -31,6 +33,7 @@ impl Default for FakeDevice {
             writes: Mutex::default(),
             refusals: Mutex::default(),
             takes: Offload::NONE,
+            declined: AtomicBool::new(false),
         }
     }
 }
@@ -96,6 +99,10 @@ impl PacketSource for FakeDevice {
         } else {
             self.next(buffer).map(Some)
         }
+    }
+
+    fn decline_offload(&self) {
+        self.declined.store(true, Ordering::Relaxed);
     }
 }
 
@@ -574,4 +581,23 @@ async fn what_waits_for_the_channel_is_bounded_and_a_small_flow_goes_first() {
     let place = sent.iter().position(|frame| frame.ends_with(&small));
     // Behind the batch that was on its way already.
     assert!(place.is_some_and(|place| place <= 2), "{place:?}");
+}
+
+#[tokio::test]
+async fn large_packets_are_neither_divided_nor_merged_for_long() {
+    let template = Template::new(IpVersion::V4, true);
+    let payload = test_packets::payload(60_000);
+    for (size, declined) in [(1400, false), (8000, true)] {
+        let (header, packet) = template.super_packet(&payload, size);
+        let device = FakeDevice::yielding_offload([Ok((header.to_bytes(), packet))]);
+        let (sink, counters) = (sink(), Counters::default());
+        send(Mode::PointToPoint, &device, &sink, &counters).await;
+        assert_eq!(device.declined.load(Ordering::Relaxed), declined);
+        let frames = template.packets(&payload, size.into());
+        let frames = frames.iter().map(|packet| framed(packet)).collect();
+        let far = FakeDevice::default().with_offload(Offload::ALL);
+        receive(Mode::PointToPoint, frames, &far).await;
+        let merged = far.packets().len() == 1;
+        assert_eq!(merged, !declined);
+    }
 }

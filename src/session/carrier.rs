@@ -24,6 +24,12 @@ impl PacketSource for Device {
     fn try_read(&self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
         Device::try_read(self, buffer)
     }
+
+    fn decline_offload(&self) {
+        if let Err(error) = Device::decline_offload(self) {
+            tracing::debug!(%error, "the kernel goes on with super-packets");
+        }
+    }
 }
 
 impl PacketSink for Device {

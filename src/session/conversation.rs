@@ -9,6 +9,10 @@ use crate::frame::control::{ControlError, Message};
 use crate::frame::stream::{self, StreamError, StreamFrame, StreamReader};
 use crate::pump::{FrameSink, FrameSource, SendFailure};
 
+/// Packets and frames of no use that are passed over; neither end sends any
+/// before both are ready.
+const MOST_PASSED_OVER: u32 = 1000;
+
 /// Why no message came or went.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ConversationError {
@@ -21,6 +25,9 @@ pub enum ConversationError {
     /// A message makes no sense.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// Something else in place of messages, and no end of it.
+    #[error("more than {MOST_PASSED_OVER} packets before both ends are ready")]
+    Packets,
     /// A message that cannot be sent.
     #[error("a message that cannot be sent: {0}")]
     Frame(#[from] FrameError),
@@ -32,6 +39,7 @@ pub struct Conversation<R, W> {
     reader: StreamReader,
     input: R,
     output: W,
+    passed_over: u32,
 }
 
 impl<R: FrameSource, W: FrameSink> Conversation<R, W> {
@@ -41,6 +49,7 @@ impl<R: FrameSource, W: FrameSink> Conversation<R, W> {
             reader: StreamReader::new(Mode::PointToPoint),
             input,
             output,
+            passed_over: 0,
         }
     }
 
@@ -72,7 +81,12 @@ impl<R: FrameSource, W: FrameSink> Conversation<R, W> {
                     tracing::debug!("received {message:?}");
                     return Ok(message);
                 }
-                Some(StreamFrame::Packet(_) | StreamFrame::Bad(_)) => {}
+                Some(StreamFrame::Packet(_) | StreamFrame::Bad(_)) => {
+                    self.passed_over += 1;
+                    if self.passed_over > MOST_PASSED_OVER {
+                        return Err(ConversationError::Packets);
+                    }
+                }
                 None => match self.input.receive().await {
                     Some(chunk) => self.reader.push(chunk),
                     None => return Err(ConversationError::Ended),
@@ -168,6 +182,13 @@ pub(crate) mod tests {
         let json = Message::Pong { token: 2 }.to_json().unwrap();
         other.unread(stream::encode_control(&json).unwrap());
         assert_eq!(other.receive().await, Ok(Message::Pong { token: 2 }));
+    }
+
+    #[tokio::test]
+    async fn packets_without_end_are_an_error() {
+        let [_one, mut other] = pair();
+        other.unread(Bytes::from(vec![0; 4 * 2000]));
+        assert_eq!(other.receive().await, Err(ConversationError::Packets));
     }
 
     #[tokio::test]

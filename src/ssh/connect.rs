@@ -42,7 +42,7 @@ const QUEUE: usize = 4096;
 /// since none of them can be overtaken, and each is up to 64 KiB. When
 /// the socket takes no more, these and 128 KiB (and the message that exceeds it)
 /// that are being written are what lies between a sender and the kernel.
-const SEND_QUEUE: usize = 2;
+const SEND_QUEUE: usize = 4;
 
 /// How long a server may take to answer a request on the connection.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);

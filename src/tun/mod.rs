@@ -56,6 +56,14 @@ impl Device {
         self.offload
     }
 
+    /// Has the kernel hand out ordinary packets alone from now on.
+    pub fn decline_offload(&self) -> io::Result<()> {
+        match self.headers {
+            true => sys::disable_offload(&self.fd),
+            false => Ok(()),
+        }
+    }
+
     /// Reads one packet or frame behind what is in `buffer`: its offload header
     /// ([`VirtioHeader`], little-endian) and its bytes. Yields the length of both.
     /// What does not fit the capacity of `buffer` is cut off by the kernel.

@@ -63,6 +63,14 @@ pub(super) fn enable_offload(fd: &impl AsFd) -> io::Result<Offload> {
     Err(Errno::EINVAL.into())
 }
 
+/// Switches all offloads off.
+pub(super) fn disable_offload(fd: &impl AsFd) -> io::Result<()> {
+    // SAFETY: the descriptor is open while `fd` is borrowed; the argument is a
+    // number, not a pointer.
+    unsafe { ioctl::set_offload(fd.as_fd().as_raw_fd(), 0) }?;
+    Ok(())
+}
+
 /// Reads once, behind what is in `buffer`; at most `most` bytes, for which it
 /// has to have room.
 pub(super) fn read(fd: &impl AsFd, buffer: &mut BytesMut, most: usize) -> nix::Result<usize> {

@@ -5,6 +5,8 @@ use std::io::{self, IoSlice, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
 
 use bytes::{Buf, Bytes, BytesMut};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
 use nix::sys::stat::{SFlag, fstat};
 use thiserror::Error;
 use tokio::net::UnixStream;
@@ -12,8 +14,12 @@ use tokio::net::unix::pipe;
 
 use crate::pump::{FrameSink, FrameSource, SendFailure};
 
-/// Bytes that one read takes at most, what a pipe holds.
-const READ_SIZE: usize = 64 * 1024;
+/// Bytes that one read takes at most.
+const READ_SIZE: usize = 256 * 1024;
+/// Bytes that the pipe from sshd holds: as many as go through it in one switch
+/// between two processes. The one to sshd keeps its 64 KiB, since what is in it
+/// cannot be overtaken.
+const INPUT_PIPE: libc::c_int = 256 * 1024;
 /// Frames that one write takes at most; the kernel takes 1024 (UIO_MAXIOV).
 const MOST_PIECES: usize = 64;
 
@@ -101,6 +107,10 @@ pub(super) fn open() -> Result<(Input, Output), StdioError> {
 impl Input {
     fn new(descriptor: Descriptor) -> Result<Self, StdioError> {
         let name = descriptor.name;
+        if !descriptor.socket {
+            // Without leave for as much it works as well.
+            let _ = fcntl(&descriptor.fd, FcntlArg::F_SETPIPE_SZ(INPUT_PIPE));
+        }
         let stream = match descriptor.socket {
             true => descriptor.socket().map(Source::Socket),
             false => pipe::Receiver::from_owned_fd(descriptor.fd).map(Source::Pipe),

@@ -39,7 +39,7 @@ pub enum FarAgentError {
         said: String,
     },
     /// Nothing came in time.
-    #[error("{host}: cannot {what}: no answer in {} seconds", limit.as_secs())]
+    #[error("{host}: cannot {what}: no answer in {:.0} seconds", limit.as_secs_f64())]
     NoAnswer {
         /// The far end.
         host: String,

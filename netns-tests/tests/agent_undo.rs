@@ -1,0 +1,254 @@
+//! However a tunnel by agent ends, both hosts are as before: at once where the
+//! agent lives, by the next sshvpn there where it was killed.
+//!
+//! ```text
+//!   laptop wan 192.0.2.1 ── 192.0.2.2 wan bastion lan 198.51.100.1 ── 198.51.100.2 lan host
+//!   sshvpn up  sshvpn0 ═ SSH ═ sshd ─► sshvpn agent, under strace  sshvpn0
+//! ```
+
+use anyhow::{Context, Result, bail, ensure};
+use netns_tests::carrier::INSTALLED;
+use netns_tests::fault::{self, Calls, Fault};
+use netns_tests::topology::{self, Subnet};
+use netns_tests::traffic::{no_ping, ping};
+use netns_tests::vpn::{self, cleanup, fails_clearly};
+use netns_tests::{Before, Carrier, Child, PATIENCE, until};
+use nix::sys::signal::Signal;
+
+const ROUTES: [&str; 4] = ["--route", "198.51.100.0/24", "--route", "2001:db8:64::/64"];
+const LAN: [&str; 2] = ["198.51.100.2", "2001:db8:64::2"];
+
+/// How the command line of the agent begins.
+const AGENT: &str = "/usr/local/sbin/sshvpn agent";
+
+/// More calls than this on the way up are a mistake of the scenario.
+const MOST: usize = 400;
+
+fn lab() -> Result<Subnet> {
+    let lab = topology::subnet()?;
+    Carrier::Agent.prepare(&lab.direct.bastion)?;
+    Ok(lab)
+}
+
+fn hosts(lab: &Subnet) -> Result<Before<'_>> {
+    Before::of(&[&lab.direct.laptop, &lab.direct.bastion, &lab.lan])
+}
+
+fn up(lab: &Subnet) -> Result<Child> {
+    let up = Carrier::Agent.up(&lab.direct.laptop, &[&ROUTES[..], &["bastion"]].concat())?;
+    for address in LAN {
+        ping(&lab.direct.laptop, address)?;
+    }
+    Ok(up)
+}
+
+fn ends(up: Child) -> Result<()> {
+    let output = up.end_with(Signal::SIGINT)?;
+    ensure!(output.code() == 0, "{output:?}");
+    ensure!(output.stderr.contains("bastion: undone"), "{output:?}");
+    Ok(())
+}
+
+/// Kills the agent; the near end ends, and says what is to be done there.
+fn kill_agent(lab: &Subnet, up: Child) -> Result<()> {
+    lab.direct.bastion.kill(AGENT)?;
+    let parts = ["bastion: the agent there is gone", "'sshvpn cleanup' there"];
+    fails_clearly(&up.wait(PATIENCE)?, Some(255), &parts)
+}
+
+#[test]
+fn agent_killed_then_cleanup() -> Result<()> {
+    let lab = lab()?;
+    let before = hosts(&lab)?;
+    kill_agent(&lab, up(&lab)?)?;
+    let left = before.differences()?;
+    ensure!(
+        left.contains("forwarding"),
+        "nothing was left to undo: {left}"
+    );
+    cleanup(&lab.direct.bastion)?;
+    before.is_back()?;
+    // There is nothing left to undo, which is no error.
+    cleanup(&lab.direct.bastion)?;
+    before.is_back()
+}
+
+#[test]
+fn agent_killed_then_up_again() -> Result<()> {
+    let lab = lab()?;
+    let before = hosts(&lab)?;
+    kill_agent(&lab, up(&lab)?)?;
+    ends(up(&lab)?)?;
+    before.is_back()
+}
+
+#[test]
+fn agent_terminated() -> Result<()> {
+    let lab = lab()?;
+    let before = hosts(&lab)?;
+    let up = up(&lab)?;
+    let bastion = &lab.direct.bastion;
+    bastion.sh(&format!("kill -TERM $(pgrep -f '^{AGENT}')"))?;
+    let output = up.wait(PATIENCE)?;
+    fails_clearly(
+        &output,
+        Some(255),
+        &["bastion", "ended by signal 15", "bastion: undone"],
+    )?;
+    before.is_back()
+}
+
+/// Two tunnels forward by the same interfaces; the first to go leaves the
+/// other's settings in place, and the last puts everything back.
+fn shared(first_goes: impl FnOnce(&Subnet, Child) -> Result<()>) -> Result<()> {
+    let lab = lab()?;
+    let laptop = &lab.direct.laptop;
+    lab.lan.sh(
+        "ip address add 203.0.113.2/24 dev lan; ip address add 2001:db8:65::2/64 dev lan nodad",
+    )?;
+    lab.direct.bastion.sh(
+        "ip address add 203.0.113.1/24 dev lan; ip address add 2001:db8:65::1/64 dev lan nodad",
+    )?;
+    let before = hosts(&lab)?;
+    let first = up(&lab)?;
+    let more = [
+        "--route",
+        "203.0.113.0/24",
+        "--route",
+        "2001:db8:65::/64",
+        "bastion",
+    ];
+    let second = Carrier::Agent.up(laptop, &more)?;
+    first_goes(&lab, first)?;
+    for address in ["203.0.113.2", "2001:db8:65::2"] {
+        ping(laptop, address)?;
+    }
+    ends(second)?;
+    cleanup(&lab.direct.bastion)?;
+    before.is_back()
+}
+
+#[test]
+fn two_share_the_forwarding() -> Result<()> {
+    shared(|_, first| ends(first))
+}
+
+#[test]
+fn two_share_the_forwarding_and_one_near_end_is_killed() -> Result<()> {
+    shared(|lab, first| {
+        first.end_with(Signal::SIGKILL)?;
+        until("the end of its agent", PATIENCE, || {
+            let devices = vpn::Device::all(&lab.direct.bastion).ok()?;
+            (devices.len() == 1).then_some(())
+        })?;
+        cleanup(&lab.direct.laptop)
+    })
+}
+
+#[test]
+fn two_share_the_forwarding_and_one_agent_is_killed() -> Result<()> {
+    shared(|lab, first| {
+        // The older of the two.
+        lab.direct
+            .bastion
+            .sh(&format!("kill -KILL $(pgrep -of '^{AGENT}')"))?;
+        fails_clearly(
+            &first.wait(PATIENCE)?,
+            Some(255),
+            &["the agent there is gone"],
+        )
+    })
+}
+
+/// Lets the 1st of the agent's `calls`, and every `step`th after it, come to
+/// `fault`, until there are no more. The near end fails with a reason, and
+/// whatever a killed agent left, is undone by `sshvpn cleanup`.
+fn at_the_agent(calls: Calls<'_>, step: usize, fault: Fault) -> Result<()> {
+    let lab = lab()?;
+    let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
+    let before = hosts(&lab)?;
+    let names = calls.names;
+    for number in (1..MOST).step_by(step) {
+        bastion.sh("rm -f /run/lab/strace")?;
+        let agent = [INSTALLED, "agent"].map(str::to_owned);
+        let command = fault::at_system_call(fault, calls, number, &agent).join(" ");
+        let by = ["--agent-command", &command, "bastion"];
+        let child = laptop.spawn(&vpn::command(&[&ROUTES[..], &by].concat())?)?;
+        let came_up = until("up, or an end", PATIENCE, || {
+            let is_up = child.stderr().lines().any(|line| line.starts_with("up:"));
+            (is_up || !child.is_running()).then_some(is_up)
+        })?;
+        child.signal(Signal::SIGINT)?;
+        let output = child.wait(PATIENCE)?;
+        let after = || format!("{names} number {number}: {output:?}");
+        if !came_up {
+            fails_clearly(&output, Some(255), &["bastion"]).with_context(after)?;
+        }
+        let injected = match fault {
+            Fault::Fails => fault::was_injected(bastion)?,
+            Fault::Kills => bastion
+                .read("/run/lab/strace")?
+                .contains("killed by SIGKILL"),
+        };
+        // An agent that lives undoes by itself, unless the fault is in the undoing.
+        if fault == Fault::Fails && !came_up {
+            before.is_back().with_context(after)?;
+        }
+        cleanup(bastion)?;
+        before.is_back().with_context(after)?;
+        if !injected {
+            println!("{names}: {} and fewer, {fault:?}", number - 1);
+            ensure!(number > 1, "no call of {names} was ever made");
+            return Ok(());
+        }
+    }
+    bail!("more than {MOST} calls of {names}");
+}
+
+/// What makes and sets up the device.
+const IOCTL: Calls<'_> = Calls {
+    names: "ioctl",
+    file: Some("/dev/net/tun"),
+};
+/// What talks to the kernel by netlink, most of it to look.
+const SEND: Calls<'_> = Calls {
+    names: "sendto,sendmsg",
+    file: None,
+};
+/// What puts the journal in its place, before and after each change.
+const JOURNAL: Calls<'_> = Calls {
+    names: "rename,renameat,renameat2",
+    file: None,
+};
+
+#[test]
+fn ioctl_fails() -> Result<()> {
+    at_the_agent(IOCTL, 1, Fault::Fails)
+}
+
+#[test]
+fn send_fails() -> Result<()> {
+    at_the_agent(SEND, 5, Fault::Fails)
+}
+
+#[test]
+fn journal_fails() -> Result<()> {
+    at_the_agent(JOURNAL, 1, Fault::Fails)
+}
+
+#[test]
+fn journal_kills() -> Result<()> {
+    at_the_agent(JOURNAL, 1, Fault::Kills)
+}
+
+/// Once nobody holds it any more, what was forwarded is no longer.
+#[test]
+fn nothing_is_forwarded_afterwards() -> Result<()> {
+    let lab = lab()?;
+    lab.lan.sh("ip route add default via 198.51.100.1")?;
+    ends(up(&lab)?)?;
+    lab.direct
+        .laptop
+        .sh("ip route add 198.51.100.0/24 via 192.0.2.2")?;
+    no_ping(&lab.direct.laptop, LAN[0])
+}
