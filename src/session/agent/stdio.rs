@@ -16,10 +16,10 @@ use crate::pump::{FrameSink, FrameSource, SendFailure};
 
 /// Bytes that one read takes at most.
 const READ_SIZE: usize = 256 * 1024;
-/// Bytes that the pipe from sshd holds: as many as go through it in one switch
-/// between two processes. The one to sshd keeps its 64 KiB, since what is in it
-/// cannot be overtaken.
-const INPUT_PIPE: libc::c_int = 256 * 1024;
+/// Bytes that a pipe from or to sshd holds: as many may go through it between
+/// two switches of processes. More would be late: what is in a pipe cannot be
+/// overtaken.
+const PIPE_SIZE: libc::c_int = 256 * 1024;
 /// Frames that one write takes at most; the kernel takes 1024 (UIO_MAXIOV).
 const MOST_PIECES: usize = 64;
 
@@ -70,6 +70,14 @@ impl Descriptor {
         Ok(Descriptor { name, fd, socket })
     }
 
+    /// Makes a pipe hold more.
+    fn widen(&self) {
+        if !self.socket {
+            // Without leave for as much it works as well.
+            let _ = fcntl(&self.fd, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
+        }
+    }
+
     /// As a socket (socketpair(2)), which may be the one of the other direction.
     fn socket(self) -> io::Result<UnixStream> {
         let stream = std::os::unix::net::UnixStream::from(self.fd);
@@ -107,10 +115,7 @@ pub(super) fn open() -> Result<(Input, Output), StdioError> {
 impl Input {
     fn new(descriptor: Descriptor) -> Result<Self, StdioError> {
         let name = descriptor.name;
-        if !descriptor.socket {
-            // Without leave for as much it works as well.
-            let _ = fcntl(&descriptor.fd, FcntlArg::F_SETPIPE_SZ(INPUT_PIPE));
-        }
+        descriptor.widen();
         let stream = match descriptor.socket {
             true => descriptor.socket().map(Source::Socket),
             false => pipe::Receiver::from_owned_fd(descriptor.fd).map(Source::Pipe),
@@ -165,6 +170,7 @@ impl FrameSource for Input {
 impl Output {
     fn new(descriptor: Descriptor) -> Result<Self, StdioError> {
         let name = descriptor.name;
+        descriptor.widen();
         let stream = match descriptor.socket {
             true => descriptor.socket().map(Sink::Socket),
             false => pipe::Sender::from_owned_fd(descriptor.fd).map(Sink::Pipe),
