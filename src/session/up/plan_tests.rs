@@ -1,26 +1,8 @@
 //! Tests of the plan: hosts of every kind, without any host.
 
 use super::*;
-use crate::config::types::DevicePrefix;
 use crate::session::far_end::facts;
-use crate::tun::DeviceRequest;
-
-fn request(routes: &[&str]) -> UpRequest {
-    UpRequest {
-        args: Default::default(),
-        background: false,
-        routes: routes.iter().map(|route| route.parse().unwrap()).collect(),
-        excludes: Vec::new(),
-        address: None,
-        peer_address: None,
-        mtu: None,
-        nat: None,
-        mode: Mode::PointToPoint,
-        device: DeviceRequest::FirstFree(DevicePrefix::default()),
-        peer_unit: None,
-        carrier: Default::default(),
-    }
-}
+use crate::session::up::test_request::request;
 
 fn far(lines: &str) -> Facts {
     let text = format!("system Linux\nlogin alice\nip yes\ntun yes\nipv6 yes\n{lines}\nend\n");
