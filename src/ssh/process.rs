@@ -94,8 +94,8 @@ pub struct Process {
     pub input: ProcessInput,
 }
 
-/// The reading side of a [`Process`]. It has to be read or dropped: the whole
-/// connection waits for whoever keeps it and does not read.
+/// The reading side of a [`Process`]. It has to be read or dropped: what waits in
+/// it takes memory, up to the window, and the process waits behind it.
 pub struct ProcessEvents {
     channel: ChannelReadHalf,
     /// The channel is closed.

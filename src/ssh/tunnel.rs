@@ -63,13 +63,6 @@ impl TunnelSender {
         Ok(())
     }
 
-    /// Waits until a frame of `length` bytes would be taken at once, so that
-    /// what is sent can be read from the device as late as possible.
-    pub async fn ready(&self, length: usize) -> Result<(), SendError> {
-        let charge = WindowCredit::of_datagram(length).ok_or(SendError::TooLarge)?;
-        self.0.ready(charge.get()).await.map_err(refused)
-    }
-
     /// Closes the channel, as far as the connection takes it.
     pub async fn close(&self) {
         // Gone already is as good; a connection that hangs is ended as a whole.
