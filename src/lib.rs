@@ -40,6 +40,7 @@ pub mod message;
 pub mod net;
 pub mod packet;
 pub mod pump;
+pub mod server;
 pub mod session;
 pub mod ssh;
 pub mod tun;

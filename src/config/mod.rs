@@ -5,6 +5,7 @@ pub mod error;
 pub mod invoker;
 mod invoker_agent;
 mod invoker_files;
+pub mod serve;
 pub mod ssh_args;
 mod ssh_config;
 mod ssh_defaults;

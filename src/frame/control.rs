@@ -15,6 +15,17 @@
 //!   close ◄──────────────────────► close   either end; nothing follows it but
 //!         ◄─────────────────────── closed  this, once all is undone
 //! ```
+//!
+//! A server ([`FEATURE_SERVE`]) says itself what the tunnel is like; between the
+//! hellos and `ready` it is:
+//!
+//! ```text
+//!   near end                       server
+//!   ask ─────────────────────────►
+//!         ◄─────────────────────── offer
+//!   accept ──────────────────────►
+//!         ◄─────────────────────── ready   packets may follow, both ways
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -44,6 +55,8 @@ pub const FEATURE_OFFLOAD: &str = "offload";
 pub const FEATURE_UDP_OFFLOAD: &str = "udp-offload";
 /// Ethernet frames can be carried.
 pub const FEATURE_ETHERNET: &str = "ethernet";
+/// The sender is a server, and says what the tunnel is like.
+pub const FEATURE_SERVE: &str = "serve";
 
 /// One control message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +70,12 @@ pub enum Message {
     Facts(Facts),
     /// The near end says what the agent's host is to look like.
     SetUp(SetUp),
+    /// The near end asks a server for a tunnel.
+    Ask(Ask),
+    /// What the server has for it.
+    Offer(Offer),
+    /// The near end takes it.
+    Accept,
     /// One change was made there.
     Done {
         /// Which, for people.
@@ -217,6 +236,44 @@ pub struct Forward {
     pub nat: bool,
 }
 
+/// The tunnel that a near end wants of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask {
+    /// What it is to carry.
+    pub mode: Mode,
+    /// Its MTU at most; what the server likes, where there is none.
+    pub mtu: Option<Mtu>,
+    /// The address that the near end would like to have, one a family at most.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
+}
+
+/// The tunnel that a server has for a near end. The near end applies of it what
+/// its user allows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// Its MTU.
+    pub mtu: Mtu,
+    /// The tunnel's addresses, one pair a family; `agent` is the server's.
+    pub addresses: Vec<Addresses>,
+    /// Networks that the near end may reach through it.
+    #[serde(default)]
+    pub routes: Vec<IpNetwork>,
+    /// Name servers for it.
+    #[serde(default)]
+    pub dns: Dns,
+}
+
+/// Name servers, and for which names they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dns {
+    /// Their addresses.
+    pub servers: Vec<IpAddr>,
+    /// Domains to look names up in.
+    #[serde(default)]
+    pub search: Vec<String>,
+}
+
 /// The agent's part is up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ready {
@@ -284,6 +341,9 @@ impl Message {
             Message::Look(_) => "look",
             Message::Facts(_) => "facts",
             Message::SetUp(_) => "set-up",
+            Message::Ask(_) => "ask",
+            Message::Offer(_) => "offer",
+            Message::Accept => "accept",
             Message::Done { .. } => "done",
             Message::Ready(_) => "ready",
             Message::Ping { .. } => "ping",

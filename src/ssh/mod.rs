@@ -28,6 +28,7 @@ pub mod process;
 pub mod prompt;
 mod revoked_keys;
 pub mod secret;
+pub mod server;
 mod stalled;
 pub mod terminal_text;
 mod transport;
