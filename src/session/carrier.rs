@@ -13,6 +13,8 @@ use crate::packet::virtio::{Offload, VirtioHeader};
 use crate::pump::{
     self, Counters, End, FrameSink, FrameSource, Framing, PacketSink, PacketSource, SendFailure,
 };
+use crate::ssh::server::stream::{SubsystemInput, SubsystemOutput};
+use crate::ssh::side::Side;
 use crate::ssh::tunnel::{SendError, TunnelReceiver, TunnelSender};
 use crate::tun::Device;
 
@@ -42,7 +44,7 @@ impl PacketSink for Device {
     }
 }
 
-impl FrameSink for TunnelSender {
+impl<S: Side> FrameSink for TunnelSender<S> {
     async fn send_all(&self, frames: &mut Vec<Bytes>) -> Result<(), SendFailure> {
         let sent = TunnelSender::send_all(self, frames).await;
         sent.map_err(|error| match error {
@@ -62,6 +64,26 @@ impl FrameSource for TunnelReceiver {
 
     fn try_receive(&mut self) -> Option<Bytes> {
         TunnelReceiver::try_receive(self)
+    }
+}
+
+impl FrameSink for SubsystemOutput {
+    async fn send_all(&self, frames: &mut Vec<Bytes>) -> Result<(), SendFailure> {
+        for frame in frames.drain(..) {
+            let sent = SubsystemOutput::send(self, frame).await;
+            sent.map_err(|_| SendFailure::Closed)?;
+        }
+        Ok(())
+    }
+}
+
+impl FrameSource for SubsystemInput {
+    async fn receive(&mut self) -> Option<Bytes> {
+        SubsystemInput::receive(self).await
+    }
+
+    fn try_receive(&mut self) -> Option<Bytes> {
+        SubsystemInput::try_receive(self)
     }
 }
 
