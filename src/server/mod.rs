@@ -8,5 +8,15 @@
 //!   lease, table    addresses from a pool; forwarding and NAT in a table of our own
 //!   audit, status, metrics             who carried how much where
 //! ```
+//!
+//! Its life: [`listen`] opens the sockets (or [`activation`] takes those of the
+//! service manager), [`capabilities`] gives up all that is not needed any more,
+//! then comes the runtime; [`signals`] and [`notify`] join it to whoever runs it.
 
+pub mod activation;
+pub mod capabilities;
 pub mod grant;
+pub mod listen;
+pub mod notify;
+pub mod open_files;
+pub mod signals;

@@ -11,7 +11,7 @@ pub mod failure;
 mod far_agent;
 mod far_end;
 mod remote;
-mod shutdown;
+pub(crate) mod shutdown;
 pub mod stream_link;
 mod terminal;
 pub mod tunnel;
