@@ -32,9 +32,9 @@ pub const STREAM_HEADROOM: usize = LENGTH_LEN + FAMILY_LEN + OFFLOAD_LEN;
 /// The family of a control message.
 const CONTROL: u32 = 0;
 /// The family of an Ethernet frame: the EtherType of bridged Ethernet.
-const ETHERNET: u32 = 0x6558;
+pub(super) const ETHERNET: u32 = 0x6558;
 /// In the family word: an offload header follows it.
-const OFFLOAD: u32 = 0x8000_0000;
+pub(super) const OFFLOAD: u32 = 0x8000_0000;
 
 /// The largest packet: what an IP header can say, and an Ethernet header with two tags.
 pub const MAX_PACKET: usize = 65535 + 22;

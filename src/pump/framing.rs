@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::outbound::{SEND_AT_ONCE, Waiting};
+use super::outbound::Waiting;
 use super::{Counters, Dropped, FairQueue, LARGE};
 use crate::config::types::Mode;
-use crate::frame;
 use crate::frame::stream::{self, OFFLOAD_LEN, STREAM_HEADROOM};
+use crate::frame::{self, FrameError};
 use crate::packet::offload;
 use crate::packet::segment::Segments;
 use crate::packet::virtio::VirtioHeader;
@@ -24,13 +24,16 @@ const SMALL: usize = 4096;
 pub enum Framing {
     /// One ordinary packet a message (OpenSSH PROTOCOL, section 2.3).
     Datagrams,
+    /// One packet a message, which may be a super-packet behind its offload
+    /// header: between two of us ([`frame::offload`]).
+    DatagramsWithOffload,
     /// The agent stream.
     Stream,
 }
 
 impl Framing {
     /// Takes packets whose turn it is, and appends to `frames` what the channel
-    /// is to send of them, about [`SEND_AT_ONCE`] bytes. `spare` gets memory that
+    /// is to send of them, about `most` bytes. `spare` gets memory that
     /// is free again by that, if it has less: an allocator that is given 64 KiB
     /// back with each super-packet returns them to the kernel each time.
     pub(super) fn fill(
@@ -40,6 +43,7 @@ impl Framing {
         spare: &mut BytesMut,
         frames: &mut Vec<Bytes>,
         counters: &Counters,
+        most: usize,
     ) -> Filled {
         let mut done = Filled { large: false };
         if queue.is_empty() {
@@ -48,15 +52,15 @@ impl Framing {
         let now = Instant::now();
         let mut joined = BytesMut::new();
         // What small packets may take, so that it need not grow.
-        let room =
-            queue.bytes().min(SEND_AT_ONCE + SMALL) + queue.len() * (STREAM_HEADROOM - OFFLOAD_LEN);
+        let room = queue.bytes().min(most + SMALL) + queue.len() * (STREAM_HEADROOM - OFFLOAD_LEN);
         let mut filled = 0;
-        while filled < SEND_AT_ONCE {
+        while filled < most {
             let Some((length, waiting)) = queue.pop(now) else {
                 break;
             };
             let framed = match self {
                 Framing::Datagrams => datagrams(mode, waiting, spare, frames, &mut done),
+                Framing::DatagramsWithOffload => with_offload(mode, waiting, frames),
                 Framing::Stream => in_stream(mode, waiting, room, &mut joined, frames),
             };
             match framed {
@@ -113,6 +117,27 @@ fn in_stream(
     Ok(packets)
 }
 
+/// A message for each packet, super-packets as they are if they fit one; the
+/// number of packets.
+fn with_offload(mode: Mode, mut waiting: Waiting, frames: &mut Vec<Bytes>) -> Result<u64, Dropped> {
+    let header = header_of(&waiting)?;
+    let length = waiting.len() - STREAM_HEADROOM;
+    if header.gso.is_some() && !frame::offload::fits(length) {
+        return segments(
+            mode,
+            &header,
+            &waiting,
+            STREAM_HEADROOM,
+            frames,
+            |segment| frame::offload::encode(mode, segment),
+        );
+    }
+    let start = frame::offload::encode(mode, &mut waiting)?;
+    waiting.advance(start);
+    frames.push(waiting.freeze());
+    Ok(header.packets(length) as u64)
+}
+
 /// A message for each packet; their number.
 fn datagrams(
     mode: Mode,
@@ -125,7 +150,9 @@ fn datagrams(
     let headroom = frame::headroom(mode);
     if let Some(gso) = header.gso {
         done.large |= usize::from(gso.size.get()) >= LARGE;
-        let made = segments(mode, &header, &waiting, headroom, frames);
+        let made = segments(mode, &header, &waiting, headroom, frames, |segment| {
+            frame::encode(mode, segment).map(|()| 0)
+        });
         if spare.capacity() < waiting.capacity() {
             *spare = waiting;
         }
@@ -141,12 +168,15 @@ fn datagrams(
     Ok(1)
 }
 
+/// A message for each segment of a super-packet; their number. `encode` is given
+/// each behind `headroom` bytes, and says where its message begins.
 fn segments(
     mode: Mode,
     header: &VirtioHeader,
     waiting: &Waiting,
     headroom: usize,
     frames: &mut Vec<Bytes>,
+    encode: impl Fn(&mut [u8]) -> Result<usize, FrameError>,
 ) -> Result<u64, Dropped> {
     let packet = waiting.get(STREAM_HEADROOM..).unwrap_or_default();
     let mut segments = Segments::new(mode, header, packet)?;
@@ -157,7 +187,8 @@ fn segments(
         space.put_bytes(0, headroom);
         segments.append_next(&mut space);
         let mut frame = space.split();
-        frame::encode(mode, &mut frame)?;
+        let start = encode(&mut frame)?;
+        frame.advance(start);
         frames.push(frame.freeze());
     }
     Ok(count as u64)

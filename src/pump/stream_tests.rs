@@ -14,7 +14,7 @@ async fn receive_stream(stream: Vec<Bytes>, device: &FakeDevice) -> (End, Snapsh
     let mode = Mode::PointToPoint;
     let (reader, counters) = (StreamReader::new(mode), Counters::default());
     let mut source = FakeSource(receiver);
-    let end = inbound_stream(mode, reader, &mut source, device, &control, &counters).await;
+    let end = inbound_stream(mode, reader, &mut source, device, &control, None, &counters).await;
     let mut messages = Vec::new();
     while let Ok(message) = said.try_recv() {
         messages.push(message);

@@ -14,7 +14,7 @@ use super::host_key::HostTrust;
 use super::server::place::Place;
 use super::side::{ClientSide, Side};
 use crate::config::types::{Mode, UnitRequest};
-use crate::frame::window::WindowCredit;
+use crate::frame::window::{WindowCredit, WindowRule};
 
 /// How long closing the channel may wait for its turn.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -25,6 +25,7 @@ pub(super) const CHANNEL_TYPE: &str = "tun@openssh.com";
 /// Sends frames. Dropping it leaves the channel to its receiver.
 pub struct TunnelSender<S: Side = ClientSide> {
     channel: ChannelWriteHalf<S>,
+    window: WindowRule,
     /// Kept as long as the channel counts; a client does not count.
     _place: Option<Place>,
 }
@@ -49,14 +50,21 @@ impl<S: Side> TunnelSender<S> {
     pub(super) fn new(channel: ChannelWriteHalf<S>, place: Option<Place>) -> Self {
         TunnelSender {
             channel,
+            window: WindowRule::OpenSsh,
             _place: place,
         }
+    }
+
+    /// Has the peer counted by its own rule, if that is not OpenSSH's.
+    pub fn counted_by(self, window: WindowRule) -> Self {
+        TunnelSender { window, ..self }
     }
 
     /// Sends one frame as one message; waits while the far end's window has no
     /// room for the whole of it.
     pub async fn send(&self, frame: Bytes) -> Result<(), SendError> {
-        let charge = WindowCredit::of_datagram(frame.len()).ok_or(SendError::TooLarge)?;
+        let charge =
+            WindowCredit::of_datagram(frame.len(), self.window).ok_or(SendError::TooLarge)?;
         let sent = self.channel.datagram(frame, charge.get()).await;
         sent.map_err(refused)
     }
@@ -69,7 +77,7 @@ impl<S: Side> TunnelSender<S> {
     pub async fn send_all(&self, frames: &mut Vec<Bytes>) -> Result<(), SendError> {
         while !frames.is_empty() {
             self.channel
-                .datagrams(frames, WindowCredit::DATAGRAM_HEADER)
+                .datagrams(frames, self.window.header())
                 .await
                 .map_err(refused)?;
         }
@@ -150,7 +158,12 @@ impl Connection {
             match self.handle.channel_open_custom(CHANNEL_TYPE, payload).await {
                 Ok(channel) => {
                     let (read, write) = channel.split();
-                    Ok((TunnelSender::new(write, None), TunnelReceiver::new(read)))
+                    let window = match self.is_sshvpn() {
+                        true => WindowRule::Exact,
+                        false => WindowRule::OpenSsh,
+                    };
+                    let sender = TunnelSender::new(write, None).counted_by(window);
+                    Ok((sender, TunnelReceiver::new(read)))
                 }
                 Err(russh::Error::ChannelOpenFailure(_)) => Err(ChannelError::TunnelRefused {
                     host: self.host().to_owned(),
