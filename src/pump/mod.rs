@@ -7,7 +7,8 @@
 //!   inbound    channel ─► frames ─► device
 //!              by datagram: to and from a peer that knows single packets alone, so
 //!                           super-packets are divided here, and packets are merged
-//!              by stream:   between two of us, super-packets as they are
+//!              by stream:   between two of us, super-packets as they are, and
+//!                           packets that wait together merged into such
 //! ```
 
 mod codel;
@@ -18,6 +19,7 @@ mod framing;
 mod inbound;
 mod outbound;
 mod queue_settings;
+mod stream_framing;
 mod whole;
 
 use std::future::Future;

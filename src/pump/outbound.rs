@@ -12,7 +12,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use nix::errno::Errno;
 use tokio::sync::mpsc;
 
-use super::framing::Framing;
+use super::framing::{Framer, Framing};
 use super::{
     Counters, Dropped, End, FairQueue, FrameSink, PacketSource, QueueSettings, SendFailure,
 };
@@ -48,6 +48,7 @@ where
     C: FrameSink + Sync,
 {
     let mut intake = Intake::new(mode, counters);
+    let mut framer = Framer::new(mode, framing);
     let mut frames: Vec<Bytes> = Vec::new();
     loop {
         intake.read_waiting(device);
@@ -55,7 +56,7 @@ where
             frames.push(frame);
         }
         let (queue, spare) = (&mut intake.queue, &mut intake.buffer);
-        let filled = framing.fill(mode, queue, spare, &mut frames, counters);
+        let filled = framer.fill(queue, spare, &mut frames, counters);
         if filled.large {
             device.decline_offload();
         }
