@@ -12,7 +12,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use nix::errno::Errno;
 use tokio::sync::mpsc;
 
-use super::framing::Framing;
+use super::framing::{Framer, Framing};
 use super::{
     Counters, Dropped, End, FairQueue, FrameSink, PacketSource, QueueSettings, SEND_AT_ONCE,
     SendFailure,
@@ -46,6 +46,7 @@ where
     C: FrameSink + Sync,
 {
     let mut intake = Intake::new(mode, counters);
+    let mut framer = Framer::new(mode, framing);
     let mut frames: Vec<Bytes> = Vec::new();
     loop {
         intake.read_waiting(device);
@@ -54,7 +55,7 @@ where
         }
         let (queue, spare) = (&mut intake.queue, &mut intake.buffer);
         let most = channel.at_once();
-        let filled = framing.fill(mode, queue, spare, &mut frames, counters, most);
+        let filled = framer.fill(queue, spare, &mut frames, counters, most);
         if filled.large {
             device.decline_offload();
         }
