@@ -9,4 +9,7 @@
 //!   audit, status, metrics             who carried how much where
 //! ```
 
+pub mod admission;
+pub mod audit;
 pub mod grant;
+pub mod registry;
