@@ -14,9 +14,12 @@
 //! then comes the runtime; [`signals`] and [`notify`] join it to whoever runs it.
 
 pub mod activation;
+pub mod admission;
+pub mod audit;
 pub mod capabilities;
 pub mod grant;
 pub mod listen;
 pub mod notify;
 pub mod open_files;
+pub mod registry;
 pub mod signals;
