@@ -5,8 +5,17 @@
 //!                          │ policy            └► forwards  TCP
 //!                          ▼
 //!                        grant         what this login may do
-//!   lease, table    addresses from a pool; forwarding and NAT in a table of our own
+//!   pool, lease, host  addresses from a pool; forwarding and NAT in a table of our own
 //!   audit, status, metrics             who carried how much where
 //! ```
 
 pub mod grant;
+
+pub mod lease;
+mod lease_book;
+mod lease_file;
+mod lease_key;
+pub mod pool;
+
+#[cfg(test)]
+mod test_settings;
