@@ -11,7 +11,7 @@ pub use ssh_flags::SshFlags;
 
 use crate::config::ssh_args::SshArgs;
 use crate::config::types::TunnelDevice;
-use crate::net::cidr;
+use crate::config::cidr;
 
 /// A VPN over SSH.
 ///

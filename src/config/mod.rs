@@ -1,6 +1,7 @@
 //! Settings: typed values, and where they come from. No I/O beyond reading
 //! configuration; everything else in the program gets what is parsed here.
 
+pub mod cidr;
 pub mod error;
 pub mod invoker;
 mod invoker_agent;
@@ -20,6 +21,8 @@ mod ssh_syntax;
 mod ssh_tokens;
 mod ssh_value_reader;
 mod ssh_values;
+pub(crate) mod toml_text;
+pub mod trusted_file;
 pub mod types;
 
 pub use error::ConfigError;
