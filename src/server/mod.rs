@@ -9,4 +9,9 @@
 //!   audit, status, metrics             who carried how much where
 //! ```
 
+mod certificate;
+pub mod check;
+pub mod denial;
 pub mod grant;
+mod key_files;
+pub mod policy;
