@@ -11,6 +11,8 @@
 
 pub mod grant;
 
+pub mod client_device;
+pub mod host;
 pub mod lease;
 mod lease_book;
 mod lease_file;
