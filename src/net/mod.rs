@@ -9,7 +9,8 @@
 //!     └──────► undo               and taken back in reverse;
 //!   recovery ─► journal, undo     so is what a process left that died
 //!   netlink, sysctl, nft          what reads and changes the kernel's state
-//!   shared_sysctl, firewall       what reaches beyond the tunnel's interface
+//!   shared_sysctl, firewall, server_table  what reaches beyond the tunnel's interface
+//!   surroundings                  what forwarding depends on here
 //!   privilege                     whether we may at all
 //! ```
 
@@ -30,12 +31,15 @@ pub mod recovery;
 pub mod route_plan;
 mod route_report;
 pub mod runtime_dir;
+pub mod server_table;
 pub mod shared_setting;
 mod shared_sysctl;
 mod shell_register;
 pub mod state;
+pub mod surroundings;
 pub mod sysctl;
 mod undo;
+pub mod ways;
 
 #[cfg(test)]
 pub(crate) mod test_host;
