@@ -2,7 +2,8 @@
 //! what a tunnel needs of them, and the journal that takes it all back.
 //!
 //! ```text
-//!   cidr, route_plan, addressing  what to ask for (pure; on address_range, facts)
+//!   cidr, route_plan, addressing  what to ask for (pure; on address_range, facts,
+//!     private_space, ways)
 //!   state ───► journal            each change is written down, then made,
 //!     └──────► undo               and taken back in reverse;
 //!   recovery ─► journal, undo     so is what a process left that died
@@ -23,6 +24,7 @@ mod journal_format;
 pub mod netlink;
 pub mod nft;
 pub mod owner;
+pub mod private_space;
 pub mod privilege;
 pub mod recovery;
 pub mod route_plan;

@@ -5,7 +5,7 @@
 //!                          │ policy            └► forwards  TCP
 //!                          ▼
 //!                        grant         what this login may do
-//!   lease, table    addresses from a pool; forwarding and NAT in a table of our own
+//!   pool, lease, host  addresses from a pool; forwarding and NAT in a table of our own
 //!   audit, status, metrics             who carried how much where
 //! ```
 //!
@@ -14,9 +14,20 @@
 //! then comes the runtime; [`signals`] and [`notify`] join it to whoever runs it.
 
 pub mod activation;
+pub mod admission;
+pub mod audit;
 pub mod capabilities;
 pub mod grant;
+pub mod lease;
+mod lease_book;
+mod lease_file;
+mod lease_key;
 pub mod listen;
 pub mod notify;
 pub mod open_files;
+pub mod pool;
+pub mod registry;
 pub mod signals;
+
+#[cfg(test)]
+mod test_settings;

@@ -23,6 +23,7 @@ use crate::config::invoker::Invoker;
 use crate::config::resolve_route;
 use crate::config::ssh_args::SshArgs;
 use crate::config::ssh_options::{LogLevel, Proxy, SshOptions};
+use crate::frame::offload;
 
 /// What we call ourselves (RFC 4253, section 4.2).
 const IDENTIFICATION: &str = concat!("SSH-2.0-sshvpn_", env!("CARGO_PKG_VERSION"));
@@ -103,6 +104,11 @@ impl Connection {
     /// name, if it has any here.
     pub fn first_hop(&self) -> &[IpAddr] {
         &self.first_hop
+    }
+
+    /// Whether the server is one of ours, by what it calls itself.
+    pub fn is_sshvpn(&self) -> bool {
+        offload::spoken_by(self.shared.identification().as_bytes())
     }
 
     /// Why the connection ended, once it has.
