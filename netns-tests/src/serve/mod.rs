@@ -1,6 +1,7 @@
 //! `sshvpn serve` on a host: started, waited for, asked, told to read its
 //! settings again, stopped; and tunnels of clients to it.
 
+pub mod attempt;
 pub mod joined;
 pub mod lab;
 pub mod notify;
@@ -26,6 +27,8 @@ pub const AUTHORIZED_KEYS: &str = "/etc/sshvpn/authorized_keys";
 /// The host key that clients of the lab know (see [`crate::sshd::introduce`]).
 const HOST_KEY: &str = "/etc/ssh/ssh_host_ed25519_key";
 const AUDIT_LOG: &str = "/run/lab/audit.jsonl";
+/// A configuration under which a scenario may fail to log in as often as it likes.
+pub const NO_PENALTIES: &str = "[login]\npenalties = false\n";
 const NOTIFY: &str = "/run/lab/notify";
 
 /// How to start a server.
