@@ -11,5 +11,8 @@
 
 pub mod admission;
 pub mod audit;
+mod few_at_once;
 pub mod grant;
+pub mod metrics;
 pub mod registry;
+pub mod status;
