@@ -11,7 +11,7 @@ use crate::config::types::{DevicePrefix, Mode, UnitRequest};
 use crate::net::test_namespace::{self, ip};
 use crate::packet::IpVersion;
 use crate::packet::tests::udp;
-use crate::pump::End;
+use crate::pump::{End, Framing};
 use crate::ssh::connect::Connection;
 use crate::ssh::wire_server::{Reader, Wire, WireServer, about, confirmation, data, number};
 use crate::tun::{Device, DeviceRequest};
