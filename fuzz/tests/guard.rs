@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
 
 use etherparse::{NetSlice, SlicedPacket, VlanSlice};
-use ipnetwork::IpNetwork;
 use sshvpn::config::types::Mode;
 use sshvpn::packet::address_set::AddressSet;
 use sshvpn::packet::guard::{GuardRules, Reach};
@@ -17,14 +16,23 @@ target!(guard, run);
 /// The bytes of a packet that are in one piece, however it came.
 const CONTIGUOUS: usize = 256;
 
-static SOURCES: LazyLock<AddressSet> = LazyLock::new(|| set(&["10.0.0.0/30", "fd00::/8"]));
-static REACH: LazyLock<AddressSet> = LazyLock::new(|| set(&["10.0.0.254/32", "fd00::/9"]));
+/// The hosts 0 to 3 of [`Stream`].
+static SOURCES: LazyLock<AddressSet> = LazyLock::new(|| {
+    let v4 = (0..4).map(|host| IpAddr::from([10, 0, 0, host]));
+    let v6 = (0..4).map(|host| IpAddr::from(v6(host)));
+    v4.chain(v6).collect()
+});
 
-fn set(networks: &[&str]) -> AddressSet {
-    let networks = networks.iter().map(|text| text.parse::<IpNetwork>());
-    networks
-        .map(|network| network.expect("a network"))
-        .collect()
+/// Where all of its hosts send to.
+static REACH: LazyLock<AddressSet> = LazyLock::new(|| {
+    let both = [IpAddr::from([10, 0, 0, 254]), IpAddr::from(v6(0xfd))];
+    both.into_iter().collect()
+});
+
+fn v6(host: u8) -> [u8; 16] {
+    let mut address = [0xfd; 16];
+    address[15] = host;
+    address
 }
 
 fn rules(one_station: bool) -> GuardRules {

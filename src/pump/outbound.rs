@@ -21,6 +21,7 @@ use super::{
 use crate::config::types::Mode;
 use crate::frame;
 use crate::frame::stream::{MAX_PACKET, OFFLOAD_LEN, STREAM_HEADROOM};
+use crate::memory;
 use crate::packet::flow::FlowClassifier;
 
 /// Packets read from the device in one go before something is sent.
@@ -77,7 +78,7 @@ where
         tokio::select! {
             read = intake.read(device) => intake.take(read, Instant::now()),
             Some(frame) = extra.recv() => frames.push(frame),
-            _ = quiet.tick(), if !intake.resting => {
+            _ = quiet.tick(), if !intake.given_back => {
                 if intake.is_quiet() {
                     intake.rest();
                     frames = Vec::new();
@@ -138,6 +139,8 @@ struct Intake<'a> {
     ended: Option<io::Error>,
     /// Whether there is no buffer, since nothing has come for a while.
     resting: bool,
+    /// Whether what was freed by that has gone back to the kernel.
+    given_back: bool,
     /// Whether something has come since this was last asked.
     busy: bool,
     /// Whether super-packets were declined since little goes at once.
@@ -154,6 +157,7 @@ impl<'a> Intake<'a> {
             queue: FairQueue::new(QueueSettings::default()),
             ended: None,
             resting: true,
+            given_back: true,
             busy: false,
             declined: false,
             counters,
@@ -178,7 +182,8 @@ impl<'a> Intake<'a> {
     fn rest(&mut self) {
         self.buffer = BytesMut::new();
         self.queue.rest();
-        self.resting = self.queue.is_empty();
+        self.resting = true;
+        self.given_back = memory::give_back();
     }
 
     /// Whether super-packets are still to be declined; once.
@@ -213,7 +218,7 @@ impl<'a> Intake<'a> {
     /// Queues the packet that was read at `now`. A device that is gone (EBADFD: the
     /// interface was deleted) ends the direction; another error costs a packet.
     fn take(&mut self, read: io::Result<usize>, now: Instant) {
-        self.busy = true;
+        (self.busy, self.given_back) = (true, false);
         if let Err(error) = read {
             match error.raw_os_error().map(Errno::from_raw) {
                 Some(Errno::EIO | Errno::EINTR | Errno::EFAULT) => {
