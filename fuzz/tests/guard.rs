@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
 
-use etherparse::{NetSlice, SlicedPacket, VlanSlice};
+use etherparse::{NetSlice, SlicedPacket};
 use sshvpn::config::types::Mode;
 use sshvpn::packet::address_set::AddressSet;
 use sshvpn::packet::guard::{GuardRules, Reach};
@@ -89,7 +89,7 @@ fn passed(mode: Mode, packet: &[u8]) {
     };
     // The lengths are not for the guard to judge.
     let Ok(sliced) = sliced else { return };
-    assert!(sliced.vlan() == None::<VlanSlice<'_>>);
+    assert!(sliced.vlan().is_none());
     let (source, destination): (IpAddr, IpAddr) = match sliced.net {
         Some(NetSlice::Ipv4(ip)) => (
             ip.header().source_addr().into(),

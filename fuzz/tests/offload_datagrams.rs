@@ -36,7 +36,7 @@ fn run(input: &[u8]) {
     if let Ok(start) = offload::encode(mode, &mut buffer) {
         let again = offload::decode(mode, Bytes::copy_from_slice(&buffer[start..]));
         // The family is the packet's, whatever the message said.
-        match &message[..4] == &buffer[start..start + 4] {
+        match message[..4] == buffer[start..start + 4] {
             true => assert_eq!(buffer[start..], message[..]),
             false => assert!(again.is_ok()),
         }
