@@ -6,7 +6,7 @@
 //!                          ▼
 //!                        grant         what this login may do
 //!   lease, table    addresses from a pool; forwarding and NAT in a table of our own
-//!   audit, status, metrics             who carried how much where
+//!   registry, audit, status, metrics   who carried how much where
 //! ```
 
 pub mod admission;
