@@ -2,7 +2,7 @@
 //! what a tunnel needs of them, and the journal that takes it all back.
 //!
 //! ```text
-//!   cidr, route_plan, addressing  what to ask for (pure; on address_range, facts,
+//!   route_plan, addressing        what to ask for (pure; on address_range, facts,
 //!     private_space, ways)
 //!   state ───► journal            each change is written down, then made,
 //!     └──────► undo               and taken back in reverse;
@@ -16,7 +16,6 @@
 pub mod address_range;
 pub mod addressing;
 pub mod change;
-pub mod cidr;
 pub mod error;
 pub mod facts;
 pub mod firewall;
