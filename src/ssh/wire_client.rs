@@ -34,6 +34,42 @@ impl WireKey {
     }
 }
 
+/// A security key (OpenSSH PROTOCOL.u2f), of which a test says whether somebody
+/// touches it.
+pub(crate) struct WireSecurityKey(Ed25519KeyPair);
+
+impl WireSecurityKey {
+    const ALGORITHM: &str = "sk-ssh-ed25519@openssh.com";
+    const APPLICATION: &str = "ssh:";
+
+    /// The same key for the same seed.
+    pub(crate) fn new(seed: u8) -> Self {
+        WireSecurityKey(Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap())
+    }
+
+    /// The public half.
+    pub(crate) fn blob(&self) -> Vec<u8> {
+        Message(Vec::new())
+            .string(Self::ALGORITHM)
+            .string(self.0.public_key().as_ref())
+            .string(Self::APPLICATION)
+            .0
+    }
+
+    fn sign(&self, message: &[u8], touched: bool) -> Vec<u8> {
+        let tail = Message(Vec::new()).byte(u8::from(touched)).word(7).0;
+        let hash = |bytes: &[u8]| digest(&SHA256, bytes);
+        let (application, message) = (hash(Self::APPLICATION.as_bytes()), hash(message));
+        let signed = [application.as_ref(), &tail, message.as_ref()].concat();
+        let mut signature = Message(Vec::new())
+            .string(Self::ALGORITHM)
+            .string(self.0.sign(&signed).as_ref())
+            .0;
+        signature.extend_from_slice(&tail);
+        signature
+    }
+}
+
 /// A request to log in by `method` (RFC 4252, section 5), without what belongs to
 /// the method.
 pub(crate) fn login_request(user: &str, method: &str) -> Message {
@@ -41,6 +77,20 @@ pub(crate) fn login_request(user: &str, method: &str) -> Message {
         .string(user)
         .string("ssh-connection")
         .string(method)
+}
+
+/// A request to log in by a key, without its signature.
+fn signed_request(user: &str, algorithm: &str, blob: &[u8]) -> Message {
+    let request = login_request(user, "publickey").byte(1);
+    request.string(algorithm).string(blob)
+}
+
+/// What is signed of it.
+fn signed(session: &[u8], request: &Message) -> Vec<u8> {
+    let mut signed = Vec::new();
+    put_string(&mut signed, session);
+    signed.extend_from_slice(&request.0);
+    signed
 }
 
 /// Wants to open a channel of this type (RFC 4254, section 5.1), without what
@@ -119,16 +169,22 @@ impl Wire {
         user: &str,
         key: &WireKey,
     ) -> io::Result<()> {
-        let request = login_request(user, "publickey")
-            .byte(1)
+        let request = signed_request(user, "ssh-ed25519", &key.blob());
+        let signature = Message(Vec::new())
             .string("ssh-ed25519")
-            .string(key.blob());
-        let mut signed = Vec::new();
-        put_string(&mut signed, session);
-        signed.extend_from_slice(&request.0);
-        let mut signature = Vec::new();
-        put_string(&mut signature, b"ssh-ed25519");
-        put_string(&mut signature, key.0.sign(&signed).as_ref());
+            .string(key.0.sign(&signed(session, &request)).as_ref());
+        self.send(&request.string(signature.0)).await
+    }
+
+    /// The same by a security key.
+    pub(crate) async fn show_security_key(
+        &mut self,
+        session: &[u8],
+        key: &WireSecurityKey,
+        touched: bool,
+    ) -> io::Result<()> {
+        let request = signed_request("mallory", WireSecurityKey::ALGORITHM, &key.blob());
+        let signature = key.sign(&signed(session, &request), touched);
         self.send(&request.string(signature)).await
     }
 
