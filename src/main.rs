@@ -103,13 +103,14 @@ fn run_up(up_args: &UpArgs) -> Result<u8, Failure> {
 fn run_serve(args: &ServeArgs) -> Result<u8, Failure> {
     match args.to_command() {
         ServeCommand::Check(request) => Ok(check_serve(&request)),
-        ServeCommand::Run(_) | ServeCommand::Status { .. } => Err(Failure::local(anyhow::anyhow!(
-            "this build of sshvpn can only check a server's settings (--check)"
-        ))),
+        ServeCommand::Run(request) => {
+            log(request.verbosity);
+            sshvpn::server::run(&request)
+        }
+        ServeCommand::Status { .. } => Err(Failure::local(anyhow::anyhow!("not yet"))),
     }
 }
 
-/// Yields the exit code: 2 where a server would not start.
 fn check_serve(request: &ServeRequest) -> u8 {
     match check(request) {
         Ok(summary) => {

@@ -134,6 +134,13 @@ impl Hello {
         }
     }
 
+    /// That of this program as a server.
+    pub fn of_server() -> Self {
+        let mut hello = Hello::ours();
+        hello.features.insert(FEATURE_SERVE.to_owned());
+        hello
+    }
+
     /// The newest version that both ends speak.
     pub fn common_version(&self, other: &Hello) -> Option<u32> {
         let newest = self.version.min(other.version);

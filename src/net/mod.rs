@@ -2,9 +2,8 @@
 //! what a tunnel needs of them, and the journal that takes it all back.
 //!
 //! ```text
+//!   route_plan, addressing        what to ask for (pure; on address_range, facts,
 //!     private_space, ways)
-//!   cidr, route_plan, addressing  what to ask for (pure; on address_range, facts,
-//!   route_plan, addressing        what to ask for (pure; on address_range, facts)
 //!   state ───► journal            each change is written down, then made,
 //!     └──────► undo               and taken back in reverse;
 //!   recovery ─► journal, undo     so is what a process left that died

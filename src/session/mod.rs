@@ -3,7 +3,7 @@
 
 pub mod agent;
 pub mod background;
-mod carrier;
+pub mod carrier;
 pub mod cleanup;
 pub mod conversation;
 mod escape;

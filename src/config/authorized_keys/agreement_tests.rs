@@ -108,7 +108,7 @@ impl Server {
         let path = directory.path().display();
         let config = format!(
             "HostKey {path}/host\nAuthorizedKeysFile {path}/keys\nStrictModes no\nUsePAM no\n\
-             AuthenticationMethods publickey\nPermitRootLogin yes\nPermitUserEnvironment no\n"
+             AuthenticationMethods publickey\nPermitRootLogin yes\nKexAlgorithms curve25519-sha256\n"
         );
         fs::write(directory.path().join("config"), config).unwrap();
         let key = fs::read_to_string(directory.path().join("user.pub")).unwrap();

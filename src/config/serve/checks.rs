@@ -109,10 +109,8 @@ fn check_doors(settings: &ServeSettings) -> Result<(), CheckError> {
     if settings.authorized_keys.is_empty() && settings.user_authorities.is_empty() {
         return Err(CheckError::NobodyMayEnter);
     }
-    let domains = settings.network.dns_search.iter();
-    domains
-        .map(|domain| check_name("dns-search", domain))
-        .collect()
+    let mut domains = settings.network.dns_search.iter();
+    domains.try_for_each(|domain| check_name("dns-search", domain))
 }
 
 fn check_pools(network: &NetworkSettings) -> Result<(), CheckError> {

@@ -44,6 +44,17 @@ pub struct ConnectionId {
     number: u64,
 }
 
+#[cfg(test)]
+impl ConnectionId {
+    /// Any, for a test.
+    pub(crate) fn of_test(number: u64) -> Self {
+        ConnectionId {
+            server: Duration::ZERO,
+            number,
+        }
+    }
+}
+
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}-{}", self.server.as_millis(), self.number)

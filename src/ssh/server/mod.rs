@@ -18,3 +18,8 @@ pub mod requests;
 pub mod settings;
 mod shown;
 pub mod stream;
+
+#[cfg(test)]
+mod session_tests;
+#[cfg(test)]
+mod test_lab;
