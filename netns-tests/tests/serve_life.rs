@@ -86,7 +86,7 @@ fn nothing_is_left_at_the_end() -> Result<()> {
     alice.route(&lab.laptop, &["198.51.100.0/24"])?;
     traffic::ping(&lab.laptop, LAN)?;
     let changed = before.differences()?;
-    ensure!(changed.contains("ip_forward"), "{changed}");
+    ensure!(changed.contains("forwarding:1"), "{changed}");
     server.stop()?;
     before.is_back()?;
     // Its clients were told why.
@@ -409,7 +409,8 @@ fn a_port_that_is_taken() -> Result<()> {
     let server = Serve::default().start(&lab.bastion)?;
     let alice = Joined::open(&server, &lab.laptop, &ALICE)?;
     let before = Before::of(&[&lab.bastion])?;
-    let command = Client::Sshvpn.command(&["serve", "--listen", "192.0.2.2:22"])?;
+    let arguments = ["--listen", "192.0.2.2:22", "--host-key", "/run/lab/key"];
+    let command = Client::Sshvpn.command(&[&["serve"], &arguments[..]].concat())?;
     let output = lab.bastion.run(&command)?;
     fails_clearly(&output, Some(1), &["192.0.2.2:22", "--listen"])?;
     before.is_back()?;
