@@ -148,8 +148,8 @@ fn what_is_no_packet() -> Result<()> {
         lab.laptop
             .sh(r#"for length in 21 22 39 40 41 60 500 1400; do
                 for first in 00 45 46 4f 60 6f ff; do
-                    { printf "\x$first"; head -c $((length - 1)) /dev/urandom; } |
-                        socat -u -b 2000 - INTERFACE:tun3
+                    { printf "\x$first"; head -c $((length - 1)) /dev/urandom; } >/run/lab/packet
+                    socat -u -b 2000 OPEN:/run/lab/packet INTERFACE:tun3
                 done
             done"#)?;
         Ok(())
