@@ -118,3 +118,6 @@ impl Server {
             .unwrap_or_default()
     }
 }
+mod few_at_once;
+pub mod metrics;
+pub mod status;

@@ -227,4 +227,4 @@ impl Drop for Startup {
 
 #[cfg(test)]
 #[path = "tests.rs"]
-mod tests;
+pub(super) mod tests;
