@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use russh::client::{ChannelOpenHandle, DisconnectReason, Handler, Msg, Session};
-use russh::{Channel, ChannelId, ChannelOpenFailure};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Names};
 use tokio::sync::{oneshot, watch};
 
 use super::host_key::{HostKeyCheck, HostKeyError};
@@ -47,6 +47,8 @@ pub struct Shared {
 
 #[derive(Debug, Default)]
 struct Log {
+    /// The server's identification string.
+    identification: String,
     debug_messages: VecDeque<String>,
     open_failure: Option<String>,
 }
@@ -63,6 +65,12 @@ impl Shared {
 
     fn log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The server's identification string (RFC 4253, section 4.2), fit to be
+    /// shown.
+    pub fn identification(&self) -> String {
+        self.log().identification.clone()
     }
 
     /// Takes the debug messages that came since the last call, oldest first.
@@ -161,6 +169,17 @@ impl Handler for Events {
         }
         self.host_key.check(key).await?;
         Ok(true)
+    }
+
+    async fn kex_done(
+        &mut self,
+        _: Option<&[u8]>,
+        _: &Names,
+        session: &mut Session,
+    ) -> Result<(), EventError> {
+        let identification = kept(&String::from_utf8_lossy(session.remote_sshid()));
+        self.shared.log().identification = identification;
+        Ok(())
     }
 
     async fn auth_banner(&mut self, banner: &str, _: &mut Session) -> Result<(), EventError> {
