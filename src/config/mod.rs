@@ -1,6 +1,7 @@
 //! Settings: typed values, and where they come from. No I/O beyond reading
 //! configuration; everything else in the program gets what is parsed here.
 
+pub mod domain_name;
 pub mod error;
 pub mod invoker;
 mod invoker_agent;

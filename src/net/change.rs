@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::address_range::Family;
 use super::firewall::FirewallTable;
+use super::resolver::ResolverChange;
 use super::shared_setting::SharedSetting;
 use super::sysctl::SysctlKey;
 use crate::config::types::Mtu;
@@ -55,6 +56,8 @@ pub enum Change {
     /// Let the tunnel's packets through the host's own forward chain of this
     /// family; needs a table with [`FirewallTable::mark_replies`].
     ForwardAccept(Family),
+    /// Make name servers known that lie behind the tunnel.
+    NameServers(ResolverChange),
 }
 
 /// An address for an interface, in one of the two ways to give one.

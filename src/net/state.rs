@@ -8,6 +8,7 @@ use super::facts::{AddressGeneration, LinkFacts};
 use super::firewall;
 use super::journal::{Entry, Journal};
 use super::netlink::Netlink;
+use super::resolver;
 use super::runtime_dir::RuntimeDir;
 use super::shared_sysctl;
 use super::sysctl::SysctlKey;
@@ -55,8 +56,10 @@ impl HostState {
     /// outcome is unknown, or this future is dropped half way, it stays there:
     /// undoing what was not made does nothing.
     pub async fn apply(&mut self, change: Change) -> Result<(), NetError> {
-        if let Change::Shared(setting) = &change {
-            return shared_sysctl::take(&mut self.journal, setting);
+        match &change {
+            Change::Shared(setting) => return shared_sysctl::take(&mut self.journal, setting),
+            Change::NameServers(wanted) => return resolver::take(&mut self.journal, wanted).await,
+            _ => {}
         }
         let link = self.link().await?;
         let Some(entry) = self.plan(&link, &change).await? else {
@@ -123,7 +126,7 @@ impl HostState {
             }
             Change::Sysctl { key, value } => plan_sysctl(link, key, value)?,
             // Noted and made in one step.
-            Change::Shared(_) => None,
+            Change::Shared(_) | Change::NameServers(_) => None,
             Change::FirewallTable(_) => Some(Entry::FirewallTable),
             Change::ForwardAccept(family) => Some(Entry::ForwardAccept {
                 ipv6: *family == Family::V6,
@@ -174,7 +177,7 @@ impl HostState {
                 format!("a route to {}", route.destination)
             }),
             Change::Sysctl { key, value } => Ok(key.write(value)?),
-            Change::Shared(_) => Ok(()),
+            Change::Shared(_) | Change::NameServers(_) => Ok(()),
             Change::FirewallTable(table) => firewall::make_table(&link.name, table).await,
             Change::ForwardAccept(family) => firewall::add_accept(&link.name, *family).await,
         }

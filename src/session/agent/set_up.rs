@@ -255,6 +255,7 @@ pub(super) fn described(change: &Change) -> String {
         Change::FirewallTable(_) => "firewall table with NAT".to_owned(),
         Change::ForwardAccept(Family::V4) => "rules in the IPv4 forward chain".to_owned(),
         Change::ForwardAccept(Family::V6) => "rules in the IPv6 forward chain".to_owned(),
+        Change::NameServers(change) => change.to_string(),
     }
 }
 
