@@ -43,7 +43,7 @@ fn outward(criterion: &mut Criterion) {
         let count = RUN / length;
         for (framing, kind) in [
             (Framing::Datagrams, "datagrams"),
-            (Framing::Stream, "stream"),
+            (Framing::Stream(Offload::NONE), "stream"),
         ] {
             group.throughput(Throughput::Bytes((length * count) as u64));
             group.bench_function(format!("{kind}/{name}"), |bencher| {
@@ -78,7 +78,9 @@ fn inward_by_datagrams(criterion: &mut Criterion) {
                 bencher.iter(|| {
                     let (device, counters) = (Writing { takes }, Counters::default());
                     let mut channel = Receiving::new(&frames, times);
-                    let receiving = inbound_datagrams(MODE, &mut channel, &device, &counters);
+                    let framing = Framing::Datagrams;
+                    let receiving =
+                        inbound_datagrams(MODE, framing, &mut channel, &device, None, &counters);
                     all_pass(&runtime, receiving, &counters);
                 });
             });
@@ -111,7 +113,7 @@ fn inward_by_stream(criterion: &mut Criterion) {
                     let reader = StreamReader::new(MODE);
                     let (channel, control) = (&mut channel, &control);
                     let receiving =
-                        inbound_stream(MODE, reader, channel, &device, control, &counters);
+                        inbound_stream(MODE, reader, channel, &device, control, None, &counters);
                     all_pass(&runtime, receiving, &counters);
                 });
             });

@@ -130,6 +130,13 @@ impl Mode {
         }
     }
 
+    /// The mode of a value on the wire, if it is one.
+    pub fn from_wire(value: u32) -> Option<Self> {
+        [Mode::PointToPoint, Mode::Ethernet]
+            .into_iter()
+            .find(|mode| mode.wire() == value)
+    }
+
     /// How OpenSSH names devices of this mode: `tun` or `tap`.
     pub fn prefix(self) -> &'static str {
         match self {
@@ -204,6 +211,14 @@ impl UnitRequest {
             UnitRequest::Any => 0x7fff_ffff,
             UnitRequest::Unit(unit) => unit.0,
         }
+    }
+
+    /// The request of a value on the wire.
+    pub fn from_wire(value: u32) -> Result<Self, ParseError> {
+        if value == UnitRequest::Any.wire() {
+            return Ok(UnitRequest::Any);
+        }
+        Unit::new(value).map(UnitRequest::Unit)
     }
 }
 

@@ -7,6 +7,7 @@
 //! CHANNEL_DATA string itself.
 
 pub mod control;
+pub mod offload;
 pub mod stream;
 pub mod window;
 

@@ -1,6 +1,7 @@
-//! The rule by which an OpenSSH end counts the window of a tun channel.
+//! The rules by which the receiver of a tun channel counts its window.
 //!
-//! Its receiver takes the message and the four bytes of an SSH string length
+//! An sshvpn end charges and grants what a message holds, as RFC 4254 has it
+//! (section 5.2). OpenSSH's receiver takes the message and the four bytes of an SSH string length
 //! off its window and gives both back (channels.c, `channel_input_data`: "string
 //! length header"), while its sender takes off the message alone. A sender that
 //! charges the message alone therefore believes in four bytes too many with
@@ -10,16 +11,36 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WindowCredit(u32);
 
+/// By which rule a receiver of datagrams counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WindowRule {
+    /// That of OpenSSH, and of whoever is not known.
+    OpenSsh,
+    /// That of RFC 4254, section 5.2: an sshvpn end's. A sender that charged it
+    /// more would never get the difference back, and stand still in the end.
+    Exact,
+}
+
+impl WindowRule {
+    /// What is charged for a datagram besides its own length, in bytes.
+    pub fn header(self) -> u32 {
+        match self {
+            WindowRule::OpenSsh => WindowCredit::DATAGRAM_HEADER,
+            WindowRule::Exact => 0,
+        }
+    }
+}
+
 impl WindowCredit {
     /// What OpenSSH adds to each datagram: the length of an SSH string (RFC 4251, section 5).
     pub const DATAGRAM_HEADER: u32 = 4;
 
-    /// What an OpenSSH receiver charges for a frame of `length` bytes; nothing
+    /// What a receiver charges by `rule` for a frame of `length` bytes; nothing
     /// for one that fits no message.
-    pub fn of_datagram(length: usize) -> Option<Self> {
+    pub fn of_datagram(length: usize, rule: WindowRule) -> Option<Self> {
         u32::try_from(length)
             .ok()?
-            .checked_add(Self::DATAGRAM_HEADER)
+            .checked_add(rule.header())
             .map(Self)
     }
 
@@ -73,7 +94,9 @@ mod tests {
         let mut credit = Receiver::MAX;
         for turn in 0..2_000_000_u32 {
             let length = 40 + turn % 97;
-            let charge = WindowCredit::of_datagram(length as usize).unwrap().get();
+            let charge = WindowCredit::of_datagram(length as usize, WindowRule::OpenSsh)
+                .unwrap()
+                .get();
             assert!(
                 charge <= credit,
                 "turn {turn}: a sender that would wait for ever"
@@ -86,7 +109,15 @@ mod tests {
 
     #[test]
     fn impossible_lengths_have_no_charge() {
-        assert_eq!(WindowCredit::of_datagram(usize::MAX), None);
-        assert_eq!(WindowCredit::of_datagram(u32::MAX as usize), None);
+        let most = u32::MAX as usize;
+        for (length, rule) in [
+            (usize::MAX, WindowRule::OpenSsh),
+            (usize::MAX, WindowRule::Exact),
+            (most, WindowRule::OpenSsh),
+        ] {
+            assert_eq!(WindowCredit::of_datagram(length, rule), None);
+        }
+        let exact = WindowCredit::of_datagram(most, WindowRule::Exact);
+        assert_eq!(exact.map(WindowCredit::get), Some(u32::MAX));
     }
 }

@@ -18,7 +18,8 @@ use crate::config::types::InterfaceName;
 
 /// The version of the format that this program writes, and the newest it
 /// reads. Version 2 added the kinds of change that reach beyond the interface,
-/// version 3 name servers.
+/// version 3 name servers, and those of a server: without an interface, bridges,
+/// groups.
 pub(super) const VERSION: u32 = 3;
 /// A journal is far smaller; a larger file is not one.
 pub(super) const SIZE_LIMIT: u64 = 1 << 20;
@@ -113,6 +114,20 @@ pub enum Entry {
         /// The mode before.
         before: AddressGeneration,
     },
+    /// The interface was made a port of a bridge.
+    Bridge {
+        /// What it was a port of before.
+        before: Option<InterfaceIndex>,
+        /// The bridge.
+        set: InterfaceIndex,
+    },
+    /// The interface was put into a group.
+    Group {
+        /// Before.
+        before: u32,
+        /// Since.
+        set: u32,
+    },
     /// An address was added.
     Address {
         /// Which.
@@ -164,7 +179,8 @@ pub enum Entry {
 pub(super) struct Document {
     pub(super) version: u32,
     pub(super) interface: String,
-    pub(super) index: InterfaceIndex,
+    /// None where the changes are not a device's.
+    pub(super) index: Option<InterfaceIndex>,
     pub(super) owner: Owner,
     pub(super) changes: Vec<Entry>,
 }

@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::error::NetError;
-use super::facts::InterfaceIndex;
 use super::journal::{Entry, Journal, JournalError};
 use super::name_servers::{NameServers, joined};
 use super::netlink::Netlink;
@@ -211,7 +210,9 @@ pub(super) async fn release(
     match way {
         ResolverWay::Resolved => {
             // Its settings go with the interface.
-            let index: InterfaceIndex = journal.index();
+            let Some(index) = journal.index() else {
+                return Ok(Outcome::Gone);
+            };
             let link = netlink.link_by_index(index).await?;
             if link.is_none_or(|link| link.name != interface) {
                 return Ok(Outcome::Gone);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::frame::FrameError;
 use crate::packet::PacketError;
+use crate::packet::guard::Refused;
 use crate::packet::offload::OffloadError;
 
 /// Why a packet was dropped. Dropping is all that one bad packet costs.
@@ -26,10 +27,16 @@ pub enum Dropped {
     QueueFull,
     /// The packets of its flow waited too long for the channel.
     Delayed,
+    /// From an address that is not its sender's.
+    Source,
+    /// To where its sender may not reach.
+    Destination,
+    /// Link traffic that has no place on such a tunnel.
+    NotCarried,
 }
 
 impl Dropped {
-    const ALL: [Dropped; 8] = [
+    const ALL: [Dropped; 11] = [
         Dropped::TooShort,
         Dropped::TooLong,
         Dropped::WrongFamily,
@@ -38,6 +45,9 @@ impl Dropped {
         Dropped::Refused,
         Dropped::QueueFull,
         Dropped::Delayed,
+        Dropped::Source,
+        Dropped::Destination,
+        Dropped::NotCarried,
     ];
 
     /// As it is shown.
@@ -51,6 +61,9 @@ impl Dropped {
             Dropped::Refused => "refused by the kernel",
             Dropped::QueueFull => "queue full",
             Dropped::Delayed => "queued too long",
+            Dropped::Source => "source not allowed",
+            Dropped::Destination => "destination not allowed",
+            Dropped::NotCarried => "link traffic not carried",
         }
     }
 }
@@ -75,6 +88,17 @@ impl From<PacketError> for Dropped {
 impl From<OffloadError> for Dropped {
     fn from(_: OffloadError) -> Self {
         Dropped::Malformed
+    }
+}
+
+impl From<Refused> for Dropped {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Source => Dropped::Source,
+            Refused::Destination => Dropped::Destination,
+            Refused::NotCarried => Dropped::NotCarried,
+            Refused::Malformed => Dropped::Malformed,
+        }
     }
 }
 

@@ -1,72 +1,97 @@
 //! From packets that wait to what the channel sends: for a peer that takes single
 //! packets alone, super-packets are divided and open checksums completed; for one
-//! of us they go as they are.
+//! of us they go as they are (`stream_framing`).
 
 use std::time::Instant;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::outbound::{SEND_AT_ONCE, Waiting};
+use super::outbound::Waiting;
+use super::stream_framing::{Pass, StreamFraming};
 use super::{Counters, Dropped, FairQueue, LARGE};
 use crate::config::types::Mode;
-use crate::frame;
-use crate::frame::stream::{self, OFFLOAD_LEN, STREAM_HEADROOM};
+use crate::frame::stream::{OFFLOAD_LEN, STREAM_HEADROOM};
+use crate::frame::{self, FrameError};
 use crate::packet::offload;
 use crate::packet::segment::Segments;
-use crate::packet::virtio::VirtioHeader;
-
-/// Frames up to this length are copied behind each other, so that many make one
-/// message; a larger one is sent from where it is.
-const SMALL: usize = 4096;
+use crate::packet::virtio::{Offload, VirtioHeader};
 
 /// How packets travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     /// One ordinary packet a message (OpenSSH PROTOCOL, section 2.3).
     Datagrams,
-    /// The agent stream.
-    Stream,
+    /// One packet a message, which may be a super-packet behind its offload
+    /// header: between two of us ([`frame::offload`]).
+    DatagramsWithOffload,
+    /// The agent stream, to a peer that takes this merged.
+    Stream(Offload),
 }
 
-impl Framing {
+/// Makes what the channel sends of the packets of one device.
+pub(super) struct Framer {
+    mode: Mode,
+    /// None where each packet is a message.
+    stream: Option<StreamFraming>,
+    /// Whether such a message may be a super-packet.
+    offload: bool,
+}
+
+impl Framer {
+    pub fn new(mode: Mode, framing: Framing) -> Self {
+        let stream = match framing {
+            Framing::Datagrams | Framing::DatagramsWithOffload => None,
+            Framing::Stream(peer) => Some(StreamFraming::new(mode, peer)),
+        };
+        Framer {
+            mode,
+            stream,
+            offload: framing == Framing::DatagramsWithOffload,
+        }
+    }
+
     /// Takes packets whose turn it is, and appends to `frames` what the channel
-    /// is to send of them, about [`SEND_AT_ONCE`] bytes. `spare` gets memory that
+    /// is to send of them, about `most` bytes. `spare` gets memory that
     /// is free again by that, if it has less: an allocator that is given 64 KiB
     /// back with each super-packet returns them to the kernel each time.
-    pub(super) fn fill(
-        self,
-        mode: Mode,
+    pub fn fill(
+        &mut self,
         queue: &mut FairQueue<Waiting>,
         spare: &mut BytesMut,
         frames: &mut Vec<Bytes>,
         counters: &Counters,
+        most: usize,
     ) -> Filled {
         let mut done = Filled { large: false };
         if queue.is_empty() {
             return done;
         }
         let now = Instant::now();
-        let mut joined = BytesMut::new();
-        // What small packets may take, so that it need not grow.
-        let room =
-            queue.bytes().min(SEND_AT_ONCE + SMALL) + queue.len() * (STREAM_HEADROOM - OFFLOAD_LEN);
         let mut filled = 0;
-        while filled < SEND_AT_ONCE {
-            let Some((length, waiting)) = queue.pop(now) else {
-                break;
-            };
-            let framed = match self {
-                Framing::Datagrams => datagrams(mode, waiting, spare, frames, &mut done),
-                Framing::Stream => in_stream(mode, waiting, room, &mut joined, frames),
+        if let Some(stream) = &mut self.stream {
+            let mut pass = Pass::new(queue, frames, counters, most);
+            while filled < most
+                && let Some((length, waiting)) = queue.pop(now)
+            {
+                stream.push(waiting, &mut pass);
+                filled += length;
+            }
+            stream.flush(&mut pass);
+            pass.finish();
+            return done;
+        }
+        while filled < most
+            && let Some((length, waiting)) = queue.pop(now)
+        {
+            let framed = match self.offload {
+                true => with_offload(self.mode, waiting, frames),
+                false => datagrams(self.mode, waiting, spare, frames, &mut done),
             };
             match framed {
                 Ok(packets) => counters.passed_many(packets, length),
                 Err(error) => counters.dropped(error),
             }
             filled += length;
-        }
-        if !joined.is_empty() {
-            frames.push(joined.freeze());
         }
         done
     }
@@ -79,7 +104,7 @@ pub(super) struct Filled {
 }
 
 /// The offload header of what the device yielded.
-fn header_of(waiting: &Waiting) -> Result<VirtioHeader, Dropped> {
+pub(super) fn header_of(waiting: &Waiting) -> Result<VirtioHeader, Dropped> {
     let header = waiting
         .get(STREAM_HEADROOM - OFFLOAD_LEN..)
         .and_then(|rest| rest.first_chunk())
@@ -87,30 +112,25 @@ fn header_of(waiting: &Waiting) -> Result<VirtioHeader, Dropped> {
     VirtioHeader::from_bytes(header).map_err(|_| Dropped::Malformed)
 }
 
-/// One frame of the stream; the number of packets that it stands for. `room` is
-/// what is reserved in `joined` when it is begun.
-fn in_stream(
-    mode: Mode,
-    mut waiting: Waiting,
-    room: usize,
-    joined: &mut BytesMut,
-    frames: &mut Vec<Bytes>,
-) -> Result<u64, Dropped> {
-    let packets = header_of(&waiting)?.packets(waiting.len() - STREAM_HEADROOM) as u64;
-    let start = stream::encode(mode, &mut waiting)?;
-    waiting.advance(start);
-    if waiting.len() <= SMALL {
-        if joined.is_empty() {
-            joined.reserve(room);
-        }
-        joined.extend_from_slice(&waiting);
-    } else {
-        if !joined.is_empty() {
-            frames.push(joined.split().freeze());
-        }
-        frames.push(waiting.freeze());
+/// A message for each packet, super-packets as they are if they fit one; the
+/// number of packets.
+fn with_offload(mode: Mode, mut waiting: Waiting, frames: &mut Vec<Bytes>) -> Result<u64, Dropped> {
+    let header = header_of(&waiting)?;
+    let length = waiting.len() - STREAM_HEADROOM;
+    if header.gso.is_some() && !frame::offload::fits(length) {
+        return segments(
+            mode,
+            &header,
+            &waiting,
+            STREAM_HEADROOM,
+            frames,
+            |segment| frame::offload::encode(mode, segment),
+        );
     }
-    Ok(packets)
+    let start = frame::offload::encode(mode, &mut waiting)?;
+    waiting.advance(start);
+    frames.push(waiting.freeze());
+    Ok(header.packets(length) as u64)
 }
 
 /// A message for each packet; their number.
@@ -125,7 +145,9 @@ fn datagrams(
     let headroom = frame::headroom(mode);
     if let Some(gso) = header.gso {
         done.large |= usize::from(gso.size.get()) >= LARGE;
-        let made = segments(mode, &header, &waiting, headroom, frames);
+        let made = segments(mode, &header, &waiting, headroom, frames, |segment| {
+            frame::encode(mode, segment).map(|()| 0)
+        });
         if spare.capacity() < waiting.capacity() {
             *spare = waiting;
         }
@@ -141,12 +163,15 @@ fn datagrams(
     Ok(1)
 }
 
+/// A message for each segment of a super-packet; their number. `encode` is given
+/// each behind `headroom` bytes, and says where its message begins.
 fn segments(
     mode: Mode,
     header: &VirtioHeader,
     waiting: &Waiting,
     headroom: usize,
     frames: &mut Vec<Bytes>,
+    encode: impl Fn(&mut [u8]) -> Result<usize, FrameError>,
 ) -> Result<u64, Dropped> {
     let packet = waiting.get(STREAM_HEADROOM..).unwrap_or_default();
     let mut segments = Segments::new(mode, header, packet)?;
@@ -157,7 +182,8 @@ fn segments(
         space.put_bytes(0, headroom);
         segments.append_next(&mut space);
         let mut frame = space.split();
-        frame::encode(mode, &mut frame)?;
+        let start = encode(&mut frame)?;
+        frame.advance(start);
         frames.push(frame.freeze());
     }
     Ok(count as u64)

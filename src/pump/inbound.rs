@@ -6,14 +6,14 @@ use bytes::Bytes;
 use nix::errno::Errno;
 use tokio::sync::mpsc;
 
-use super::{Counters, Dropped, End, FrameSource, LARGE, PacketSink, whole};
+use super::{Counters, Dropped, End, FrameSource, Framing, Guard, LARGE, PacketSink, whole};
 use crate::config::types::Mode;
+use crate::frame;
 use crate::frame::stream::{StreamFrame, StreamPacket, StreamReader};
-use crate::frame::{self, FrameError};
+use crate::packet;
 use crate::packet::coalesce::{Coalescer, Limits, Super, Unit};
-use crate::packet::offload::{self, OffloadError};
+use crate::packet::offload;
 use crate::packet::virtio::VirtioHeader;
-use crate::packet::{self};
 
 /// Messages that are looked at together, for packets of theirs to be merged.
 const BATCH: usize = 128;
@@ -22,10 +22,14 @@ const MAX_PIECES: usize = 72;
 
 /// Receives frames, one packet each, merges those that go together if the device
 /// takes super-packets, and writes them; until the channel or the device ends.
+/// What comes is held to the rules of `guard`, if there is one; offload headers
+/// are understood if `framing` has them.
 pub async fn inbound_datagrams<C, S>(
     mode: Mode,
+    framing: Framing,
     channel: &mut C,
     device: &S,
+    mut guard: Option<Guard>,
     counters: &Counters,
 ) -> End
 where
@@ -44,26 +48,24 @@ where
         let mut next = Some(message);
         let mut taken = 0;
         while let Some(message) = next {
-            match frame::decode(mode, &message) {
-                Ok(packet) if takes.tcp && packet.len() < LARGE => {
+            match arrived(mode, framing, message, &mut guard) {
+                Ok(Arrived::Plain(packet)) if takes.tcp && packet.len() < LARGE => {
                     // The coalescer holds more than a batch.
-                    if coalescer.push(message.slice_ref(packet)).is_err() {
+                    if coalescer.push(packet).is_err() {
                         counters.dropped(Dropped::QueueFull);
                     }
                 }
-                Ok(packet) => {
-                    let packet = Unit::Plain(message.slice_ref(packet));
+                Ok(arrived) => {
                     // What came before it goes before it.
-                    for unit in coalescer.flush() {
-                        if let Err(end) = write(device, unit, counters).await {
-                            return end;
-                        }
-                    }
-                    if let Err(end) = write(device, packet, counters).await {
+                    let done = match flush(device, &mut coalescer, counters).await {
+                        Ok(()) => deliver(mode, arrived, device, counters).await,
+                        Err(end) => return end,
+                    };
+                    if let Err(end) = done {
                         return end;
                     }
                 }
-                Err(error) => counters.dropped(error.into()),
+                Err(bad) => counters.dropped_many(bad.reason, bad.packets),
             }
             taken += 1;
             next = if taken < BATCH {
@@ -72,13 +74,23 @@ where
                 None
             };
         }
-        for unit in coalescer.flush() {
-            if let Err(end) = write(device, unit, counters).await {
-                return end;
-            }
+        if let Err(end) = flush(device, &mut coalescer, counters).await {
+            return end;
         }
     }
     End::Channel
+}
+
+/// Writes what was merged.
+async fn flush<S: PacketSink>(
+    device: &S,
+    coalescer: &mut Coalescer,
+    counters: &Counters,
+) -> Result<(), End> {
+    for unit in coalescer.flush() {
+        write(device, unit, counters).await?;
+    }
+    Ok(())
 }
 
 async fn write<S: PacketSink>(device: &S, unit: Unit, counters: &Counters) -> Result<(), End> {
@@ -86,6 +98,10 @@ async fn write<S: PacketSink>(device: &S, unit: Unit, counters: &Counters) -> Re
         Unit::Plain(packet) => {
             let pieces = [IoSlice::new(packet)];
             let written = device.write(&VirtioHeader::PLAIN, &pieces).await;
+            (1, packet.len(), written)
+        }
+        Unit::Offload(header, packet) => {
+            let written = device.write(header, &[IoSlice::new(packet)]).await;
             (1, packet.len(), written)
         }
         Unit::Super(merged) => {
@@ -140,13 +156,15 @@ fn count(
 
 /// Takes the agent stream apart, writes its packets as they are, or whole where
 /// the device takes no super-packets, and hands its control messages to `control`;
-/// until the stream or the device ends.
+/// until the stream or the device ends. What comes is held to the rules of
+/// `guard`, if there is one.
 pub async fn inbound_stream<C, S>(
     mode: Mode,
     mut reader: StreamReader,
     channel: &mut C,
     device: &S,
     control: &mpsc::Sender<Bytes>,
+    mut guard: Option<Guard>,
     counters: &Counters,
 ) -> End
 where
@@ -155,13 +173,14 @@ where
 {
     loop {
         match reader.next_frame() {
-            Ok(Some(StreamFrame::Packet(packet))) => {
-                match deliver(mode, &packet, device, counters).await {
-                    Ok(()) => {}
-                    Err(Trouble::Packet(reason)) => counters.dropped(reason),
-                    Err(Trouble::End(end)) => return end,
+            Ok(Some(StreamFrame::Packet(packet))) => match judged(mode, packet, &mut guard) {
+                Ok(arrived) => {
+                    if let Err(end) = deliver(mode, arrived, device, counters).await {
+                        return end;
+                    }
                 }
-            }
+                Err(bad) => counters.dropped_many(bad.reason, bad.packets),
+            },
             Ok(Some(StreamFrame::Control(message))) => {
                 if control.send(message).await.is_err() {
                     return End::Channel;
@@ -177,76 +196,109 @@ where
     }
 }
 
-/// What a bad packet costs.
-enum Trouble {
-    Packet(Dropped),
-    End(End),
+/// A packet that is what it claims to be, and may come.
+enum Arrived {
+    /// An ordinary one, in one piece.
+    Plain(Bytes),
+    /// Any, in pieces, with its offload header.
+    Offload(VirtioHeader, Vec<Bytes>),
 }
 
-impl From<End> for Trouble {
-    fn from(end: End) -> Self {
-        Trouble::End(end)
+/// Packets that may not go on, and why.
+struct Bad {
+    reason: Dropped,
+    packets: u64,
+}
+
+impl<E: Into<Dropped>> From<E> for Bad {
+    fn from(error: E) -> Self {
+        Bad {
+            reason: error.into(),
+            packets: 1,
+        }
     }
 }
 
-impl From<FrameError> for Trouble {
-    fn from(error: FrameError) -> Self {
-        Trouble::Packet(error.into())
+/// What one message holds.
+fn arrived(
+    mode: Mode,
+    framing: Framing,
+    message: Bytes,
+    guard: &mut Option<Guard>,
+) -> Result<Arrived, Bad> {
+    if framing == Framing::DatagramsWithOffload {
+        return judged(mode, frame::offload::decode(mode, message)?, guard);
     }
+    let packet = frame::decode(mode, &message)?;
+    if let Some(guard) = guard {
+        guard.check(mode, packet)?;
+    }
+    Ok(Arrived::Plain(message.slice_ref(packet)))
 }
 
-impl From<OffloadError> for Trouble {
-    fn from(error: OffloadError) -> Self {
-        Trouble::Packet(error.into())
+/// Holds a packet to what its frame says, and to the rules.
+fn judged(mode: Mode, mut packet: StreamPacket, guard: &mut Option<Guard>) -> Result<Arrived, Bad> {
+    let length = packet.pieces.iter().map(Bytes::len).sum();
+    let header = checked(mode, &packet, length)?;
+    if let Some(guard) = guard {
+        let head = packet.pieces.first().map_or(&[][..], |head| head);
+        guard.check(mode, head).map_err(|reason| Bad {
+            reason,
+            packets: header.packets(length) as u64,
+        })?;
     }
+    if header == VirtioHeader::PLAIN && packet.pieces.len() == 1 {
+        return Ok(Arrived::Plain(packet.pieces.remove(0)));
+    }
+    Ok(Arrived::Offload(header, packet.pieces))
 }
 
+/// Writes a packet, as ordinary ones where the device takes no other.
 async fn deliver<S: PacketSink>(
     mode: Mode,
-    packet: &StreamPacket,
+    arrived: Arrived,
     device: &S,
     counters: &Counters,
-) -> Result<(), Trouble> {
-    let length = packet.pieces.iter().map(Bytes::len).sum();
-    let header = checked(mode, packet, length)?;
+) -> Result<(), End> {
+    let (header, pieces) = match arrived {
+        Arrived::Plain(packet) => return write(device, Unit::Plain(packet), counters).await,
+        Arrived::Offload(header, pieces) => (header, pieces),
+    };
     if !device.takes().includes(&header) {
-        let parts = whole::divide(mode, &header, &packet.pieces).map_err(Trouble::Packet)?;
-        for part in parts {
-            write(device, Unit::Plain(part), counters).await?;
+        match whole::divide(mode, &header, &pieces) {
+            Ok(parts) => {
+                for part in parts {
+                    write(device, Unit::Plain(part), counters).await?;
+                }
+            }
+            Err(reason) => counters.dropped(reason),
         }
         return Ok(());
     }
-    let written = match &packet.pieces[..] {
-        [whole] => device.write(&header, &[IoSlice::new(whole)]).await,
-        pieces => {
-            let parts = pieces.iter().map(|piece| &piece[..]);
-            write_parts(device, &header, parts).await
-        }
-    };
-    let packets = header.packets(length) as u64;
-    Ok(count(written, packets, length, counters)?)
+    let length = pieces.iter().map(Bytes::len).sum();
+    let parts = pieces.iter().map(|piece| &piece[..]);
+    let written = write_parts(device, &header, parts).await;
+    count(written, header.packets(length) as u64, length, counters)
 }
 
 /// The packet's offload header, if the packet is what it and the frame claim. The
 /// far end is not trusted: family, version, lengths and offsets have to agree.
-fn checked(mode: Mode, packet: &StreamPacket, length: usize) -> Result<VirtioHeader, Trouble> {
+fn checked(mode: Mode, packet: &StreamPacket, length: usize) -> Result<VirtioHeader, Dropped> {
     let head: &[u8] = packet.pieces.first().map_or(&[], |head| head);
     match mode {
-        Mode::Ethernet if length < frame::ETHERNET_HEADER => {
-            return Err(FrameError::TooShort.into());
-        }
+        Mode::Ethernet if length < frame::ETHERNET_HEADER => return Err(Dropped::TooShort),
         Mode::Ethernet => {}
         Mode::PointToPoint => {
-            let version = packet::check_in(head, length).map_err(FrameError::from)?;
+            let version = packet::check_in(head, length)?;
             if Some(version) != packet.version {
-                return Err(FrameError::WrongFamily.into());
+                return Err(Dropped::WrongFamily);
             }
         }
     }
     let Some(offload) = &packet.offload else {
         return Ok(VirtioHeader::PLAIN);
     };
-    let header = VirtioHeader::from_bytes(offload).map_err(|_| FrameError::Malformed)?;
+    let header = VirtioHeader::from_bytes(offload).map_err(|_| Dropped::Malformed)?;
     Ok(offload::check_in(mode, &header, head, length)?)
 }
 

@@ -7,7 +7,10 @@
 //!   inbound    channel ─► frames ─► device
 //!              by datagram: to and from a peer that knows single packets alone, so
 //!                           super-packets are divided here, and packets are merged
-//!              by stream:   between two of us, super-packets as they are
+//!              by stream, by datagram with offload:
+//!                           between two of us, super-packets as they are; packets
+//!                           that wait together for a stream are merged into such
+//!   at a server, in addition: guard (what a client may send), rate (how much)
 //! ```
 
 mod codel;
@@ -15,9 +18,12 @@ mod counters;
 mod fair_queue;
 mod fifo;
 mod framing;
+mod guard;
 mod inbound;
 mod outbound;
 mod queue_settings;
+mod rate;
+mod stream_framing;
 mod whole;
 
 use std::future::Future;
@@ -32,9 +38,11 @@ pub use codel::CodelSettings;
 pub use counters::{Counters, Dropped, Snapshot};
 pub use fair_queue::{FairQueue, QueueDrops};
 pub use framing::Framing;
+pub use guard::Guard;
 pub use inbound::{inbound_datagrams, inbound_stream};
 pub use outbound::outbound;
 pub use queue_settings::QueueSettings;
+pub use rate::{Limited, Rate, RateLimit};
 
 /// The reading side of a device. What is read is an offload header
 /// ([`VirtioHeader`], little-endian) and the packet behind it.
@@ -53,6 +61,9 @@ pub trait PacketSource {
 /// save: each is a pass over all of its bytes, and what is saved is the work that
 /// there is for each packet.
 const LARGE: usize = 4096;
+
+/// Bytes sent in one go: one super-packet, or many small packets.
+const SEND_AT_ONCE: usize = 64 * 1024;
 
 /// The writing side of a device.
 pub trait PacketSink {
@@ -80,6 +91,17 @@ pub trait FrameSink: Sync {
     /// Sends one frame.
     fn send(&self, frame: Bytes) -> impl Future<Output = Result<(), SendFailure>> + Send {
         async move { self.send_all(&mut vec![frame]).await }
+    }
+
+    /// Bytes that are worth handing over at once: what was handed over cannot be
+    /// overtaken any more.
+    fn at_once(&self) -> usize {
+        SEND_AT_ONCE
+    }
+
+    /// Ends the channel, where that takes more than dropping this.
+    fn close(&self) -> impl Future<Output = ()> + Send {
+        async {}
     }
 }
 

@@ -12,9 +12,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use nix::errno::Errno;
 use tokio::sync::mpsc;
 
-use super::framing::Framing;
+use super::framing::{Framer, Framing};
 use super::{
-    Counters, Dropped, End, FairQueue, FrameSink, PacketSource, QueueSettings, SendFailure,
+    Counters, Dropped, End, FairQueue, FrameSink, PacketSource, QueueSettings, SEND_AT_ONCE,
+    SendFailure,
 };
 use crate::config::types::Mode;
 use crate::frame;
@@ -23,9 +24,6 @@ use crate::packet::flow::FlowClassifier;
 
 /// Packets read from the device in one go before something is sent.
 const READ_AT_ONCE: usize = 256;
-/// Bytes sent in one go: one super-packet, or many small packets. What was
-/// handed to the channel cannot be overtaken any more.
-pub(super) const SEND_AT_ONCE: usize = 64 * 1024;
 /// Packets up to this length are copied to memory of their own size; a larger
 /// one keeps the buffer that it was read into.
 const SMALL: usize = 4096;
@@ -48,6 +46,7 @@ where
     C: FrameSink + Sync,
 {
     let mut intake = Intake::new(mode, counters);
+    let mut framer = Framer::new(mode, framing);
     let mut frames: Vec<Bytes> = Vec::new();
     loop {
         intake.read_waiting(device);
@@ -55,7 +54,8 @@ where
             frames.push(frame);
         }
         let (queue, spare) = (&mut intake.queue, &mut intake.buffer);
-        let filled = framing.fill(mode, queue, spare, &mut frames, counters);
+        let most = channel.at_once();
+        let filled = framer.fill(queue, spare, &mut frames, counters, most);
         if filled.large {
             device.decline_offload();
         }

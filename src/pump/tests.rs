@@ -178,7 +178,8 @@ async fn receive(mode: Mode, frames: Vec<Vec<u8>>, device: &FakeDevice) -> (End,
     }
     drop(sender);
     let counters = Counters::default();
-    let end = inbound_datagrams(mode, &mut FakeSource(receiver), device, &counters).await;
+    let (framing, mut source) = (Framing::Datagrams, FakeSource(receiver));
+    let end = inbound_datagrams(mode, framing, &mut source, device, None, &counters).await;
     (end, counters.snapshot())
 }
 

@@ -11,8 +11,11 @@ use tokio::task::JoinSet;
 use crate::config::types::Mode;
 use crate::packet::virtio::{Offload, VirtioHeader};
 use crate::pump::{
-    self, Counters, End, FrameSink, FrameSource, Framing, PacketSink, PacketSource, SendFailure,
+    self, Counters, End, FrameSink, FrameSource, Framing, Guard, Limited, PacketSink, PacketSource,
+    RateLimit, SendFailure,
 };
+use crate::ssh::server::stream::{SubsystemInput, SubsystemOutput};
+use crate::ssh::side::{ClientSide, Side};
 use crate::ssh::tunnel::{SendError, TunnelReceiver, TunnelSender};
 use crate::tun::Device;
 
@@ -42,7 +45,7 @@ impl PacketSink for Device {
     }
 }
 
-impl FrameSink for TunnelSender {
+impl<S: Side> FrameSink for TunnelSender<S> {
     async fn send_all(&self, frames: &mut Vec<Bytes>) -> Result<(), SendFailure> {
         let sent = TunnelSender::send_all(self, frames).await;
         sent.map_err(|error| match error {
@@ -52,6 +55,10 @@ impl FrameSink for TunnelSender {
             }
             SendError::Closed => SendFailure::Closed,
         })
+    }
+
+    async fn close(&self) {
+        TunnelSender::close(self).await;
     }
 }
 
@@ -65,6 +72,26 @@ impl FrameSource for TunnelReceiver {
     }
 }
 
+impl FrameSink for SubsystemOutput {
+    async fn send_all(&self, frames: &mut Vec<Bytes>) -> Result<(), SendFailure> {
+        for frame in frames.drain(..) {
+            let sent = SubsystemOutput::send(self, frame).await;
+            sent.map_err(|_| SendFailure::Closed)?;
+        }
+        Ok(())
+    }
+}
+
+impl FrameSource for SubsystemInput {
+    async fn receive(&mut self) -> Option<Bytes> {
+        SubsystemInput::receive(self).await
+    }
+
+    fn try_receive(&mut self) -> Option<Bytes> {
+        SubsystemInput::try_receive(self)
+    }
+}
+
 /// What went through a link, by direction.
 #[derive(Debug, Default)]
 pub struct LinkCounters {
@@ -74,46 +101,68 @@ pub struct LinkCounters {
     pub inbound: Counters,
 }
 
-/// A running link. Dropping it stops it and closes the device.
-pub struct Link {
-    directions: JoinSet<End>,
-    counters: Arc<LinkCounters>,
-    sender: Arc<TunnelSender>,
+/// What the far end is held to; nothing, unless somebody says so.
+#[derive(Debug, Default)]
+pub struct Restrictions {
+    /// Where it may send from and to.
+    pub guard: Option<Guard>,
+    /// How much it may send.
+    pub upload: RateLimit,
+    /// How much it may be sent.
+    pub download: RateLimit,
 }
 
-impl Link {
-    /// Starts both directions.
-    pub fn start(device: Device, sender: TunnelSender, mut receiver: TunnelReceiver) -> Self {
+/// A running link over a channel whose messages are frames, to which `W` sends.
+/// Dropping it stops it and closes the device.
+pub struct Link<W = TunnelSender<ClientSide>> {
+    directions: JoinSet<End>,
+    counters: Arc<LinkCounters>,
+    sender: Arc<Limited<W>>,
+}
+
+impl<W: FrameSink + Send + 'static> Link<W> {
+    /// Starts both directions, with frames as `framing` has them.
+    pub fn start<R>(device: Device, framing: Framing, sender: W, receiver: R) -> Self
+    where
+        R: FrameSource + Send + 'static,
+    {
+        let (held, counters) = (Restrictions::default(), Arc::default());
+        Self::start_restricted(device, framing, sender, receiver, held, counters)
+    }
+
+    /// The same, with the far end held to `restrictions`, and counted in `counters`.
+    pub fn start_restricted<R>(
+        device: Device,
+        framing: Framing,
+        sender: W,
+        receiver: R,
+        restrictions: Restrictions,
+        counters: Arc<LinkCounters>,
+    ) -> Self
+    where
+        R: FrameSource + Send + 'static,
+    {
         let mode: Mode = device.mode();
         let device = Arc::new(device);
-        let sender = Arc::new(sender);
-        let counters = Arc::new(LinkCounters::default());
+        let sender = Arc::new(Limited::new(sender, restrictions.download));
+        let mut receiver = Limited::new(receiver, restrictions.upload);
+        let guard = restrictions.guard;
         let mut directions = JoinSet::new();
         directions.spawn({
-            let (device, sender, counters) = (
-                Arc::clone(&device),
-                Arc::clone(&sender),
-                Arc::clone(&counters),
-            );
+            let (device, sender) = (Arc::clone(&device), Arc::clone(&sender));
+            let counters = Arc::clone(&counters);
             async move {
                 // Nothing but packets goes through such a channel.
                 let (_, nothing) = mpsc::channel(1);
-                let (device, sender) = (&*device, &*sender);
-                pump::outbound(
-                    mode,
-                    Framing::Datagrams,
-                    device,
-                    sender,
-                    nothing,
-                    &counters.outbound,
-                )
-                .await
+                let (device, sender, counters) = (&*device, &*sender, &counters.outbound);
+                pump::outbound(mode, framing, device, sender, nothing, counters).await
             }
         });
         directions.spawn({
             let counters = Arc::clone(&counters);
             async move {
-                pump::inbound_datagrams(mode, &mut receiver, &*device, &counters.inbound).await
+                let (device, counters) = (&*device, &counters.inbound);
+                pump::inbound_datagrams(mode, framing, &mut receiver, device, guard, counters).await
             }
         });
         Link {

@@ -11,7 +11,7 @@ use crate::config::types::{DevicePrefix, Mode, UnitRequest};
 use crate::net::test_namespace::{self, ip};
 use crate::packet::IpVersion;
 use crate::packet::tests::udp;
-use crate::pump::End;
+use crate::pump::{End, Framing};
 use crate::ssh::connect::Connection;
 use crate::ssh::wire_server::{Reader, Wire, WireServer, about, confirmation, data, number};
 use crate::tun::{Device, DeviceRequest};
@@ -47,7 +47,7 @@ async fn linked(window: u32, max_packet: u32) -> Linked {
     };
     let (opened, channel) = tokio::join!(open, answer);
     let (sender, receiver) = opened.unwrap();
-    let link = Link::start(device, sender, receiver);
+    let link = Link::start(device, Framing::Datagrams, sender, receiver);
     // Only now: nothing is to be read from it that no test sent.
     std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1").unwrap();
     ip(&format!("link set {name} up"));

@@ -10,11 +10,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-use super::carrier::LinkCounters;
+use super::carrier::{LinkCounters, Restrictions};
 use super::conversation::{Conversation, ConversationError};
 use crate::frame::control::{ControlError, Message};
 use crate::frame::stream;
-use crate::pump::{self, End, FrameSink, FrameSource, Framing};
+use crate::packet::virtio::Offload;
+use crate::pump::{self, End, FrameSink, FrameSource, Framing, Limited};
 use crate::tun::Device;
 
 /// How often each end asks whether the other is there.
@@ -60,16 +61,35 @@ struct Heard {
 }
 
 impl StreamLink {
-    /// Starts both directions, once both ends are ready.
-    pub fn start<R, W>(device: Device, conversation: Conversation<R, W>) -> Self
+    /// Starts both directions, once both ends are ready, to an end that takes
+    /// `peer`.
+    pub fn start<R, W>(device: Device, conversation: Conversation<R, W>, peer: Offload) -> Self
+    where
+        R: FrameSource + Send + 'static,
+        W: FrameSink + Send + 'static,
+    {
+        let (held, counters) = (Restrictions::default(), Arc::default());
+        Self::start_restricted(device, conversation, peer, held, counters)
+    }
+
+    /// The same, with the other end held to `restrictions`, and counted in `counters`.
+    pub fn start_restricted<R, W>(
+        device: Device,
+        conversation: Conversation<R, W>,
+        peer: Offload,
+        restrictions: Restrictions,
+        counters: Arc<LinkCounters>,
+    ) -> Self
     where
         R: FrameSource + Send + 'static,
         W: FrameSink + Send + 'static,
     {
         let mode = device.mode();
-        let (reader, mut input, output) = conversation.into_parts(mode);
+        let (reader, input, output) = conversation.into_parts(mode);
+        let mut input = Limited::new(input, restrictions.upload);
+        let output = Limited::new(output, restrictions.download);
+        let guard = restrictions.guard;
         let device = Arc::new(device);
-        let counters = Arc::new(LinkCounters::default());
         let (saying, to_say) = mpsc::channel(CONTROL_QUEUE);
         let (saying_after, mut to_say_after) = mpsc::channel::<Bytes>(CONTROL_QUEUE);
         let (hearing, said) = mpsc::channel(CONTROL_QUEUE);
@@ -79,10 +99,8 @@ impl StreamLink {
             let (device, counters) = (Arc::clone(&device), Arc::clone(&counters));
             let ended = ended.clone();
             async move {
-                let counters = &counters.outbound;
-                let end =
-                    pump::outbound(mode, Framing::Stream, &*device, &output, to_say, counters)
-                        .await;
+                let (framing, counters) = (Framing::Stream(peer), &counters.outbound);
+                let end = pump::outbound(mode, framing, &*device, &output, to_say, counters).await;
                 drop(device);
                 // There is room for both, and without a receiver nobody to tell.
                 let _ = ended.send(end).await;
@@ -98,9 +116,10 @@ impl StreamLink {
         directions.spawn({
             let counters = Arc::clone(&counters);
             async move {
-                let counters = &counters.inbound;
+                let (device, counters) = (&*device, &counters.inbound);
+                let (input, control) = (&mut input, &hearing);
                 let end =
-                    pump::inbound_stream(mode, reader, &mut input, &*device, &hearing, counters)
+                    pump::inbound_stream(mode, reader, input, device, control, guard, counters)
                         .await;
                 let _ = ended.send(end).await;
             }

@@ -11,7 +11,7 @@ use crate::config::ssh_args::SshArgs;
 use crate::config::ssh_options::{LogLevel, SessionType, SshOptions};
 use crate::config::types::{Mode, UnitRequest};
 use crate::message::say;
-use crate::pump::End;
+use crate::pump::{End, Framing};
 use crate::ssh::connect::Connection;
 use crate::tun::{Device, DeviceRequest};
 
@@ -104,7 +104,13 @@ async fn open_link(
     tracing::debug!("tunnel forwarding using interface {}", device.name());
     let remote: UnitRequest = options.tunnel_device.remote;
     match connection.open_tunnel(mode, remote).await {
-        Ok((sender, receiver)) => Ok(Some(Link::start(device, sender, receiver))),
+        Ok((sender, receiver)) => {
+            let framing = match connection.is_sshvpn() {
+                true => Framing::DatagramsWithOffload,
+                false => Framing::Datagrams,
+            };
+            Ok(Some(Link::start(device, framing, sender, receiver)))
+        }
         Err(error) => {
             complain(options, error);
             unless_fatal(options, "Tunnel forwarding failed")

@@ -29,6 +29,7 @@ pub mod prompt;
 mod revoked_keys;
 pub mod secret;
 pub mod server;
+pub mod side;
 mod stalled;
 pub mod terminal_text;
 mod transport;

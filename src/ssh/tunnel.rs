@@ -1,27 +1,34 @@
-//! The channel `tun@openssh.com` (OpenSSH PROTOCOL, section 2.3), client side:
-//! opening it, and exactly one frame a message in both directions.
+//! The channel `tun@openssh.com` (OpenSSH PROTOCOL, section 2.3): exactly one frame
+//! a message in both directions, from either side; and the client's part of
+//! opening it.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use russh::client::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use tokio::time::timeout;
 
 use super::connect::Connection;
 use super::error::ChannelError;
 use super::host_key::HostTrust;
+use super::server::place::Place;
+use super::side::{ClientSide, Side};
 use crate::config::types::{Mode, UnitRequest};
-use crate::frame::window::WindowCredit;
+use crate::frame::window::{WindowCredit, WindowRule};
 
 /// How long closing the channel may wait for its turn.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The channel's type on the wire.
-const CHANNEL_TYPE: &str = "tun@openssh.com";
+pub(super) const CHANNEL_TYPE: &str = "tun@openssh.com";
 
 /// Sends frames. Dropping it leaves the channel to its receiver.
-pub struct TunnelSender(ChannelWriteHalf<Msg>);
+pub struct TunnelSender<S: Side = ClientSide> {
+    channel: ChannelWriteHalf<S>,
+    window: WindowRule,
+    /// Kept as long as the channel counts; a client does not count.
+    _place: Option<Place>,
+}
 
 /// Receives frames.
 pub struct TunnelReceiver {
@@ -39,12 +46,26 @@ pub enum SendError {
     Closed,
 }
 
-impl TunnelSender {
+impl<S: Side> TunnelSender<S> {
+    pub(super) fn new(channel: ChannelWriteHalf<S>, place: Option<Place>) -> Self {
+        TunnelSender {
+            channel,
+            window: WindowRule::OpenSsh,
+            _place: place,
+        }
+    }
+
+    /// Has the peer counted by its own rule, if that is not OpenSSH's.
+    pub fn counted_by(self, window: WindowRule) -> Self {
+        TunnelSender { window, ..self }
+    }
+
     /// Sends one frame as one message; waits while the far end's window has no
     /// room for the whole of it.
     pub async fn send(&self, frame: Bytes) -> Result<(), SendError> {
-        let charge = WindowCredit::of_datagram(frame.len()).ok_or(SendError::TooLarge)?;
-        let sent = self.0.datagram(frame, charge.get()).await;
+        let charge =
+            WindowCredit::of_datagram(frame.len(), self.window).ok_or(SendError::TooLarge)?;
+        let sent = self.channel.datagram(frame, charge.get()).await;
         sent.map_err(refused)
     }
 
@@ -55,8 +76,8 @@ impl TunnelSender {
     /// is too large is then the first of them.
     pub async fn send_all(&self, frames: &mut Vec<Bytes>) -> Result<(), SendError> {
         while !frames.is_empty() {
-            self.0
-                .datagrams(frames, WindowCredit::DATAGRAM_HEADER)
+            self.channel
+                .datagrams(frames, self.window.header())
                 .await
                 .map_err(refused)?;
         }
@@ -66,7 +87,7 @@ impl TunnelSender {
     /// Closes the channel, as far as the connection takes it.
     pub async fn close(&self) {
         // Gone already is as good; a connection that hangs is ended as a whole.
-        let _ = timeout(CLOSE_TIMEOUT, self.0.close()).await;
+        let _ = timeout(CLOSE_TIMEOUT, self.channel.close()).await;
     }
 }
 
@@ -78,7 +99,7 @@ fn refused(error: russh::Error) -> SendError {
 }
 
 impl TunnelReceiver {
-    fn new(channel: ChannelReadHalf) -> Self {
+    pub(super) fn new(channel: ChannelReadHalf) -> Self {
         TunnelReceiver {
             channel,
             ended: false,
@@ -137,7 +158,12 @@ impl Connection {
             match self.handle.channel_open_custom(CHANNEL_TYPE, payload).await {
                 Ok(channel) => {
                     let (read, write) = channel.split();
-                    Ok((TunnelSender(write), TunnelReceiver::new(read)))
+                    let window = match self.is_sshvpn() {
+                        true => WindowRule::Exact,
+                        false => WindowRule::OpenSsh,
+                    };
+                    let sender = TunnelSender::new(write, None).counted_by(window);
+                    Ok((sender, TunnelReceiver::new(read)))
                 }
                 Err(russh::Error::ChannelOpenFailure(_)) => Err(ChannelError::TunnelRefused {
                     host: self.host().to_owned(),

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::config::types::{Mode, Mtu};
-use crate::frame::control::{Dns, FEATURE_ETHERNET, FEATURE_OFFLOAD, FEATURE_SERVE, Permissions};
+use crate::frame::control::{Dns, FEATURE_ETHERNET, FEATURE_OFFLOAD, Permissions};
 use crate::session::conversation::tests::{Input, Output, pair};
 use crate::ssh::process::Exit;
 use bytes::Bytes;
@@ -302,9 +302,7 @@ async fn an_agent_that_dies_leaves_its_last_words() {
 
 /// A server that has said hello.
 async fn met_server() -> (Agent, Peer) {
-    let mut hello = Hello::ours();
-    hello.features.insert(FEATURE_SERVE.to_owned());
-    let (result, agent, peer) = greeted(Message::Hello(hello)).await;
+    let (result, agent, peer) = greeted(Message::Hello(Hello::of_server())).await;
     result.unwrap();
     assert_eq!(agent.role(), Role::Server);
     (agent, peer)

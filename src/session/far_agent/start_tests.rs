@@ -9,9 +9,7 @@ use tokio::time::timeout;
 
 use super::start::{AgentRequest, START, Started, StartedAgent, meet_server, start};
 use super::*;
-use crate::frame::control::{
-    CloseReason, FEATURE_SERVE, Facts, Hello, Message, PREAMBLE, Permissions,
-};
+use crate::frame::control::{CloseReason, Facts, Hello, Message, PREAMBLE, Permissions};
 use crate::frame::stream::encode_control;
 use crate::session::far_end::quote;
 use crate::ssh::test_settings::write_program;
@@ -333,9 +331,7 @@ async fn met(
 }
 
 fn server_hello() -> Vec<u8> {
-    let mut hello = Hello::ours();
-    hello.features.insert(FEATURE_SERVE.to_owned());
-    [PREAMBLE, &frame(&Message::Hello(hello))].concat()
+    [PREAMBLE, &frame(&Message::Hello(Hello::of_server()))].concat()
 }
 
 #[tokio::test]

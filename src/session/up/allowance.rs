@@ -3,14 +3,10 @@
 
 use std::net::IpAddr;
 
-use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use ipnetwork::IpNetwork;
 
 use crate::net::address_range::{AddressSet, Family, is_within};
-
-/// Space that no public host has: RFC 1918, and for carriers RFC 6598.
-const PRIVATE4: [(u8, u8, u8); 4] = [(10, 0, 8), (172, 16, 12), (192, 168, 16), (100, 64, 10)];
-/// Unique local addresses (RFC 4193).
-const PRIVATE6: (u16, u8) = (0xfc00, 7);
+use crate::net::private_space;
 
 /// The part of a family's addresses, as a prefix length, above which routes are
 /// no networks any more but "everything".
@@ -40,7 +36,7 @@ impl Allowance {
 
     /// Whether addresses of this network may be the tunnel's own.
     pub(super) fn has_addresses(&self, network: &IpNetwork) -> bool {
-        is_private(network) || self.names(network)
+        private_space::has(network) || self.names(network)
     }
 
     /// Divides offered routes into those that are taken and those that are not.
@@ -78,20 +74,6 @@ fn is_everything(family: Family, routes: &[IpNetwork]) -> bool {
     let counted = family.bits().min(64);
     let taken = AddressSet::of(family, routes).block_count(counted);
     taken > 1 << (counted - EVERYTHING)
-}
-
-fn is_private(network: &IpNetwork) -> bool {
-    match network {
-        IpNetwork::V4(_) => PRIVATE4.iter().any(|(a, b, prefix)| {
-            Ipv4Network::new([*a, *b, 0, 0].into(), *prefix)
-                .is_ok_and(|private| is_within(network, &private.into()))
-        }),
-        IpNetwork::V6(_) => {
-            let (first, prefix) = PRIVATE6;
-            Ipv6Network::new([first, 0, 0, 0, 0, 0, 0, 0].into(), prefix)
-                .is_ok_and(|private| is_within(network, &private.into()))
-        }
-    }
 }
 
 /// Whether hosts have this address on networks of more than one link.

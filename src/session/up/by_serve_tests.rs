@@ -9,9 +9,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::config::types::DevicePrefix;
-use crate::frame::control::{
-    Addresses, CloseReason, Dns, FEATURE_SERVE, Hello, Message, Offer, PREAMBLE, Ready,
-};
+use crate::frame::control::{Addresses, CloseReason, Dns, Hello, Message, Offer, PREAMBLE, Ready};
 use crate::frame::stream::{StreamFrame, StreamReader, encode_control};
 use crate::net::facts::HostFacts;
 use crate::net::test_namespace::{self, ip};
@@ -73,9 +71,7 @@ impl Served {
 }
 
 fn server_hello() -> Message {
-    let mut hello = Hello::ours();
-    hello.features.insert(FEATURE_SERVE.to_owned());
-    Message::Hello(hello)
+    Message::Hello(Hello::of_server())
 }
 
 fn offer() -> Offer {

@@ -74,6 +74,8 @@ fn here() -> HostFacts {
         tx_queue_length: 1000,
         gso_max_size: None,
         address_generation: None,
+        group: 0,
+        master: None,
     };
     let address = AddressFacts {
         index,

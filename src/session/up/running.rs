@@ -34,10 +34,10 @@ impl Running {
     /// from here on it is read, though our device is still down, so that nothing
     /// else on the connection waits for it.
     pub(super) fn start(tun: Device, far: FarAgent) -> Self {
-        let role = far.role();
+        let (role, takes) = (far.role(), far.offload());
         let (conversation, last_words) = far.into_stream();
         Running {
-            link: StreamLink::start(tun, conversation),
+            link: StreamLink::start(tun, conversation, takes),
             role,
             last_words,
             closing: false,

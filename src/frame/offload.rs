@@ -1,0 +1,165 @@
+//! Frames of a tunnel channel between two sshvpn ends, one to a message: as
+//! OpenSSH has them, and with an offload header where a packet has work left.
+//!
+//! ```text
+//!   frame := u32 family ‖ packet
+//!          | u32 (family | OFFLOAD) ‖ virtio_net_hdr ‖ packet    a super-packet, or an open checksum
+//! ```
+//!
+//! In ethernet mode too, which has no family by OpenSSH's rules: there it is that
+//! of the agent stream. Both ends write so only if both identify themselves as
+//! sshvpn; see [`spoken_by`].
+
+use bytes::Bytes;
+
+use super::stream::{self, ETHERNET, LENGTH_LEN, MAX_PACKET, OFFLOAD, OFFLOAD_LEN, StreamPacket};
+use super::{AF_INET, AF_INET6, FAMILY_LEN, FrameError};
+use crate::config::types::Mode;
+use crate::packet::IpVersion;
+
+/// The largest message that an sshvpn end takes on a channel, in bytes.
+pub const MAX_MESSAGE: usize = 65535;
+
+/// How the software of an sshvpn end is called in its identification string (RFC
+/// 4253, section 4.2).
+const SOFTWARE: &[u8] = b"SSH-2.0-sshvpn_";
+
+/// Whether the end with this identification string is sshvpn, and takes such frames.
+pub fn spoken_by(identification: &[u8]) -> bool {
+    identification.starts_with(SOFTWARE)
+}
+
+/// Whether a super-packet of `packet` bytes fits one message.
+pub fn fits(packet: usize) -> bool {
+    packet <= MAX_MESSAGE - FAMILY_LEN - OFFLOAD_LEN
+}
+
+/// Puts the headers in front of a packet, in place; `buffer` is as for
+/// [`stream::encode`]. Yields where the message begins in it.
+pub fn encode(mode: Mode, buffer: &mut [u8]) -> Result<usize, FrameError> {
+    let length = buffer.len();
+    let start = stream::encode(mode, buffer)? + LENGTH_LEN;
+    match length.checked_sub(start) {
+        Some(0..=MAX_MESSAGE) => Ok(start),
+        _ => Err(FrameError::TooLong),
+    }
+}
+
+/// Takes what the far end sent in one message apart. Its family fits the tunnel's
+/// mode; nothing else is checked yet.
+pub fn decode(mode: Mode, mut message: Bytes) -> Result<StreamPacket, FrameError> {
+    let word = message.first_chunk().ok_or(FrameError::TooShort)?;
+    let word = u32::from_be_bytes(*word);
+    let version = match (word & !OFFLOAD, mode) {
+        (AF_INET, Mode::PointToPoint) => Some(IpVersion::V4),
+        (AF_INET6, Mode::PointToPoint) => Some(IpVersion::V6),
+        (ETHERNET, Mode::Ethernet) => None,
+        _ => return Err(FrameError::WrongFamily),
+    };
+    let mut packet = message.split_off(FAMILY_LEN);
+    let mut offload = None;
+    if word & OFFLOAD != 0 {
+        offload = Some(*packet.first_chunk().ok_or(FrameError::TooShort)?);
+        packet = packet.split_off(OFFLOAD_LEN);
+    }
+    if packet.len() > MAX_PACKET {
+        return Err(FrameError::TooLong);
+    }
+    Ok(StreamPacket {
+        offload,
+        version,
+        pieces: vec![packet],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stream::STREAM_HEADROOM;
+    use super::*;
+    use crate::packet::test_packets::{self, Template};
+    use crate::packet::virtio::VirtioHeader;
+    use proptest::prelude::*;
+
+    fn buffer(header: &VirtioHeader, packet: &[u8]) -> Vec<u8> {
+        let headroom = vec![0; STREAM_HEADROOM - OFFLOAD_LEN];
+        [&headroom[..], &header.to_bytes(), packet].concat()
+    }
+
+    #[test]
+    fn packets_come_back_as_they_went() {
+        for mode in [Mode::PointToPoint, Mode::Ethernet] {
+            let template = Template {
+                mode,
+                ..Template::new(IpVersion::V6, true)
+            };
+            let payload = test_packets::payload(60_000);
+            for (header, packet) in [
+                template.super_packet(&payload, 1400),
+                template.partial(&payload[..100]),
+                (VirtioHeader::PLAIN, template.packet(&payload[..100])),
+            ] {
+                let mut buffer = buffer(&header, &packet);
+                let start = encode(mode, &mut buffer).unwrap();
+                let message = Bytes::copy_from_slice(&buffer[start..]);
+                let plain = header == VirtioHeader::PLAIN;
+                let family = if mode == Mode::Ethernet { 0x6558 } else { 24 };
+                let flag = if plain { 0 } else { 0x8000_0000_u32 };
+                assert_eq!(message[..4], (family | flag).to_be_bytes());
+                let came = decode(mode, message).unwrap();
+                assert_eq!(came.offload, (!plain).then(|| header.to_bytes()));
+                assert_eq!(came.pieces, [packet]);
+            }
+        }
+    }
+
+    #[test]
+    fn ordinary_ip_packets_look_as_openssh_has_them() {
+        let packet = Template::new(IpVersion::V4, false).packet(&[7; 50]);
+        let mut ours = buffer(&VirtioHeader::PLAIN, &packet);
+        let start = encode(Mode::PointToPoint, &mut ours).unwrap();
+        let decoded = super::super::decode(Mode::PointToPoint, &ours[start..]);
+        assert_eq!(decoded, Ok(&packet[..]));
+    }
+
+    #[test]
+    fn what_fits_no_message_is_refused() {
+        let header = VirtioHeader {
+            data_valid: true,
+            ..VirtioHeader::PLAIN
+        };
+        let most = MAX_MESSAGE - FAMILY_LEN - OFFLOAD_LEN;
+        let mut packet = vec![0x45; most];
+        assert!(fits(most) && !fits(most + 1));
+        let mode = Mode::PointToPoint;
+        assert!(encode(mode, &mut buffer(&header, &packet)).is_ok());
+        packet.push(0);
+        let encoded = encode(mode, &mut buffer(&header, &packet));
+        assert_eq!(encoded, Err(FrameError::TooLong));
+        // Without an offload header there is room for it.
+        assert!(encode(mode, &mut buffer(&VirtioHeader::PLAIN, &packet)).is_ok());
+    }
+
+    #[test]
+    fn only_sshvpn_is_taken_for_sshvpn() {
+        assert!(spoken_by(b"SSH-2.0-sshvpn_0.1.0"));
+        for other in [
+            "SSH-2.0-OpenSSH_9.2p1",
+            "SSH-2.0-sshvpnd",
+            "SSH-1.99-sshvpn_1",
+            "",
+        ] {
+            assert!(!spoken_by(other.as_bytes()), "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_the_far_end_sends_panics(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            for mode in [Mode::PointToPoint, Mode::Ethernet] {
+                if let Ok(packet) = decode(mode, Bytes::copy_from_slice(&bytes)) {
+                    prop_assert!(packet.pieces.len() == 1);
+                }
+            }
+        }
+    }
+}

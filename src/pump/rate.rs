@@ -1,0 +1,195 @@
+//! How many bytes a second go through: a token bucket around either side of a
+//! channel. It is counted in time: what is sent moves the moment at which the next
+//! may be sent, and a bucket that was left alone lags behind the clock by at
+//! most its burst.
+//!
+//! Towards the far end it waits before frames are handed over, so the queue in
+//! front of it decides what goes next. From the far end it waits before more is
+//! read, and the window of the channel holds the far end up.
+
+use std::num::NonZeroU64;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::{FrameSink, FrameSource, SendFailure};
+
+/// What may go at once after a pause, in time; one message of any size may in any
+/// case, and is paid for afterwards.
+const BURST: Duration = Duration::from_millis(10);
+
+/// What is handed over at once, in time: it delays what comes behind it by that.
+const AT_ONCE: Duration = Duration::from_millis(5);
+
+/// Bytes a second, at least one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rate(NonZeroU64);
+
+impl Rate {
+    /// Takes any but zero.
+    pub fn new(bytes_per_second: u64) -> Option<Self> {
+        NonZeroU64::new(bytes_per_second).map(Rate)
+    }
+
+    /// How long `bytes` take.
+    fn time(self, bytes: usize) -> Duration {
+        let nanoseconds = bytes as u128 * 1_000_000_000 / u128::from(self.0.get());
+        Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+    }
+
+    /// How many bytes go in `time`; at least one.
+    pub fn bytes_in(self, time: Duration) -> usize {
+        let bytes = u128::from(self.0.get()) * time.as_nanos() / 1_000_000_000;
+        usize::try_from(bytes.max(1)).unwrap_or(usize::MAX)
+    }
+}
+
+/// A limit that can be replaced while it is in force; none now, or none ever.
+#[derive(Debug, Clone, Default)]
+pub struct RateLimit(Option<watch::Receiver<Option<Rate>>>);
+
+impl RateLimit {
+    /// No limit.
+    pub const NONE: RateLimit = RateLimit(None);
+
+    /// What `rate` has, from time to time; the last one stays when its sender is gone.
+    pub fn new(rate: watch::Receiver<Option<Rate>>) -> Self {
+        RateLimit(Some(rate))
+    }
+
+    /// As it is now.
+    pub fn now(&self) -> Option<Rate> {
+        *self.0.as_ref()?.borrow()
+    }
+}
+
+/// A bucket, and where its limit comes from.
+#[derive(Debug)]
+struct Bucket {
+    limit: RateLimit,
+    /// When the next byte may go; nothing until one has gone by the limit.
+    due: Option<Instant>,
+}
+
+impl Bucket {
+    fn new(limit: RateLimit) -> Self {
+        Bucket { limit, due: None }
+    }
+
+    /// Whether a message may go at `now`.
+    fn is_open(&mut self, now: Instant) -> bool {
+        let Some(rate) = &mut self.limit.0 else {
+            return true;
+        };
+        if rate.has_changed().unwrap_or(false) {
+            rate.mark_unchanged();
+            // A debt is in the old one's time.
+            self.due = None;
+        }
+        rate.borrow().is_none() || self.due.is_none_or(|due| due <= now)
+    }
+
+    /// Takes `bytes` out, as many as there are.
+    fn take(&mut self, bytes: usize, now: Instant) {
+        let Some(rate) = self.limit.now() else {
+            self.due = None;
+            return;
+        };
+        let full = now.checked_sub(BURST).unwrap_or(now);
+        let from = self.due.unwrap_or(full).max(full);
+        // Where time ends nothing more goes, and a new limit is waited for.
+        self.due = from.checked_add(rate.time(bytes)).or(self.due);
+    }
+}
+
+/// One side of a channel, held to a limit.
+#[derive(Debug)]
+pub struct Limited<T> {
+    inner: T,
+    bucket: Mutex<Bucket>,
+}
+
+impl Bucket {
+    /// Waits until a message may go.
+    async fn opened(bucket: &Mutex<Bucket>) {
+        loop {
+            let waiting = look(bucket, |bucket| {
+                let open = bucket.is_open(Instant::now());
+                (!open).then(|| (bucket.due, bucket.limit.0.clone()))
+            });
+            let Some((Some(due), Some(mut limit))) = waiting else {
+                return;
+            };
+            tokio::select! {
+                () = sleep_until(due) => {}
+                Ok(()) = limit.changed() => {}
+            }
+        }
+    }
+}
+
+fn look<R>(bucket: &Mutex<Bucket>, look: impl FnOnce(&mut Bucket) -> R) -> R {
+    look(&mut bucket.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+impl<T> Limited<T> {
+    /// Holds `inner` to `limit`.
+    pub fn new(inner: T, limit: RateLimit) -> Self {
+        Limited {
+            inner,
+            bucket: Mutex::new(Bucket::new(limit)),
+        }
+    }
+}
+
+impl<T: FrameSource + Send> FrameSource for Limited<T> {
+    async fn receive(&mut self) -> Option<Bytes> {
+        Bucket::opened(&self.bucket).await;
+        let received = self.inner.receive().await?;
+        look(&self.bucket, |bucket| {
+            bucket.take(received.len(), Instant::now())
+        });
+        Some(received)
+    }
+
+    fn try_receive(&mut self) -> Option<Bytes> {
+        let now = Instant::now();
+        if !look(&self.bucket, |bucket| bucket.is_open(now)) {
+            return None;
+        }
+        let received = self.inner.try_receive()?;
+        look(&self.bucket, |bucket| bucket.take(received.len(), now));
+        Some(received)
+    }
+}
+
+impl<T: FrameSink + Send> FrameSink for Limited<T> {
+    async fn send_all(&self, frames: &mut Vec<Bytes>) -> Result<(), SendFailure> {
+        Bucket::opened(&self.bucket).await;
+        let before: usize = frames.iter().map(Bytes::len).sum();
+        let sent = self.inner.send_all(frames).await;
+        let left: usize = frames.iter().map(Bytes::len).sum();
+        let bytes = before.saturating_sub(left);
+        look(&self.bucket, |bucket| bucket.take(bytes, Instant::now()));
+        sent
+    }
+
+    fn at_once(&self) -> usize {
+        let most = self.inner.at_once();
+        match look(&self.bucket, |bucket| bucket.limit.now()) {
+            Some(rate) => rate.bytes_in(AT_ONCE).min(most),
+            None => most,
+        }
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
+
+#[cfg(test)]
+#[path = "rate_tests.rs"]
+mod tests;

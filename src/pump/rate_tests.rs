@@ -1,0 +1,1 @@
+//! Rates, against a clock of the test.

@@ -1,0 +1,43 @@
+//! What comes of a connection: somebody who is logged in, or a reason why not.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::connection::ClientConnection;
+use super::credential::Credential;
+use super::requests::Requests;
+
+/// Somebody who is logged in.
+pub struct Login<Grant> {
+    /// What was granted.
+    pub grant: Arc<Grant>,
+    /// The user name that was given.
+    pub user: String,
+    /// What was shown and verified.
+    pub credential: Credential,
+    /// The connection.
+    pub connection: ClientConnection,
+    /// What the client asks for.
+    pub requests: Requests,
+}
+
+/// Why nobody came in; as far as penalties tell it apart.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum LoginFailure {
+    /// No SSH was spoken, or its rules were broken.
+    #[error("broke the protocol: {0}")]
+    Protocol(String),
+    /// No algorithm in common.
+    #[error("no common algorithm: {0}")]
+    Algorithms(String),
+    /// The client left without trying to log in.
+    #[error("left without an attempt to log in")]
+    NoAttempt,
+    /// The client tried, failed, and left or was told to.
+    #[error("{0} failed attempts to log in")]
+    Failed(usize),
+    /// The grace time was over; with the number of failed attempts before.
+    #[error("not logged in in time")]
+    GraceTime(usize),
+}

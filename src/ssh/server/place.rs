@@ -1,0 +1,56 @@
+//! How many channels a connection may have: each that is open or asked for takes
+//! a place.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The places of a connection.
+#[derive(Debug, Clone)]
+pub(super) struct Places(Arc<Semaphore>);
+
+/// The place of one channel, free again when it is dropped.
+#[derive(Debug)]
+pub struct Place(OwnedSemaphorePermit);
+
+impl Places {
+    /// For so many channels at once.
+    pub(super) fn new(channels: usize) -> Self {
+        Places(Arc::new(Semaphore::new(
+            channels.min(Semaphore::MAX_PERMITS),
+        )))
+    }
+
+    /// A place, if one is free.
+    pub(super) fn take(&self) -> Option<Place> {
+        let permit = Arc::clone(&self.0).try_acquire_owned().ok()?;
+        Some(Place(permit))
+    }
+}
+
+impl Place {
+    /// Gives it up for good: the other side does not answer, and the channel is
+    /// still there.
+    pub(super) fn lose(self) {
+        self.0.forget();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_free_again_unless_it_is_lost() {
+        let places = Places::new(2);
+        let first = places.take().unwrap();
+        let second = places.take().unwrap();
+        assert!(places.take().is_none());
+        drop(first);
+        let first = places.take().unwrap();
+        first.lose();
+        drop(second);
+        let _second = places.take().unwrap();
+        assert!(places.take().is_none());
+    }
+}
