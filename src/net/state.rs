@@ -9,6 +9,7 @@ use super::facts::{AddressGeneration, InterfaceIndex, LinkFacts};
 use super::firewall;
 use super::journal::{Entry, Journal};
 use super::netlink::Netlink;
+use super::resolver;
 use super::runtime_dir::RuntimeDir;
 use super::server_table;
 use super::shared_setting::SharedSetting;
@@ -75,8 +76,10 @@ impl HostState {
     /// outcome is unknown, or this future is dropped half way, it stays there:
     /// undoing what was not made does nothing.
     pub async fn apply(&mut self, change: Change) -> Result<(), NetError> {
-        if let Change::Shared(setting) = &change {
-            return shared_sysctl::take(&mut self.journal, setting);
+        match &change {
+            Change::Shared(setting) => return shared_sysctl::take(&mut self.journal, setting),
+            Change::NameServers(wanted) => return resolver::take(&mut self.journal, wanted).await,
+            _ => {}
         }
         if let Some(entry) = firewall_entry(&change) {
             return self.apply_to_firewall(&change, entry).await;
@@ -203,6 +206,7 @@ impl HostState {
             Change::Sysctl { key, value } => plan_sysctl(link, key, value)?,
             // These are not the link's.
             Change::Shared(_)
+            | Change::NameServers(_)
             | Change::FirewallTable(_)
             | Change::ForwardAccept(_)
             | Change::ServerTable(_)
@@ -260,6 +264,7 @@ pub async fn make(netlink: &Netlink, link: &LinkFacts, change: &Change) -> Resul
         Change::Sysctl { key, value } => Ok(key.write(value)?),
         // These are not the link's.
         Change::Shared(_)
+        | Change::NameServers(_)
         | Change::FirewallTable(_)
         | Change::ForwardAccept(_)
         | Change::ServerTable(_)

@@ -106,7 +106,7 @@ pub(crate) fn open(kind: &str, channel: u32, window: u32) -> Message {
 impl Wire {
     /// A connection on which nothing has been said.
     pub(crate) async fn dial(address: SocketAddr) -> Self {
-        Wire::new(TcpStream::connect(address).await.unwrap())
+        Wire::new(TcpStream::connect(address).await.unwrap(), IDENTIFICATION)
     }
 
     /// Its socket once more, by which answers can be taken off the wire unread.
@@ -134,7 +134,7 @@ impl Wire {
         let secret = agree_ephemeral(private, peer, (), |secret| Ok(mpint(secret))).unwrap();
         let mut exchange = Vec::new();
         for part in [
-            IDENTIFICATION,
+            IDENTIFICATION.as_bytes(),
             &server[..],
             &ours.0,
             &theirs,

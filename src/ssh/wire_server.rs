@@ -23,7 +23,7 @@ use super::error::ConnectError;
 use super::test_settings;
 use crate::config::ssh_options::{LogLevel, SshOptions, StrictHostKeyChecking};
 
-pub(super) const IDENTIFICATION: &[u8] = b"SSH-2.0-hostile";
+pub(super) const IDENTIFICATION: &str = "SSH-2.0-hostile";
 const ALGORITHMS: [&str; 10] = [
     "curve25519-sha256",
     "ssh-ed25519",
@@ -157,13 +157,20 @@ pub(super) fn mpint(magnitude: &[u8]) -> Vec<u8> {
 pub(crate) struct WireServer {
     listener: TcpListener,
     directory: TempDir,
+    identification: &'static str,
 }
 
 impl WireServer {
     pub(crate) async fn bind() -> Self {
+        Self::bind_as(IDENTIFICATION).await
+    }
+
+    /// One that calls itself so.
+    pub(crate) async fn bind_as(identification: &'static str) -> Self {
         WireServer {
             listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap(),
             directory: tempfile::tempdir().unwrap(),
+            identification,
         }
     }
 
@@ -185,7 +192,7 @@ impl WireServer {
     /// The next client, nothing said yet.
     pub(crate) async fn accept(&self) -> Wire {
         let (stream, _) = self.listener.accept().await.unwrap();
-        Wire::new(stream)
+        Wire::new(stream, self.identification)
     }
 
     /// The product's client, with these settings.
@@ -240,16 +247,18 @@ pub(crate) struct Wire {
     pub(super) output: BufWriter<OwnedWriteHalf>,
     pub(super) opening: Option<Cipher>,
     pub(super) sealing: Option<Cipher>,
+    identification: &'static str,
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: TcpStream, identification: &'static str) -> Self {
         let (input, output) = stream.into_split();
         Wire {
             input: BufReader::new(input),
             output: BufWriter::with_capacity(1 << 16, output),
             opening: None,
             sealing: None,
+            identification,
         }
     }
 
@@ -343,7 +352,8 @@ impl Wire {
 
     /// Identification strings (RFC 4253, section 4.2); yields the client's.
     pub(crate) async fn identify(&mut self) -> io::Result<Vec<u8>> {
-        self.raw(&[IDENTIFICATION, b"\r\n"].concat()).await?;
+        let line = format!("{}\r\n", self.identification);
+        self.raw(line.as_bytes()).await?;
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") {
             line.push(self.input.read_u8().await?);
@@ -385,7 +395,7 @@ impl Wire {
         let mut exchange = Vec::new();
         for part in [
             &client[..],
-            IDENTIFICATION,
+            self.identification.as_bytes(),
             &theirs,
             &ours.0,
             &host_key,
