@@ -336,12 +336,17 @@ async fn channels_are_counted_and_what_is_unknown_is_called_so() {
     reply.refuse(RefusalCode::ConnectFailed, "").await;
     assert_eq!(refusal(&mut wire).await, 2);
     let originator = SocketAddr::from(([127, 0, 0, 1], 1));
-    {
+    let opened = {
         let opening = login.connection.open_forwarded("", 1, originator);
-        let request = answer(&mut wire, number::CHANNEL_OPEN);
-        let (_, packet) = tokio::join!(timeout(Duration::from_millis(1), opening), request);
-        assert!(packet.len() > 10);
-    }
+        let asked = answer(&mut wire, number::CHANNEL_OPEN);
+        let (_, packet) = tokio::join!(timeout(Duration::from_millis(1), opening), asked);
+        let mut reader = Reader::new(&packet);
+        assert_eq!(reader.string(), b"forwarded-tcpip");
+        reader.word()
+    };
+    // Nobody waits for this answer any more.
+    let refused = about(number::CHANNEL_OPEN_FAILURE, opened).word(1);
+    wire.send(&refused.string("").string("")).await.unwrap();
     // Closing one makes room for another.
     wire.send(&about(number::CHANNEL_CLOSE, first))
         .await
