@@ -1,7 +1,7 @@
 //! The far end's part of a tunnel by a server of ours there: it says what the
 //! tunnel is like, and what of that the user allows is taken.
 
-use super::far_part::{Agreed, FarPart, Start, report_undone};
+use super::far_part::{Agreed, FarPart, Start};
 use super::plan_error::PlanError;
 use super::plan_serve::{self, OfferInput};
 use super::running::{Running, gone};
@@ -110,9 +110,10 @@ impl FarPart for ByServe {
         }
     }
 
-    async fn finish(self, connection: &Connection, reporter: Reporter) {
+    async fn finish(self, _: &Connection, _: Reporter) {
         if let Some(server) = self.server {
-            report_undone(reporter, connection.host(), server.close().await);
+            // Before its tunnel is up there is nothing of ours to tell of.
+            server.close().await;
         }
     }
 }

@@ -121,7 +121,9 @@ pub enum OfferError {
         server: IpAddr,
     },
     /// A route of the user's that the server does not have.
-    #[error("{host}: the server there does not lead to {missing} (--route); it offers {offered}")]
+    #[error(
+        "{host}: the server there does not lead to {missing} (--route), or not to all of that; it offers {offered}"
+    )]
     NotOffered {
         /// The server.
         host: String,

@@ -289,23 +289,25 @@ fn check_asked(
     offered: &[IpNetwork],
 ) -> Result<(), OfferError> {
     let request = input.request;
-    for family in [Family::V4, Family::V6] {
-        let own = addresses.iter().map(|pair| IpNetwork::from(pair.far));
-        let there: Vec<IpNetwork> = own.chain(offered.iter().copied()).collect();
-        let missing = AddressSet::of(family, &request.routes)
-            .without(&AddressSet::of(family, &request.excludes))
-            .without(&AddressSet::of(family, &there));
-        if !missing.is_empty() {
-            let offered = match offered.is_empty() {
-                true => "no routes".to_owned(),
-                false => listed(offered),
-            };
-            return Err(OfferError::NotOffered {
-                host: input.host.to_owned(),
-                missing: listed(&missing.to_networks()),
-                offered,
-            });
-        }
+    let own = addresses.iter().map(|pair| IpNetwork::from(pair.far));
+    let there: Vec<IpNetwork> = own.chain(offered.iter().copied()).collect();
+    let is_missing = |route: &&IpNetwork| {
+        let family = Family::of(route.ip());
+        let wanted = AddressSet::of(family, [*route]);
+        let rest = wanted.without(&AddressSet::of(family, &request.excludes));
+        !rest.without(&AddressSet::of(family, &there)).is_empty()
+    };
+    let missing: Vec<IpNetwork> = request.routes.iter().filter(is_missing).copied().collect();
+    if !missing.is_empty() {
+        let offered = match offered.is_empty() {
+            true => "no routes".to_owned(),
+            false => listed(offered),
+        };
+        return Err(OfferError::NotOffered {
+            host: input.host.to_owned(),
+            missing: listed(&missing),
+            offered,
+        });
     }
     let without = |route: &&IpNetwork| !has_family(addresses, route.ip());
     match request.routes.iter().find(without) {

@@ -248,8 +248,11 @@ fn what_the_user_wants_to_reach_has_to_be_offered() {
     // What was asked for is not said to be left.
     let plan = decided(&request(&["10.20.0.0/16", "fd20::/48"]), &offer()).unwrap();
     assert!(plan.notes.is_empty(), "{:?}", lines(&plan));
-    let text = refused(&request(&["10.20.0.0/15"]), &offer());
-    assert!(text.contains("does not lead to 10.21.0.0/16"), "{text}");
+    let text = refused(&request(&["fd20::/64", "10.20.0.0/15"]), &offer());
+    assert!(
+        text.contains("does not lead to 10.20.0.0/15 (--route)"),
+        "{text}"
+    );
     assert!(text.contains("it offers 10.20.0.0/16, fd20::/48"), "{text}");
     let mut without = request(&["10.20.0.0/15"]);
     without.excludes = networks(&["10.21.0.0/16"]);
