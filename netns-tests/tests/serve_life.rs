@@ -100,6 +100,35 @@ fn nothing_is_left_at_the_end() -> Result<()> {
     Ok(())
 }
 
+/// A client that does not hear that the server ends does not keep it from ending,
+/// nor does a second signal keep it from undoing what it did.
+fn ends_with_a_frozen_client(signals: usize) -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let serve = Serve::default().with(&["--route", "198.51.100.0/24"]);
+    serve.start(&lab.bastion)?.stop()?;
+    let before = Before::of(&[&lab.bastion])?;
+    let server = serve.start(&lab.bastion)?;
+    let alice = Joined::open(&server, &lab.laptop, &ALICE)?;
+    alice.route(&lab.laptop, &["198.51.100.0/24"])?;
+    traffic::ping(&lab.laptop, LAN)?;
+    alice.child.signal(Signal::SIGSTOP)?;
+    for _ in 1..signals {
+        server.child.signal(Signal::SIGTERM)?;
+    }
+    server.stop()?;
+    before.is_back()
+}
+
+#[test]
+fn a_frozen_client_does_not_hold_up_the_end() -> Result<()> {
+    ends_with_a_frozen_client(1)
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() -> Result<()> {
+    ends_with_a_frozen_client(2)
+}
+
 /// Everything comes and goes at a reload, but for the clients that are there.
 #[test]
 fn a_reload_loses_no_packet() -> Result<()> {
