@@ -43,7 +43,7 @@ fn outward(criterion: &mut Criterion) {
         let count = RUN / length;
         for (framing, kind) in [
             (Framing::Datagrams, "datagrams"),
-            (Framing::Stream, "stream"),
+            (Framing::Stream(Offload::NONE), "stream"),
         ] {
             group.throughput(Throughput::Bytes((length * count) as u64));
             group.bench_function(format!("{kind}/{name}"), |bencher| {

@@ -7,13 +7,16 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ContextKind;
+use sshvpn::cli::serve::{ServeArgs, ServeCommand};
 use sshvpn::cli::{Cli, Command, TunnelArgs, agent::AgentArgs, up::UpArgs};
 use sshvpn::config;
 use sshvpn::config::invoker::Invoker;
+use sshvpn::config::serve::request::ServeRequest;
 use sshvpn::config::ssh_args::SshArgs;
 use sshvpn::config::ssh_options::{LogLevel, SshOptions};
 use sshvpn::config::types::UnitRequest;
 use sshvpn::message::say;
+use sshvpn::server::check::check;
 use sshvpn::session::background::{Forked, Ready, fork_until_ready};
 use sshvpn::session::failure::Failure;
 use sshvpn::session::{agent, cleanup, tunnel, up};
@@ -27,6 +30,7 @@ fn main() -> ExitCode {
     };
     let result = match &cli.command {
         Some(Command::Up(args)) => run_up(args),
+        Some(Command::Serve(args)) => run_serve(args),
         Some(Command::Agent(args)) => run_agent(args),
         Some(Command::Cleanup) => run_cleanup(),
         None => run_tunnel(&cli.tunnel),
@@ -94,6 +98,33 @@ fn run_up(up_args: &UpArgs) -> Result<u8, Failure> {
     detached(request.background, |ready, runtime| {
         runtime.block_on(up::run(&request, &options, &invoker, ready))
     })
+}
+
+fn run_serve(args: &ServeArgs) -> Result<u8, Failure> {
+    match args.to_command() {
+        ServeCommand::Check(request) => Ok(check_serve(&request)),
+        ServeCommand::Run(request) => {
+            log(request.verbosity);
+            sshvpn::server::run(&request)
+        }
+        ServeCommand::Status { .. } => Err(Failure::local(anyhow::anyhow!("not yet"))),
+    }
+}
+
+fn check_serve(request: &ServeRequest) -> u8 {
+    match check(request) {
+        Ok(summary) => {
+            for warning in &summary.warnings {
+                say(format_args!("sshvpn: serve: {warning}"));
+            }
+            say(summary);
+            0
+        }
+        Err(error) => {
+            say(format_args!("sshvpn: serve: {error}"));
+            2
+        }
+    }
 }
 
 fn run_agent(args: &AgentArgs) -> Result<u8, Failure> {

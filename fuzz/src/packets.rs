@@ -157,7 +157,7 @@ pub fn divide(mode: Mode, header: &VirtioHeader, packet: &[u8]) -> Option<Vec<By
 /// The packets that a unit stands for; a super-packet has to be divisible.
 pub fn divide_unit(mode: Mode, unit: &Unit) -> Vec<Bytes> {
     match unit {
-        Unit::Plain(packet) => vec![packet.clone()],
+        Unit::Plain(packet) | Unit::Offload(_, packet) => vec![packet.clone()],
         Unit::Super(whole) => {
             let packet = [&whole.head[..], &whole.payloads.concat()].concat();
             divide(mode, &whole.header, &packet).expect("a super-packet that can be divided")

@@ -252,7 +252,6 @@ impl Drop for Child {
 pub(crate) fn start(title: &str, command: &mut Command) -> Result<process::Child> {
     command
         .process_group(0)
-        .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

@@ -1,8 +1,9 @@
 //! One machine of the lab: mount, network, pid, IPC and UTS namespaces under an
-//! init of its own, with private /etc, /run, /var/log and /dev/net.
+//! init of its own, with private /etc, /run, /var/lib, /var/log and /dev/net.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Stdio};
@@ -103,6 +104,15 @@ impl Host {
 
     /// Starts `command`, a program and its arguments.
     pub fn spawn<S: AsRef<str>>(&self, command: &[S]) -> Result<Child> {
+        self.spawn_reading(command, Stdio::null())
+    }
+
+    /// The same with `input` as its standard input.
+    pub fn spawn_with_input<S: AsRef<str>>(&self, command: &[S], input: OwnedFd) -> Result<Child> {
+        self.spawn_reading(command, input.into())
+    }
+
+    fn spawn_reading<S: AsRef<str>>(&self, command: &[S], input: Stdio) -> Result<Child> {
         let words: Vec<&str> = command.iter().map(AsRef::as_ref).collect();
         let (program, arguments) = words.split_first().context("an empty command")?;
         let line = words.join(" ");
@@ -114,7 +124,8 @@ impl Host {
                 .args(arguments)
                 .env_clear()
                 .envs(self.environment())
-                .current_dir("/");
+                .current_dir("/")
+                .stdin(input);
             child::start(&title, &mut command)
         })?;
         Child::watch(title, process)

@@ -9,6 +9,7 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs -o mode=755 tmpfs /var/log
+mount -t tmpfs -o mode=755 tmpfs /var/lib
 
 # The tun device, open to everybody as on a stock Debian.
 mount -t tmpfs -o mode=755 tmpfs /dev/net

@@ -8,6 +8,7 @@
 //!   client ────► child    the program under test: `ssh` or `sshvpn`
 //!   tunnel, vpn           what it is asked for: `-w`, `up`
 //!   carrier               how `up` travels
+//!   serve                 `sshvpn serve`: the server, its clients, its lab
 //!   state        what a host looks like, to be compared before and after
 //!   traffic, transfer, capture, iperf3: what passes, what the wire shows, how fast
 //!   emulator     a long cable; datagrams: many at once, for it and for bench
@@ -31,6 +32,7 @@ pub mod fault;
 pub mod host;
 pub mod iperf3;
 pub mod link;
+pub mod serve;
 pub mod sshd;
 pub mod state;
 pub mod topology;

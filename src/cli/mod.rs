@@ -1,6 +1,7 @@
 //! The command line: what may be asked for, and the help text that says so.
 
 pub mod agent;
+pub mod serve;
 mod ssh_flags;
 pub mod up;
 
@@ -9,9 +10,9 @@ use ipnetwork::IpNetwork;
 
 pub use ssh_flags::SshFlags;
 
+use crate::config::cidr;
 use crate::config::ssh_args::SshArgs;
 use crate::config::types::TunnelDevice;
-use crate::net::cidr;
 
 /// A VPN over SSH.
 ///
@@ -26,7 +27,7 @@ use crate::net::cidr;
     args_conflicts_with_subcommands = true,
     args_override_self = true,
     subcommand_negates_reqs = true,
-    override_usage = "sshvpn up [OPTIONS] [user@]HOST\n       sshvpn -w LOCAL[:REMOTE] [OPTIONS] [user@]HOST [COMMAND]...\n       sshvpn agent [OPTIONS]\n       sshvpn cleanup",
+    override_usage = "sshvpn up [OPTIONS] [user@]HOST\n       sshvpn -w LOCAL[:REMOTE] [OPTIONS] [user@]HOST [COMMAND]...\n       sshvpn serve [OPTIONS]\n       sshvpn agent [OPTIONS]\n       sshvpn cleanup",
     after_help = "Exit code: that of the remote command; 255 where SSH failed or (without 'up') \
                   the command line is wrong, 2 for a wrong command line of a subcommand, 1 where this host failed, 0 otherwise."
 )]
@@ -51,6 +52,8 @@ impl Cli {
 pub enum Command {
     /// A VPN to HOST: devices, addresses and routes at both ends, until Ctrl-C
     Up(Box<up::UpArgs>),
+    /// An SSH server whose only trade is tunnels
+    Serve(Box<serve::ServeArgs>),
     /// The far end of a tunnel, started by sshd
     Agent(Box<agent::AgentArgs>),
     /// Undo what a killed sshvpn left on this host
@@ -205,7 +208,7 @@ mod tests {
     fn the_manual_page_has_every_option() {
         let page = include_str!("../../docs/sshvpn.1").replace("\\-", "-");
         let sub = |name| Cli::command().find_subcommand(name).cloned();
-        let commands = [Some(Cli::command()), sub("up"), sub("agent")];
+        let commands = [Some(Cli::command()), sub("up"), sub("serve"), sub("agent")];
         for command in commands.into_iter().flatten() {
             for option in command
                 .get_arguments()

@@ -1,11 +1,19 @@
 //! Settings: typed values, and where they come from. No I/O beyond reading
 //! configuration; everything else in the program gets what is parsed here.
 
+pub mod absolute_time;
+pub mod authorized_keys;
+mod base64;
+pub mod cidr;
 pub mod error;
+pub mod forward_place;
 pub mod invoker;
 mod invoker_agent;
 mod invoker_files;
+pub mod key_blob;
+pub mod revocation_list;
 pub mod serve;
+pub mod source_pattern;
 pub mod ssh_args;
 mod ssh_config;
 mod ssh_defaults;
@@ -20,7 +28,10 @@ mod ssh_syntax;
 mod ssh_tokens;
 mod ssh_value_reader;
 mod ssh_values;
+pub(crate) mod toml_text;
+pub mod trusted_file;
 pub mod types;
+mod wire_reader;
 
 pub use error::ConfigError;
 pub use invoker::Invoker;

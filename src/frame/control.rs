@@ -35,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::config::types::{InterfaceName, Mode, Mtu};
+use crate::packet::virtio::Offload;
 
 /// The largest control message, in bytes of JSON: routing tables can be long.
 pub const MAX_CONTROL: usize = 1024 * 1024;
@@ -133,6 +134,13 @@ impl Hello {
         }
     }
 
+    /// That of this program as a server.
+    pub fn of_server() -> Self {
+        let mut hello = Hello::ours();
+        hello.features.insert(FEATURE_SERVE.to_owned());
+        hello
+    }
+
     /// The newest version that both ends speak.
     pub fn common_version(&self, other: &Hello) -> Option<u32> {
         let newest = self.version.min(other.version);
@@ -142,6 +150,14 @@ impl Hello {
     /// Whether both ends have a feature.
     pub fn common_feature(&self, other: &Hello, feature: &str) -> bool {
         self.features.contains(feature) && other.features.contains(feature)
+    }
+
+    /// Which offload packets both ends take.
+    pub fn common_offload(&self, other: &Hello) -> Offload {
+        Offload {
+            tcp: self.common_feature(other, FEATURE_OFFLOAD),
+            udp: self.common_feature(other, FEATURE_UDP_OFFLOAD),
+        }
     }
 }
 

@@ -85,17 +85,7 @@ pub fn encode(mode: Mode, buffer: &mut [u8]) -> Result<usize, FrameError> {
     let (headroom, packet) = buffer
         .split_first_chunk_mut::<STREAM_HEADROOM>()
         .ok_or(FrameError::TooShort)?;
-    if packet.len() > MAX_PACKET {
-        return Err(FrameError::TooLong);
-    }
-    let family = match mode {
-        Mode::Ethernet if packet.len() < ETHERNET_HEADER => return Err(FrameError::TooShort),
-        Mode::Ethernet => ETHERNET,
-        Mode::PointToPoint => match IpVersion::of(packet)? {
-            IpVersion::V4 => AF_INET,
-            IpVersion::V6 => AF_INET6,
-        },
-    };
+    let family = family(mode, packet, packet.len())?;
     let (fixed, offload) = headroom.split_at_mut(LENGTH_LEN + FAMILY_LEN);
     let plain = offload.iter().all(|byte| *byte == 0);
     let (start, family, rest) = if plain {
@@ -113,6 +103,49 @@ pub fn encode(mode: Mode, buffer: &mut [u8]) -> Result<usize, FrameError> {
         fixed.copy_from_slice(&word);
     }
     Ok(start)
+}
+
+/// Appends the frame of a packet that lies in parts, `head` with all of its
+/// headers first.
+pub fn append(
+    mode: Mode,
+    offload: &[u8; OFFLOAD_LEN],
+    head: &[u8],
+    rest: &[Bytes],
+    frames: &mut BytesMut,
+) -> Result<(), FrameError> {
+    let packet = head.len() + rest.iter().map(Bytes::len).sum::<usize>();
+    let family = family(mode, head, packet)?;
+    let (family, offload): (u32, &[u8]) = if offload.iter().all(|byte| *byte == 0) {
+        (family, &[])
+    } else {
+        (family | OFFLOAD, offload)
+    };
+    let length = u32::try_from(FAMILY_LEN + offload.len() + packet);
+    let length = length.map_err(|_| FrameError::TooLong)?;
+    frames.extend_from_slice(&length.to_be_bytes());
+    frames.extend_from_slice(&family.to_be_bytes());
+    frames.extend_from_slice(offload);
+    frames.extend_from_slice(head);
+    for part in rest {
+        frames.extend_from_slice(part);
+    }
+    Ok(())
+}
+
+/// The family of a packet of `length` bytes that begins with `head`.
+fn family(mode: Mode, head: &[u8], length: usize) -> Result<u32, FrameError> {
+    if length > MAX_PACKET {
+        return Err(FrameError::TooLong);
+    }
+    match mode {
+        Mode::Ethernet if length < ETHERNET_HEADER => Err(FrameError::TooShort),
+        Mode::Ethernet => Ok(ETHERNET),
+        Mode::PointToPoint => Ok(match IpVersion::of(head)? {
+            IpVersion::V4 => AF_INET,
+            IpVersion::V6 => AF_INET6,
+        }),
+    }
 }
 
 /// A control message as a frame.

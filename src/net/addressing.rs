@@ -8,18 +8,8 @@ use thiserror::Error;
 
 use super::address_range::{AddressSet, Family, is_within, number};
 use super::facts::is_default_like;
+use super::private_space::{IPV4, IPV6, Numbers};
 use crate::config::types::Mode;
-
-/// Private IPv4 space in order of preference (RFC 1918), then the space for
-/// carriers (RFC 6598).
-const IPV4_POOLS: [&str; 4] = [
-    "10.0.0.0/8",
-    "172.16.0.0/12",
-    "192.168.0.0/16",
-    "100.64.0.0/10",
-];
-/// Locally assigned unique local addresses (RFC 4193, section 3.1).
-const IPV6_POOLS: [&str; 1] = ["fd00::/8"];
 
 /// What the tunnel needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -134,7 +124,7 @@ pub enum AddressError {
 pub fn choose(request: &AddressRequest, seed: u64) -> Result<TunnelAddresses, AddressError> {
     let given = given_pair(request)?;
     let family = given.map(|pair| Family::of(pair.near));
-    let mut numbers = Numbers(seed);
+    let mut numbers = Numbers::new(seed);
     let mut addresses = TunnelAddresses::default();
     match family {
         Some(Family::V4) => addresses.ipv4 = given,
@@ -245,12 +235,12 @@ fn free_ipv4(request: &AddressRequest, numbers: &mut Numbers) -> Result<AddressP
         Mode::PointToPoint => (31, 0),
         Mode::Ethernet => (30, 1),
     };
-    let block = free_block(&IPV4_POOLS, Family::V4, prefix, request, numbers);
+    let block = free_block(&IPV4, Family::V4, prefix, request, numbers);
     pair_in(block, first_host).ok_or_else(|| nothing_free(request, "IPv4"))
 }
 
 fn free_ipv6(request: &AddressRequest, numbers: &mut Numbers) -> Result<AddressPair, AddressError> {
-    let block = free_block(&IPV6_POOLS, Family::V6, 64, request, numbers);
+    let block = free_block(&IPV6, Family::V6, 64, request, numbers);
     pair_in(block, 1).ok_or_else(|| nothing_free(request, "IPv6"))
 }
 
@@ -335,24 +325,6 @@ fn permitted_pools(
     });
     both.extend(elsewhere);
     both
-}
-
-/// SplitMix64 (Steele, Lea, Flood, 2014): well spread numbers from a seed. What
-/// matters is that tunnels differ, not that nobody can guess.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn next_wide(&mut self) -> u128 {
-        u128::from(self.next()) << 64 | u128::from(self.next())
-    }
 }
 
 #[cfg(test)]

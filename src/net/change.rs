@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::address_range::Family;
 use super::firewall::FirewallTable;
+use super::server_table::ServerTable;
 use super::shared_setting::SharedSetting;
 use super::sysctl::SysctlKey;
-use crate::config::types::Mtu;
+use crate::config::types::{InterfaceName, Mtu};
 
 /// Packets in the device's queue, as many as a tun device has by default: enough
 /// for the time in which this process does not run. What waits for the channel
@@ -37,6 +38,10 @@ pub enum Change {
     /// Let the kernel make no IPv6 address of its own for the link, so that a
     /// fresh tun sends no router solicitations.
     AddressGenerationNone,
+    /// Make the interface a port of a bridge that is there.
+    Bridge(InterfaceName),
+    /// Put the interface into a group (IFLA_GROUP), by which firewall rules know it.
+    Group(u32),
     /// Add an address.
     Address(InterfaceAddress),
     /// Add a route through the interface to table `main`.
@@ -55,6 +60,11 @@ pub enum Change {
     /// Let the tunnel's packets through the host's own forward chain of this
     /// family; needs a table with [`FirewallTable::mark_replies`].
     ForwardAccept(Family),
+    /// Make a server's firewall table, or put this one in place of it.
+    ServerTable(ServerTable),
+    /// Let what a server's table passed through the host's own forward chain of
+    /// this family; needs a table with [`ServerTable::mark_passed`].
+    ForwardPassed(Family),
 }
 
 /// An address for an interface, in one of the two ways to give one.

@@ -45,6 +45,11 @@ pub enum NetError {
         "the interface '{0}' is not a tun or tap device; give the tunnel one of its own, or another name"
     )]
     NotTunnel(String),
+    /// No bridge to put a port into.
+    #[error(
+        "the interface '{0}' is not a bridge; name one, or make it: ip link add {0} type bridge"
+    )]
+    NotBridge(String),
     /// What was to be added is there already, by somebody else's hand.
     #[error("{object} is there already; it was not made by this tunnel and stays as it is")]
     Exists {
@@ -118,6 +123,10 @@ pub enum Operation {
     SetGsoMaxSize,
     /// Set how a link makes its IPv6 addresses.
     SetAddressGeneration,
+    /// Make a link a port of a bridge.
+    SetMaster,
+    /// Set the group of a link.
+    SetGroup,
     /// Add an address.
     AddAddress,
     /// Remove an address.
@@ -139,6 +148,8 @@ impl fmt::Display for Operation {
             Operation::SetTxQueueLength => "set the transmit queue length of",
             Operation::SetGsoMaxSize => "limit the size of super-packets of",
             Operation::SetAddressGeneration => "set the IPv6 address generation mode of",
+            Operation::SetMaster => "change the bridge of",
+            Operation::SetGroup => "set the group of",
             Operation::AddAddress => "add the address",
             Operation::RemoveAddress => "remove the address",
             Operation::AddRoute => "add the route",

@@ -84,6 +84,10 @@ pub struct LinkFacts {
     pub gso_max_size: Option<u32>,
     /// How it makes its IPv6 addresses; none where it has no IPv6.
     pub address_generation: Option<AddressGeneration>,
+    /// IFLA_MASTER: the bridge, or another link, that it is a port of.
+    pub master: Option<InterfaceIndex>,
+    /// IFLA_GROUP: what firewall rules know many links by; 0 is the usual one.
+    pub group: u32,
 }
 
 impl LinkFacts {

@@ -117,7 +117,7 @@ fn limit(text: &mut String, table: &str, interface: &str, networks: &[IpNetwork]
     rule("drop");
 }
 
-fn add_rule(text: &mut String, rule: &str) {
+pub(super) fn add_rule(text: &mut String, rule: &str) {
     // Writing to a String cannot fail.
     let _ = writeln!(text, "add rule {rule}");
 }
@@ -229,11 +229,11 @@ fn handles_of(listing: &str, comment: &str) -> Vec<u64> {
         .collect()
 }
 
-fn comment(interface: &str) -> String {
+pub(super) fn comment(interface: &str) -> String {
     format!("comment \"sshvpn {interface}\"")
 }
 
-fn table_name(interface: &str) -> Result<String, NftError> {
+pub(super) fn table_name(interface: &str) -> Result<String, NftError> {
     check_name(interface)?;
     Ok(format!("inet sshvpn_{interface}"))
 }

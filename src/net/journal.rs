@@ -1,4 +1,4 @@
-//! The undo journal of one tunnel: a JSON file that lists what was changed on
+//! The undo journal of one tunnel, or of a server: a JSON file that lists what was changed on
 //! this host, in order, with what takes each change back.
 //!
 //! The file is renewed as a whole (written aside, synced, renamed) before each
@@ -54,11 +54,12 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Begins the journal of a tunnel on `interface`. No change is in it yet.
+    /// Begins the journal of a tunnel on `interface`, or under that name one of
+    /// changes that are not a device's. No change is in it yet.
     pub fn create(
         directory: &RuntimeDir,
         interface: &InterfaceName,
-        index: InterfaceIndex,
+        index: Option<InterfaceIndex>,
     ) -> Result<Self, JournalError> {
         let owner = Owner::current().map_err(JournalError::Owner)?;
         let (directory, _lock) = directory.lock_linked()?;
@@ -122,8 +123,8 @@ impl Journal {
         &self.document.interface
     }
 
-    /// The number of the interface.
-    pub fn index(&self) -> InterfaceIndex {
+    /// The number of the interface; none where there is none.
+    pub fn index(&self) -> Option<InterfaceIndex> {
         self.document.index
     }
 

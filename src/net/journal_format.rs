@@ -16,8 +16,9 @@ use super::sysctl::SysctlKey;
 use crate::config::types::InterfaceName;
 
 /// The version of the format that this program writes, and the newest it
-/// reads. Version 2 added the kinds of change that reach beyond the interface.
-pub(super) const VERSION: u32 = 2;
+/// reads. Version 2 added the kinds of change that reach beyond the interface,
+/// version 3 those of a server: without an interface, bridges, groups.
+pub(super) const VERSION: u32 = 3;
 /// A journal is far smaller; a larger file is not one.
 pub(super) const SIZE_LIMIT: u64 = 1 << 20;
 
@@ -111,6 +112,20 @@ pub enum Entry {
         /// The mode before.
         before: AddressGeneration,
     },
+    /// The interface was made a port of a bridge.
+    Bridge {
+        /// What it was a port of before.
+        before: Option<InterfaceIndex>,
+        /// The bridge.
+        set: InterfaceIndex,
+    },
+    /// The interface was put into a group.
+    Group {
+        /// Before.
+        before: u32,
+        /// Since.
+        set: u32,
+    },
     /// An address was added.
     Address {
         /// Which.
@@ -157,7 +172,8 @@ pub enum Entry {
 pub(super) struct Document {
     pub(super) version: u32,
     pub(super) interface: String,
-    pub(super) index: InterfaceIndex,
+    /// None where the changes are not a device's.
+    pub(super) index: Option<InterfaceIndex>,
     pub(super) owner: Owner,
     pub(super) changes: Vec<Entry>,
 }

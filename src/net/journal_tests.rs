@@ -26,7 +26,7 @@ impl Place {
 
     fn create(&self) -> Journal {
         let name = "sshvpn0".parse().unwrap();
-        Journal::create(&self.directory, &name, InterfaceIndex(7)).unwrap()
+        Journal::create(&self.directory, &name, Some(InterfaceIndex(7))).unwrap()
     }
 
     fn stale(&self) -> Vec<Stale> {
@@ -88,6 +88,11 @@ fn entries() -> Vec<Entry> {
         },
         Entry::FirewallTable,
         Entry::ForwardAccept { ipv6: true },
+        Entry::Bridge {
+            before: None,
+            set: InterfaceIndex(9),
+        },
+        Entry::Group { before: 0, set: 5 },
     ]
 }
 
@@ -108,7 +113,7 @@ fn what_was_recorded_is_read_back_in_order() {
     assert_eq!(stale.entries(), entries());
     assert_eq!(
         (stale.interface(), stale.index()),
-        ("sshvpn0", InterfaceIndex(7))
+        ("sshvpn0", Some(InterfaceIndex(7)))
     );
     assert_eq!(stale.owner(), &owner);
     stale.remove().unwrap();
@@ -137,7 +142,7 @@ fn a_journal_that_is_held_is_not_stale_and_cannot_be_begun_twice() {
     let again = Journal::create(
         &place.directory,
         &"sshvpn0".parse().unwrap(),
-        InterfaceIndex(7),
+        Some(InterfaceIndex(7)),
     );
     assert!(matches!(again, Err(JournalError::Busy { .. })));
     drop(journal);
@@ -216,7 +221,7 @@ fn links_and_foreign_files_are_ignored() {
     symlink(&elsewhere, &path).unwrap();
     assert!(place.stale().is_empty());
     let name = "sshvpn0".parse().unwrap();
-    let create = Journal::create(&place.directory, &name, InterfaceIndex(7));
+    let create = Journal::create(&place.directory, &name, Some(InterfaceIndex(7)));
     assert!(matches!(create, Err(JournalError::Corrupt { .. })));
     fs::remove_file(&path).unwrap();
     fs::rename(&elsewhere, &path).unwrap();

@@ -2,19 +2,20 @@
 //! what a tunnel needs of them, and the journal that takes it all back.
 //!
 //! ```text
-//!   cidr, route_plan, addressing  what to ask for (pure; on address_range, facts)
+//!   route_plan, addressing        what to ask for (pure; on address_range, facts,
+//!     private_space, ways)
 //!   state ───► journal            each change is written down, then made,
 //!     └──────► undo               and taken back in reverse;
 //!   recovery ─► journal, undo     so is what a process left that died
 //!   netlink, sysctl, nft          what reads and changes the kernel's state
-//!   shared_sysctl, firewall       what reaches beyond the tunnel's interface
+//!   shared_sysctl, firewall, server_table  what reaches beyond the tunnel's interface
+//!   surroundings                  what forwarding depends on here
 //!   privilege                     whether we may at all
 //! ```
 
 pub mod address_range;
 pub mod addressing;
 pub mod change;
-pub mod cidr;
 pub mod error;
 pub mod facts;
 pub mod firewall;
@@ -23,17 +24,21 @@ mod journal_format;
 pub mod netlink;
 pub mod nft;
 pub mod owner;
+pub mod private_space;
 pub mod privilege;
 pub mod recovery;
 pub mod route_plan;
 mod route_report;
 pub mod runtime_dir;
+pub mod server_table;
 pub mod shared_setting;
 mod shared_sysctl;
 mod shell_register;
 pub mod state;
+pub mod surroundings;
 pub mod sysctl;
 mod undo;
+pub mod ways;
 
 #[cfg(test)]
 pub(crate) mod test_host;

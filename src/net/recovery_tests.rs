@@ -123,7 +123,8 @@ fn a_forged_entry_for_another_interface_is_not_executed() {
     test_namespace::run(async {
         let host = Host::with_tun();
         ip("link set lo up");
-        let mut journal = Journal::create(&host.directory, &name(), InterfaceIndex(2)).unwrap();
+        let mut journal =
+            Journal::create(&host.directory, &name(), Some(InterfaceIndex(2))).unwrap();
         journal
             .record(Entry::Sysctl {
                 key: "net/ipv4/conf/lo/rp_filter".parse().unwrap(),

@@ -26,6 +26,8 @@ fn link(index: u32, name: &str) -> LinkFacts {
         tx_queue_length: 1000,
         gso_max_size: None,
         address_generation: None,
+        master: None,
+        group: 0,
     }
 }
 

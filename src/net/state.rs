@@ -1,14 +1,17 @@
-//! The changes of one tunnel to this host: each is journalled, then made; all
-//! are undone in reverse, by their owner or, where that died, by the next start.
+//! The changes of one tunnel, or of a server, to this host: each is journalled,
+//! then made; all are undone in reverse, by their owner or, where that died, by
+//! the next start.
 
 use super::address_range::Family;
 use super::change::Change;
 use super::error::{NetError, Refusal};
-use super::facts::{AddressGeneration, LinkFacts};
+use super::facts::{AddressGeneration, InterfaceIndex, LinkFacts};
 use super::firewall;
 use super::journal::{Entry, Journal};
 use super::netlink::Netlink;
 use super::runtime_dir::RuntimeDir;
+use super::server_table;
+use super::shared_setting::SharedSetting;
 use super::shared_sysctl;
 use super::sysctl::SysctlKey;
 use super::undo::undo_and_close;
@@ -16,7 +19,7 @@ use crate::config::types::InterfaceName;
 
 pub use super::undo::UndoReport;
 
-/// What one tunnel has changed on this host so far.
+/// What one tunnel, or a server, has changed on this host so far.
 ///
 /// Dropping it undoes nothing: the journal stays, and [`recover_stale`](super::recovery::recover_stale) undoes
 /// what is in it.
@@ -39,13 +42,30 @@ impl HostState {
         if !link.is_tun() {
             return Err(NetError::NotTunnel(interface.to_string()));
         }
-        let journal = Journal::create(directory, interface, link.index)?;
+        let journal = Journal::create(directory, interface, Some(link.index))?;
+        Ok(Self { netlink, journal })
+    }
+
+    /// Begins without a device, for changes that belong to none: the firewall
+    /// and shared settings. `name` is that of the journal and of the firewall
+    /// table, and no tunnel's device may have it meanwhile.
+    pub fn begin_without_device(
+        directory: &RuntimeDir,
+        name: &InterfaceName,
+    ) -> Result<Self, NetError> {
+        let netlink = Netlink::open()?;
+        let journal = Journal::create(directory, name, None)?;
         Ok(Self { netlink, journal })
     }
 
     /// The connection to the kernel, for reading.
     pub fn netlink(&self) -> &Netlink {
         &self.netlink
+    }
+
+    /// The name of the device, or the one that was given in place of it.
+    pub fn name(&self) -> &str {
+        self.journal.interface()
     }
 
     /// Makes one change. What is as wanted already is left alone and not
@@ -58,19 +78,36 @@ impl HostState {
         if let Change::Shared(setting) = &change {
             return shared_sysctl::take(&mut self.journal, setting);
         }
+        if let Some(entry) = firewall_entry(&change) {
+            return self.apply_to_firewall(&change, entry).await;
+        }
         let link = self.link().await?;
         let Some(entry) = self.plan(&link, &change).await? else {
             return Ok(());
         };
         self.journal.record(entry)?;
-        let result = self.make(&link, &change).await;
-        if let Err(error) = &result
-            && error.nothing_changed()
-            && let Err(error) = self.journal.withdraw_last()
-        {
-            tracing::warn!(%error, "a change that was refused is still in the journal");
-        }
+        let result = make(&self.netlink, &link, &change).await;
+        self.settle(&result);
         result
+    }
+
+    /// Holds exactly these of the settings that are shared with other tunnels:
+    /// lets go of others that were taken before.
+    pub fn share_exactly(&mut self, wanted: &[SharedSetting]) -> Result<(), NetError> {
+        let is_wanted = |entry: &Entry| match entry {
+            Entry::SharedSysctl { setting, .. } => wanted.contains(setting),
+            _ => true,
+        };
+        while let Some(position) = self.journal.entries().iter().position(|it| !is_wanted(it)) {
+            shared_sysctl::release(&mut self.journal, position)?;
+        }
+        for setting in wanted {
+            let has = |entry: &Entry| matches!(entry, Entry::SharedSysctl { setting: held, .. } if held == setting);
+            if !self.journal.entries().iter().any(has) {
+                shared_sysctl::take(&mut self.journal, setting)?;
+            }
+        }
+        Ok(())
     }
 
     /// Undoes every change in reverse and removes the journal; where something
@@ -79,10 +116,41 @@ impl HostState {
         undo_and_close(&self.netlink, self.journal).await
     }
 
+    /// A server's table is replaced where it is there; nothing else is made twice.
+    async fn apply_to_firewall(&mut self, change: &Change, entry: Entry) -> Result<(), NetError> {
+        let made = self.journal.entries().contains(&entry);
+        let name = self.journal.interface().to_owned();
+        if let (Change::ServerTable(table), true) = (change, made) {
+            return server_table::replace(&name, table).await;
+        }
+        self.journal.record(entry)?;
+        let result = match change {
+            Change::FirewallTable(table) => firewall::make_table(&name, table).await,
+            Change::ForwardAccept(family) => firewall::add_accept(&name, *family).await,
+            Change::ServerTable(table) => server_table::make(&name, table).await,
+            Change::ForwardPassed(family) => server_table::add_accept(&name, *family).await,
+            _ => Ok(()),
+        };
+        self.settle(&result);
+        result
+    }
+
+    /// Strikes the last change out where it was certainly not made.
+    fn settle(&mut self, result: &Result<(), NetError>) {
+        if let Err(error) = result
+            && error.nothing_changed()
+            && let Err(error) = self.journal.withdraw_last()
+        {
+            tracing::warn!(%error, "a change that was refused is still in the journal");
+        }
+    }
+
     async fn link(&self) -> Result<LinkFacts, NetError> {
-        let link = self.netlink.link_by_index(self.journal.index()).await?;
+        let gone = || NetError::NoInterface(self.journal.interface().to_owned());
+        let index = self.journal.index().ok_or_else(gone)?;
+        let link = self.netlink.link_by_index(index).await?;
         link.filter(|link| link.name == self.journal.interface())
-            .ok_or_else(|| NetError::NoInterface(self.journal.interface().to_owned()))
+            .ok_or_else(gone)
     }
 
     /// What has to be journalled for a change; none where nothing has to change.
@@ -105,6 +173,15 @@ impl HostState {
                 .address_generation
                 .filter(|before| *before != AddressGeneration::NONE)
                 .map(|before| Entry::AddressGenerationNone { before }),
+            Change::Bridge(bridge) => {
+                let set = bridge_index(&self.netlink, bridge).await?;
+                let before = link.master;
+                (before != Some(set)).then_some(Entry::Bridge { before, set })
+            }
+            Change::Group(set) => {
+                let (before, set) = (link.group, *set);
+                (before != set).then_some(Entry::Group { before, set })
+            }
             Change::Address(address) => {
                 let there = self.netlink.addresses(Some(link.index)).await?;
                 if there.iter().any(|found| {
@@ -122,12 +199,12 @@ impl HostState {
                 Some(Entry::Route { route: *route })
             }
             Change::Sysctl { key, value } => plan_sysctl(link, key, value)?,
-            // Noted and made in one step.
-            Change::Shared(_) => None,
-            Change::FirewallTable(_) => Some(Entry::FirewallTable),
-            Change::ForwardAccept(family) => Some(Entry::ForwardAccept {
-                ipv6: *family == Family::V6,
-            }),
+            // These are not the link's.
+            Change::Shared(_)
+            | Change::FirewallTable(_)
+            | Change::ForwardAccept(_)
+            | Change::ServerTable(_)
+            | Change::ForwardPassed(_) => None,
         })
     }
 
@@ -153,31 +230,62 @@ impl HostState {
         }
         Ok(Some(Entry::Mtu { before, set }))
     }
+}
 
-    async fn make(&self, link: &LinkFacts, change: &Change) -> Result<(), NetError> {
-        let netlink = &self.netlink;
-        match change {
-            Change::LinkUp => netlink.set_up(link, true).await,
-            Change::Mtu(mtu) => netlink.set_mtu(link, mtu.get()).await,
-            Change::GsoMaxSize(bytes) => netlink.set_gso_max_size(link, *bytes).await,
-            Change::TxQueueLength(packets) => netlink.set_tx_queue_length(link, *packets).await,
-            Change::AddressGenerationNone => {
-                let none = AddressGeneration::NONE;
-                netlink.set_address_generation(link, none).await
-            }
-            Change::Address(address) => {
-                already_there(netlink.add_address(link, address).await, || {
-                    format!("the address {address}")
-                })
-            }
-            Change::Route(route) => already_there(netlink.add_route(link, route).await, || {
-                format!("a route to {}", route.destination)
-            }),
-            Change::Sysctl { key, value } => Ok(key.write(value)?),
-            Change::Shared(_) => Ok(()),
-            Change::FirewallTable(table) => firewall::make_table(&link.name, table).await,
-            Change::ForwardAccept(family) => firewall::add_accept(&link.name, *family).await,
+/// Makes a change of a link, without a journal: for a link that goes away with
+/// this process, and takes all that is on it along.
+pub async fn make(netlink: &Netlink, link: &LinkFacts, change: &Change) -> Result<(), NetError> {
+    match change {
+        Change::LinkUp => netlink.set_up(link, true).await,
+        Change::Mtu(mtu) => netlink.set_mtu(link, mtu.get()).await,
+        Change::GsoMaxSize(bytes) => netlink.set_gso_max_size(link, *bytes).await,
+        Change::TxQueueLength(packets) => netlink.set_tx_queue_length(link, *packets).await,
+        Change::AddressGenerationNone => {
+            let none = AddressGeneration::NONE;
+            netlink.set_address_generation(link, none).await
         }
+        Change::Bridge(bridge) => {
+            let master = bridge_index(netlink, bridge).await?;
+            netlink.set_master(link, Some(master)).await
+        }
+        Change::Group(group) => netlink.set_group(link, *group).await,
+        Change::Address(address) => already_there(netlink.add_address(link, address).await, || {
+            format!("the address {address}")
+        }),
+        Change::Route(route) => already_there(netlink.add_route(link, route).await, || {
+            format!("a route to {}", route.destination)
+        }),
+        Change::Sysctl { key, value } => Ok(key.write(value)?),
+        // These are not the link's.
+        Change::Shared(_)
+        | Change::FirewallTable(_)
+        | Change::ForwardAccept(_)
+        | Change::ServerTable(_)
+        | Change::ForwardPassed(_) => Ok(()),
+    }
+}
+
+/// What is journalled for a change of the firewall.
+fn firewall_entry(change: &Change) -> Option<Entry> {
+    match change {
+        Change::FirewallTable(_) | Change::ServerTable(_) => Some(Entry::FirewallTable),
+        Change::ForwardAccept(family) | Change::ForwardPassed(family) => {
+            Some(Entry::ForwardAccept {
+                ipv6: *family == Family::V6,
+            })
+        }
+        _ => None,
+    }
+}
+
+async fn bridge_index(
+    netlink: &Netlink,
+    bridge: &InterfaceName,
+) -> Result<InterfaceIndex, NetError> {
+    let link = netlink.link_by_name(bridge.as_str()).await?;
+    match link.kind.as_deref() {
+        Some("bridge") => Ok(link.index),
+        _ => Err(NetError::NotBridge(bridge.to_string())),
     }
 }
 

@@ -94,7 +94,10 @@ async fn undo(
         Entry::ForwardAccept { ipv6 } => {
             firewall::remove_accept(journal.interface(), Family::of_ipv6(*ipv6)).await
         }
-        _ => undo_link(netlink, journal.interface(), journal.index(), entry).await,
+        _ => match journal.index() {
+            Some(index) => undo_link(netlink, journal.interface(), index, entry).await,
+            None => Ok(Outcome::Gone),
+        },
     }
 }
 
@@ -147,6 +150,17 @@ async fn undo_on(netlink: &Netlink, link: &LinkFacts, entry: &Entry) -> Result<O
                 Some(outcome) => Ok(outcome),
             }
         }
+        Entry::Bridge { before, set } => {
+            let number = |master: Option<InterfaceIndex>| master.map_or(0, |master| master.0);
+            match judge(&number(link.master), &number(*before), &set.0) {
+                None => done(netlink.set_master(link, *before).await),
+                Some(outcome) => Ok(outcome),
+            }
+        }
+        Entry::Group { before, set } => match judge(&link.group, before, set) {
+            None => done(netlink.set_group(link, *before).await),
+            Some(outcome) => Ok(outcome),
+        },
         Entry::Address { address } => {
             let ours = |found: &AddressFacts| {
                 (found.address, found.prefix, found.peer)
@@ -264,6 +278,8 @@ fn described(entry: &Entry, interface: &str) -> String {
         Entry::AddressGenerationNone { .. } => {
             format!("IPv6 address generation off on {interface}")
         }
+        Entry::Bridge { .. } => format!("the bridge of {interface}"),
+        Entry::Group { set, .. } => format!("group {set} of {interface}"),
         Entry::Address { address } => format!("address {address} on {interface}"),
         Entry::Route { route } => format!("route {route} through {interface}"),
         Entry::Sysctl { key, set, .. } => format!("{key} = {set}"),

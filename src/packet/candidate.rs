@@ -6,6 +6,7 @@ use super::checksum::Sum;
 use super::headers::{Headers, Transport, field};
 use super::offload::udp_length_agrees;
 use super::segment::{PSH, TCP_FLAGS};
+use super::virtio::{PartialChecksum, VirtioHeader};
 use crate::config::types::Mode;
 
 /// TCP flag: the acknowledgment number counts.
@@ -59,13 +60,16 @@ pub(super) struct Candidate {
     pub identification: u16,
     /// TCP with PSH, behind which nothing is merged.
     pub push: bool,
+    /// The checksum is still to be completed, and its field holds the sum of the
+    /// pseudo header.
+    pub open: bool,
     /// The headers, less what may differ among packets that are merged.
     pub constant: [u8; MAX_HEAD],
 }
 
 impl Kind {
-    /// Looks at one packet.
-    pub fn of(mode: Mode, packet: &[u8]) -> Self {
+    /// Looks at one packet, of which `header` is the offload header.
+    pub fn of(mode: Mode, header: &VirtioHeader, packet: &[u8]) -> Self {
         let Ok(headers) = Headers::locate(mode, packet) else {
             return Kind::Unknown;
         };
@@ -78,7 +82,7 @@ impl Kind {
             transport: headers.transport_protocol,
             ports: field(packet, headers.transport).unwrap_or_default(),
         };
-        match Candidate::of(flow, headers, packet) {
+        match Candidate::of(flow, headers, header, packet) {
             Some(candidate) => Kind::Mergeable(candidate),
             None => Kind::Whole(flow),
         }
@@ -102,7 +106,7 @@ impl Candidate {
     /// The rules of the kernel's GRO, and where those would change a byte
     /// (identifications that stand still), stricter ones. IPv4 options and IPv6
     /// extension headers may ask something of each packet, so they are not merged.
-    fn of(flow: Flow, headers: Headers, packet: &[u8]) -> Option<Self> {
+    fn of(flow: Flow, headers: Headers, offload: &VirtioHeader, packet: &[u8]) -> Option<Self> {
         let head = packet.get(..headers.payload)?;
         let length = headers.end.checked_sub(headers.payload)?;
         if length == 0 || headers.end != packet.len() {
@@ -122,6 +126,7 @@ impl Candidate {
             sequence: 0,
             identification: 0,
             push: false,
+            open: false,
             constant: [0; MAX_HEAD],
         };
         candidate
@@ -137,6 +142,7 @@ impl Candidate {
             Transport::Udp => candidate.take_udp(head)?,
             Transport::Other(_) => return None,
         }
+        candidate.take_offload(offload)?;
         Some(candidate)
     }
 
@@ -177,6 +183,27 @@ impl Candidate {
         Some(())
     }
 
+    /// Takes over what the offload header says, unless that is more than an open
+    /// checksum.
+    fn take_offload(&mut self, header: &VirtioHeader) -> Option<()> {
+        if header.gso.is_some() {
+            return None;
+        }
+        if let Some(PartialChecksum { start, offset }) = header.needs_checksum {
+            let place = (usize::from(start), Some(usize::from(offset)));
+            if place
+                != (
+                    self.headers.transport,
+                    self.flow.transport.checksum_offset(),
+                )
+            {
+                return None;
+            }
+            self.open = true;
+        }
+        Some(())
+    }
+
     fn clear(&mut self, offset: usize, length: usize) {
         if let Some(field) = self.constant.get_mut(offset..offset + length) {
             field.fill(0);
@@ -185,7 +212,8 @@ impl Candidate {
 
     /// Whether the checksums of `packet`, of which this is the candidate, are
     /// those that its segment would be given; not only such as verify, since
-    /// zero has two forms.
+    /// zero has two forms. One that is open has to be the sum that it would be
+    /// completed from.
     pub fn intact(&self, packet: &[u8]) -> bool {
         let headers = &self.headers;
         let header_intact = match headers.version {
@@ -206,8 +234,11 @@ impl Candidate {
                 .checksum_offset()
                 .and_then(|offset| field(datagram, offset))
                 .is_some_and(|found| {
-                    let sum = headers.pseudo_header(packet, datagram.len()) + Sum::of(datagram);
-                    same_checksum(found, sum, udp)
+                    let pseudo_header = headers.pseudo_header(packet, datagram.len());
+                    if self.open {
+                        return u16::from_be_bytes(found) == pseudo_header.fold();
+                    }
+                    same_checksum(found, pseudo_header + Sum::of(datagram), udp)
                 })
     }
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 const TUN: Mode = Mode::PointToPoint;
 
 fn candidate(packet: &[u8]) -> Candidate {
-    match Kind::of(TUN, packet) {
+    match Kind::of(TUN, &VirtioHeader::PLAIN, packet) {
         Kind::Mergeable(candidate) => candidate,
         other => panic!("{other:?}"),
     }
@@ -64,14 +64,29 @@ fn packets_out_of_the_ordinary_stay_whole() {
         ),
     ];
     for (what, packet) in whole {
-        assert!(matches!(Kind::of(TUN, &packet), Kind::Whole(_)), "{what}");
+        assert!(
+            matches!(Kind::of(TUN, &VirtioHeader::PLAIN, &packet), Kind::Whole(_)),
+            "{what}"
+        );
     }
     let between = [("fragment", changed(6, 0x20)), ("ICMP", changed(9, 1))];
     for (what, packet) in between {
-        assert!(matches!(Kind::of(TUN, &packet), Kind::Between(_)), "{what}");
+        assert!(
+            matches!(
+                Kind::of(TUN, &VirtioHeader::PLAIN, &packet),
+                Kind::Between(_)
+            ),
+            "{what}"
+        );
     }
-    assert!(matches!(Kind::of(TUN, &changed(0, 0x50)), Kind::Unknown));
-    assert!(matches!(Kind::of(Mode::Ethernet, &[0; 60]), Kind::Unknown));
+    assert!(matches!(
+        Kind::of(TUN, &VirtioHeader::PLAIN, &changed(0, 0x50)),
+        Kind::Unknown
+    ));
+    assert!(matches!(
+        Kind::of(Mode::Ethernet, &VirtioHeader::PLAIN, &[0; 60]),
+        Kind::Unknown
+    ));
 }
 
 #[test]
@@ -129,7 +144,7 @@ proptest! {
         };
         let at = protected + at.index(packet.len() - protected);
         packet[at] ^= 1_u8 << bit;
-        if let Kind::Mergeable(candidate) = Kind::of(template.mode, &packet) {
+        if let Kind::Mergeable(candidate) = Kind::of(template.mode, &VirtioHeader::PLAIN, &packet) {
             prop_assert!(!candidate.intact(&packet));
         }
     }

@@ -12,6 +12,7 @@ use super::headers::Transport;
 use super::offload::{MAX_PACKET, MIN_TCP_SIZE};
 use super::unit::Held;
 pub use super::unit::{Super, Unit};
+use super::virtio::VirtioHeader;
 use crate::config::types::Mode;
 
 /// The most packets that go into one super-packet: what the kernel takes of UDP
@@ -82,20 +83,27 @@ impl Coalescer {
     /// Takes one packet. Gives it back if [`MAX_BATCH`] are held already: then it
     /// is to be pushed again after a [`flush`](Self::flush).
     pub fn push(&mut self, packet: Bytes) -> Result<(), Bytes> {
+        self.push_offload(VirtioHeader::PLAIN, packet)
+    }
+
+    /// The same for a packet behind an offload header. Packets whose checksum is
+    /// open are merged as well; dividing what comes out gives them back with that
+    /// completed. A super-packet stays as it is.
+    pub fn push_offload(&mut self, header: VirtioHeader, packet: Bytes) -> Result<(), Bytes> {
         if self.packets == MAX_BATCH {
             return Err(packet);
         }
         self.packets += 1;
-        match Kind::of(self.mode, &packet) {
+        match Kind::of(self.mode, &header, &packet) {
             Kind::Mergeable(candidate) => {
-                self.add(candidate, packet);
+                self.add(candidate, header, packet);
                 return Ok(());
             }
             Kind::Whole(flow) => self.open.retain(|open| open.first.flow != flow),
             Kind::Between(pair) => self.open.retain(|open| open.first.flow.pair != pair),
             Kind::Unknown => self.open.clear(),
         }
-        self.units.push(Held::Single(packet));
+        self.units.push(Held::Single(header, packet));
         Ok(())
     }
 
@@ -112,7 +120,7 @@ impl Coalescer {
     }
 
     /// Merges a packet with the open unit of its flow, or begins a unit with it.
-    fn add(&mut self, candidate: Candidate, packet: Bytes) {
+    fn add(&mut self, candidate: Candidate, header: VirtioHeader, packet: Bytes) {
         if let Some(position) = self.position(&candidate.flow) {
             match self.merge(position, &candidate, &packet) {
                 Merge::Grown => return,
@@ -141,7 +149,7 @@ impl Coalescer {
                 first: candidate,
             });
         }
-        self.units.push(Held::Single(packet));
+        self.units.push(Held::Single(header, packet));
     }
 
     fn position(&self, flow: &Flow) -> Option<usize> {

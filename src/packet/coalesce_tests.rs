@@ -21,7 +21,7 @@ pub(super) fn shape(units: &[Unit]) -> Vec<usize> {
     units
         .iter()
         .map(|unit| match unit {
-            Unit::Plain(_) => 1,
+            Unit::Plain(_) | Unit::Offload(..) => 1,
             Unit::Super(whole) => whole.payloads.len(),
         })
         .collect()

@@ -14,6 +14,7 @@ use proptest::prelude::*;
 
 use super::IpVersion;
 use super::coalesce::Unit;
+use super::offload::finish_checksum;
 use super::segment::Segments;
 use super::virtio::{Gso, GsoKind, PartialChecksum, VirtioHeader};
 use crate::config::types::Mode;
@@ -311,6 +312,12 @@ pub(crate) fn divide(mode: Mode, header: &VirtioHeader, packet: &[u8]) -> Vec<Ve
 pub(crate) fn divide_unit(mode: Mode, unit: &Unit) -> Vec<Vec<u8>> {
     match unit {
         Unit::Plain(packet) => vec![packet.to_vec()],
+        Unit::Offload(header, packet) if header.gso.is_none() => {
+            let mut packet = packet.to_vec();
+            finish_checksum(mode, header, &mut packet).unwrap();
+            vec![packet]
+        }
+        Unit::Offload(header, packet) => divide(mode, header, packet),
         Unit::Super(whole) => {
             let payload: Vec<&[u8]> = whole.payloads.iter().map(Bytes::as_ref).collect();
             divide(

@@ -16,6 +16,8 @@ use super::virtio::{Gso, GsoKind, PartialChecksum, VirtioHeader};
 pub enum Unit {
     /// A packet just as it came; its header is [`VirtioHeader::PLAIN`].
     Plain(Bytes),
+    /// A packet just as it came, behind another header.
+    Offload(VirtioHeader, Bytes),
     /// Several packets as one.
     Super(Super),
 }
@@ -35,7 +37,7 @@ pub struct Super {
 /// A unit that waits for the flush.
 #[derive(Debug)]
 pub(super) enum Held {
-    Single(Bytes),
+    Single(VirtioHeader, Bytes),
     Merged(Merged),
 }
 
@@ -64,7 +66,7 @@ impl Held {
                 merged.length += next.length;
                 merged.push = next.push;
             }
-            Held::Single(single) if first.intact(single) => {
+            Held::Single(_, single) if first.intact(single) => {
                 let mut payloads = Vec::with_capacity(8);
                 payloads.push(single.slice(first.headers.payload.min(single.len())..));
                 payloads.push(payload);
@@ -77,14 +79,15 @@ impl Held {
                     push: next.push,
                 });
             }
-            Held::Single(_) => return false,
+            Held::Single(..) => return false,
         }
         true
     }
 
     pub fn finish(self) -> Unit {
         match self {
-            Held::Single(packet) => Unit::Plain(packet),
+            Held::Single(VirtioHeader::PLAIN, packet) => Unit::Plain(packet),
+            Held::Single(header, packet) => Unit::Offload(header, packet),
             Held::Merged(merged) => merged.finish(),
         }
     }

@@ -1,23 +1,20 @@
 //! From packets that wait to what the channel sends: for a peer that takes single
 //! packets alone, super-packets are divided and open checksums completed; for one
-//! of us they go as they are.
+//! of us they go as they are (`stream_framing`).
 
 use std::time::Instant;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::outbound::Waiting;
+use super::stream_framing::{Pass, StreamFraming};
 use super::{Counters, Dropped, FairQueue, LARGE};
 use crate::config::types::Mode;
-use crate::frame::stream::{self, OFFLOAD_LEN, STREAM_HEADROOM};
+use crate::frame::stream::{OFFLOAD_LEN, STREAM_HEADROOM};
 use crate::frame::{self, FrameError};
 use crate::packet::offload;
 use crate::packet::segment::Segments;
-use crate::packet::virtio::VirtioHeader;
-
-/// Frames up to this length are copied behind each other, so that many make one
-/// message; a larger one is sent from where it is.
-const SMALL: usize = 4096;
+use crate::packet::virtio::{Offload, VirtioHeader};
 
 /// How packets travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,18 +24,38 @@ pub enum Framing {
     /// One packet a message, which may be a super-packet behind its offload
     /// header: between two of us ([`frame::offload`]).
     DatagramsWithOffload,
-    /// The agent stream.
-    Stream,
+    /// The agent stream, to a peer that takes this merged.
+    Stream(Offload),
 }
 
-impl Framing {
+/// Makes what the channel sends of the packets of one device.
+pub(super) struct Framer {
+    mode: Mode,
+    /// None where each packet is a message.
+    stream: Option<StreamFraming>,
+    /// Whether such a message may be a super-packet.
+    offload: bool,
+}
+
+impl Framer {
+    pub fn new(mode: Mode, framing: Framing) -> Self {
+        let stream = match framing {
+            Framing::Datagrams | Framing::DatagramsWithOffload => None,
+            Framing::Stream(peer) => Some(StreamFraming::new(mode, peer)),
+        };
+        Framer {
+            mode,
+            stream,
+            offload: framing == Framing::DatagramsWithOffload,
+        }
+    }
+
     /// Takes packets whose turn it is, and appends to `frames` what the channel
     /// is to send of them, about `most` bytes. `spare` gets memory that
     /// is free again by that, if it has less: an allocator that is given 64 KiB
     /// back with each super-packet returns them to the kernel each time.
-    pub(super) fn fill(
-        self,
-        mode: Mode,
+    pub fn fill(
+        &mut self,
         queue: &mut FairQueue<Waiting>,
         spare: &mut BytesMut,
         frames: &mut Vec<Bytes>,
@@ -50,27 +67,31 @@ impl Framing {
             return done;
         }
         let now = Instant::now();
-        let mut joined = BytesMut::new();
-        // What small packets may take, so that it need not grow.
-        let room = queue.bytes().min(most + SMALL) + queue.len() * (STREAM_HEADROOM - OFFLOAD_LEN);
         let mut filled = 0;
-        while filled < most {
-            let Some((length, waiting)) = queue.pop(now) else {
-                break;
-            };
-            let framed = match self {
-                Framing::Datagrams => datagrams(mode, waiting, spare, frames, &mut done),
-                Framing::DatagramsWithOffload => with_offload(mode, waiting, frames),
-                Framing::Stream => in_stream(mode, waiting, room, &mut joined, frames),
+        if let Some(stream) = &mut self.stream {
+            let mut pass = Pass::new(queue, frames, counters, most);
+            while filled < most
+                && let Some((length, waiting)) = queue.pop(now)
+            {
+                stream.push(waiting, &mut pass);
+                filled += length;
+            }
+            stream.flush(&mut pass);
+            pass.finish();
+            return done;
+        }
+        while filled < most
+            && let Some((length, waiting)) = queue.pop(now)
+        {
+            let framed = match self.offload {
+                true => with_offload(self.mode, waiting, frames),
+                false => datagrams(self.mode, waiting, spare, frames, &mut done),
             };
             match framed {
                 Ok(packets) => counters.passed_many(packets, length),
                 Err(error) => counters.dropped(error),
             }
             filled += length;
-        }
-        if !joined.is_empty() {
-            frames.push(joined.freeze());
         }
         done
     }
@@ -83,38 +104,12 @@ pub(super) struct Filled {
 }
 
 /// The offload header of what the device yielded.
-fn header_of(waiting: &Waiting) -> Result<VirtioHeader, Dropped> {
+pub(super) fn header_of(waiting: &Waiting) -> Result<VirtioHeader, Dropped> {
     let header = waiting
         .get(STREAM_HEADROOM - OFFLOAD_LEN..)
         .and_then(|rest| rest.first_chunk())
         .ok_or(Dropped::TooShort)?;
     VirtioHeader::from_bytes(header).map_err(|_| Dropped::Malformed)
-}
-
-/// One frame of the stream; the number of packets that it stands for. `room` is
-/// what is reserved in `joined` when it is begun.
-fn in_stream(
-    mode: Mode,
-    mut waiting: Waiting,
-    room: usize,
-    joined: &mut BytesMut,
-    frames: &mut Vec<Bytes>,
-) -> Result<u64, Dropped> {
-    let packets = header_of(&waiting)?.packets(waiting.len() - STREAM_HEADROOM) as u64;
-    let start = stream::encode(mode, &mut waiting)?;
-    waiting.advance(start);
-    if waiting.len() <= SMALL {
-        if joined.is_empty() {
-            joined.reserve(room);
-        }
-        joined.extend_from_slice(&waiting);
-    } else {
-        if !joined.is_empty() {
-            frames.push(joined.split().freeze());
-        }
-        frames.push(waiting.freeze());
-    }
-    Ok(packets)
 }
 
 /// A message for each packet, super-packets as they are if they fit one; the

@@ -232,7 +232,15 @@ async fn each_packet_is_judged_however_it_travels() {
         largest: usize::MAX,
         ..self::sink()
     };
-    outbound(MODE, Framing::Stream, &device, &sink, nothing, &counters).await;
+    outbound(
+        MODE,
+        Framing::Stream(Offload::NONE),
+        &device,
+        &sink,
+        nothing,
+        &counters,
+    )
+    .await;
     let chunks = sink.sent.into_inner().unwrap();
     let (sender, receiver) = mpsc::channel(chunks.len());
     for chunk in chunks {

@@ -100,6 +100,10 @@ async fn write<S: PacketSink>(device: &S, unit: Unit, counters: &Counters) -> Re
             let written = device.write(&VirtioHeader::PLAIN, &pieces).await;
             (1, packet.len(), written)
         }
+        Unit::Offload(header, packet) => {
+            let written = device.write(header, &[IoSlice::new(packet)]).await;
+            (1, packet.len(), written)
+        }
         Unit::Super(merged) => {
             let length: usize = merged.payloads.iter().map(Bytes::len).sum();
             let written = write_super(device, merged).await;

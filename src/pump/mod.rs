@@ -8,7 +8,8 @@
 //!              by datagram: to and from a peer that knows single packets alone, so
 //!                           super-packets are divided here, and packets are merged
 //!              by stream, by datagram with offload:
-//!                           between two of us, super-packets as they are
+//!                           between two of us, super-packets as they are; packets
+//!                           that wait together for a stream are merged into such
 //!   at a server, in addition: guard (what a client may send), rate (how much)
 //! ```
 
@@ -22,6 +23,7 @@ mod inbound;
 mod outbound;
 mod queue_settings;
 mod rate;
+mod stream_framing;
 mod whole;
 
 use std::future::Future;

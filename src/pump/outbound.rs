@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use super::framing::Framing;
+use super::framing::{Framer, Framing};
 use super::{
     Counters, Dropped, End, FairQueue, FrameSink, PacketSource, QueueSettings, SEND_AT_ONCE,
     SendFailure,
@@ -50,6 +50,7 @@ where
     C: FrameSink + Sync,
 {
     let mut intake = Intake::new(mode, counters);
+    let mut framer = Framer::new(mode, framing);
     let mut frames: Vec<Bytes> = Vec::new();
     let mut quiet = interval_at(tokio::time::Instant::now() + QUIET, QUIET);
     quiet.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -60,7 +61,7 @@ where
         }
         let (queue, spare) = (&mut intake.queue, &mut intake.buffer);
         let most = channel.at_once();
-        let filled = framing.fill(mode, queue, spare, &mut frames, counters, most);
+        let filled = framer.fill(queue, spare, &mut frames, counters, most);
         // Where little goes at once, so that it delays nothing, no packet may be large.
         if filled.large || most < SEND_AT_ONCE && intake.declines() {
             device.decline_offload();

@@ -23,6 +23,14 @@ async fn receive_stream(stream: Vec<Bytes>, device: &FakeDevice) -> (End, Snapsh
 }
 
 async fn send_stream(device: &FakeDevice, extra: Vec<Bytes>) -> (Vec<Bytes>, Snapshot) {
+    send_stream_to(Offload::NONE, device, extra).await
+}
+
+async fn send_stream_to(
+    peer: Offload,
+    device: &FakeDevice,
+    extra: Vec<Bytes>,
+) -> (Vec<Bytes>, Snapshot) {
     let (sender, receiver) = mpsc::channel(extra.len().max(1));
     for frame in extra {
         sender.send(frame).await.unwrap();
@@ -35,7 +43,15 @@ async fn send_stream(device: &FakeDevice, extra: Vec<Bytes>) -> (Vec<Bytes>, Sna
         Counters::default(),
     );
     let mode = Mode::PointToPoint;
-    outbound(mode, Framing::Stream, device, &sink, receiver, &counters).await;
+    outbound(
+        mode,
+        Framing::Stream(peer),
+        device,
+        &sink,
+        receiver,
+        &counters,
+    )
+    .await;
     (sink.sent.into_inner().unwrap(), counters.snapshot())
 }
 
@@ -239,7 +255,7 @@ async fn what_waits_for_the_channel_is_bounded_and_a_small_flow_goes_first() {
     };
     let pumped = outbound(
         Mode::PointToPoint,
-        Framing::Stream,
+        Framing::Stream(Offload::NONE),
         &device,
         &blocked,
         nothing,
@@ -272,3 +288,6 @@ async fn large_packets_are_neither_divided_nor_merged_for_long() {
         assert_eq!(merged, !declined);
     }
 }
+
+#[path = "merge_tests.rs"]
+mod merging;

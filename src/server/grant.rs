@@ -6,6 +6,8 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
+pub use crate::config::forward_place::Place;
+use crate::config::ssh_pattern::matches_pattern;
 use crate::config::types::{Mode, Unit};
 
 /// Who logged in, as the log and `--status` have it.
@@ -86,12 +88,75 @@ pub enum ForwardRule {
     Places(Vec<Place>),
 }
 
-/// A place of `permitopen=` or `permitlisten=` (sshd(8)): a host, as it is asked
-/// for, and a port; any, where none is given.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The name or address; compared as text, without case.
-    pub host: Option<String>,
-    /// The port.
-    pub port: Option<u16>,
+impl ForwardRule {
+    /// Whether a connection to this place may be opened.
+    pub fn permits(&self, host: &str, port: u16) -> bool {
+        self.permits_if(port, |wanted| wanted.eq_ignore_ascii_case(host))
+    }
+
+    /// Whether a listener may be at this place: here hosts are patterns, as in
+    /// sshd(8). A client that lets the server choose the port asks for 0, which
+    /// no number permits.
+    pub fn permits_listener(&self, host: &str, port: u16) -> bool {
+        let host = host.to_ascii_lowercase();
+        self.permits_if(port, |wanted| {
+            matches_pattern(&host, &wanted.to_ascii_lowercase())
+        })
+    }
+
+    fn permits_if(&self, port: u16, is_host: impl Fn(&str) -> bool) -> bool {
+        match self {
+            ForwardRule::Nothing => false,
+            ForwardRule::Anything => true,
+            ForwardRule::Places(places) => places.iter().any(|place| {
+                place.port.is_none_or(|wanted| wanted == port)
+                    && place.host.as_deref().is_none_or(&is_host)
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(list: &[&str]) -> ForwardRule {
+        let places = list.iter().map(|text| Place::parse_open(text).unwrap());
+        ForwardRule::Places(places.collect())
+    }
+
+    #[test]
+    fn a_connection_is_permitted_to_its_place_by_name() {
+        let rule = places(&["db.lab:5432", "*:443", "[::1]:*", "*.lab:80"]);
+        for (host, port, expected) in [
+            ("db.lab", 5432, true),
+            ("DB.LAB", 5432, true),
+            ("db.lab", 5433, false),
+            ("anything", 443, true),
+            ("::1", 1, true),
+            ("127.0.0.1", 5432, false),
+            // permitopen= has no patterns.
+            ("a.lab", 80, false),
+            ("*.lab", 80, true),
+        ] {
+            assert_eq!(rule.permits(host, port), expected, "{host}:{port}");
+        }
+        assert!(!ForwardRule::Nothing.permits("a", 1));
+        assert!(ForwardRule::Anything.permits("a", 1));
+        assert!(!ForwardRule::Places(Vec::new()).permits("a", 1));
+    }
+
+    #[test]
+    fn a_listener_is_permitted_by_pattern() {
+        let rule = places(&["127.0.0.?:8080", "localhost:*"]);
+        for (host, port, expected) in [
+            ("127.0.0.1", 8080, true),
+            ("127.0.0.11", 8080, false),
+            ("localhost", 0, true),
+            ("127.0.0.1", 0, false),
+            ("", 8080, false),
+        ] {
+            assert_eq!(rule.permits_listener(host, port), expected, "{host}:{port}");
+        }
+    }
 }

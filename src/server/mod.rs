@@ -5,8 +5,116 @@
 //!                          │ policy            └► forwards  TCP
 //!                          ▼
 //!                        grant         what this login may do
-//!   lease, table    addresses from a pool; forwarding and NAT in a table of our own
+//!   pool, lease, host  addresses from a pool; forwarding and NAT in a table of our own
 //!   audit, status, metrics             who carried how much where
 //! ```
+//!
+//! Its life: [`listen`] opens the sockets (or [`activation`] takes those of the
+//! service manager), [`capabilities`] gives up all that is not needed any more,
+//! then comes the runtime; [`signals`] and [`notify`] join it to whoever runs it.
 
+pub mod activation;
+pub mod admission;
+pub mod audit;
+pub mod capabilities;
+mod certificate;
+mod channel;
+pub mod check;
+mod client;
+pub mod client_device;
+pub mod denial;
+mod forward;
 pub mod grant;
+pub mod host;
+mod key_files;
+pub mod lease;
+mod lease_book;
+mod lease_file;
+mod lease_key;
+mod life;
+pub mod listen;
+pub mod notify;
+pub mod open_files;
+pub mod policy;
+pub mod pool;
+mod reach;
+pub mod registry;
+mod rules;
+mod serve_error;
+pub mod signals;
+mod stream;
+mod tunnel;
+
+#[cfg(test)]
+mod test_settings;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::watch;
+
+use admission::Admission;
+use client_device::ClientDevices;
+use lease::Leases;
+use reach::Reachability;
+use registry::Registry;
+use rules::Rules;
+
+pub use life::run;
+
+/// What all clients of a server share.
+struct Server {
+    rules: RwLock<Arc<Rules>>,
+    admission: Arc<Admission>,
+    registry: Arc<Registry>,
+    leases: Leases,
+    devices: Arc<ClientDevices>,
+    reach: Arc<Reachability>,
+    /// Why the server ends, once it does.
+    stop: watch::Sender<Option<String>>,
+}
+
+impl Server {
+    fn new(
+        rules: Rules,
+        admission: Arc<Admission>,
+        registry: Arc<Registry>,
+        leases: Leases,
+        devices: Arc<ClientDevices>,
+        reach: Arc<Reachability>,
+    ) -> Self {
+        Server {
+            rules: RwLock::new(Arc::new(rules)),
+            admission,
+            registry,
+            leases,
+            devices,
+            reach,
+            stop: watch::Sender::new(None),
+        }
+    }
+
+    /// The rules as they are now.
+    fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// For logins from now on.
+    fn replace_rules(&self, rules: Rules) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+    }
+
+    /// Ends all clients.
+    fn stop(&self, reason: &str) {
+        self.stop.send_replace(Some(reason.to_owned()));
+    }
+
+    /// Waits until the server ends; yields why.
+    async fn stopping(&self) -> String {
+        let mut watch = self.stop.subscribe();
+        let stopped = watch.wait_for(Option::is_some).await;
+        // Its sender is here, so it does not go.
+        stopped
+            .map_or_else(|_| None, |reason| reason.clone())
+            .unwrap_or_default()
+    }
+}

@@ -3,7 +3,7 @@
 
 pub mod agent;
 pub mod background;
-mod carrier;
+pub mod carrier;
 pub mod cleanup;
 pub mod conversation;
 mod escape;
@@ -11,7 +11,7 @@ pub mod failure;
 mod far_agent;
 mod far_end;
 mod remote;
-mod shutdown;
+pub(crate) mod shutdown;
 pub mod stream_link;
 mod terminal;
 pub mod tunnel;

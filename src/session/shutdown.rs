@@ -50,7 +50,7 @@ impl Shutdown {
 }
 
 /// The signals that are ignored, bit N-1 for signal N (proc_pid_status(5), SigIgn).
-fn ignored_signals() -> u64 {
+pub(crate) fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())

@@ -14,6 +14,7 @@ use super::carrier::{LinkCounters, Restrictions};
 use super::conversation::{Conversation, ConversationError};
 use crate::frame::control::{ControlError, Message};
 use crate::frame::stream;
+use crate::packet::virtio::Offload;
 use crate::pump::{self, End, FrameSink, FrameSource, Framing, Limited};
 use crate::tun::Device;
 
@@ -60,20 +61,22 @@ struct Heard {
 }
 
 impl StreamLink {
-    /// Starts both directions, once both ends are ready.
-    pub fn start<R, W>(device: Device, conversation: Conversation<R, W>) -> Self
+    /// Starts both directions, once both ends are ready, to an end that takes
+    /// `peer`.
+    pub fn start<R, W>(device: Device, conversation: Conversation<R, W>, peer: Offload) -> Self
     where
         R: FrameSource + Send + 'static,
         W: FrameSink + Send + 'static,
     {
         let (held, counters) = (Restrictions::default(), Arc::default());
-        Self::start_restricted(device, conversation, held, counters)
+        Self::start_restricted(device, conversation, peer, held, counters)
     }
 
     /// The same, with the other end held to `restrictions`, and counted in `counters`.
     pub fn start_restricted<R, W>(
         device: Device,
         conversation: Conversation<R, W>,
+        peer: Offload,
         restrictions: Restrictions,
         counters: Arc<LinkCounters>,
     ) -> Self
@@ -96,10 +99,8 @@ impl StreamLink {
             let (device, counters) = (Arc::clone(&device), Arc::clone(&counters));
             let ended = ended.clone();
             async move {
-                let counters = &counters.outbound;
-                let end =
-                    pump::outbound(mode, Framing::Stream, &*device, &output, to_say, counters)
-                        .await;
+                let (framing, counters) = (Framing::Stream(peer), &counters.outbound);
+                let end = pump::outbound(mode, framing, &*device, &output, to_say, counters).await;
                 drop(device);
                 // There is room for both, and without a receiver nobody to tell.
                 let _ = ended.send(end).await;

@@ -1,9 +1,10 @@
-//! From the algorithm names of ssh_config to what is offered on the wire. Only
-//! what russh implements and what is sound today: AEAD or encrypt-then-MAC,
-//! SHA-2.
+//! From the algorithm names of ssh_config to what is offered on the wire, and what
+//! a server offers. Only what russh implements and what is sound today: AEAD or
+//! encrypt-then-MAC, SHA-2.
 
 use std::borrow::Cow;
 
+use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
 use russh::{Preferred, cipher, compression, kex, mac};
 
 use super::error::ConnectError;
@@ -76,6 +77,58 @@ pub fn preferred(options: &SshOptions) -> Result<Preferred, ConnectError> {
     })
 }
 
+/// Key exchanges that a server offers. None over finite fields: every client of
+/// the last ten years has a curve, and 8192 bits keep a core busy for so long
+/// that a few strangers who ask for them would stop a server.
+const SERVER_KEX: &[kex::Name] = &[
+    kex::MLKEM768X25519_SHA256,
+    kex::CURVE25519,
+    kex::CURVE25519_PRE_RFC_8731,
+    kex::ECDH_SHA2_NISTP256,
+    kex::ECDH_SHA2_NISTP384,
+    kex::ECDH_SHA2_NISTP521,
+    kex::EXTENSION_SUPPORT_AS_SERVER,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
+];
+
+/// What a server offers; of the host keys those that it has. The same list tells
+/// clients what to sign with (RFC 8308, `server-sig-algs`).
+pub(super) fn offered() -> Preferred {
+    Preferred {
+        kex: Cow::Borrowed(SERVER_KEX),
+        key: Cow::Owned(signatures()),
+        cipher: Cow::Owned(our_ciphers()),
+        mac: Cow::Borrowed(MACS),
+        compression: Cow::Borrowed(&[compression::NONE]),
+        ..Preferred::default()
+    }
+}
+
+/// Signatures over SHA-2, or without a hash to choose.
+fn signatures() -> Vec<Algorithm> {
+    let ecdsa = |curve| Algorithm::Ecdsa { curve };
+    let rsa = |hash| Algorithm::Rsa { hash: Some(hash) };
+    vec![
+        Algorithm::Ed25519,
+        ecdsa(EcdsaCurve::NistP256),
+        ecdsa(EcdsaCurve::NistP384),
+        ecdsa(EcdsaCurve::NistP521),
+        rsa(HashAlg::Sha512),
+        rsa(HashAlg::Sha256),
+        Algorithm::SkEd25519,
+        Algorithm::SkEcdsaSha2NistP256,
+    ]
+}
+
+/// All ciphers, in our order.
+fn our_ciphers() -> Vec<cipher::Name> {
+    let mut ours = CIPHERS.to_vec();
+    if !processor_has_aes() {
+        ours.rotate_left(2);
+    }
+    ours
+}
+
 /// Whether the list has the hybrid that OpenSSH had before ML-KEM.
 fn names_any_hybrid(names: &[String]) -> bool {
     names
@@ -87,11 +140,7 @@ fn ciphers(configured: &[String]) -> Result<Vec<cipher::Name>, ConnectError> {
     let mut sorted: Vec<&str> = configured.iter().map(String::as_str).collect();
     sorted.sort_unstable();
     if sorted == OPENSSH_DEFAULT_CIPHERS {
-        let mut ours = CIPHERS.to_vec();
-        if !processor_has_aes() {
-            ours.rotate_left(2);
-        }
-        return Ok(ours);
+        return Ok(our_ciphers());
     }
     chosen("Ciphers", configured, CIPHERS)
 }

@@ -26,24 +26,24 @@ use crate::config::ssh_options::{LogLevel, Proxy, SshOptions};
 use crate::frame::offload;
 
 /// What we call ourselves (RFC 4253, section 4.2).
-const IDENTIFICATION: &str = concat!("SSH-2.0-sshvpn_", env!("CARGO_PKG_VERSION"));
+pub(super) const IDENTIFICATION: &str = concat!("SSH-2.0-sshvpn_", env!("CARGO_PKG_VERSION"));
 
 /// The window that we grant on each channel, in bytes: 40 ms at 800 Mbit/s.
 const WINDOW: u32 = 4 * 1024 * 1024;
 
 /// The largest message we take, in bytes: the most that russh allows.
-const MAX_PACKET: u32 = 65535;
+pub(super) const MAX_PACKET: u32 = 65535;
 
 /// Messages that may wait between a channel and its reader. Their bytes are
-/// bounded by [`WINDOW`]; with this many the window fills first, so that a reader
+/// bounded by the channel's window; with this many the window fills first, so that a reader
 /// who stops stops its own channel alone.
-const QUEUE: usize = 4096;
+pub(super) const QUEUE: usize = 4096;
 
 /// Messages that may wait between all channels and the connection's task: few,
 /// since none of them can be overtaken, and each is up to 64 KiB. When
 /// the socket takes no more, these and 128 KiB (and the message that exceeds it)
 /// that are being written are what lies between a sender and the kernel.
-const SEND_QUEUE: usize = 4;
+pub(super) const SEND_QUEUE: usize = 4;
 
 /// How long a server may take to answer a request on the connection.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);

@@ -42,7 +42,7 @@ impl<S> StallLimit<S> {
         let limit = self.limit;
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(limit)));
         waiting.as_mut().poll(cx).map(|()| {
-            let text = "the server takes no more data";
+            let text = "the other end takes no more data";
             Err(io::Error::new(io::ErrorKind::TimedOut, text))
         })
     }

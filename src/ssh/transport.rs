@@ -133,13 +133,18 @@ async fn tcp_to(address: SocketAddr, options: &SshOptions) -> Result<TcpStream, 
         None => socket.connect(address).await,
     }
     .map_err(|error| Failure::Next(plain(&error)))?;
-    // Best effort, as in ssh: a connection without these is a connection.
-    let _ = stream.set_nodelay(true);
-    let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
-    if options.tcp_keep_alive {
-        let _ = setsockopt(&stream, sockopt::KeepAlive, &true);
-    }
+    tune(&stream, options.tcp_keep_alive);
     Ok(stream)
+}
+
+/// Sets what a connection for packets needs. Best effort, as in ssh: a connection
+/// without these is a connection.
+pub(super) fn tune(stream: &TcpStream, keep_alive: bool) {
+    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT);
+    if keep_alive {
+        let _ = setsockopt(stream, sockopt::KeepAlive, &true);
+    }
 }
 
 fn bind(socket: &TcpSocket, to: SocketAddr, options: &SshOptions) -> Result<(), Failure> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 
+use crate::config::forward_place::Place;
 use crate::config::types::{InterfaceName, Mode, Mtu, Unit};
 
 /// All settings of a server.
@@ -21,6 +22,8 @@ pub struct ServeSettings {
     pub user_authorities: Vec<PathBuf>,
     /// Keys and certificates that are not good any more.
     pub revoked_keys: Option<PathBuf>,
+    /// No tunnels and no forwards for anybody, whatever else is granted.
+    pub disable_forwarding: bool,
     /// How logins are held in check.
     pub login: LoginSettings,
     /// What the tunnels lead to.
@@ -134,7 +137,7 @@ pub struct AuditSettings {
 }
 
 /// What clients are granted besides what their line in authorized_keys says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientRule {
     /// Whom it is about.
     pub who: ClientMatch,
@@ -150,10 +153,10 @@ pub struct ClientRule {
     pub routes: Option<Vec<IpNetwork>>,
     /// Groups that it is in.
     pub groups: Vec<String>,
-    /// Places it may open TCP connections to (`HOST:PORT`, `*` for any).
-    pub permit_open: Vec<String>,
+    /// Places it may open TCP connections to.
+    pub permit_open: Vec<Place>,
     /// Places it may listen at.
-    pub permit_listen: Vec<String>,
+    pub permit_listen: Vec<Place>,
     /// Bytes a second, in place of the server's.
     pub upload: Option<u64>,
     /// Bytes a second, in place of the server's.
@@ -165,8 +168,8 @@ pub struct ClientRule {
 pub struct ClientMatch {
     /// The key's fingerprint, `SHA256:…`.
     pub key: Option<String>,
-    /// The user name; one that anybody with a key may give, so only to be relied
-    /// on together with a key or a certificate.
+    /// The user name. Anybody with a key may give any, so without `key` and
+    /// `certificate` it matches a certificate alone, of whose principals it is one.
     pub user: Option<String>,
     /// The certificate's key id.
     pub certificate: Option<String>,

@@ -1,5 +1,5 @@
 //! Links: finding one, reading all, setting up or down, MTU, transmit queue
-//! length and IPv6 address generation.
+//! length, IPv6 address generation, bridge and group.
 
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{
@@ -104,6 +104,25 @@ impl Netlink {
             .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![inet6]));
         self.change(Operation::SetAddressGeneration, link, message)
             .await
+    }
+
+    /// Makes the link a port of another one, of a bridge for instance, or of none.
+    pub async fn set_master(
+        &self,
+        link: &LinkFacts,
+        master: Option<InterfaceIndex>,
+    ) -> Result<(), NetError> {
+        let index = master.map_or(0, |master| master.0);
+        let message = LinkUnspec::new_with_index(link.index.0)
+            .append_extra_attribute(LinkAttribute::Controller(index));
+        self.change(Operation::SetMaster, link, message).await
+    }
+
+    /// Sets the group that the link is in.
+    pub async fn set_group(&self, link: &LinkFacts, group: u32) -> Result<(), NetError> {
+        let message = LinkUnspec::new_with_index(link.index.0)
+            .append_extra_attribute(LinkAttribute::Group(group));
+        self.change(Operation::SetGroup, link, message).await
     }
 
     async fn change(

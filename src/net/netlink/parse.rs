@@ -34,6 +34,8 @@ impl LinkFacts {
             tx_queue_length: 0,
             gso_max_size: None,
             address_generation: None,
+            master: None,
+            group: 0,
         };
         for attribute in &message.attributes {
             match attribute {
@@ -42,6 +44,10 @@ impl LinkFacts {
                 LinkAttribute::GsoMaxSize(bytes) => link.gso_max_size = Some(*bytes),
                 LinkAttribute::TxQueueLen(packets) => link.tx_queue_length = *packets,
                 LinkAttribute::LinkInfo(info) => link.kind = kind(info),
+                LinkAttribute::Controller(index) => {
+                    link.master = Some(*index).filter(|index| *index != 0).map(InterfaceIndex);
+                }
+                LinkAttribute::Group(group) => link.group = *group,
                 LinkAttribute::AfSpecUnspec(families) => {
                     link.address_generation = address_generation(families);
                 }

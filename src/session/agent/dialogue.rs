@@ -11,6 +11,7 @@ use super::host::Host;
 use super::running;
 use super::set_up::described;
 use crate::frame::control::{Hello, Message, SetUp};
+use crate::packet::virtio::Offload;
 use crate::pump::{FrameSink, FrameSource};
 use crate::session::conversation::{Conversation, ConversationError};
 use crate::session::stream_link::StreamLink;
@@ -25,6 +26,8 @@ pub(super) struct Dialogue<R, W, H, S> {
     host: H,
     /// Comes true with the number of a signal.
     stop: S,
+    /// Which offload packets the near end takes, once it has said so.
+    peer: Offload,
     /// This host's name, for the near end's user.
     name: String,
     /// Whether the stream towards the near end still is a row of whole frames.
@@ -43,6 +46,7 @@ where
             conversation,
             host,
             stop,
+            peer: Offload::NONE,
             name,
             can_speak: true,
         }
@@ -55,12 +59,13 @@ where
             conversation,
             mut host,
             mut stop,
+            peer,
             name,
             can_speak,
         } = self;
         let (end, speaker) = match result {
             Ok(device) => {
-                let mut link = StreamLink::start(device, conversation);
+                let mut link = StreamLink::start(device, conversation, peer);
                 let end = running::until_end(&mut link, &mut stop).await;
                 (end, Speaker::Link(link))
             }
@@ -91,6 +96,7 @@ where
         if ours.common_version(&theirs).is_none() {
             return Err(End::Version(theirs));
         }
+        self.peer = ours.common_offload(&theirs);
         tracing::debug!(software = theirs.software, "the near end");
         self.say(&Message::Hello(ours)).await
     }

@@ -11,19 +11,16 @@ use nix::unistd::{Uid, User};
 use super::error::AgentError;
 use super::limits::Limits;
 use super::limits_file;
-use super::set_up::{self, Surroundings};
-use super::ways;
+use super::set_up;
 use crate::frame::control::{Facts, Look, Ready, SetUp, Way};
 use crate::net::address_range::{AddressSet, Family};
 use crate::net::change::Change;
 use crate::net::facts::is_default_like;
-use crate::net::firewall;
 use crate::net::netlink::Netlink;
-use crate::net::nft::Nft;
 use crate::net::privilege::{require_net_admin, require_tun};
 use crate::net::runtime_dir::RuntimeDir;
-use crate::net::shared_setting::SharedSetting;
 use crate::net::state::HostState;
+use crate::net::surroundings::Surroundings;
 use crate::net::sysctl;
 use crate::session::cleanup;
 use crate::tun::{Device, DeviceRequest};
@@ -103,7 +100,7 @@ impl Host for ThisHost {
 
     async fn open(&mut self, wish: &SetUp) -> Result<(Device, Ready, Vec<Change>), AgentError> {
         set_up::check(wish, &self.limits)?;
-        let around = surroundings().await?;
+        let around = Surroundings::look(&Netlink::open()?).await?;
         let device = Device::open(&self.device_request(wish), wish.mode)?;
         let directory = match &self.directory {
             Some(directory) => directory.clone(),
@@ -157,33 +154,6 @@ impl ThisHost {
             None => DeviceRequest::FirstFree(self.limits.device_prefix.clone().unwrap_or_default()),
         }
     }
-}
-
-async fn surroundings() -> Result<Surroundings, AgentError> {
-    let facts = Netlink::open()?.facts().await?;
-    let takes_advertisements = ways::advertised(&facts)
-        .into_iter()
-        .filter(|interface| {
-            // With 0 a program takes them, and it does not mind forwarding.
-            let key = SharedSetting::AcceptAdvertisements(interface.clone()).key();
-            key.read().is_ok_and(|value| value != "0")
-        })
-        .collect();
-    let nft = Nft::find();
-    let mut drops = Vec::new();
-    for family in [Family::V4, Family::V6] {
-        if let Some(nft) = &nft
-            && firewall::forward_drops(nft, family).await
-        {
-            drops.push(family);
-        }
-    }
-    Ok(Surroundings {
-        facts,
-        takes_advertisements,
-        nft: nft.is_some(),
-        drops,
-    })
 }
 
 /// The networks in use as few as possible; of too many, those that a tunnel's

@@ -2,18 +2,17 @@
 //! The login that starts an agent writes the command line itself, so only a file
 //! that nobody but root can write binds it.
 
-use std::fs::{File, Metadata};
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use ipnetwork::IpNetwork;
+use nix::unistd::Uid;
 use serde::Deserialize;
 use thiserror::Error;
 
 use super::limits::Limits;
+use crate::config::cidr::Network;
+use crate::config::toml_text;
+use crate::config::trusted_file::{TrustedFileError, TrustedOwners};
 use crate::config::types::{DevicePrefix, Mtu};
-use crate::net::cidr;
 
 /// Where it is.
 pub const PATH: &str = "/etc/sshvpn/agent.toml";
@@ -23,22 +22,9 @@ const SIZE_LIMIT: u64 = 64 * 1024;
 /// Why the file cannot be relied on; no agent runs then.
 #[derive(Debug, Error)]
 pub enum LimitsFileError {
-    /// It cannot be read, and it may have limits in it.
-    #[error("cannot read {path}: {source}")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The kernel's reason.
-        source: io::Error,
-    },
-    /// Others than root can write it or its directory.
-    #[error(
-        "{path} has to belong to root and be writable by nobody else (chown root {path}; chmod go-w {path})"
-    )]
-    Unsafe {
-        /// The file or the directory.
-        path: PathBuf,
-    },
+    /// It cannot be read, or others than root can have written it.
+    #[error(transparent)]
+    File(#[from] TrustedFileError),
     /// Not what it should be.
     #[error("{path}: {reason}")]
     Syntax {
@@ -61,71 +47,21 @@ struct Document {
     max_mtu: Option<Mtu>,
 }
 
-/// A network as users write it.
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "String")]
-struct Network(IpNetwork);
-
-impl TryFrom<String> for Network {
-    type Error = cidr::CidrError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        cidr::parse_network(&text).map(Network)
-    }
-}
-
 /// Reads the limits of this host; none where there is no file.
 pub fn load() -> Result<Limits, LimitsFileError> {
-    load_from(Path::new(PATH), 0)
+    load_from(Path::new(PATH), Uid::from_raw(0))
 }
 
-/// `owner` is the user number that it has to belong to, and its directory.
-fn load_from(path: &Path, owner: u32) -> Result<Limits, LimitsFileError> {
-    let unreadable = |source| LimitsFileError::Unreadable {
-        path: path.to_owned(),
-        source,
+/// `owner` is who it has to belong to, and its directory.
+fn load_from(path: &Path, owner: Uid) -> Result<Limits, LimitsFileError> {
+    let Some(text) = TrustedOwners(&[owner]).read(path, SIZE_LIMIT)? else {
+        return Ok(Limits::default());
     };
-    // Who can write the directory could take the file away.
-    if let Some(directory) = path.parent()
-        && let Ok(found) = directory.metadata()
-    {
-        require_safe(directory, &found, owner)?;
-    }
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Limits::default()),
-        other => other.map_err(unreadable)?,
-    };
-    let found = file.metadata().map_err(unreadable)?;
-    require_safe(path, &found, owner)?;
-    let mut text = String::new();
-    file.take(SIZE_LIMIT + 1)
-        .read_to_string(&mut text)
-        .map_err(unreadable)?;
-    let syntax = |reason: String| LimitsFileError::Syntax {
+    let document = toml_text::parse(&text).map_err(|reason| LimitsFileError::Syntax {
         path: path.to_owned(),
         reason,
-    };
-    if text.len() as u64 > SIZE_LIMIT {
-        return Err(syntax(format!("it is larger than {SIZE_LIMIT} bytes")));
-    }
-    let document = toml::from_str(&text).map_err(|error| syntax(place(&text, &error)))?;
+    })?;
     Ok(limits(document))
-}
-
-fn require_safe(path: &Path, found: &Metadata, owner: u32) -> Result<(), LimitsFileError> {
-    if found.uid() == owner && found.mode() & 0o022 == 0 {
-        return Ok(());
-    }
-    let path = path.to_owned();
-    Err(LimitsFileError::Unsafe { path })
-}
-
-/// What is wrong, on one line.
-fn place(text: &str, error: &toml::de::Error) -> String {
-    let before = error.span().and_then(|span| text.get(..span.start));
-    let line = before.map_or(1, |before| before.matches('\n').count() + 1);
-    let message = error.message().replace('\n', ", ");
-    format!("line {line}: {message}")
 }
 
 fn limits(document: Document) -> Limits {
@@ -146,11 +82,10 @@ fn limits(document: Document) -> Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::unistd::Uid;
     use std::fs::{self, Permissions};
     use std::os::unix::fs::PermissionsExt;
 
-    fn read(text: &str, mode: u32, owner: u32) -> Result<Limits, LimitsFileError> {
+    fn read(text: &str, mode: u32, owner: Uid) -> Result<Limits, LimitsFileError> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("agent.toml");
         fs::write(&path, text).unwrap();
@@ -159,7 +94,7 @@ mod tests {
     }
 
     fn ours(text: &str) -> Result<Limits, LimitsFileError> {
-        read(text, 0o644, Uid::effective().as_raw())
+        read(text, 0o644, Uid::effective())
     }
 
     #[test]
@@ -186,19 +121,26 @@ mod tests {
     fn no_file_is_no_limit_and_an_unreadable_one_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("agent.toml");
-        let uid = Uid::effective().as_raw();
+        let uid = Uid::effective();
         assert_eq!(load_from(&path, uid).unwrap(), Limits::default());
         fs::create_dir(&path).unwrap();
         let error = load_from(&path, uid).unwrap_err();
-        assert!(matches!(error, LimitsFileError::Unreadable { .. }));
+        assert!(matches!(
+            error,
+            LimitsFileError::File(TrustedFileError::Unreadable { .. })
+        ));
         let below = path.join("agent.toml");
         assert_eq!(load_from(&below, uid).unwrap(), Limits::default());
     }
 
     #[test]
     fn a_file_that_others_can_write_binds_nobody_and_stops_the_agent() {
-        let uid = Uid::effective().as_raw();
-        for (mode, owner) in [(0o664, uid), (0o646, uid), (0o644, uid + 1)] {
+        let uid = Uid::effective();
+        for (mode, owner) in [
+            (0o664, uid),
+            (0o646, uid),
+            (0o644, Uid::from_raw(uid.as_raw() + 1)),
+        ] {
             let error = read("", mode, owner).unwrap_err();
             assert!(error.to_string().contains("chmod go-w"), "{error}");
         }
@@ -208,14 +150,20 @@ mod tests {
     fn a_directory_in_which_others_can_take_the_file_away_stops_the_agent() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("agent.toml");
-        let uid = Uid::effective().as_raw();
+        let uid = Uid::effective();
         fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).unwrap();
         for text in [None, Some("no-forward = true\n")] {
             if let Some(text) = text {
                 fs::write(&path, text).unwrap();
             }
             let error = load_from(&path, uid).unwrap_err();
-            assert!(matches!(error, LimitsFileError::Unsafe { .. }), "{error}");
+            assert!(
+                matches!(
+                    error,
+                    LimitsFileError::File(TrustedFileError::Unsafe { .. })
+                ),
+                "{error}"
+            );
         }
     }
 

@@ -5,7 +5,7 @@
 //! ```text
 //!   stdio ⇄ conversation ⇄ dialogue, then running, then end ──► host ──► net, tun
 //!                                                                 │
-//!            limits, limits_file ──► set_up, ways    what may be, and what it takes
+//!            limits, limits_file ──► set_up          what may be, and what it takes
 //! ```
 
 mod dialogue;
@@ -18,7 +18,6 @@ pub mod remove_self;
 mod running;
 mod set_up;
 mod stdio;
-mod ways;
 
 use std::pin::pin;
 

@@ -8,31 +8,16 @@ use ipnetwork::IpNetwork;
 
 use super::error::AgentError;
 use super::limits::Limits;
-use super::ways;
 use crate::config::types::{InterfaceName, Mode, Mtu};
 use crate::frame::control::{Addresses, Forward, SetUp};
 use crate::net::address_range::Family;
 use crate::net::change::{Change, GSO_MAX_SIZE, InterfaceAddress, TX_QUEUE_LENGTH};
-use crate::net::facts::HostFacts;
 use crate::net::firewall::FirewallTable;
-use crate::net::shared_setting::SharedSetting;
+use crate::net::surroundings::{Onward, Surroundings};
 use crate::net::sysctl::SysctlKey;
 
 /// Networks that one tunnel may ask for.
 const MOST_NETWORKS: usize = 10_000;
-
-/// What of this host the changes depend on.
-#[derive(Debug, Default)]
-pub(super) struct Surroundings {
-    /// Links and routes.
-    pub(super) facts: HostFacts,
-    /// Interfaces on which the kernel itself takes router advertisements.
-    pub(super) takes_advertisements: BTreeSet<InterfaceName>,
-    /// Whether there is an nft program.
-    pub(super) nft: bool,
-    /// Families whose forward chain drops by default.
-    pub(super) drops: Vec<Family>,
-}
 
 /// Refuses what is no sound request, or not allowed here.
 pub(super) fn check(wish: &SetUp, limits: &Limits) -> Result<(), AgentError> {
@@ -125,7 +110,7 @@ pub(super) fn changes(
     around: &Surroundings,
     limits: &Limits,
 ) -> Result<Vec<Change>, AgentError> {
-    let onward = Onward::of(wish, &around.facts);
+    let onward = onward(wish, around);
     let mut changes = vec![
         Change::AddressGenerationNone,
         Change::TxQueueLength(TX_QUEUE_LENGTH),
@@ -146,17 +131,10 @@ pub(super) fn changes(
                 .map_err(crate::net::error::NetError::from)?,
             value: "1".to_owned(),
         });
-        let ways = onward.ways4.iter().cloned();
-        changes.extend(ways.map(SharedSetting::ForwardIpv4).map(Change::Shared));
+        changes.extend(onward.to_forward_ipv4().into_iter().map(Change::Shared));
     }
     if onward.has(Family::V6) {
-        let learned = ways::advertised(&around.facts);
-        let kept = learned.intersection(&around.takes_advertisements).cloned();
-        changes.extend(
-            kept.map(SharedSetting::AcceptAdvertisements)
-                .map(Change::Shared),
-        );
-        changes.push(Change::Shared(SharedSetting::ForwardIpv6));
+        changes.extend(around.to_forward_ipv6().into_iter().map(Change::Shared));
     }
     if around.nft {
         let dropping = around.drops.iter().filter(|family| onward.has(**family));
@@ -165,32 +143,9 @@ pub(super) fn changes(
     Ok(changes)
 }
 
-/// By which interfaces packets leave this host again.
-struct Onward {
-    ways4: BTreeSet<InterfaceName>,
-    ways6: BTreeSet<InterfaceName>,
-}
-
-impl Onward {
-    fn of(wish: &SetUp, facts: &HostFacts) -> Self {
-        let networks = wish.forward.iter().flat_map(|forward| &forward.networks);
-        let by_family = |ipv4: bool| {
-            let asked = networks.clone().filter(|network| network.is_ipv4() == ipv4);
-            ways::to_networks(facts, asked)
-        };
-        Onward {
-            ways4: by_family(true),
-            ways6: by_family(false),
-        }
-    }
-
-    /// Whether anything of that family leaves.
-    fn has(&self, family: Family) -> bool {
-        match family {
-            Family::V4 => !self.ways4.is_empty(),
-            Family::V6 => !self.ways6.is_empty(),
-        }
-    }
+fn onward(wish: &SetUp, around: &Surroundings) -> Onward {
+    let networks = wish.forward.iter().flat_map(|forward| &forward.networks);
+    Onward::to(&around.facts, networks)
 }
 
 /// The firewall table, where one is of use.
@@ -247,14 +202,19 @@ pub(super) fn described(change: &Change) -> String {
         Change::GsoMaxSize(bytes) => format!("super-packets of at most {bytes} bytes"),
         Change::TxQueueLength(packets) => format!("transmit queue of {packets} packets"),
         Change::AddressGenerationNone => "no IPv6 address of the kernel's own".to_owned(),
+        Change::Bridge(bridge) => format!("port of {bridge}"),
+        Change::Group(group) => format!("link group {group}"),
         Change::Address(address) => format!("address {address}"),
         Change::Route(route) => format!("route {route}"),
         Change::Sysctl { key, value } => format!("{key} = {value}"),
         Change::Shared(setting) => setting.to_string(),
         Change::FirewallTable(table) if table.masquerade.is_empty() => "firewall table".to_owned(),
         Change::FirewallTable(_) => "firewall table with NAT".to_owned(),
-        Change::ForwardAccept(Family::V4) => "rules in the IPv4 forward chain".to_owned(),
-        Change::ForwardAccept(Family::V6) => "rules in the IPv6 forward chain".to_owned(),
+        Change::ServerTable(_) => "a server's firewall table".to_owned(),
+        Change::ForwardAccept(family) | Change::ForwardPassed(family) => match family {
+            Family::V4 => "rules in the IPv4 forward chain".to_owned(),
+            Family::V6 => "rules in the IPv6 forward chain".to_owned(),
+        },
     }
 }
 

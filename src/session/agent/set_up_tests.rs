@@ -1,7 +1,9 @@
 //! Which requests are refused, and what the others come to.
 
 use super::*;
-use crate::net::facts::{InterfaceIndex, LinkFacts, NextHop, RouteFacts, RouteKind, TABLE_MAIN};
+use crate::net::facts::{
+    HostFacts, InterfaceIndex, LinkFacts, NextHop, RouteFacts, RouteKind, TABLE_MAIN,
+};
 
 fn networks(list: &[&str]) -> Vec<IpNetwork> {
     list.iter().map(|text| text.parse().unwrap()).collect()
@@ -58,6 +60,8 @@ fn around() -> Surroundings {
         tx_queue_length: 1000,
         gso_max_size: None,
         address_generation: None,
+        master: None,
+        group: 0,
     };
     Surroundings {
         facts: HostFacts {
@@ -145,7 +149,7 @@ fn advertisements_that_a_program_takes_are_its_own_business() {
 fn nat_is_for_the_families_that_go_on() {
     let table = |forward: &[&str], nat| {
         let wish = wish(forward, nat);
-        let onward = Onward::of(&wish, &around().facts);
+        let onward = super::onward(&wish, &around());
         table(&wish, &onward, &around(), &Limits::default()).unwrap()
     };
     let nat = table(&["10.20.0.0/16"], true).unwrap();
@@ -171,7 +175,7 @@ fn a_chain_that_drops_gets_rules_for_what_goes_on() {
     assert_eq!(done.last().unwrap(), "rules in the IPv4 forward chain");
     assert!(!done.iter().any(|line| line.contains("IPv6 forward chain")));
     let wish = wish(&["10.20.0.0/16"], true);
-    let onward = Onward::of(&wish, &around.facts);
+    let onward = super::onward(&wish, &around);
     let table = table(&wish, &onward, &around, &Limits::default()).unwrap();
     assert!(table.unwrap().mark_replies);
 }

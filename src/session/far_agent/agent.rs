@@ -11,6 +11,7 @@ use super::error::FarAgentError;
 use super::last_words::LastWords;
 use super::stream::{AgentInput, AgentOutput};
 use crate::frame::control::{CloseReason, Facts, Hello, Look, Message, Ready, SetUp};
+use crate::packet::virtio::Offload;
 use crate::pump::{FrameSink, FrameSource};
 use crate::session::conversation::{Conversation, ConversationError};
 use crate::ssh::terminal_text;
@@ -85,6 +86,12 @@ impl<R: FrameSource, W: FrameSink> FarAgent<R, W> {
     pub fn has(&self, feature: &str) -> bool {
         let theirs = self.hello.as_ref();
         theirs.is_some_and(|theirs| Hello::ours().common_feature(theirs, feature))
+    }
+
+    /// Which offload packets both ends take.
+    pub fn offload(&self) -> Offload {
+        let theirs = self.hello.as_ref();
+        theirs.map_or(Offload::NONE, |theirs| Hello::ours().common_offload(theirs))
     }
 
     /// What its host is like, and by which ways it reaches `ways`.

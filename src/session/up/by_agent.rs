@@ -99,11 +99,13 @@ impl FarPart for ByAgent {
         let ready = agent.set_up(agreed.far.clone(), step).await;
         let far_device = ready.map_err(Failure::ssh)?.device;
         let near_name = tun.name().clone();
-        let (conversation, last_words) = self.agent.take().ok_or_else(gone)?.into_stream();
+        let agent = self.agent.take().ok_or_else(gone)?;
+        let takes = agent.offload();
+        let (conversation, last_words) = agent.into_stream();
         // From here on the stream is read, though our device is still down, so
         // that nothing else on the connection waits for it.
         self.running = Some(Running {
-            link: StreamLink::start(tun, conversation),
+            link: StreamLink::start(tun, conversation, takes),
             last_words,
             closing: false,
         });

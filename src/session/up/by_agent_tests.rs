@@ -4,6 +4,7 @@
 use super::*;
 use crate::config::types::DevicePrefix;
 use crate::net::test_namespace;
+use crate::packet::virtio::Offload;
 use crate::session::conversation::Conversation;
 use crate::session::conversation::tests::{Input, Output, pair};
 use crate::tun::DeviceRequest;
@@ -19,7 +20,7 @@ fn running() -> (Running, Peer) {
     .unwrap();
     let [near, far] = pair();
     let running = Running {
-        link: StreamLink::start(device, near),
+        link: StreamLink::start(device, near, Offload::ALL),
         last_words: LastWords::default(),
         closing: false,
     };

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use russh::Disconnect;
 use russh::server::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use super::place::Places;
 use super::stream::ForwardStream;
 
 /// How long a goodbye may take.
-const GOODBYE: Duration = Duration::from_secs(1);
+pub(super) const GOODBYE: Duration = Duration::from_secs(1);
 
 /// How long a client may take to answer when a channel to it is opened.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -22,19 +22,48 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const OUR_IDENTIFICATION: &str = "SSH-2.0-sshvpn_";
 
 /// What is known of a connection, shared between its task and its users.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Shared {
-    ended: watch::Sender<Option<String>>,
+    /// Why it ended or will end; the first reason that is given counts.
+    reason: watch::Sender<Option<String>>,
+    over: watch::Sender<bool>,
+    leaving: Notify,
 }
 
 impl Shared {
+    /// One side says goodbye: the connection may last for [`GOODBYE`] yet.
+    pub(super) fn leave(&self, reason: String) {
+        self.give_reason(reason);
+        self.leaving.notify_one();
+    }
+
+    /// Waits until one side says goodbye.
+    pub(super) async fn leaving(&self) {
+        self.leaving.notified().await;
+    }
+
+    /// The connection is gone.
+    pub(super) fn end(&self, reason: String) {
+        self.give_reason(reason);
+        self.over.send_replace(true);
+    }
+
+    fn give_reason(&self, reason: String) {
+        self.reason.send_if_modified(|known| {
+            let first = known.is_none();
+            if first {
+                *known = Some(reason);
+            }
+            first
+        });
+    }
+
     /// Waits until the connection has ended; yields why.
     pub(super) async fn ended(&self) -> String {
-        let mut watch = self.ended.subscribe();
-        match watch.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
-            Err(_) => "connection closed".to_owned(),
-        }
+        let mut over = self.over.subscribe();
+        // The sender is here, so it cannot be gone.
+        let _ = over.wait_for(|over| *over).await;
+        self.reason.borrow().clone().unwrap_or_default()
     }
 }
 
@@ -44,6 +73,7 @@ pub struct ClientConnection {
     pub(super) shared: Arc<Shared>,
     pub(super) places: Places,
     pub(super) identification: String,
+    /// The connection's task watches for its end.
     pub(super) _alive: watch::Sender<()>,
 }
 
@@ -94,19 +124,16 @@ impl ClientConnection {
         }
     }
 
-    /// Says goodbye and why, and closes the connection.
+    /// Says goodbye and why, and ends the connection.
     pub async fn disconnect(&self, reason: &str) {
-        let goodbye = async {
-            let sent =
-                self.handle
-                    .disconnect(Disconnect::ByApplication, reason.to_owned(), String::new());
-            // A connection that is gone needs none.
-            if sent.await.is_ok() {
-                self.shared.ended().await;
-            }
-        };
-        // One that hangs does not even take it.
+        let goodbye =
+            self.handle
+                .disconnect(Disconnect::ByApplication, reason.to_owned(), String::new());
+        // A connection that hangs does not even take it, and one that is gone
+        // needs none.
         let _ = timeout(GOODBYE, goodbye).await;
+        self.shared.leave(format!("disconnected: {reason}"));
+        self.shared.ended().await;
     }
 
     /// Waits until the connection has ended; yields why.

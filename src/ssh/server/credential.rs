@@ -4,9 +4,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-/// A public key as it travels (RFC 4253, section 6.6): equal keys have equal bytes.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KeyBlob(pub Vec<u8>);
+pub use crate::config::key_blob::KeyBlob;
 
 /// One login that is tried.
 #[derive(Debug, Clone, Copy)]

@@ -1,10 +1,25 @@
-//! The keys by which a server shows who it is.
+//! The keys by which a server shows who it is: files of private keys, made on
+//! the first start.
 
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use russh::keys::PrivateKey;
+use nix::unistd::Uid;
+use russh::keys::ssh_key::LineEnding;
+use russh::keys::{Algorithm, HashAlg, PrivateKey};
 use thiserror::Error;
+
+use super::key_strength;
+use crate::ssh::private_key::{self, Decoded};
+
+/// The largest file that is read as a key, in bytes.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// Bits of a mode by which others than the owner may do something.
+const OTHERS: u32 = 0o077;
 
 /// A server's keys, at least one.
 #[derive(Debug, Clone)]
@@ -14,31 +29,167 @@ pub struct HostKeys {
 
 /// A file with a host key cannot be used.
 #[derive(Debug, Error)]
-#[error("host key {path}: {reason}")]
+#[error("host key {path}: {problem}")]
 pub struct HostKeyFileError {
     /// Which.
     pub path: PathBuf,
-    /// Why.
-    pub reason: String,
+    /// What is wrong with it.
+    pub problem: HostKeyProblem,
+}
+
+/// What is wrong with a host key.
+#[derive(Debug, Error)]
+pub enum HostKeyProblem {
+    /// There is not even the name of a file.
+    #[error("no file is named")]
+    None,
+    /// It cannot be read.
+    #[error("not readable: {0}")]
+    Read(io::Error),
+    /// It is missing, and could not be made.
+    #[error("could not be made: {0}")]
+    Make(io::Error),
+    /// Others may read it.
+    #[error("permissions {mode:04o} are too open: others must not read it (chmod 600)")]
+    Open {
+        /// The file's mode.
+        mode: u32,
+    },
+    /// It is no private key.
+    #[error("{0}")]
+    Format(String),
+    /// A passphrase is needed, and there is nobody to ask.
+    #[error("protected by a passphrase, which a server cannot ask for (ssh-keygen -p)")]
+    Passphrase,
+    /// The kind of key is not sound, or cannot be used by a server.
+    #[error("{0}; use ed25519, ecdsa, or rsa of 2048 bits or more")]
+    Kind(String),
 }
 
 impl HostKeys {
-    /// Reads the keys in `paths`; makes those that are missing.
+    /// Reads the keys in `paths`. One that is missing is made: ed25519, readable
+    /// by its owner alone, with its public half beside it.
     pub fn load_or_make(paths: &[PathBuf]) -> Result<Self, HostKeyFileError> {
-        let unusable = |path: &Path| HostKeyFileError {
-            path: path.to_owned(),
-            reason: "not read yet".to_owned(),
-        };
-        Err(unusable(
-            paths.first().map_or(Path::new(""), PathBuf::as_path),
-        ))
+        if paths.is_empty() {
+            return Err(HostKeyFileError {
+                path: PathBuf::new(),
+                problem: HostKeyProblem::None,
+            });
+        }
+        let keys: Result<Arc<[PrivateKey]>, _> = paths
+            .iter()
+            .map(|path| {
+                let key = load_or_make(path);
+                key.map_err(|problem| HostKeyFileError {
+                    path: path.clone(),
+                    problem,
+                })
+            })
+            .collect();
+        keys.map(|keys| HostKeys { keys })
     }
 
     /// The fingerprints, as `ssh-keygen -l` shows them: `SHA256:…`.
     pub fn fingerprints(&self) -> Vec<String> {
         self.keys
             .iter()
-            .map(|key| key.fingerprint(russh::keys::HashAlg::Sha256).to_string())
+            .map(|key| key.fingerprint(HashAlg::Sha256).to_string())
             .collect()
     }
+
+    /// The keys for a configuration of russh.
+    pub(super) fn to_vec(&self) -> Vec<PrivateKey> {
+        self.keys.to_vec()
+    }
 }
+
+fn load_or_make(path: &Path) -> Result<PrivateKey, HostKeyProblem> {
+    let text = match read(path) {
+        Err(HostKeyProblem::Read(error)) if error.kind() == io::ErrorKind::NotFound => {
+            match make(path) {
+                // Another server was faster.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read(path)?,
+                made => return made.map_err(HostKeyProblem::Make),
+            }
+        }
+        text => text?,
+    };
+    let key = match private_key::decode(&text) {
+        Ok(Decoded::Key(key)) => *key,
+        Ok(Decoded::Encrypted) => return Err(HostKeyProblem::Passphrase),
+        Err(error) => return Err(HostKeyProblem::Format(error.to_string())),
+    };
+    // A security key signs only when it is touched.
+    let algorithm = key.algorithm();
+    if matches!(
+        algorithm,
+        Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256
+    ) {
+        return Err(HostKeyProblem::Kind(format!("a key of type {algorithm}")));
+    }
+    match key_strength::check(key.public_key().key_data()) {
+        Ok(()) => Ok(key),
+        Err(weakness) => Err(HostKeyProblem::Kind(weakness.to_owned())),
+    }
+}
+
+/// The text of a key file, if others cannot read it (authfile.c,
+/// `sshkey_perm_ok`: a file of another user is that user's affair).
+fn read(path: &Path) -> Result<String, HostKeyProblem> {
+    let file = File::open(path).map_err(HostKeyProblem::Read)?;
+    let metadata = file.metadata().map_err(HostKeyProblem::Read)?;
+    let mode = metadata.mode() & 0o7777;
+    if metadata.uid() == Uid::effective().as_raw() && mode & OTHERS != 0 {
+        return Err(HostKeyProblem::Open { mode });
+    }
+    let mut text = String::new();
+    file.take(MAX_FILE)
+        .read_to_string(&mut text)
+        .map_err(HostKeyProblem::Read)?;
+    Ok(text)
+}
+
+/// Makes a key; fails with `AlreadyExists` where there is a file by now.
+fn make(path: &Path) -> io::Result<PrivateKey> {
+    let mut key = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519)
+        .map_err(io::Error::other)?;
+    key.set_comment("sshvpn");
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    let private = key.to_openssh(LineEnding::LF).map_err(io::Error::other)?;
+    // Under its name only when it is whole, and never in place of another.
+    let draft = beside(path, ".new");
+    write_new(&draft, private.as_bytes(), 0o600)?;
+    let linked = fs::hard_link(&draft, path);
+    fs::remove_file(&draft)?;
+    linked?;
+    let public = key.public_key().to_openssh().map_err(io::Error::other)?;
+    let public_path = beside(path, ".pub");
+    // What is left of an earlier key is of no use.
+    let _ = fs::remove_file(&public_path);
+    write_new(&public_path, format!("{public}\n").as_bytes(), 0o644)?;
+    Ok(key)
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)?;
+    // Whatever the umask is.
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+#[path = "host_keys_tests.rs"]
+mod tests;

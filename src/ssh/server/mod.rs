@@ -3,12 +3,23 @@
 //! whoever takes the [`requests`] afterwards.
 
 pub mod accept;
+mod asking;
+mod attempts;
 pub mod connection;
 pub mod credential;
+mod events;
 pub mod gate;
 pub mod host_keys;
+mod key_strength;
 pub mod login;
+mod patience;
 pub mod place;
 pub mod requests;
 pub mod settings;
+mod shown;
 pub mod stream;
+
+#[cfg(test)]
+mod session_tests;
+#[cfg(test)]
+mod test_lab;

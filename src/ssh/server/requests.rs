@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use russh::server::{ChannelOpenHandle, Handle};
-use russh::{Channel, ChannelOpenFailure};
+use russh::{Channel, ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
+use super::asking::described;
 use super::connection::Shared;
 use super::place::Place;
 use super::stream::{ForwardStream, SubsystemInput, SubsystemOutput};
@@ -125,7 +126,8 @@ pub(super) struct Opening {
 
 /// Answers [`Request::Subsystem`].
 pub struct SubsystemReply {
-    pub(super) channel: Channel<ServerSide>,
+    pub(super) read: ChannelReadHalf,
+    pub(super) write: ChannelWriteHalf<ServerSide>,
     pub(super) handle: Handle,
     pub(super) connection: Arc<Shared>,
     pub(super) place: Place,
@@ -163,8 +165,10 @@ impl TunnelReply {
     /// Refuses it. The description also goes out as a debug message, where a
     /// user with -v sees it: ssh shows that of a refused tunnel nowhere else.
     pub async fn refuse(self, code: RefusalCode, description: &str) {
-        drop((self.handle, description));
-        self.opening.reply.reject(code.into()).await;
+        // A connection that is gone needs no reason.
+        let _ = self.handle.debug(true, description.to_owned());
+        let failure = described(code.into(), description);
+        self.opening.reply.reject(failure).await;
     }
 }
 
@@ -182,8 +186,8 @@ impl OpenReply {
 
     /// Refuses it.
     pub async fn refuse(self, code: RefusalCode, description: &str) {
-        let _ = description;
-        self.0.reply.reject(code.into()).await;
+        let failure = described(code.into(), description);
+        self.0.reply.reject(failure).await;
     }
 }
 
@@ -191,19 +195,18 @@ impl SubsystemReply {
     /// Starts it.
     pub async fn accept(self) -> (SubsystemOutput, SubsystemInput) {
         // A connection that is gone is seen at the halves.
-        let _ = self.handle.channel_success(self.channel.id()).await;
-        let (read, write) = self.channel.split();
+        let _ = self.handle.channel_success(self.write.id()).await;
         (
-            SubsystemOutput::new(write, self.connection, self.place),
-            SubsystemInput::new(read),
+            SubsystemOutput::new(self.write, self.connection, self.place),
+            SubsystemInput::new(self.read),
         )
     }
 
     /// Refuses it.
     pub async fn refuse(self) {
         // A connection that is gone needs no answer.
-        let _ = self.handle.channel_failure(self.channel.id()).await;
-        let _ = self.channel.close().await;
+        let _ = self.handle.channel_failure(self.write.id()).await;
+        let _ = self.write.close().await;
     }
 }
 

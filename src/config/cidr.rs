@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
+use serde::Deserialize;
 use thiserror::Error;
 
 /// Why a text is not a network.
@@ -34,6 +35,19 @@ pub enum CidrError {
     /// packet on a wire has.
     #[error("{0} is an IPv4-mapped IPv6 network; give it as IPv4")]
     Mapped(String),
+}
+
+/// A network in a configuration file.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Network(pub(crate) IpNetwork);
+
+impl TryFrom<String> for Network {
+    type Error = CidrError;
+
+    fn try_from(text: String) -> Result<Self, CidrError> {
+        parse_network(&text).map(Network)
+    }
 }
 
 /// Reads a network, or an address as the network of that address alone.

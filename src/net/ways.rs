@@ -5,16 +5,16 @@ use std::collections::BTreeSet;
 
 use ipnetwork::IpNetwork;
 
+use super::address_range::is_within;
+use super::facts::{HostFacts, RouteFacts, RouteKind};
 use crate::config::types::InterfaceName;
-use crate::net::address_range::is_within;
-use crate::net::facts::{HostFacts, RouteFacts, RouteKind};
 
 /// RTPROT_RA (linux/rtnetlink.h): a route from a router advertisement.
 const FROM_ADVERTISEMENT: u8 = 9;
 
 /// The interfaces by which `networks` are reached, as all routing tables have
 /// it: by every route into a network, and by the nearest one around it.
-pub(super) fn to_networks<'a>(
+pub fn to_networks<'a>(
     facts: &HostFacts,
     networks: impl IntoIterator<Item = &'a IpNetwork>,
 ) -> BTreeSet<InterfaceName> {
@@ -42,7 +42,7 @@ pub(super) fn to_networks<'a>(
 }
 
 /// The interfaces that have routes from router advertisements.
-pub(super) fn advertised(facts: &HostFacts) -> BTreeSet<InterfaceName> {
+pub fn advertised(facts: &HostFacts) -> BTreeSet<InterfaceName> {
     let learned = facts
         .routes
         .iter()
@@ -78,6 +78,8 @@ mod tests {
             tx_queue_length: 1000,
             gso_max_size: Some(65536),
             address_generation: None,
+            master: None,
+            group: 0,
         }
     }
 

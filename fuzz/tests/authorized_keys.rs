@@ -1,0 +1,35 @@
+//! Reads a file of keys: whatever it holds, each line is a key, a reason against
+//! it, or nothing, and says by itself what it says in its place.
+
+use sshvpn::config::authorized_keys::{KeyOptions, parse, parse_line};
+use sshvpn_fuzz::target;
+
+target!(authorized_keys, run);
+
+fn run(input: &[u8]) {
+    for line in parse(input) {
+        let text = input.split(|&byte| byte == b'\n').nth(line.number - 1);
+        let text = String::from_utf8_lossy(text.expect("a line that was read is there"));
+        match line.read {
+            Ok(read) => {
+                assert_eq!(parse_line(&text), Ok(Some(read.clone())));
+                assert!(read.key.kind().is_some_and(|kind| text.contains(kind)));
+                assert!(read.key.fingerprint().starts_with("SHA256:"));
+                let options = &read.options;
+                assert!(options.principals.is_none() || options.cert_authority);
+                if !text.contains('"') && !text.contains("restrict") {
+                    let quoted = KeyOptions {
+                        cert_authority: options.cert_authority,
+                        port_forwarding: options.port_forwarding,
+                        ..KeyOptions::default()
+                    };
+                    assert_eq!(options, &quoted);
+                }
+            }
+            Err(refused) => {
+                assert!(!refused.problem.to_string().is_empty());
+                assert_eq!(parse_line(&text), Err(refused));
+            }
+        }
+    }
+}

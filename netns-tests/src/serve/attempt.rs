@@ -1,0 +1,67 @@
+//! What the distribution's ssh gets of `sshvpn serve`, tried to its end.
+
+use anyhow::{Result, ensure};
+
+use crate::child::Output;
+use crate::client::Client;
+use crate::host::Host;
+use crate::serve::Server;
+
+/// What a client should get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// A tunnel, at this device of the server.
+    Tunnel(&'static str),
+    /// A login, but no tunnel.
+    NoTunnel,
+    /// No login.
+    NoLogin,
+}
+
+/// Runs `ssh ARGUMENTS` on `near` to its end.
+pub fn ssh(near: &Host, arguments: &[&str]) -> Result<Output> {
+    near.run(&Client::Ssh.command(arguments)?)
+}
+
+/// Asks for `units` at `destination`, which has to come to `expected`, in
+/// ssh's own words and in those of the audit log.
+pub fn tunnel(
+    server: &Server<'_>,
+    near: &Host,
+    destination: &str,
+    units: &str,
+    expected: Outcome,
+) -> Result<()> {
+    let before = server.audit()?.len();
+    let arguments = ["-v", "-N", "-w", units, "-o", "ExitOnForwardFailure=yes"];
+    let command = Client::Ssh.command(&[&arguments[..], &[destination]].concat())?;
+    let is_tunnel = |record: &serde_json::Value| record["request"] == "tunnel";
+    if let Outcome::Tunnel(device) = expected {
+        let child = near.spawn(&command)?;
+        server.wait_for_record(before, "tunnel-up", |record| record["device"] == device)?;
+        child.end_with(nix::sys::signal::Signal::SIGTERM)?;
+        server.wait_for_record(before, "session", |record| {
+            record["tunnels"][0]["device"] == device
+        })?;
+        return Ok(());
+    }
+    let output = near.run(&command)?;
+    ensure!(output.code() == 255, "{output:?}");
+    if expected == Outcome::NoLogin {
+        ensure!(
+            output.stderr.contains("Permission denied (publickey)"),
+            "{output:?}"
+        );
+        server.wait_for_record(before, "login-denied", |_| true)?;
+    } else {
+        ensure!(
+            output.stderr.contains("Tunnel forwarding failed"),
+            "{output:?}"
+        );
+        // The reason comes as a debug message, as sshd's does.
+        ensure!(output.stderr.contains("Remote: "), "{output:?}");
+        server.wait_for_record(before, "request-refused", is_tunnel)?;
+        server.wait_for_record(before, "session", |_| true)?;
+    }
+    Ok(())
+}

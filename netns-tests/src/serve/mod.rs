@@ -1,0 +1,211 @@
+//! `sshvpn serve` on a host: started, waited for, asked, told to read its
+//! settings again, stopped; and tunnels of clients to it.
+
+pub mod attempt;
+pub mod joined;
+pub mod lab;
+pub mod notify;
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::child::{Child, Output};
+use crate::client::Client;
+use crate::host::Host;
+use crate::wait::{PATIENCE, until};
+
+use notify::NotifySocket;
+
+/// Where the server looks for its settings by itself.
+pub const CONFIG: &str = "/etc/sshvpn/serve.toml";
+/// Where it looks for the keys that may come in.
+pub const AUTHORIZED_KEYS: &str = "/etc/sshvpn/authorized_keys";
+/// The host key that clients of the lab know (see [`crate::sshd::introduce`]).
+const HOST_KEY: &str = "/etc/ssh/ssh_host_ed25519_key";
+const AUDIT_LOG: &str = "/run/lab/audit.jsonl";
+/// A configuration under which a scenario may fail to log in as often as it likes.
+pub const NO_PENALTIES: &str = "[login]\npenalties = false\n";
+const NOTIFY: &str = "/run/lab/notify";
+
+/// How to start a server.
+#[derive(Debug, Clone)]
+pub struct Serve {
+    arguments: Vec<String>,
+    config: Option<String>,
+    prefix: Vec<String>,
+}
+
+impl Default for Serve {
+    /// At ssh's own port with the host key that the lab's clients know, and an
+    /// audit log.
+    fn default() -> Self {
+        Self::bare().with(&[
+            "--listen",
+            "[::]:22",
+            "--host-key",
+            HOST_KEY,
+            "--audit-log",
+            AUDIT_LOG,
+        ])
+    }
+}
+
+impl Serve {
+    /// Without any argument.
+    pub fn bare() -> Self {
+        Self {
+            arguments: Vec::new(),
+            config: None,
+            prefix: Vec::new(),
+        }
+    }
+
+    /// With more arguments.
+    pub fn with(mut self, arguments: &[&str]) -> Self {
+        self.arguments
+            .extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    /// With an audit log.
+    pub fn audited(self) -> Self {
+        self.with(&["--audit-log", AUDIT_LOG])
+    }
+
+    /// With this text as its configuration.
+    pub fn config(mut self, text: &str) -> Self {
+        self.config = Some(text.to_owned());
+        self
+    }
+
+    /// Started by another program, which runs its arguments in its own place.
+    pub fn behind(mut self, command: &[&str]) -> Self {
+        self.prefix = command.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    /// Starts it and waits until it says that it is ready.
+    pub fn start<'a>(&self, host: &'a Host) -> Result<Server<'a>> {
+        self.start_with(host, |command| host.spawn(command))
+    }
+
+    /// The same with a listening socket of the service manager's: `socket`.
+    pub fn start_activated<'a>(&self, host: &'a Host, socket: OwnedFd) -> Result<Server<'a>> {
+        self.start_with(host, |command| {
+            // The pid has to be in the variable before the program is in its place.
+            let activate = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"";
+            let mut line = ["bash", "-c", activate, "activate"]
+                .map(str::to_owned)
+                .to_vec();
+            line.extend_from_slice(command);
+            host.spawn_with_input(&line, socket)
+        })
+    }
+
+    fn start_with<'a>(
+        &self,
+        host: &'a Host,
+        spawn: impl FnOnce(&[String]) -> Result<Child>,
+    ) -> Result<Server<'a>> {
+        if let Some(text) = &self.config {
+            host.write(CONFIG, text)?;
+        }
+        host.sh(&format!("rm -f {NOTIFY}"))?;
+        let notify = NotifySocket::new(host, NOTIFY)?;
+        let mut command = vec!["env".to_owned(), notify.variable()];
+        command.extend_from_slice(&self.prefix);
+        command.extend(Client::Sshvpn.command(&["serve"])?);
+        command.extend_from_slice(&self.arguments);
+        let child = spawn(&command)?;
+        notify.wait_for("READY=1", &child)?;
+        Ok(Server {
+            host,
+            child,
+            notify,
+        })
+    }
+}
+
+/// A running server. When dropped, it is killed.
+pub struct Server<'a> {
+    host: &'a Host,
+    /// Its process.
+    pub child: Child,
+    notify: NotifySocket,
+}
+
+impl Server<'_> {
+    /// Where it runs.
+    pub fn host(&self) -> &Host {
+        self.host
+    }
+
+    /// Its directory in /proc, as the test process sees it.
+    pub fn proc(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}", self.child.pid()))
+    }
+
+    /// Has it read its settings again, and waits until that is done.
+    pub fn reload(&self) -> Result<()> {
+        self.child.signal(Signal::SIGHUP)?;
+        let begun = self.notify.wait_for("RELOADING=1", &self.child)?;
+        ensure!(
+            begun
+                .lines()
+                .any(|line| line.starts_with("MONOTONIC_USEC=")),
+            "no time of the reload: {begun:?}"
+        );
+        self.notify.wait_for("READY=1", &self.child)?;
+        Ok(())
+    }
+
+    /// Tells it to stop, waits for its end, and gives what it said.
+    pub fn stop(self) -> Result<Output> {
+        self.child.signal(Signal::SIGTERM)?;
+        self.notify.wait_for("STOPPING=1", &self.child)?;
+        let output = self.child.wait(PATIENCE)?;
+        ensure!(output.code() == 0, "{output:?}");
+        Ok(output)
+    }
+
+    /// Waits for a sign of life of its watchdog.
+    pub fn watchdog(&self) -> Result<()> {
+        self.notify.wait_for("WATCHDOG=1", &self.child)?;
+        Ok(())
+    }
+
+    /// Its audit log up to now, a record a line.
+    pub fn audit(&self) -> Result<Vec<Value>> {
+        let text = self.host.read(AUDIT_LOG).unwrap_or_default();
+        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+        let parse = |line: &str| serde_json::from_str(line).with_context(|| line.to_owned());
+        complete.lines().map(parse).collect()
+    }
+
+    /// The first record of what happened (`event`) that fits, behind the first
+    /// `skipped` ones; waits for it.
+    pub fn wait_for_record(
+        &self,
+        skipped: usize,
+        event: &str,
+        fits: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        let found = until(&format!("a record of {event}"), PATIENCE, || {
+            let records = self.audit().ok()?;
+            let mut records = records.into_iter().skip(skipped);
+            records.find(|record| record["event"] == event && fits(record))
+        });
+        found.with_context(|| format!("in the audit log: {:#?}", self.audit()))
+    }
+
+    /// What `sshvpn serve --status --json` says on its host.
+    pub fn status(&self) -> Result<Value> {
+        let command = Client::Sshvpn.command(&["serve", "--status", "--json"])?;
+        let text = self.host.run(&command)?.ok()?;
+        serde_json::from_str(&text).with_context(|| text)
+    }
+}

@@ -1,0 +1,340 @@
+//! `sshvpn serve` among clients and strangers that mean no good: whatever the
+//! laptop does, the phone has its tunnel.
+//!
+//! ```text
+//!   laptop  garbage, floods, lies ══╗
+//!                                   ╠═ bastion: sshvpn serve ── lan host
+//!   phone   ping, ping, ping ═══════╝
+//! ```
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use netns_tests::capture::Capture;
+use netns_tests::client::Client;
+use netns_tests::serve::joined::Joined;
+use netns_tests::serve::lab::{LAN, ServeLab};
+use netns_tests::serve::{NO_PENALTIES, Serve, Server};
+use netns_tests::traffic::Counted;
+use netns_tests::tunnel::{Mode, Tunnel};
+use netns_tests::{Host, PATIENCE, traffic, until};
+use nix::sys::signal::Signal;
+
+const ALICE: Tunnel<'static> = Tunnel {
+    client: Client::Ssh,
+    mode: Mode::PointToPoint,
+    units: "3:7",
+    mtu: 1500,
+    arguments: &[],
+    destination: "alice@bastion",
+};
+const BOB: Tunnel<'static> = Tunnel {
+    destination: "bob@bastion",
+    units: "3:8",
+    ..ALICE
+};
+/// The server, as the laptop sees it.
+const SERVER: &str = "192.0.2.2:22";
+/// Of the phone's datagrams, in percent: what two busy cores may cost.
+const TOLERATED: usize = 1;
+
+/// Does `work` while the phone sends a datagram each millisecond through its
+/// tunnel, of which all come back, or nearly all.
+fn undisturbed<T>(
+    server: &Server<'_>,
+    lab: &ServeLab,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let bob = Joined::open(server, &lab.phone, &BOB)?;
+    bob.pings(&lab.phone)?;
+    let near = (&lab.phone, &*bob.v4()?);
+    let far = (&lab.bastion, &*bob.server[0].to_string());
+    let (counted, done) = Counted::during(near, far, work)?;
+    let (lost, sent) = (counted.lost.len(), counted.sent);
+    ensure!(
+        lost * 100 <= usize::try_from(sent)? * TOLERATED,
+        "the phone lost {lost} of {sent}"
+    );
+    bob.pings(&lab.phone)?;
+    ensure!(bob.child.is_running() && server.child.is_running());
+    Ok(done)
+}
+
+/// The packets of `user`'s session that the server has not let in, by reason.
+fn dropped(server: &Server<'_>, user: &str) -> Result<serde_json::Value> {
+    let mut record = server.wait_for_record(0, "session", |record| record["user"] == user)?;
+    Ok(record["upload"]["dropped"].take())
+}
+
+fn sum(dropped: &serde_json::Value) -> u64 {
+    let counts = dropped.as_object().into_iter().flatten();
+    counts.filter_map(|(_, count)| count.as_u64()).sum()
+}
+
+/// Somebody else's address, the server's, one of the network behind it, one of
+/// nobody, and the phone's: none of them gets in.
+#[test]
+fn spoofed_sources() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let server = Serve::default()
+        .with(&["--route", "198.51.100.0/24"])
+        .start(&lab.bastion)?;
+    let alice = Joined::open(&server, &lab.laptop, &ALICE)?;
+    alice.pings(&lab.laptop)?;
+    alice.route(&lab.laptop, &["198.51.100.0/24"])?;
+    traffic::ping(&lab.laptop, LAN)?;
+    let behind = Capture::start(&lab.lan, "lan")?;
+    let inside = Capture::start(&lab.bastion, "tun7")?;
+    const EACH: u64 = 20;
+    let sources = [
+        "198.51.100.2",
+        "192.0.2.2",
+        "8.8.8.8",
+        "10.255.255.254",
+        "fd99::99",
+    ];
+    undisturbed(&server, &lab, || {
+        for source in sources {
+            let (family, target) = match source.contains(':') {
+                true => ("-6", alice.server.last()),
+                false => ("-4", alice.server.first()),
+            };
+            let target = target.context("an address of the server")?;
+            lab.laptop.sh(&format!(
+                "ip address add {source} dev tun3 nodad; \
+                 ping {family} -q -n -c{EACH} -i0.01 -W0.2 -I {source} {target} || true; \
+                 [ {family} = -6 ] || ping -q -n -c{EACH} -i0.01 -W0.2 -I {source} {LAN} || true; \
+                 ip address del {source} dev tun3"
+            ))?;
+        }
+        Ok(())
+    })?;
+    let (behind, inside) = (behind.end()?, inside.end()?);
+    for source in sources {
+        let from = format!("src host {source} and (icmp or icmp6)");
+        let seen = inside.matching(&from)?;
+        ensure!(seen.is_empty(), "the kernel was given {seen:#?}");
+        if source != LAN {
+            let seen = behind.matching(&from)?;
+            ensure!(seen.is_empty(), "the network was given {seen:#?}");
+        }
+    }
+    alice.pings(&lab.laptop)?;
+    alice.leave()?;
+    let dropped = dropped(&server, "alice")?;
+    let sent = EACH * 2 * (sources.len() as u64 - 1) + EACH;
+    ensure!(sum(&dropped) >= sent, "{dropped:#} of {sent}");
+    Ok(())
+}
+
+/// Packets that are none: every first byte, lengths that lie, nothing at all.
+#[test]
+fn what_is_no_packet() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let server = Serve::default().start(&lab.bastion)?;
+    let alice = Joined::open(&server, &lab.laptop, &ALICE)?;
+    undisturbed(&server, &lab, || {
+        lab.laptop
+            .sh(r#"for length in 1 19 20 21 39 40 41 60 500 1400; do
+                for first in 00 45 46 4f 60 6f ff; do
+                    { printf "\x$first"; head -c $((length - 1)) /dev/urandom; } |
+                        socat -u -b 2000 - INTERFACE:tun3
+                done
+            done"#)?;
+        Ok(())
+    })?;
+    alice.pings(&lab.laptop)?;
+    alice.leave()?;
+    let dropped = dropped(&server, "alice")?;
+    ensure!(sum(&dropped) > 50, "{dropped:#}");
+    Ok(())
+}
+
+/// As much as goes, with right and wrong sources.
+#[test]
+fn floods_through_a_tunnel() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let server = Serve::default()
+        .with(&["--route", "198.51.100.0/24"])
+        .start(&lab.bastion)?;
+    let alice = Joined::open(&server, &lab.laptop, &ALICE)?;
+    alice.route(&lab.laptop, &["198.51.100.0/24"])?;
+    lab.laptop.sh("ip address add 10.255.255.254 dev tun3")?;
+    let target = alice.server[0].to_string();
+    undisturbed(&server, &lab, || {
+        let floods = [
+            [
+                "ping", "-q", "-f", "-s", "1400", "-w5", "-c200000", &target, "-n",
+            ],
+            [
+                "ping",
+                "-q",
+                "-f",
+                "-I",
+                "10.255.255.254",
+                "-w5",
+                "-c200000",
+                &target,
+                "-n",
+            ],
+            [
+                "ping", "-q", "-f", "-s", "9000", "-w5", "-c200000", LAN, "-n",
+            ],
+        ]
+        .map(|command| lab.laptop.spawn(&command));
+        for flood in floods {
+            flood?.wait(PATIENCE)?;
+        }
+        Ok(())
+    })?;
+    alice.pings(&lab.laptop)
+}
+
+/// Connections that say nothing, and say nothing more.
+fn half_open(laptop: &Host, count: usize, greeting: &[u8]) -> Result<Vec<TcpStream>> {
+    laptop.in_network(|| {
+        let mut open = Vec::new();
+        for _ in 0..count {
+            // Refused ones are as good: the server has closed them.
+            if let Ok(mut stream) = TcpStream::connect(SERVER) {
+                let _ = stream.write_all(greeting);
+                open.push(stream);
+            }
+        }
+        Ok(open)
+    })
+}
+
+/// More strangers than the server takes from one place; others still come in.
+#[test]
+fn half_open_logins() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let config = format!("{NO_PENALTIES}per-source-max-startups = 5\ngrace-time = \"3s\"\n");
+    let server = Serve::default().config(&config).start(&lab.bastion)?;
+    undisturbed(&server, &lab, || {
+        let greeting: &[u8] = b"SSH-2.0-lab\r\n";
+        let open = [
+            half_open(&lab.laptop, 200, b"")?,
+            half_open(&lab.laptop, 200, greeting)?,
+            half_open(&lab.laptop, 100, &greeting[..5])?,
+        ];
+        server.wait_for_record(0, "connection-refused", |record| {
+            record["peer_address"] == "192.0.2.1"
+        })?;
+        let carol = Tunnel {
+            units: "4:9",
+            destination: "carol@bastion",
+            ..ALICE
+        };
+        // From elsewhere, while they are there.
+        Joined::open(&server, &lab.phone, &carol)?.leave()?;
+        // The grace time ends them all.
+        for mut stream in open.into_iter().flatten() {
+            stream.set_read_timeout(Some(PATIENCE))?;
+            let ended = stream.read_to_end(&mut Vec::new());
+            let reset =
+                |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionReset;
+            ensure!(ended.as_ref().err().is_none_or(reset), "{ended:?}");
+        }
+        Joined::open(&server, &lab.laptop, &ALICE)?.pings(&lab.laptop)
+    })
+}
+
+/// What is no SSH, and what is wrong SSH, before anybody is logged in.
+#[test]
+fn garbage_before_the_login() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let server = Serve::default().config(NO_PENALTIES).start(&lab.bastion)?;
+    undisturbed(&server, &lab, || {
+        for garbage in [
+            "head -c 1000000 /dev/urandom",
+            "head -c 1000000 /dev/zero",
+            "yes '' | head -c 1000000",
+            "printf 'GET / HTTP/1.1\\r\\nHost: bastion\\r\\n\\r\\n'",
+            "{ printf SSH-2.0-; head -c 1000000 /dev/zero | tr '\\0' A; }",
+            "printf 'SSH-1.99-old\\r\\n'",
+            "{ printf 'SSH-2.0-lab\\r\\n'; head -c 1000000 /dev/urandom; }",
+            // A packet of 4 GiB, of 35000 bytes, of nothing.
+            "{ printf 'SSH-2.0-lab\\r\\n\\377\\377\\377\\377'; head -c 100000 /dev/zero; }",
+            "{ printf 'SSH-2.0-lab\\r\\n\\0\\0\\210\\270\\4\\24'; head -c 100000 /dev/zero; }",
+            "{ printf 'SSH-2.0-lab\\r\\n\\0\\0\\0\\0\\0'; head -c 100 /dev/zero; }",
+            // A key exchange that offers nothing, and a message of a login before it.
+            "{ printf 'SSH-2.0-lab\\r\\n\\0\\0\\0\\104\\4\\24'; head -c 66 /dev/zero; }",
+            "{ printf 'SSH-2.0-lab\\r\\n\\0\\0\\0\\14\\12\\62'; head -c 10 /dev/zero; }",
+        ] {
+            let socket = format!("socat -u -t 1 - TCP:{SERVER}");
+            lab.laptop.sh(&format!(
+                "for i in 1 2 3; do {garbage} | timeout 5 {socket} || true; done"
+            ))?;
+        }
+        Ok(())
+    })?;
+    Joined::open(&server, &lab.laptop, &ALICE)?.pings(&lab.laptop)
+}
+
+/// A client that logs in and then sends noise: its connection ends, and the
+/// log says so.
+#[test]
+fn garbage_after_the_login() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let server = Serve::default().config(NO_PENALTIES).start(&lab.bastion)?;
+    undisturbed(&server, &lab, || {
+        for _ in 0..3 {
+            let before = server.audit()?.len();
+            // From its 8000th byte on, all that the client sends is noise.
+            let proxy = format!(
+                "ProxyCommand=bash -c '{{ dd bs=1 count=8000 status=none; cat /dev/urandom; }} \
+                 | socat - TCP:{SERVER}'"
+            );
+            let tunnel = Tunnel {
+                arguments: &["-o", &proxy],
+                ..ALICE
+            };
+            let alice = Joined::open(&server, &lab.laptop, &tunnel)?;
+            let _pings = lab.laptop.spawn(&[
+                "ping",
+                "-q",
+                "-s",
+                "1000",
+                "-i0.05",
+                &alice.server[0].to_string(),
+            ])?;
+            server.wait_for_record(before, "session", |record| record["user"] == "alice")?;
+            ensure!(alice.child.wait(PATIENCE)?.code() == 255);
+        }
+        Ok(())
+    })?;
+    Joined::open(&server, &lab.laptop, &ALICE)?.pings(&lab.laptop)
+}
+
+/// A client that asks and asks for what it may not have.
+#[test]
+fn a_flood_of_channels() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let server = Serve::default().start(&lab.bastion)?;
+    let forward = ["-N", "-L", "9000:127.0.0.1:1", "alice@bastion"];
+    undisturbed(&server, &lab, || {
+        let client = lab.laptop.spawn(&Client::Ssh.command(&forward)?)?;
+        until("port 9000", PATIENCE, || {
+            let list = lab.laptop.sh("ss -Hltn sport = :9000").ok()?;
+            (!list.trim().is_empty()).then_some(())
+        })?;
+        lab.laptop
+            .in_network(|| {
+                let connect = || {
+                    TcpStream::connect_timeout(
+                        &"127.0.0.1:9000".parse().expect("an address"),
+                        Duration::from_secs(5),
+                    )
+                };
+                // Some are refused once the server has enough of it.
+                Ok((0..2000).filter_map(|_| connect().ok()).count())
+            })
+            .map(drop)?;
+        server.wait_for_record(0, "request-refused", |record| record["user"] == "alice")?;
+        client.signal(Signal::SIGTERM)?;
+        Ok(())
+    })
+}

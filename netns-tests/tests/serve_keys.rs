@@ -1,0 +1,261 @@
+//! `sshvpn serve`: who may come in and what for, by authorized_keys and by
+//! certificates, asked by the distribution's ssh.
+
+use anyhow::{Context, Result, ensure};
+use netns_tests::client::Client;
+use netns_tests::serve::attempt::{self, Outcome};
+use netns_tests::serve::lab::{KEY, LAN, ServeLab};
+use netns_tests::serve::{AUTHORIZED_KEYS, NO_PENALTIES, Serve, Server};
+use netns_tests::{Child, Host, PATIENCE, until};
+
+/// Each option of a key, allowed and denied.
+#[test]
+fn options_of_a_key() -> Result<()> {
+    use Outcome::{NoLogin, NoTunnel, Tunnel};
+    let lab = ServeLab::new()?;
+    lab.authorize(&[])?;
+    let server = Serve::default().config(NO_PENALTIES).start(&lab.bastion)?;
+    for (options, units, expected) in [
+        ("", "3:7", NoTunnel),
+        ("", "3:any", NoTunnel),
+        ("tunnel=\"any\"", "3:7", Tunnel("tun7")),
+        ("tunnel=\"5\"", "3:5", Tunnel("tun5")),
+        ("tunnel=\"5\"", "3:any", Tunnel("tun5")),
+        ("tunnel=\"5\"", "3:6", NoTunnel),
+        ("restrict", "3:7", NoTunnel),
+        ("restrict,tunnel=\"7\"", "3:7", Tunnel("tun7")),
+        ("TUNNEL=\"7\",no-pty", "3:7", Tunnel("tun7")),
+        ("tunnel=\"7\",from=\"192.0.2.0/24\"", "3:7", Tunnel("tun7")),
+        ("tunnel=\"7\",from=\"192.0.2.?\"", "3:7", Tunnel("tun7")),
+        ("tunnel=\"7\",from=\"198.51.100.0/24\"", "3:7", NoLogin),
+        ("tunnel=\"7\",from=\"!192.0.2.1,*\"", "3:7", NoLogin),
+        ("tunnel=\"7\",expiry-time=\"20200101Z\"", "3:7", NoLogin),
+        (
+            "tunnel=\"7\",expiry-time=\"20990101Z\"",
+            "3:7",
+            Tunnel("tun7"),
+        ),
+        // What cannot be kept to lets nobody in.
+        ("tunnel=\"7\",command=\"true\"", "3:7", NoLogin),
+        ("tunnel=\"7\",environment=\"A=B\"", "3:7", NoLogin),
+        ("tunnel=\"7\",verify-required", "3:7", NoLogin),
+        ("tunnel=\"7\",no-such-option", "3:7", NoLogin),
+        ("cert-authority,tunnel=\"7\"", "3:7", NoLogin),
+    ] {
+        lab.authorize(&[(&lab.laptop, options)])?;
+        server.reload()?;
+        attempt::tunnel(&server, &lab.laptop, "alice@bastion", units, expected)
+            .with_context(|| format!("'{options}', {units}"))?;
+    }
+    Ok(())
+}
+
+/// Answers every line at `port` of `host` with the same line.
+fn echo(host: &Host, port: u16) -> Result<Child> {
+    let child = host.spawn(&[
+        "socat",
+        &format!("TCP-LISTEN:{port},fork,reuseaddr"),
+        "EXEC:cat",
+    ])?;
+    listens(host, port)?;
+    Ok(child)
+}
+
+fn listens(host: &Host, port: u16) -> Result<()> {
+    until(&format!("port {port} of {}", host.name()), PATIENCE, || {
+        let list = host.sh(&format!("ss -Hltn sport = :{port}")).ok()?;
+        (!list.trim().is_empty()).then_some(())
+    })
+}
+
+/// What comes back from `place`, in socat's terms, for a line sent there.
+fn answer(host: &Host, place: &str) -> Result<String> {
+    let line = format!("echo hello | timeout 5 socat -t 5 - {place} 2>/dev/null || true");
+    Ok(host.sh(&line)?.trim().to_owned())
+}
+
+/// A client with `forward`, logged in; it says so by the local port 9000.
+fn forwarding(near: &Host, forward: &[&str], port: u16) -> Result<Child> {
+    let options = ["-N", "-o", "ExitOnForwardFailure=yes"];
+    let arguments = [&options[..], forward, &["bastion"]].concat();
+    let child = near.spawn(&Client::Ssh.command(&arguments)?)?;
+    listens(near, port)?;
+    Ok(child)
+}
+
+fn refusals(server: &Server<'_>, request: &str) -> Result<usize> {
+    let records = server.audit()?;
+    let refused = records
+        .iter()
+        .filter(|record| record["event"] == "request-refused" && record["request"] == request);
+    Ok(refused.count())
+}
+
+#[test]
+fn forwards_from_here_are_for_who_may() -> Result<()> {
+    let lab = ServeLab::new()?;
+    lab.authorize(&[])?;
+    let _echo = [echo(&lab.lan, 8080)?, echo(&lab.lan, 8081)?];
+    let server = Serve::default().start(&lab.bastion)?;
+    let place = format!("{LAN}:8080");
+    let permit = format!("permitopen=\"{place}\"");
+    for (options, first, second) in [
+        ("", false, false),
+        ("tunnel=\"any\"", false, false),
+        ("port-forwarding", true, true),
+        (&permit, true, false),
+        ("permitopen=\"*:8081\"", false, true),
+        ("restrict", false, false),
+        ("restrict,port-forwarding", true, true),
+        (&format!("{permit},no-port-forwarding"), false, false),
+        (&format!("restrict,port-forwarding,{permit}"), true, false),
+        ("permitlisten=\"8080\"", false, false),
+    ] {
+        lab.authorize(&[(&lab.laptop, options)])?;
+        server.reload()?;
+        let before = refusals(&server, "open")?;
+        let _client = forwarding(
+            &lab.laptop,
+            &[
+                "-L",
+                &format!("9000:{place}"),
+                "-L",
+                &format!("9001:{LAN}:8081"),
+                "-D",
+                "1080",
+            ],
+            1080,
+        )?;
+        let by_socks = format!("SOCKS4:127.0.0.1:{LAN}:8080,socksport=1080");
+        for (place, granted) in [
+            ("TCP:127.0.0.1:9000", first),
+            (&by_socks, first),
+            ("TCP:127.0.0.1:9001", second),
+        ] {
+            let expected = if granted { "hello" } else { "" };
+            let found = answer(&lab.laptop, place)?;
+            ensure!(found == expected, "'{options}': {place}: '{found}'");
+        }
+        let refused = 2 * usize::from(!first) + usize::from(!second);
+        let found = refusals(&server, "open")? - before;
+        ensure!(found == refused, "'{options}': {found} refusals in the log");
+    }
+    Ok(())
+}
+
+#[test]
+fn listeners_there_are_for_who_may() -> Result<()> {
+    let lab = ServeLab::new()?;
+    lab.authorize(&[])?;
+    let _echo = echo(&lab.laptop, 9000)?;
+    let server = Serve::default().start(&lab.bastion)?;
+    for (options, granted) in [
+        ("", false),
+        ("tunnel=\"any\"", false),
+        ("port-forwarding", true),
+        ("permitlisten=\"8080\"", true),
+        ("permitlisten=\"localhost:8080\"", true),
+        ("permitlisten=\"8081\"", false),
+        ("permitopen=\"*:*\"", false),
+        ("restrict", false),
+        ("restrict,port-forwarding", true),
+        ("no-port-forwarding,permitlisten=\"8080\"", false),
+    ] {
+        lab.authorize(&[(&lab.laptop, options)])?;
+        server.reload()?;
+        let before = refusals(&server, "listen")?;
+        let forward = ["-R", "8080:127.0.0.1:9000"];
+        if granted {
+            let arguments = [&["-N"][..], &forward, &["bastion"]].concat();
+            let _client = lab.laptop.spawn(&Client::Ssh.command(&arguments)?)?;
+            listens(&lab.bastion, 8080).context(options.to_owned())?;
+            let found = answer(&lab.bastion, "TCP:127.0.0.1:8080")?;
+            ensure!(found == "hello", "'{options}': '{found}'");
+            let at = lab.bastion.sh("ss -Hltn sport = :8080")?;
+            ensure!(at.contains("127.0.0.1:8080"), "to everybody: {at}");
+        } else {
+            let exit = ["-N", "-o", "ExitOnForwardFailure=yes"];
+            let output = attempt::ssh(&lab.laptop, &[&exit[..], &forward, &["bastion"]].concat())?;
+            ensure!(
+                output.code() == 255 && output.stderr.contains("remote port forwarding failed"),
+                "'{options}': {output:?}"
+            );
+            ensure!(refusals(&server, "listen")? == before + 1, "'{options}'");
+        }
+        // The next one needs the port.
+        until("the port is free", PATIENCE, || {
+            let list = lab.bastion.sh("ss -Hltn sport = :8080").ok()?;
+            list.trim().is_empty().then_some(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Signs the laptop's key as that of `principals`, with more arguments of ssh-keygen.
+fn sign(near: &Host, arguments: &str) -> Result<()> {
+    near.sh(&format!(
+        "[ -e /run/lab/ca ] || ssh-keygen -q -t ed25519 -N '' -f /run/lab/ca; \
+         rm -f {KEY}-cert.pub; ssh-keygen -q -s /run/lab/ca -I laptop-7 -z 42 {arguments} {KEY}.pub"
+    ))?;
+    Ok(())
+}
+
+/// Certificates of an authority that is a line of authorized_keys, with that
+/// line's options.
+#[test]
+fn certificates_of_a_line_with_options() -> Result<()> {
+    use Outcome::{NoLogin, NoTunnel, Tunnel};
+    let lab = ServeLab::new()?;
+    sign(&lab.laptop, "-n alice -V +1h")?;
+    let authority = lab.laptop.read("/run/lab/ca.pub")?;
+    lab.authorize(&[])?;
+    let server = Serve::default().config(NO_PENALTIES).start(&lab.bastion)?;
+    let tunnel = "cert-authority,tunnel=\"7\"";
+    let named = "cert-authority,tunnel=\"7\",principals=\"staff,alice\"";
+    for (options, arguments, user, expected) in [
+        (tunnel, "-n alice -V +1h", "alice", Tunnel("tun7")),
+        ("cert-authority", "-n alice -V +1h", "alice", NoTunnel),
+        (tunnel, "-n alice -V +1h", "bob", NoLogin),
+        (named, "-n staff -V +1h", "bob", Tunnel("tun7")),
+        (named, "-n others -V +1h", "bob", NoLogin),
+        (tunnel, "-V +1h", "alice", NoLogin),
+        (tunnel, "-n alice -V 20200101:20210101", "alice", NoLogin),
+        (tunnel, "-n alice -V +1d:+2d", "alice", NoLogin),
+        (tunnel, "-h -n alice -V +1h", "alice", NoLogin),
+        (
+            tunnel,
+            "-n alice -O source-address=192.0.2.0/24",
+            "alice",
+            Tunnel("tun7"),
+        ),
+        (
+            tunnel,
+            "-n alice -O source-address=198.51.100.0/24",
+            "alice",
+            NoLogin,
+        ),
+        (tunnel, "-n alice -O force-command=true", "alice", NoLogin),
+        (tunnel, "-n alice -O critical:new=1", "alice", NoLogin),
+        ("", "-n alice -V +1h", "alice", NoLogin),
+    ] {
+        sign(&lab.laptop, arguments)?;
+        lab.bastion.write(
+            AUTHORIZED_KEYS,
+            format!("{options} {authority}").trim_start(),
+        )?;
+        server.reload()?;
+        let destination = format!("{user}@bastion");
+        attempt::tunnel(&server, &lab.laptop, &destination, "3:7", expected)
+            .with_context(|| format!("'{options}', {arguments}, {user}"))?;
+    }
+    let records = server.audit()?;
+    let login = records
+        .iter()
+        .find(|record| record["event"] == "login")
+        .context("no login")?;
+    ensure!(
+        login["certificate"]["key_id"] == "laptop-7" && login["certificate"]["serial"] == 42,
+        "{login:#}"
+    );
+    Ok(())
+}

@@ -1,0 +1,256 @@
+//! `sshvpn serve` with the distribution's ssh as its client: tunnels of both
+//! modes, units, addresses, and what lies behind the server.
+//!
+//! ```text
+//!   laptop ssh -w ══ SSH ══╗
+//!                          ╠═ tunN  bastion: sshvpn serve ── lan host
+//!   phone  ssh -w ══ SSH ══╝
+//! ```
+
+use anyhow::{Context, Result, ensure};
+use netns_tests::link::has_device;
+use netns_tests::serve::Serve;
+use netns_tests::serve::attempt::{self, Outcome};
+use netns_tests::serve::joined::Joined;
+use netns_tests::serve::lab::{LAN, ServeLab};
+use netns_tests::tunnel::{Mode, Tunnel};
+use netns_tests::{Before, bridge, traffic, until};
+
+/// A tunnel for `user` with `units`.
+fn asking<'a>(destination: &'a str, units: &'a str) -> Tunnel<'a> {
+    Tunnel {
+        units,
+        destination,
+        ..Tunnel::default()
+    }
+}
+
+#[test]
+fn point_to_point_at_the_unit_that_is_asked_for() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let server = Serve::default().start(&lab.bastion)?;
+    let joined = Joined::open(&server, &lab.laptop, &asking("alice@bastion", "3:7"))?;
+    ensure!(joined.far == "tun7", "{}", joined.far);
+    ensure!(joined.addresses.len() == 2, "{:?}", joined.addresses);
+    joined.pings(&lab.laptop)?;
+    for address in &joined.addresses {
+        traffic::ping(&lab.bastion, &address.to_string())?;
+    }
+    traffic::echo_every_size(
+        (&lab.laptop, &joined.v4()?),
+        (&lab.bastion, &joined.server[0].to_string()),
+        1..=1472,
+    )
+}
+
+#[test]
+fn any_unit() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let server = Serve::default().start(&lab.bastion)?;
+    let first = Joined::open(&server, &lab.laptop, &asking("alice@bastion", "any:any"))?;
+    let second = Joined::open(&server, &lab.phone, &asking("bob@bastion", "any:any"))?;
+    ensure!(first.far != second.far, "{} twice", first.far);
+    ensure!(first.addresses != second.addresses);
+    first.pings(&lab.laptop)?;
+    second.pings(&lab.phone)
+}
+
+#[test]
+fn ethernet_without_a_bridge() -> Result<()> {
+    let lab = ServeLab::new()?;
+    lab.authorize(&[(&lab.laptop, "tunnel=\"any\"")])?;
+    let server = Serve::default().start(&lab.bastion)?;
+    let tunnel = Tunnel {
+        mode: Mode::Ethernet,
+        ..asking("alice@bastion", "3:7")
+    };
+    let joined = Joined::open(&server, &lab.laptop, &tunnel)?;
+    ensure!(joined.far == "tap7", "{}", joined.far);
+    joined.pings(&lab.laptop)
+}
+
+/// The client is one more host of the server's network.
+#[test]
+fn ethernet_on_a_bridge() -> Result<()> {
+    let lab = ServeLab::new()?;
+    lab.authorize(&[(&lab.laptop, "tunnel=\"any\"")])?;
+    bridge(&lab.bastion, "br0", &["lan"])?;
+    lab.bastion
+        .sh("ip address flush dev lan; ip address add 198.51.100.1/24 dev br0")?;
+    let server = Serve::default()
+        .with(&["--bridge", "br0", "--pool", "198.51.100.128/25"])
+        .start(&lab.bastion)?;
+    let before = server.audit()?.len();
+    let tunnel = Tunnel {
+        mode: Mode::Ethernet,
+        ..asking("alice@bastion", "3:7")
+    };
+    let _client = lab.laptop.spawn(&tunnel.command()?)?;
+    let record = server.wait_for_record(before, "tunnel-up", |_| true)?;
+    let address = record["addresses"][0].as_str().context("no address")?;
+    let master = lab.bastion.sh("ip -o link show dev tap7")?;
+    ensure!(master.contains("master br0"), "{master}");
+    until("tap3", netns_tests::PATIENCE, || {
+        has_device(&lab.laptop, "tap3").then_some(())
+    })?;
+    lab.laptop.sh(&format!(
+        "ip link set tap3 up; ip address add {address}/24 dev tap3"
+    ))?;
+    traffic::ping(&lab.laptop, LAN)?;
+    traffic::ping(&lab.lan, address)?;
+    traffic::ping(&lab.laptop, "198.51.100.1")
+}
+
+#[test]
+fn two_units_in_a_row_and_one_that_is_taken() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let server = Serve::default().start(&lab.bastion)?;
+    for unit in ["3:7", "3:8"] {
+        let joined = Joined::open(&server, &lab.laptop, &asking("alice@bastion", unit))?;
+        joined.pings(&lab.laptop)?;
+        joined.leave()?;
+    }
+    let joined = Joined::open(&server, &lab.laptop, &asking("alice@bastion", "3:7"))?;
+    attempt::tunnel(&server, &lab.phone, "bob@bastion", "3:7", Outcome::NoTunnel)?;
+    joined.pings(&lab.laptop)?;
+    joined.leave()?;
+    until("the device is gone", netns_tests::PATIENCE, || {
+        (!has_device(&lab.bastion, "tun7")).then_some(())
+    })?;
+    Joined::open(&server, &lab.phone, &asking("bob@bastion", "3:7"))?.pings(&lab.phone)
+}
+
+/// Whoever comes back, also after others and after a restart, has the address
+/// that it had.
+#[test]
+fn a_key_keeps_its_addresses() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let alice = asking("alice@bastion", "3:any");
+    let bob = asking("bob@bastion", "3:any");
+    let server = Serve::default().start(&lab.bastion)?;
+    let first = Joined::open(&server, &lab.laptop, &alice)?;
+    let addresses = first.addresses.clone();
+    first.leave()?;
+    let other = Joined::open(&server, &lab.phone, &bob)?;
+    ensure!(
+        other.addresses.iter().all(|one| !addresses.contains(one)),
+        "{addresses:?} belong to another key"
+    );
+    let again = Joined::open(&server, &lab.laptop, &alice)?;
+    ensure!(again.addresses == addresses, "{:?}", again.addresses);
+    let others = other.addresses.clone();
+    server.stop()?;
+    let server = Serve::default().start(&lab.bastion)?;
+    for (host, tunnel, before) in [
+        (&lab.phone, &bob, &others),
+        (&lab.laptop, &alice, &addresses),
+    ] {
+        let joined = Joined::open(&server, host, tunnel)?;
+        ensure!(joined.addresses == *before, "{:?}", joined.addresses);
+        joined.pings(host)?;
+        joined.leave()?;
+    }
+    Ok(())
+}
+
+/// The networks behind the server that it is told of, with its own address;
+/// no others, and no other client.
+#[test]
+fn only_the_networks_that_are_meant() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let before = Before::of(&[&lab.lan])?;
+    let server = Serve::default()
+        .with(&["--route", "198.51.100.0/24"])
+        .start(&lab.bastion)?;
+    let alice = Joined::open(&server, &lab.laptop, &asking("alice@bastion", "3:any"))?;
+    let bob = Joined::open(&server, &lab.phone, &asking("bob@bastion", "3:any"))?;
+    alice.route(
+        &lab.laptop,
+        &[
+            "198.51.100.0/24",
+            "203.0.113.0/24",
+            &format!("{}/32", bob.v4()?),
+        ],
+    )?;
+    traffic::ping(&lab.laptop, LAN)?;
+    traffic::no_ping(&lab.laptop, "203.0.113.1")?;
+    traffic::no_ping(&lab.laptop, &bob.v4()?)?;
+    alice.pings(&lab.laptop)?;
+    alice.leave()?;
+    let record = server.wait_for_record(0, "session", |record| record["user"] == "alice")?;
+    let dropped = &record["upload"]["dropped"];
+    let counted: u64 = dropped
+        .as_object()
+        .context("no drops")?
+        .values()
+        .filter_map(serde_json::Value::as_u64)
+        .sum();
+    ensure!(counted >= 2, "not counted: {record:#}");
+    before.is_back()
+}
+
+#[test]
+fn without_nat_the_network_behind_sees_the_client() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let server = Serve::default()
+        .with(&[
+            "--route",
+            "198.51.100.0/24",
+            "--no-nat",
+            "--pool",
+            "10.88.0.0/24",
+        ])
+        .start(&lab.bastion)?;
+    let joined = Joined::open(&server, &lab.laptop, &asking("alice@bastion", "3:any"))?;
+    joined.route(&lab.laptop, &["198.51.100.0/24"])?;
+    traffic::no_ping(&lab.laptop, LAN)?;
+    lab.lan.sh("ip route add 10.88.0.0/24 via 198.51.100.1")?;
+    traffic::ping(&lab.laptop, LAN)
+}
+
+/// There is nothing here but tunnels and what is granted besides.
+#[test]
+fn no_shell_no_command_no_files() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let server = Serve::default().start(&lab.bastion)?;
+    for arguments in [
+        &["bastion"][..],
+        &["-tt", "bastion"],
+        &["bastion", "true"],
+        &["-s", "bastion", "sftp"],
+        &["-A", "bastion", "true"],
+        &["-s", "bastion", "nonsense"],
+    ] {
+        let output = attempt::ssh(&lab.laptop, arguments)?;
+        ensure!(
+            output.code() == 255 && output.stdout.is_empty(),
+            "{output:?}"
+        );
+        ensure!(output.stderr.contains("request failed"), "{output:?}");
+    }
+    let sftp = lab.laptop.run(&["sftp", "-b", "/dev/null", "bastion"])?;
+    ensure!(sftp.code() != 0, "{sftp:?}");
+    let before = server.audit()?.len();
+    // What is refused does not take the tunnel along.
+    let joined = Joined::open(&server, &lab.laptop, &asking("alice@bastion", "3:any"))?;
+    joined.pings(&lab.laptop)?;
+    ensure!(server.audit()?.len() > before);
+    Ok(())
+}
+
+#[test]
+fn nobody_without_a_key() -> Result<()> {
+    let lab = ServeLab::new()?;
+    lab.authorize(&[(&lab.phone, "tunnel=\"any\"")])?;
+    let server = Serve::default().start(&lab.bastion)?;
+    attempt::tunnel(&server, &lab.laptop, "bastion", "3:any", Outcome::NoLogin)?;
+    for methods in ["password", "keyboard-interactive", "none", "hostbased"] {
+        let option = format!("PreferredAuthentications={methods}");
+        let output = attempt::ssh(&lab.phone, &["-N", "-o", &option, "bastion"])?;
+        ensure!(
+            output.code() == 255 && output.stderr.contains("Permission denied (publickey)"),
+            "{output:?}"
+        );
+    }
+    Joined::open(&server, &lab.phone, &asking("bob@bastion", "3:any"))?.pings(&lab.phone)
+}

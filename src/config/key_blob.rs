@@ -1,0 +1,217 @@
+//! Public keys as bytes: what files name, logins show and rules are about.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use thiserror::Error;
+
+use super::base64;
+use super::wire_reader::WireReader;
+
+/// RSA keys that are shorter are not taken.
+const MIN_RSA_BITS: usize = 2048;
+/// The longest, as in OpenSSH (`SSHBUF_MAX_BIGNUM`).
+const MAX_RSA_BITS: usize = 16384;
+
+/// A public key as it travels (RFC 4253, section 6.6): equal keys have equal bytes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyBlob(pub Vec<u8>);
+
+/// Why a text is not a public key that anybody could log in with.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum KeyError {
+    /// No kind of key is called that.
+    #[error("'{0}' is no type of key: write it as the .pub file has it")]
+    UnknownType(String),
+    /// DSA.
+    #[error("DSA keys are not taken: use an ed25519 key")]
+    Dsa,
+    /// A certificate in the place of a key.
+    #[error("a certificate cannot stand here: write the key of its authority, or the plain key")]
+    Certificate,
+    /// Not the key of that kind.
+    #[error("what follows {0} is not such a key: write it as the .pub file has it")]
+    Malformed(String),
+    /// RSA, and too short or too long.
+    #[error("an RSA key has to have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, and this one has {0}")]
+    RsaSize(usize),
+}
+
+impl KeyBlob {
+    /// Reads the type and the base64 of a line of a file.
+    pub fn parse(kind: &str, text: &str) -> Result<Self, KeyError> {
+        let form = form(kind)?;
+        let malformed = || KeyError::Malformed(kind.to_owned());
+        let bytes = base64::decode(text).ok_or_else(malformed)?;
+        let mut reader = WireReader::new(&bytes);
+        if reader.string() != Some(kind.as_bytes()) {
+            return Err(malformed());
+        }
+        let bits = form.read(&mut reader).ok_or_else(malformed)?;
+        if !reader.is_empty() {
+            return Err(malformed());
+        }
+        if form == Form::Rsa && !(MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits) {
+            return Err(KeyError::RsaSize(bits));
+        }
+        Ok(Self(bytes))
+    }
+
+    /// Whether `word` is where a key begins on a line, whatever comes after it.
+    pub(crate) fn is_type(word: &str) -> bool {
+        !matches!(form(word), Err(KeyError::UnknownType(_)))
+    }
+
+    /// What its kind is called: `ssh-ed25519`.
+    pub fn kind(&self) -> Option<&str> {
+        let name = WireReader::new(&self.0).string()?;
+        std::str::from_utf8(name).ok()
+    }
+
+    /// The fingerprint as `ssh-keygen -l` shows it: `SHA256:…`.
+    pub fn fingerprint(&self) -> String {
+        let hash = digest(&SHA256, &self.0);
+        format!("SHA256:{}", base64::encode_unpadded(hash.as_ref()))
+    }
+}
+
+/// What follows the name of the type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Ed25519,
+    Ecdsa {
+        curve: &'static str,
+        point: usize,
+    },
+    Rsa,
+    /// The key of a security key, with the application that it is for
+    /// (OpenSSH PROTOCOL.u2f).
+    SecurityEd25519,
+    SecurityEcdsa,
+}
+
+impl Form {
+    /// Reads it, and yields its size in bits.
+    fn read(self, reader: &mut WireReader<'_>) -> Option<usize> {
+        match self {
+            Form::Ed25519 => (reader.string()?.len() == 32).then_some(256),
+            Form::Ecdsa { curve, point } => {
+                let named = reader.string()? == curve.as_bytes();
+                let key = reader.string()?;
+                let uncompressed = key.first() == Some(&4) && key.len() == point;
+                (named && uncompressed).then_some(point / 2 * 8)
+            }
+            Form::Rsa => {
+                reader.positive()?;
+                let modulus = reader.positive()?;
+                let unused = modulus.first()?.leading_zeros() as usize;
+                Some(modulus.len() * 8 - unused)
+            }
+            Form::SecurityEd25519 => {
+                let bits = Form::Ed25519.read(reader)?;
+                reader.string().map(|_application| bits)
+            }
+            Form::SecurityEcdsa => {
+                let bits = P256.read(reader)?;
+                reader.string().map(|_application| bits)
+            }
+        }
+    }
+}
+
+const P256: Form = Form::Ecdsa {
+    curve: "nistp256",
+    point: 65,
+};
+
+fn form(kind: &str) -> Result<Form, KeyError> {
+    Ok(match kind {
+        "ssh-ed25519" => Form::Ed25519,
+        "ecdsa-sha2-nistp256" => P256,
+        "ecdsa-sha2-nistp384" => Form::Ecdsa {
+            curve: "nistp384",
+            point: 97,
+        },
+        "ecdsa-sha2-nistp521" => Form::Ecdsa {
+            curve: "nistp521",
+            point: 133,
+        },
+        "ssh-rsa" => Form::Rsa,
+        "sk-ssh-ed25519@openssh.com" => Form::SecurityEd25519,
+        "sk-ecdsa-sha2-nistp256@openssh.com" => Form::SecurityEcdsa,
+        "ssh-dss" | "ssh-dss-cert-v01@openssh.com" => return Err(KeyError::Dsa),
+        other => {
+            let plain = other.strip_suffix("-cert-v01@openssh.com");
+            let known = plain.is_some_and(|plain| {
+                form(plain).is_ok() || form(&format!("{plain}@openssh.com")).is_ok()
+            });
+            return Err(match known {
+                true => KeyError::Certificate,
+                false => KeyError::UnknownType(other.to_owned()),
+            });
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ED25519: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
+
+    #[test]
+    fn a_key_has_a_kind_and_the_fingerprint_that_ssh_keygen_shows() {
+        let key = KeyBlob::parse("ssh-ed25519", ED25519).unwrap();
+        assert_eq!(key.kind(), Some("ssh-ed25519"));
+        assert_eq!(
+            key.fingerprint(),
+            "SHA256:T7SvZ2cslqpPj6nKzitCBHHlpVF3r3MvLwmFL0fk0IE"
+        );
+    }
+
+    #[test]
+    fn keys_of_every_kind_are_those_of_ssh_keygen() {
+        let directory = tempfile::tempdir().unwrap();
+        for (kind, bits) in [
+            ("ed25519", "256"),
+            ("ecdsa", "256"),
+            ("ecdsa", "384"),
+            ("ecdsa", "521"),
+            ("rsa", "2048"),
+        ] {
+            let path = directory.path().join(format!("{kind}{bits}"));
+            let made = std::process::Command::new("ssh-keygen")
+                .args(["-q", "-N", "", "-t", kind, "-b", bits, "-f"])
+                .arg(&path)
+                .status();
+            assert!(made.unwrap().success());
+            let public = std::fs::read_to_string(path.with_extension("pub")).unwrap();
+            let mut fields = public.split(' ');
+            let (kind, text) = (fields.next().unwrap(), fields.next().unwrap());
+            let key = KeyBlob::parse(kind, text).unwrap();
+            assert_eq!(key.kind(), Some(kind));
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_is_told_apart() {
+        let cut = &ED25519[..64];
+        let rsa = crate::ssh::test_settings::RSA_KEY;
+        let (rsa_kind, rsa_text) = rsa.split_once(' ').unwrap();
+        for (kind, text, expected) in [
+            ("ssh-rsa", ED25519, "is not such a key"),
+            ("ssh-ed25519", cut, "is not such a key"),
+            ("ssh-ed25519", "", "is not such a key"),
+            ("ssh-dss", ED25519, "DSA"),
+            ("ssh-ed25519-cert-v01@openssh.com", ED25519, "certificate"),
+            (
+                "sk-ssh-ed25519-cert-v01@openssh.com",
+                ED25519,
+                "certificate",
+            ),
+            ("ssh-ed448", ED25519, "no type of key"),
+            (rsa_kind, rsa_text, "this one has 1024"),
+        ] {
+            let error = KeyBlob::parse(kind, text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{kind}: {error}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What of this host a forwarding tunnel's changes depend on, and which settings
+//! it takes to forward.
+
+use std::collections::BTreeSet;
+
+use ipnetwork::IpNetwork;
+
+use super::address_range::Family;
+use super::error::NetError;
+use super::facts::HostFacts;
+use super::firewall;
+use super::netlink::Netlink;
+use super::nft::Nft;
+use super::shared_setting::SharedSetting;
+use super::ways;
+use crate::config::types::InterfaceName;
+
+/// What of this host the changes depend on.
+#[derive(Debug, Default)]
+pub struct Surroundings {
+    /// Links and routes.
+    pub facts: HostFacts,
+    /// Interfaces on which the kernel itself takes router advertisements.
+    pub takes_advertisements: BTreeSet<InterfaceName>,
+    /// Whether there is an nft program.
+    pub nft: bool,
+    /// Families whose forward chain drops by default.
+    pub drops: Vec<Family>,
+}
+
+impl Surroundings {
+    /// Looks at this host.
+    pub async fn look(netlink: &Netlink) -> Result<Self, NetError> {
+        let facts = netlink.facts().await?;
+        let takes_advertisements = ways::advertised(&facts)
+            .into_iter()
+            .filter(|interface| {
+                // With 0 a program takes them, and it does not mind forwarding.
+                let key = SharedSetting::AcceptAdvertisements(interface.clone()).key();
+                key.read().is_ok_and(|value| value != "0")
+            })
+            .collect();
+        let nft = Nft::find();
+        let mut drops = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            if let Some(nft) = &nft
+                && firewall::forward_drops(nft, family).await
+            {
+                drops.push(family);
+            }
+        }
+        Ok(Self {
+            facts,
+            takes_advertisements,
+            nft: nft.is_some(),
+            drops,
+        })
+    }
+
+    /// What has to be set for the host to forward IPv6, beginning with what
+    /// keeps its own routes.
+    pub fn to_forward_ipv6(&self) -> Vec<SharedSetting> {
+        let learned = ways::advertised(&self.facts);
+        let kept = learned.intersection(&self.takes_advertisements).cloned();
+        let mut settings: Vec<SharedSetting> =
+            kept.map(SharedSetting::AcceptAdvertisements).collect();
+        settings.push(SharedSetting::ForwardIpv6);
+        settings
+    }
+}
+
+/// By which interfaces packets leave this host again.
+#[derive(Debug, Default)]
+pub struct Onward {
+    ways4: BTreeSet<InterfaceName>,
+    ways6: BTreeSet<InterfaceName>,
+}
+
+impl Onward {
+    /// On their way to these networks.
+    pub fn to<'a>(
+        facts: &HostFacts,
+        networks: impl IntoIterator<Item = &'a IpNetwork> + Clone,
+    ) -> Self {
+        let by_family = |ipv4: bool| {
+            let networks = networks.clone().into_iter();
+            ways::to_networks(facts, networks.filter(|network| network.is_ipv4() == ipv4))
+        };
+        Self {
+            ways4: by_family(true),
+            ways6: by_family(false),
+        }
+    }
+
+    /// Whether anything of that family leaves.
+    pub fn has(&self, family: Family) -> bool {
+        match family {
+            Family::V4 => !self.ways4.is_empty(),
+            Family::V6 => !self.ways6.is_empty(),
+        }
+    }
+
+    /// What has to be set for answers in IPv4 to be forwarded.
+    pub fn to_forward_ipv4(&self) -> Vec<SharedSetting> {
+        let ways = self.ways4.iter().cloned();
+        ways.map(SharedSetting::ForwardIpv4).collect()
+    }
+}

@@ -1,0 +1,68 @@
+//! The audit log as a file of JSON lines.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+
+use super::event::Record;
+
+#[derive(Debug)]
+pub(super) struct FileSink {
+    path: PathBuf,
+    file: File,
+    /// A line was begun and not ended, as the disk was full.
+    torn: bool,
+}
+
+impl FileSink {
+    /// Opens the file to append to it; makes it, with mode 0600, where there is
+    /// none.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        // O_NONBLOCK: a FIFO that nobody reads must not hang us.
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            torn: false,
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends one line, by one write where the disk has room.
+    pub fn write(&mut self, record: &Record) -> io::Result<()> {
+        let mut line = Vec::with_capacity(512);
+        if self.torn {
+            line.push(b'\n');
+        }
+        serde_json::to_writer(&mut line, record)?;
+        line.push(b'\n');
+        let mut left = line.as_slice();
+        while !left.is_empty() {
+            let written = match self.file.write(left) {
+                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other,
+            };
+            match written {
+                Ok(count) => left = left.get(count..).unwrap_or_default(),
+                Err(error) => {
+                    self.torn |= left.len() < line.len();
+                    return Err(error);
+                }
+            }
+        }
+        self.torn = false;
+        Ok(())
+    }
+}

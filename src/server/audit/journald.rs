@@ -1,0 +1,127 @@
+//! The audit log in the systemd journal, by its native protocol: one datagram a
+//! record, of fields `NAME=value`, or where the value has line breaks `NAME`, its
+//! length and its bytes (systemd, docs/JOURNAL_NATIVE_PROTOCOL.md).
+
+use std::io;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::event::{Event, Record};
+
+/// Where journald takes records.
+pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
+/// How long a journal that is busy is waited for. One that stays so is not
+/// waited for again until it takes a record.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// The longest name of a field that journald takes, in bytes.
+const LONGEST_NAME: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Journal {
+    path: PathBuf,
+    socket: UnixDatagram,
+    waits: bool,
+}
+
+impl Journal {
+    /// None where there is no journal.
+    pub fn open(path: &Path) -> Option<Self> {
+        if !path.exists() {
+            return None;
+        }
+        let socket = UnixDatagram::unbound().ok()?;
+        socket.set_write_timeout(Some(PATIENCE)).ok()?;
+        Some(Self {
+            path: path.to_owned(),
+            socket,
+            waits: true,
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Sends one record. The socket is looked up each time: journald may have
+    /// been started anew.
+    pub fn write(&mut self, record: &Record) -> io::Result<()> {
+        let datagram = datagram(record)?;
+        let sent = self.socket.send_to(&datagram, &self.path);
+        if sent.is_ok() != self.waits {
+            self.waits = sent.is_ok();
+            self.socket.set_nonblocking(!self.waits)?;
+        }
+        sent.map(drop)
+    }
+}
+
+fn datagram(record: &Record) -> io::Result<Vec<u8>> {
+    let mut datagram = Vec::with_capacity(1024);
+    push(&mut datagram, "MESSAGE", &record.event.to_string());
+    push(&mut datagram, "PRIORITY", priority(&record.event));
+    push(&mut datagram, "SYSLOG_IDENTIFIER", "sshvpn");
+    if let Value::Object(members) = serde_json::to_value(record)? {
+        for (name, value) in &members {
+            push_value(&mut datagram, &format!("SSHVPN_{name}"), value);
+        }
+    }
+    Ok(datagram)
+}
+
+/// As in syslog(3).
+fn priority(event: &Event) -> &'static str {
+    const WARNING: &str = "4";
+    const NOTICE: &str = "5";
+    const INFO: &str = "6";
+    match event {
+        Event::RecordsLost { .. } => WARNING,
+        Event::ConnectionRefused { .. }
+        | Event::LoginDenied { .. }
+        | Event::LoginFailed { .. }
+        | Event::RequestRefused { .. } => NOTICE,
+        _ => INFO,
+    }
+}
+
+/// Members of an object are fields of their own, and so is each item of a list,
+/// all by the list's name; an object in a list is one field, as JSON.
+fn push_value(datagram: &mut Vec<u8>, name: &str, value: &Value) {
+    match value {
+        Value::Object(members) => {
+            for (member, value) in members {
+                push_value(datagram, &format!("{name}_{member}"), value);
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                match item {
+                    Value::Object(_) => push(datagram, name, &item.to_string()),
+                    other => push_value(datagram, name, other),
+                }
+            }
+        }
+        Value::Null => {}
+        Value::String(text) => push(datagram, name, text),
+        Value::Bool(_) | Value::Number(_) => push(datagram, name, &value.to_string()),
+    }
+}
+
+fn push(datagram: &mut Vec<u8>, name: &str, value: &str) {
+    let name = name.bytes().take(LONGEST_NAME).map(|byte| match byte {
+        b'a'..=b'z' => byte.to_ascii_uppercase(),
+        b'A'..=b'Z' | b'0'..=b'9' => byte,
+        _ => b'_',
+    });
+    datagram.extend(name);
+    if value.contains('\n') {
+        datagram.push(b'\n');
+        datagram.extend_from_slice(&(value.len() as u64).to_le_bytes());
+    } else {
+        datagram.push(b'=');
+    }
+    datagram.extend_from_slice(value.as_bytes());
+    datagram.push(b'\n');
+}

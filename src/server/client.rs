@@ -1,0 +1,275 @@
+//! One client, from the accepted connection to its end: login, requests, and what
+//! comes of them.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use super::admission::Startup;
+use super::audit::event::{Asked, Who};
+use super::channel::ChannelTunnel;
+use super::denial::Denial;
+use super::forward::Forwards;
+use super::grant::Grant;
+use super::registry::ConnectionId;
+use super::registry::outcome::LoginFailed;
+use super::registry::session::{Login, Session};
+use super::stream::{SUBSYSTEM, StreamTunnel};
+use super::{Rules, Server};
+use crate::config::types::Mode;
+use crate::ssh::server::accept::accept;
+use crate::ssh::server::connection::ClientConnection;
+use crate::ssh::server::credential::{Attempt, Credential};
+use crate::ssh::server::gate::{Gate, Tried};
+use crate::ssh::server::login::LoginFailure;
+use crate::ssh::server::requests::{RefusalCode, Request, SubsystemReply, TunnelReply};
+
+/// Takes a connection from its first byte to its last.
+pub(super) async fn attend(
+    server: Arc<Server>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    startup: Startup,
+) {
+    let rules = server.rules();
+    let id = server.registry.connection();
+    let door = Arc::new(Door {
+        server: Arc::clone(&server),
+        rules: Arc::clone(&rules),
+        id,
+        denial: Mutex::default(),
+    });
+    let accepted = tokio::select! {
+        accepted = accept(stream, peer, &rules.ssh, door) => accepted,
+        _ = server.stopping() => return,
+    };
+    let login = match accepted {
+        Ok(login) => login,
+        Err(failure) => return server.turned_away(id, peer, &failure),
+    };
+    let software = login.connection.identification().to_owned();
+    let known = server.registry.add(&Login {
+        connection: id,
+        identity: &login.grant.identity,
+        peer,
+        software: &software,
+        now: SystemTime::now(),
+    });
+    startup.logged_in();
+    let live = match known {
+        Ok(live) => live,
+        Err(full) => return login.connection.disconnect(&full.to_string()).await,
+    };
+    let connection = Arc::new(login.connection);
+    let session = live.share();
+    let mut client = Client {
+        forwards: Forwards::new(
+            Arc::clone(&login.grant),
+            Arc::clone(&connection),
+            Arc::clone(&session),
+        ),
+        server,
+        grant: login.grant,
+        session,
+        connection,
+        tunnel: None,
+    };
+    let mut requests = login.requests;
+    let stopped = loop {
+        tokio::select! {
+            request = requests.next() => match request {
+                Some(request) => client.answer(request).await,
+                None => break None,
+            },
+            why = client.server.stopping() => break Some(why),
+        }
+    };
+    client.end(stopped).await;
+    drop(live);
+}
+
+impl Server {
+    /// Nobody came in.
+    fn turned_away(&self, id: ConnectionId, peer: SocketAddr, failure: &LoginFailure) {
+        let why = match failure {
+            LoginFailure::Protocol(what) => LoginFailed::Protocol(what.clone()),
+            // Not its fault that we have nothing in common.
+            LoginFailure::Algorithms(_) | LoginFailure::NoAttempt => LoginFailed::NoAttempt,
+            LoginFailure::Failed(_) => LoginFailed::Denied,
+            LoginFailure::GraceTime(_) => LoginFailed::GraceExceeded,
+        };
+        tracing::debug!(%peer, "nobody logged in: {failure}");
+        self.registry.failed(id, peer, "", &why);
+        if let Some(offence) = why.offence() {
+            self.admission.penalize(peer.ip(), offence, Instant::now());
+        }
+    }
+}
+
+/// Judges the logins of one connection.
+struct Door {
+    server: Arc<Server>,
+    rules: Arc<Rules>,
+    id: ConnectionId,
+    /// Why the last one was denied.
+    denial: Mutex<Option<Denial>>,
+}
+
+impl Gate for Door {
+    type Grant = Grant;
+
+    fn judge(&self, attempt: &Attempt<'_>) -> Option<Grant> {
+        match self.rules.policy.judge(attempt) {
+            Ok(grant) => Some(grant),
+            Err(denial) => {
+                let mut last = self.denial.lock().unwrap_or_else(PoisonError::into_inner);
+                *last = Some(denial);
+                None
+            }
+        }
+    }
+
+    fn failed(&self, peer: SocketAddr, user: &str, tried: Tried<'_>) {
+        let (who, reason) = match tried {
+            Tried::Refused(credential) => {
+                let mut last = self.denial.lock().unwrap_or_else(PoisonError::into_inner);
+                let reason = last.take().map(|denial| denial.to_string());
+                (who(user, Some(credential)), reason.unwrap_or_default())
+            }
+            Tried::Unfit(why) => (who(user, None), why.to_owned()),
+            Tried::Method(method) => (who(user, None), format!("tried {method}")),
+        };
+        self.server.registry.denied(self.id, peer, who, &reason);
+    }
+}
+
+/// Somebody who is not known.
+fn who(user: &str, credential: Option<&Credential>) -> Who {
+    let certificate = match credential {
+        Some(Credential::Certificate(certificate)) => Some(super::audit::event::Certificate {
+            key_id: certificate.key_id.as_str().into(),
+            serial: certificate.serial,
+            authority: certificate.authority.fingerprint().as_str().into(),
+        }),
+        _ => None,
+    };
+    let key = credential.map(|credential| credential.key().fingerprint());
+    Who {
+        user: user.into(),
+        fingerprint: key.unwrap_or_default().as_str().into(),
+        certificate,
+    }
+}
+
+/// A client that is logged in.
+struct Client {
+    server: Arc<Server>,
+    grant: Arc<Grant>,
+    session: Arc<Session>,
+    connection: Arc<ClientConnection>,
+    forwards: Forwards,
+    /// It has one at most.
+    tunnel: Option<JoinHandle<()>>,
+}
+
+impl Client {
+    async fn answer(&mut self, request: Request) {
+        match request {
+            Request::Tunnel { mode, unit, reply } => self.tunnel(mode, unit, reply).await,
+            Request::Subsystem { name, reply } => self.subsystem(&name, reply).await,
+            Request::Open {
+                host, port, reply, ..
+            } => self.forwards.open(host, port, reply).await,
+            Request::Listen {
+                address,
+                port,
+                reply,
+            } => self.forwards.listen(address, port, reply).await,
+            Request::CancelListen {
+                address,
+                port,
+                reply,
+            } => self.forwards.cancel(address, port, reply),
+        }
+    }
+
+    async fn tunnel(
+        &mut self,
+        mode: Mode,
+        unit: crate::config::types::UnitRequest,
+        reply: TunnelReply,
+    ) {
+        if !self.has_no_tunnel().await {
+            let text = "this connection has a tunnel already";
+            self.session.refused(Asked::tunnel(mode, unit), text);
+            return reply.refuse(RefusalCode::ResourceShortage, text).await;
+        }
+        let tunnel = ChannelTunnel {
+            server: Arc::clone(&self.server),
+            grant: Arc::clone(&self.grant),
+            session: Arc::clone(&self.session),
+            mode,
+            unit,
+            offload: self.connection.is_sshvpn(),
+        };
+        self.tunnel = Some(tokio::spawn(tunnel.run(reply)));
+    }
+
+    async fn subsystem(&mut self, name: &str, reply: SubsystemReply) {
+        let asked = Asked::Subsystem { name: name.into() };
+        let refusal = if name != SUBSYSTEM {
+            Some("there is no such subsystem")
+        } else if !self.has_no_tunnel().await {
+            Some("this connection has a tunnel already")
+        } else {
+            None
+        };
+        if let Some(text) = refusal {
+            self.session.refused(asked, text);
+            return reply.refuse().await;
+        }
+        self.session.granted(asked);
+        let tunnel = StreamTunnel {
+            server: Arc::clone(&self.server),
+            grant: Arc::clone(&self.grant),
+            session: Arc::clone(&self.session),
+        };
+        self.tunnel = Some(tokio::spawn(async move {
+            let (output, input) = reply.accept().await;
+            tunnel.run(input, output).await;
+        }));
+    }
+
+    /// Whether there is none, or it has ended.
+    async fn has_no_tunnel(&mut self) -> bool {
+        match &mut self.tunnel {
+            Some(running) if !running.is_finished() => false,
+            Some(running) => {
+                // One that panicked has ended too.
+                let _ = running.await;
+                self.tunnel = None;
+                true
+            }
+            None => true,
+        }
+    }
+
+    /// Ends everything; `stopped` says why, where it is not the client's doing.
+    async fn end(mut self, stopped: Option<String>) {
+        let reason = match &stopped {
+            Some(why) => why.clone(),
+            None => self.connection.ended().await,
+        };
+        self.session.ending(&reason);
+        if let Some(tunnel) = self.tunnel.take() {
+            // It ends by itself, with the connection or with the server.
+            let _ = tunnel.await;
+        }
+        if let Some(why) = stopped {
+            self.connection.disconnect(&why).await;
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The devices of clients: one each, opened as the client asks for it, with its
+//! addresses and routes, and gone with it.
+//!
+//! A device that was not there before goes away with its descriptor, however
+//! this process ends, and takes everything on it along: it needs no journal.
+//! One that somebody made beforehand stays, so what is changed on it is
+//! journalled and undone.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+use ipnetwork::IpNetwork;
+use thiserror::Error;
+use tokio::sync::Semaphore;
+
+use super::lease::LeasedAddress;
+use crate::config::types::{InterfaceName, Mode, Mtu, UnitRequest};
+use crate::net::change::{Change, GSO_MAX_SIZE, InterfaceAddress, TX_QUEUE_LENGTH, TunnelRoute};
+use crate::net::error::NetError;
+use crate::net::netlink::Netlink;
+use crate::net::runtime_dir::RuntimeDir;
+use crate::net::state::{self, HostState, UndoReport};
+use crate::net::sysctl::{SysctlError, SysctlKey};
+use crate::tun::{Device, DeviceRequest, OpenError};
+
+/// Devices that are opened at a time. The kernel makes one after the other, and
+/// each waits on a thread.
+const AT_ONCE: usize = 4;
+/// The metric of the first route to a network behind a client; of later ones it
+/// is lower, so that of several connections the latest is the way there.
+const FIRST_METRIC: u32 = 1 << 24;
+
+/// The device that a client is to have.
+#[derive(Debug, Clone)]
+pub struct ClientDeviceRequest {
+    /// What it carries.
+    pub mode: Mode,
+    /// Its number.
+    pub unit: UnitRequest,
+    /// Its MTU.
+    pub mtu: Mtu,
+    /// The client's addresses, one a family at most.
+    pub addresses: Vec<LeasedAddress>,
+    /// Networks behind the client.
+    pub sources: Vec<IpNetwork>,
+}
+
+/// Why a client has no device.
+#[derive(Debug, Error)]
+pub enum ClientDeviceError {
+    /// The device.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The host's state.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// A network behind a client that has no address to go by.
+    #[error(
+        "the network {0} behind the client cannot be reached: the client has no address of that family"
+    )]
+    NoGateway(IpNetwork),
+    /// The server is ending.
+    #[error("this server is ending")]
+    Ending,
+}
+
+/// An open device of a client.
+#[derive(Debug)]
+#[must_use = "a device that was made beforehand keeps its changes until close() is called"]
+pub struct ClientDevice {
+    /// The device.
+    pub device: Device,
+    /// What is to be undone when it is closed.
+    pub changes: ClientChanges,
+}
+
+/// What was changed on a client's device.
+#[derive(Debug)]
+#[must_use = "the changes stay until undo() is called"]
+pub struct ClientChanges(Option<HostState>);
+
+impl ClientChanges {
+    /// Undoes what does not go with the device. Whether that is closed before or
+    /// after does not matter.
+    pub async fn undo(self) -> UndoReport {
+        match self.0 {
+            Some(state) => state.undo().await,
+            None => UndoReport::default(),
+        }
+    }
+}
+
+/// Opens clients' devices.
+#[derive(Debug)]
+pub struct ClientDevices {
+    directory: RuntimeDir,
+    netlink: Netlink,
+    group: u32,
+    bridge: RwLock<Option<InterfaceName>>,
+    metric: AtomicU32,
+    turn: Semaphore,
+}
+
+impl ClientDevices {
+    /// All devices are put into the link group `group`.
+    pub(super) fn new(directory: RuntimeDir, group: u32) -> Result<Self, NetError> {
+        Ok(Self {
+            directory,
+            netlink: Netlink::open()?,
+            group,
+            bridge: RwLock::new(None),
+            metric: AtomicU32::new(FIRST_METRIC),
+            turn: Semaphore::new(AT_ONCE),
+        })
+    }
+
+    /// The link group of all clients' devices.
+    pub fn group(&self) -> u32 {
+        self.group
+    }
+
+    /// The bridge that ethernet tunnels join.
+    pub fn bridge(&self) -> Option<InterfaceName> {
+        let bridge = self.bridge.read().unwrap_or_else(PoisonError::into_inner);
+        bridge.clone()
+    }
+
+    /// From now on ethernet tunnels join this bridge.
+    pub(super) fn set_bridge(&self, bridge: Option<InterfaceName>) {
+        *self.bridge.write().unwrap_or_else(PoisonError::into_inner) = bridge;
+    }
+
+    /// Whether it is a bridge.
+    pub(super) async fn check_bridge(&self, bridge: &InterfaceName) -> Result<(), NetError> {
+        let link = self.netlink.link_by_name(bridge.as_str()).await?;
+        match link.kind.as_deref() {
+            Some("bridge") => Ok(()),
+            _ => Err(NetError::NotBridge(bridge.to_string())),
+        }
+    }
+
+    /// Opens a device and sets it up. Where something fails, all is undone.
+    pub async fn open(
+        &self,
+        request: ClientDeviceRequest,
+    ) -> Result<ClientDevice, ClientDeviceError> {
+        let _turn = self
+            .turn
+            .acquire()
+            .await
+            .map_err(|_| ClientDeviceError::Ending)?;
+        let device = open_device(request.unit, request.mode).await?;
+        let changes = self.changes(&request, device.name())?;
+        if device.preexisting() {
+            return self.set_up_journalled(device, changes).await;
+        }
+        let link = self.netlink.link_by_name(device.name().as_str()).await?;
+        for change in &changes {
+            state::make(&self.netlink, &link, change).await?;
+        }
+        Ok(ClientDevice {
+            device,
+            changes: ClientChanges(None),
+        })
+    }
+
+    async fn set_up_journalled(
+        &self,
+        device: Device,
+        changes: Vec<Change>,
+    ) -> Result<ClientDevice, ClientDeviceError> {
+        let mut state = HostState::begin(&self.directory, device.name()).await?;
+        for change in changes {
+            if let Err(error) = state.apply(change).await {
+                let report = state.undo().await;
+                if !report.is_clean() {
+                    tracing::warn!(?report, "not everything is undone");
+                }
+                return Err(error.into());
+            }
+        }
+        Ok(ClientDevice {
+            device,
+            changes: ClientChanges(Some(state)),
+        })
+    }
+
+    /// The link, its addresses, the routes through it.
+    fn changes(
+        &self,
+        request: &ClientDeviceRequest,
+        device: &InterfaceName,
+    ) -> Result<Vec<Change>, ClientDeviceError> {
+        let mut changes = vec![
+            Change::AddressGenerationNone,
+            Change::TxQueueLength(TX_QUEUE_LENGTH),
+            Change::GsoMaxSize(GSO_MAX_SIZE),
+            Change::Mtu(request.mtu),
+            Change::Group(self.group),
+        ];
+        let ethernet = request.mode == Mode::Ethernet;
+        if let Some(bridge) = self.bridge().filter(|_| ethernet) {
+            // Addresses and routes are those of the bridge's network.
+            changes.extend([Change::Bridge(bridge), Change::LinkUp]);
+            return Ok(changes);
+        }
+        if request
+            .addresses
+            .iter()
+            .any(|address| address.client.is_ipv4())
+        {
+            changes.extend(ipv4_settings(device, ethernet).map_err(NetError::from)?);
+        }
+        // The link before its addresses: see session/agent/set_up.
+        changes.push(Change::LinkUp);
+        for address in &request.addresses {
+            changes.push(Change::Address(InterfaceAddress::PointToPoint {
+                local: address.server,
+                peer: address.client,
+            }));
+        }
+        let metric = self.metric.fetch_sub(1, Ordering::Relaxed);
+        for source in &request.sources {
+            changes.push(Change::Route(TunnelRoute {
+                gateway: gateway(request, source)?,
+                metric: Some(metric),
+                ..TunnelRoute::to(*source)
+            }));
+        }
+        Ok(changes)
+    }
+}
+
+/// What comes out of the tunnel is forwarded; on an Ethernet link other clients
+/// are asked for as neighbours, and reached through this host.
+fn ipv4_settings(device: &InterfaceName, ethernet: bool) -> Result<Vec<Change>, SysctlError> {
+    let leaves: &[&str] = if ethernet {
+        &["forwarding", "proxy_arp"]
+    } else {
+        &["forwarding"]
+    };
+    let on = |leaf: &&str| {
+        Ok(Change::Sysctl {
+            key: SysctlKey::ipv4(device, leaf)?,
+            value: "1".to_owned(),
+        })
+    };
+    leaves.iter().map(on).collect()
+}
+
+/// On an Ethernet link the client is the router; a point-to-point link needs none.
+fn gateway(
+    request: &ClientDeviceRequest,
+    source: &IpNetwork,
+) -> Result<Option<IpAddr>, ClientDeviceError> {
+    if request.mode == Mode::PointToPoint {
+        return Ok(None);
+    }
+    let clients = request.addresses.iter().map(|address| address.client);
+    let mut of_family = clients.filter(|client| client.is_ipv4() == source.is_ipv4());
+    let gateway = of_family
+        .next()
+        .ok_or(ClientDeviceError::NoGateway(*source))?;
+    Ok(Some(gateway))
+}
+
+/// Makes the device on a thread that may wait: the kernel lets one change of
+/// links through at a time.
+async fn open_device(unit: UnitRequest, mode: Mode) -> Result<Device, ClientDeviceError> {
+    let open = move || Device::open(&DeviceRequest::Unit(unit), mode);
+    let opened = tokio::task::spawn_blocking(open).await;
+    // It is not started any more when the runtime ends.
+    Ok(opened.map_err(|_| ClientDeviceError::Ending)??)
+}

@@ -1,0 +1,305 @@
+//! A server's life: start, clients, reload, end.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::admission::Admission;
+use super::audit::Audit;
+use super::audit::event::Event;
+use super::client;
+use super::host::{self, ServeHost};
+use super::lease::Leases;
+use super::listen::{Bound, Listeners};
+use super::policy::Warning;
+use super::pool::{Pool, Pools};
+use super::reach::Reachability;
+use super::registry::Registry;
+use super::rules::Rules;
+use super::serve_error::ServeError;
+use super::signals::{Asked, Signals};
+use super::{Server, capabilities, notify, open_files};
+use crate::config::serve::request::ServeRequest;
+use crate::message::say;
+use crate::net::facts::HostFacts;
+use crate::net::sysctl;
+use crate::session::cleanup;
+use crate::session::failure::Failure;
+
+/// How long clients may take to leave at the end.
+const GOODBYES: Duration = Duration::from_secs(10);
+/// How long the last records of the audit log may take to be written.
+const LAST_RECORDS: Duration = Duration::from_secs(5);
+
+/// Serves until a signal ends it; yields the exit code.
+pub fn run(request: &ServeRequest) -> Result<u8, Failure> {
+    let started = prepare(request).map_err(Failure::local)?;
+    let (runtime, prepared) = started;
+    let served = runtime.block_on(serve(request, prepared));
+    runtime.shutdown_background();
+    served.map_err(Failure::local)
+}
+
+/// What is there before the runtime.
+struct Prepared {
+    rules: Rules,
+    bound: Bound,
+}
+
+/// Opens what takes privileges, gives these up, and only then makes threads.
+fn prepare(request: &ServeRequest) -> Result<(Runtime, Prepared), ServeError> {
+    let (rules, warnings) = Rules::load(request)?;
+    warn(&warnings);
+    open_files::raise_limit();
+    let bound = Bound::open(&rules.settings.listen)?;
+    capabilities::keep_net_admin()?;
+    let runtime = Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(ServeError::start("the runtime"))?;
+    Ok((runtime, Prepared { rules, bound }))
+}
+
+fn warn(warnings: &[Warning]) {
+    for warning in warnings {
+        say(format_args!("warning: {warning}"));
+    }
+}
+
+/// A server that is up.
+struct Life {
+    server: Arc<Server>,
+    host: ServeHost,
+    pools: Pools,
+    listeners: Listeners,
+    audit: Audit,
+    clients: JoinSet<()>,
+}
+
+async fn serve(request: &ServeRequest, prepared: Prepared) -> Result<u8, ServeError> {
+    let mut signals = Signals::listen().map_err(ServeError::start("signal handling"))?;
+    let mut life = Life::begin(prepared).await?;
+    let asked = life.run(request, &mut signals).await;
+    life.end(asked, &mut signals).await;
+    Ok(0)
+}
+
+impl Life {
+    async fn begin(prepared: Prepared) -> Result<Self, ServeError> {
+        let Prepared { rules, bound } = prepared;
+        let settings = &rules.settings;
+        let audit = Audit::open(&settings.audit)?;
+        let facts = host::prepare().await?;
+        let pools = choose_pools(&rules, None, &facts)?;
+        let leases = Leases::load(
+            &settings.network.leases,
+            pools.clone(),
+            rules.fixed_addresses(),
+        )
+        .map_err(ServeError::start("the thread that saves leases"))?;
+        let directory = cleanup::open_runtime_dir()?;
+        let listeners = bound.start().map_err(ServeError::start("listening"))?;
+        let host = ServeHost::start(&directory, settings, &pools).await?;
+        let now = SystemTime::now();
+        let registry = Registry::new(&settings.limits, audit.clone(), now);
+        let admission = Admission::new(&settings.login);
+        let reach = Arc::new(Reachability::default());
+        set_reach(&reach, &pools);
+        let server = Arc::new(Server::new(
+            rules,
+            Arc::clone(&admission),
+            Arc::clone(&registry),
+            leases,
+            host.devices(),
+            reach,
+        ));
+        let listen = listeners.addresses();
+        let life = Life {
+            server,
+            host,
+            pools,
+            listeners,
+            audit,
+            clients: JoinSet::new(),
+        };
+        life.audit.record(Event::ServerStarted {
+            listen: listen.clone(),
+            pid: std::process::id(),
+        });
+        life.tell_start();
+        notify::ready(&life.status_line());
+        Ok(life)
+    }
+
+    /// Takes clients until the end is asked for.
+    async fn run(&mut self, request: &ServeRequest, signals: &mut Signals) -> Asked {
+        let watchdog = notify::watchdog();
+        tokio::pin!(watchdog);
+        loop {
+            tokio::select! {
+                asked = signals.next() => match asked {
+                    Asked::Reload => self.reload(request).await,
+                    other => return other,
+                },
+                (stream, peer) = self.listeners.accept() => self.admit(stream, peer),
+                Some(_) = self.clients.join_next() => notify::status(&self.status_line()),
+                () = &mut watchdog => {}
+            }
+        }
+    }
+
+    fn admit(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let now = Instant::now();
+        match self.server.admission.admit(peer.ip(), now) {
+            Ok(startup) => {
+                let server = Arc::clone(&self.server);
+                self.clients
+                    .spawn(client::attend(server, stream, peer, startup));
+            }
+            // It is closed without a word, as by sshd.
+            Err(why) => self.server.registry.refused(peer, why, now),
+        }
+    }
+
+    /// Takes up what was changed; what cannot be taken up leaves all as it was.
+    async fn reload(&mut self, request: &ServeRequest) {
+        notify::reloading();
+        match self.take_up(request).await {
+            Ok(()) => {
+                let listen = self.listeners.addresses();
+                self.audit.record(Event::ServerReloaded { listen });
+            }
+            Err(error) => say(format_args!(
+                "sshvpn: nothing was reloaded, all goes on as before: {error}"
+            )),
+        }
+        notify::ready(&self.status_line());
+    }
+
+    async fn take_up(&mut self, request: &ServeRequest) -> Result<(), ServeError> {
+        let (rules, warnings) = Rules::load(request)?;
+        let settings = &rules.settings;
+        let facts = host::prepare().await?;
+        let pools = choose_pools(&rules, Some(&self.pools), &facts)?;
+        self.listeners.replace(&settings.listen)?;
+        self.host.reload(settings, &pools).await?;
+        self.server
+            .leases
+            .reload(pools.clone(), rules.fixed_addresses())?;
+        self.audit.reopen(&settings.audit);
+        self.server.admission.replace(&settings.login);
+        self.server.registry.set_limits(&settings.limits);
+        set_reach(&self.server.reach, &pools);
+        self.pools = pools;
+        self.server.replace_rules(rules);
+        warn(&warnings);
+        Ok(())
+    }
+
+    /// Lets clients go, tells them why, and undoes everything.
+    async fn end(mut self, asked: Asked, signals: &mut Signals) {
+        let reason = "the server is shutting down";
+        notify::stopping(reason);
+        self.audit.record(Event::ServerStopped {
+            reason: reason.into(),
+        });
+        if asked == Asked::Stop {
+            self.server.stop(reason);
+            let left = async { while self.clients.join_next().await.is_some() {} };
+            tokio::select! {
+                waited = timeout(GOODBYES, left) => if waited.is_err() {
+                    say("sshvpn: clients that do not leave are left behind");
+                },
+                () = at_once(signals) => {}
+            }
+        }
+        self.clients.shutdown().await;
+        self.undo().await;
+    }
+
+    async fn undo(self) {
+        let Life {
+            server,
+            host,
+            audit,
+            clients,
+            ..
+        } = self;
+        drop(clients);
+        cleanup::print_report(&host.stop().await, false);
+        // Leases are saved when the last of these is dropped.
+        drop(server);
+        cleanup::remove_empty_runtime_dir();
+        if !audit.close(LAST_RECORDS) {
+            say("sshvpn: the last records of the audit log are lost");
+        }
+    }
+
+    fn status_line(&self) -> String {
+        format!("{} clients", self.server.registry.live())
+    }
+
+    fn tell_start(&self) {
+        let rules = self.server.rules();
+        for fingerprint in rules.ssh.host_keys.fingerprints() {
+            say(format_args!("host key {fingerprint}"));
+        }
+        let networks: Vec<String> = self
+            .pools
+            .iter()
+            .map(|pool| format!("{} (here {})", pool.network(), pool.server()))
+            .collect();
+        if !networks.is_empty() {
+            say(format_args!(
+                "clients get addresses of {}",
+                networks.join(", ")
+            ));
+        }
+        if rules.policy.key_count() == 0 {
+            let files = &rules.settings.authorized_keys;
+            let files: Vec<String> = files
+                .iter()
+                .map(|file| file.display().to_string())
+                .collect();
+            say(format_args!(
+                "warning: nobody can log in: there is no usable key in {}",
+                files.join(", ")
+            ));
+        }
+    }
+}
+
+/// Comes true when the end is asked for once more.
+async fn at_once(signals: &mut Signals) {
+    while signals.next().await != Asked::StopAtOnce {}
+}
+
+fn choose_pools(
+    rules: &Rules,
+    current: Option<&Pools>,
+    facts: &HostFacts,
+) -> Result<Pools, ServeError> {
+    // The same host chooses the same networks again.
+    let seed = seed(&rules.ssh.host_keys.fingerprints());
+    let ipv6 = sysctl::has_ipv6();
+    Ok(Pools::choose(&rules.settings, current, facts, ipv6, seed)?)
+}
+
+/// A number for a server, by its first host key.
+fn seed(fingerprints: &[String]) -> u64 {
+    let first = fingerprints.first().map_or("", String::as_str);
+    let hash = digest(&SHA256, first.as_bytes());
+    let bytes = hash.as_ref().first_chunk().copied();
+    u64::from_be_bytes(bytes.unwrap_or_default())
+}
+
+fn set_reach(reach: &Reachability, pools: &Pools) {
+    let here: Vec<IpAddr> = pools.iter().map(Pool::server).collect();
+    reach.set_networks(here, pools.iter().map(Pool::network));
+}

@@ -1,0 +1,106 @@
+//! What of a packet passes between clients, asked of the guards themselves.
+
+use std::net::Ipv4Addr;
+
+use etherparse::PacketBuilder;
+
+use super::*;
+use crate::config::types::Mode;
+use crate::packet::guard::Refused;
+
+fn addresses(list: &[&str]) -> Vec<IpAddr> {
+    list.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn networks(list: &[&str]) -> Vec<IpNetwork> {
+    list.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn terms(own: &[&str], groups: &[&str]) -> Terms {
+    Terms {
+        addresses: addresses(own),
+        routes: networks(&["192.0.2.0/24", "0.0.0.0/0"]),
+        groups: groups
+            .iter()
+            .map(|name| Group((*name).to_owned()))
+            .collect(),
+        ..Terms::default()
+    }
+}
+
+fn server() -> Arc<Reachability> {
+    let reach = Arc::new(Reachability::default());
+    reach.set_networks(addresses(&["10.9.0.1"]), networks(&["10.9.0.0/24"]));
+    reach
+}
+
+fn udp_between(from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
+    let mut packet = Vec::new();
+    let builder = PacketBuilder::ipv4(from.octets(), to.octets(), 64).udp(4000, 5000);
+    builder.write(&mut packet, b"data").unwrap();
+    packet
+}
+
+/// What the rules that a tunnel has now say of a packet.
+fn judged(reach: &Reachability, id: ConnectionId, from: &str, to: &str) -> Result<(), Refused> {
+    let rules = Arc::clone(&reach.lock().members[&id].rules.borrow());
+    let packet = udp_between(from.parse().unwrap(), to.parse().unwrap());
+    rules.check(Mode::PointToPoint, &mut None, &packet)
+}
+
+#[test]
+fn clients_reach_the_server_and_beyond_but_not_each_other() {
+    let reach = server();
+    let (first, second) = (ConnectionId::of_test(1), ConnectionId::of_test(2));
+    let _one = reach.join(first, terms(&["10.9.0.2"], &[]));
+    let _two = reach.join(second, terms(&["10.9.0.3"], &[]));
+    assert_eq!(judged(&reach, first, "10.9.0.2", "10.9.0.1"), Ok(()));
+    assert_eq!(judged(&reach, first, "10.9.0.2", "192.0.2.7"), Ok(()));
+    let other = judged(&reach, first, "10.9.0.2", "10.9.0.3");
+    assert_eq!(other, Err(Refused::Destination));
+    let spoofed = judged(&reach, first, "10.9.0.3", "10.9.0.1");
+    assert_eq!(spoofed, Err(Refused::Source));
+}
+
+#[test]
+fn a_group_opens_its_members_to_each_other_while_they_are_there() {
+    let reach = server();
+    let [first, second, third] = [1, 2, 3].map(ConnectionId::of_test);
+    let _one = reach.join(first, terms(&["10.9.0.2"], &["lab", "all"]));
+    let two = reach.join(second, terms(&["10.9.0.3"], &["lab"]));
+    let _three = reach.join(third, terms(&["10.9.0.4"], &["office"]));
+    assert_eq!(judged(&reach, first, "10.9.0.2", "10.9.0.3"), Ok(()));
+    assert_eq!(judged(&reach, second, "10.9.0.3", "10.9.0.2"), Ok(()));
+    let stranger = judged(&reach, third, "10.9.0.4", "10.9.0.2");
+    assert_eq!(stranger, Err(Refused::Destination));
+    drop(two);
+    let gone = judged(&reach, first, "10.9.0.2", "10.9.0.3");
+    assert_eq!(gone, Err(Refused::Destination));
+}
+
+#[test]
+fn networks_behind_a_client_are_its_own() {
+    let reach = server();
+    let (site, other) = (ConnectionId::of_test(1), ConnectionId::of_test(2));
+    let behind = Terms {
+        sources: networks(&["172.16.5.0/24"]),
+        ..terms(&["10.9.0.2"], &["site"])
+    };
+    let _site = reach.join(site, behind);
+    let _other = reach.join(other, terms(&["10.9.0.3"], &[]));
+    assert_eq!(judged(&reach, site, "172.16.5.9", "10.9.0.1"), Ok(()));
+    // A wide route of the other does not lead there.
+    let into = judged(&reach, other, "10.9.0.3", "172.16.5.9");
+    assert_eq!(into, Err(Refused::Destination));
+}
+
+#[test]
+fn other_networks_are_taken_up_by_live_tunnels() {
+    let reach = server();
+    let first = ConnectionId::of_test(1);
+    let _one = reach.join(first, terms(&["10.9.0.2"], &[]));
+    reach.set_networks(addresses(&["10.8.0.1"]), networks(&["10.8.0.0/24"]));
+    assert_eq!(judged(&reach, first, "10.9.0.2", "10.8.0.1"), Ok(()));
+    let neighbour = judged(&reach, first, "10.9.0.2", "10.8.0.5");
+    assert_eq!(neighbour, Err(Refused::Destination));
+}

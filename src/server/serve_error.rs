@@ -1,0 +1,66 @@
+//! Why a server does not start, or does not take up what was changed.
+
+use std::io;
+
+use thiserror::Error;
+
+use super::audit::AuditError;
+use super::capabilities::CapabilityError;
+use super::host::ServeHostError;
+use super::lease::LeaseError;
+use super::listen::ListenError;
+use super::policy::PolicyError;
+use super::pool::PoolError;
+use crate::config::serve::error::ServeConfigError;
+use crate::net::runtime_dir::RuntimeDirError;
+use crate::ssh::server::host_keys::HostKeyFileError;
+
+/// The reasons, in the order of a start.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ServeConfigError),
+    /// The files that say who may come in.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The host keys.
+    #[error(transparent)]
+    HostKey(#[from] HostKeyFileError),
+    /// The sockets.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// What it may do here.
+    #[error(transparent)]
+    Capability(#[from] CapabilityError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The host.
+    #[error(transparent)]
+    Host(#[from] ServeHostError),
+    /// The place of journals and of the status socket.
+    #[error("the undo journal: {0}")]
+    RuntimeDir(#[from] RuntimeDirError),
+    /// The networks for clients.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// The addresses that are lent.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// This process.
+    #[error("cannot start {what}: {source}")]
+    Start {
+        /// What.
+        what: &'static str,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+}
+
+impl ServeError {
+    /// For something that a process needs.
+    pub(super) fn start(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| ServeError::Start { what, source }
+    }
+}

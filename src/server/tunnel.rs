@@ -1,0 +1,264 @@
+//! A client's tunnel at the server's end: what it may be, its addresses, its
+//! device, and what its packets are held to. Packets flow by `channel` or `stream`.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::Server;
+use super::audit::event::TunnelFacts;
+use super::client_device::{ClientChanges, ClientDevice, ClientDeviceRequest};
+use super::grant::{Grant, TunnelGrant};
+use super::lease::{Lease, LeaseKey};
+use super::reach::{Membership, Terms};
+use super::registry::ConnectionId;
+use super::registry::session::{Session, TunnelTraffic};
+use crate::config::types::{InterfaceName, Mode, Mtu, Unit, UnitRequest};
+use crate::frame::control::{Addresses, Dns, Offer};
+use crate::pump::{Rate, RateLimit};
+use crate::session::carrier::{LinkCounters, Restrictions};
+use crate::session::cleanup;
+use crate::ssh::server::requests::RefusalCode;
+use crate::tun::Device;
+
+/// Why a client gets no tunnel; the text is for the client and the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// The kind of reason.
+    pub code: RefusalCode,
+    /// The same for people.
+    pub text: String,
+}
+
+impl Refusal {
+    fn prohibited(text: impl Into<String>) -> Self {
+        Refusal {
+            code: RefusalCode::Prohibited,
+            text: text.into(),
+        }
+    }
+
+    fn shortage(text: impl Into<String>) -> Self {
+        Refusal {
+            code: RefusalCode::ResourceShortage,
+            text: text.into(),
+        }
+    }
+
+    fn failed(text: impl Into<String>) -> Self {
+        Refusal {
+            code: RefusalCode::ConnectFailed,
+            text: text.into(),
+        }
+    }
+}
+
+/// What a grant says about a device that is asked for.
+pub(super) fn permitted(
+    grant: &Grant,
+    mode: Mode,
+    asked: UnitRequest,
+) -> Result<(&TunnelGrant, UnitRequest), Refusal> {
+    let Some(tunnel) = &grant.tunnel else {
+        return Err(Refusal::prohibited(
+            "this key is not granted a tunnel (tunnel= on its line in authorized_keys, or 'tunnel' \
+             in a [[client]] rule of the server's configuration)",
+        ));
+    };
+    if !tunnel.modes.contains(&mode) {
+        let kind = match mode {
+            Mode::PointToPoint => "point-to-point",
+            Mode::Ethernet => "ethernet",
+        };
+        return Err(Refusal::prohibited(format!(
+            "this key is not granted {kind} tunnels"
+        )));
+    }
+    Ok((tunnel, unit(tunnel.unit, asked)?))
+}
+
+fn unit(granted: Option<Unit>, asked: UnitRequest) -> Result<UnitRequest, Refusal> {
+    match (granted, asked) {
+        (Some(granted), UnitRequest::Unit(asked)) if asked != granted => Err(Refusal::prohibited(
+            format!("this key is granted unit {} alone", granted.get()),
+        )),
+        (Some(granted), _) => Ok(UnitRequest::Unit(granted)),
+        (None, asked) => Ok(asked),
+    }
+}
+
+/// A tunnel whose addresses are chosen; nothing is changed on this host yet.
+pub(super) struct Reserved {
+    server: Arc<Server>,
+    grant: TunnelGrant,
+    id: ConnectionId,
+    mode: Mode,
+    unit: UnitRequest,
+    mtu: Mtu,
+    lease: Lease,
+}
+
+/// A tunnel that is set up on this host.
+pub(super) struct Tunnel {
+    /// What is counted of it.
+    pub counters: Arc<LinkCounters>,
+    facts: TunnelFacts,
+    mtu: Mtu,
+    changes: ClientChanges,
+    _lease: Lease,
+    _membership: Membership,
+}
+
+impl Reserved {
+    /// Chooses addresses: the client's own, or those that it wants, or any.
+    pub(super) fn new(
+        server: &Arc<Server>,
+        grant: &Grant,
+        id: ConnectionId,
+        mode: Mode,
+        asked: UnitRequest,
+        mtu: Option<Mtu>,
+        wanted: &[IpAddr],
+    ) -> Result<Self, Refusal> {
+        let (tunnel, unit) = permitted(grant, mode, asked)?;
+        let key = LeaseKey::of(&grant.identity);
+        let lease = server.leases.lease(&key, &tunnel.addresses, wanted);
+        let lease = lease.map_err(|error| Refusal::shortage(error.to_string()))?;
+        let most = server.rules().settings.network.mtu;
+        let mtu = mtu.map_or(most, |wanted| wanted.min(most));
+        Ok(Reserved {
+            server: Arc::clone(server),
+            grant: tunnel.clone(),
+            id,
+            mode,
+            unit,
+            mtu,
+            lease,
+        })
+    }
+
+    /// What one of our own clients is told of it.
+    pub(super) fn offer(&self) -> Offer {
+        let network = &self.server.rules().settings.network;
+        let pairs = self.lease.addresses().iter().map(|leased| Addresses {
+            near: leased.client,
+            agent: leased.server,
+            prefix: leased.prefix,
+        });
+        Offer {
+            mtu: self.mtu,
+            addresses: pairs.collect(),
+            routes: self.grant.routes.clone(),
+            dns: Dns {
+                servers: network.dns_servers.clone(),
+                search: network.dns_search.clone(),
+            },
+        }
+    }
+
+    /// Makes the device and all that belongs to it; also yields what the client's
+    /// packets are held to.
+    pub(super) async fn open(self) -> Result<(Tunnel, Device, Restrictions), Refusal> {
+        let request = ClientDeviceRequest {
+            mode: self.mode,
+            unit: self.unit,
+            mtu: self.mtu,
+            addresses: self.lease.addresses().to_vec(),
+            sources: self.grant.sources.clone(),
+        };
+        let opened = self.server.devices.open(request).await;
+        let ClientDevice { device, changes } =
+            opened.map_err(|error| Refusal::failed(error.to_string()))?;
+        let addresses: Vec<IpAddr> = self
+            .lease
+            .addresses()
+            .iter()
+            .map(|leased| leased.client)
+            .collect();
+        let facts = TunnelFacts {
+            device: device.name().clone(),
+            mode: self.mode,
+            addresses: addresses.clone(),
+            mtu: self.mtu.get(),
+        };
+        let terms = Terms {
+            addresses,
+            sources: self.grant.sources,
+            routes: self.grant.routes,
+            groups: self.grant.groups,
+        };
+        let (guard, membership) = self.server.reach.join(self.id, terms);
+        let restrictions = Restrictions {
+            guard: Some(guard),
+            upload: limit(self.grant.upload),
+            download: limit(self.grant.download),
+        };
+        let tunnel = Tunnel {
+            counters: Arc::default(),
+            facts,
+            mtu: self.mtu,
+            changes,
+            _lease: self.lease,
+            _membership: membership,
+        };
+        Ok((tunnel, device, restrictions))
+    }
+}
+
+fn limit(bytes_per_second: Option<u64>) -> RateLimit {
+    match bytes_per_second.and_then(Rate::new) {
+        // The last rate stays when its sender is gone.
+        Some(rate) => RateLimit::new(watch::channel(Some(rate)).1),
+        None => RateLimit::NONE,
+    }
+}
+
+impl Tunnel {
+    /// Lets others see it, and what it carries.
+    pub(super) fn announce(&self, session: &Session) {
+        let counters = Arc::clone(&self.counters);
+        session.tunnel_up(
+            self.facts.clone(),
+            Box::new(move || TunnelTraffic {
+                upload: counters.inbound.snapshot(),
+                download: counters.outbound.snapshot(),
+            }),
+        );
+    }
+
+    /// The name of its device.
+    pub(super) fn device(&self) -> &InterfaceName {
+        &self.facts.device
+    }
+
+    /// Its MTU.
+    pub(super) fn mtu(&self) -> Mtu {
+        self.mtu
+    }
+
+    /// Undoes it on this host, once the device is closed; its addresses are free
+    /// after that.
+    pub(super) async fn close(self, session: &Session) {
+        session.tunnel_down();
+        cleanup::print_report(&self.changes.undo().await, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_that_is_granted_is_the_only_one() {
+        let number = |number| Unit::new(number).unwrap();
+        let (five, six) = (UnitRequest::Unit(number(5)), UnitRequest::Unit(number(6)));
+        for asked in [five, UnitRequest::Any] {
+            assert_eq!(unit(Some(number(5)), asked), Ok(five));
+        }
+        let other = unit(Some(number(5)), six);
+        assert_eq!(other.unwrap_err().code, RefusalCode::Prohibited);
+        assert_eq!(unit(None, six), Ok(six));
+        assert_eq!(unit(None, UnitRequest::Any), Ok(UnitRequest::Any));
+    }
+}

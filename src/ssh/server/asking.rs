@@ -1,0 +1,297 @@
+//! What a client that is logged in asks for, made into requests; what it can
+//! never have is refused here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use russh::server::{ChannelOpenHandle, Handle};
+use russh::{Channel, ChannelId, ChannelOpenFailure};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::connection::Shared;
+use super::events::ServeError;
+use super::patience::Patience;
+use super::place::{Place, Places};
+use super::requests::{
+    CancelReply, ListenReply, OpenReply, Opening, Originator, Request, SubsystemReply, TunnelReply,
+};
+use crate::config::types::{Mode, UnitRequest};
+use crate::ssh::side::ServerSide;
+
+/// How long a request may wait for its answer while the whole connection waits.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a channel is not even asked for.
+const TOO_MANY: &str = "too many channels";
+
+/// What one client asks for.
+pub(super) struct Asking {
+    shared: Arc<Shared>,
+    places: Places,
+    requests: mpsc::Sender<Request>,
+    /// Sessions in which nothing has been started.
+    sessions: HashMap<ChannelId, Waiting>,
+    patience: Patience,
+}
+
+/// A session in which nothing has been started.
+struct Waiting {
+    channel: Channel<ServerSide>,
+    place: Place,
+}
+
+/// The payload of a request for a tunnel (OpenSSH PROTOCOL, section 2.3).
+#[derive(Debug, PartialEq, Eq)]
+struct TunnelPayload {
+    mode: Mode,
+    unit: UnitRequest,
+}
+
+impl TunnelPayload {
+    /// Fails with what is wrong.
+    fn parse(payload: &[u8]) -> Result<Self, &'static str> {
+        let (mode, unit) = payload
+            .split_first_chunk()
+            .and_then(|(mode, unit)| Some((mode, unit.try_into().ok()?)))
+            .ok_or("malformed request for a tunnel")?;
+        let mode = Mode::from_wire(u32::from_be_bytes(*mode));
+        let unit = UnitRequest::from_wire(u32::from_be_bytes(unit));
+        Ok(TunnelPayload {
+            mode: mode.ok_or("unsupported tunnel mode")?,
+            unit: unit.map_err(|_| "invalid tunnel unit")?,
+        })
+    }
+}
+
+impl Asking {
+    /// Requests go to `requests`; channels take `places`.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        places: Places,
+        requests: mpsc::Sender<Request>,
+    ) -> Self {
+        Asking {
+            shared,
+            places,
+            requests,
+            sessions: HashMap::new(),
+            patience: Patience::new(Instant::now()),
+        }
+    }
+
+    /// Refuses a channel; ends the connection of a client that never stops.
+    pub(super) async fn refuse(
+        &mut self,
+        reply: ChannelOpenHandle,
+        reason: ChannelOpenFailure,
+    ) -> Result<(), ServeError> {
+        reply.reject(reason).await;
+        if self.patience.try_refuse(Instant::now()) {
+            Ok(())
+        } else {
+            Err(ServeError::Flood)
+        }
+    }
+
+    /// A session is opened: the subsystem needs one, and what it is for is not
+    /// known yet.
+    pub(super) async fn session(
+        &mut self,
+        channel: Channel<ServerSide>,
+        reply: ChannelOpenHandle,
+    ) -> Result<(), ServeError> {
+        let Some(place) = self.places.take() else {
+            return self.refuse(reply, shortage()).await;
+        };
+        let id = channel.id();
+        self.sessions.insert(id, Waiting { channel, place });
+        reply.accept().await;
+        Ok(())
+    }
+
+    /// A session is closed by the client.
+    pub(super) fn closed(&mut self, id: ChannelId) {
+        self.sessions.remove(&id);
+    }
+
+    /// A subsystem is asked for in a session. False where it cannot be had.
+    pub(super) fn subsystem(&mut self, id: ChannelId, name: &str, handle: Handle) -> bool {
+        let Ok(queue) = self.requests.try_reserve() else {
+            return false;
+        };
+        let Some(Waiting { channel, place }) = self.sessions.remove(&id) else {
+            return false;
+        };
+        // Data that came before there was anybody to take it.
+        let (mut read, write) = channel.split();
+        while read.try_wait().is_some() {}
+        queue.send(Request::Subsystem {
+            name: name.to_owned(),
+            reply: SubsystemReply {
+                read,
+                write,
+                handle,
+                connection: Arc::clone(&self.shared),
+                place,
+            },
+        });
+        true
+    }
+
+    /// A tunnel is asked for.
+    pub(super) async fn tunnel(
+        &mut self,
+        channel: Channel<ServerSide>,
+        payload: &[u8],
+        reply: ChannelOpenHandle,
+        handle: Handle,
+    ) -> Result<(), ServeError> {
+        let TunnelPayload { mode, unit } = match TunnelPayload::parse(payload) {
+            Ok(tunnel) => tunnel,
+            Err(problem) => {
+                // A connection that is gone needs no reason.
+                let _ = handle.debug(true, problem.to_owned());
+                return self.refuse(reply, prohibited(problem)).await;
+            }
+        };
+        self.ask(channel, reply, |opening| Request::Tunnel {
+            mode,
+            unit,
+            reply: TunnelReply { opening, handle },
+        })
+        .await
+    }
+
+    /// A TCP connection is asked for.
+    pub(super) async fn open(
+        &mut self,
+        channel: Channel<ServerSide>,
+        (host, port): (&str, u32),
+        originator: Originator,
+        reply: ChannelOpenHandle,
+    ) -> Result<(), ServeError> {
+        let Some(port) = u16::try_from(port).ok().filter(|port| *port != 0) else {
+            return self.refuse(reply, prohibited("no such port")).await;
+        };
+        let host = host.to_owned();
+        self.ask(channel, reply, |opening| Request::Open {
+            host,
+            port,
+            originator,
+            reply: OpenReply(opening),
+        })
+        .await
+    }
+
+    /// Hands a request for a channel on, if there is room for both.
+    async fn ask(
+        &mut self,
+        channel: Channel<ServerSide>,
+        reply: ChannelOpenHandle,
+        request: impl FnOnce(Opening) -> Request,
+    ) -> Result<(), ServeError> {
+        let reserved = self.requests.try_reserve();
+        let (Ok(queue), Some(place)) = (reserved, self.places.take()) else {
+            return self.refuse(reply, shortage()).await;
+        };
+        queue.send(request(Opening {
+            channel,
+            reply,
+            place,
+        }));
+        Ok(())
+    }
+
+    /// A listener is asked for; yields its port.
+    pub(super) async fn listen(&self, address: &str, port: u32) -> Option<u16> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Listen {
+            address: address.to_owned(),
+            port: u16::try_from(port).ok()?,
+            reply: ListenReply(reply),
+        };
+        self.answered(request, answer).await
+    }
+
+    /// A listener is to end; false where there is none.
+    pub(super) async fn cancel(&self, address: &str, port: u32) -> bool {
+        let (reply, answer) = oneshot::channel();
+        let Ok(port) = u16::try_from(port) else {
+            return false;
+        };
+        let request = Request::CancelListen {
+            address: address.to_owned(),
+            port,
+            reply: CancelReply(reply),
+        };
+        self.answered(request, answer).await.is_some()
+    }
+
+    /// The answer to a request; the connection waits for it, since answers have to
+    /// come in the order of their requests (RFC 4254, section 4).
+    async fn answered<T>(&self, request: Request, answer: oneshot::Receiver<T>) -> Option<T> {
+        match self.requests.try_send(request) {
+            Ok(()) => timeout(LISTEN_TIMEOUT, answer).await.ok()?.ok(),
+            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => None,
+        }
+    }
+}
+
+fn shortage() -> ChannelOpenFailure {
+    described(ChannelOpenFailure::ResourceShortage, TOO_MANY)
+}
+
+fn prohibited(description: &str) -> ChannelOpenFailure {
+    described(ChannelOpenFailure::AdministrativelyProhibited, description)
+}
+
+/// A failure with a description of our own.
+pub(super) fn described(failure: ChannelOpenFailure, description: &str) -> ChannelOpenFailure {
+    ChannelOpenFailure::Other {
+        code: failure.code(),
+        reason: description.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::types::Unit;
+
+    fn payload(mode: u32, unit: u32) -> Vec<u8> {
+        [mode.to_be_bytes(), unit.to_be_bytes()].concat()
+    }
+
+    #[test]
+    fn requests_for_tunnels_are_what_they_say() {
+        let tunnel = |mode, unit| Ok(TunnelPayload { mode, unit });
+        let five = UnitRequest::Unit(Unit::new(5).unwrap());
+        assert_eq!(
+            TunnelPayload::parse(&payload(1, 5)),
+            tunnel(Mode::PointToPoint, five)
+        );
+        assert_eq!(
+            TunnelPayload::parse(&payload(2, 0x7fff_ffff)),
+            tunnel(Mode::Ethernet, UnitRequest::Any)
+        );
+    }
+
+    #[test]
+    fn nonsense_is_told_from_tunnels() {
+        for (mode, unit) in [
+            (0, 0),
+            (3, 0),
+            (u32::MAX, 0),
+            (1, 0x8000_0000),
+            (1, u32::MAX),
+        ] {
+            assert!(TunnelPayload::parse(&payload(mode, unit)).is_err());
+        }
+        for length in (0..8).chain(9..20) {
+            assert!(TunnelPayload::parse(&vec![1; length]).is_err(), "{length}");
+        }
+    }
+}

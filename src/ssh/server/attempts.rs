@@ -1,0 +1,157 @@
+//! A client's attempts to log in, up to the one that succeeds.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::SystemTime;
+
+use russh::server::{Auth, Handle, Session};
+use tokio::sync::oneshot;
+
+use super::credential::{Attempt, Credential};
+use super::gate::{Gate, Tried};
+use crate::ssh::terminal_text;
+
+/// The longest user name that is considered, in bytes.
+const MAX_USER: usize = 255;
+
+/// How far a client has come before it was logged in.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    tried: AtomicBool,
+    failed: AtomicUsize,
+}
+
+impl Progress {
+    /// Whether anything was tried besides asking for the methods.
+    pub(super) fn tried(&self) -> bool {
+        self.tried.load(Ordering::Relaxed)
+    }
+
+    /// Attempts that failed.
+    pub(super) fn failed(&self) -> usize {
+        self.failed.load(Ordering::Relaxed)
+    }
+}
+
+/// A verified credential that the gate has let through.
+pub(super) struct Judged<Grant> {
+    pub(super) grant: Grant,
+    pub(super) user: String,
+    pub(super) credential: Credential,
+}
+
+/// A login that has succeeded.
+pub(super) struct Admission<Grant> {
+    pub(super) judged: Judged<Grant>,
+    pub(super) handle: Handle,
+    pub(super) identification: String,
+}
+
+/// The attempts of one client.
+pub(super) struct Attempts<G: Gate> {
+    gate: Arc<G>,
+    peer: SocketAddr,
+    progress: Arc<Progress>,
+    judged: Option<Judged<G::Grant>>,
+    /// Until it is used.
+    admit: Option<oneshot::Sender<Admission<G::Grant>>>,
+}
+
+impl<G: Gate> Attempts<G> {
+    /// Of a client at `peer`; the one that succeeds goes to `admit`.
+    pub(super) fn new(
+        gate: Arc<G>,
+        peer: SocketAddr,
+        progress: Arc<Progress>,
+        admit: oneshot::Sender<Admission<G::Grant>>,
+    ) -> Self {
+        Attempts {
+            gate,
+            peer,
+            progress,
+            judged: None,
+            admit: Some(admit),
+        }
+    }
+
+    /// Something is offered, without a signature yet.
+    pub(super) fn offered(&mut self, user: &str, shown: Result<Credential, &'static str>) -> Auth {
+        match self.judge(user, shown) {
+            Some(_) => Auth::Accept,
+            None => Auth::reject(),
+        }
+    }
+
+    /// Something was shown and its signature verified.
+    pub(super) fn verified(&mut self, user: &str, shown: Result<Credential, &'static str>) -> Auth {
+        self.judged = self.judge(user, shown);
+        match self.judged {
+            Some(_) => Auth::Accept,
+            None => Auth::reject(),
+        }
+    }
+
+    /// A method was tried that is not offered.
+    pub(super) fn unoffered(&mut self, user: &str, method: &'static str) -> Auth {
+        self.failed(user, Tried::Method(method));
+        Auth::reject()
+    }
+
+    fn judge(
+        &self,
+        user: &str,
+        shown: Result<Credential, &'static str>,
+    ) -> Option<Judged<G::Grant>> {
+        self.progress.tried.store(true, Ordering::Relaxed);
+        let credential = match shown {
+            Ok(_) if user.len() > MAX_USER => {
+                self.failed("", Tried::Unfit("a user name that is too long"));
+                return None;
+            }
+            Ok(credential) => credential,
+            Err(unfit) => {
+                self.failed(user, Tried::Unfit(unfit));
+                return None;
+            }
+        };
+        let attempt = Attempt {
+            user,
+            peer: self.peer,
+            credential: &credential,
+            now: SystemTime::now(),
+        };
+        match self.gate.judge(&attempt) {
+            Some(grant) => Some(Judged {
+                grant,
+                user: user.to_owned(),
+                credential,
+            }),
+            None => {
+                self.failed(user, Tried::Refused(&credential));
+                None
+            }
+        }
+    }
+
+    fn failed(&self, user: &str, tried: Tried<'_>) {
+        self.progress.tried.store(true, Ordering::Relaxed);
+        self.progress.failed.fetch_add(1, Ordering::Relaxed);
+        self.gate.failed(self.peer, user, tried);
+    }
+
+    /// The client has been told that it is logged in.
+    pub(super) fn succeeded(&mut self, session: &Session) -> Result<(), russh::Error> {
+        let (Some(judged), Some(admit)) = (self.judged.take(), self.admit.take()) else {
+            return Err(russh::Error::NotAuthenticated);
+        };
+        let identification = String::from_utf8_lossy(session.remote_sshid());
+        let admission = Admission {
+            judged,
+            handle: session.handle(),
+            identification: terminal_text::line(&identification),
+        };
+        // Nobody waits any more when the grace time is over just now.
+        admit.send(admission).map_err(|_| russh::Error::Disconnect)
+    }
+}

@@ -1,0 +1,290 @@
+//! What russh tells of a client, and where it goes: attempts to log in, requests
+//! for channels, and requests on channels, of which only a subsystem is ever had.
+
+use russh::keys::Certificate;
+use russh::server::{
+    Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey,
+};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Pty};
+
+use super::asking::{Asking, described};
+use super::attempts::Attempts;
+use super::connection::Shared;
+use super::gate::Gate;
+use super::requests::Originator;
+use super::shown;
+use crate::ssh::terminal_text;
+use crate::ssh::tunnel::CHANNEL_TYPE;
+
+use std::sync::Arc;
+
+/// Characters that are kept of a client's goodbye.
+const KEPT_CHARACTERS: usize = 256;
+
+/// An error that ends the connection's task.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ServeError {
+    /// The client has more refused than anybody needs.
+    #[error("the client goes on asking for what it cannot have")]
+    Flood,
+    /// The protocol failed.
+    #[error(transparent)]
+    Russh(#[from] russh::Error),
+}
+
+/// The handler that russh calls.
+pub(super) struct Events<G: Gate> {
+    pub(super) attempts: Attempts<G>,
+    pub(super) asking: Asking,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// A type of channel that is not served.
+fn unknown_type() -> ChannelOpenFailure {
+    ChannelOpenFailure::UnknownChannelType
+}
+
+impl<G: Gate> Handler for Events<G> {
+    type Error = ServeError;
+
+    async fn auth_password(&mut self, user: &str, _: &str) -> Result<Auth, ServeError> {
+        Ok(self.attempts.unoffered(user, "password"))
+    }
+
+    async fn auth_keyboard_interactive<'a>(
+        &'a mut self,
+        user: &str,
+        _: &str,
+        _: Option<Response<'a>>,
+    ) -> Result<Auth, ServeError> {
+        Ok(self.attempts.unoffered(user, "keyboard-interactive"))
+    }
+
+    async fn auth_publickey_offered(
+        &mut self,
+        user: &str,
+        offer: PublicKeyOffer<'_>,
+    ) -> Result<Auth, ServeError> {
+        Ok(self.attempts.offered(user, shown::offered(&offer)))
+    }
+
+    async fn auth_publickey(
+        &mut self,
+        user: &str,
+        key: VerifiedPublicKey<'_>,
+    ) -> Result<Auth, ServeError> {
+        Ok(self.attempts.verified(user, shown::key(key.public_key)))
+    }
+
+    async fn auth_openssh_certificate(
+        &mut self,
+        user: &str,
+        certificate: &Certificate,
+    ) -> Result<Auth, ServeError> {
+        Ok(self
+            .attempts
+            .verified(user, shown::certificate(certificate)))
+    }
+
+    async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), ServeError> {
+        Ok(self.attempts.succeeded(session)?)
+    }
+
+    async fn disconnected(&mut self, reason: u32, description: &str) -> Result<(), ServeError> {
+        let description: String = terminal_text::line(description.trim())
+            .chars()
+            .take(KEPT_CHARACTERS)
+            .collect();
+        self.shared
+            .leave(format!("the client disconnected: {reason}: {description}"));
+        Ok(())
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), ServeError> {
+        self.asking.session(channel, reply).await
+    }
+
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        host: &str,
+        port: u32,
+        originator_address: &str,
+        originator_port: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), ServeError> {
+        let originator = Originator {
+            address: originator_address.to_owned(),
+            port: originator_port,
+        };
+        self.asking
+            .open(channel, (host, port), originator, reply)
+            .await
+    }
+
+    async fn channel_open_unknown(
+        &mut self,
+        channel: Channel<Msg>,
+        channel_type: &str,
+        payload: &[u8],
+        reply: ChannelOpenHandle,
+        session: &mut Session,
+    ) -> Result<(), ServeError> {
+        if channel_type == CHANNEL_TYPE {
+            let handle = session.handle();
+            return self.asking.tunnel(channel, payload, reply, handle).await;
+        }
+        self.asking.refuse(reply, unknown_type()).await
+    }
+
+    async fn channel_open_direct_streamlocal(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), ServeError> {
+        let failure = ChannelOpenFailure::AdministrativelyProhibited;
+        let failure = described(failure, "no forwarding to sockets");
+        self.asking.refuse(reply, failure).await
+    }
+
+    async fn channel_open_x11(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), ServeError> {
+        self.asking.refuse(reply, unknown_type()).await
+    }
+
+    async fn channel_open_forwarded_tcpip(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), ServeError> {
+        self.asking.refuse(reply, unknown_type()).await
+    }
+
+    async fn channel_close(&mut self, id: ChannelId, _: &mut Session) -> Result<(), ServeError> {
+        self.asking.closed(id);
+        Ok(())
+    }
+
+    async fn subsystem_request(
+        &mut self,
+        id: ChannelId,
+        name: &str,
+        session: &mut Session,
+    ) -> Result<(), ServeError> {
+        let handle = session.handle();
+        if !self.asking.subsystem(id, name, handle) {
+            session.channel_failure(id)?;
+        }
+        Ok(())
+    }
+
+    async fn shell_request(
+        &mut self,
+        id: ChannelId,
+        session: &mut Session,
+    ) -> Result<(), ServeError> {
+        Ok(session.channel_failure(id)?)
+    }
+
+    async fn exec_request(
+        &mut self,
+        id: ChannelId,
+        _: &[u8],
+        session: &mut Session,
+    ) -> Result<(), ServeError> {
+        Ok(session.channel_failure(id)?)
+    }
+
+    async fn pty_request(
+        &mut self,
+        id: ChannelId,
+        _: &str,
+        _: u32,
+        _: u32,
+        _: u32,
+        _: u32,
+        _: &[(Pty, u32)],
+        session: &mut Session,
+    ) -> Result<(), ServeError> {
+        Ok(session.channel_failure(id)?)
+    }
+
+    async fn x11_request(
+        &mut self,
+        id: ChannelId,
+        _: bool,
+        _: &str,
+        _: &str,
+        _: u32,
+        session: &mut Session,
+    ) -> Result<(), ServeError> {
+        Ok(session.channel_failure(id)?)
+    }
+
+    async fn env_request(
+        &mut self,
+        id: ChannelId,
+        _: &str,
+        _: &str,
+        session: &mut Session,
+    ) -> Result<(), ServeError> {
+        Ok(session.channel_failure(id)?)
+    }
+
+    async fn window_change_request(
+        &mut self,
+        id: ChannelId,
+        _: u32,
+        _: u32,
+        _: u32,
+        _: u32,
+        session: &mut Session,
+    ) -> Result<(), ServeError> {
+        Ok(session.channel_failure(id)?)
+    }
+
+    async fn agent_request(&mut self, _: ChannelId, _: &mut Session) -> Result<bool, ServeError> {
+        Ok(false)
+    }
+
+    async fn tcpip_forward(
+        &mut self,
+        address: &str,
+        port: &mut u32,
+        _: &mut Session,
+    ) -> Result<bool, ServeError> {
+        let Some(listening) = self.asking.listen(address, *port).await else {
+            return Ok(false);
+        };
+        *port = u32::from(listening);
+        Ok(true)
+    }
+
+    async fn cancel_tcpip_forward(
+        &mut self,
+        address: &str,
+        port: u32,
+        _: &mut Session,
+    ) -> Result<bool, ServeError> {
+        Ok(self.asking.cancel(address, port).await)
+    }
+}

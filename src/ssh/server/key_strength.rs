@@ -1,0 +1,57 @@
+//! Which public keys are good enough, wherever they are shown.
+
+use russh::keys::Algorithm;
+use russh::keys::ssh_key::public::KeyData;
+
+/// The smallest RSA key that is taken, in bits (RFC 9142 and NIST SP 800-131A;
+/// sshd's `RequiredRSASize` is 1024 by default).
+const RSA_BITS: u32 = 2048;
+
+/// Fails, with what is wrong, for a key that is too weak or of an unknown kind.
+pub(super) fn check(key: &KeyData) -> Result<(), &'static str> {
+    match key.algorithm() {
+        Algorithm::Rsa { .. } => match key.rsa() {
+            Some(rsa) if rsa.key_size() >= RSA_BITS => Ok(()),
+            _ => Err("an rsa key of less than 2048 bits"),
+        },
+        Algorithm::Ed25519
+        | Algorithm::Ecdsa { .. }
+        | Algorithm::SkEd25519
+        | Algorithm::SkEcdsaSha2NistP256 => Ok(()),
+        _ => Err("a key of a type that is not supported"),
+    }
+}
+
+/// Fails, with what is wrong, for a signature over SHA-1 or of an unknown kind.
+pub(super) fn check_signature(algorithm: &Algorithm) -> Result<(), &'static str> {
+    match algorithm {
+        Algorithm::Rsa { hash: None } => Err("a signature over SHA-1"),
+        Algorithm::Rsa { .. }
+        | Algorithm::Ed25519
+        | Algorithm::Ecdsa { .. }
+        | Algorithm::SkEd25519
+        | Algorithm::SkEcdsaSha2NistP256 => Ok(()),
+        _ => Err("a signature of a type that is not supported"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use russh::keys::{HashAlg, PublicKey};
+
+    use super::*;
+    use crate::ssh::test_settings::RSA_KEY;
+
+    #[test]
+    fn short_rsa_keys_and_sha1_are_not_taken() {
+        let short = PublicKey::from_openssh(RSA_KEY).unwrap();
+        assert!(check(short.key_data()).unwrap_err().contains("2048"));
+        let sha1 = Algorithm::Rsa { hash: None };
+        assert!(check_signature(&sha1).unwrap_err().contains("SHA-1"));
+        let sha2 = Algorithm::Rsa {
+            hash: Some(HashAlg::Sha256),
+        };
+        assert_eq!(check_signature(&sha2), Ok(()));
+        assert!(check_signature(&Algorithm::Dsa).is_err());
+    }
+}

@@ -1,0 +1,271 @@
+//! A server for tests, on a loopback listener, with a gate that knows some keys;
+//! and the distribution's ssh as its client.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use russh::keys::{PublicKey, load_public_key};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::process::{Child, ChildStdin, ChildStdout};
+use tokio::time::timeout;
+
+use super::accept::accept;
+use super::credential::{Attempt, Credential, KeyBlob};
+use super::gate::{Gate, Tried};
+use super::host_keys::HostKeys;
+use super::login::{Login, LoginFailure};
+use super::settings::ServerSettings;
+use crate::ssh::test_server::run;
+
+/// Far longer than anything here takes; what reaches it hangs.
+pub(super) const HANGS: Duration = Duration::from_secs(30);
+
+/// Lets in whoever shows a key that it knows, or a certificate of an authority
+/// that it knows. What it grants is the name of the user.
+#[derive(Debug, Default)]
+pub(super) struct TestGate {
+    known: Mutex<Vec<KeyBlob>>,
+    failures: Mutex<Vec<String>>,
+    judged: Mutex<usize>,
+}
+
+impl TestGate {
+    pub(super) fn failures(&self) -> Vec<String> {
+        self.failures.lock().unwrap().clone()
+    }
+
+    pub(super) fn judged(&self) -> usize {
+        *self.judged.lock().unwrap()
+    }
+
+    pub(super) fn know(&self, key: &PublicKey) {
+        let blob = KeyBlob(key.to_bytes().unwrap());
+        self.known.lock().unwrap().push(blob);
+    }
+}
+
+impl Gate for TestGate {
+    type Grant = String;
+
+    fn judge(&self, attempt: &Attempt<'_>) -> Option<String> {
+        *self.judged.lock().unwrap() += 1;
+        let decisive = match attempt.credential {
+            Credential::Key(key) => key,
+            Credential::Certificate(certificate) => &certificate.authority,
+        };
+        let known = self.known.lock().unwrap().contains(decisive);
+        known.then(|| attempt.user.to_owned())
+    }
+
+    fn failed(&self, peer: SocketAddr, user: &str, tried: Tried<'_>) {
+        assert!(peer.ip().is_loopback());
+        let tried = match tried {
+            Tried::Refused(Credential::Key(_)) => "a key".to_owned(),
+            Tried::Refused(Credential::Certificate(_)) => "a certificate".to_owned(),
+            Tried::Unfit(why) => why.to_owned(),
+            Tried::Method(method) => method.to_owned(),
+        };
+        self.failures
+            .lock()
+            .unwrap()
+            .push(format!("{user}: {tried}"));
+    }
+}
+
+/// A server and its keys.
+pub(super) struct Lab {
+    directory: TempDir,
+    pub(super) settings: ServerSettings,
+    pub(super) gate: Arc<TestGate>,
+    listener: TcpListener,
+}
+
+impl Lab {
+    pub(super) async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let host_keys = HostKeys::load_or_make(&[directory.path().join("host")]).unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let lab = Lab {
+            settings: ServerSettings {
+                host_keys,
+                max_auth_tries: 6,
+                grace_time: Some(HANGS),
+                channels: 20,
+            },
+            gate: Arc::default(),
+            listener,
+            directory,
+        };
+        let host = std::fs::read_to_string(lab.path("host.pub")).unwrap();
+        let known = format!("[127.0.0.1]:{} {host}", lab.address().port());
+        std::fs::write(lab.path("known_hosts"), known).unwrap();
+        lab
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.listener.local_addr().unwrap()
+    }
+
+    /// Makes a key pair `name` with these arguments of ssh-keygen.
+    pub(super) fn key(&self, name: &str, arguments: &[&str]) {
+        run(Command::new("ssh-keygen")
+            .args(["-q", "-N", "", "-C", name, "-f"])
+            .arg(self.path(name))
+            .args(arguments));
+    }
+
+    /// An ed25519 key `name` that may come in.
+    pub(super) fn known_key(&self, name: &str) {
+        self.key(name, &["-t", "ed25519"]);
+        self.know(name);
+    }
+
+    /// Lets the key `name` in, or those whom it certifies.
+    pub(super) fn know(&self, name: &str) {
+        let path = self.path(&format!("{name}.pub"));
+        self.gate.know(&load_public_key(path).unwrap());
+    }
+
+    /// Signs the public key `name` with the key `authority`.
+    pub(super) fn certify(&self, authority: &str, name: &str, arguments: &[&str]) {
+        run(Command::new("ssh-keygen")
+            .args(["-q", "-I", name, "-s"])
+            .arg(self.path(authority))
+            .args(arguments)
+            .arg(self.path(&format!("{name}.pub"))));
+    }
+
+    /// The next connection.
+    pub(super) async fn accept(&self) -> Result<Login<String>, LoginFailure> {
+        let (stream, peer) = self.listener.accept().await.unwrap();
+        let accepted = accept(stream, peer, &self.settings, Arc::clone(&self.gate));
+        timeout(HANGS * 2, accepted).await.expect("a login hangs")
+    }
+
+    /// A login; the gate knows somebody's key.
+    pub(super) async fn login(&self) -> Login<String> {
+        match self.accept().await {
+            Ok(login) => login,
+            Err(failure) => panic!("{failure}; {:?}", self.gate.failures()),
+        }
+    }
+
+    /// Starts ssh with the key files `keys` and these arguments besides what every
+    /// test needs.
+    pub(super) fn ssh(&self, keys: &[&str], arguments: &[&str]) -> Client {
+        self.client("ssh", keys, arguments, &["127.0.0.1"])
+    }
+
+    /// The same with a command in place of a shell.
+    pub(super) fn ssh_command(&self, keys: &[&str], command: &[&str]) -> Client {
+        self.client("ssh", keys, &[], &[&["127.0.0.1"], command].concat())
+    }
+
+    /// Starts sftp.
+    pub(super) fn sftp(&self, keys: &[&str]) -> Client {
+        self.client("sftp", keys, &[], &["alice@127.0.0.1"])
+    }
+
+    /// Starts ssh with pipes for its standard input and output.
+    pub(super) fn ssh_with_pipes(&self, keys: &[&str], arguments: &[&str], last: &str) -> Client {
+        let mut command = self.command("ssh", keys, arguments, &["127.0.0.1", last]);
+        Client(command.stdin(Stdio::piped()).spawn().unwrap())
+    }
+
+    fn client(&self, program: &str, keys: &[&str], arguments: &[&str], last: &[&str]) -> Client {
+        let mut command = self.command(program, keys, arguments, last);
+        Client(command.stdin(Stdio::null()).spawn().unwrap())
+    }
+
+    fn command(
+        &self,
+        program: &str,
+        keys: &[&str],
+        arguments: &[&str],
+        last: &[&str],
+    ) -> tokio::process::Command {
+        let known_hosts = self.path("known_hosts");
+        let mut command = tokio::process::Command::new(program);
+        command
+            .args(["-F", "none", "-o", "BatchMode=yes"])
+            .args(["-o", "IdentitiesOnly=yes"])
+            .args(["-o", "StrictHostKeyChecking=yes"])
+            .args(["-o", "User=alice"])
+            .arg("-o")
+            .arg(format!("Port={}", self.address().port()))
+            .arg("-o")
+            .arg(format!("UserKnownHostsFile={}", known_hosts.display()));
+        for key in keys {
+            command.arg("-i").arg(self.path(key));
+        }
+        command
+            .args(arguments)
+            .args(last)
+            .env_remove("SSH_AUTH_SOCK")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+}
+
+/// A running ssh or sftp, that ends with the test.
+pub(super) struct Client(Child);
+
+/// How ssh ended.
+pub(super) struct Ended {
+    pub(super) code: Option<i32>,
+    pub(super) errors: String,
+}
+
+impl Client {
+    /// Waits for its end.
+    pub(super) async fn ended(self) -> Ended {
+        let output = timeout(HANGS, self.0.wait_with_output()).await;
+        let Output { status, stderr, .. } = output.expect("ssh hangs").unwrap();
+        Ended {
+            code: status.code(),
+            errors: String::from_utf8_lossy(&stderr).into_owned(),
+        }
+    }
+
+    /// What goes to it and what comes from it.
+    pub(super) fn pipes(&mut self) -> (ChildStdin, ChildStdout) {
+        let (input, output) = (self.0.stdin.take(), self.0.stdout.take());
+        (input.unwrap(), output.unwrap())
+    }
+
+    /// Waits until it has written `text` to its standard error; yields all until
+    /// then.
+    pub(super) async fn says(&mut self, text: &str) -> String {
+        use tokio::io::AsyncReadExt;
+        let errors = self.0.stderr.as_mut().unwrap();
+        let mut said = Vec::new();
+        let mut buffer = [0; 1024];
+        while !String::from_utf8_lossy(&said).contains(text) {
+            let read = timeout(HANGS, errors.read(&mut buffer)).await;
+            let length = read.expect("ssh says nothing").unwrap();
+            assert!(length > 0, "{}", String::from_utf8_lossy(&said));
+            said.extend_from_slice(&buffer[..length]);
+        }
+        String::from_utf8_lossy(&said).into_owned()
+    }
+}
+
+/// Waits until `condition` holds.
+pub(super) async fn until(condition: impl Fn() -> bool) {
+    let holds = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(HANGS, holds).await.expect("it never comes to be");
+}
