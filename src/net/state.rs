@@ -9,6 +9,7 @@ use super::facts::{AddressGeneration, InterfaceIndex, LinkFacts};
 use super::firewall;
 use super::journal::{Entry, Journal};
 use super::netlink::Netlink;
+use super::resolver;
 use super::runtime_dir::RuntimeDir;
 use super::server_table;
 use super::shared_setting::SharedSetting;
@@ -75,8 +76,10 @@ impl HostState {
     /// outcome is unknown, or this future is dropped half way, it stays there:
     /// undoing what was not made does nothing.
     pub async fn apply(&mut self, change: Change) -> Result<(), NetError> {
-        if let Change::Shared(setting) = &change {
-            return shared_sysctl::take(&mut self.journal, setting);
+        match &change {
+            Change::Shared(setting) => return shared_sysctl::take(&mut self.journal, setting),
+            Change::NameServers(wanted) => return resolver::take(&mut self.journal, wanted).await,
+            _ => {}
         }
         if let Some(entry) = firewall_entry(&change) {
             return self.apply_to_firewall(&change, entry).await;
@@ -116,12 +119,14 @@ impl HostState {
         undo_and_close(&self.netlink, self.journal).await
     }
 
-    /// A server's table is replaced where it is there; nothing else is made twice.
+    /// What a server has already is not made twice; its table is replaced.
     async fn apply_to_firewall(&mut self, change: &Change, entry: Entry) -> Result<(), NetError> {
         let made = self.journal.entries().contains(&entry);
         let name = self.journal.interface().to_owned();
-        if let (Change::ServerTable(table), true) = (change, made) {
-            return server_table::replace(&name, table).await;
+        match change {
+            Change::ServerTable(table) if made => return server_table::replace(&name, table).await,
+            Change::ForwardPassed(_) if made => return Ok(()),
+            _ => {}
         }
         self.journal.record(entry)?;
         let result = match change {
@@ -201,6 +206,7 @@ impl HostState {
             Change::Sysctl { key, value } => plan_sysctl(link, key, value)?,
             // These are not the link's.
             Change::Shared(_)
+            | Change::NameServers(_)
             | Change::FirewallTable(_)
             | Change::ForwardAccept(_)
             | Change::ServerTable(_)
@@ -258,6 +264,7 @@ pub async fn make(netlink: &Netlink, link: &LinkFacts, change: &Change) -> Resul
         Change::Sysctl { key, value } => Ok(key.write(value)?),
         // These are not the link's.
         Change::Shared(_)
+        | Change::NameServers(_)
         | Change::FirewallTable(_)
         | Change::ForwardAccept(_)
         | Change::ServerTable(_)

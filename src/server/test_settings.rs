@@ -55,5 +55,6 @@ pub fn settings() -> ServeSettings {
         },
         metrics: None,
         clients: Vec::new(),
+        disable_forwarding: false,
     }
 }

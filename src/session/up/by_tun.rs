@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use anyhow::anyhow;
 
 use super::Reporter;
-use super::far_part::{Agreed, FarPart, Start, report_undone};
+use super::far_part::{Agreed, FarPart, Pushed, Start, report_undone};
 use super::plan::{self, AddressInput, FarDevice};
 use crate::config::types::{Unit, UnitRequest};
 use crate::net::sysctl;
@@ -75,6 +75,7 @@ impl FarPart for ByTun {
             },
             addresses,
             mtu,
+            pushed: Pushed::default(),
         })
     }
 
