@@ -45,9 +45,6 @@ pub mod signals;
 mod stream;
 mod tunnel;
 
-#[cfg(test)]
-mod test_settings;
-
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
