@@ -86,7 +86,7 @@ fn nothing_is_left_at_the_end() -> Result<()> {
     alice.route(&lab.laptop, &["198.51.100.0/24"])?;
     traffic::ping(&lab.laptop, LAN)?;
     let changed = before.differences()?;
-    ensure!(changed.contains("ip_forward"), "{changed}");
+    ensure!(changed.contains("forwarding:1"), "{changed}");
     server.stop()?;
     before.is_back()?;
     // Its clients were told why.
@@ -131,7 +131,7 @@ fn a_reload_loses_no_packet() -> Result<()> {
 fn a_reload_opens_and_closes_ports() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
     let serve = Serve::bare().audited();
-    let key = "host-keys = [\"/etc/ssh/ssh_host_ed25519_key\"]";
+    let key = "host-key = [\"/etc/ssh/ssh_host_ed25519_key\"]";
     let listening = |ports: &str| format!("{key}\nlisten = [{ports}]\n");
     let server = serve
         .config(&listening("\"[::]:22\", \"[::]:2201\""))
@@ -409,7 +409,8 @@ fn a_port_that_is_taken() -> Result<()> {
     let server = Serve::default().start(&lab.bastion)?;
     let alice = Joined::open(&server, &lab.laptop, &ALICE)?;
     let before = Before::of(&[&lab.bastion])?;
-    let command = Client::Sshvpn.command(&["serve", "--listen", "192.0.2.2:22"])?;
+    let arguments = ["--listen", "192.0.2.2:22", "--host-key", "/run/lab/key"];
+    let command = Client::Sshvpn.command(&[&["serve"], &arguments[..]].concat())?;
     let output = lab.bastion.run(&command)?;
     fails_clearly(&output, Some(1), &["192.0.2.2:22", "--listen"])?;
     before.is_back()?;
@@ -425,15 +426,12 @@ fn two_servers_on_one_host() -> Result<()> {
         .start(&lab.bastion)?;
     let alice = Joined::open(&first, &lab.laptop, &ALICE)?;
     alice.route(&lab.laptop, &["198.51.100.0/24"])?;
-    let second = Client::Sshvpn.command(&[
-        "serve",
-        "--listen",
-        "[::]:2222",
-        "--pool",
-        "10.89.0.0/24",
-        "--route",
-        "198.51.100.0/24",
-    ])?;
+    lab.bastion.write(
+        "/run/lab/second.toml",
+        "listen = [\"[::]:2222\"]\n[network]\nleases = \"/run/lab/leases.json\"\n\
+         pool = [\"10.89.0.0/24\"]\nroute = [\"198.51.100.0/24\"]\n",
+    )?;
+    let second = Client::Sshvpn.command(&["serve", "--config", "/run/lab/second.toml"])?;
     let second = lab.bastion.spawn(&second)?;
     second.wait_for_line("2222", PATIENCE)?;
     traffic::ping(&lab.laptop, LAN)?;

@@ -32,6 +32,7 @@ pub mod recovery;
 pub mod route_plan;
 mod route_report;
 pub mod runtime_dir;
+pub mod runtime_socket;
 pub mod server_table;
 pub mod shared_setting;
 mod shared_sysctl;

@@ -4,6 +4,7 @@
 use crate::message::say;
 use crate::net::recovery::{Recovered, Recovery, recover_stale};
 use crate::net::runtime_dir::{RuntimeDir, RuntimeDirError};
+use crate::net::runtime_socket::remove_stale;
 use crate::net::state::UndoReport;
 use crate::session::failure::Failure;
 
@@ -32,9 +33,9 @@ pub async fn run() -> Result<u8, Failure> {
 /// Undoes what is left; yields how many journals there were, and whether all
 /// is undone.
 pub async fn recover(verbose: bool) -> Result<(usize, bool), Failure> {
-    let recovered = recover_stale(&runtime_dir()?)
-        .await
-        .map_err(Failure::local)?;
+    let directory = runtime_dir()?;
+    remove_stale(&directory).map_err(Failure::local)?;
+    let recovered = recover_stale(&directory).await.map_err(Failure::local)?;
     let mut clean = true;
     for Recovered { file_name, outcome } in &recovered {
         match outcome {
