@@ -4,7 +4,8 @@
 //! ```text
 //!   route_plan, addressing        what to ask for (pure; on address_range, facts,
 //!     private_space, ways)
-//!   state ───► journal            each change is written down, then made,
+//!   state ───► journal            each change is written down,
+//!     ├──────► make               and made,
 //!     └──────► undo               and taken back in reverse;
 //!   recovery ─► journal, undo     so is what a process left that died
 //!   netlink, sysctl, nft          what reads and changes the kernel's state
@@ -22,6 +23,7 @@ pub mod facts;
 pub mod firewall;
 pub mod journal;
 mod journal_format;
+pub mod make;
 pub mod name_servers;
 pub mod netlink;
 pub mod nft;

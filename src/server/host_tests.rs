@@ -2,6 +2,7 @@
 //! is undone, and one server does not disturb another.
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::config::serve::settings::{ClientMatch, ClientRule};
@@ -12,7 +13,6 @@ use crate::net::test_host::{Host, snapshot};
 use crate::net::test_namespace::{self, ip};
 use crate::server::client_device::{ClientDevice, ClientDeviceRequest};
 use crate::server::lease::LeasedAddress;
-use crate::server::test_settings::settings;
 
 fn networks(list: &[&str]) -> Vec<IpNetwork> {
     list.iter().map(|text| text.parse().unwrap()).collect()
@@ -23,7 +23,7 @@ fn pools() -> Pools {
 }
 
 fn with_routes(routes: &[&str]) -> ServeSettings {
-    let mut settings = settings();
+    let mut settings = ServeSettings::default();
     settings.network.routes = networks(routes);
     settings
 }
@@ -164,6 +164,12 @@ fn what_a_killed_server_with_many_clients_left_is_undone() {
             clients.push(client(&host, last).await);
         }
         drop((host, clients));
+        // A child that another test is starting may have a copy of a descriptor.
+        let end = Instant::now() + Duration::from_secs(20);
+        while ip("link").contains(" tun") {
+            assert!(Instant::now() < end, "they stay");
+            std::thread::yield_now();
+        }
         let recovered = place.recover().await;
         let [only] = recovered.as_slice() else {
             panic!("{recovered:?}")
@@ -302,7 +308,7 @@ fn settings_become_what_the_host_has_to_do() {
 
 #[test]
 fn without_nft_only_what_needs_it_fails() {
-    let mut settings = settings();
+    let mut settings = ServeSettings::default();
     let judge = |settings: &ServeSettings| {
         without_nft(&Wish::of(settings, &pools(), &Surroundings::default()))
     };

@@ -4,7 +4,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
@@ -19,7 +18,7 @@ use super::lease::Leases;
 use super::listen::{Bound, Listeners};
 use super::metrics::MetricsListener;
 use super::policy::Warning;
-use super::pool::{Pool, Pools};
+use super::pool::{self, Pool, Pools};
 use super::reach::Reachability;
 use super::registry::Registry;
 use super::rules::Rules;
@@ -341,18 +340,13 @@ fn choose_pools(
     current: Option<&Pools>,
     facts: &HostFacts,
 ) -> Result<Pools, ServeError> {
-    // The same host chooses the same networks again.
-    let seed = seed(&rules.ssh.host_keys.fingerprints());
+    // The same server chooses the same networks again, another on this host others.
+    let keys = rules.ssh.host_keys.fingerprints();
+    let key = keys.first().map_or("", String::as_str);
+    let port = rules.settings.listen.first().map_or(0, SocketAddr::port);
+    let seed = pool::seed(&format!("{key} {port}"));
     let ipv6 = sysctl::has_ipv6();
     Ok(Pools::choose(&rules.settings, current, facts, ipv6, seed)?)
-}
-
-/// A number for a server, by its first host key.
-fn seed(fingerprints: &[String]) -> u64 {
-    let first = fingerprints.first().map_or("", String::as_str);
-    let hash = digest(&SHA256, first.as_bytes());
-    let bytes = hash.as_ref().first_chunk().copied();
-    u64::from_be_bytes(bytes.unwrap_or_default())
 }
 
 fn set_reach(reach: &Reachability, pools: &Pools) {

@@ -48,9 +48,6 @@ pub mod status;
 mod stream;
 mod tunnel;
 
-#[cfg(test)]
-mod test_settings;
-
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;

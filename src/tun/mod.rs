@@ -6,6 +6,7 @@ mod sys;
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 use nix::errno::Errno;
@@ -27,7 +28,7 @@ pub const MAX_PIECES: usize = 80;
 /// unless it was made persistent by somebody else.
 #[derive(Debug)]
 pub struct Device {
-    fd: AsyncFd<OwnedFd>,
+    fd: AsyncFd<Arc<OwnedFd>>,
     name: InterfaceName,
     mode: Mode,
     preexisting: bool,
@@ -55,6 +56,13 @@ impl Device {
     /// Which offload packets it yields and takes.
     pub fn offload(&self) -> Offload {
         self.offload
+    }
+
+    /// Its descriptor. While this is held the device is not closed, which takes
+    /// the kernel some milliseconds where the device goes away by that: whoever
+    /// holds it can have that done on a thread that may wait.
+    pub fn descriptor(&self) -> Arc<OwnedFd> {
+        Arc::clone(self.fd.get_ref())
     }
 
     /// Has the kernel hand out ordinary packets alone from now on.

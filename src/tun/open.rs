@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -103,11 +104,10 @@ impl Device {
             false => Offload::NONE,
         };
         // SAFETY: an OwnedFd keeps one open descriptor until it is dropped.
-        let fd = unsafe { AsyncFd::register_with_interest(fd, INTEREST) }.map_err(|error| {
-            OpenError::Other {
-                name: name.to_string(),
-                source: error.into(),
-            }
+        let fd = unsafe { AsyncFd::register_with_interest(Arc::new(fd), INTEREST) };
+        let fd = fd.map_err(|error| OpenError::Other {
+            name: name.to_string(),
+            source: error.into(),
         })?;
         Ok(Device {
             fd,
