@@ -107,7 +107,7 @@ fn run_serve(args: &ServeArgs) -> Result<u8, Failure> {
             log(request.verbosity);
             sshvpn::server::run(&request)
         }
-        ServeCommand::Status { .. } => Err(Failure::local(anyhow::anyhow!("not yet"))),
+        ServeCommand::Status { json } => sshvpn::server::status::show(json),
     }
 }
 

@@ -93,7 +93,8 @@ pub fn measure_streams(
     Ok(figures)
 }
 
-fn figures(json: &str) -> Result<Figures> {
+/// What iperf3 says in its JSON.
+pub fn figures(json: &str) -> Result<Figures> {
     let report: Value = serde_json::from_str(json).context("iperf3 gave no JSON")?;
     if let Some(error) = report["error"].as_str() {
         bail!("{error}");

@@ -86,7 +86,7 @@ fn nothing_is_left_at_the_end() -> Result<()> {
     alice.route(&lab.laptop, &["198.51.100.0/24"])?;
     traffic::ping(&lab.laptop, LAN)?;
     let changed = before.differences()?;
-    ensure!(changed.contains("ip_forward"), "{changed}");
+    ensure!(changed.contains("forwarding:1"), "{changed}");
     server.stop()?;
     before.is_back()?;
     // Its clients were told why.
@@ -98,6 +98,35 @@ fn nothing_is_left_at_the_end() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// A client that does not hear that the server ends does not keep it from ending,
+/// nor does a second signal keep it from undoing what it did.
+fn ends_with_a_frozen_client(signals: usize) -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let serve = Serve::default().with(&["--route", "198.51.100.0/24"]);
+    serve.start(&lab.bastion)?.stop()?;
+    let before = Before::of(&[&lab.bastion])?;
+    let server = serve.start(&lab.bastion)?;
+    let alice = Joined::open(&server, &lab.laptop, &ALICE)?;
+    alice.route(&lab.laptop, &["198.51.100.0/24"])?;
+    traffic::ping(&lab.laptop, LAN)?;
+    alice.child.signal(Signal::SIGSTOP)?;
+    for _ in 1..signals {
+        server.child.signal(Signal::SIGTERM)?;
+    }
+    server.stop()?;
+    before.is_back()
+}
+
+#[test]
+fn a_frozen_client_does_not_hold_up_the_end() -> Result<()> {
+    ends_with_a_frozen_client(1)
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() -> Result<()> {
+    ends_with_a_frozen_client(2)
 }
 
 /// Everything comes and goes at a reload, but for the clients that are there.
@@ -131,7 +160,7 @@ fn a_reload_loses_no_packet() -> Result<()> {
 fn a_reload_opens_and_closes_ports() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
     let serve = Serve::bare().audited();
-    let key = "host-keys = [\"/etc/ssh/ssh_host_ed25519_key\"]";
+    let key = "host-key = [\"/etc/ssh/ssh_host_ed25519_key\"]";
     let listening = |ports: &str| format!("{key}\nlisten = [{ports}]\n");
     let server = serve
         .config(&listening("\"[::]:22\", \"[::]:2201\""))
@@ -409,7 +438,8 @@ fn a_port_that_is_taken() -> Result<()> {
     let server = Serve::default().start(&lab.bastion)?;
     let alice = Joined::open(&server, &lab.laptop, &ALICE)?;
     let before = Before::of(&[&lab.bastion])?;
-    let command = Client::Sshvpn.command(&["serve", "--listen", "192.0.2.2:22"])?;
+    let arguments = ["--listen", "192.0.2.2:22", "--host-key", "/run/lab/key"];
+    let command = Client::Sshvpn.command(&[&["serve"], &arguments[..]].concat())?;
     let output = lab.bastion.run(&command)?;
     fails_clearly(&output, Some(1), &["192.0.2.2:22", "--listen"])?;
     before.is_back()?;
@@ -425,15 +455,12 @@ fn two_servers_on_one_host() -> Result<()> {
         .start(&lab.bastion)?;
     let alice = Joined::open(&first, &lab.laptop, &ALICE)?;
     alice.route(&lab.laptop, &["198.51.100.0/24"])?;
-    let second = Client::Sshvpn.command(&[
-        "serve",
-        "--listen",
-        "[::]:2222",
-        "--pool",
-        "10.89.0.0/24",
-        "--route",
-        "198.51.100.0/24",
-    ])?;
+    lab.bastion.write(
+        "/run/lab/second.toml",
+        "listen = [\"[::]:2222\"]\n[network]\nleases = \"/run/lab/leases.json\"\n\
+         pool = [\"10.89.0.0/24\"]\nroute = [\"198.51.100.0/24\"]\n",
+    )?;
+    let second = Client::Sshvpn.command(&["serve", "--config", "/run/lab/second.toml"])?;
     let second = lab.bastion.spawn(&second)?;
     second.wait_for_line("2222", PATIENCE)?;
     traffic::ping(&lab.laptop, LAN)?;

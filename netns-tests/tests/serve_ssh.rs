@@ -79,6 +79,8 @@ fn ethernet_on_a_bridge() -> Result<()> {
         .sh("ip address flush dev lan; ip address add 198.51.100.1/24 dev br0")?;
     let server = Serve::default()
         .with(&["--bridge", "br0", "--pool", "198.51.100.128/25"])
+        // Its stations are reached like any network beyond the server: where that is granted.
+        .with(&["--route", "198.51.100.0/24"])
         .start(&lab.bastion)?;
     let before = server.audit()?.len();
     let tunnel = Tunnel {

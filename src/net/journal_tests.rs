@@ -186,11 +186,15 @@ fn what_an_earlier_program_wrote_is_read() {
     drop(journal);
     let path = place.directory.path().join("sshvpn0.json");
     let text = fs::read_to_string(path).unwrap();
-    let ours = format!("\"version\":{VERSION}");
-    let earlier = text.replace(&ours, "\"version\":1");
-    assert_ne!(earlier, text);
-    let journal = place.read(earlier.as_bytes()).unwrap();
-    assert_eq!(journal.entries(), [Entry::Mtu { before: 1, set: 2 }]);
+    for version in 1..VERSION {
+        let earlier = text.replace(
+            &format!("\"version\":{VERSION}"),
+            &format!("\"version\":{version}"),
+        );
+        assert_ne!(earlier, text);
+        let journal = place.read(earlier.as_bytes()).unwrap();
+        assert_eq!(journal.entries(), [Entry::Mtu { before: 1, set: 2 }]);
+    }
 }
 
 #[test]

@@ -36,6 +36,7 @@ mod resolver_text;
 pub mod route_plan;
 mod route_report;
 pub mod runtime_dir;
+pub mod runtime_socket;
 pub mod server_table;
 pub mod shared_setting;
 mod shared_sysctl;

@@ -237,7 +237,7 @@ impl RuntimeDir {
     }
 
     /// The error of something that was tried on `name`.
-    pub(super) fn failed(
+    pub(crate) fn failed(
         &self,
         action: &'static str,
         name: &str,

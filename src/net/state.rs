@@ -119,12 +119,14 @@ impl HostState {
         undo_and_close(&self.netlink, self.journal).await
     }
 
-    /// A server's table is replaced where it is there; nothing else is made twice.
+    /// What a server has already is not made twice; its table is replaced.
     async fn apply_to_firewall(&mut self, change: &Change, entry: Entry) -> Result<(), NetError> {
         let made = self.journal.entries().contains(&entry);
         let name = self.journal.interface().to_owned();
-        if let (Change::ServerTable(table), true) = (change, made) {
-            return server_table::replace(&name, table).await;
+        match change {
+            Change::ServerTable(table) if made => return server_table::replace(&name, table).await,
+            Change::ForwardPassed(_) if made => return Ok(()),
+            _ => {}
         }
         self.journal.record(entry)?;
         let result = match change {

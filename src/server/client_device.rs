@@ -273,3 +273,7 @@ async fn open_device(unit: UnitRequest, mode: Mode) -> Result<Device, ClientDevi
     // It is not started any more when the runtime ends.
     Ok(opened.map_err(|_| ClientDeviceError::Ending)??)
 }
+
+#[cfg(test)]
+#[path = "client_device_tests.rs"]
+mod tests;

@@ -17,6 +17,7 @@ use super::client;
 use super::host::{self, ServeHost};
 use super::lease::Leases;
 use super::listen::{Bound, Listeners};
+use super::metrics::MetricsListener;
 use super::policy::Warning;
 use super::pool::{Pool, Pools};
 use super::reach::Reachability;
@@ -24,6 +25,8 @@ use super::registry::Registry;
 use super::rules::Rules;
 use super::serve_error::ServeError;
 use super::signals::{Asked, Signals};
+use super::status::StatusSocket;
+use super::status::watched::Watched;
 use super::{Server, capabilities, notify, open_files};
 use crate::config::serve::request::ServeRequest;
 use crate::message::say;
@@ -78,7 +81,10 @@ struct Life {
     host: ServeHost,
     pools: Pools,
     listeners: Listeners,
+    watched: Arc<Watched>,
     audit: Audit,
+    status: Option<StatusSocket>,
+    metrics: Option<MetricsListener>,
     clients: JoinSet<()>,
 }
 
@@ -120,14 +126,34 @@ impl Life {
             reach,
         ));
         let listen = listeners.addresses();
-        let life = Life {
+        let counted = Arc::clone(&server);
+        let in_use = move || counted.leases.in_use();
+        let watched = Watched::new(
+            registry,
+            admission,
+            audit.clone(),
+            now,
+            listen.clone(),
+            in_use,
+        );
+        let mut life = Life {
             server,
             host,
             pools,
             listeners,
+            watched,
             audit,
+            status: None,
+            metrics: None,
             clients: JoinSet::new(),
         };
+        match life.open_for_questions(&directory).await {
+            Ok(()) => {}
+            Err(error) => {
+                life.undo().await;
+                return Err(error);
+            }
+        }
         life.audit.record(Event::ServerStarted {
             listen: listen.clone(),
             pid: std::process::id(),
@@ -135,6 +161,26 @@ impl Life {
         life.tell_start();
         notify::ready(&life.status_line());
         Ok(life)
+    }
+
+    /// Status and metrics.
+    async fn open_for_questions(
+        &mut self,
+        directory: &crate::net::runtime_dir::RuntimeDir,
+    ) -> Result<(), ServeError> {
+        let first = self.watched.listen().first().map_or(0, SocketAddr::port);
+        let watched = Arc::clone(&self.watched);
+        self.status = Some(StatusSocket::start(directory, first, watched)?);
+        self.metrics = self.start_metrics().await?;
+        Ok(())
+    }
+
+    async fn start_metrics(&self) -> Result<Option<MetricsListener>, ServeError> {
+        let Some(address) = self.server.rules().settings.metrics else {
+            return Ok(None);
+        };
+        let started = MetricsListener::start(address, Arc::clone(&self.watched)).await;
+        Ok(Some(started?))
     }
 
     /// Takes clients until the end is asked for.
@@ -173,6 +219,7 @@ impl Life {
         match self.take_up(request).await {
             Ok(()) => {
                 let listen = self.listeners.addresses();
+                self.watched.reloaded(listen.clone());
                 self.audit.record(Event::ServerReloaded { listen });
             }
             Err(error) => say(format_args!(
@@ -196,8 +243,14 @@ impl Life {
         self.server.admission.replace(&settings.login);
         self.server.registry.set_limits(&settings.limits);
         set_reach(&self.server.reach, &pools);
+        let metrics = settings.metrics != self.server.rules().settings.metrics;
         self.pools = pools;
         self.server.replace_rules(rules);
+        if metrics {
+            // The old listener goes first: the address may be the same but for its port.
+            self.metrics = None;
+            self.metrics = self.start_metrics().await?;
+        }
         warn(&warnings);
         Ok(())
     }
@@ -227,14 +280,17 @@ impl Life {
         let Life {
             server,
             host,
+            status,
+            metrics,
+            watched,
             audit,
             clients,
             ..
         } = self;
-        drop(clients);
+        drop((status, metrics, clients));
         cleanup::print_report(&host.stop().await, false);
         // Leases are saved when the last of these is dropped.
-        drop(server);
+        drop((watched, server));
         cleanup::remove_empty_runtime_dir();
         if !audit.close(LAST_RECORDS) {
             say("sshvpn: the last records of the audit log are lost");

@@ -1,36 +1,50 @@
 //! What the service manager is told (sd_notify(3)), and what it asks of us
-//! (sd_watchdog_enabled(3)). Without one that listens, all of it is nothing.
+//! (sd_watchdog_enabled(3)). Without one that listens, all of it is nothing; one
+//! that does not read holds nobody up.
 
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
 
+/// The manager's socket: a path, or an abstract name behind an `@`.
+const SOCKET: &str = "NOTIFY_SOCKET";
+/// How long a manager that has not read what it was told before is waited for,
+/// with what it has to know. The kernel keeps ten messages or so.
+const WAIT: Duration = Duration::from_secs(1);
+
 /// The server listens and takes clients; also the end of a reload.
 pub fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(&one_line(status))]);
+    tell(
+        &[NotifyState::Ready, NotifyState::Status(&one_line(status))],
+        WAIT,
+    );
 }
 
 /// A reload begins; [`ready`] ends it, whether or not it went well.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         // systemd wants both in one message (sd_notify(3), RELOADING=1).
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Ok(now) => tell(&[NotifyState::Reloading, now], WAIT),
         Err(error) => tracing::debug!("the monotonic clock: {error}"),
     }
 }
 
 /// The server ends, and `status` says why or how far it is.
 pub fn stopping(status: &str) {
-    tell(&[
-        NotifyState::Stopping,
-        NotifyState::Status(&one_line(status)),
-    ]);
+    let status = one_line(status);
+    tell(&[NotifyState::Stopping, NotifyState::Status(&status)], WAIT);
 }
 
 /// One line for `systemctl status`.
 pub fn status(text: &str) {
-    tell(&[NotifyState::Status(&one_line(text))]);
+    tell(&[NotifyState::Status(&one_line(text))], Duration::ZERO);
 }
 
 /// Shows the service manager that this process's runtime still runs, twice in
@@ -43,7 +57,7 @@ pub async fn watchdog() {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        tell(&[NotifyState::Watchdog]);
+        tell(&[NotifyState::Watchdog], Duration::ZERO);
     }
 }
 
@@ -57,11 +71,31 @@ fn one_line(text: &str) -> String {
     text.replace(['\n', '\r'], " ")
 }
 
-fn tell(state: &[NotifyState<'_>]) {
+fn tell(states: &[NotifyState<'_>], wait: Duration) {
+    let Some(socket) = std::env::var_os(SOCKET) else {
+        return;
+    };
     // A manager that cannot be told is not a reason to serve nobody.
-    if let Err(error) = sd_notify::notify(state) {
+    if let Err(error) = send(&socket, states, wait) {
         tracing::debug!("the service manager was not told: {error}");
     }
+}
+
+fn send(to: &OsStr, states: &[NotifyState<'_>], wait: Duration) -> io::Result<()> {
+    let mut message = String::new();
+    for state in states {
+        let _ = writeln!(message, "{state}");
+    }
+    let address = match to.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(to)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    match wait {
+        Duration::ZERO => socket.set_nonblocking(true)?,
+        wait => socket.set_write_timeout(Some(wait))?,
+    }
+    socket.send_to_addr(message.as_bytes(), &address).map(drop)
 }
 
 #[cfg(test)]
@@ -71,6 +105,37 @@ mod tests {
     #[test]
     fn a_status_cannot_forge_a_field() {
         assert_eq!(one_line("3 clients\nMAINPID=1"), "3 clients MAINPID=1");
+    }
+
+    #[test]
+    fn a_manager_is_told_by_path_and_by_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let name = format!("@{}", path.display());
+        let by_name = SocketAddr::from_abstract_name(&name.as_bytes()[1..]).unwrap();
+        for (manager, socket) in [
+            (UnixDatagram::bind(&path), path.as_os_str()),
+            (UnixDatagram::bind_addr(&by_name), OsStr::new(&name)),
+        ] {
+            let manager = manager.unwrap();
+            send(socket, &[NotifyState::Ready, NotifyState::Watchdog], WAIT).unwrap();
+            let mut buffer = [0; 100];
+            let length = manager.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..length], b"READY=1\nWATCHDOG=1\n");
+        }
+    }
+
+    #[test]
+    fn a_manager_that_does_not_read_holds_nobody_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let _manager = UnixDatagram::bind(&path).unwrap();
+        let tell = |wait| send(path.as_os_str(), &[NotifyState::Watchdog], wait);
+        let full = (0..10_000)
+            .find_map(|_| tell(Duration::ZERO).err())
+            .unwrap();
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        assert!(tell(Duration::from_millis(1)).is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::capabilities::CapabilityError;
 use super::host::ServeHostError;
 use super::lease::LeaseError;
 use super::listen::ListenError;
+use super::metrics::MetricsError;
 use super::policy::PolicyError;
 use super::pool::PoolError;
 use crate::config::serve::error::ServeConfigError;
@@ -48,6 +49,9 @@ pub enum ServeError {
     /// The addresses that are lent.
     #[error(transparent)]
     Lease(#[from] LeaseError),
+    /// The listener for Prometheus.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// This process.
     #[error("cannot start {what}: {source}")]
     Start {

@@ -5,6 +5,7 @@ use crate::message::say;
 use crate::net::recovery::{Recovered, Recovery, recover_stale};
 use crate::net::resolver::{self, RecoveredFile};
 use crate::net::runtime_dir::{RuntimeDir, RuntimeDirError};
+use crate::net::runtime_socket::remove_stale;
 use crate::net::state::UndoReport;
 use crate::session::failure::Failure;
 
@@ -34,6 +35,7 @@ pub async fn run() -> Result<u8, Failure> {
 /// is undone.
 pub async fn recover(verbose: bool) -> Result<(usize, bool), Failure> {
     let directory = runtime_dir()?;
+    remove_stale(&directory).map_err(Failure::local)?;
     let recovered = recover_stale(&directory).await.map_err(Failure::local)?;
     let mut clean = true;
     for Recovered { file_name, outcome } in &recovered {

@@ -23,7 +23,7 @@ use super::error::ConnectError;
 use super::test_settings;
 use crate::config::ssh_options::{LogLevel, SshOptions, StrictHostKeyChecking};
 
-const IDENTIFICATION: &str = "SSH-2.0-hostile";
+pub(super) const IDENTIFICATION: &str = "SSH-2.0-hostile";
 const ALGORITHMS: [&str; 10] = [
     "curve25519-sha256",
     "ssh-ed25519",
@@ -40,6 +40,7 @@ const TAG: usize = 16;
 
 /// Message numbers (RFC 4250, section 4.1.2).
 pub(crate) mod number {
+    pub(crate) const DISCONNECT: u8 = 1;
     pub(crate) const DEBUG: u8 = 4;
     pub(crate) const SERVICE_REQUEST: u8 = 5;
     pub(crate) const SERVICE_ACCEPT: u8 = 6;
@@ -48,7 +49,9 @@ pub(crate) mod number {
     pub(crate) const KEX_ECDH_INIT: u8 = 30;
     pub(crate) const KEX_ECDH_REPLY: u8 = 31;
     pub(crate) const USERAUTH_REQUEST: u8 = 50;
+    pub(crate) const USERAUTH_FAILURE: u8 = 51;
     pub(crate) const USERAUTH_SUCCESS: u8 = 52;
+    pub(crate) const GLOBAL_REQUEST: u8 = 80;
     pub(crate) const CHANNEL_OPEN: u8 = 90;
     pub(crate) const CHANNEL_OPEN_CONFIRMATION: u8 = 91;
     pub(crate) const CHANNEL_OPEN_FAILURE: u8 = 92;
@@ -134,12 +137,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn put_string(to: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn put_string(to: &mut Vec<u8>, bytes: &[u8]) {
     to.extend_from_slice(&u32::try_from(bytes.len()).unwrap().to_be_bytes());
     to.extend_from_slice(bytes);
 }
 
-fn mpint(magnitude: &[u8]) -> Vec<u8> {
+pub(super) fn mpint(magnitude: &[u8]) -> Vec<u8> {
     let zeros = magnitude.iter().take_while(|byte| **byte == 0).count();
     let mut number = magnitude[zeros..].to_vec();
     if number.first().is_some_and(|byte| byte & 0x80 != 0) {
@@ -214,14 +217,14 @@ impl WireServer {
     }
 }
 
-struct Cipher {
+pub(super) struct Cipher {
     key: LessSafeKey,
     nonce: [u8; 12],
 }
 
 impl Cipher {
     /// Of the keys `iv` and `key` (RFC 4253, section 7.2; RFC 5647, section 7.1).
-    fn derived(secret: &[u8], hash: &[u8], iv: u8, key: u8) -> Self {
+    pub(super) fn derived(secret: &[u8], hash: &[u8], iv: u8, key: u8) -> Self {
         let derive = |letter: u8| digest(&SHA256, &[secret, hash, &[letter], hash].concat());
         let key = UnboundKey::new(&AES_256_GCM, derive(key).as_ref()).unwrap();
         Cipher {
@@ -241,14 +244,14 @@ impl Cipher {
 /// One connection.
 pub(crate) struct Wire {
     input: BufReader<OwnedReadHalf>,
-    output: BufWriter<OwnedWriteHalf>,
-    opening: Option<Cipher>,
-    sealing: Option<Cipher>,
+    pub(super) output: BufWriter<OwnedWriteHalf>,
+    pub(super) opening: Option<Cipher>,
+    pub(super) sealing: Option<Cipher>,
     identification: &'static str,
 }
 
 impl Wire {
-    fn new(stream: TcpStream, identification: &'static str) -> Self {
+    pub(super) fn new(stream: TcpStream, identification: &'static str) -> Self {
         let (input, output) = stream.into_split();
         Wire {
             input: BufReader::new(input),

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use bytes::{BufMut, BytesMut};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::uio;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -87,6 +88,19 @@ impl Device {
             Ok(length) => Ok(Some(length)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until there is a packet, or an error, for a read.
+    pub async fn readable(&self) -> io::Result<()> {
+        loop {
+            let mut ready = self.fd.ready(Interest::READABLE | Interest::ERROR).await?;
+            // What is remembered may be of a packet that was read since.
+            let mut polled = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+            if ready.ready().is_error() || poll(&mut polled, PollTimeout::ZERO)? > 0 {
+                return Ok(());
+            }
+            ready.clear_ready();
         }
     }
 

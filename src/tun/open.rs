@@ -3,10 +3,10 @@
 
 use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
-use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::net::if_::if_nametoindex;
 use thiserror::Error;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -120,8 +120,9 @@ impl Device {
     }
 }
 
+/// In the network namespace of the calling thread, which /sys need not be of.
 fn interface_exists(name: &str) -> bool {
-    Path::new("/sys/class/net").join(name).exists()
+    if_nametoindex(name).is_ok()
 }
 
 fn open_nonblocking(

@@ -40,10 +40,10 @@ const fn figure(row: Row, column: Column, bound: Bound) -> Goal {
 }
 
 /// All goals of the project.
-const GOALS: [Goal; 16] = {
+const GOALS: [Goal; 22] = {
     use Bound::{AtLeast, AtMost};
     use Column as C;
-    use Row::{SshForward, SshTunnel, SshvpnTunnel, UpAgent, UpTun};
+    use Row::{Serve, SshForward, SshTunnel, SshTunnelServe, SshvpnTunnel, UpAgent, UpTun};
     [
         ratio(UpAgent, SshTunnel, C::TcpUp, AtLeast(9.0)),
         ratio(UpAgent, SshTunnel, C::TcpDown, AtLeast(13.0)),
@@ -61,6 +61,12 @@ const GOALS: [Goal; 16] = {
         figure(UpAgent, C::MemoryFar, AtMost(40.0)),
         ratio(UpAgent, SshTunnel, C::PingUpWorst, AtMost(0.5)),
         ratio(UpAgent, SshTunnel, C::PingDownWorst, AtMost(0.5)),
+        ratio(Serve, SshTunnel, C::TcpUp, AtLeast(12.0)),
+        ratio(Serve, SshTunnel, C::TcpDown, AtLeast(16.0)),
+        ratio(Serve, SshForward, C::TcpUp, AtLeast(1.1)),
+        ratio(Serve, SshForward, C::TcpDown, AtLeast(1.1)),
+        ratio(SshTunnelServe, SshTunnel, C::TcpUp, AtLeast(1.3)),
+        ratio(SshTunnelServe, SshTunnel, C::TcpDown, AtLeast(1.3)),
     ]
 };
 

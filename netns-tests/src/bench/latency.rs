@@ -11,7 +11,7 @@ use crate::wait::PATIENCE;
 /// Pings a second.
 const RATE: u32 = 100;
 /// What counts for a ping that was not answered, in milliseconds: as long as ping waits.
-const LOST: f64 = 1000.0;
+pub const LOST: f64 = 1000.0;
 
 /// Pings `address` from `host` for `seconds`; gives the times of the round
 /// trips in milliseconds, without those of the first `warm_up` seconds.
@@ -38,7 +38,7 @@ pub fn measure(host: &Host, address: &str, warm_up: u32, seconds: u32) -> Result
 }
 
 /// The times of the pings after the first `skipped` of `count`, from ping's output.
-fn times(output: &str, skipped: u32, count: u32) -> Result<Series> {
+pub fn times(output: &str, skipped: u32, count: u32) -> Result<Series> {
     let mut times = vec![LOST; count as usize];
     for line in output.lines().filter(|line| line.contains("icmp_seq=")) {
         let value = |name: &str| {

@@ -155,6 +155,7 @@ mod tests {
         let options = Options {
             rows: Vec::new(),
             columns: Vec::new(),
+            clients: Vec::new(),
             rounds: 3,
             seconds: 2,
             output: None,

@@ -98,9 +98,14 @@ impl Visit<'_> {
             pace: None,
         };
         let before = self.on_the_wire()?;
-        let figures =
-            iperf3::measure_streams(&lab.laptop, &lab.bastion, self.opened.far, flow, streams)
-                .context("TCP")?;
+        let figures = iperf3::measure_streams(
+            &lab.laptop,
+            &lab.bastion,
+            self.opened.target(),
+            flow,
+            streams,
+        )
+        .context("TCP")?;
         let wire = self.on_the_wire()? - before;
         ensure!(
             wire > figures.bytes,
@@ -134,8 +139,8 @@ impl Visit<'_> {
 
     fn datagrams(&self, found: &mut Found) -> Result<()> {
         let lab = &self.network.lab;
-        let near = (&lab.laptop, self.opened.near);
-        let far = (&lab.bastion, self.opened.far.serve);
+        let near = (&lab.laptop, self.opened.near.as_str());
+        let far = (&lab.bastion, self.opened.serve.as_str());
         for (column, from, to) in [(Column::UdpUp, near, far), (Column::UdpDown, far, near)] {
             if self.wants(&[column]) {
                 let rate = udp::measure(from, to).context("UDP")?;
@@ -166,7 +171,7 @@ impl Visit<'_> {
     /// Round trips while a transfer loads the way in `direction`.
     fn pings_under(&self, load: Option<Direction>) -> Result<Series> {
         let lab = &self.network.lab;
-        let far = self.opened.far.connect;
+        let far = self.opened.connect.as_str();
         let Some(direction) = load else {
             return latency::measure(&lab.laptop, far, 0, self.seconds);
         };

@@ -4,14 +4,17 @@
 //!   options ─► rounds ─► networks ─► rows      so whatever the machine does
 //!                                      │       besides hits all rows alike
 //!      network   what is between the hosts
-//!      row       opened by opened (ssh, sshvpn) or peers (other VPNs)
+//!      row       opened by opened (ssh, sshvpn), served (into sshvpn serve)
+//!                or peers (other VPNs)
 //!      measure   what an open way gives for each column
 //!                (iperf3, udp, latency, usage)
 //!      results   all figures ─► terminal, markdown, svg, goals
+//!      clients   many of them in one server, a table of its own
 //! ```
 //!
 //! Whatever ends the program ends its hosts, and with them all that it made.
 
+pub mod clients;
 pub mod column;
 pub mod goals;
 pub mod latency;
@@ -24,6 +27,7 @@ pub mod options;
 pub mod peers;
 pub mod results;
 pub mod row;
+pub mod served;
 pub mod statistics;
 pub mod svg;
 pub mod terminal;
@@ -62,6 +66,9 @@ struct Run<'a> {
 
 /// Measures what `options` ask for, prints the table and writes the files.
 pub fn run(options: &Options) -> Result<()> {
+    if !options.clients.is_empty() {
+        return clients::run(&options.clients, options);
+    }
     let mut run = Run {
         options,
         rows: Vec::new(),

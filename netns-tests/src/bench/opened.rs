@@ -22,9 +22,11 @@ pub struct Opened {
     /// Its processes that the harness has started, the near end's first.
     pub children: Vec<Child>,
     /// The laptop's address on it.
-    pub near: &'static str,
-    /// The bastion's.
-    pub far: Target<'static>,
+    pub near: String,
+    /// The address that the laptop asks for the bastion.
+    pub connect: String,
+    /// The bastion's own there: another one if connections are forwarded.
+    pub serve: String,
     /// The MTU of its device; 0 if it has none.
     pub mtu: u32,
     /// From the start of its command to the first answered ping.
@@ -35,20 +37,35 @@ impl Opened {
     /// An IP tunnel between the lab's usual addresses, started at `started` and
     /// set up. Waits for the first answer through it.
     pub fn tunnel(children: Vec<Child>, network: &Network, started: Instant) -> Result<Self> {
-        first_ping(&network.lab.laptop)?;
+        Self::tunnel_between(children, network, started, [NEAR[0], FAR[0]])
+    }
+
+    /// The same between the addresses `near` and `far`.
+    pub fn tunnel_between(
+        children: Vec<Child>,
+        network: &Network,
+        started: Instant,
+        [near, far]: [&str; 2],
+    ) -> Result<Self> {
+        first_ping(&network.lab.laptop, far)?;
         let start = started.elapsed();
         let device = Device::all(&network.lab.bastion)?.into_iter().next();
-        let [near, far] = [NEAR[0], FAR[0]];
         Ok(Self {
             children,
-            near,
-            far: Target {
-                connect: far,
-                serve: far,
-            },
+            near: near.to_owned(),
+            connect: far.to_owned(),
+            serve: far.to_owned(),
             mtu: device.map_or(0, |device| device.mtu),
             start: Some(start),
         })
+    }
+
+    /// Where iperf3 measures.
+    pub fn target(&self) -> Target<'_> {
+        Target {
+            connect: &self.connect,
+            serve: &self.serve,
+        }
     }
 
     /// Ends its processes, the near end's first.
@@ -64,11 +81,9 @@ impl Opened {
 pub fn cable() -> Result<Opened> {
     Ok(Opened {
         children: Vec::new(),
-        near: "192.0.2.1",
-        far: Target {
-            connect: "192.0.2.2",
-            serve: "192.0.2.2",
-        },
+        near: "192.0.2.1".into(),
+        connect: "192.0.2.2".into(),
+        serve: "192.0.2.2".into(),
         mtu: 1500,
         start: None,
     })
@@ -116,11 +131,9 @@ pub fn forward(network: &Network) -> Result<Opened> {
     })?;
     Ok(Opened {
         children: vec![child],
-        near: "127.0.0.1",
-        far: Target {
-            connect: "127.0.0.1",
-            serve: "127.0.0.1",
-        },
+        near: "127.0.0.1".into(),
+        connect: "127.0.0.1".into(),
+        serve: "127.0.0.1".into(),
         mtu: 0,
         start: None,
     })
@@ -128,8 +141,8 @@ pub fn forward(network: &Network) -> Result<Opened> {
 
 /// Waits for the first answer of the tunnel's far end. Each try is short, so
 /// that a lost one costs little time.
-fn first_ping(laptop: &Host) -> Result<()> {
-    let command = ["ping", "-n", "-q", "-c1", "-W0.1", FAR[0]];
+fn first_ping(laptop: &Host, far: &str) -> Result<()> {
+    let command = ["ping", "-n", "-q", "-c1", "-W0.1", far];
     until("the first ping through the tunnel", PATIENCE, || {
         let output = laptop.run(&command).ok()?;
         output.status.success().then_some(())

@@ -14,6 +14,7 @@ usage: scripts/bench [OPTION]...
   --rows NAME,...      ways to measure [default: ours and ssh's]
   --columns NAME,...   figures to measure, by name or group [default: tcp-up,tcp-down]
   --peers              other VPNs too; installs what packages or cargo offer
+  --clients N,...      instead: so many clients of one sshvpn serve at once, such as 1,8,50,200
   --all                every column, and every way that is installed
   --rounds N           [default: 5]
   --seconds N          of each transfer [default: 3]
@@ -31,6 +32,8 @@ pub struct Options {
     pub rows: Vec<Row>,
     /// The figures, in the order of the table.
     pub columns: Vec<Column>,
+    /// Instead of them, so many clients of one server at once; from few to many.
+    pub clients: Vec<usize>,
     /// How often each is measured.
     pub rounds: u32,
     /// How long a transfer takes.
@@ -52,7 +55,7 @@ impl Request {
     /// Reads the words after the program's name.
     pub fn parse<S: Into<String>>(words: impl IntoIterator<Item = S>) -> Result<Self> {
         let mut words = words.into_iter().map(Into::into);
-        let (mut rows, mut columns) = (None, None);
+        let (mut rows, mut columns, mut clients) = (None, None, Vec::new());
         let (mut peers, mut all) = (false, false);
         let (mut rounds, mut seconds, mut output) = (5, 3, None);
         while let Some(word) = words.next() {
@@ -64,6 +67,7 @@ impl Request {
             match word.as_str() {
                 "--rows" => rows = Some(self::rows(&value()?)?),
                 "--columns" => columns = Some(self::columns(&value()?)?),
+                "--clients" => clients = counts(&value()?)?,
                 "--peers" => peers = true,
                 "--all" => all = true,
                 "--rounds" => rounds = number(&word, &value()?)?,
@@ -84,6 +88,7 @@ impl Request {
         Ok(Self::Measure(Options {
             rows: rows.unwrap_or_else(|| usual_rows().collect()),
             columns: columns.unwrap_or(usual_columns),
+            clients,
             rounds,
             seconds,
             output,
@@ -121,6 +126,19 @@ fn columns(list: &str) -> Result<Vec<Column>> {
     columns.sort_unstable();
     columns.dedup();
     Ok(columns)
+}
+
+/// Numbers of clients: some, and no more than the addresses of the network.
+fn counts(list: &str) -> Result<Vec<usize>> {
+    let count = |word: &str| {
+        let count = word.parse().with_context(|| format!("--clients {word}"))?;
+        ensure!((1..=1000).contains(&count), "--clients takes 1 to 1000");
+        Ok(count)
+    };
+    let mut counts = list.split(',').map(count).collect::<Result<Vec<_>>>()?;
+    counts.sort_unstable();
+    counts.dedup();
+    Ok(counts)
 }
 
 fn number(option: &str, value: &str) -> Result<u32> {
@@ -172,6 +190,13 @@ mod tests {
     }
 
     #[test]
+    fn clients_are_counted_from_few_to_many() -> Result<()> {
+        assert_eq!(options("--clients 200,1,8,8")?.clients, [1, 8, 200]);
+        assert!(options("")?.clients.is_empty());
+        Ok(())
+    }
+
+    #[test]
     fn files_are_written_only_on_request() -> Result<()> {
         assert_eq!(options("--write")?.output, Some(DOCUMENT.into()));
         assert_eq!(options("--output x/y")?.output, Some("x/y".into()));
@@ -187,6 +212,9 @@ mod tests {
             "--rows nobody",
             "--columns",
             "--columns ,",
+            "--clients 0",
+            "--clients many",
+            "--clients",
             "--fast",
         ] {
             assert!(options(line).is_err(), "{line}");

@@ -6,6 +6,7 @@ use crate::bench::column::Column;
 use crate::bench::network::Network;
 use crate::bench::opened::{self, Opened};
 use crate::bench::peers::{openvpn, program, sshuttle, wireguard::WireGuard};
+use crate::bench::served;
 use crate::client::Client;
 use std::process::Command;
 
@@ -24,6 +25,12 @@ pub enum Row {
     UpTun,
     /// `sshvpn up --via agent`, at its own MTU.
     UpAgent,
+    /// `ssh -w` into `sshvpn serve`.
+    SshTunnelServe,
+    /// `sshvpn -w` into `sshvpn serve`.
+    SshvpnTunnelServe,
+    /// `sshvpn up` into `sshvpn serve`, at MTU 1500.
+    Serve,
     /// openvpn, in user space, over UDP.
     OpenVpn,
     /// wireguard-go.
@@ -38,13 +45,16 @@ pub enum Row {
 
 impl Row {
     /// All, in the order of the table.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Veth,
         Self::SshTunnel,
         Self::SshForward,
         Self::SshvpnTunnel,
         Self::UpTun,
         Self::UpAgent,
+        Self::SshTunnelServe,
+        Self::SshvpnTunnelServe,
+        Self::Serve,
         Self::OpenVpn,
         Self::WireGuardGo,
         Self::BoringTun,
@@ -61,6 +71,9 @@ impl Row {
             Self::SshvpnTunnel => "sshvpn-w",
             Self::UpTun => "up-tun",
             Self::UpAgent => "up-agent",
+            Self::SshTunnelServe => "ssh-w-serve",
+            Self::SshvpnTunnelServe => "sshvpn-w-serve",
+            Self::Serve => "serve",
             Self::OpenVpn => "openvpn",
             Self::WireGuardGo => "wireguard-go",
             Self::BoringTun => "boringtun",
@@ -78,6 +91,9 @@ impl Row {
             Self::SshvpnTunnel => "sshvpn -w",
             Self::UpTun => "sshvpn up --via tun",
             Self::UpAgent => "sshvpn up --via agent",
+            Self::SshTunnelServe => "ssh -w, sshvpn serve",
+            Self::SshvpnTunnelServe => "sshvpn -w, sshvpn serve",
+            Self::Serve => "sshvpn up, sshvpn serve",
             _ => self.name(),
         }
     }
@@ -127,6 +143,11 @@ impl Row {
             }
             Self::UpTun => offers_carrier("tun")?,
             Self::UpAgent => offers_carrier("agent")?,
+            Self::SshTunnelServe | Self::SshvpnTunnelServe => served::is_available()?,
+            Self::Serve => {
+                served::is_available()?;
+                offers_carrier("serve")?;
+            }
             Self::OpenVpn => {
                 program("openvpn")?;
             }
@@ -150,6 +171,9 @@ impl Row {
             Self::SshvpnTunnel => opened::tunnel(Client::Sshvpn, network),
             Self::UpTun => opened::up("tun", network),
             Self::UpAgent => opened::up("agent", network),
+            Self::SshTunnelServe => served::tunnel(Client::Ssh, network),
+            Self::SshvpnTunnelServe => served::tunnel(Client::Sshvpn, network),
+            Self::Serve => served::up(network),
             Self::OpenVpn => openvpn::open(network),
             Self::WireGuardGo | Self::BoringTun | Self::GotaTun => self.wireguard().open(network),
             Self::Sshuttle => sshuttle::open(network),

@@ -28,6 +28,18 @@ impl Series {
         self.0.get(rank.max(1) - 1).copied()
     }
 
+    /// Adds all of another series.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+        self.0.sort_by(f64::total_cmp);
+    }
+
+    /// The part of the figures that are `bound` or more, from 0 to 1; 0 of none.
+    pub fn share_from(&self, bound: f64) -> f64 {
+        let below = self.0.partition_point(|figure| *figure < bound);
+        (self.0.len() - below) as f64 / self.0.len().max(1) as f64
+    }
+
     /// The least one.
     pub fn least(&self) -> Option<f64> {
         self.0.first().copied()
@@ -72,6 +84,15 @@ mod tests {
         assert_eq!(hundred.percentile(0), Some(1.0));
         assert_eq!(series(&[5.0, 9.0]).percentile(99), Some(9.0));
         assert_eq!(series(&[]).percentile(99), None);
+    }
+
+    #[test]
+    fn a_share_is_of_all_figures() {
+        let mut figures = series(&[1.0, 3.0]);
+        figures.extend(series(&[2.0, 3.0]));
+        assert_eq!(figures.share_from(3.0), 0.5);
+        assert_eq!(figures.share_from(4.0), 0.0);
+        assert_eq!(series(&[]).share_from(0.0), 0.0);
     }
 
     #[test]

@@ -114,15 +114,26 @@ fn busy_ticks(stat: &str) -> Result<u64> {
 
 /// VmHWM of a /proc/PID/status, in bytes.
 fn peak(status: &str) -> Result<u64> {
+    memory(status, "VmHWM:")
+}
+
+/// VmRSS of a /proc/PID/status, in bytes.
+pub fn resident(status: &str) -> Result<u64> {
+    memory(status, "VmRSS:")
+}
+
+fn memory(status: &str, name: &'static str) -> Result<u64> {
     let mut lines = status.lines();
     let value = lines
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .context("no VmHWM")?;
-    let kibibytes = value
-        .trim()
-        .strip_suffix(" kB")
-        .context("VmHWM not in kB")?;
+        .find_map(|line| line.strip_prefix(name))
+        .context(name)?;
+    let kibibytes = value.trim().strip_suffix(" kB").context(name)?;
     Ok(kibibytes.trim().parse::<u64>()? * 1024)
+}
+
+/// User and system time of a /proc/PID/stat.
+pub fn cpu_time(stat: &str) -> Result<Duration> {
+    Ok(duration(process_ticks(stat)?))
 }
 
 fn duration(ticks: u64) -> Duration {
@@ -151,6 +162,7 @@ mod tests {
 
     #[test]
     fn memory_is_in_bytes() -> Result<()> {
+        assert_eq!(resident("VmHWM:\t    1024 kB\nVmRSS:\t 1 kB\n")?, 1024);
         assert_eq!(
             peak("Name:\tx\nVmHWM:\t    1024 kB\nVmRSS:\t 1 kB\n")?,
             1 << 20

@@ -28,7 +28,7 @@ pub const AUTHORIZED_KEYS: &str = "/etc/sshvpn/authorized_keys";
 const HOST_KEY: &str = "/etc/ssh/ssh_host_ed25519_key";
 const AUDIT_LOG: &str = "/run/lab/audit.jsonl";
 /// A configuration under which a scenario may fail to log in as often as it likes.
-pub const NO_PENALTIES: &str = "[login]\npenalties = false\n";
+pub const NO_PENALTIES: &str = "[login]\nper-source-penalties = false\n";
 const NOTIFY: &str = "/run/lab/notify";
 
 /// How to start a server.

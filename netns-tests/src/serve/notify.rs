@@ -1,34 +1,55 @@
 //! The service manager's end of sd_notify(3), for a program of a host.
 
-use std::io::ErrorKind;
+use std::collections::VecDeque;
+use std::fs::{Permissions, set_permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 use crate::child::Child;
 use crate::host::Host;
-use crate::wait::PATIENCE;
+use crate::wait::{PATIENCE, until};
 
-/// How often it is looked at whether the program still runs.
+/// How often it is looked at whether anybody is still interested.
 const LOOK: Duration = Duration::from_millis(100);
 /// More than any message has, in bytes.
 const LONGEST: usize = 4096;
 
-/// A socket that takes what the program says.
+/// Messages that nobody has waited for yet.
+type Messages = Mutex<VecDeque<String>>;
+
+/// A socket that takes what the program says, as it says it: the kernel keeps
+/// few messages that nobody reads.
 pub struct NotifySocket {
-    socket: UnixDatagram,
+    messages: Arc<Messages>,
     path: String,
 }
 
 impl NotifySocket {
-    /// Makes it at `path` of `host`.
+    /// Makes it at `path` of `host`, for programs of any user.
     pub fn new(host: &Host, path: &str) -> Result<Self> {
         let there = host.path(path);
         let socket = UnixDatagram::bind(&there).with_context(|| format!("binding {path}"))?;
+        set_permissions(&there, Permissions::from_mode(0o777))?;
         socket.set_read_timeout(Some(LOOK))?;
+        let messages = Arc::new(Messages::default());
+        let taker = Arc::downgrade(&messages);
+        thread::spawn(move || {
+            let mut buffer = [0; LONGEST];
+            while taker.strong_count() > 0 {
+                // What is not there within the time comes in the next round.
+                if let (Ok(length), Some(messages)) = (socket.recv(&mut buffer), taker.upgrade()) {
+                    let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                    lock(&messages).push_back(text);
+                }
+            }
+        });
         Ok(Self {
-            socket,
+            messages,
             path: path.to_owned(),
         })
     }
@@ -41,34 +62,26 @@ impl NotifySocket {
     /// Waits for a message of `child` with the line `wanted`, and returns all of
     /// it; those before it are dropped.
     pub fn wait_for(&self, wanted: &str, child: &Child) -> Result<String> {
-        let deadline = Instant::now() + PATIENCE;
         let mut before = Vec::new();
-        while Instant::now() < deadline {
+        let found = until(wanted, PATIENCE, || {
             // Looked at before the messages, so that the last ones are read.
             let runs = child.is_running();
-            match self.next()? {
-                Some(message) if message.lines().any(|line| line == wanted) => return Ok(message),
-                Some(message) => before.push(message),
-                None => ensure!(
-                    runs,
-                    "it ended without {wanted}: {before:?}\n{}",
-                    child.stderr()
-                ),
+            while let Some(message) = lock(&self.messages).pop_front() {
+                if message.lines().any(|line| line == wanted) {
+                    return Some(Some(message));
+                }
+                before.push(message);
             }
+            (!runs).then_some(None)
+        });
+        match found {
+            Ok(Some(message)) => Ok(message),
+            Ok(None) => bail!("it ended without {wanted}: {before:?}\n{}", child.stderr()),
+            Err(error) => Err(error.context(format!("{before:?}\n{}", child.stderr()))),
         }
-        bail!("no {wanted} in {PATIENCE:?}: {before:?}")
     }
+}
 
-    fn next(&self) -> Result<Option<String>> {
-        let mut buffer = [0; LONGEST];
-        match self.socket.recv(&mut buffer) {
-            Ok(length) => Ok(Some(
-                String::from_utf8_lossy(&buffer[..length]).into_owned(),
-            )),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                Ok(None)
-            }
-            Err(error) => Err(error).context("what the program says"),
-        }
-    }
+fn lock(messages: &Messages) -> std::sync::MutexGuard<'_, VecDeque<String>> {
+    messages.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,7 +9,7 @@ fn seconds(number: u64) -> Duration {
     Duration::from_secs(number)
 }
 
-fn settings() -> LoginSettings {
+pub fn settings() -> LoginSettings {
     LoginSettings {
         grace_time: Some(seconds(120)),
         max_auth_tries: 6,

@@ -6,7 +6,6 @@ use anyhow::Result;
 use crate::bench::network::{BEYOND, Network};
 use crate::bench::opened::{CIPHER, Opened};
 use crate::bench::peers::program;
-use crate::iperf3::Target;
 use crate::wait::{PATIENCE, until};
 
 /// Opens it.
@@ -29,11 +28,9 @@ pub fn open(network: &Network) -> Result<Opened> {
     })?;
     Ok(Opened {
         children: vec![child],
-        near: "192.0.2.1",
-        far: Target {
-            connect: BEYOND,
-            serve: BEYOND,
-        },
+        near: "192.0.2.1".into(),
+        connect: BEYOND.into(),
+        serve: BEYOND.into(),
         mtu: 0,
         start: None,
     })
