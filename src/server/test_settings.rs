@@ -55,6 +55,5 @@ pub fn settings() -> ServeSettings {
         },
         metrics: None,
         clients: Vec::new(),
-        disable_forwarding: false,
     }
 }
