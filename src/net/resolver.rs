@@ -35,9 +35,10 @@ const RESOLVED_ADDRESSES: [&str; 2] = ["127.0.0.53", "127.0.0.54"];
 const RESOLVECTL: &str = "resolvectl";
 /// The other one.
 const RESOLVCONF: &str = "resolvconf";
-/// In front of the interface's name in resolvconf's records: the order that
-/// Debian ships (/etc/resolvconf/interface-order) puts these before others.
-const RECORD: &str = "tun.";
+/// In front of the interface's name in resolvconf's records: the orders that
+/// Debian ships (/etc/resolvconf/interface-order) and that openresolv has
+/// (dynamic_order) put these before those of network cards.
+const RECORD: &str = "vpn.";
 
 /// Why a host's name servers were not changed.
 #[derive(Debug, Error)]

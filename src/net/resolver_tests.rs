@@ -76,14 +76,14 @@ async fn resolvconf_gets_a_record() {
     let (_directory, program, notes) = noting("true");
     let corp = name_servers(&["10.1.0.1", "fd00::1"], &["corp.example", "lab"]);
     tell_resolvconf(&program, "sshvpn0", &corp).await.unwrap();
-    let told = "-a tun.sshvpn0\nnameserver 10.1.0.1\nnameserver fd00::1\nsearch corp.example lab\n";
+    let told = "-a vpn.sshvpn0\nnameserver 10.1.0.1\nnameserver fd00::1\nsearch corp.example lab\n";
     assert_eq!(notes(), told);
     assert_eq!(
         revert_resolvconf(&program, "sshvpn0").await.unwrap(),
         Outcome::Undone
     );
-    assert_eq!(notes(), format!("{told}-d tun.sshvpn0\n"));
-    let gone = "echo 'No resolv.conf for interface tun.sshvpn0' >&2; exit 1";
+    assert_eq!(notes(), format!("{told}-d vpn.sshvpn0\n"));
+    let gone = "echo 'No resolv.conf for interface vpn.sshvpn0' >&2; exit 1";
     let (_directory, program, _) = noting(gone);
     assert_eq!(
         revert_resolvconf(&program, "sshvpn0").await.unwrap(),

@@ -16,6 +16,7 @@ mod by_tun;
 mod choice;
 mod far_part;
 mod near;
+mod offer_addresses;
 mod offer_error;
 mod offer_note;
 mod plan;

@@ -2,6 +2,7 @@
 //! user allows, without any host.
 
 use super::*;
+use crate::config::types::Mode;
 use crate::frame::control::Addresses;
 use crate::net::facts::{
     AddressFacts, InterfaceIndex, LinkFacts, NextHop, RouteFacts, RouteKind, TABLE_MAIN,
