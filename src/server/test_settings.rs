@@ -16,7 +16,6 @@ pub fn settings() -> ServeSettings {
         authorized_keys: Vec::new(),
         user_authorities: Vec::new(),
         revoked_keys: None,
-        disable_forwarding: false,
         login: LoginSettings {
             grace_time: Some(Duration::from_secs(120)),
             max_auth_tries: 6,
