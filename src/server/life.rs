@@ -28,6 +28,7 @@ use super::status::StatusSocket;
 use super::status::watched::Watched;
 use super::{Server, capabilities, notify, open_files};
 use crate::config::serve::request::ServeRequest;
+use crate::config::serve::settings::ServeSettings;
 use crate::message::say;
 use crate::net::facts::HostFacts;
 use crate::net::sysctl;
@@ -233,11 +234,13 @@ impl Life {
         let settings = &rules.settings;
         let facts = host::prepare().await?;
         let pools = choose_pools(&rules, Some(&self.pools), &facts)?;
-        self.listeners.replace(&settings.listen)?;
-        self.host.reload(settings, &pools).await?;
         self.server
             .leases
             .reload(pools.clone(), rules.fixed_addresses())?;
+        if let Err(error) = self.change_host(settings, &pools).await {
+            self.put_back().await;
+            return Err(error);
+        }
         self.audit.reopen(&settings.audit);
         self.server.admission.replace(&settings.login);
         self.server.registry.set_limits(&settings.limits);
@@ -248,10 +251,38 @@ impl Life {
         if metrics {
             // The old listener goes first: the address may be the same but for its port.
             self.metrics = None;
-            self.metrics = self.start_metrics().await?;
+            match self.start_metrics().await {
+                Ok(metrics) => self.metrics = metrics,
+                Err(error) => say(format_args!("warning: no metrics: {error}")),
+            }
         }
         warn(&warnings);
         Ok(())
+    }
+
+    async fn change_host(
+        &mut self,
+        settings: &ServeSettings,
+        pools: &Pools,
+    ) -> Result<(), ServeError> {
+        self.listeners.replace(&settings.listen)?;
+        Ok(self.host.reload(settings, pools).await?)
+    }
+
+    /// After a reload that failed half way.
+    async fn put_back(&mut self) {
+        let rules = self.server.rules();
+        let pools = self.pools.clone();
+        let leases = self
+            .server
+            .leases
+            .reload(pools.clone(), rules.fixed_addresses());
+        let host = self.change_host(&rules.settings, &pools).await;
+        for error in [leases.map_err(ServeError::from).err(), host.err()] {
+            if let Some(error) = error {
+                say(format_args!("warning: not all is as before: {error}"));
+            }
+        }
     }
 
     /// Lets clients go, tells them why, and undoes everything.
