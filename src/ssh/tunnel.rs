@@ -220,14 +220,13 @@ fn refusal(messages: &[String], mode: Mode, unit: UnitRequest) -> String {
                  unit that was made for it beforehand), or /dev/net/tun is missing there"
                 .to_owned(),
         }
+    } else if said.is_empty() {
+        return "it does not support tun@openssh.com, or forbids it without a reason".to_owned();
     } else {
-        "it does not support tun@openssh.com, or forbids it without a reason".to_owned()
+        // Of another server, ours for one: it says itself what to do.
+        return format!("\"{said}\"");
     };
-    if said.is_empty() {
-        advice
-    } else {
-        format!("\"{said}\"; {advice}")
-    }
+    format!("\"{said}\"; {advice}")
 }
 
 #[cfg(test)]
@@ -248,5 +247,8 @@ mod tests {
         assert!(text.contains("tun7") && text.contains("in use"), "{text}");
         let text = refusal(&[], Mode::PointToPoint, unit);
         assert!(text.contains("does not support"), "{text}");
+        let other = ["this key is granted unit 5 alone".to_owned()];
+        let text = refusal(&other, Mode::PointToPoint, unit);
+        assert_eq!(text, format!("\"{}\"", other[0]));
     }
 }
