@@ -177,13 +177,14 @@ fn other_carriers_are_refused_with_the_way_out() -> Result<()> {
 fn a_key_without_a_tunnel_is_told_so() -> Result<()> {
     let lab = ServeLab::new()?;
     lab.authorize(&[(&lab.laptop, "")])?;
-    let _server = serve().start(&lab.bastion)?;
+    let server = serve().start(&lab.bastion)?;
     let before = Before::of(&[&lab.laptop])?;
     refused(
         &lab.laptop,
         &["bastion"],
         &["bastion", "not granted a tunnel"],
     )?;
+    server.wait_for_record(0, "request-refused", |record| record["request"] == "tunnel")?;
     before.is_back()
 }
 

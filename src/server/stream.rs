@@ -104,6 +104,7 @@ fn misplaced(message: &Message, when: &str) -> End {
 /// What both ends agreed on.
 struct Agreed {
     reserved: Reserved,
+    mode: Mode,
     /// What the client takes merged.
     offload: Offload,
 }
@@ -165,7 +166,8 @@ impl StreamTunnel {
     {
         let agreed = self.agree(conversation).await?;
         let opened = agreed.reserved.open().await;
-        let (tunnel, device, restrictions) = opened.map_err(|refusal| self.refuse(refusal))?;
+        let (tunnel, device, restrictions) =
+            opened.map_err(|refusal| self.refuse(agreed.mode, refusal))?;
         tunnel.announce(&self.session);
         let ready = Message::Ready(Ready {
             device: tunnel.device().clone(),
@@ -228,21 +230,24 @@ impl StreamTunnel {
             ask.mtu,
             &ask.addresses,
         );
-        let reserved = reserved.map_err(|refusal| self.refuse(refusal))?;
+        let reserved = reserved.map_err(|refusal| self.refuse(ask.mode, refusal))?;
         self.session
             .granted(Asked::tunnel(ask.mode, UnitRequest::Any));
         self.say(conversation, &Message::Offer(reserved.offer()))
             .await?;
         match self.hear(conversation).await? {
-            Message::Accept => Ok(Agreed { reserved, offload }),
+            Message::Accept => Ok(Agreed {
+                reserved,
+                mode: ask.mode,
+                offload,
+            }),
             other => Err(misplaced(&other, "before accept")),
         }
     }
 
-    fn refuse(&self, refusal: Refusal) -> End {
-        let name = SUBSYSTEM.into();
+    fn refuse(&self, mode: Mode, refusal: Refusal) -> End {
         self.session
-            .refused(Asked::Subsystem { name }, &refusal.text);
+            .refused(Asked::tunnel(mode, UnitRequest::Any), &refusal.text);
         End::Refused(refusal)
     }
 
