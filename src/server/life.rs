@@ -75,6 +75,23 @@ fn warn(warnings: &[Warning]) {
     }
 }
 
+fn warn_of_no_keys(rules: &Rules) {
+    if rules.policy.key_count() > 0 {
+        return;
+    }
+    let files: Vec<String> = rules
+        .settings
+        .authorized_keys
+        .iter()
+        .map(|file| file.display().to_string())
+        .collect();
+    say(format_args!(
+        "warning: nobody can log in: there is no usable key in {}: add a line such as \
+         'tunnel=\"any\" ssh-ed25519 AAAA…', then reload (SIGHUP)",
+        files.join(", ")
+    ));
+}
+
 /// A server that is up.
 struct Life {
     server: Arc<Server>,
@@ -257,6 +274,7 @@ impl Life {
             }
         }
         warn(&warnings);
+        warn_of_no_keys(&self.server.rules());
         Ok(())
     }
 
@@ -347,17 +365,7 @@ impl Life {
                 networks.join(", ")
             ));
         }
-        if rules.policy.key_count() == 0 {
-            let files = &rules.settings.authorized_keys;
-            let files: Vec<String> = files
-                .iter()
-                .map(|file| file.display().to_string())
-                .collect();
-            say(format_args!(
-                "warning: nobody can log in: there is no usable key in {}",
-                files.join(", ")
-            ));
-        }
+        warn_of_no_keys(&rules);
     }
 }
 
