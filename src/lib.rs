@@ -5,6 +5,7 @@
 //!                  ├──► tun   the tun or tap device of this host
 //!                  ├──► pump  packets from one to the other: outbound, inbound
 //!                  └──► net   addresses, routes, sysctls of this host; the journal that undoes them
+//!   cli ──► server ──► the same, at the other end: who may come in, what each gets and may send
 //!                        all of them stand on: config (settings, parsed), packet, frame, message
 //!
 //!   kernel ⇄ tun ⇄ pump ⇄ frame ⇄ ssh channel ⇄ kernel TCP
@@ -16,8 +17,12 @@
 //! - **outbound**: from our tun device to the SSH channel; **inbound**: the other way.
 //! - **unit**: the number in a device's name, `tun3`; what `-w` and `tun@openssh.com` ask for.
 //! - **mode**: point-to-point (tun, IP packets) or ethernet (tap, Ethernet frames).
-//! - **carrier**: the way in which frames travel inside SSH: `agent`, the stream of an sshvpn at the
-//!   far end, or `tun`, the channel `tun@openssh.com`.
+//! - **carrier**: the way in which frames travel inside SSH: `serve`, the stream of a server of ours,
+//!   `agent`, that of an sshvpn which a stock sshd started, or `tun`, the channel `tun@openssh.com`.
+//! - **server**: `sshvpn serve`, our own SSH server; **client**: whoever is logged in to it.
+//! - **grant**: what a login may do at a server, settled when it logs in.
+//! - **lease**: an address of a server's pool, lent to one connection and remembered for its key.
+//! - **guard**: what judges each packet of a client by where it comes from and goes to.
 //! - **near end, far end**: this host, and the host that the SSH connection leads to.
 //! - **peer**: the far end of the tunnel, as an address or as a party to the protocol.
 //! - **headroom**: bytes kept free in front of a packet, where a header is written in place.
