@@ -8,7 +8,7 @@
 //! Link-local traffic has no place on a point-to-point tunnel, where there is
 //! nobody to discover: it is dropped under a name of its own ([`Refused::NotCarried`]),
 //! since every kernel sends some. On an ethernet tunnel it is what makes the
-//! link work, and [`guard_link`](super::guard_link) judges it.
+//! link work, and [`guard_link`] judges it.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
