@@ -126,6 +126,7 @@ const DEVICES: [(Offload, &str); 2] = [(Offload::ALL, "offload"), (Offload::NONE
 
 fn runtime() -> Runtime {
     Builder::new_current_thread()
+        .enable_time()
         .build()
         .expect("a runtime without I/O")
 }

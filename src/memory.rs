@@ -1,5 +1,8 @@
 //! How the C library's allocator is to behave in this process.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use nix::libc;
 
 /// Freed memory that stays with the process, in bytes.
@@ -21,5 +24,41 @@ pub fn keep_freed() {
         // SAFETY: mallopt sets numbers of the allocator under its own lock; one
         // that it does not take leaves things as they are.
         unsafe { libc::mallopt(parameter, value) };
+    }
+}
+
+/// How often freed memory is looked through at most: the allocator is locked meanwhile.
+const LOOKED_THROUGH: Duration = Duration::from_secs(10);
+
+/// Gives memory that was freed back to the kernel, wherever it lies, but for what
+/// [`keep_freed`] keeps at the end. Whether that was done: not if it was done a
+/// moment ago, after which it is worth asking again.
+pub fn give_back() -> bool {
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if last.is_some_and(|last| last.elapsed() < LOOKED_THROUGH) {
+        return false;
+    }
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim works under the allocator's own locks, on memory that
+    // nobody has.
+    unsafe {
+        libc::malloc_trim(KEPT as usize);
+    }
+    *last = Some(Instant::now());
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_given_back_and_not_again_at_once() {
+        let held: Vec<Vec<u8>> = (0..100).map(|_| vec![1; 100_000]).collect();
+        drop(held);
+        // Another test may have been faster.
+        give_back();
+        assert!(!give_back());
     }
 }

@@ -48,6 +48,10 @@ impl PacketSource for Reading<'_> {
         self.next(buffer).map(Some)
     }
 
+    async fn readable(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn decline_offload(&self) {}
 }
 

@@ -23,7 +23,7 @@ pub struct ServeArgs {
     /// Configuration [default: /etc/sshvpn/serve.toml, if it is there]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where to listen; may be repeated [default: [::]:2222]
+    /// Where to listen; may be repeated [default: port 2222 of all addresses]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Vec<SocketAddr>,
     /// Keys that may come in; may be repeated [default: /etc/sshvpn/authorized_keys]

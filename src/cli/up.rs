@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 
 use super::{SshFlags, network};
 use crate::config::types::{DevicePrefix, InterfaceName, Mode, Mtu, Unit};
-use crate::session::up::{Carrier, CarrierRequest, UpRequest};
+use crate::session::up::{Allowance, Carrier, CarrierRequest, UpRequest};
 use crate::tun::DeviceRequest;
 
 /// The options of `up`.
@@ -17,8 +17,9 @@ use crate::tun::DeviceRequest;
     after_help = "Needs root here (sudo), or once: setcap cap_net_admin+ep on the binary. At HOST: \
                   root or 'sudo -n', and sshvpn in PATH (or --push, or 'Subsystem sshvpn \
                   /usr/bin/sshvpn agent' in sshd_config); else sshd with PermitTunnel yes, and \
-                  iproute2; or for that a device made for the login beforehand. All that is changed \
-                  on either host is undone at the end."
+                  iproute2; or for that a device made for the login beforehand. Or HOST runs \
+                  'sshvpn serve', and grants this login a tunnel. All that is changed on either host \
+                  is undone at the end."
 )]
 pub struct UpArgs {
     /// Network to reach through HOST, IPv4 or IPv6; may be repeated
@@ -45,7 +46,16 @@ pub struct UpArgs {
     /// An ethernet tunnel (tap) instead of an IP tunnel
     #[arg(long)]
     pub tap: bool,
-    /// How the tunnel travels [default: agent where one can be started at HOST, else tun]
+    /// Take all routes that a server offers, unless together they are next to everything
+    #[arg(long)]
+    pub accept_routes: bool,
+    /// Take routes, and a tunnel address, that a server offers in this network; may be repeated
+    #[arg(long = "accept-route", value_name = "CIDR", value_parser = network)]
+    pub accept_networks: Vec<IpNetwork>,
+    /// Take the name servers that a server offers
+    #[arg(long)]
+    pub accept_dns: bool,
+    /// How the tunnel travels [default: serve where HOST is such a server, else agent where one can be started, else tun]
     #[arg(long, value_name = "CARRIER")]
     pub via: Option<Via>,
     /// Command that starts the agent at HOST [default: subsystem sshvpn, else 'sshvpn agent', by 'sudo -n' if need be]
@@ -71,6 +81,8 @@ pub struct UpArgs {
 /// The carriers that can be forced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Via {
+    /// 'sshvpn serve' at HOST
+    Serve,
     /// An sshvpn at HOST, which sshd starts
     Agent,
     /// sshd's own tunnel forwarding (PermitTunnel)
@@ -80,6 +92,7 @@ pub enum Via {
 impl From<Via> for Carrier {
     fn from(via: Via) -> Self {
         match via {
+            Via::Serve => Carrier::Serve,
             Via::Agent => Carrier::Agent,
             Via::Tun => Carrier::Tun,
         }
@@ -98,9 +111,11 @@ impl UpArgs {
             Some(bytes) => Some(Mtu::new(bytes, mode).map_err(|error| format!("--mtu: {error}"))?),
             None => None,
         };
-        if self.routes.is_empty() && !self.excludes.is_empty() {
+        let accepts_routes = self.accept_routes || !self.accept_networks.is_empty();
+        if self.routes.is_empty() && !accepts_routes && !self.excludes.is_empty() {
             return Err("--exclude leaves networks out of --route: give --route too".to_owned());
         }
+        self.check_carrier()?;
         if self.via == Some(Via::Tun) && (self.agent_command.is_some() || self.push) {
             return Err(
                 "--via tun starts no agent: leave out --agent-command and --push".to_owned(),
@@ -130,7 +145,49 @@ impl UpArgs {
                 agent_command: self.agent_command.clone(),
                 push: self.push,
             },
+            allowance: Allowance {
+                routes: self.accept_routes,
+                networks: self.accept_networks.clone(),
+                name_servers: self.accept_dns,
+            },
         })
+    }
+
+    /// Options that have no sense by the carrier that is asked for.
+    fn check_carrier(&self) -> Result<(), String> {
+        let given = |options: &[(bool, &str)]| {
+            let names: Vec<&str> = options.iter().filter(|it| it.0).map(|it| it.1).collect();
+            (!names.is_empty()).then(|| names.join(", "))
+        };
+        let agents =
+            self.via != Some(Via::Serve) && (self.via.is_some() || self.agent_command.is_some());
+        let wrong = if self.via == Some(Via::Serve) {
+            given(&[
+                (self.peer_address.is_some(), "--peer-address"),
+                (self.peer_unit.is_some(), "--peer-unit"),
+                (self.nat, "--nat"),
+                (self.no_nat, "--no-nat"),
+                (self.push, "--push"),
+                (self.agent_command.is_some(), "--agent-command"),
+            ])
+        } else if agents {
+            given(&[
+                (self.accept_routes, "--accept-routes"),
+                (!self.accept_networks.is_empty(), "--accept-route"),
+                (self.accept_dns, "--accept-dns"),
+            ])
+        } else {
+            None
+        };
+        match (wrong, agents) {
+            (None, _) => Ok(()),
+            (Some(names), true) => Err(format!(
+                "{names}: only a server offers such things: leave that out, or use --via serve"
+            )),
+            (Some(names), false) => Err(format!(
+                "--via serve: that is for the server to decide: leave out {names}"
+            )),
+        }
     }
 }
 
@@ -150,10 +207,52 @@ mod tests {
         up: UpArgs,
     }
 
-    fn carrier(line: &str) -> Result<CarrierRequest, String> {
+    fn request(line: &str) -> Result<UpRequest, String> {
         let line = Line::try_parse_from(line.split(' '));
-        let request = line.map_err(|error| error.to_string())?.up.to_request();
-        Ok(request?.carrier)
+        line.map_err(|error| error.to_string())?.up.to_request()
+    }
+
+    fn carrier(line: &str) -> Result<CarrierRequest, String> {
+        Ok(request(line)?.carrier)
+    }
+
+    #[test]
+    fn a_server_may_push_what_is_named_and_nothing_else() {
+        assert!(request("up host").unwrap().allowance.is_empty());
+        let line = "up --accept-routes --accept-route 10.0.0.0/8 --accept-route fd00::/8 --accept-dns host";
+        let all = request(line).unwrap().allowance;
+        assert!(all.routes && all.name_servers && all.networks.len() == 2);
+        assert!(request("up --exclude 10.1.0.0/16 --accept-routes host").is_ok());
+        assert!(request("up --exclude 10.1.0.0/16 --accept-dns host").is_err());
+        assert!(request("up --accept-route 10.1.2.3/8 host").is_err());
+    }
+
+    #[test]
+    fn what_a_server_decides_cannot_be_asked_of_it_and_an_agent_offers_nothing() {
+        let serve = carrier("up --via serve --accept-dns --address 10.1.0.7 host").unwrap();
+        assert_eq!(serve.via, Some(Carrier::Serve));
+        for option in [
+            "--peer-address 10.0.0.1",
+            "--peer-unit 3",
+            "--nat",
+            "--no-nat",
+            "--push",
+            "--agent-command x",
+        ] {
+            let error = carrier(&format!("up --via serve {option} host")).unwrap_err();
+            let name = option.split(' ').next().unwrap();
+            assert!(error.contains(name), "{error}");
+        }
+        for (carrier_option, option) in [
+            ("--via agent", "--accept-routes"),
+            ("--via tun", "--accept-dns"),
+            ("--agent-command x", "--accept-route 10.0.0.0/8"),
+        ] {
+            let error = carrier(&format!("up {carrier_option} {option} host")).unwrap_err();
+            assert!(error.contains("--via serve"), "{error}");
+        }
+        // Where the carrier is chosen, it is said when it is known.
+        assert!(carrier("up --no-nat --accept-dns host").is_ok());
     }
 
     #[test]

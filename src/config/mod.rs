@@ -5,6 +5,7 @@ pub mod absolute_time;
 pub mod authorized_keys;
 mod base64;
 pub mod cidr;
+pub mod domain_name;
 pub mod error;
 pub mod forward_place;
 pub mod invoker;

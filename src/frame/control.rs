@@ -141,6 +141,11 @@ impl Hello {
         hello
     }
 
+    /// Whether the sender is a server, which says itself what the tunnel is like.
+    pub fn is_server(&self) -> bool {
+        self.features.contains(FEATURE_SERVE)
+    }
+
     /// The newest version that both ends speak.
     pub fn common_version(&self, other: &Hello) -> Option<u32> {
         let newest = self.version.min(other.version);

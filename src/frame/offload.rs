@@ -81,7 +81,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn buffer(header: &VirtioHeader, packet: &[u8]) -> Vec<u8> {
-        let headroom = vec![0; STREAM_HEADROOM - OFFLOAD_LEN];
+        let headroom = [0; STREAM_HEADROOM - OFFLOAD_LEN];
         [&headroom[..], &header.to_bytes(), packet].concat()
     }
 

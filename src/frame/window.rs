@@ -22,6 +22,14 @@ pub enum WindowRule {
 }
 
 impl WindowRule {
+    /// That of an end which is sshvpn, or of another.
+    pub fn of(is_sshvpn: bool) -> Self {
+        match is_sshvpn {
+            true => WindowRule::Exact,
+            false => WindowRule::OpenSsh,
+        }
+    }
+
     /// What is charged for a datagram besides its own length, in bytes.
     pub fn header(self) -> u32 {
         match self {

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::journal::JournalError;
 use super::nft::NftError;
+use super::resolver::ResolverError;
 use super::sysctl::SysctlError;
 
 /// A failure to read or to change the state of this host.
@@ -80,6 +81,9 @@ pub enum NetError {
     /// By the nft program.
     #[error(transparent)]
     Nft(#[from] NftError),
+    /// The host's name servers.
+    #[error(transparent)]
+    Resolver(#[from] ResolverError),
     /// The journal could not be written, so the change was not made.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -91,6 +95,7 @@ impl NetError {
         match self {
             NetError::NoAnswer { .. } => false,
             NetError::Nft(error) => error.nothing_changed(),
+            NetError::Resolver(error) => error.nothing_changed(),
             _ => true,
         }
     }

@@ -10,6 +10,7 @@ use thiserror::Error;
 use super::change::{InterfaceAddress, TunnelRoute};
 use super::facts::{AddressFacts, AddressGeneration, InterfaceIndex};
 use super::owner::Owner;
+use super::resolver::ResolverWay;
 use super::runtime_dir::RuntimeDirError;
 use super::shared_setting::SharedSetting;
 use super::sysctl::SysctlKey;
@@ -17,7 +18,8 @@ use crate::config::types::InterfaceName;
 
 /// The version of the format that this program writes, and the newest it
 /// reads. Version 2 added the kinds of change that reach beyond the interface,
-/// version 3 those of a server: without an interface, bridges, groups.
+/// version 3 name servers, and those of a server: without an interface, bridges,
+/// groups.
 pub(super) const VERSION: u32 = 3;
 /// A journal is far smaller; a larger file is not one.
 pub(super) const SIZE_LIMIT: u64 = 1 << 20;
@@ -163,6 +165,11 @@ pub enum Entry {
     ForwardAccept {
         /// Of IPv6, or of IPv4.
         ipv6: bool,
+    },
+    /// Name servers were made known.
+    NameServers {
+        /// By what.
+        way: ResolverWay,
     },
 }
 

@@ -4,11 +4,13 @@
 //! ```text
 //!   route_plan, addressing        what to ask for (pure; on address_range, facts,
 //!     private_space, ways)
-//!   state ───► journal            each change is written down, then made,
+//!   state ───► journal            each change is written down,
+//!     ├──────► make               and made,
 //!     └──────► undo               and taken back in reverse;
 //!   recovery ─► journal, undo     so is what a process left that died
 //!   netlink, sysctl, nft          what reads and changes the kernel's state
-//!   shared_sysctl, firewall, server_table  what reaches beyond the tunnel's interface
+//!   shared_sysctl, firewall, server_table, resolver
+//!                                 what reaches beyond the tunnel's interface
 //!   surroundings                  what forwarding depends on here
 //!   privilege                     whether we may at all
 //! ```
@@ -21,12 +23,18 @@ pub mod facts;
 pub mod firewall;
 pub mod journal;
 mod journal_format;
+pub mod make;
+pub mod name_servers;
 pub mod netlink;
 pub mod nft;
 pub mod owner;
 pub mod private_space;
 pub mod privilege;
+pub mod program;
 pub mod recovery;
+pub mod resolver;
+mod resolver_file;
+mod resolver_text;
 pub mod route_plan;
 mod route_report;
 pub mod runtime_dir;

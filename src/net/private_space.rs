@@ -2,7 +2,7 @@
 
 use ipnetwork::IpNetwork;
 
-use super::address_range::{AddressSet, Family};
+use super::address_range::{AddressSet, Family, is_within};
 use super::facts::is_default_like;
 
 /// Private IPv4 space in order of preference (RFC 1918), then the space for
@@ -15,6 +15,13 @@ pub(super) const IPV4: [&str; 4] = [
 ];
 /// Locally assigned unique local addresses (RFC 4193, section 3.1).
 pub(super) const IPV6: [&str; 1] = ["fd00::/8"];
+
+/// Whether all of a network is private space.
+pub fn has(network: &IpNetwork) -> bool {
+    let space = IPV4.iter().chain(&IPV6);
+    let mut pools = space.filter_map(|pool| pool.parse().ok());
+    pools.any(|pool| is_within(network, &pool))
+}
 
 /// Networks that are tried before one is looked for among the free ones.
 const TRIES: usize = 64;

@@ -168,3 +168,7 @@ pub(super) async fn add_accept(name: &str, family: Family) -> Result<(), NetErro
     let added = nft.apply("add a rule to the forward chain", &commands);
     Ok(added.await?)
 }
+
+#[cfg(test)]
+#[path = "server_table_tests.rs"]
+mod tests;

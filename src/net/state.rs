@@ -4,11 +4,13 @@
 
 use super::address_range::Family;
 use super::change::Change;
-use super::error::{NetError, Refusal};
-use super::facts::{AddressGeneration, InterfaceIndex, LinkFacts};
+use super::error::NetError;
+use super::facts::{AddressGeneration, LinkFacts};
 use super::firewall;
 use super::journal::{Entry, Journal};
+use super::make::{bridge_index, exists, make};
 use super::netlink::Netlink;
+use super::resolver;
 use super::runtime_dir::RuntimeDir;
 use super::server_table;
 use super::shared_setting::SharedSetting;
@@ -75,8 +77,10 @@ impl HostState {
     /// outcome is unknown, or this future is dropped half way, it stays there:
     /// undoing what was not made does nothing.
     pub async fn apply(&mut self, change: Change) -> Result<(), NetError> {
-        if let Change::Shared(setting) = &change {
-            return shared_sysctl::take(&mut self.journal, setting);
+        match &change {
+            Change::Shared(setting) => return shared_sysctl::take(&mut self.journal, setting),
+            Change::NameServers(wanted) => return resolver::take(&mut self.journal, wanted).await,
+            _ => {}
         }
         if let Some(entry) = firewall_entry(&change) {
             return self.apply_to_firewall(&change, entry).await;
@@ -116,12 +120,14 @@ impl HostState {
         undo_and_close(&self.netlink, self.journal).await
     }
 
-    /// A server's table is replaced where it is there; nothing else is made twice.
+    /// What a server has already is not made twice; its table is replaced.
     async fn apply_to_firewall(&mut self, change: &Change, entry: Entry) -> Result<(), NetError> {
         let made = self.journal.entries().contains(&entry);
         let name = self.journal.interface().to_owned();
-        if let (Change::ServerTable(table), true) = (change, made) {
-            return server_table::replace(&name, table).await;
+        match change {
+            Change::ServerTable(table) if made => return server_table::replace(&name, table).await,
+            Change::ForwardPassed(_) if made => return Ok(()),
+            _ => {}
         }
         self.journal.record(entry)?;
         let result = match change {
@@ -201,6 +207,7 @@ impl HostState {
             Change::Sysctl { key, value } => plan_sysctl(link, key, value)?,
             // These are not the link's.
             Change::Shared(_)
+            | Change::NameServers(_)
             | Change::FirewallTable(_)
             | Change::ForwardAccept(_)
             | Change::ServerTable(_)
@@ -232,39 +239,6 @@ impl HostState {
     }
 }
 
-/// Makes a change of a link, without a journal: for a link that goes away with
-/// this process, and takes all that is on it along.
-pub async fn make(netlink: &Netlink, link: &LinkFacts, change: &Change) -> Result<(), NetError> {
-    match change {
-        Change::LinkUp => netlink.set_up(link, true).await,
-        Change::Mtu(mtu) => netlink.set_mtu(link, mtu.get()).await,
-        Change::GsoMaxSize(bytes) => netlink.set_gso_max_size(link, *bytes).await,
-        Change::TxQueueLength(packets) => netlink.set_tx_queue_length(link, *packets).await,
-        Change::AddressGenerationNone => {
-            let none = AddressGeneration::NONE;
-            netlink.set_address_generation(link, none).await
-        }
-        Change::Bridge(bridge) => {
-            let master = bridge_index(netlink, bridge).await?;
-            netlink.set_master(link, Some(master)).await
-        }
-        Change::Group(group) => netlink.set_group(link, *group).await,
-        Change::Address(address) => already_there(netlink.add_address(link, address).await, || {
-            format!("the address {address}")
-        }),
-        Change::Route(route) => already_there(netlink.add_route(link, route).await, || {
-            format!("a route to {}", route.destination)
-        }),
-        Change::Sysctl { key, value } => Ok(key.write(value)?),
-        // These are not the link's.
-        Change::Shared(_)
-        | Change::FirewallTable(_)
-        | Change::ForwardAccept(_)
-        | Change::ServerTable(_)
-        | Change::ForwardPassed(_) => Ok(()),
-    }
-}
-
 /// What is journalled for a change of the firewall.
 fn firewall_entry(change: &Change) -> Option<Entry> {
     match change {
@@ -275,17 +249,6 @@ fn firewall_entry(change: &Change) -> Option<Entry> {
             })
         }
         _ => None,
-    }
-}
-
-async fn bridge_index(
-    netlink: &Netlink,
-    bridge: &InterfaceName,
-) -> Result<InterfaceIndex, NetError> {
-    let link = netlink.link_by_name(bridge.as_str()).await?;
-    match link.kind.as_deref() {
-        Some("bridge") => Ok(link.index),
-        _ => Err(NetError::NotBridge(bridge.to_string())),
     }
 }
 
@@ -302,20 +265,6 @@ fn plan_sysctl(link: &LinkFacts, key: &SysctlKey, value: &str) -> Result<Option<
         before,
         set: value.to_owned(),
     }))
-}
-
-fn exists(object: String) -> NetError {
-    NetError::Exists { object }
-}
-
-fn already_there(
-    result: Result<(), NetError>,
-    object: impl FnOnce() -> String,
-) -> Result<(), NetError> {
-    match result {
-        Err(error) if error.refusal() == Some(Refusal::Exists) => Err(exists(object())),
-        other => other,
-    }
 }
 
 #[cfg(test)]

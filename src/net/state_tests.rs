@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use super::*;
+use crate::net::error::Refusal;
 use crate::net::recovery::Recovery;
 use crate::net::test_host::{
     Host, apply_all, everything, mtu, name, pair, route, snapshot, wait_for_routes_of,

@@ -45,6 +45,7 @@ pub fn everything() -> Vec<Change> {
         Change::AddressGenerationNone,
         Change::TxQueueLength(60),
         Change::GsoMaxSize(40_000),
+        Change::Group(9),
         mtu(9000),
         Change::Sysctl {
             key: SysctlKey::ipv4(&name(), "rp_filter").unwrap(),

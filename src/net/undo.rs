@@ -8,6 +8,7 @@ use super::facts::{AddressFacts, AddressGeneration, InterfaceIndex, LinkFacts};
 use super::firewall;
 use super::journal::{Entry, Journal};
 use super::netlink::Netlink;
+use super::resolver;
 use super::shared_sysctl;
 use super::sysctl::{SysctlError, SysctlKey};
 
@@ -94,6 +95,7 @@ async fn undo(
         Entry::ForwardAccept { ipv6 } => {
             firewall::remove_accept(journal.interface(), Family::of_ipv6(*ipv6)).await
         }
+        Entry::NameServers { way } => resolver::release(netlink, journal, way).await,
         _ => match journal.index() {
             Some(index) => undo_link(netlink, journal.interface(), index, entry).await,
             None => Ok(Outcome::Gone),
@@ -175,9 +177,10 @@ async fn undo_on(netlink: &Netlink, link: &LinkFacts, entry: &Entry) -> Result<O
         Entry::Route { route } => remove_route(netlink, link, route).await,
         Entry::Sysctl { key, before, set } => reset_sysctl(link, key, before, set),
         // These are not on the link.
-        Entry::SharedSysctl { .. } | Entry::FirewallTable | Entry::ForwardAccept { .. } => {
-            Ok(Outcome::Gone)
-        }
+        Entry::SharedSysctl { .. }
+        | Entry::FirewallTable
+        | Entry::ForwardAccept { .. }
+        | Entry::NameServers { .. } => Ok(Outcome::Gone),
     }
 }
 
@@ -289,5 +292,6 @@ fn described(entry: &Entry, interface: &str) -> String {
             "the rules for {interface} in '{}'",
             firewall::forward_chain(Family::of_ipv6(*ipv6))
         ),
+        Entry::NameServers { way } => format!("the name servers of {interface} in {way}"),
     }
 }

@@ -68,19 +68,18 @@ impl Bucket {
 }
 
 impl<T> FairQueue<T> {
-    /// An empty queue.
+    /// An empty queue. It takes no memory before the first packet.
     pub fn new(settings: QueueSettings) -> Self {
-        let lists = usize::from(BUCKETS);
         FairQueue {
             settings: QueueSettings {
                 // So that one packet over the limit can be counted.
                 max_bytes: settings.max_bytes.min(usize::MAX / 2),
                 ..settings
             },
-            buckets: (0..BUCKETS).map(|_| Bucket::default()).collect(),
+            buckets: Box::default(),
             packets: FifoSlab::new(),
-            new_flows: VecDeque::with_capacity(lists),
-            old_flows: VecDeque::with_capacity(lists),
+            new_flows: VecDeque::new(),
+            old_flows: VecDeque::new(),
             length: 0,
             bytes: 0,
             drops: QueueDrops::default(),
@@ -115,6 +114,9 @@ impl<T> FairQueue<T> {
         if length > self.settings.max_bytes {
             self.drops.overflow += 1;
             return;
+        }
+        if self.buckets.is_empty() {
+            self.buckets = (0..BUCKETS).map(|_| Bucket::default()).collect();
         }
         let index = (flow.hash() % u64::from(BUCKETS)) as u16;
         let quantum = self.settings.quantum.get();
@@ -159,6 +161,17 @@ impl<T> FairQueue<T> {
             self.finish(index);
         }
         None
+    }
+
+    /// Lets all memory go, and forgets the flows, if nothing waits.
+    pub fn rest(&mut self) {
+        if self.is_empty() {
+            let drops = self.drops;
+            *self = FairQueue {
+                drops,
+                ..FairQueue::new(self.settings)
+            };
+        }
     }
 
     /// Drops until both bounds are kept. The flow to pay is the one that is

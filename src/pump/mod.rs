@@ -53,6 +53,9 @@ pub trait PacketSource {
     fn read(&self, buffer: &mut BytesMut) -> impl Future<Output = io::Result<usize>> + Send;
     /// Reads a packet that is there already.
     fn try_read(&self, buffer: &mut BytesMut) -> io::Result<Option<usize>>;
+    /// Waits until there is a packet, or an error, to be read; takes no memory
+    /// meanwhile.
+    fn readable(&self) -> impl Future<Output = io::Result<()>> + Send;
     /// Asks for ordinary packets alone from now on, if that can be had.
     fn decline_offload(&self);
 }

@@ -6,11 +6,12 @@
 
 use std::io;
 use std::pin::pin;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use nix::errno::Errno;
 use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval_at};
 
 use super::framing::{Framer, Framing};
 use super::{
@@ -20,6 +21,7 @@ use super::{
 use crate::config::types::Mode;
 use crate::frame;
 use crate::frame::stream::{MAX_PACKET, OFFLOAD_LEN, STREAM_HEADROOM};
+use crate::memory;
 use crate::packet::flow::FlowClassifier;
 
 /// Packets read from the device in one go before something is sent.
@@ -30,6 +32,8 @@ const SMALL: usize = 4096;
 /// Room for one read: one byte more than a packet may have, so that one that the
 /// kernel had to cut is seen to be too long.
 const READ: usize = STREAM_HEADROOM + MAX_PACKET + 1;
+/// Without a packet for this long, and up to twice as long, memory is let go.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// Reads packets, queues them, sends them as `framing` has it, until the channel
 /// or the device ends. Frames that come by `extra` go between them.
@@ -48,6 +52,8 @@ where
     let mut intake = Intake::new(mode, counters);
     let mut framer = Framer::new(mode, framing);
     let mut frames: Vec<Bytes> = Vec::new();
+    let mut quiet = interval_at(tokio::time::Instant::now() + QUIET, QUIET);
+    quiet.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         intake.read_waiting(device);
         while let Ok(frame) = extra.try_recv() {
@@ -56,7 +62,8 @@ where
         let (queue, spare) = (&mut intake.queue, &mut intake.buffer);
         let most = channel.at_once();
         let filled = framer.fill(queue, spare, &mut frames, counters, most);
-        if filled.large {
+        // Where little goes at once, so that it delays nothing, no packet may be large.
+        if filled.large || most < SEND_AT_ONCE && intake.declines() {
             device.decline_offload();
         }
         intake.count_drops();
@@ -70,8 +77,14 @@ where
             return End::Device(error);
         }
         tokio::select! {
-            read = device.read(intake.space()) => intake.take(read, Instant::now()),
+            read = intake.read(device) => intake.take(read, Instant::now()),
             Some(frame) = extra.recv() => frames.push(frame),
+            _ = quiet.tick(), if !intake.given_back => {
+                if intake.is_quiet() {
+                    intake.rest();
+                    frames = Vec::new();
+                }
+            }
         }
     }
 }
@@ -96,7 +109,7 @@ where
             tokio::select! {
                 biased;
                 sent = &mut sending => break sent,
-                read = device.read(intake.space()), if intake.ended.is_none() => {
+                read = intake.read(device), if intake.ended.is_none() => {
                     intake.take(read, Instant::now());
                     intake.read_waiting(device);
                 }
@@ -125,6 +138,14 @@ struct Intake<'a> {
     queue: FairQueue<Waiting>,
     /// Why the device yields no more; what is queued is sent first.
     ended: Option<io::Error>,
+    /// Whether there is no buffer, since nothing has come for a while.
+    resting: bool,
+    /// Whether what was freed by that has gone back to the kernel.
+    given_back: bool,
+    /// Whether something has come since this was last asked.
+    busy: bool,
+    /// Whether super-packets were declined since little goes at once.
+    declined: bool,
     counters: &'a Counters,
 }
 
@@ -136,8 +157,39 @@ impl<'a> Intake<'a> {
             flows: FlowClassifier::new(),
             queue: FairQueue::new(QueueSettings::default()),
             ended: None,
+            resting: true,
+            given_back: true,
+            busy: false,
+            declined: false,
             counters,
         }
+    }
+
+    /// Waits for the next packet, and reads it into its place.
+    async fn read<S: PacketSource + Sync>(&mut self, device: &S) -> io::Result<usize> {
+        if self.resting {
+            device.readable().await?;
+            self.resting = false;
+        }
+        device.read(self.space()).await
+    }
+
+    /// Whether nothing has come since the last call.
+    fn is_quiet(&mut self) -> bool {
+        !std::mem::take(&mut self.busy)
+    }
+
+    /// Lets memory go until the next packet comes.
+    fn rest(&mut self) {
+        self.buffer = BytesMut::new();
+        self.queue.rest();
+        self.resting = true;
+        self.given_back = memory::give_back();
+    }
+
+    /// Whether super-packets are still to be declined; once.
+    fn declines(&mut self) -> bool {
+        !std::mem::replace(&mut self.declined, true)
     }
 
     /// Where the next packet goes: behind its headroom.
@@ -153,7 +205,7 @@ impl<'a> Intake<'a> {
         // One time for all: reading them takes far less than a wait that counts.
         let now = Instant::now();
         for _ in 0..READ_AT_ONCE {
-            if self.queue.bytes() >= SEND_AT_ONCE || self.ended.is_some() {
+            if self.queue.bytes() >= SEND_AT_ONCE || self.ended.is_some() || self.resting {
                 break;
             }
             match device.try_read(self.space()) {
@@ -167,6 +219,7 @@ impl<'a> Intake<'a> {
     /// Queues the packet that was read at `now`. A device that is gone (EBADFD: the
     /// interface was deleted) ends the direction; another error costs a packet.
     fn take(&mut self, read: io::Result<usize>, now: Instant) {
+        (self.busy, self.given_back) = (true, false);
         if let Err(error) = read {
             match error.raw_os_error().map(Errno::from_raw) {
                 Some(Errno::EIO | Errno::EINTR | Errno::EFAULT) => {

@@ -42,7 +42,7 @@ impl Rate {
 
     /// How many bytes go in `time`; at least one.
     pub fn bytes_in(self, time: Duration) -> usize {
-        let bytes = u128::from(self.0.get()) * time.as_nanos() / 1_000_000_000;
+        let bytes = u128::from(self.0.get()).saturating_mul(time.as_nanos()) / 1_000_000_000;
         usize::try_from(bytes.max(1)).unwrap_or(usize::MAX)
     }
 }
@@ -142,6 +142,12 @@ impl<T> Limited<T> {
             inner,
             bucket: Mutex::new(Bucket::new(limit)),
         }
+    }
+
+    /// What is held to it.
+    #[cfg(test)]
+    pub(super) fn inner(&self) -> &T {
+        &self.inner
     }
 }
 

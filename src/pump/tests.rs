@@ -101,6 +101,10 @@ impl PacketSource for FakeDevice {
         }
     }
 
+    async fn readable(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn decline_offload(&self) {
         self.declined.store(true, Ordering::Relaxed);
     }
@@ -333,5 +337,9 @@ async fn ethernet_frames_pass_as_they_are() {
     assert_eq!(far.packets(), sent);
 }
 
+#[path = "guarded_tests.rs"]
+mod guarded;
+#[path = "rest_tests.rs"]
+mod rest;
 #[path = "stream_tests.rs"]
 mod streams;

@@ -9,8 +9,8 @@ use super::grant::Grant;
 use super::registry::session::Session;
 use super::tunnel::Reserved;
 use crate::config::types::{Mode, UnitRequest};
-use crate::pump::Framing;
-use crate::session::carrier::Link;
+use crate::frame::window::WindowRule;
+use crate::session::carrier::{self, Link};
 use crate::ssh::server::requests::TunnelReply;
 
 /// One that is asked for.
@@ -56,10 +56,8 @@ impl ChannelTunnel {
         self.session.granted(asked);
         tunnel.announce(&self.session);
         let (sender, receiver) = reply.accept().await;
-        let framing = match self.offload {
-            true => Framing::DatagramsWithOffload,
-            false => Framing::Datagrams,
-        };
+        let framing = carrier::framing(self.offload);
+        let sender = sender.counted_by(WindowRule::of(self.offload));
         let counters = Arc::clone(&tunnel.counters);
         let mut link =
             Link::start_restricted(device, framing, sender, receiver, restrictions, counters);

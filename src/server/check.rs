@@ -53,7 +53,7 @@ impl fmt::Display for Summary {
         }
         writeln!(
             f,
-            "{} keys and authorities, {} rules",
+            "keys and authorities: {}, rules: {}",
             self.keys,
             settings.clients.len()
         )?;
@@ -114,7 +114,7 @@ mod tests {
         for said in [
             "listens on [::]:2222\n",
             "host (will be made)\n",
-            "0 keys and authorities",
+            "keys and authorities: 0, rules: 0",
             "unused private networks",
             "10.1.0.0/16 without NAT",
         ] {

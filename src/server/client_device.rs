@@ -7,8 +7,9 @@
 //! journalled and undone.
 
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use ipnetwork::IpNetwork;
 use thiserror::Error;
@@ -18,9 +19,10 @@ use super::lease::LeasedAddress;
 use crate::config::types::{InterfaceName, Mode, Mtu, UnitRequest};
 use crate::net::change::{Change, GSO_MAX_SIZE, InterfaceAddress, TX_QUEUE_LENGTH, TunnelRoute};
 use crate::net::error::NetError;
+use crate::net::make::make;
 use crate::net::netlink::Netlink;
 use crate::net::runtime_dir::RuntimeDir;
-use crate::net::state::{self, HostState, UndoReport};
+use crate::net::state::{HostState, UndoReport};
 use crate::net::sysctl::{SysctlError, SysctlKey};
 use crate::tun::{Device, DeviceRequest, OpenError};
 
@@ -67,27 +69,35 @@ pub enum ClientDeviceError {
 
 /// An open device of a client.
 #[derive(Debug)]
-#[must_use = "a device that was made beforehand keeps its changes until close() is called"]
 pub struct ClientDevice {
     /// The device.
     pub device: Device,
-    /// What is to be undone when it is closed.
+    /// What is to be undone once whoever has the device has let go of it.
     pub changes: ClientChanges,
 }
 
-/// What was changed on a client's device.
+/// What was changed on a client's device, which stays open while this is there.
 #[derive(Debug)]
 #[must_use = "the changes stay until undo() is called"]
-pub struct ClientChanges(Option<HostState>);
+pub struct ClientChanges {
+    descriptor: Arc<OwnedFd>,
+    /// Where the changes do not go with the device.
+    state: Option<HostState>,
+}
 
 impl ClientChanges {
-    /// Undoes what does not go with the device. Whether that is closed before or
-    /// after does not matter.
+    /// Undoes them. The device is gone after that, unless it was made
+    /// beforehand, or whoever has it has not let go of it yet.
     pub async fn undo(self) -> UndoReport {
-        match self.0 {
+        let report = match self.state {
             Some(state) => state.undo().await,
             None => UndoReport::default(),
-        }
+        };
+        let descriptor = self.descriptor;
+        // The kernel takes some 10 ms for it, and others have packets to carry
+        // meanwhile. Where the runtime ends this is done by the process's end.
+        let _ = tokio::task::spawn_blocking(move || drop(descriptor)).await;
+        report
     }
 }
 
@@ -157,11 +167,14 @@ impl ClientDevices {
         }
         let link = self.netlink.link_by_name(device.name().as_str()).await?;
         for change in &changes {
-            state::make(&self.netlink, &link, change).await?;
+            make(&self.netlink, &link, change).await?;
         }
         Ok(ClientDevice {
+            changes: ClientChanges {
+                descriptor: device.descriptor(),
+                state: None,
+            },
             device,
-            changes: ClientChanges(None),
         })
     }
 
@@ -181,8 +194,11 @@ impl ClientDevices {
             }
         }
         Ok(ClientDevice {
+            changes: ClientChanges {
+                descriptor: device.descriptor(),
+                state: Some(state),
+            },
             device,
-            changes: ClientChanges(Some(state)),
         })
     }
 
@@ -273,3 +289,7 @@ async fn open_device(unit: UnitRequest, mode: Mode) -> Result<Device, ClientDevi
     // It is not started any more when the runtime ends.
     Ok(opened.map_err(|_| ClientDeviceError::Ending)??)
 }
+
+#[cfg(test)]
+#[path = "client_device_tests.rs"]
+mod tests;

@@ -233,3 +233,7 @@ fn without_nft(wish: &Wish) -> Result<(), ServeHostError> {
     );
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "host_tests.rs"]
+mod tests;

@@ -170,7 +170,7 @@ impl KeyFiles {
                     (Some(read.key), Ok(read.options))
                 }
                 Err(refused) => {
-                    warn(format!("{}; this key cannot log in", refused.problem));
+                    warn(format!("{}; this line lets nobody in", refused.problem));
                     (refused.key, Err(refused.problem))
                 }
             };

@@ -11,7 +11,10 @@ use super::pool::{Pool, Pools};
 use crate::net::address_range::Family;
 
 /// Addresses that are remembered beyond those in use.
-pub(super) const MOST_REMEMBERED: usize = 16_384;
+const MOST_REMEMBERED: usize = 16_384;
+/// How many more there may be before the oldest are forgotten, so that they are
+/// not looked for at each login.
+const SLACK: usize = 1024;
 
 /// Who had an address last, and when.
 #[derive(Debug)]
@@ -241,7 +244,7 @@ impl Book {
     fn forget_beyond_bound(&mut self) {
         let bound = MOST_REMEMBERED + self.held.len();
         let excess = self.remembered.len().saturating_sub(bound);
-        if excess == 0 {
+        if excess <= SLACK {
             return;
         }
         let free = self

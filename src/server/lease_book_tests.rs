@@ -193,17 +193,28 @@ fn no_pools_give_leases_without_addresses() {
 
 #[test]
 fn what_is_remembered_is_bounded() {
-    let mut book = book(&["fd00::/64"], &[]);
-    let first = take(&mut book, "held");
-    for n in 0..MOST_REMEMBERED + 10 {
-        let lease = take(&mut book, &n.to_string());
+    let pools = pools(&["fd00::/64"]);
+    let pool = *pools.of(Family::V6).unwrap();
+    let many = (0..MOST_REMEMBERED + SLACK).map(|n| Remembered {
+        address: pool.client(n as u128),
+        key: key(&n.to_string()),
+    });
+    let mut book = Book::new(pools, BTreeSet::new(), many.collect());
+    let oldest = take(&mut book, "0");
+    assert_eq!(oldest[0].client, pool.client(0));
+    for new in ["a", "b", "c"] {
+        let lease = take(&mut book, new);
         book.release(&lease);
     }
     let remembered = book.remembered();
-    assert_eq!(remembered.len(), MOST_REMEMBERED + 1);
-    assert!(remembered.iter().any(|it| it.address == first[0].client));
-    let book = Book::new(pools(&["fd00::/64"]), BTreeSet::new(), remembered);
-    assert_eq!(book.remembered().len(), MOST_REMEMBERED);
+    assert!(
+        remembered.len() <= MOST_REMEMBERED + 2,
+        "{}",
+        remembered.len()
+    );
+    let has = |at: u128| remembered.iter().any(|it| it.address == pool.client(at));
+    assert!(has(0), "it is held");
+    assert!(!has(1) && has(2000), "the oldest go first");
 }
 
 /// One thing that happens to a server's addresses.

@@ -4,7 +4,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
@@ -19,7 +18,7 @@ use super::lease::Leases;
 use super::listen::{Bound, Listeners};
 use super::metrics::MetricsListener;
 use super::policy::Warning;
-use super::pool::{Pool, Pools};
+use super::pool::{self, Pool, Pools};
 use super::reach::Reachability;
 use super::registry::Registry;
 use super::rules::Rules;
@@ -29,6 +28,7 @@ use super::status::StatusSocket;
 use super::status::watched::Watched;
 use super::{Server, capabilities, notify, open_files};
 use crate::config::serve::request::ServeRequest;
+use crate::config::serve::settings::ServeSettings;
 use crate::message::say;
 use crate::net::facts::HostFacts;
 use crate::net::sysctl;
@@ -234,11 +234,13 @@ impl Life {
         let settings = &rules.settings;
         let facts = host::prepare().await?;
         let pools = choose_pools(&rules, Some(&self.pools), &facts)?;
-        self.listeners.replace(&settings.listen)?;
-        self.host.reload(settings, &pools).await?;
         self.server
             .leases
             .reload(pools.clone(), rules.fixed_addresses())?;
+        if let Err(error) = self.change_host(settings, &pools).await {
+            self.put_back().await;
+            return Err(error);
+        }
         self.audit.reopen(&settings.audit);
         self.server.admission.replace(&settings.login);
         self.server.registry.set_limits(&settings.limits);
@@ -249,10 +251,38 @@ impl Life {
         if metrics {
             // The old listener goes first: the address may be the same but for its port.
             self.metrics = None;
-            self.metrics = self.start_metrics().await?;
+            match self.start_metrics().await {
+                Ok(metrics) => self.metrics = metrics,
+                Err(error) => say(format_args!("warning: no metrics: {error}")),
+            }
         }
         warn(&warnings);
         Ok(())
+    }
+
+    async fn change_host(
+        &mut self,
+        settings: &ServeSettings,
+        pools: &Pools,
+    ) -> Result<(), ServeError> {
+        self.listeners.replace(&settings.listen)?;
+        Ok(self.host.reload(settings, pools).await?)
+    }
+
+    /// After a reload that failed half way.
+    async fn put_back(&mut self) {
+        let rules = self.server.rules();
+        let pools = self.pools.clone();
+        let leases = self
+            .server
+            .leases
+            .reload(pools.clone(), rules.fixed_addresses());
+        let host = self.change_host(&rules.settings, &pools).await;
+        for error in [leases.map_err(ServeError::from).err(), host.err()] {
+            if let Some(error) = error {
+                say(format_args!("warning: not all is as before: {error}"));
+            }
+        }
     }
 
     /// Lets clients go, tells them why, and undoes everything.
@@ -341,18 +371,13 @@ fn choose_pools(
     current: Option<&Pools>,
     facts: &HostFacts,
 ) -> Result<Pools, ServeError> {
-    // The same host chooses the same networks again.
-    let seed = seed(&rules.ssh.host_keys.fingerprints());
+    // The same server chooses the same networks again, another on this host others.
+    let keys = rules.ssh.host_keys.fingerprints();
+    let key = keys.first().map_or("", String::as_str);
+    let port = rules.settings.listen.first().map_or(0, SocketAddr::port);
+    let seed = pool::seed(&format!("{key} {port}"));
     let ipv6 = sysctl::has_ipv6();
     Ok(Pools::choose(&rules.settings, current, facts, ipv6, seed)?)
-}
-
-/// A number for a server, by its first host key.
-fn seed(fingerprints: &[String]) -> u64 {
-    let first = fingerprints.first().map_or("", String::as_str);
-    let hash = digest(&SHA256, first.as_bytes());
-    let bytes = hash.as_ref().first_chunk().copied();
-    u64::from_be_bytes(bytes.unwrap_or_default())
 }
 
 fn set_reach(reach: &Reachability, pools: &Pools) {

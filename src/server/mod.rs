@@ -6,7 +6,7 @@
 //!                          ▼
 //!                        grant         what this login may do
 //!   pool, lease, host  addresses from a pool; forwarding and NAT in a table of our own
-//!   audit, status, metrics             who carried how much where
+//!   registry, audit, status, metrics   who carried how much where
 //! ```
 //!
 //! Its life: [`listen`] opens the sockets (or [`activation`] takes those of the
@@ -23,6 +23,7 @@ pub mod check;
 mod client;
 pub mod client_device;
 pub mod denial;
+mod few_at_once;
 mod forward;
 pub mod grant;
 pub mod host;
@@ -33,6 +34,7 @@ mod lease_file;
 mod lease_key;
 mod life;
 pub mod listen;
+pub mod metrics;
 pub mod notify;
 pub mod open_files;
 pub mod policy;
@@ -42,11 +44,9 @@ pub mod registry;
 mod rules;
 mod serve_error;
 pub mod signals;
+pub mod status;
 mod stream;
 mod tunnel;
-
-#[cfg(test)]
-mod test_settings;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -118,6 +118,3 @@ impl Server {
             .unwrap_or_default()
     }
 }
-mod few_at_once;
-pub mod metrics;
-pub mod status;

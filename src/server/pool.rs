@@ -218,8 +218,7 @@ impl Pools {
     }
 }
 
-/// A seed for [`Pools::choose`] from what tells this server from others: its
-/// host key's fingerprint and port.
+/// A seed for [`Pools::choose`] from what tells this server from others.
 pub fn seed(identity: &str) -> u64 {
     let hash = digest(&SHA256, identity.as_bytes());
     let first = hash.as_ref().iter().take(8);

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::net::facts::{AddressFacts, InterfaceIndex};
-use crate::server::test_settings::settings;
 
 fn network(text: &str) -> IpNetwork {
     text.parse().unwrap()
@@ -83,7 +82,7 @@ fn networks_that_cannot_hold_clients_are_refused() {
 
 #[test]
 fn unused_networks_are_chosen_and_stay() {
-    let mut settings = settings();
+    let mut settings = ServeSettings::default();
     let seed = seed("SHA256:abc 2222");
     let pools = Pools::choose(&settings, None, &HostFacts::default(), true, seed).unwrap();
     let chosen = names(&pools);
@@ -122,7 +121,7 @@ fn unused_networks_are_chosen_and_stay() {
 
 #[test]
 fn ipv6_is_left_out_where_it_cannot_be() {
-    let mut settings = settings();
+    let mut settings = ServeSettings::default();
     let choose = |settings: &ServeSettings, ipv6| {
         Pools::choose(settings, None, &HostFacts::default(), ipv6, 1)
     };
@@ -140,7 +139,7 @@ fn ipv6_is_left_out_where_it_cannot_be() {
 
 #[test]
 fn configured_pools_are_taken_as_they_are() {
-    let mut settings = settings();
+    let mut settings = ServeSettings::default();
     settings.network.pools = vec![network("192.168.1.0/24")];
     let facts = host(&["192.168.1.10/24"]);
     let pools = Pools::choose(&settings, None, &facts, true, 1).unwrap();

@@ -143,16 +143,16 @@ impl StreamTunnel {
             Err(end) => end,
         };
         tracing::debug!(?end, "a stream ends before its tunnel is up");
-        if let Some((reason, text)) = end.close() {
-            let close = Message::Close { reason, text };
-            let closed = Message::Closed { left: Vec::new() };
-            let last_words = async {
-                conversation.send(&close).await?;
-                conversation.send(&closed).await
-            };
-            // Nobody else can be told.
-            let _ = timeout(LAST_WORD, last_words).await;
-        }
+        let close = end.close();
+        let last_words = async {
+            if let Some((reason, text)) = close {
+                conversation.send(&Message::Close { reason, text }).await?;
+            }
+            let left = Vec::new();
+            conversation.send(&Message::Closed { left }).await
+        };
+        // Where nobody hears it, nobody else can be told.
+        let _ = timeout(LAST_WORD, last_words).await;
         let (_, _, output) = conversation.into_parts(Mode::PointToPoint);
         output.close().await;
     }

@@ -28,6 +28,10 @@ impl PacketSource for Device {
         Device::try_read(self, buffer)
     }
 
+    async fn readable(&self) -> io::Result<()> {
+        Device::readable(self).await
+    }
+
     fn decline_offload(&self) {
         if let Err(error) = Device::decline_offload(self) {
             tracing::debug!(%error, "the kernel goes on with super-packets");
@@ -99,6 +103,14 @@ pub struct LinkCounters {
     pub outbound: Counters,
     /// From the far end to our device.
     pub inbound: Counters,
+}
+
+/// How packets travel on a tunnel channel to an end that is sshvpn, or to another.
+pub fn framing(is_sshvpn: bool) -> Framing {
+    match is_sshvpn {
+        true => Framing::DatagramsWithOffload,
+        false => Framing::Datagrams,
+    }
 }
 
 /// What the far end is held to; nothing, unless somebody says so.

@@ -3,6 +3,7 @@
 
 use crate::message::say;
 use crate::net::recovery::{Recovered, Recovery, recover_stale};
+use crate::net::resolver::{self, RecoveredFile};
 use crate::net::runtime_dir::{RuntimeDir, RuntimeDirError};
 use crate::net::runtime_socket::remove_stale;
 use crate::net::state::UndoReport;
@@ -62,7 +63,31 @@ pub async fn recover(verbose: bool) -> Result<(usize, bool), Failure> {
             }
         }
     }
-    Ok((recovered.len(), clean))
+    match resolver::recover_file(&directory) {
+        Ok(None) => Ok((recovered.len(), clean)),
+        Ok(Some(recovered_file)) => {
+            print_file(&recovered_file, verbose);
+            Ok((recovered.len() + 1, clean))
+        }
+        Err(error) => {
+            say(format_args!("warning: {error}"));
+            Ok((recovered.len(), false))
+        }
+    }
+}
+
+/// Says what became of name servers that stayed over a reboot, of which no
+/// journal tells.
+fn print_file(file: &RecoveredFile, verbose: bool) {
+    let path = file.path.display();
+    if verbose {
+        say(format_args!(
+            "{path}: name servers of a tunnel from before the last reboot taken out"
+        ));
+    }
+    if let Some(what) = &file.left {
+        say(format_args!("warning: {path}: left as it is: {what}"));
+    }
 }
 
 /// Says what was not as expected, and with `verbose` that all else is undone.

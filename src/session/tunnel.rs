@@ -2,7 +2,7 @@
 //! a device there, a session beside them; addresses are the user's business.
 
 use super::background::Ready;
-use super::carrier::Link;
+use super::carrier::{self, Link};
 use super::failure::Failure;
 use super::remote::{self, Ended, Output};
 use super::shutdown::Shutdown;
@@ -11,7 +11,7 @@ use crate::config::ssh_args::SshArgs;
 use crate::config::ssh_options::{LogLevel, SessionType, SshOptions};
 use crate::config::types::{Mode, UnitRequest};
 use crate::message::say;
-use crate::pump::{End, Framing};
+use crate::pump::End;
 use crate::ssh::connect::Connection;
 use crate::tun::{Device, DeviceRequest};
 
@@ -105,10 +105,7 @@ async fn open_link(
     let remote: UnitRequest = options.tunnel_device.remote;
     match connection.open_tunnel(mode, remote).await {
         Ok((sender, receiver)) => {
-            let framing = match connection.is_sshvpn() {
-                true => Framing::DatagramsWithOffload,
-                false => Framing::Datagrams,
-            };
+            let framing = carrier::framing(connection.is_sshvpn());
             Ok(Some(Link::start(device, framing, sender, receiver)))
         }
         Err(error) => {

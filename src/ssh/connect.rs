@@ -106,6 +106,13 @@ impl Connection {
         &self.first_hop
     }
 
+    /// What the server calls itself, without the protocol's version.
+    pub fn software(&self) -> String {
+        let identification = self.shared.identification();
+        let software = identification.strip_prefix("SSH-2.0-");
+        software.unwrap_or(&identification).to_owned()
+    }
+
     /// Whether the server is one of ours, by what it calls itself.
     pub fn is_sshvpn(&self) -> bool {
         offload::spoken_by(self.shared.identification().as_bytes())
@@ -329,4 +336,28 @@ fn limits(options: &SshOptions) -> Limits {
             time.min(safe.rekey_time_limit)
         });
     Limits::new(bytes, bytes, time)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ssh::wire_server::WireServer;
+
+    #[tokio::test]
+    async fn what_the_server_calls_itself_is_known() {
+        for (identification, software, ours) in [
+            (
+                "SSH-2.0-OpenSSH_9.2p1 Debian",
+                "OpenSSH_9.2p1 Debian",
+                false,
+            ),
+            ("SSH-2.0-sshvpn_9.9.9", "sshvpn_9.9.9", true),
+            ("SSH-2.0-notsshvpn_1", "notsshvpn_1", false),
+            ("SSH-2.0-sshvpn_\u{1b}[2J1", "sshvpn_[2J1", true),
+        ] {
+            let server = WireServer::bind_as(identification).await;
+            let (connection, _wire) = server.connect().await;
+            assert_eq!(connection.software(), software);
+            assert_eq!(connection.is_sshvpn(), ours, "{identification}");
+        }
+    }
 }

@@ -61,4 +61,6 @@ mod tunnel_batch_tests;
 #[cfg(test)]
 mod tunnel_tests;
 #[cfg(test)]
+pub(crate) mod wire_client;
+#[cfg(test)]
 pub(crate) mod wire_server;

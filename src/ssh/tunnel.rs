@@ -158,10 +158,7 @@ impl Connection {
             match self.handle.channel_open_custom(CHANNEL_TYPE, payload).await {
                 Ok(channel) => {
                     let (read, write) = channel.split();
-                    let window = match self.is_sshvpn() {
-                        true => WindowRule::Exact,
-                        false => WindowRule::OpenSsh,
-                    };
+                    let window = WindowRule::of(self.is_sshvpn());
                     let sender = TunnelSender::new(write, None).counted_by(window);
                     Ok((sender, TunnelReceiver::new(read)))
                 }

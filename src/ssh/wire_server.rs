@@ -23,7 +23,7 @@ use super::error::ConnectError;
 use super::test_settings;
 use crate::config::ssh_options::{LogLevel, SshOptions, StrictHostKeyChecking};
 
-const IDENTIFICATION: &[u8] = b"SSH-2.0-hostile";
+pub(super) const IDENTIFICATION: &str = "SSH-2.0-hostile";
 const ALGORITHMS: [&str; 10] = [
     "curve25519-sha256",
     "ssh-ed25519",
@@ -40,6 +40,7 @@ const TAG: usize = 16;
 
 /// Message numbers (RFC 4250, section 4.1.2).
 pub(crate) mod number {
+    pub(crate) const DISCONNECT: u8 = 1;
     pub(crate) const DEBUG: u8 = 4;
     pub(crate) const SERVICE_REQUEST: u8 = 5;
     pub(crate) const SERVICE_ACCEPT: u8 = 6;
@@ -48,7 +49,9 @@ pub(crate) mod number {
     pub(crate) const KEX_ECDH_INIT: u8 = 30;
     pub(crate) const KEX_ECDH_REPLY: u8 = 31;
     pub(crate) const USERAUTH_REQUEST: u8 = 50;
+    pub(crate) const USERAUTH_FAILURE: u8 = 51;
     pub(crate) const USERAUTH_SUCCESS: u8 = 52;
+    pub(crate) const GLOBAL_REQUEST: u8 = 80;
     pub(crate) const CHANNEL_OPEN: u8 = 90;
     pub(crate) const CHANNEL_OPEN_CONFIRMATION: u8 = 91;
     pub(crate) const CHANNEL_OPEN_FAILURE: u8 = 92;
@@ -134,12 +137,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn put_string(to: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn put_string(to: &mut Vec<u8>, bytes: &[u8]) {
     to.extend_from_slice(&u32::try_from(bytes.len()).unwrap().to_be_bytes());
     to.extend_from_slice(bytes);
 }
 
-fn mpint(magnitude: &[u8]) -> Vec<u8> {
+pub(super) fn mpint(magnitude: &[u8]) -> Vec<u8> {
     let zeros = magnitude.iter().take_while(|byte| **byte == 0).count();
     let mut number = magnitude[zeros..].to_vec();
     if number.first().is_some_and(|byte| byte & 0x80 != 0) {
@@ -154,13 +157,20 @@ fn mpint(magnitude: &[u8]) -> Vec<u8> {
 pub(crate) struct WireServer {
     listener: TcpListener,
     directory: TempDir,
+    identification: &'static str,
 }
 
 impl WireServer {
     pub(crate) async fn bind() -> Self {
+        Self::bind_as(IDENTIFICATION).await
+    }
+
+    /// One that calls itself so.
+    pub(crate) async fn bind_as(identification: &'static str) -> Self {
         WireServer {
             listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap(),
             directory: tempfile::tempdir().unwrap(),
+            identification,
         }
     }
 
@@ -182,7 +192,7 @@ impl WireServer {
     /// The next client, nothing said yet.
     pub(crate) async fn accept(&self) -> Wire {
         let (stream, _) = self.listener.accept().await.unwrap();
-        Wire::new(stream)
+        Wire::new(stream, self.identification)
     }
 
     /// The product's client, with these settings.
@@ -207,14 +217,14 @@ impl WireServer {
     }
 }
 
-struct Cipher {
+pub(super) struct Cipher {
     key: LessSafeKey,
     nonce: [u8; 12],
 }
 
 impl Cipher {
     /// Of the keys `iv` and `key` (RFC 4253, section 7.2; RFC 5647, section 7.1).
-    fn derived(secret: &[u8], hash: &[u8], iv: u8, key: u8) -> Self {
+    pub(super) fn derived(secret: &[u8], hash: &[u8], iv: u8, key: u8) -> Self {
         let derive = |letter: u8| digest(&SHA256, &[secret, hash, &[letter], hash].concat());
         let key = UnboundKey::new(&AES_256_GCM, derive(key).as_ref()).unwrap();
         Cipher {
@@ -234,19 +244,21 @@ impl Cipher {
 /// One connection.
 pub(crate) struct Wire {
     input: BufReader<OwnedReadHalf>,
-    output: BufWriter<OwnedWriteHalf>,
-    opening: Option<Cipher>,
-    sealing: Option<Cipher>,
+    pub(super) output: BufWriter<OwnedWriteHalf>,
+    pub(super) opening: Option<Cipher>,
+    pub(super) sealing: Option<Cipher>,
+    identification: &'static str,
 }
 
 impl Wire {
-    fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: TcpStream, identification: &'static str) -> Self {
         let (input, output) = stream.into_split();
         Wire {
             input: BufReader::new(input),
             output: BufWriter::with_capacity(1 << 16, output),
             opening: None,
             sealing: None,
+            identification,
         }
     }
 
@@ -340,7 +352,8 @@ impl Wire {
 
     /// Identification strings (RFC 4253, section 4.2); yields the client's.
     pub(crate) async fn identify(&mut self) -> io::Result<Vec<u8>> {
-        self.raw(&[IDENTIFICATION, b"\r\n"].concat()).await?;
+        let line = format!("{}\r\n", self.identification);
+        self.raw(line.as_bytes()).await?;
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") {
             line.push(self.input.read_u8().await?);
@@ -382,7 +395,7 @@ impl Wire {
         let mut exchange = Vec::new();
         for part in [
             &client[..],
-            IDENTIFICATION,
+            self.identification.as_bytes(),
             &theirs,
             &ours.0,
             &host_key,

@@ -6,9 +6,11 @@ mod sys;
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::uio;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -26,7 +28,7 @@ pub const MAX_PIECES: usize = 80;
 /// unless it was made persistent by somebody else.
 #[derive(Debug)]
 pub struct Device {
-    fd: AsyncFd<OwnedFd>,
+    fd: AsyncFd<Arc<OwnedFd>>,
     name: InterfaceName,
     mode: Mode,
     preexisting: bool,
@@ -54,6 +56,13 @@ impl Device {
     /// Which offload packets it yields and takes.
     pub fn offload(&self) -> Offload {
         self.offload
+    }
+
+    /// Its descriptor. While this is held the device is not closed, which takes
+    /// the kernel some milliseconds where the device goes away by that: whoever
+    /// holds it can have that done on a thread that may wait.
+    pub fn descriptor(&self) -> Arc<OwnedFd> {
+        Arc::clone(self.fd.get_ref())
     }
 
     /// Has the kernel hand out ordinary packets alone from now on.
@@ -87,6 +96,19 @@ impl Device {
             Ok(length) => Ok(Some(length)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until there is a packet, or an error, for a read.
+    pub async fn readable(&self) -> io::Result<()> {
+        loop {
+            let mut ready = self.fd.ready(Interest::READABLE | Interest::ERROR).await?;
+            // What is remembered may be of a packet that was read since.
+            let mut polled = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+            if ready.ready().is_error() || poll(&mut polled, PollTimeout::ZERO)? > 0 {
+                return Ok(());
+            }
+            ready.clear_ready();
         }
     }
 

@@ -3,10 +3,11 @@
 
 use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
-use std::path::Path;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::net::if_::if_nametoindex;
 use thiserror::Error;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -103,11 +104,10 @@ impl Device {
             false => Offload::NONE,
         };
         // SAFETY: an OwnedFd keeps one open descriptor until it is dropped.
-        let fd = unsafe { AsyncFd::register_with_interest(fd, INTEREST) }.map_err(|error| {
-            OpenError::Other {
-                name: name.to_string(),
-                source: error.into(),
-            }
+        let fd = unsafe { AsyncFd::register_with_interest(Arc::new(fd), INTEREST) };
+        let fd = fd.map_err(|error| OpenError::Other {
+            name: name.to_string(),
+            source: error.into(),
         })?;
         Ok(Device {
             fd,
@@ -120,8 +120,9 @@ impl Device {
     }
 }
 
+/// In the network namespace of the calling thread, which /sys need not be of.
 fn interface_exists(name: &str) -> bool {
-    Path::new("/sys/class/net").join(name).exists()
+    if_nametoindex(name).is_ok()
 }
 
 fn open_nonblocking(

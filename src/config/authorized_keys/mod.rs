@@ -43,7 +43,7 @@ pub enum LineProblem {
 /// A line that lets nobody in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedLine {
-    /// The key, where one could be read; it may not log in by a later line either.
+    /// The key, where one could be read; later lines are not to let it in either.
     pub key: Option<KeyBlob>,
     /// What is wrong.
     pub problem: LineProblem,

@@ -59,9 +59,7 @@ pub enum OptionError {
     #[error("option '{0}' is there twice")]
     Twice(String),
     /// Commands are not run.
-    #[error(
-        "command= cannot be kept to, since no command is ever run: remove it if a key that may only have what tunnel= and permitopen= give is what you want"
-    )]
+    #[error("command= cannot be kept to, since no command is ever run: remove it")]
     Command,
     /// There is no environment.
     #[error("environment= cannot be kept to, since no command is ever run: remove it")]

@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use crate::config::serve::settings::{LoginSettings, MaxStartups};
 
-use penalties::PenaltyTable;
-pub use penalties::{Offence, SourceBlock};
+pub use penalties::Offence;
+use penalties::{PenaltyTable, SourceBlock};
 
 /// Why a connection is refused before a word is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

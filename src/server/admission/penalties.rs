@@ -73,7 +73,7 @@ impl fmt::Display for Offence {
 
 /// The addresses that count as one source: a network, by its first address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SourceBlock(IpAddr);
+pub(super) struct SourceBlock(IpAddr);
 
 impl SourceBlock {
     /// The block of `address`; `sizes` are the prefix lengths for IPv4 and IPv6.

@@ -121,6 +121,9 @@ pub enum Event {
         /// What.
         #[serde(flatten)]
         asked: Asked,
+        /// Other requests of this connection that were left out before it, as
+        /// they were too many.
+        suppressed: u64,
     },
     /// A client asked for something and has it not.
     RequestRefused {
@@ -134,6 +137,9 @@ pub enum Event {
         asked: Asked,
         /// Why not.
         reason: Text,
+        /// Other requests of this connection that were left out before it, as
+        /// they were too many.
+        suppressed: u64,
     },
     /// A client's tunnel is there.
     TunnelUp {

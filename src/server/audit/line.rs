@@ -20,11 +20,7 @@ impl Display for Event {
                 reason,
                 suppressed,
             } => {
-                write!(f, "{peer} refused: {reason}")?;
-                match suppressed {
-                    0 => Ok(()),
-                    others => write!(f, " (and {others} others before)"),
-                }
+                write!(f, "{peer} refused: {reason}{}", Others(*suppressed))
             }
             Event::LoginDenied {
                 peer, who, reason, ..
@@ -47,10 +43,23 @@ impl Display for Event {
                 software,
                 ..
             } => write!(f, "{who} logged in from {peer} with {software}"),
-            Event::RequestGranted { who, asked, .. } => write!(f, "{who} has {asked}"),
+            Event::RequestGranted {
+                who,
+                asked,
+                suppressed,
+                ..
+            } => write!(f, "{who} has {asked}{}", Others(*suppressed)),
             Event::RequestRefused {
-                who, asked, reason, ..
-            } => write!(f, "{who} was refused {asked}: {reason}"),
+                who,
+                asked,
+                reason,
+                suppressed,
+                ..
+            } => write!(
+                f,
+                "{who} was refused {asked}: {reason}{}",
+                Others(*suppressed)
+            ),
             Event::TunnelUp { who, tunnel, .. } => write!(f, "{who} is at {tunnel}"),
             Event::Session(session) => session.fmt(f),
             Event::RecordsLost { count } => {
@@ -119,6 +128,18 @@ impl Display for SessionRecord {
             write!(f, ", {} + {} packets dropped", dropped[0], dropped[1])?;
         }
         write!(f, ": {}", self.reason)
+    }
+}
+
+/// Records that were left out before one.
+struct Others(u64);
+
+impl Display for Others {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            count => write!(f, " (and {count} others before)"),
+        }
     }
 }
 

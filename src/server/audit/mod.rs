@@ -8,6 +8,7 @@
 //!                              └► line      for people, where there is neither
 //! ```
 
+pub mod allowance;
 pub mod event;
 mod file;
 mod journald;

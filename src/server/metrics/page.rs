@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::exposition::{Exposition, Kind};
 use crate::server::audit::time::Timestamp;
 use crate::server::registry::View;
+use crate::server::registry::clients::ClientView;
 use crate::server::registry::traffic::{DirectionTraffic, Traffic};
 use crate::server::status::watched::Watched;
 
@@ -170,52 +171,57 @@ fn clients(page: &mut Exposition, view: &View) {
         let labels = [("fingerprint", key.as_str()), ("user", user.as_str())];
         live.sample(&labels, client.live);
     }
-    let families: [(_, _, fn(&DirectionTraffic) -> u64); 3] = [
-        (
-            "sshvpn_serve_client_packets_total",
-            "Packets of each client's tunnels.",
-            |direction| direction.packets,
-        ),
-        (
-            "sshvpn_serve_client_bytes_total",
-            "Bytes of these packets.",
-            |direction| direction.bytes,
-        ),
-        (
-            "sshvpn_serve_client_packets_dropped_total",
-            "Packets of each client that were dropped.",
-            DirectionTraffic::dropped_packets,
-        ),
-    ];
-    for (name, help, value) in families {
-        let mut family = page.family(name, Kind::Counter, help);
-        for client in &view.clients {
-            let (key, user) = (&client.client.fingerprint, &client.client.user);
-            for (way, direction) in directions(&client.traffic) {
-                let labels = [
-                    ("fingerprint", key.as_str()),
-                    ("user", user.as_str()),
-                    ("direction", way),
-                ];
-                family.sample(&labels, value(direction));
-            }
-        }
-    }
-    let mut forwarded = page.family(
-        "sshvpn_serve_client_forwarded_bytes_total",
-        Kind::Counter,
-        "Bytes of each client's forwarded TCP connections.",
+    both_ways(
+        page,
+        view,
+        "sshvpn_serve_client_packets_total",
+        "Packets of each client's tunnels.",
+        |client| [&client.traffic.upload, &client.traffic.download].map(|way| way.packets),
     );
+    both_ways(
+        page,
+        view,
+        "sshvpn_serve_client_bytes_total",
+        "Bytes of these packets.",
+        |client| [&client.traffic.upload, &client.traffic.download].map(|way| way.bytes),
+    );
+    both_ways(
+        page,
+        view,
+        "sshvpn_serve_client_packets_dropped_total",
+        "Packets of each client that were dropped.",
+        |client| {
+            [&client.traffic.upload, &client.traffic.download]
+                .map(DirectionTraffic::dropped_packets)
+        },
+    );
+    both_ways(
+        page,
+        view,
+        "sshvpn_serve_client_forwarded_bytes_total",
+        "Bytes of each client's forwarded TCP connections.",
+        |client| [client.forwarded.upload, client.forwarded.download],
+    );
+}
+
+/// A family of two samples a client, for what it sent and was sent.
+fn both_ways(
+    page: &mut Exposition,
+    view: &View,
+    name: &'static str,
+    help: &str,
+    values: fn(&ClientView) -> [u64; 2],
+) {
+    let mut family = page.family(name, Kind::Counter, help);
     for client in &view.clients {
         let (key, user) = (&client.client.fingerprint, &client.client.user);
-        let bytes = client.forwarded;
-        for (way, count) in [("upload", bytes.upload), ("download", bytes.download)] {
+        for (way, value) in ["upload", "download"].into_iter().zip(values(client)) {
             let labels = [
                 ("fingerprint", key.as_str()),
                 ("user", user.as_str()),
                 ("direction", way),
             ];
-            forwarded.sample(&labels, count);
+            family.sample(&labels, value);
         }
     }
 }

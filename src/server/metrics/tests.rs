@@ -120,6 +120,18 @@ async fn what_happened_is_counted() {
 }
 
 #[tokio::test]
+async fn the_document_has_every_metric() {
+    let document = include_str!("../../../docs/serve-records.md");
+    let page = page::render(&watched(), Instant::now());
+    let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let names: Vec<&str> = families.filter_map(|line| line.split(' ').next()).collect();
+    assert!(names.len() > 20);
+    for name in names {
+        assert!(document.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn there_is_nothing_else_and_nothing_to_change() {
     let (_watched, listener) = start().await;
     for (request, status) in [

@@ -11,7 +11,6 @@
 pub mod clients;
 pub mod forwards;
 pub mod outcome;
-mod refusals;
 pub mod session;
 pub mod tally;
 pub mod traffic;
@@ -28,14 +27,19 @@ use serde::{Serialize, Serializer};
 
 use super::admission::Refused;
 use super::audit::Audit;
+use super::audit::allowance::Allowance;
 use super::audit::event::{Event, Who};
 use crate::config::serve::settings::ClientLimits;
 use clients::{ClientView, Clients};
 use outcome::{Full, LoginFailed};
-use refusals::Refusals;
 use session::{Login, Session, SessionView};
 use tally::Tallies;
 use traffic::Traffic;
+
+/// Refused connections that are written down at once,
+const REFUSALS: u32 = 100;
+/// and after which time one more.
+const EACH_REFUSAL: Duration = Duration::from_millis(100);
 
 /// The name of a connection in logs: when the server began, and a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,7 +84,9 @@ pub struct Registry {
 struct State {
     limits: ClientLimits,
     live: BTreeMap<ConnectionId, Arc<Session>>,
-    refusals: Refusals,
+    refused: BTreeMap<&'static str, u64>,
+    /// Refusals that may be written down.
+    refusals: Allowance,
     failed: BTreeMap<&'static str, u64>,
     logins: u64,
     /// Sums over those that are gone.
@@ -132,7 +138,8 @@ impl Registry {
             state: Mutex::new(State {
                 limits: *limits,
                 live: BTreeMap::new(),
-                refusals: Refusals::new(Instant::now()),
+                refused: BTreeMap::new(),
+                refusals: Allowance::new(REFUSALS, EACH_REFUSAL, Instant::now()),
                 failed: BTreeMap::new(),
                 logins: 0,
                 past: Traffic::default(),
@@ -159,7 +166,10 @@ impl Registry {
     /// A connection was not taken. Of a flood of them some are written down, with
     /// the number of the others.
     pub fn refused(&self, peer: SocketAddr, why: Refused, now: Instant) {
-        let suppressed = self.lock().refusals.count(why, now);
+        let mut state = self.lock();
+        *state.refused.entry(why.name()).or_default() += 1;
+        let suppressed = state.refusals.take(now);
+        drop(state);
         if let Some(suppressed) = suppressed {
             self.audit.record(Event::ConnectionRefused {
                 peer: peer.into(),
@@ -235,7 +245,7 @@ impl Registry {
         let mut view = View {
             sessions: state.live.values().map(|session| session.view()).collect(),
             logins: state.logins,
-            refused: state.refusals.by_reason().clone(),
+            refused: state.refused.clone(),
             failed: state.failed.clone(),
             tallies: state.past_tallies.clone(),
             traffic: state.past.clone(),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::ConnectionId;
 use super::forwards::{Forward, ForwardKind, ForwardRecord, Forwards};
@@ -11,6 +11,7 @@ use super::tally::Tallies;
 use super::traffic::Traffic;
 use crate::pump::Snapshot;
 use crate::server::audit::Audit;
+use crate::server::audit::allowance::Allowance;
 use crate::server::audit::event::{Asked, Event, Peer, SessionRecord, TunnelFacts, Who};
 use crate::server::audit::text::Text;
 use crate::server::audit::time::Timestamp;
@@ -18,6 +19,11 @@ use crate::server::grant::Identity;
 
 /// Tunnels of one session that its record names; the first ones of more are left out.
 const MOST_TUNNELS: usize = 8;
+
+/// Requests of one session that are written down at once,
+const REQUESTS: u32 = 200;
+/// and after which time one more. All are counted.
+const EACH_REQUEST: Duration = Duration::from_millis(50);
 
 /// A login, as the registry takes it.
 #[derive(Debug, Clone)]
@@ -58,9 +64,11 @@ pub struct Session {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     tallies: Tallies,
+    /// Requests that may be written down.
+    requests: Allowance,
     tunnels: Vec<TunnelFacts>,
     running: Option<Running>,
     /// What tunnels carried that are gone.
@@ -115,7 +123,16 @@ impl Session {
             software: login.software.into(),
             start: login.now.into(),
             audit,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                tallies: Tallies::default(),
+                requests: Allowance::new(REQUESTS, EACH_REQUEST, Instant::now()),
+                tunnels: Vec::new(),
+                running: None,
+                past: Traffic::default(),
+                told: Traffic::default(),
+                forwards: Forwards::default(),
+                ending: None,
+            }),
         }
     }
 
@@ -129,25 +146,38 @@ impl Session {
         &self.who
     }
 
-    /// Counts and writes down that the client got what it asked for.
+    /// Counts and writes down that the client got what it asked for. Of a flood
+    /// of requests some are written down, with the number of the others.
     pub fn granted(&self, asked: Asked) {
-        self.lock().tallies.granted(&asked);
-        self.audit.record(Event::RequestGranted {
-            connection: self.id,
-            who: self.who.clone(),
-            asked,
-        });
+        let mut state = self.lock();
+        state.tallies.granted(&asked);
+        let suppressed = state.requests.take(Instant::now());
+        drop(state);
+        if let Some(suppressed) = suppressed {
+            self.audit.record(Event::RequestGranted {
+                connection: self.id,
+                who: self.who.clone(),
+                asked,
+                suppressed,
+            });
+        }
     }
 
     /// Counts and writes down that it did not, and why.
     pub fn refused(&self, asked: Asked, reason: &str) {
-        self.lock().tallies.refused(&asked);
-        self.audit.record(Event::RequestRefused {
-            connection: self.id,
-            who: self.who.clone(),
-            asked,
-            reason: reason.into(),
-        });
+        let mut state = self.lock();
+        state.tallies.refused(&asked);
+        let suppressed = state.requests.take(Instant::now());
+        drop(state);
+        if let Some(suppressed) = suppressed {
+            self.audit.record(Event::RequestRefused {
+                connection: self.id,
+                who: self.who.clone(),
+                asked,
+                reason: reason.into(),
+                suppressed,
+            });
+        }
     }
 
     /// The client has a tunnel now, whose counters `read` reads. One that it had

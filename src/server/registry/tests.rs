@@ -191,6 +191,25 @@ fn clients_that_are_gone_are_forgotten_at_last() {
 }
 
 #[test]
+fn a_client_that_asks_without_end_fills_no_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.log");
+    let audit = audit_to(&path);
+    let registry = Registry::new(&limits(), audit.clone(), SystemTime::now());
+    let session = log_in(&registry, "mallory").unwrap();
+    for _ in 0..100_000 {
+        let host = "everywhere".into();
+        session.refused(Asked::Open { host, port: 25 }, "not permitted");
+    }
+    let tallies = session.view().tallies.by_kind();
+    assert_eq!(tallies["open"].refused, 100_000);
+    drop(session);
+    assert!(audit.close(Duration::from_secs(30)));
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.lines().count() < 10_000 && audit.lost() == 0);
+}
+
+#[test]
 fn the_end_of_a_session_is_all_of_it() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("audit.log");

@@ -110,6 +110,11 @@ where
                     self.say(&Message::Facts(facts)).await?;
                 }
                 Message::SetUp(wish) => return Ok(wish),
+                Message::Ask(_) | Message::Accept => {
+                    let what =
+                        "this is an agent, which is told what to do: there is no tunnel to ask for";
+                    return Err(End::Protocol(what.to_owned()));
+                }
                 other => self.not_now(&other, "before set-up").await?,
             }
         }

@@ -10,7 +10,8 @@ use super::super::error::AgentError;
 use super::*;
 use crate::config::types::{DevicePrefix, Mode, Mtu};
 use crate::frame::control::{
-    Addresses, CloseReason, Facts, Look, MAX_CONTROL, OLDEST_VERSION, Permissions, Ready, VERSION,
+    Addresses, Ask, CloseReason, Facts, Look, MAX_CONTROL, OLDEST_VERSION, Permissions, Ready,
+    VERSION,
 };
 use crate::net::change::Change;
 use crate::net::privilege::PrivilegeError;
@@ -492,5 +493,22 @@ fn a_device_that_is_removed_ends_it() {
         test_namespace::ip("link del sshvpn0");
         near.ends_for(CloseReason::Failed, "the tunnel device there failed")
             .await;
+    });
+}
+
+#[test]
+fn an_agent_is_told_and_not_asked() {
+    test_namespace::run(async {
+        let ask = Message::Ask(Ask {
+            mode: Mode::PointToPoint,
+            mtu: None,
+            addresses: Vec::new(),
+        });
+        for message in [ask, Message::Accept] {
+            let near = Near::greeted().await;
+            near.say(message).await;
+            let text = "this is an agent, which is told what to do";
+            near.ends_for(CloseReason::Protocol, text).await;
+        }
     });
 }

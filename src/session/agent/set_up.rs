@@ -215,6 +215,7 @@ pub(super) fn described(change: &Change) -> String {
             Family::V4 => "rules in the IPv4 forward chain".to_owned(),
             Family::V6 => "rules in the IPv6 forward chain".to_owned(),
         },
+        Change::NameServers(change) => change.to_string(),
     }
 }
 

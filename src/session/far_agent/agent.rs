@@ -1,16 +1,18 @@
-//! A running agent: what the near end says to it, in the order in which it is
-//! said (`frame::control` has the picture). The agent is not trusted: each
-//! answer has a time limit, and what it says is made fit to be shown.
+//! A running agent, or a server that speaks like one: what the near end says to
+//! it, in the order in which it is said (`frame::control` has the picture). It is
+//! not trusted: each answer has a time limit, and what it says is made fit to be
+//! shown.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::error::FarAgentError;
+use super::error::{FarAgentError, Role};
 use super::last_words::LastWords;
 use super::stream::{AgentInput, AgentOutput};
-use crate::frame::control::{CloseReason, Facts, Hello, Look, Message, Ready, SetUp};
+use crate::config::types::Mtu;
+use crate::frame::control::{Ask, CloseReason, Facts, Hello, Look, Message, Offer, Ready, SetUp};
 use crate::packet::virtio::Offload;
 use crate::pump::{FrameSink, FrameSource};
 use crate::session::conversation::{Conversation, ConversationError};
@@ -33,6 +35,8 @@ const SHOWN: usize = 300;
 const GREET: &str = "greet the agent there";
 const LOOK: &str = "look at it";
 const SET_UP: &str = "set it up";
+const ASK: &str = "ask for a tunnel";
+const ACCEPT: &str = "take the tunnel that is offered";
 
 /// An agent that speaks our version of the protocol.
 pub struct FarAgent<R = AgentOutput, W = AgentInput> {
@@ -82,6 +86,14 @@ impl<R: FrameSource, W: FrameSink> FarAgent<R, W> {
         software.unwrap_or_default()
     }
 
+    /// What it says that it is.
+    pub fn role(&self) -> Role {
+        match &self.hello {
+            Some(hello) if hello.is_server() => Role::Server,
+            _ => Role::Agent,
+        }
+    }
+
     /// Whether both ends have an optional part of the protocol.
     pub fn has(&self, feature: &str) -> bool {
         let theirs = self.hello.as_ref();
@@ -120,16 +132,47 @@ impl<R: FrameSource, W: FrameSink> FarAgent<R, W> {
         for _ in 0..MOST_STEPS {
             match self.hear(SET_UP, limit).await? {
                 Message::Done { what } => done(&shown(&what)),
-                Message::Ready(ready) if ready.mtu == mtu => return Ok(ready),
-                Message::Ready(ready) => {
-                    let said = format!("its device has an MTU of {}, not {mtu}", ready.mtu);
-                    return Err(self.nonsense(SET_UP, said));
-                }
+                Message::Ready(ready) => return self.ready_with(SET_UP, ready, mtu),
                 other => return Err(self.unexpected(SET_UP, &other)),
             }
             limit = Instant::now() + STEP_TIMEOUT;
         }
         Err(self.nonsense(SET_UP, "it takes step after step".to_owned()))
+    }
+
+    /// Asks a server for a tunnel.
+    pub async fn ask(&mut self, ask: Ask) -> Result<Offer, FarAgentError> {
+        let limit = Instant::now() + STEP_TIMEOUT;
+        self.say(ASK, &Message::Ask(ask), limit).await?;
+        match self.hear(ASK, limit).await? {
+            Message::Offer(offer) => Ok(offer),
+            other => Err(self.unexpected(ASK, &other)),
+        }
+    }
+
+    /// Takes the tunnel that a server has offered, with that MTU. Packets may
+    /// follow.
+    pub async fn accept(&mut self, mtu: Mtu) -> Result<Ready, FarAgentError> {
+        let limit = Instant::now() + STEP_TIMEOUT;
+        self.say(ACCEPT, &Message::Accept, limit).await?;
+        match self.hear(ACCEPT, limit).await? {
+            Message::Ready(ready) => self.ready_with(ACCEPT, ready, mtu),
+            other => Err(self.unexpected(ACCEPT, &other)),
+        }
+    }
+
+    /// What was agreed on is what there is.
+    fn ready_with(
+        &self,
+        what: &'static str,
+        ready: Ready,
+        mtu: Mtu,
+    ) -> Result<Ready, FarAgentError> {
+        if ready.mtu == mtu {
+            return Ok(ready);
+        }
+        let said = format!("its device has an MTU of {}, not {mtu}", ready.mtu);
+        Err(self.nonsense(what, said))
     }
 
     /// Has everything undone there and ends the agent. Yields what it could not
@@ -209,14 +252,20 @@ impl<R: FrameSource, W: FrameSink> FarAgent<R, W> {
     }
 
     fn failed(&self, what: &'static str, source: ConversationError) -> FarAgentError {
-        let host = self.host.clone();
+        let (host, role) = (self.host.clone(), self.role());
         match source {
             ConversationError::Ended => FarAgentError::Gone {
                 host,
+                role,
                 what,
                 said: self.last_words.to_string(),
             },
-            source => FarAgentError::Nonsense { host, what, source },
+            source => FarAgentError::Nonsense {
+                host,
+                role,
+                what,
+                source,
+            },
         }
     }
 
@@ -227,6 +276,7 @@ impl<R: FrameSource, W: FrameSink> FarAgent<R, W> {
     fn nonsense(&self, what: &'static str, said: String) -> FarAgentError {
         FarAgentError::Unexpected {
             host: self.host.clone(),
+            role: self.role(),
             what,
             said,
         }

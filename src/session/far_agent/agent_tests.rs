@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::config::types::{Mode, Mtu};
-use crate::frame::control::{FEATURE_ETHERNET, FEATURE_OFFLOAD, Permissions};
+use crate::frame::control::{Dns, FEATURE_ETHERNET, FEATURE_OFFLOAD, Permissions};
 use crate::session::conversation::tests::{Input, Output, pair};
 use crate::ssh::process::Exit;
 use bytes::Bytes;
@@ -298,4 +298,74 @@ async fn an_agent_that_dies_leaves_its_last_words() {
     let said = "cannot open /dev/net/tun (it ended with code 1)";
     assert!(error.ends_with(said), "{error}");
     assert_eq!(agent.close().await, None);
+}
+
+/// A server that has said hello.
+async fn met_server() -> (Agent, Peer) {
+    let (result, agent, peer) = greeted(Message::Hello(Hello::of_server())).await;
+    result.unwrap();
+    assert_eq!(agent.role(), Role::Server);
+    (agent, peer)
+}
+
+fn ask() -> Ask {
+    Ask {
+        mode: Mode::PointToPoint,
+        mtu: None,
+        addresses: Vec::new(),
+    }
+}
+
+fn offer() -> Offer {
+    Offer {
+        mtu: Mtu::ETHERNET,
+        addresses: Vec::new(),
+        routes: Vec::new(),
+        dns: Dns::default(),
+    }
+}
+
+#[tokio::test]
+async fn a_server_is_asked_and_its_offer_taken() {
+    let (mut server, mut peer) = met_server().await;
+    peer.send(&Message::Offer(offer())).await.unwrap();
+    peer.send(&ready(Mtu::ETHERNET)).await.unwrap();
+    assert_eq!(server.ask(ask()).await.unwrap(), offer());
+    server.accept(Mtu::ETHERNET).await.unwrap();
+    assert_eq!(peer.receive().await, Ok(Message::Ask(ask())));
+    assert_eq!(peer.receive().await, Ok(Message::Accept));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_silent_or_gone_is_given_up() {
+    let (mut server, _peer) = met_server().await;
+    let error = server.ask(ask()).await.unwrap_err().to_string();
+    assert!(
+        error.contains("ask for a tunnel: no answer in 30"),
+        "{error}"
+    );
+    let error = server.accept(Mtu::ETHERNET).await.unwrap_err().to_string();
+    assert!(error.contains("offered: no answer in 30"), "{error}");
+    let (mut server, peer) = met_server().await;
+    drop(peer);
+    let error = server.ask(ask()).await.unwrap_err().to_string();
+    assert!(error.contains("the server there is gone"), "{error}");
+}
+
+#[tokio::test]
+async fn an_offer_that_cannot_be_read_is_an_error() {
+    for json in [
+        r#"{"type":"offer"}"#,
+        r#"{"type":"offer","mtu":20,"addresses":[]}"#,
+        r#"{"type":"offer","mtu":4294967296,"addresses":[]}"#,
+        r#"{"type":"offer","mtu":1500,"addresses":[{"near":"10.0.0.1","agent":"x","prefix":24}]}"#,
+        r#"{"type":"offer","mtu":1500,"addresses":[],"routes":["10.0.0.0/33"]}"#,
+        r#"{"type":"offer","mtu":1500,"addresses":[],"dns":{"servers":["dns.example"]}}"#,
+    ] {
+        let (mut server, peer) = met_server().await;
+        let frame = crate::frame::stream::encode_control(json.as_bytes());
+        peer.send_raw(frame.unwrap()).await;
+        let error = server.ask(ask()).await.unwrap_err();
+        assert!(matches!(error, FarAgentError::Nonsense { .. }), "{error}");
+    }
 }

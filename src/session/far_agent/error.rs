@@ -1,5 +1,6 @@
-//! Why there is no agent at the far end, or why it cannot be used.
+//! Why there is no agent or server at the far end, or why it cannot be used.
 
+use std::fmt;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -8,7 +9,25 @@ use crate::frame::control::CloseReason;
 use crate::session::conversation::ConversationError;
 use crate::ssh::error::ChannelError;
 
-/// What can fail with an agent. The text says on which host, and what to do.
+/// What an sshvpn at the far end is, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It is told what to do.
+    Agent,
+    /// It says what there is.
+    Server,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::Agent => "agent",
+            Role::Server => "server",
+        })
+    }
+}
+
+/// What can fail with an agent or a server. The text says on which host, and what to do.
 #[derive(Debug, Error)]
 pub enum FarAgentError {
     /// The connection failed, or the server starts nothing.
@@ -27,6 +46,25 @@ pub enum FarAgentError {
         host: String,
         /// What was printed.
         said: String,
+    },
+    /// There is a server, and it does not serve this login.
+    #[error(
+        "{host}: the sshvpn server there has no tunnel for this login: have its owner grant one (tunnel= \
+         in its authorized_keys, or a rule in its configuration)"
+    )]
+    NotServed {
+        /// The far end.
+        host: String,
+    },
+    /// A server is wanted, and there is none.
+    #[error(
+        "{host}: no 'sshvpn serve' there (it is {found}): leave out '--via serve' to go by what there is"
+    )]
+    NoServer {
+        /// The far end.
+        host: String,
+        /// What there is.
+        found: String,
     },
     /// Something else came than an agent.
     #[error("{host}: {how} started no agent: {said}")]
@@ -75,30 +113,36 @@ pub enum FarAgentError {
         text: String,
     },
     /// The agent is gone.
-    #[error("{host}: cannot {what}: the agent there is gone: {said}")]
+    #[error("{host}: cannot {what}: the {role} there is gone: {said}")]
     Gone {
         /// The far end.
         host: String,
+        /// What it is.
+        role: Role,
         /// What was being done.
         what: &'static str,
         /// Its last words.
         said: String,
     },
     /// What came makes no sense.
-    #[error("{host}: cannot {what}: the agent there does not keep to the protocol: {source}")]
+    #[error("{host}: cannot {what}: the {role} there does not keep to the protocol: {source}")]
     Nonsense {
         /// The far end.
         host: String,
+        /// What it is.
+        role: Role,
         /// What was being done.
         what: &'static str,
         /// What is wrong.
         source: ConversationError,
     },
     /// A message came that has no place there.
-    #[error("{host}: cannot {what}: the agent there does not keep to the protocol: {said}")]
+    #[error("{host}: cannot {what}: the {role} there does not keep to the protocol: {said}")]
     Unexpected {
         /// The far end.
         host: String,
+        /// What it is.
+        role: Role,
         /// What was being done.
         what: &'static str,
         /// What came.

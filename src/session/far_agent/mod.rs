@@ -2,6 +2,8 @@
 //! time of the tunnel: an `sshvpn agent` is started there ([`start()`], [`push`])
 //! and then told in control messages what to do ([`FarAgent`]).
 //!
+//! A server is met in the same way, and asked instead of told.
+//!
 //! ```text
 //!   subsystem 'sshvpn' ─► shell line ─► push
 //!            └────────────────┴───────────┴─► opening ─► FarAgent ─► the link
@@ -21,6 +23,6 @@ mod push_tests;
 mod start_tests;
 
 pub use agent::{FarAgent, reason_text, shown};
-pub use error::FarAgentError;
+pub use error::{FarAgentError, Role};
 pub use last_words::LastWords;
-pub use start::{AgentRequest, Started, start};
+pub use start::{AgentRequest, Started, StartedAgent, meet_server, start};

@@ -1,5 +1,6 @@
 //! Starting an agent at the far end: as a subsystem, by a line of shell, by the
-//! user's own command; or by sending it our program first.
+//! user's own command; or by sending it our program first. A server has but the
+//! subsystem.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::agent::FarAgent;
-use super::error::FarAgentError;
+use super::error::{FarAgentError, Role};
 use super::opening::{Line, NoLine, Opening};
 use super::push;
 use super::stream::{AgentInput, AgentOutput};
@@ -52,8 +53,16 @@ pub struct AgentRequest {
     pub ways: Vec<IpAddr>,
 }
 
-/// An agent that can do its work, and what its host is like.
-pub struct Started {
+/// What was started.
+pub enum Started {
+    /// An agent that can do its work.
+    Agent(StartedAgent),
+    /// A server, which has been greeted.
+    Server(FarAgent),
+}
+
+/// An agent, and what its host is like.
+pub struct StartedAgent {
     /// The agent.
     pub agent: FarAgent,
     /// Its host.
@@ -61,7 +70,8 @@ pub struct Started {
 }
 
 /// Starts an agent and has it look at its host: one that may do nothing there
-/// says so then. `progress` is told of what takes its time.
+/// says so then. What it says that it is may turn out to be a server. `progress`
+/// is told of what takes its time.
 pub async fn start(
     connection: &Connection,
     request: &AgentRequest,
@@ -93,6 +103,26 @@ pub async fn start(
     }
     // A subsystem that is configured and does not work is the better reason.
     Err(subsystem.unwrap_or(error))
+}
+
+/// Meets a server: by its subsystem alone, since it starts nothing else.
+pub async fn meet_server(connection: &Connection) -> Result<FarAgent, FarAgentError> {
+    let starting = Starting {
+        connection,
+        ways: &[],
+    };
+    let host = connection.host().to_owned();
+    let found = match starting.by_subsystem().await {
+        Some(Ok(Started::Server(server))) => return Ok(server),
+        Some(Ok(Started::Agent(started))) => {
+            started.agent.close().await;
+            "sshvpn agent".to_owned()
+        }
+        Some(Err(error)) => return Err(error),
+        None if connection.is_sshvpn() => return Err(FarAgentError::NotServed { host }),
+        None => connection.software(),
+    };
+    Err(FarAgentError::NoServer { host, found })
 }
 
 /// What every way of starting needs.
@@ -146,11 +176,12 @@ impl Starting<'_> {
         conversation.unread(unread);
         let mut agent = FarAgent::new(host, conversation, last_words);
         let looked = match agent.greet().await {
+            Ok(()) if agent.role() == Role::Server => return Ok(Started::Server(agent)),
             Ok(()) => agent.look(self.ways.to_vec()).await,
             Err(error) => Err(error),
         };
         match looked {
-            Ok(facts) => Ok(Started { agent, facts }),
+            Ok(facts) => Ok(Started::Agent(StartedAgent { agent, facts })),
             Err(error) => {
                 let (_, _, input) = agent.into_stream().0.into_parts(Mode::default());
                 input.0.close().await;

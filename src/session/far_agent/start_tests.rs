@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::start::{AgentRequest, START, Started, start};
+use super::start::{AgentRequest, START, Started, StartedAgent, meet_server, start};
 use super::*;
 use crate::frame::control::{CloseReason, Facts, Hello, Message, PREAMBLE, Permissions};
 use crate::frame::stream::encode_control;
@@ -111,8 +111,11 @@ async fn a_subsystem_is_taken_first() {
     })
     .await
     .unwrap();
-    assert_eq!(done.agent.software(), Hello::ours().software);
-    assert_eq!(done.facts.login, "root");
+    let Started::Agent(StartedAgent { agent, facts }) = done else {
+        panic!("it is a server")
+    };
+    assert_eq!(agent.software(), Hello::ours().software);
+    assert_eq!(facts.login, "root");
 }
 
 #[tokio::test]
@@ -310,6 +313,64 @@ async fn a_process_that_says_nothing_is_given_up() {
     tokio::time::resume();
     let text = "server: cannot start an agent there: no answer in 30 seconds";
     assert_eq!(error.to_string(), text);
+}
+
+/// What meeting a server yields where the far end calls itself so.
+async fn met(
+    identification: &'static str,
+    server: impl AsyncFnOnce(&mut Wire) -> Served,
+) -> Result<FarAgent, FarAgentError> {
+    let listening = WireServer::bind_as(identification).await;
+    let (connection, mut wire) = listening.connect().await;
+    let serve = async {
+        server(&mut wire).await.unwrap();
+        wire
+    };
+    let both = async { tokio::join!(meet_server(&connection), serve) };
+    timeout(HANGS, both).await.expect("it hangs").0
+}
+
+fn server_hello() -> Vec<u8> {
+    [PREAMBLE, &frame(&Message::Hello(Hello::of_server()))].concat()
+}
+
+#[tokio::test]
+async fn a_server_is_met_by_its_subsystem_alone() {
+    let server = met("SSH-2.0-sshvpn_1", async |wire| {
+        let (channel, _) = wire.start_next().await?;
+        wire.send(&data(channel, server_hello())).await
+    });
+    assert_eq!(server.await.ok().unwrap().role(), Role::Server);
+    let refused = met("SSH-2.0-sshvpn_1", no_subsystem).await.err().unwrap();
+    let text = refused.to_string();
+    assert!(text.contains("has no tunnel for this login"), "{text}");
+    let stock = met("SSH-2.0-OpenSSH_9.2p1", no_subsystem)
+        .await
+        .err()
+        .unwrap();
+    let text = stock.to_string();
+    assert!(
+        text.contains("no 'sshvpn serve' there (it is OpenSSH_9.2p1)"),
+        "{text}"
+    );
+    let agent = met("SSH-2.0-OpenSSH_9.2p1", async |wire| {
+        let (channel, _) = wire.start_next().await?;
+        wire.send(&data(channel, first_words(Hello::ours())))
+            .await?;
+        let closed = frame(&Message::Closed { left: Vec::new() });
+        wire.send(&data(channel, closed)).await
+    });
+    let text = agent.await.err().unwrap().to_string();
+    assert!(text.contains("(it is sshvpn agent)"), "{text}");
+}
+
+#[tokio::test]
+async fn a_server_may_stand_behind_any_name() {
+    let done = started(plain(), async |wire| {
+        let (channel, _) = wire.start_next().await?;
+        wire.send(&data(channel, server_hello())).await
+    });
+    assert!(matches!(done.await, Ok(Started::Server(_))));
 }
 
 /// A host's programs, in a folder of their own.

@@ -44,7 +44,8 @@ impl<F: FarPart> Attempt<F> {
     ) -> Result<(), Failure> {
         let netlink = Netlink::open().map_err(Failure::local)?;
         let near = netlink.facts().await.map_err(Failure::local)?;
-        let routes = self.plan_routes(request, &near)?;
+        // What cannot be here is said before the far end is asked anything.
+        self.plan_routes(request, &[], &near)?;
         let start = Start {
             reporter: self.reporter,
             connection: &self.connection,
@@ -58,6 +59,8 @@ impl<F: FarPart> Attempt<F> {
             ),
         };
         let agreed = self.far.agree(&start).await?;
+        let routes = self.plan_routes(request, &agreed.pushed.routes, &start.near)?;
+        self.tell(&routes);
         let tun = Device::open(&request.device, request.mode).map_err(Failure::local)?;
         let directory = cleanup::runtime_dir()?;
         let near = self.near.insert(
@@ -66,7 +69,7 @@ impl<F: FarPart> Attempt<F> {
                 .map_err(Failure::local)?,
         );
         let far_device = self.far.open(&start, &agreed, tun).await?;
-        for change in near::changes(request.mode, &agreed.addresses, agreed.mtu, &routes) {
+        for change in near::changes(request.mode, &agreed, &routes.routes) {
             let line = near::describe(&change);
             near.apply(change).await.map_err(Failure::local)?;
             if let Some(line) = line {
@@ -77,26 +80,29 @@ impl<F: FarPart> Attempt<F> {
         Ok(())
     }
 
-    /// The routes to install here; says what is remarkable about them.
+    /// The routes to install here: those that were asked for, and `pushed` ones.
     fn plan_routes(
         &self,
         request: &UpRequest,
+        pushed: &[IpNetwork],
         near: &HostFacts,
-    ) -> Result<Vec<IpNetwork>, Failure> {
+    ) -> Result<RoutePlan, Failure> {
         let asked = RouteRequest {
-            routes: request.routes.clone(),
+            routes: [&request.routes, pushed].concat(),
             excludes: request.excludes.clone(),
             servers: self.connection.first_hop().to_vec(),
         };
-        let RoutePlan { routes, notes } =
-            route_plan::plan(&asked, near, "").map_err(Failure::local)?;
-        for note in notes {
+        route_plan::plan(&asked, near, "").map_err(Failure::local)
+    }
+
+    /// Says what is remarkable about the routes.
+    fn tell(&self, plan: &RoutePlan) {
+        for note in &plan.notes {
             match note.is_warning() {
                 true => self.reporter.warning(note),
                 false => self.reporter.step(note),
             }
         }
-        Ok(routes)
     }
 
     fn announce(&self, far_device: &str, request: &UpRequest, agreed: &Agreed<F::Plan>) {

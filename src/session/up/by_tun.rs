@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use anyhow::anyhow;
 
 use super::Reporter;
-use super::far_part::{Agreed, FarPart, Start, report_undone};
+use super::far_part::{Agreed, FarPart, Pushed, Start, report_undone};
 use super::plan::{self, AddressInput, FarDevice};
 use crate::config::types::{Unit, UnitRequest};
 use crate::net::sysctl;
-use crate::pump::{End, Framing};
-use crate::session::carrier::Link;
+use crate::pump::End;
+use crate::session::carrier::{self, Link};
 use crate::session::failure::Failure;
 use crate::session::far_end::facts::{Facts, Privilege};
 use crate::session::far_end::steps::{self, Forwarding, Plan};
@@ -75,6 +75,7 @@ impl FarPart for ByTun {
             },
             addresses,
             mtu,
+            pushed: Pushed::default(),
         })
     }
 
@@ -161,7 +162,8 @@ impl ByTun {
         let near_name = tun.name().clone();
         // From here on frames are drawn from the channel, though both devices
         // are still down, so that nothing else on the connection waits for them.
-        self.link = Some(Link::start(tun, Framing::Datagrams, sender, receiver));
+        let framing = carrier::framing(connection.is_sshvpn());
+        self.link = Some(Link::start(tun, framing, sender, receiver));
         let unit = match plan.device.unit() {
             UnitRequest::Unit(unit) => unit,
             UnitRequest::Any => far_end::opened_unit(connection, mode)

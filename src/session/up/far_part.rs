@@ -1,9 +1,12 @@
 //! What a carrier has to do: the far end's part of a tunnel, from the first look
-//! to the last word. `by_agent` and `by_tun` do it.
+//! to the last word. `by_serve`, `by_agent` and `by_tun` do it.
+
+use ipnetwork::IpNetwork;
 
 use crate::config::types::Mtu;
 use crate::net::addressing::AddressPair;
 use crate::net::facts::HostFacts;
+use crate::net::name_servers::NameServers;
 use crate::session::failure::Failure;
 use crate::ssh::connect::Connection;
 use crate::tun::Device;
@@ -32,6 +35,17 @@ pub(super) struct Agreed<P> {
     pub addresses: Vec<AddressPair>,
     /// Its MTU.
     pub mtu: Mtu,
+    /// What else the far end gives.
+    pub pushed: Pushed,
+}
+
+/// What a server gave and the user allows, besides the tunnel itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Pushed {
+    /// Networks to reach through it, besides those that were asked for.
+    pub routes: Vec<IpNetwork>,
+    /// Name servers behind it.
+    pub name_servers: Option<NameServers>,
 }
 
 /// The far end's part of a tunnel. All that it holds is in `self` before it is

@@ -2,20 +2,28 @@
 //! and all of it undone at the end, however it ends.
 //!
 //! ```text
-//!   request ─► connect ─► choose ─┬► by_agent ─┬► agree ─► open ─► stay ─► take_down
+//!   request ─► connect ─► choose ─┬► by_serve ─┬► agree ─► open ─► stay ─► take_down
+//!                                 ├► by_agent ─┤
 //!                                 └► by_tun ───┘
 //! ```
 
 mod addresses;
+mod allowance;
 mod attempt;
 mod by_agent;
+mod by_serve;
 mod by_tun;
 mod choice;
 mod far_part;
 mod near;
+mod offer_addresses;
+mod offer_error;
+mod offer_note;
 mod plan;
 mod plan_agent;
 mod plan_error;
+mod plan_serve;
+mod running;
 #[cfg(test)]
 mod test_request;
 
@@ -38,8 +46,10 @@ use crate::message::say;
 use crate::net::privilege::{require_net_admin, require_tun};
 use crate::ssh::connect::Connection;
 use crate::tun::DeviceRequest;
+pub use allowance::Allowance;
 use attempt::Attempt;
 use by_agent::ByAgent;
+use by_serve::ByServe;
 use by_tun::ByTun;
 use choice::Chosen;
 pub use choice::{Carrier, CarrierRequest};
@@ -77,6 +87,8 @@ pub struct UpRequest {
     pub peer_unit: Option<Unit>,
     /// How it travels.
     pub carrier: CarrierRequest,
+    /// What a server may push.
+    pub allowance: Allowance,
 }
 
 /// Says what is done, a line a step, on standard error.
@@ -129,6 +141,10 @@ pub async fn run(
         background,
     };
     match chosen {
+        Ok(Chosen::Serve(server)) => {
+            let far = ByServe::new(*server);
+            run.until_the_end(connection, far, &mut shutdown).await
+        }
         Ok(Chosen::Agent(started)) => {
             let far = ByAgent::new(*started);
             run.until_the_end(connection, far, &mut shutdown).await

@@ -2,22 +2,20 @@
 
 use ipnetwork::IpNetwork;
 
-use crate::config::types::{Mode, Mtu};
-use crate::net::addressing::AddressPair;
+use super::far_part::Agreed;
+use crate::config::types::Mode;
 use crate::net::change::{Change, GSO_MAX_SIZE, InterfaceAddress, TX_QUEUE_LENGTH, TunnelRoute};
+use crate::net::resolver::{ResolverChange, ResolverWay};
 
-/// The link, then its addresses, then the routes through it.
-pub(super) fn changes(
-    mode: Mode,
-    addresses: &[AddressPair],
-    mtu: Mtu,
-    routes: &[IpNetwork],
-) -> Vec<Change> {
+/// The link, then its addresses, then the routes through it, then the name
+/// servers behind it.
+pub(super) fn changes<P>(mode: Mode, agreed: &Agreed<P>, routes: &[IpNetwork]) -> Vec<Change> {
+    let addresses = &agreed.addresses;
     let mut changes = vec![
         Change::AddressGenerationNone,
         Change::TxQueueLength(TX_QUEUE_LENGTH),
         Change::GsoMaxSize(GSO_MAX_SIZE),
-        Change::Mtu(mtu),
+        Change::Mtu(agreed.mtu),
         Change::LinkUp,
     ];
     for pair in addresses {
@@ -40,6 +38,12 @@ pub(super) fn changes(
             ..TunnelRoute::to(*route)
         }));
     }
+    if let Some(name_servers) = &agreed.pushed.name_servers {
+        changes.push(Change::NameServers(ResolverChange {
+            name_servers: name_servers.clone(),
+            way: ResolverWay::of_host(),
+        }));
+    }
     changes
 }
 
@@ -49,6 +53,7 @@ pub(super) fn describe(change: &Change) -> Option<String> {
         Change::Address(address) => Some(format!("address {address}")),
         Change::Route(route) => Some(format!("route {route}")),
         Change::Mtu(mtu) => Some(format!("MTU {mtu}")),
+        Change::NameServers(change) => Some(change.to_string()),
         _ => None,
     }
 }
@@ -61,6 +66,18 @@ pub(super) fn machine_id() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::types::Mtu;
+    use crate::net::addressing::AddressPair;
+    use crate::session::up::far_part::Pushed;
+
+    fn agreed(addresses: &[AddressPair]) -> Agreed<()> {
+        Agreed {
+            far: (),
+            addresses: addresses.to_vec(),
+            mtu: Mtu::ETHERNET,
+            pushed: Pushed::default(),
+        }
+    }
 
     fn pair(near: &str, far: &str, prefix: u8) -> AddressPair {
         AddressPair {
@@ -77,7 +94,7 @@ mod tests {
             pair("fd00::1", "fd00::2", 64),
         ];
         let routes = ["10.1.0.0/16".parse().unwrap(), "fd12::/64".parse().unwrap()];
-        let changes = changes(Mode::PointToPoint, &addresses, Mtu::ETHERNET, &routes);
+        let changes = changes(Mode::PointToPoint, &agreed(&addresses), &routes);
         let Some(Change::Route(last)) = changes.last() else {
             panic!("{changes:?}")
         };
@@ -93,7 +110,7 @@ mod tests {
     fn an_ethernet_tunnel_is_a_network_with_a_gateway() {
         let addresses = [pair("10.9.0.1", "10.9.0.2", 30)];
         let routes = ["10.1.0.0/16".parse().unwrap()];
-        let changes = changes(Mode::Ethernet, &addresses, Mtu::ETHERNET, &routes);
+        let changes = changes(Mode::Ethernet, &agreed(&addresses), &routes);
         let network = InterfaceAddress::Network("10.9.0.1/30".parse().unwrap());
         assert!(changes.contains(&Change::Address(network)));
         let Some(Change::Route(last)) = changes.last() else {

@@ -15,6 +15,10 @@ use crate::ssh::terminal_text;
 /// The longest user name that is considered, in bytes.
 const MAX_USER: usize = 255;
 
+/// Keys and certificates that one client may offer. Those that are not let
+/// through count as failures as well, of which there can be far fewer.
+const MAX_OFFERS: usize = 64;
+
 /// How far a client has come before it was logged in.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
@@ -53,6 +57,7 @@ pub(super) struct Attempts<G: Gate> {
     gate: Arc<G>,
     peer: SocketAddr,
     progress: Arc<Progress>,
+    offers: usize,
     judged: Option<Judged<G::Grant>>,
     /// Until it is used.
     admit: Option<oneshot::Sender<Admission<G::Grant>>>,
@@ -70,6 +75,7 @@ impl<G: Gate> Attempts<G> {
             gate,
             peer,
             progress,
+            offers: 0,
             judged: None,
             admit: Some(admit),
         }
@@ -77,6 +83,11 @@ impl<G: Gate> Attempts<G> {
 
     /// Something is offered, without a signature yet.
     pub(super) fn offered(&mut self, user: &str, shown: Result<Credential, &'static str>) -> Auth {
+        self.offers = self.offers.saturating_add(1);
+        let shown = match shown {
+            Ok(_) if self.offers > MAX_OFFERS => Err("one of too many offers"),
+            shown => shown,
+        };
         match self.judge(user, shown) {
             Some(_) => Auth::Accept,
             None => Auth::reject(),

@@ -31,13 +31,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// One side says goodbye: the connection may last for [`GOODBYE`] yet.
-    pub(super) fn leave(&self, reason: String) {
-        self.give_reason(reason);
+    /// One side has said goodbye: the connection may last for [`GOODBYE`] yet.
+    pub(super) fn leave(&self) {
         self.leaving.notify_one();
     }
 
-    /// Waits until one side says goodbye.
+    /// Waits until one side has said goodbye.
     pub(super) async fn leaving(&self) {
         self.leaving.notified().await;
     }
@@ -48,7 +47,8 @@ impl Shared {
         self.over.send_replace(true);
     }
 
-    fn give_reason(&self, reason: String) {
+    /// Why the connection will end.
+    pub(super) fn give_reason(&self, reason: String) {
         self.reason.send_if_modified(|known| {
             let first = known.is_none();
             if first {
@@ -126,13 +126,14 @@ impl ClientConnection {
 
     /// Says goodbye and why, and ends the connection.
     pub async fn disconnect(&self, reason: &str) {
+        self.shared.give_reason(format!("disconnected: {reason}"));
         let goodbye =
             self.handle
                 .disconnect(Disconnect::ByApplication, reason.to_owned(), String::new());
         // A connection that hangs does not even take it, and one that is gone
         // needs none.
         let _ = timeout(GOODBYE, goodbye).await;
-        self.shared.leave(format!("disconnected: {reason}"));
+        self.shared.leave();
         self.shared.ended().await;
     }
 

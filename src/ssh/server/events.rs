@@ -95,8 +95,13 @@ impl<G: Gate> Handler for Events<G> {
             .chars()
             .take(KEPT_CHARACTERS)
             .collect();
-        self.shared
-            .leave(format!("the client disconnected: {reason}: {description}"));
+        let reason = format!("the client disconnected: {reason}: {description}");
+        self.shared.give_reason(reason);
+        Ok(())
+    }
+
+    async fn closing(&mut self) -> Result<(), ServeError> {
+        self.shared.leave();
         Ok(())
     }
 

@@ -20,6 +20,8 @@ mod shown;
 pub mod stream;
 
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod session_tests;
 #[cfg(test)]
 mod test_lab;

@@ -43,8 +43,11 @@ impl TestGate {
     }
 
     pub(super) fn know(&self, key: &PublicKey) {
-        let blob = KeyBlob(key.to_bytes().unwrap());
-        self.known.lock().unwrap().push(blob);
+        self.know_blob(key.to_bytes().unwrap());
+    }
+
+    pub(super) fn know_blob(&self, key: Vec<u8>) {
+        self.known.lock().unwrap().push(KeyBlob(key));
     }
 }
 

@@ -2,7 +2,7 @@
 //! every way there is. Time passes by itself whenever everybody waits.
 
 use super::*;
-use crate::config::types::DevicePrefix;
+use crate::config::types::{DevicePrefix, Mode};
 use crate::net::test_namespace;
 use crate::packet::virtio::Offload;
 use crate::session::conversation::Conversation;
@@ -21,6 +21,7 @@ fn running() -> (Running, Peer) {
     let [near, far] = pair();
     let running = Running {
         link: StreamLink::start(device, near, Offload::ALL),
+        role: Role::Agent,
         last_words: LastWords::default(),
         closing: false,
     };
@@ -68,7 +69,7 @@ fn an_agent_that_ends_the_tunnel_is_quoted_and_not_asked_again() {
         };
         peer.send(&close).await.unwrap();
         peer.send(&closed(&[])).await.unwrap();
-        let text = running.lost("b").await.to_string();
+        let text = running.lost_to("b").await.to_string();
         assert_eq!(text, "b ended the tunnel: the device was [2Jremoved");
         assert_eq!(running.close().await, Some(Vec::new()));
         running.link.stop().await;
@@ -84,15 +85,15 @@ fn what_does_not_belong_there_is_named() {
             what: "late".to_owned(),
         };
         peer.send(&late).await.unwrap();
-        let text = running.lost("b").await.to_string();
+        let text = running.lost_to("b").await.to_string();
         assert!(text.contains("it says 'done'"), "{text}");
         let frame = crate::frame::stream::encode_control(b"tea");
         peer.send_raw(frame.unwrap()).await;
-        let text = running.lost("b").await.to_string();
+        let text = running.lost_to("b").await.to_string();
         assert!(text.contains("cannot be read"), "{text}");
         peer.send_raw(bytes::Bytes::from_static(b"Killed\n\n"))
             .await;
-        let text = running.lost("b").await.to_string();
+        let text = running.lost_to("b").await.to_string();
         assert!(text.contains("does not keep to the protocol"), "{text}");
     });
 }
@@ -103,7 +104,7 @@ fn an_agent_that_is_gone_is_not_waited_for() {
         let (mut running, peer) = running();
         running.last_words.heard(b"out of memory\n");
         drop(peer);
-        let text = running.lost("b").await.to_string();
+        let text = running.lost_to("b").await.to_string();
         let gone = "b: the agent there is gone: out of memory (it ended)";
         assert_eq!(text, gone);
         assert_eq!(running.close().await, None);
@@ -115,7 +116,7 @@ fn a_silent_agent_is_given_up() {
     test_namespace::run(async {
         tokio::time::pause();
         let (mut running, peer) = running();
-        let text = running.lost("b").await.to_string();
+        let text = running.lost_to("b").await.to_string();
         assert_eq!(text, "b: no word from the agent there in 45 seconds");
         let closing = timeout(UNDO_TIMEOUT, running.close()).await;
         assert!(closing.is_err(), "it is said to have closed");

@@ -1,0 +1,129 @@
+//! What passes the guard is from its sender, and goes where that may reach, also
+//! by etherparse; and the start of a packet is judged as all of it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::LazyLock;
+
+use etherparse::{NetSlice, SlicedPacket};
+use sshvpn::config::types::Mode;
+use sshvpn::packet::address_set::AddressSet;
+use sshvpn::packet::guard::{GuardRules, Reach};
+use sshvpn_fuzz::packets::{Stream, damage, mode};
+use sshvpn_fuzz::{Source, target};
+
+target!(guard, run);
+
+/// The bytes of a packet that are in one piece, however it came.
+const CONTIGUOUS: usize = 256;
+
+/// The hosts 0 to 3 of [`Stream`].
+static SOURCES: LazyLock<AddressSet> = LazyLock::new(|| {
+    let v4 = (0..4).map(|host| IpAddr::from([10, 0, 0, host]));
+    let v6 = (0..4).map(|host| IpAddr::from(v6(host)));
+    v4.chain(v6).collect()
+});
+
+/// Where all of its hosts send to.
+static REACH: LazyLock<AddressSet> = LazyLock::new(|| {
+    let both = [IpAddr::from([10, 0, 0, 254]), IpAddr::from(v6(0xfd))];
+    both.into_iter().collect()
+});
+
+fn v6(host: u8) -> [u8; 16] {
+    let mut address = [0xfd; 16];
+    address[15] = host;
+    address
+}
+
+fn rules(one_station: bool) -> GuardRules {
+    let reach = Reach {
+        here: &REACH,
+        networks: &[],
+        clients: &AddressSet::EMPTY,
+        peers: &AddressSet::EMPTY,
+    };
+    GuardRules::new(SOURCES.clone(), &reach, one_station)
+}
+
+fn run(input: &[u8]) {
+    let mut source = Source::new(input);
+    let kind = source.byte();
+    let mode = mode(kind);
+    let rules = rules(kind & 2 != 0);
+    let mut station = None;
+    while !source.is_empty() {
+        let built = source.byte();
+        let packet = if built & 1 == 0 {
+            let length = usize::from(source.byte());
+            source.bytes(length).to_vec()
+        } else {
+            let mut packet = Stream::new(mode, built >> 1, built >> 5).packet(20);
+            damage(&mut packet, &mut source);
+            packet
+        };
+        let known = station;
+        let verdict = rules.check(mode, &mut station, &packet);
+        if let Some(head) = packet.get(..CONTIGUOUS) {
+            // Less of it may only be refused.
+            let judged = rules.check(mode, &mut known.clone(), head);
+            assert!(judged.is_err() || verdict.is_ok());
+        }
+        if verdict.is_ok() {
+            passed(mode, &packet);
+            if mode == Mode::Ethernet {
+                let sender = packet.get(6..12).expect("an Ethernet header");
+                let known = station.expect("a station that has spoken");
+                assert!(kind & 2 == 0 || known.0 == sender);
+            }
+        } else {
+            assert_eq!(known, station);
+        }
+    }
+}
+
+/// Holds a packet that passed to what etherparse reads in it.
+fn passed(mode: Mode, packet: &[u8]) {
+    let sliced = match mode {
+        Mode::PointToPoint => SlicedPacket::from_ip(packet),
+        Mode::Ethernet => SlicedPacket::from_ethernet(packet),
+    };
+    // The lengths are not for the guard to judge.
+    let Ok(sliced) = sliced else { return };
+    assert!(sliced.vlan().is_none());
+    let (source, destination): (IpAddr, IpAddr) = match sliced.net {
+        Some(NetSlice::Ipv4(ip)) => (
+            ip.header().source_addr().into(),
+            ip.header().destination_addr().into(),
+        ),
+        Some(NetSlice::Ipv6(ip)) => (
+            ip.header().source_addr().into(),
+            ip.header().destination_addr().into(),
+        ),
+        Some(NetSlice::Arp(_)) if mode == Mode::Ethernet => return,
+        other => panic!("{other:?} passed"),
+    };
+    if mode == Mode::PointToPoint {
+        assert!(SOURCES.contains(source), "{source}");
+        assert!(REACH.contains(destination), "{destination}");
+        return;
+    }
+    assert!(SOURCES.contains(source) || on_link(source), "{source}");
+    assert!(
+        REACH.contains(destination) || on_link(destination),
+        "{destination}"
+    );
+}
+
+/// Whether nothing with this address leaves a link.
+fn on_link(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            address.is_broadcast() || address.is_multicast() || address == Ipv4Addr::UNSPECIFIED
+        }
+        IpAddr::V6(address) => {
+            address.is_unicast_link_local()
+                || address.octets().starts_with(&[0xff, 2])
+                || address == Ipv6Addr::UNSPECIFIED
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Programs of this host that are the interface to a part of it: found where
+//! administrators' programs are, run without a shell, for a bounded time, with
+//! bounded output.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, Command};
+
+/// Where they are looked for first: the path of a command over SSH may lack these.
+const DIRECTORIES: [&str; 5] = [
+    "/usr/sbin",
+    "/sbin",
+    "/usr/local/sbin",
+    "/usr/bin",
+    "/usr/local/bin",
+];
+/// The most that one may print, in bytes; what is more is not read.
+const OUTPUT_LIMIT: u64 = 4 * 1024 * 1024;
+/// The part of its complaint that is told, in bytes.
+const COMPLAINT_LIMIT: u64 = 500;
+/// How long it may take: large rulesets take seconds.
+const TIME_LIMIT: Duration = Duration::from_secs(20);
+
+/// Why a program did not do what it was to do.
+#[derive(Debug, Error)]
+pub enum ProgramError {
+    /// It did not start, or its output could not be read.
+    #[error("cannot run {program} to {action}: {source}")]
+    Run {
+        /// The program.
+        program: PathBuf,
+        /// What for.
+        action: &'static str,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// It said no.
+    #[error("cannot {action}: {program} says: {complaint}")]
+    Refused {
+        /// Its name.
+        program: String,
+        /// What was tried.
+        action: &'static str,
+        /// Its words.
+        complaint: String,
+    },
+    /// It was stopped; what it did is unknown.
+    #[error("cannot {action}: {program} did not end in {} seconds", TIME_LIMIT.as_secs())]
+    TooSlow {
+        /// Its name.
+        program: String,
+        /// What was tried.
+        action: &'static str,
+    },
+}
+
+/// A program as found on this host.
+#[derive(Debug, Clone)]
+pub struct Program {
+    path: PathBuf,
+}
+
+impl Program {
+    /// Looks for it.
+    pub fn find(name: &str) -> Option<Self> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let fixed = DIRECTORIES.iter().map(PathBuf::from);
+        let found = fixed
+            .chain(std::env::split_paths(&path).filter(|directory| directory.is_absolute()))
+            .map(|directory| directory.join(name))
+            .find(|program| is_program(program));
+        found.map(Self::at)
+    }
+
+    /// The one at `path`.
+    pub fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs it with these arguments and this input; yields what it prints.
+    /// `action` says what for, to follow "cannot".
+    pub async fn run(
+        &self,
+        action: &'static str,
+        arguments: &[&str],
+        input: &str,
+    ) -> Result<String, ProgramError> {
+        let failed = |source| ProgramError::Run {
+            program: self.path.clone(),
+            action,
+            source,
+        };
+        let mut child = Command::new(&self.path)
+            .args(arguments)
+            .env("LC_ALL", "C")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)?;
+        let talk = tokio::time::timeout(TIME_LIMIT, converse(&mut child, input));
+        let (output, complaint) = match talk.await {
+            Ok(said) => said.map_err(failed)?,
+            Err(_) => {
+                // It has to be gone before what it did can be undone.
+                child.kill().await.map_err(failed)?;
+                return Err(ProgramError::TooSlow {
+                    program: self.name(),
+                    action,
+                });
+            }
+        };
+        if child.wait().await.map_err(failed)?.success() {
+            return Ok(output);
+        }
+        Err(ProgramError::Refused {
+            program: self.name(),
+            action,
+            complaint: first_error(&complaint).to_owned(),
+        })
+    }
+
+    fn name(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+}
+
+/// Gives the program its input and takes what it prints, until it closes both
+/// its outputs.
+async fn converse(child: &mut Child, input: &str) -> io::Result<(String, String)> {
+    let missing = || io::Error::other("a stream of it is missing");
+    let mut stdin = child.stdin.take().ok_or_else(missing)?;
+    let stdout = child.stdout.take().ok_or_else(missing)?;
+    let stderr = child.stderr.take().ok_or_else(missing)?;
+    let write = async {
+        // Who does not read it says why on its way out.
+        let _ = stdin.write_all(input.as_bytes()).await;
+        drop(stdin);
+        Ok(())
+    };
+    let ((), output, complaint) = tokio::try_join!(
+        write,
+        read(stdout, OUTPUT_LIMIT),
+        read(stderr, COMPLAINT_LIMIT)
+    )?;
+    Ok((output, complaint))
+}
+
+/// Reads to the end and keeps the first `limit` bytes.
+async fn read(mut stream: impl AsyncReadExt + Unpin, limit: u64) -> io::Result<String> {
+    let mut kept = Vec::new();
+    (&mut stream).take(limit).read_to_end(&mut kept).await?;
+    tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
+    Ok(String::from_utf8_lossy(&kept).into_owned())
+}
+
+/// The first error without its place; the lines behind it show the input.
+fn first_error(complaint: &str) -> &str {
+    let line = complaint.trim().lines().next().unwrap_or_default();
+    line.split_once("Error: ").map_or(line, |(_, text)| text)
+}
+
+fn is_program(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata()
+        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn program(script: &str) -> (tempfile::TempDir, Program) {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("nft");
+        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+        (directory, Program::at(program))
+    }
+
+    #[tokio::test]
+    async fn one_that_prints_much_is_read_to_its_end() {
+        let (_directory, nft) = program("cat; head -c 9000000 /dev/zero; echo no >&2; exit 1");
+        let error = nft.run("do it", &[], "hello").await.unwrap_err();
+        assert_eq!(error.to_string(), "cannot do it: nft says: no");
+        let (_directory, nft) = program("head -c 9000000 /dev/zero");
+        let output = nft.run("look", &[], "").await.unwrap();
+        assert_eq!(output.len() as u64, OUTPUT_LIMIT);
+    }
+
+    #[tokio::test]
+    async fn one_that_does_not_read_its_input_is_judged_by_its_exit() {
+        let (_directory, nft) = program("exec true");
+        nft.run("do it", &[], &"x\n".repeat(1 << 20)).await.unwrap();
+    }
+
+    #[test]
+    fn a_complaint_is_told_without_its_place() {
+        let said =
+            "/dev/stdin:1:19-26: Error: Could not process rule: File exists\ncreate table\n^^^\n";
+        assert_eq!(first_error(said), "Could not process rule: File exists");
+        assert_eq!(first_error("netlink: no\n"), "netlink: no");
+        assert_eq!(first_error(""), "");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_hangs_is_stopped() {
+        let (_directory, nft) = program("exec sleep 1000");
+        let error = nft.run("do it", &[], "").await.unwrap_err();
+        assert!(matches!(error, ProgramError::TooSlow { .. }), "{error}");
+    }
+}

@@ -1,0 +1,574 @@
+//! Clients that keep to no rule: what they send costs them their request or their
+//! connection, and never the server its memory or its task.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::RngExt;
+use proptest::test_runner::{RngAlgorithm, TestRng};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::login::{Login, LoginFailure};
+use super::requests::{RefusalCode, Request};
+use super::test_lab::{HANGS, Lab};
+use crate::ssh::wire_client::{WireKey, WireSecurityKey, login_request, open};
+use crate::ssh::wire_server::{Message, Reader, Wire, about, confirmation, data, number};
+
+/// Memory that a client may cost in these tests, in bytes: less than half of what
+/// it would cost without a bound, and more than other tests use meanwhile.
+const AFFORDABLE: u64 = 100 << 20;
+
+/// A key that the gate knows.
+fn good() -> WireKey {
+    WireKey::new(1)
+}
+
+async fn lab() -> Lab {
+    let lab = Lab::new().await;
+    lab.gate.know_blob(good().blob());
+    lab
+}
+
+/// A client that is logged in, and the server's end.
+async fn connected(lab: &Lab) -> (Wire, Login<String>) {
+    let client = async {
+        let mut wire = Wire::dial(lab.address()).await;
+        wire.log_in_as_client(&good()).await.unwrap();
+        wire
+    };
+    tokio::join!(client, lab.login())
+}
+
+/// A client that does `act` before it is logged in, and what becomes of it.
+async fn before_login(
+    lab: &Lab,
+    act: impl AsyncFnOnce(&mut Wire) -> std::io::Result<()>,
+) -> LoginFailure {
+    let client = async {
+        let mut wire = Wire::dial(lab.address()).await;
+        // Who is thrown out in the middle of it is thrown out.
+        let _ = act(&mut wire).await;
+    };
+    let ((), accepted) = tokio::join!(client, lab.accept());
+    accepted.err().expect("it came in")
+}
+
+async fn next(login: &mut Login<String>) -> Request {
+    let next = timeout(HANGS, login.requests.next()).await;
+    next.expect("no request").expect("the connection has ended")
+}
+
+async fn ended(login: &Login<String>) -> String {
+    let ended = timeout(HANGS, login.connection.ended()).await;
+    let reason = ended.expect("the connection goes on");
+    // What a panic of the connection's task leaves.
+    assert_ne!(reason, "the connection failed");
+    reason
+}
+
+async fn answer(wire: &mut Wire, number: u8) -> Vec<u8> {
+    let answer = timeout(HANGS, wire.wait_for(number)).await;
+    answer.expect("no answer").unwrap()
+}
+
+/// The reason code of the next refusal of a channel.
+async fn refusal(wire: &mut Wire) -> u32 {
+    let packet = answer(wire, number::CHANNEL_OPEN_FAILURE).await;
+    let mut reader = Reader::new(&packet);
+    reader.word();
+    reader.word()
+}
+
+/// Opens a session; yields the server's number of it.
+async fn session(wire: &mut Wire, channel: u32) -> u32 {
+    let request = open("session", channel, 1 << 20);
+    wire.send(&request).await.unwrap();
+    let packet = answer(wire, number::CHANNEL_OPEN_CONFIRMATION).await;
+    let mut reader = Reader::new(&packet);
+    reader.word();
+    reader.word()
+}
+
+fn request(channel: u32, kind: &str) -> Message {
+    about(number::CHANNEL_REQUEST, channel).string(kind).byte(1)
+}
+
+/// Sends as much as is taken, while somebody reads what comes back.
+async fn flood(mut wire: Wire, count: usize, message: impl Fn(usize) -> Message) {
+    let mut answers = wire.socket();
+    let write = async {
+        for number in 0..count {
+            if wire.send(&message(number)).await.is_err() {
+                break;
+            }
+        }
+    };
+    let read = async {
+        let mut buffer = vec![0; 1 << 16];
+        while matches!(answers.read(&mut buffer).await, Ok(1..)) {}
+    };
+    tokio::select! {
+        () = write => {}
+        () = read => {}
+    }
+}
+
+/// The memory that this process has, in bytes (proc_pid_status(5)).
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
+    kilobytes.parse::<u64>().unwrap() * 1024
+}
+
+#[tokio::test]
+async fn a_client_without_strict_key_exchange_is_served() {
+    let lab = lab().await;
+    let (mut wire, mut login) = connected(&lab).await;
+    assert_eq!(login.user, "mallory");
+    let tunnel = open("tun@openssh.com", 7, 1 << 20)
+        .word(1)
+        .word(0x7fff_ffff);
+    wire.send(&tunnel).await.unwrap();
+    let Request::Tunnel { reply, .. } = next(&mut login).await else {
+        panic!("another request");
+    };
+    let (sender, mut receiver) = reply.accept().await;
+    let packet = answer(&mut wire, number::CHANNEL_OPEN_CONFIRMATION).await;
+    let mut reader = Reader::new(&packet);
+    assert_eq!(reader.word(), 7);
+    let channel = reader.word();
+    wire.send(&data(channel, [1; 60])).await.unwrap();
+    assert_eq!(receiver.receive().await.unwrap(), [1; 60][..]);
+    sender.send(vec![2; 70].into()).await.unwrap();
+    let packet = answer(&mut wire, number::CHANNEL_DATA).await;
+    let mut reader = Reader::new(&packet);
+    assert_eq!((reader.word(), reader.string()), (7, &[2; 70][..]));
+}
+
+#[tokio::test]
+async fn messages_out_of_order_are_no_login() {
+    let lab = lab().await;
+    let first = |message: Message| {
+        async move |wire: &mut Wire| {
+            wire.identify().await?;
+            wire.send(&message).await?;
+            wire.wait_for(0).await.map(drop)
+        }
+    };
+    for message in [
+        Message::new(number::NEWKEYS),
+        Message::new(number::KEX_ECDH_INIT).string([1; 32]),
+        login_request("mallory", "none"),
+        open("session", 0, 1),
+        Message::new(number::KEXINIT),
+        Message::new(number::KEXINIT).string([0xff; 100]),
+    ] {
+        let failure = before_login(&lab, first(message.clone())).await;
+        assert!(
+            matches!(failure, LoginFailure::Protocol(_)),
+            "{:?}: {failure:?}",
+            message.0
+        );
+    }
+    let point_at_infinity = before_login(&lab, async |wire| {
+        wire.identify().await?;
+        wire.send(&Wire::kexinit()).await?;
+        let init = Message::new(number::KEX_ECDH_INIT).string([0; 32]);
+        wire.send(&init).await?;
+        wire.wait_for(0).await.map(drop)
+    });
+    assert!(matches!(point_at_infinity.await, LoginFailure::Protocol(_)));
+}
+
+#[tokio::test]
+async fn nothing_is_had_before_a_login() {
+    let mut lab = lab().await;
+    lab.settings.grace_time = Some(Duration::from_secs(2));
+    let failure = before_login(&lab, async |wire| {
+        wire.ask_for_login().await?;
+        wire.send(&open("session", 0, 1 << 20)).await?;
+        let listen = Message::new(number::GLOBAL_REQUEST).string("tcpip-forward");
+        let listen = listen.byte(1).string("").word(80);
+        wire.send(&listen).await?;
+        let success = Message::new(number::USERAUTH_SUCCESS);
+        wire.send(&success).await?;
+        let message = wire.receive().await?;
+        panic!("an answer: {message:?}");
+    });
+    assert_eq!(failure.await, LoginFailure::GraceTime(0));
+}
+
+#[tokio::test]
+async fn other_methods_fail_and_count() {
+    let mut lab = lab().await;
+    lab.settings.max_auth_tries = 4;
+    let failure = before_login(&lab, async |wire| {
+        wire.ask_for_login().await?;
+        let password = login_request("mallory", "password")
+            .byte(0)
+            .string("secret");
+        let interactive = login_request("mallory", "keyboard-interactive")
+            .string("")
+            .string("");
+        let none = login_request("mallory", "none");
+        // The first "none" is a question.
+        for message in [&none, &password, &interactive, &none, &password] {
+            wire.send(message).await?;
+            let packet = wire.wait_for(number::USERAUTH_FAILURE).await?;
+            assert_eq!(Reader::new(&packet).string(), b"publickey");
+        }
+        wire.send(&password).await?;
+        wire.wait_for(number::DISCONNECT).await?;
+        // The server does not wait for the client to close.
+        wire.wait_for(0).await.map(drop)
+    });
+    // One "none" besides the first is a failure, but nobody's attempt at a key.
+    assert_eq!(failure.await, LoginFailure::Failed(3));
+    let tried = [
+        "mallory: password",
+        "mallory: keyboard-interactive",
+        "mallory: password",
+    ];
+    assert_eq!(lab.gate.failures(), tried);
+}
+
+#[tokio::test]
+async fn a_key_without_its_signature_is_no_login() {
+    let lab = lab().await;
+    let failure = before_login(&lab, async |wire| {
+        let mut session = wire.ask_for_login().await?;
+        session[0] ^= 1;
+        wire.show(&session, "mallory", &good()).await?;
+        wire.wait_for(number::USERAUTH_FAILURE).await?;
+        // Another's key with a signature of one's own.
+        let request = login_request("mallory", "publickey").byte(1);
+        let request = request.string("ssh-ed25519").string(good().blob());
+        let signature = Message(Vec::new()).string("ssh-ed25519").string([7; 64]);
+        wire.send(&request.string(signature.0)).await?;
+        wire.wait_for(number::USERAUTH_FAILURE).await.map(drop)
+    });
+    assert!(matches!(failure.await, LoginFailure::Failed(_)));
+}
+
+#[tokio::test]
+async fn a_security_key_has_to_be_touched() {
+    let lab = lab().await;
+    let key = WireSecurityKey::new(2);
+    lab.gate.know_blob(key.blob());
+    let failure = before_login(&lab, async |wire| {
+        let session = wire.ask_for_login().await?;
+        wire.show_security_key(&session, &key, false).await?;
+        wire.wait_for(number::USERAUTH_FAILURE).await.map(drop)
+    });
+    failure.await;
+    let client = async {
+        let mut wire = Wire::dial(lab.address()).await;
+        let session = wire.ask_for_login().await.unwrap();
+        let shown = wire.show_security_key(&session, &key, true);
+        shown.await.unwrap();
+        answer(&mut wire, number::USERAUTH_SUCCESS).await
+    };
+    tokio::join!(client, lab.login());
+}
+
+#[tokio::test]
+async fn keys_cannot_be_asked_for_without_end() {
+    let lab = lab().await;
+    let failure = before_login(&lab, async |wire| {
+        wire.ask_for_login().await?;
+        let offer = login_request("mallory", "publickey").byte(0);
+        let offer = offer.string("ssh-ed25519").string(good().blob());
+        loop {
+            wire.send(&offer).await?;
+            wire.receive().await?;
+        }
+    });
+    assert!(matches!(failure.await, LoginFailure::Failed(6)));
+    assert!(lab.gate.judged() < 100);
+}
+
+#[tokio::test]
+async fn a_long_user_name_is_not_considered() {
+    let lab = lab().await;
+    let failure = before_login(&lab, async |wire| {
+        let session = wire.ask_for_login().await?;
+        wire.show(&session, &"m".repeat(200_000), &good()).await?;
+        wire.wait_for(number::USERAUTH_FAILURE).await.map(drop)
+    });
+    assert_eq!(failure.await, LoginFailure::Failed(1));
+    assert_eq!(lab.gate.judged(), 0);
+}
+
+#[tokio::test]
+async fn channels_are_counted_and_what_is_unknown_is_called_so() {
+    let mut lab = lab().await;
+    lab.settings.channels = 3;
+    let (mut wire, mut login) = connected(&lab).await;
+    for kind in ["x11", "auth-agent@openssh.com", "nonsense@example"] {
+        let request = open(kind, 1, 1 << 20);
+        let request = match kind {
+            "x11" => request.string("localhost").word(1),
+            _ => request,
+        };
+        wire.send(&request).await.unwrap();
+        assert_eq!(refusal(&mut wire).await, 3, "{kind}");
+    }
+    let socket = open("direct-streamlocal@openssh.com", 1, 1 << 20);
+    let socket = socket.string("/run/x").string("").word(0);
+    wire.send(&socket).await.unwrap();
+    assert_eq!(refusal(&mut wire).await, 1);
+
+    let first = session(&mut wire, 1).await;
+    session(&mut wire, 2).await;
+    let forward = || {
+        let request = open("direct-tcpip", 3, 1 << 20).string("host").word(80);
+        request.string("127.0.0.1").word(1)
+    };
+    // It takes a place while it is asked for.
+    wire.send(&forward()).await.unwrap();
+    let Request::Open { reply, .. } = next(&mut login).await else {
+        panic!("another request");
+    };
+    wire.send(&forward()).await.unwrap();
+    assert_eq!(refusal(&mut wire).await, 4);
+    reply.refuse(RefusalCode::ConnectFailed, "").await;
+    assert_eq!(refusal(&mut wire).await, 2);
+    let originator = SocketAddr::from(([127, 0, 0, 1], 1));
+    let opened = {
+        let opening = login.connection.open_forwarded("", 1, originator);
+        let asked = answer(&mut wire, number::CHANNEL_OPEN);
+        let (_, packet) = tokio::join!(timeout(Duration::from_millis(1), opening), asked);
+        let mut reader = Reader::new(&packet);
+        assert_eq!(reader.string(), b"forwarded-tcpip");
+        reader.word()
+    };
+    // Nobody waits for this answer any more.
+    let refused = about(number::CHANNEL_OPEN_FAILURE, opened).word(1);
+    wire.send(&refused.string("").string("")).await.unwrap();
+    // Closing one makes room for another.
+    wire.send(&about(number::CHANNEL_CLOSE, first))
+        .await
+        .unwrap();
+    answer(&mut wire, number::CHANNEL_CLOSE).await;
+    session(&mut wire, 9).await;
+}
+
+#[tokio::test]
+async fn who_opens_channel_after_channel_is_thrown_out() {
+    let lab = lab().await;
+    for kind in ["nonsense@example", "auth-agent@openssh.com", "session"] {
+        let (wire, login) = connected(&lab).await;
+        let before = resident();
+        flood(wire, 200_000, |number| {
+            open(kind, u32::try_from(number).unwrap(), 1 << 20)
+        })
+        .await;
+        let reason = ended(&login).await;
+        assert!(reason.contains("goes on asking"), "{kind}: {reason}");
+        assert!(resident().saturating_sub(before) < AFFORDABLE, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn requests_that_nobody_takes_do_not_pile_up() {
+    let lab = lab().await;
+    let (wire, login) = connected(&lab).await;
+    flood(wire, 200_000, |number| {
+        let channel = u32::try_from(number).unwrap();
+        let request = open("direct-tcpip", channel, 1 << 20)
+            .string("host")
+            .word(80);
+        request.string("127.0.0.1").word(1)
+    })
+    .await;
+    let reason = ended(&login).await;
+    assert!(reason.contains("goes on asking"), "{reason}");
+}
+
+#[tokio::test]
+async fn requests_with_huge_strings_take_no_memory() {
+    let lab = lab().await;
+    let (mut wire, login) = connected(&lab).await;
+    let channel = session(&mut wire, 1).await;
+    let before = resident();
+    let value = vec![b'x'; 200_000];
+    for _ in 0..2000 {
+        let request = request(channel, "env").string("NAME").string(&value);
+        wire.send(&request).await.unwrap();
+    }
+    for kind in ["shell", "auth-agent-req@openssh.com", "nonsense"] {
+        wire.send(&request(channel, kind)).await.unwrap();
+    }
+    let exec = request(channel, "exec").string(&value);
+    wire.send(&exec).await.unwrap();
+    for _ in 0..2004 {
+        answer(&mut wire, number::CHANNEL_FAILURE).await;
+    }
+    assert!(resident().saturating_sub(before) < AFFORDABLE);
+    drop(wire);
+    ended(&login).await;
+}
+
+#[tokio::test]
+async fn data_beyond_the_window_ends_the_connection() {
+    let lab = lab().await;
+    for started in [false, true] {
+        let (mut wire, mut login) = connected(&lab).await;
+        let channel = session(&mut wire, 1).await;
+        let mut halves = None;
+        if started {
+            let subsystem = request(channel, "subsystem").string("sshvpn");
+            wire.send(&subsystem).await.unwrap();
+            let Request::Subsystem { reply, .. } = next(&mut login).await else {
+                panic!("another request");
+            };
+            halves = Some(reply.accept().await);
+        }
+        let before = resident();
+        flood(wire, 10_000, |_| data(channel, vec![1; 32768])).await;
+        ended(&login).await;
+        assert!(resident().saturating_sub(before) < AFFORDABLE);
+        drop(halves);
+    }
+}
+
+#[tokio::test]
+async fn a_reader_who_stops_stops_only_its_channel() {
+    let lab = lab().await;
+    let (mut wire, mut login) = connected(&lab).await;
+    let stopped = session(&mut wire, 1).await;
+    let subsystem = request(stopped, "subsystem").string("sshvpn");
+    wire.send(&subsystem).await.unwrap();
+    let Request::Subsystem { reply, .. } = next(&mut login).await else {
+        panic!("another request");
+    };
+    let (_output, mut input) = reply.accept().await;
+    // All of the window, and nobody reads it.
+    for _ in 0..64 {
+        wire.send(&data(stopped, vec![1; 32768])).await.unwrap();
+    }
+    session(&mut wire, 2).await;
+    let mut bytes = 0;
+    while bytes < 64 * 32768 {
+        bytes += input.receive().await.unwrap().len();
+    }
+    // Having been read, it may send on.
+    answer(&mut wire, number::CHANNEL_WINDOW_ADJUST).await;
+}
+
+#[tokio::test]
+async fn who_closes_a_channel_stops_its_writer() {
+    let lab = lab().await;
+    let (mut wire, mut login) = connected(&lab).await;
+    let open = open("direct-tcpip", 3, 100).string("host").word(80);
+    wire.send(&open.string("127.0.0.1").word(1)).await.unwrap();
+    let Request::Open { reply, .. } = next(&mut login).await else {
+        panic!("another request");
+    };
+    let mut stream = reply.accept().await;
+    let packet = answer(&mut wire, number::CHANNEL_OPEN_CONFIRMATION).await;
+    let mut reader = Reader::new(&packet);
+    reader.word();
+    let channel = reader.word();
+    let write = async { stream.write_all(&[5; 1000]).await };
+    let close = async {
+        answer(&mut wire, number::CHANNEL_DATA).await;
+        wire.send(&about(number::CHANNEL_CLOSE, channel)).await
+    };
+    let both = async { tokio::join!(write, close) };
+    let (written, closed) = timeout(HANGS, both).await.expect("the writer hangs");
+    closed.unwrap();
+    assert!(written.is_err());
+}
+
+#[tokio::test]
+async fn channels_that_are_never_closed_by_the_client_leave_nothing() {
+    let lab = lab().await;
+    let (mut wire, mut login) = connected(&lab).await;
+    let before = resident();
+    for channel in 0..30_000 {
+        let open = open("direct-tcpip", channel, 100).string("host").word(80);
+        wire.send(&open.string("127.0.0.1").word(1)).await.unwrap();
+        let Request::Open { reply, .. } = next(&mut login).await else {
+            panic!("another request");
+        };
+        drop(reply.accept().await);
+        answer(&mut wire, number::CHANNEL_CLOSE).await;
+    }
+    assert!(resident().saturating_sub(before) < AFFORDABLE);
+}
+
+#[tokio::test]
+async fn who_does_not_leave_is_left() {
+    let lab = lab().await;
+    let (_wire, login) = connected(&lab).await;
+    let started = Instant::now();
+    login.connection.disconnect("enough").await;
+    ended(&login).await;
+    assert!(started.elapsed() < Duration::from_secs(5));
+
+    let (mut wire, login) = connected(&lab).await;
+    let goodbye = Message::new(number::DISCONNECT)
+        .word(11)
+        .string("\x1b[2Jbye");
+    wire.send(&goodbye.string("")).await.unwrap();
+    let reason = ended(&login).await;
+    assert_eq!(reason, "the client disconnected: 11: [2Jbye");
+}
+
+#[tokio::test]
+async fn broken_messages_end_the_connection_and_not_the_task() {
+    let lab = lab().await;
+    let unopened = 77;
+    for message in [
+        Message::new(number::CHANNEL_OPEN),
+        Message::new(number::CHANNEL_OPEN).word(u32::MAX),
+        open("session", 1, 1).string("more"),
+        Message(open("tun@openssh.com", 1, 1).0[..10].to_vec()),
+        Message::new(number::GLOBAL_REQUEST)
+            .string("tcpip-forward")
+            .byte(1),
+        confirmation(unopened, 1 << 20, 32768),
+        Message::new(number::CHANNEL_REQUEST).word(1).word(u32::MAX),
+        Message::new(number::KEXINIT),
+        Message::new(number::DISCONNECT),
+    ] {
+        let (mut wire, login) = connected(&lab).await;
+        wire.send(&message).await.unwrap();
+        ended(&login).await;
+    }
+    // Lengths of packets that cannot be.
+    for length in [0_u32, 1, 300 << 10, u32::MAX] {
+        let (mut wire, login) = connected(&lab).await;
+        wire.raw(&length.to_be_bytes()).await.unwrap();
+        wire.raw(&[0; 64]).await.unwrap();
+        ended(&login).await;
+    }
+}
+
+#[tokio::test]
+async fn random_messages_do_not_end_the_task() {
+    let lab = lab().await;
+    let mut random = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    for _ in 0..40 {
+        let (mut wire, login) = connected(&lab).await;
+        let channel = session(&mut wire, 1).await;
+        for _ in 0..200 {
+            let mut message = match random.random_range(0..4) {
+                0 => Message::new(random.random()),
+                1 => about(random.random_range(80..101), channel),
+                2 => request(channel, "pty-req").string("xterm"),
+                _ => open("tun@openssh.com", random.random(), random.random()),
+            };
+            let length = random.random_range(0..60);
+            message.0.extend((0..length).map(|_| random.random::<u8>()));
+            if wire.send(&message).await.is_err() {
+                break;
+            }
+        }
+        drop(wire);
+        ended(&login).await;
+    }
+}
