@@ -39,9 +39,6 @@ impl Bounded {
             }
             return room;
         }
-        if room == 0 {
-            self.flight.held_back();
-        }
         if let Some(token) = self.flight.ping(Instant::now()) {
             let json = Message::Ping { token }.to_json().ok();
             frames.extend(json.and_then(|json| stream::encode_control(&json).ok()));

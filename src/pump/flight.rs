@@ -75,8 +75,6 @@ pub(super) struct Flight {
     rate: HighestRate,
     /// The round trip of a path that is not filled.
     round_trip: Option<Duration>,
-    /// Whether the bound held something back since the path was last drained.
-    held_back: bool,
     /// Less is sent, until the path is drained.
     draining: bool,
     next_drain: Instant,
@@ -116,7 +114,6 @@ impl Flight {
             measured: None,
             rate: HighestRate::default(),
             round_trip: None,
-            held_back: false,
             draining: false,
             next_drain: now,
         }
@@ -145,25 +142,17 @@ impl Flight {
         self.idle_at = Some(self.sent);
     }
 
-    /// Something waits that may not be sent yet.
-    pub fn held_back(&mut self) {
-        self.held_back = true;
-    }
-
     /// The token of a ping, if one is to be sent now, behind all that was sent.
     pub fn ping(&mut self, now: Instant) -> Option<u64> {
-        if self.draining && self.on_its_way() <= self.drained_bound() {
+        let drains = !self.draining && now >= self.next_drain && self.round_trip.is_some();
+        self.draining |= drains;
+        let drained = self.draining && self.on_its_way() <= self.drained_bound();
+        if drained {
             // What is sent behind this ping does not delay it.
             self.draining = false;
-            self.held_back = false;
             self.next_drain = now + at_least(DRAIN_EVERY, self.round_trip);
-            return Some(self.remember(now));
         }
-        if !self.draining && self.held_back && now >= self.next_drain {
-            self.draining = true;
-            return Some(self.remember(now));
-        }
-        self.is_due(now).then(|| self.remember(now))
+        (drains || drained || self.is_due(now)).then(|| self.remember(now))
     }
 
     fn is_due(&self, now: Instant) -> bool {
@@ -286,17 +275,15 @@ impl Flight {
     }
 
     fn measure_round_trip(&mut self, took: Duration, now: Instant) {
-        self.round_trip = Some(match self.round_trip {
-            Some(before) if took > before => {
-                if took > before.mul_f64(ROUND_TRIPS) + SLACK {
-                    let soon = now + at_least(DRAIN_SOON, Some(took));
-                    self.next_drain = self.next_drain.min(soon);
-                }
-                // One late answer is no proof.
-                before + (took - before) / 2
-            }
-            _ => took,
-        });
+        let before = self.round_trip.unwrap_or(took);
+        let longer = took > before.mul_f64(ROUND_TRIPS) + SLACK;
+        // The first may have waited for the other end to be ready.
+        if longer || took < before.mul_f64(DRAINED) || self.round_trip.is_none() {
+            let soon = now + at_least(DRAIN_SOON, Some(took.min(before)));
+            self.next_drain = self.next_drain.min(soon);
+        }
+        // One late answer is no proof.
+        self.round_trip = Some(took.min(before + took.saturating_sub(before) / 2));
     }
 }
 

@@ -20,6 +20,8 @@ struct Path {
     delivered: u64,
     /// The longest that something waited since the last look.
     longest_wait: Duration,
+    /// Bytes that the sender lets wait in it at most, of its own accord.
+    window: f64,
     /// Of so many pongs one is lost.
     lost: Option<u32>,
     answered: u32,
@@ -36,6 +38,7 @@ impl Path {
             pongs: VecDeque::new(),
             delivered: 0,
             longest_wait: Duration::ZERO,
+            window: f64::INFINITY,
             lost: None,
             answered: 0,
         }
@@ -76,15 +79,16 @@ impl Path {
 /// the part of what the path could have carried.
 fn fill(flight: &mut Flight, path: &mut Path, packet: usize, time: Duration) -> f64 {
     let (begin, end, before) = (path.now, path.now + time, path.served());
-
     path.longest_wait = Duration::ZERO;
     while path.now < end {
         while path.pongs.front().is_some_and(|pong| pong.at <= path.now) {
             flight.pong(path.pongs.pop_front().unwrap());
         }
         let mut room = flight.room();
-        if room == 0 {
-            flight.held_back();
+        if path.delivered as f64 - path.served() >= path.window {
+            flight.idle();
+            path.now += MS / 10;
+            continue;
         }
         if let Some(token) = flight.ping(path.now) {
             path.answer(token);
@@ -168,6 +172,20 @@ fn a_path_that_changes_is_followed() {
             "{rate} Mbit/s, {round_trip:?}: {bound:?}"
         );
     }
+}
+
+#[test]
+fn a_first_answer_that_was_late_is_forgotten() {
+    let mut path = Path::new(100.0 * MBIT, 50 * MS);
+    // As a TCP connection that does not fill what the bound allows.
+    path.window = 100_000.0;
+    let mut flight = Flight::new(path.now);
+    fill(&mut flight, &mut path, 1500, 50 * MS);
+    path.round_trip = MS / 2;
+    fill(&mut flight, &mut path, 1500, 3000 * MS);
+    let part = fill(&mut flight, &mut path, 1500, 3000 * MS);
+    assert!(part > 0.97, "{part}");
+    assert!(path.longest_wait < 6 * MS, "{:?}", path.longest_wait);
 }
 
 #[test]
