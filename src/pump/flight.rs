@@ -5,22 +5,35 @@
 //! Between the packets go pings whose token is the number of bytes sent so far.
 //! A pong says that these have come through, and from that follow how fast the
 //! path is and how long it takes when nothing waits in it. On its way may be what
-//! the path carries in that time twice and [`SLACK`]; about as BBR has it, but
+//! the path carries in a little more than that time; about as BBR has it, but
 //! above any number of TCP connections, pipes and processes. The time is measured
-//! while less is on its way than fills the path, and brought about every
-//! [`DRAIN_EVERY`] where the bound holds something back.
+//! while less is on its way than fills the path, which is brought about every
+//! [`DRAIN_EVERY`].
 //!
 //! No clock: times come from the caller.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Round trips of an empty path that what is on its way may take: one to fill the
-/// path, and one that lets it show that it has become faster.
-const ROUND_TRIPS: f64 = 2.0;
-/// What may wait in the path besides, so that it does not run dry while processes
-/// wait for a processor.
-const SLACK: Duration = Duration::from_micros(2000);
+use super::highest_rate::HighestRate;
+
+/// Round trips of an empty path that what is on its way may take: more than one,
+/// so that the path shows if it has become faster.
+const ROUND_TRIPS: f64 = 1.25;
+/// The same for what exceeds [`SHORT`]: where something is lost on a long path,
+/// sending it again takes round trips, and what is behind it waits for it.
+const LONG_ROUND_TRIPS: f64 = 2.5;
+/// A round trip that is not long.
+const SHORT: Duration = Duration::from_millis(5);
+/// What may wait in the path besides at [`SLACK_RATE`], in proportion to the rate
+/// from one to some times as much. The faster the path, the more are the processes
+/// on it the limit, which work best if they find much each time that they are
+/// given a processor; at such rates, that is still little time.
+const SLACK: Duration = Duration::from_millis(1);
+const SLACK_RATE: f64 = 2.5e7;
+const MOST_SLACKS: f64 = 8.0;
+/// A round trip that is longer by this factor and [`SLACK`] is no chance.
+const LONGER: f64 = 2.0;
 /// The least that may be on its way in bytes, however slow the path.
 const FLOOR: u64 = 16 * 1024;
 /// The rate that is assumed until the path is known, in bytes a second.
@@ -32,7 +45,7 @@ const RATE_TIME: (Duration, u32) = (Duration::from_millis(20), 2);
 /// lower ones are measured; as long [`START`] holds.
 const RATE_WINDOW: (Duration, u32) = (Duration::from_millis(500), 5);
 /// So often, or once in so many round trips, the path is emptied to measure it.
-const DRAIN_EVERY: (Duration, u32) = (Duration::from_millis(500), 100);
+const DRAIN_EVERY: (Duration, u32) = (Duration::from_millis(1000), 100);
 /// The same, where it may have become longer.
 const DRAIN_SOON: (Duration, u32) = (Duration::from_millis(50), 10);
 /// Of what fills the path is on its way when it is measured: below one, or a path
@@ -222,7 +235,11 @@ impl Flight {
         };
         let least = if self.rate.settled { 0.0 } else { START };
         let rate = self.rate.highest().unwrap_or(0.0).max(least);
-        let time = round_trip.mul_f64(ROUND_TRIPS) + SLACK;
+        let time = round_trip.mul_f64(ROUND_TRIPS)
+            + round_trip
+                .saturating_sub(SHORT)
+                .mul_f64(LONG_ROUND_TRIPS - ROUND_TRIPS)
+            + SLACK.mul_f64((rate / SLACK_RATE).clamp(1.0, MOST_SLACKS));
         ((rate * time.as_secs_f64()) as u64).max(FLOOR)
     }
 
@@ -260,7 +277,7 @@ impl Flight {
             // acknowledged at once is a rate of the path.
             let sending = ping.at.saturating_duration_since(last.sent_at);
             let time = sending.max(now.saturating_duration_since(last.at));
-            let waited = took > self.round_trip.unwrap_or_default().mul_f64(ROUND_TRIPS);
+            let waited = took > self.round_trip.unwrap_or_default().mul_f64(LONGER);
             let busy = last.busy && (ping.busy || waited);
             if time < at_least(RATE_TIME, self.round_trip) {
                 mark = Mark { busy, ..last };
@@ -276,7 +293,7 @@ impl Flight {
 
     fn measure_round_trip(&mut self, took: Duration, now: Instant) {
         let before = self.round_trip.unwrap_or(took);
-        let longer = took > before.mul_f64(ROUND_TRIPS) + SLACK;
+        let longer = took > before.mul_f64(LONGER) + SLACK;
         // The first may have waited for the other end to be ready.
         if longer || took < before.mul_f64(DRAINED) || self.round_trip.is_none() {
             let soon = now + at_least(DRAIN_SOON, Some(took.min(before)));
@@ -290,45 +307,6 @@ impl Flight {
 /// The longer one of a time and a number of round trips.
 fn at_least((time, round_trips): (Duration, u32), round_trip: Option<Duration>) -> Duration {
     time.max(round_trip.unwrap_or_default().saturating_mul(round_trips))
-}
-
-/// The highest rate of the last one to two windows, in bytes a second.
-#[derive(Debug, Default)]
-struct HighestRate {
-    before: Option<f64>,
-    current: Option<f64>,
-    since: Option<Instant>,
-    /// A whole window has passed.
-    settled: bool,
-    /// The one that was measured last. On a path that has become slower it is
-    /// right while the highest is not.
-    latest: f64,
-}
-
-impl HighestRate {
-    fn highest(&self) -> Option<f64> {
-        match (self.before, self.current) {
-            (Some(before), Some(current)) => Some(before.max(current)),
-            (before, current) => before.or(current),
-        }
-    }
-
-    /// A rate that was measured; one that is low because nothing was to be sent
-    /// (`!busy`) counts only if it is higher than the others.
-    fn add(&mut self, rate: f64, busy: bool, now: Instant, window: Duration) {
-        self.latest = rate;
-        let since = *self.since.get_or_insert(now);
-        let passed = now.saturating_duration_since(since) >= window;
-        self.settled |= passed;
-        if !busy && self.highest().is_some_and(|highest| rate <= highest) {
-            return;
-        }
-        if passed {
-            self.before = self.current.take();
-            self.since = Some(now);
-        }
-        self.current = Some(self.current.map_or(rate, |current| current.max(rate)));
-    }
 }
 
 #[cfg(test)]

@@ -120,10 +120,10 @@ fn fill(flight: &mut Flight, path: &mut Path, packet: usize, time: Duration) -> 
 fn a_slow_path_is_filled_and_little_waits_in_it() {
     for (rate, round_trip, most) in [
         (10.0, MS / 2, 20 * MS),
-        (100.0, MS / 2, 6 * MS),
+        (100.0, MS / 2, 3 * MS),
         (1000.0, MS / 2, 6 * MS),
         (100.0, 10 * MS, 20 * MS),
-        (300.0, 40 * MS, 70 * MS),
+        (300.0, 40 * MS, 90 * MS),
     ] {
         let mut path = Path::new(rate * MBIT, round_trip);
         let mut flight = Flight::new(path.now);

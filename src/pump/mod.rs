@@ -19,6 +19,7 @@ mod fair_queue;
 mod fifo;
 mod flight;
 mod framing;
+mod highest_rate;
 mod inbound;
 mod outbound;
 mod pieces;
