@@ -20,7 +20,7 @@ use netns_tests::serve::{AUTHORIZED_KEYS, Serve, Server};
 use netns_tests::sshd::{Privilege, add_account};
 use netns_tests::traffic::Counted;
 use netns_tests::tunnel::Tunnel;
-use netns_tests::vpn::{self, Device, fails_clearly};
+use netns_tests::vpn::{self, fails_clearly};
 use netns_tests::{Before, Client, Host, PATIENCE, traffic, until};
 use nix::sys::signal::Signal;
 
@@ -530,7 +530,5 @@ fn keys_that_are_refused_are_named() -> Result<()> {
     for line in ["authorized_keys:1", "authorized_keys:2"] {
         server.child.wait_for_line(line, PATIENCE)?;
     }
-    Joined::open(&server, &lab.phone, &BOB)?.pings(&lab.phone)?;
-    ensure!(Device::all(&lab.bastion)?.len() == 1);
-    Ok(())
+    Joined::open(&server, &lab.phone, &BOB)?.pings(&lab.phone)
 }

@@ -296,10 +296,9 @@ impl Life {
             .leases
             .reload(pools.clone(), rules.fixed_addresses());
         let host = self.change_host(&rules.settings, &pools).await;
-        for error in [leases.map_err(ServeError::from).err(), host.err()] {
-            if let Some(error) = error {
-                say(format_args!("warning: not all is as before: {error}"));
-            }
+        let leases = leases.map_err(ServeError::from).err();
+        for error in leases.into_iter().chain(host.err()) {
+            say(format_args!("warning: not all is as before: {error}"));
         }
     }
 

@@ -19,7 +19,7 @@ usage: scripts/bench [OPTION]...
   --rounds N           [default: 5]
   --seconds N          of each transfer [default: 3]
   --write              the tables and a plot as docs/benchmark.md and .svg
-  --output PREFIX      the same as PREFIX.md and PREFIX.svg
+  --output PREFIX      the same as PREFIX.md and PREFIX.svg; of clients, PREFIX-clients.md
 ";
 
 /// Where `--write` writes to, without its extension.

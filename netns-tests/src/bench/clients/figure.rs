@@ -52,7 +52,7 @@ impl Figure {
             Self::Connected => (
                 "connect all",
                 "s",
-                1,
+                2,
                 "from the start of the first client until each has its device at the server",
             ),
             Self::Login => (
@@ -177,7 +177,7 @@ pub(crate) mod tests {
 
     #[test]
     fn goals_are_judged_by_the_median() {
-        let expected = "  200 clients, connect all: 25.0 s (≤ 60 s: reached)\n  \
+        let expected = "  200 clients, connect all: 25.00 s (≤ 60 s: reached)\n  \
                         200 clients, RSS, idle: 1025 KiB/client (≤ 1024 KiB/client: NOT reached)\n";
         assert_eq!(example().check_goals(), expected);
         assert_eq!(Figures::default().check_goals(), "");
@@ -188,7 +188,7 @@ pub(crate) mod tests {
         let figures = example();
         assert_eq!(figures.counts(), [8, 200]);
         let cell = figures.cell(200, Figure::Connected);
-        assert_eq!(cell.as_deref(), Some("25.0 (20.0–30.0)"));
+        assert_eq!(cell.as_deref(), Some("25.00 (20.00–30.00)"));
         assert_eq!(figures.cell(8, Figure::Memory), None);
     }
 

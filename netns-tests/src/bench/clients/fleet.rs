@@ -75,6 +75,7 @@ impl<'a> Fleet<'a> {
         ))?;
         let lines = keys.lines().map(|key| format!("tunnel=\"any\" {key}\n"));
         let server = served::start(bastion, &lines.collect::<String>(), NO_STARTUP_LIMIT)?;
+        let told_before = server.audit()?.len();
         let (memory_before, cpu_before) = (memory(&server)?, cpu(&server)?);
         let begun = Instant::now();
         let children = (0..count)
@@ -85,7 +86,7 @@ impl<'a> Fleet<'a> {
         })?;
         let connected = begun.elapsed();
         let login_time = cpu(&server)?.saturating_sub(cpu_before);
-        let members = members(&server, children)?;
+        let members = members(&server, told_before, children)?;
         let mut fleet = Self {
             laptop,
             server,
@@ -177,21 +178,19 @@ fn devices(host: &Host) -> Result<usize> {
     Ok(count)
 }
 
-/// The clients with what the server has leased to each.
-fn members(server: &Server<'_>, children: Vec<Child>) -> Result<Vec<Member>> {
+/// The clients with what the server has leased to each, by its audit log behind
+/// the first `skipped` records.
+fn members(server: &Server<'_>, skipped: usize, children: Vec<Child>) -> Result<Vec<Member>> {
     let mut members = Vec::new();
     let count = children.len();
-    until("the audit log has all tunnels", CONNECT_LIMIT, || {
-        let records = server.audit().ok()?;
-        let up = records
-            .iter()
-            .filter(|record| record["event"] == "tunnel-up");
-        (up.count() == count).then_some(())
+    let records = until("the audit log has all tunnels", CONNECT_LIMIT, || {
+        let mut records = server.audit().ok()?.split_off(skipped);
+        records.retain(|record| record["event"] == "tunnel-up");
+        (records.len() == count).then_some(records)
     })?;
-    let records = server.audit()?;
     for (number, child) in children.into_iter().enumerate() {
         let user = format!("c{number}");
-        let is_its = |record: &&Value| record["event"] == "tunnel-up" && record["user"] == *user;
+        let is_its = |record: &&Value| record["user"] == *user;
         let record = records.iter().find(is_its).context(user.clone())?;
         let address = record["addresses"][0].as_str().context("no address")?;
         members.push(Member {

@@ -26,7 +26,6 @@ use crate::bench::clients::fleet::Fleet;
 use crate::bench::network::{Kind, Network};
 use crate::bench::options::Options;
 use crate::bench::served;
-use crate::bench::with_extension;
 use crate::iperf3::Direction;
 use crate::state::Before;
 use crate::wait::until;
@@ -67,7 +66,7 @@ pub fn run(counts: &[usize], options: &Options) -> Result<()> {
         println!("goals:\n{}", goals.trim_end());
     }
     if let Some(prefix) = &options.output {
-        let path = with_extension(prefix, "clients.md");
+        let path = format!("{}-clients.md", prefix.display());
         let page = table::page(&figures, options, &goals);
         fs::write(&path, page).with_context(|| format!("writing {path}"))?;
         println!("bench: written: {path}");

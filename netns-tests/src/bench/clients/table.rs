@@ -105,7 +105,7 @@ mod tests {
     fn cells_stand_below_their_heads() {
         let expected = "
   clients                             8                 200
-  connect all, s          1.0 (1.0–1.0)    25.0 (20.0–30.0)
+  connect all, s   1.00 (1.00–1.00)   25.00 (20.00–30.00)
   RSS, idle, KiB/client               -   1025 (1025–1025)
 ";
         let found = terminal(&example());
@@ -128,7 +128,7 @@ mod tests {
         let page = page(&example(), &options, "  all is well\n");
         for part in [
             "| clients | connect all, s | RSS, idle, KiB/client |\n|---|---|---|\n| 8 |",
-            "| 200 | 25.0 (20.0–30.0) | 1025 (1025–1025) |",
+            "| 200 | 25.00 (20.00–30.00) | 1025 (1025–1025) |",
             "- connect all: from the start",
             "## Goals\n\n- all is well\n",
         ] {
