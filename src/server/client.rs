@@ -18,7 +18,7 @@ use super::registry::ConnectionId;
 use super::registry::outcome::LoginFailed;
 use super::registry::session::{Login, Session};
 use super::stream::{SUBSYSTEM, StreamTunnel};
-use super::{Rules, Server};
+use super::Server;
 use crate::config::types::Mode;
 use crate::ssh::server::accept::accept;
 use crate::ssh::server::connection::ClientConnection;
@@ -38,7 +38,6 @@ pub(super) async fn attend(
     let id = server.registry.connection();
     let door = Arc::new(Door {
         server: Arc::clone(&server),
-        rules: Arc::clone(&rules),
         id,
         denial: Mutex::default(),
     });
@@ -112,7 +111,6 @@ impl Server {
 /// Judges the logins of one connection.
 struct Door {
     server: Arc<Server>,
-    rules: Arc<Rules>,
     id: ConnectionId,
     /// Why the last one was denied.
     denial: Mutex<Option<Denial>>,
@@ -122,7 +120,8 @@ impl Gate for Door {
     type Grant = Grant;
 
     fn judge(&self, attempt: &Attempt<'_>) -> Option<Grant> {
-        match self.rules.policy.judge(attempt) {
+        // Those of this moment: a key may be gone since the client connected.
+        match self.server.rules().policy.judge(attempt) {
             Ok(grant) => Some(grant),
             Err(denial) => {
                 let mut last = self.denial.lock().unwrap_or_else(PoisonError::into_inner);
