@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
+use super::Server;
 use super::admission::Startup;
 use super::audit::event::{Asked, Who};
 use super::channel::ChannelTunnel;
@@ -18,7 +19,6 @@ use super::registry::ConnectionId;
 use super::registry::outcome::LoginFailed;
 use super::registry::session::{Login, Session};
 use super::stream::{SUBSYSTEM, StreamTunnel};
-use super::Server;
 use crate::config::types::Mode;
 use crate::ssh::server::accept::accept;
 use crate::ssh::server::connection::ClientConnection;
