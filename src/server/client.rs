@@ -43,7 +43,10 @@ pub(super) async fn attend(
     });
     let accepted = tokio::select! {
         accepted = accept(stream, peer, &rules.ssh, door) => accepted,
-        _ = server.stopping() => return,
+        _ = server.stopping() => {
+            let stopping = LoginFailed::ServerStopping;
+            return server.registry.failed(id, peer, "", &stopping);
+        }
     };
     let login = match accepted {
         Ok(login) => login,
@@ -192,6 +195,10 @@ impl Client {
                 port,
                 reply,
             } => self.forwards.cancel(address, port, reply),
+            Request::Unserved { what, why } => {
+                let name = what.as_str().into();
+                self.session.refused(Asked::Other { name }, &why);
+            }
         }
     }
 
