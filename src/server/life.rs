@@ -278,10 +278,9 @@ impl Life {
             .leases
             .reload(pools.clone(), rules.fixed_addresses());
         let host = self.change_host(&rules.settings, &pools).await;
-        for error in [leases.map_err(ServeError::from).err(), host.err()] {
-            if let Some(error) = error {
-                say(format_args!("warning: not all is as before: {error}"));
-            }
+        let errors = [leases.map_err(ServeError::from).err(), host.err()];
+        for error in errors.into_iter().flatten() {
+            say(format_args!("warning: not all is as before: {error}"));
         }
     }
 
