@@ -15,6 +15,7 @@ use super::channel::ChannelTunnel;
 use super::denial::Denial;
 use super::forward::Forwards;
 use super::grant::Grant;
+use super::rates::Rates;
 use super::registry::ConnectionId;
 use super::registry::outcome::LoginFailed;
 use super::registry::session::{Login, Session};
@@ -67,12 +68,16 @@ pub(super) async fn attend(
     };
     let connection = Arc::new(login.connection);
     let session = live.share();
+    let rates = Rates::of(&login.grant);
     let mut client = Client {
         forwards: Forwards::new(
             Arc::clone(&login.grant),
             Arc::clone(&connection),
             Arc::clone(&session),
+            Arc::clone(&server.reach),
+            rates.clone(),
         ),
+        rates,
         server,
         grant: login.grant,
         session,
@@ -173,6 +178,7 @@ struct Client {
     session: Arc<Session>,
     connection: Arc<ClientConnection>,
     forwards: Forwards,
+    rates: Rates,
     /// It has one at most.
     tunnel: Option<JoinHandle<()>>,
 }
@@ -217,6 +223,7 @@ impl Client {
             server: Arc::clone(&self.server),
             grant: Arc::clone(&self.grant),
             session: Arc::clone(&self.session),
+            rates: self.rates.clone(),
             mode,
             unit,
             offload: self.connection.is_sshvpn(),
@@ -242,6 +249,7 @@ impl Client {
             server: Arc::clone(&self.server),
             grant: Arc::clone(&self.grant),
             session: Arc::clone(&self.session),
+            rates: self.rates.clone(),
         };
         self.tunnel = Some(tokio::spawn(async move {
             let (output, input) = reply.accept().await;

@@ -145,6 +145,8 @@ impl Policy {
             true => (ForwardRule::Nothing, ForwardRule::Nothing),
             false => forwards(entrance.options, rule),
         };
+        let upload = rule.and_then(|rule| rule.upload);
+        let download = rule.and_then(|rule| rule.download);
         Grant {
             tunnel: match self.disable_forwarding {
                 true => None,
@@ -153,6 +155,8 @@ impl Policy {
             identity,
             open,
             listen,
+            upload: upload.or(self.limits.upload),
+            download: download.or(self.limits.download),
         }
     }
 
@@ -192,8 +196,6 @@ impl Policy {
             Some(UnitRequest::Unit(unit)) => Some(unit),
             _ => rule.and_then(|rule| rule.unit),
         };
-        let upload = rule.and_then(|rule| rule.upload);
-        let download = rule.and_then(|rule| rule.download);
         Some(TunnelGrant {
             modes,
             unit,
@@ -205,8 +207,6 @@ impl Policy {
             groups: rule.map_or_else(BTreeSet::new, |rule| {
                 rule.groups.iter().cloned().map(Group).collect()
             }),
-            upload: upload.or(self.limits.upload),
-            download: download.or(self.limits.download),
         })
     }
 }
