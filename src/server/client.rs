@@ -3,10 +3,11 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::Server;
 use super::admission::Startup;
@@ -27,6 +28,10 @@ use crate::ssh::server::credential::{Attempt, Credential};
 use crate::ssh::server::gate::{Gate, Tried};
 use crate::ssh::server::login::LoginFailure;
 use crate::ssh::server::requests::{RefusalCode, Request, SubsystemReply, TunnelReply};
+
+/// How long a tunnel may take to end by itself when the server ends: less than
+/// the server waits for its clients.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Takes a connection from its first byte to its last.
 pub(super) async fn attend(
@@ -278,12 +283,19 @@ impl Client {
             None => self.connection.ended().await,
         };
         self.session.ending(&reason);
-        if let Some(tunnel) = self.tunnel.take() {
-            // It ends by itself, with the connection or with the server.
-            let _ = tunnel.await;
+        let mut tunnel = self.tunnel.take();
+        // It ends by itself, with the connection or with the server, unless the
+        // client lets it say nothing.
+        if let Some(running) = &mut tunnel
+            && timeout(FAREWELL, running).await.is_ok()
+        {
+            tunnel = None;
         }
         if let Some(why) = stopped {
             self.connection.disconnect(&why).await;
+        }
+        if let Some(running) = tunnel {
+            let _ = running.await;
         }
     }
 }
