@@ -4,8 +4,10 @@
 use anyhow::{Context, Result, ensure};
 use netns_tests::client::Client;
 use netns_tests::serve::attempt::{self, Outcome};
+use netns_tests::serve::joined::Joined;
 use netns_tests::serve::lab::{KEY, LAN, ServeLab};
 use netns_tests::serve::{AUTHORIZED_KEYS, NO_PENALTIES, Serve, Server};
+use netns_tests::tunnel::{Mode, Tunnel};
 use netns_tests::{Child, Host, PATIENCE, until};
 
 /// Each option of a key, allowed and denied.
@@ -83,6 +85,19 @@ fn forwarding(near: &Host, forward: &[&str], port: u16) -> Result<Child> {
     Ok(child)
 }
 
+/// Waits until the log has `expected` refusals more than `before`: it is written
+/// behind the answer.
+fn refused_since(server: &Server<'_>, request: &str, before: usize, expected: usize) -> Result<()> {
+    let what = format!("{expected} refusals of '{request}' in the log");
+    until(&what, PATIENCE, || {
+        let found = refusals(server, request).ok()? - before;
+        (found >= expected).then_some(())
+    })?;
+    let found = refusals(server, request)? - before;
+    ensure!(found == expected, "{found} refusals of '{request}'");
+    Ok(())
+}
+
 fn refusals(server: &Server<'_>, request: &str) -> Result<usize> {
     let records = server.audit()?;
     let refused = records
@@ -137,10 +152,46 @@ fn forwards_from_here_are_for_who_may() -> Result<()> {
             ensure!(found == expected, "'{options}': {place}: '{found}'");
         }
         let refused = 2 * usize::from(!first) + usize::from(!second);
-        let found = refusals(&server, "open")? - before;
-        ensure!(found == refused, "'{options}': {found} refusals in the log");
+        refused_since(&server, "open", before, refused).context(options.to_owned())?;
     }
     Ok(())
+}
+
+/// Who may connect to anywhere does not come to another client by that, unless
+/// the place is named.
+#[test]
+fn forwards_to_another_client() -> Result<()> {
+    let lab = ServeLab::new()?;
+    lab.authorize(&[(&lab.phone, "tunnel=\"any\"")])?;
+    let _echo = echo(&lab.phone, 8080)?;
+    let server = Serve::default().start(&lab.bastion)?;
+    let tunnel = Tunnel {
+        client: Client::Ssh,
+        mode: Mode::PointToPoint,
+        units: "3:8",
+        mtu: 1500,
+        arguments: &[],
+        destination: "bob@bastion",
+    };
+    let bob = Joined::open(&server, &lab.phone, &tunnel)?;
+    bob.pings(&lab.phone)?;
+    let place = format!("{}:8080", bob.v4()?);
+    for (options, expected) in [
+        ("port-forwarding", ""),
+        ("permitopen=\"*:8080\"", ""),
+        (&format!("permitopen=\"{place}\""), "hello"),
+    ] {
+        lab.authorize(&[(&lab.phone, "tunnel=\"any\""), (&lab.laptop, options)])?;
+        server.reload()?;
+        let before = refusals(&server, "open")?;
+        let forward = format!("9000:{place}");
+        let _client = forwarding(&lab.laptop, &["-L", &forward], 9000)?;
+        let found = answer(&lab.laptop, "TCP:127.0.0.1:9000")?;
+        ensure!(found == expected, "'{options}': '{found}'");
+        let refused = usize::from(expected.is_empty());
+        refused_since(&server, "open", before, refused).context(options.to_owned())?;
+    }
+    bob.pings(&lab.phone)
 }
 
 #[test]
@@ -180,7 +231,7 @@ fn listeners_there_are_for_who_may() -> Result<()> {
                 output.code() == 255 && output.stderr.contains("remote port forwarding failed"),
                 "'{options}': {output:?}"
             );
-            ensure!(refusals(&server, "listen")? == before + 1, "'{options}'");
+            refused_since(&server, "listen", before, 1).context(options.to_owned())?;
         }
         // The next one needs the port.
         until("the port is free", PATIENCE, || {

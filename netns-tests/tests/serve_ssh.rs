@@ -215,20 +215,24 @@ fn without_nat_the_network_behind_sees_the_client() -> Result<()> {
 fn no_shell_no_command_no_files() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
     let server = Serve::default().start(&lab.bastion)?;
-    for arguments in [
-        &["bastion"][..],
-        &["-tt", "bastion"],
-        &["bastion", "true"],
-        &["-s", "bastion", "sftp"],
-        &["-A", "bastion", "true"],
-        &["-s", "bastion", "nonsense"],
+    for (arguments, refused) in [
+        (&["bastion"][..], "shell"),
+        (&["-tt", "bastion"], "pty-req"),
+        (&["bastion", "true"], "exec true"),
+        (&["-s", "bastion", "sftp"], "sftp"),
+        (&["-A", "bastion", "id"], "exec id"),
+        (&["-s", "bastion", "nonsense"], "nonsense"),
     ] {
+        let before = server.audit()?.len();
         let output = attempt::ssh(&lab.laptop, arguments)?;
         ensure!(
             output.code() == 255 && output.stdout.is_empty(),
             "{output:?}"
         );
         ensure!(output.stderr.contains("request failed"), "{output:?}");
+        server.wait_for_record(before, "request-refused", |record| {
+            record["name"] == refused
+        })?;
     }
     let sftp = lab.laptop.run(&["sftp", "-b", "/dev/null", "bastion"])?;
     ensure!(sftp.code() != 0, "{sftp:?}");

@@ -251,6 +251,8 @@ pub(super) struct Datagram6<'a> {
     pub source_routed: bool,
     /// Whether this is a fragment; `payload` may be from the middle then.
     pub fragment: bool,
+    /// Whether `payload` goes to the packet's end; else some of it is out of sight.
+    pub whole: bool,
     pub payload: &'a [u8],
 }
 
@@ -263,6 +265,7 @@ impl<'a> Datagram6<'a> {
         let header: &[u8; 40] = header;
         // Behind the packet's own end is padding of an Ethernet frame.
         let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
+        let whole = payload.len() >= length;
         let payload = payload.get(..length).unwrap_or(payload);
         let mut datagram = Datagram6 {
             source: Ipv6Addr::from(field::<16>(header, 8).ok_or(Refused::Malformed)?),
@@ -270,6 +273,7 @@ impl<'a> Datagram6<'a> {
             protocol: header[6],
             source_routed: false,
             fragment: false,
+            whole,
             payload,
         };
         datagram.walk_extensions()?;
@@ -294,20 +298,24 @@ impl<'a> Datagram6<'a> {
             };
             let [next, length, third, fourth] = field(self.payload, 0).ok_or(Refused::Malformed)?;
             let mut size = 8 + usize::from(length) * units;
+            let mut middle = false;
             match self.protocol {
                 // The fourth byte counts the segments left.
                 ROUTING => self.source_routed |= fourth != 0,
                 FRAGMENT => {
                     // RFC 6946: offset 0 and no more to come is a whole packet.
-                    self.fragment |= u16::from_be_bytes([third, fourth]) & !0b110 != 0;
+                    let place = u16::from_be_bytes([third, fourth]);
+                    self.fragment |= place & !0b110 != 0;
+                    middle = place & !0b111 != 0;
                     size = 8;
                 }
                 _ => {}
             }
             self.protocol = next;
             self.payload = self.payload.get(size..).ok_or(Refused::Malformed)?;
-            if self.fragment {
-                // What follows may be data; the rest was in front of it.
+            if middle {
+                // What follows may be data. The first fragment has all of the
+                // headers (RFC 7112).
                 return Ok(());
             }
         }

@@ -140,9 +140,11 @@ fn check_v6(
         || source.is_unspecified()
         || is_link_local(destination)
         || field(&destination.octets(), 0) == Some(ON_LINK);
-    let control = (protocol == ICMPV6 && !datagram.fragment)
-        .then(|| datagram.payload.first())
-        .flatten();
+    let control = match protocol == ICMPV6 && !datagram.fragment {
+        // Behind other headers its type may be out of sight.
+        true => Some(*datagram.payload.first().ok_or(Refused::Malformed)?),
+        false => None,
+    };
     match control {
         Some(133..=137) => {}
         _ if !stays => return rules.check_v6(datagram),
@@ -179,6 +181,10 @@ fn check_neighbour_discovery(
     const ROUTER_SOLICITATION: u8 = 133;
     const NEIGHBOUR_SOLICITATION: u8 = 135;
     const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+    if !datagram.whole {
+        // More options may be out of sight.
+        return Err(Refused::Malformed);
+    }
     let message = datagram.payload;
     let kind = *message.first().ok_or(Refused::Malformed)?;
     let target = match kind {

@@ -330,6 +330,21 @@ fn a_client_is_no_router_whatever_hides_it() {
             assert_eq!(verdict, Err(Refused::NotCarried), "{from} {next}");
         }
     }
+    // What is out of sight is not let through: its type, and its last options.
+    let spoofed = neighbour(136, "fd09::1", 2, OTHER);
+    let behind = [&[58, 0, 1, 4, 0, 0, 0, 0][..], &spoofed].concat();
+    let own = [&neighbour(136, "fd09::5", 2, OURS)[..], &[2, 1], &OTHER].concat();
+    for (next, message, sight) in [(60, &behind, 8), (58, &own, 32)] {
+        let whole = frame(
+            OURS,
+            SERVER,
+            0x86dd,
+            &v6("fd09::5", "fd09::1", next, message),
+        );
+        assert_eq!(judge(&whole), Err(Refused::Source));
+        let verdict = judge(&whole[..14 + 40 + sight]);
+        assert_eq!(verdict, Err(Refused::Malformed), "{next}");
+    }
     // Asking for one is a host's part.
     let solicitation = [&[133, 0, 0, 0, 0, 0, 0, 0, 1, 1][..], &OURS].concat();
     let packet = v6("fe80::5", "ff02::2", 58, &solicitation);

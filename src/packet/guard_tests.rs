@@ -212,17 +212,18 @@ fn routing_headers_are_found_behind_other_headers() {
         let packet = v6(kind, &behind(&padding(43), &routing(1)));
         assert_eq!(judge(&rules, &packet), source_routed, "behind {kind}");
     }
-    // What follows a fragment header of a fragment is data.
-    let fragment = [43, 0, 0, 9, 0, 0, 0, 1];
-    assert_eq!(
-        judge(&rules, &v6(44, &behind(&fragment, &routing(1)))),
-        Ok(())
-    );
-    let whole = [43, 0, 0, 0, 0, 0, 0, 1];
-    assert_eq!(
-        judge(&rules, &v6(44, &behind(&whole, &routing(1)))),
-        source_routed
-    );
+    // What follows a fragment header is data, but in the first fragment.
+    let later = [43, 0, 0, 9, 0, 0, 0, 1];
+    assert_eq!(judge(&rules, &v6(44, &behind(&later, &routing(1)))), Ok(()));
+    for more in [0, 1] {
+        let first = [43, 0, 0, more, 0, 0, 0, 1];
+        assert_eq!(
+            judge(&rules, &v6(44, &behind(&first, &routing(1)))),
+            source_routed
+        );
+    }
+    let first = [60, 0, 0, 1, 0, 0, 0, 1];
+    assert_eq!(judge(&rules, &v6(44, &first)), Err(Refused::Malformed));
     // One that ends out of sight might hide one.
     let long = [17, 40, 1, 4, 0, 0, 0, 0];
     assert_eq!(judge(&rules, &v6(60, &long)), Err(Refused::Malformed));

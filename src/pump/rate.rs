@@ -1,5 +1,5 @@
 //! How many bytes a second go through: a token bucket around either side of a
-//! channel. It is counted in time: what is sent moves the moment at which the next
+//! channel, or around several of one client. It is counted in time: what is sent moves the moment at which the next
 //! may be sent, and a bucket that was left alone lags behind the clock by at
 //! most its burst.
 //!
@@ -8,7 +8,7 @@
 //! read, and the window of the channel holds the far end up.
 
 use std::num::NonZeroU64;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,8 +48,17 @@ impl Rate {
 }
 
 /// A limit that can be replaced while it is in force; none now, or none ever.
+/// Whatever is held to clones of one goes through it together.
 #[derive(Debug, Clone, Default)]
-pub struct RateLimit(Option<watch::Receiver<Option<Rate>>>);
+pub struct RateLimit(Option<Arc<Mutex<Bucket>>>);
+
+/// What went through a limit, as time.
+#[derive(Debug)]
+struct Bucket {
+    rate: watch::Receiver<Option<Rate>>,
+    /// When the next byte may go; nothing until one has gone by the limit.
+    due: Option<Instant>,
+}
 
 impl RateLimit {
     /// No limit.
@@ -57,44 +66,69 @@ impl RateLimit {
 
     /// What `rate` has, from time to time; the last one stays when its sender is gone.
     pub fn new(rate: watch::Receiver<Option<Rate>>) -> Self {
-        RateLimit(Some(rate))
+        RateLimit(Some(Arc::new(Mutex::new(Bucket { rate, due: None }))))
+    }
+
+    /// One that does not change; none where there is no rate.
+    pub fn fixed(rate: Option<Rate>) -> Self {
+        match rate {
+            Some(rate) => RateLimit::new(watch::channel(Some(rate)).1),
+            None => RateLimit::NONE,
+        }
     }
 
     /// As it is now.
     pub fn now(&self) -> Option<Rate> {
-        *self.0.as_ref()?.borrow()
+        self.look(|bucket| *bucket.rate.borrow()).flatten()
     }
-}
 
-/// A bucket, and where its limit comes from.
-#[derive(Debug)]
-struct Bucket {
-    limit: RateLimit,
-    /// When the next byte may go; nothing until one has gone by the limit.
-    due: Option<Instant>,
+    /// Waits until a message may go.
+    pub async fn opened(&self) {
+        loop {
+            let waiting = self.look(|bucket| {
+                let open = bucket.is_open(Instant::now());
+                (!open).then(|| (bucket.due, bucket.rate.clone()))
+            });
+            let Some(Some((Some(due), mut rate))) = waiting else {
+                return;
+            };
+            tokio::select! {
+                () = sleep_until(due) => {}
+                Ok(()) = rate.changed() => {}
+            }
+        }
+    }
+
+    /// Counts `bytes` that went, as many as they are.
+    pub fn take(&self, bytes: usize) {
+        self.look(|bucket| bucket.take(bytes, Instant::now()));
+    }
+
+    /// Whether a message may go.
+    fn is_open(&self) -> bool {
+        let open = self.look(|bucket| bucket.is_open(Instant::now()));
+        open.unwrap_or(true)
+    }
+
+    fn look<R>(&self, look: impl FnOnce(&mut Bucket) -> R) -> Option<R> {
+        let bucket = self.0.as_ref()?;
+        let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(look(&mut bucket))
+    }
 }
 
 impl Bucket {
-    fn new(limit: RateLimit) -> Self {
-        Bucket { limit, due: None }
-    }
-
-    /// Whether a message may go at `now`.
     fn is_open(&mut self, now: Instant) -> bool {
-        let Some(rate) = &mut self.limit.0 else {
-            return true;
-        };
-        if rate.has_changed().unwrap_or(false) {
-            rate.mark_unchanged();
+        if self.rate.has_changed().unwrap_or(false) {
+            self.rate.mark_unchanged();
             // A debt is in the old one's time.
             self.due = None;
         }
-        rate.borrow().is_none() || self.due.is_none_or(|due| due <= now)
+        self.rate.borrow().is_none() || self.due.is_none_or(|due| due <= now)
     }
 
-    /// Takes `bytes` out, as many as there are.
     fn take(&mut self, bytes: usize, now: Instant) {
-        let Some(rate) = self.limit.now() else {
+        let Some(rate) = *self.rate.borrow() else {
             self.due = None;
             return;
         };
@@ -109,39 +143,13 @@ impl Bucket {
 #[derive(Debug)]
 pub struct Limited<T> {
     inner: T,
-    bucket: Mutex<Bucket>,
-}
-
-impl Bucket {
-    /// Waits until a message may go.
-    async fn opened(bucket: &Mutex<Bucket>) {
-        loop {
-            let waiting = look(bucket, |bucket| {
-                let open = bucket.is_open(Instant::now());
-                (!open).then(|| (bucket.due, bucket.limit.0.clone()))
-            });
-            let Some((Some(due), Some(mut limit))) = waiting else {
-                return;
-            };
-            tokio::select! {
-                () = sleep_until(due) => {}
-                Ok(()) = limit.changed() => {}
-            }
-        }
-    }
-}
-
-fn look<R>(bucket: &Mutex<Bucket>, look: impl FnOnce(&mut Bucket) -> R) -> R {
-    look(&mut bucket.lock().unwrap_or_else(PoisonError::into_inner))
+    limit: RateLimit,
 }
 
 impl<T> Limited<T> {
     /// Holds `inner` to `limit`.
     pub fn new(inner: T, limit: RateLimit) -> Self {
-        Limited {
-            inner,
-            bucket: Mutex::new(Bucket::new(limit)),
-        }
+        Limited { inner, limit }
     }
 
     /// What is held to it.
@@ -153,39 +161,36 @@ impl<T> Limited<T> {
 
 impl<T: FrameSource + Send> FrameSource for Limited<T> {
     async fn receive(&mut self) -> Option<Bytes> {
-        Bucket::opened(&self.bucket).await;
+        self.limit.opened().await;
         let received = self.inner.receive().await?;
-        look(&self.bucket, |bucket| {
-            bucket.take(received.len(), Instant::now())
-        });
+        self.limit.take(received.len());
         Some(received)
     }
 
     fn try_receive(&mut self) -> Option<Bytes> {
-        let now = Instant::now();
-        if !look(&self.bucket, |bucket| bucket.is_open(now)) {
+        if !self.limit.is_open() {
             return None;
         }
         let received = self.inner.try_receive()?;
-        look(&self.bucket, |bucket| bucket.take(received.len(), now));
+        self.limit.take(received.len());
         Some(received)
     }
 }
 
 impl<T: FrameSink + Send> FrameSink for Limited<T> {
     async fn send_all(&self, frames: &mut Vec<Bytes>) -> Result<(), SendFailure> {
-        Bucket::opened(&self.bucket).await;
+        self.limit.opened().await;
         let before: usize = frames.iter().map(Bytes::len).sum();
         let sent = self.inner.send_all(frames).await;
         let left: usize = frames.iter().map(Bytes::len).sum();
         let bytes = before.saturating_sub(left);
-        look(&self.bucket, |bucket| bucket.take(bytes, Instant::now()));
+        self.limit.take(bytes);
         sent
     }
 
     fn at_once(&self) -> usize {
         let most = self.inner.at_once();
-        match look(&self.bucket, |bucket| bucket.limit.now()) {
+        match self.limit.now() {
             Some(rate) => rate.bytes_in(AT_ONCE).min(most),
             None => most,
         }

@@ -98,6 +98,17 @@ async fn what_is_sent_keeps_to_the_rate_and_goes_in_small_turns() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn two_that_share_a_limit_keep_to_it_together() {
+    let (_held, limit) = limit(1_000_000);
+    let mut one = Limited::new(Endless::new(1500), limit.clone());
+    let mut other = Limited::new(Endless::new(32_000), limit);
+    let start = Instant::now();
+    tokio::join!(receive(&mut one, 500_000), receive(&mut other, 500_000));
+    let took = start.elapsed().as_secs_f64();
+    assert!((0.9..=1.05).contains(&took), "{took}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_super_packet_goes_at_any_rate_and_is_paid_for() {
     let (_held, limit) = limit(10_000);
     let sink = Limited::new(Endless::new(0), limit);

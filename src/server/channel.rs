@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Server;
 use super::audit::event::Asked;
 use super::grant::Grant;
+use super::rates::Rates;
 use super::registry::session::Session;
 use super::tunnel::Reserved;
 use crate::config::types::{Mode, UnitRequest};
@@ -21,6 +22,8 @@ pub(super) struct ChannelTunnel {
     pub grant: Arc<Grant>,
     /// Where it is counted.
     pub session: Arc<Session>,
+    /// How much.
+    pub rates: Rates,
     /// What it is to carry.
     pub mode: Mode,
     /// The device that is asked for.
@@ -43,7 +46,7 @@ impl ChannelTunnel {
             &[],
         );
         let opened = match reserved {
-            Ok(reserved) => reserved.open().await,
+            Ok(reserved) => reserved.open(self.rates).await,
             Err(refusal) => Err(refusal),
         };
         let (tunnel, device, restrictions) = match opened {

@@ -3,22 +3,24 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
+use super::Server;
 use super::admission::Startup;
 use super::audit::event::{Asked, Who};
 use super::channel::ChannelTunnel;
 use super::denial::Denial;
 use super::forward::Forwards;
 use super::grant::Grant;
+use super::rates::Rates;
 use super::registry::ConnectionId;
 use super::registry::outcome::LoginFailed;
 use super::registry::session::{Login, Session};
 use super::stream::{SUBSYSTEM, StreamTunnel};
-use super::{Rules, Server};
 use crate::config::types::Mode;
 use crate::ssh::server::accept::accept;
 use crate::ssh::server::connection::ClientConnection;
@@ -26,6 +28,10 @@ use crate::ssh::server::credential::{Attempt, Credential};
 use crate::ssh::server::gate::{Gate, Tried};
 use crate::ssh::server::login::LoginFailure;
 use crate::ssh::server::requests::{RefusalCode, Request, SubsystemReply, TunnelReply};
+
+/// How long a tunnel may take to end by itself when the server ends: less than
+/// the server waits for its clients.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Takes a connection from its first byte to its last.
 pub(super) async fn attend(
@@ -38,13 +44,15 @@ pub(super) async fn attend(
     let id = server.registry.connection();
     let door = Arc::new(Door {
         server: Arc::clone(&server),
-        rules: Arc::clone(&rules),
         id,
         denial: Mutex::default(),
     });
     let accepted = tokio::select! {
         accepted = accept(stream, peer, &rules.ssh, door) => accepted,
-        _ = server.stopping() => return,
+        _ = server.stopping() => {
+            let stopping = LoginFailed::ServerStopping;
+            return server.registry.failed(id, peer, "", &stopping);
+        }
     };
     let login = match accepted {
         Ok(login) => login,
@@ -65,12 +73,16 @@ pub(super) async fn attend(
     };
     let connection = Arc::new(login.connection);
     let session = live.share();
+    let rates = Rates::of(&login.grant);
     let mut client = Client {
         forwards: Forwards::new(
             Arc::clone(&login.grant),
             Arc::clone(&connection),
             Arc::clone(&session),
+            Arc::clone(&server.reach),
+            rates.clone(),
         ),
+        rates,
         server,
         grant: login.grant,
         session,
@@ -112,7 +124,6 @@ impl Server {
 /// Judges the logins of one connection.
 struct Door {
     server: Arc<Server>,
-    rules: Arc<Rules>,
     id: ConnectionId,
     /// Why the last one was denied.
     denial: Mutex<Option<Denial>>,
@@ -122,7 +133,8 @@ impl Gate for Door {
     type Grant = Grant;
 
     fn judge(&self, attempt: &Attempt<'_>) -> Option<Grant> {
-        match self.rules.policy.judge(attempt) {
+        // Those of this moment: a key may be gone since the client connected.
+        match self.server.rules().policy.judge(attempt) {
             Ok(grant) => Some(grant),
             Err(denial) => {
                 let mut last = self.denial.lock().unwrap_or_else(PoisonError::into_inner);
@@ -171,6 +183,7 @@ struct Client {
     session: Arc<Session>,
     connection: Arc<ClientConnection>,
     forwards: Forwards,
+    rates: Rates,
     /// It has one at most.
     tunnel: Option<JoinHandle<()>>,
 }
@@ -193,6 +206,10 @@ impl Client {
                 port,
                 reply,
             } => self.forwards.cancel(address, port, reply),
+            Request::Unserved { what, why } => {
+                let name = what.as_str().into();
+                self.session.refused(Asked::Other { name }, &why);
+            }
         }
     }
 
@@ -211,6 +228,7 @@ impl Client {
             server: Arc::clone(&self.server),
             grant: Arc::clone(&self.grant),
             session: Arc::clone(&self.session),
+            rates: self.rates.clone(),
             mode,
             unit,
             offload: self.connection.is_sshvpn(),
@@ -236,6 +254,7 @@ impl Client {
             server: Arc::clone(&self.server),
             grant: Arc::clone(&self.grant),
             session: Arc::clone(&self.session),
+            rates: self.rates.clone(),
         };
         self.tunnel = Some(tokio::spawn(async move {
             let (output, input) = reply.accept().await;
@@ -264,12 +283,19 @@ impl Client {
             None => self.connection.ended().await,
         };
         self.session.ending(&reason);
-        if let Some(tunnel) = self.tunnel.take() {
-            // It ends by itself, with the connection or with the server.
-            let _ = tunnel.await;
+        let mut tunnel = self.tunnel.take();
+        // It ends by itself, with the connection or with the server, unless the
+        // client lets it say nothing.
+        if let Some(running) = &mut tunnel
+            && timeout(FAREWELL, running).await.is_ok()
+        {
+            tunnel = None;
         }
         if let Some(why) = stopped {
             self.connection.disconnect(&why).await;
+        }
+        if let Some(running) = tunnel {
+            let _ = running.await;
         }
     }
 }

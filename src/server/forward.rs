@@ -1,21 +1,25 @@
 //! TCP forwards: connections from here on a client's behalf (-L, -D), and
 //! listeners here whose connections the client gets (-R).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::audit::event::Asked;
-use super::grant::{ForwardRule, Grant};
+use super::grant::{ForwardRule, Grant, Group};
+use super::rates::Rates;
+use super::reach::Reachability;
+use super::registry::ConnectionId;
 use super::registry::forwards::{Forward, ForwardKind};
 use super::registry::session::Session;
+use crate::pump::RateLimit;
 use crate::ssh::server::connection::ClientConnection;
 use crate::ssh::server::requests::{CancelReply, ListenReply, OpenReply, RefusalCode};
 
@@ -33,6 +37,8 @@ pub(super) struct Forwards {
     grant: Arc<Grant>,
     connection: Arc<ClientConnection>,
     session: Arc<Session>,
+    reach: Arc<Reachability>,
+    rates: Rates,
     running: JoinSet<()>,
     /// By address and port, as the client knows them.
     listeners: BTreeMap<(String, u16), Vec<AbortHandle>>,
@@ -44,11 +50,15 @@ impl Forwards {
         grant: Arc<Grant>,
         connection: Arc<ClientConnection>,
         session: Arc<Session>,
+        reach: Arc<Reachability>,
+        rates: Rates,
     ) -> Self {
         Forwards {
             grant,
             connection,
             session,
+            reach,
+            rates,
             running: JoinSet::new(),
             listeners: BTreeMap::new(),
         }
@@ -63,26 +73,41 @@ impl Forwards {
             let text = format!("connections to {host}:{port} are not permitted");
             return reply.refuse(RefusalCode::Prohibited, &text).await;
         }
-        let session = Arc::clone(&self.session);
+        let (session, rates) = (Arc::clone(&self.session), self.rates.clone());
+        let among = (!self.grant.open.names(&host, port)).then(|| self.among());
         self.running.spawn(async move {
-            let connecting = TcpStream::connect((host.as_str(), port));
+            let connecting = connect(&host, port, among.as_ref());
             let connected = match timeout(CONNECT_TIMEOUT, connecting).await {
                 Ok(connected) => connected,
-                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+                Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
             };
             match connected {
                 Ok(stream) => {
                     session.granted(asked);
                     let forward = session.forward(ForwardKind::Open, &host, port.into());
-                    carry(reply.accept().await, stream, &forward).await;
+                    carry(reply.accept().await, stream, &forward, &rates).await;
                 }
-                Err(error) => {
+                Err(NotConnected::Client) => {
+                    session.refused(asked, "to another client, with no group in common");
+                    let text = format!("connections to {host}:{port} are not permitted");
+                    reply.refuse(RefusalCode::Prohibited, &text).await;
+                }
+                Err(NotConnected::Failed(error)) => {
                     session.refused(asked, &error.to_string());
                     let text = format!("cannot connect to {host}:{port}");
                     reply.refuse(RefusalCode::ConnectFailed, &text).await;
                 }
             }
         });
+    }
+
+    fn among(&self) -> Among {
+        let tunnel = self.grant.tunnel.as_ref();
+        Among {
+            reach: Arc::clone(&self.reach),
+            id: self.session.id(),
+            groups: tunnel.map_or_else(BTreeSet::new, |tunnel| tunnel.groups.clone()),
+        }
     }
 
     /// Listens for the client, if it may.
@@ -94,7 +119,7 @@ impl Forwards {
         } else if self.listeners.len() >= MOST_LISTENERS {
             Some("too many listeners".to_owned())
         } else {
-            match bind(&named.places(&self.grant.listen), port).await {
+            match bind(&named.places(&self.grant.listen, port), port).await {
                 Ok((port, listeners)) => {
                     self.session.granted(asked);
                     self.accept_at(&address, port, listeners);
@@ -122,14 +147,51 @@ impl Forwards {
 
     fn accept_at(&mut self, address: &str, port: u16, listeners: Vec<TcpListener>) {
         let tasks = listeners.into_iter().map(|listener| {
-            let (connection, session) = (Arc::clone(&self.connection), Arc::clone(&self.session));
+            let carrier = Carrier {
+                connection: Arc::clone(&self.connection),
+                session: Arc::clone(&self.session),
+                rates: self.rates.clone(),
+            };
             let address = address.to_owned();
-            self.running
-                .spawn(accept(listener, address, port, connection, session))
+            self.running.spawn(accept(listener, address, port, carrier))
         });
         let tasks = tasks.collect();
         self.listeners.insert((address.to_owned(), port), tasks);
     }
+}
+
+/// The place of a client among others, where no rule names what it connects to.
+struct Among {
+    reach: Arc<Reachability>,
+    id: ConnectionId,
+    groups: BTreeSet<Group>,
+}
+
+/// Why there is no connection.
+enum NotConnected {
+    /// It would lead to another client.
+    Client,
+    /// It could not be made.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for NotConnected {
+    fn from(error: io::Error) -> Self {
+        NotConnected::Failed(error)
+    }
+}
+
+/// Connects to the first address of `host` that answers and may be reached.
+async fn connect(host: &str, port: u16, among: Option<&Among>) -> Result<TcpStream, NotConnected> {
+    let mut addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
+    if let Some(Among { reach, id, groups }) = among {
+        let known = addresses.len();
+        addresses.retain(|address| reach.lets_connect(*id, groups, address.ip()));
+        if addresses.is_empty() && known > 0 {
+            return Err(NotConnected::Client);
+        }
+    }
+    Ok(TcpStream::connect(addresses.as_slice()).await?)
 }
 
 fn asked(host: &str, port: u16, listen: bool) -> Asked {
@@ -158,13 +220,13 @@ impl Named {
 
     /// Addresses to listen at: loopback, as sshd without GatewayPorts, unless the
     /// rule has the very address that is asked for.
-    fn places(&self, rule: &ForwardRule) -> Vec<IpAddr> {
+    fn places(&self, rule: &ForwardRule, port: u16) -> Vec<IpAddr> {
         let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
         match (self, rule) {
             (Named::At(address), ForwardRule::Places(places))
                 if places.iter().any(|place| {
                     let host = place.host.as_deref().and_then(|host| host.parse().ok());
-                    host == Some(*address)
+                    host == Some(*address) && place.port.is_none_or(|wanted| wanted == port)
                 }) =>
             {
                 vec![*address]
@@ -198,14 +260,16 @@ async fn bind(places: &[IpAddr], port: u16) -> io::Result<(u16, Vec<TcpListener>
     }
 }
 
-/// Gives the client each connection that comes in.
-async fn accept(
-    listener: TcpListener,
-    address: String,
-    port: u16,
+/// What a listener needs to hand its connections on.
+#[derive(Clone)]
+struct Carrier {
     connection: Arc<ClientConnection>,
     session: Arc<Session>,
-) {
+    rates: Rates,
+}
+
+/// Gives the client each connection that comes in.
+async fn accept(listener: TcpListener, address: String, port: u16, carrier: Carrier) {
     let mut running = JoinSet::new();
     loop {
         let (stream, originator) = match listener.accept().await {
@@ -217,13 +281,17 @@ async fn accept(
             }
         };
         while running.try_join_next().is_some() {}
-        let (connection, session) = (Arc::clone(&connection), Arc::clone(&session));
-        let address = address.clone();
+        let (carrier, address) = (carrier.clone(), address.clone());
         running.spawn(async move {
+            let Carrier {
+                connection,
+                session,
+                rates,
+            } = carrier;
             match connection.open_forwarded(&address, port, originator).await {
                 Ok(channel) => {
                     let forward = session.forward(ForwardKind::Listen, &address, port.into());
-                    carry(channel, stream, &forward).await;
+                    carry(channel, stream, &forward, &rates).await;
                 }
                 Err(error) => tracing::debug!(%error, "a connection to a client's listener"),
             }
@@ -232,7 +300,7 @@ async fn accept(
 }
 
 /// Carries bytes both ways until both directions have ended, or one failed.
-async fn carry<C>(channel: C, stream: TcpStream, forward: &Forward)
+async fn carry<C>(channel: C, stream: TcpStream, forward: &Forward, rates: &Rates)
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
@@ -240,8 +308,13 @@ where
     let _ = stream.set_nodelay(true);
     let (from_client, to_client) = tokio::io::split(channel);
     let (from_here, to_here) = stream.into_split();
-    let upload = copy(from_client, to_here, |bytes| forward.uploaded(bytes));
-    let download = copy(from_here, to_client, |bytes| forward.downloaded(bytes));
+    let Rates { upload, download } = rates;
+    let upload = copy(from_client, to_here, upload, |bytes| {
+        forward.uploaded(bytes)
+    });
+    let download = copy(from_here, to_client, download, |bytes| {
+        forward.downloaded(bytes)
+    });
     if let Err(error) = tokio::try_join!(upload, download) {
         tracing::debug!(%error, "a forwarded connection ended");
     }
@@ -250,14 +323,17 @@ where
 async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
+    limit: &RateLimit,
     count: impl Fn(usize),
 ) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     loop {
+        limit.opened().await;
         let length = from.read(&mut buffer).await?;
         let Some(data) = buffer.get(..length).filter(|data| !data.is_empty()) else {
             return to.shutdown().await;
         };
+        limit.take(length);
         to.write_all(data).await?;
         to.flush().await?;
         count(length);
@@ -267,10 +343,12 @@ async fn copy(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pump::Rate;
     use crate::server::grant::Place;
+    use crate::server::reach::Terms;
 
     fn places(address: &str, rule: &ForwardRule) -> Vec<String> {
-        let places = Named::of(address).places(rule);
+        let places = Named::of(address).places(rule, 8080);
         places.iter().map(ToString::to_string).collect()
     }
 
@@ -287,6 +365,57 @@ mod tests {
         assert_eq!(places("10.1.2.3", &rule), ["10.1.2.3"]);
         assert_eq!(places("10.1.2.3", &ForwardRule::Anything), loopback);
         assert_eq!(places("::1", &ForwardRule::Anything), ["::1"]);
+        // Another port of the address is another place, whoever permits the port.
+        let other = ["*:8080", "10.1.2.3:22"].map(|text| Place::parse_listen(text).unwrap());
+        assert_eq!(
+            places("10.1.2.3", &ForwardRule::Places(other.to_vec())),
+            loopback
+        );
+    }
+
+    #[tokio::test]
+    async fn who_may_go_anywhere_does_not_go_to_other_clients() {
+        let reach = Arc::new(Reachability::default());
+        let other = Terms {
+            addresses: vec![Ipv4Addr::LOCALHOST.into()],
+            ..Terms::default()
+        };
+        let _joined = reach.join(ConnectionId::of_test(1), other);
+        let among = Among {
+            reach,
+            id: ConnectionId::of_test(2),
+            groups: BTreeSet::new(),
+        };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for host in ["127.0.0.1", "::ffff:127.0.0.1"] {
+            let refused = connect(host, port, Some(&among)).await;
+            assert!(matches!(refused, Err(NotConnected::Client)), "{host}");
+        }
+        // A rule that names the place is the owner's word.
+        assert!(connect("127.0.0.1", port, None).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_forward_keeps_to_the_rate_that_it_shares() {
+        let limit = RateLimit::fixed(Rate::new(1_000_000));
+        let one = copy(
+            tokio::io::repeat(1).take(500_000),
+            tokio::io::sink(),
+            &limit,
+            |_| (),
+        );
+        let other = copy(
+            tokio::io::repeat(2).take(500_000),
+            tokio::io::sink(),
+            &limit,
+            |_| (),
+        );
+        let start = tokio::time::Instant::now();
+        let (one, other) = tokio::join!(one, other);
+        one.and(other).unwrap();
+        let took = start.elapsed().as_secs_f64();
+        assert!((0.9..=1.1).contains(&took), "{took}");
     }
 
     #[tokio::test]
@@ -309,7 +438,7 @@ mod tests {
         let count = |bytes| {
             counted.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
         };
-        let echo = copy(from, to, count);
+        let echo = copy(from, to, &RateLimit::NONE, count);
         let said = async {
             write.write_all(&[7; 1000]).await.unwrap();
             write.shutdown().await.unwrap();

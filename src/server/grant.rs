@@ -53,6 +53,11 @@ pub struct Grant {
     pub open: ForwardRule,
     /// Listeners here on the client's behalf (-R).
     pub listen: ForwardRule,
+    /// Bytes a second that it may send by tunnel and forwards; any number where
+    /// there is none.
+    pub upload: Option<u64>,
+    /// Bytes a second that it may be sent.
+    pub download: Option<u64>,
 }
 
 /// The tunnel that a client may have.
@@ -71,10 +76,6 @@ pub struct TunnelGrant {
     pub routes: Vec<IpNetwork>,
     /// Clients of these groups it may reach.
     pub groups: BTreeSet<Group>,
-    /// Bytes a second that it may send; any number where there is none.
-    pub upload: Option<u64>,
-    /// Bytes a second that it may be sent.
-    pub download: Option<u64>,
 }
 
 /// Which TCP forwards a client may have.
@@ -92,6 +93,18 @@ impl ForwardRule {
     /// Whether a connection to this place may be opened.
     pub fn permits(&self, host: &str, port: u16) -> bool {
         self.permits_if(port, |wanted| wanted.eq_ignore_ascii_case(host))
+    }
+
+    /// Whether that place is permitted by its own name, not as one of many.
+    pub fn names(&self, host: &str, port: u16) -> bool {
+        match self {
+            ForwardRule::Nothing | ForwardRule::Anything => false,
+            ForwardRule::Places(places) => places.iter().any(|place| {
+                let named = place.host.as_deref();
+                place.port.is_none_or(|wanted| wanted == port)
+                    && named.is_some_and(|named| named.eq_ignore_ascii_case(host))
+            }),
+        }
     }
 
     /// Whether a listener may be at this place: here hosts are patterns, as in
@@ -141,6 +154,9 @@ mod tests {
         ] {
             assert_eq!(rule.permits(host, port), expected, "{host}:{port}");
         }
+        assert!(rule.names("DB.lab", 5432) && rule.names("::1", 7));
+        assert!(!rule.names("db.lab", 443) && !rule.names("anything", 443));
+        assert!(!ForwardRule::Anything.names("db.lab", 5432));
         assert!(!ForwardRule::Nothing.permits("a", 1));
         assert!(ForwardRule::Anything.permits("a", 1));
         assert!(!ForwardRule::Places(Vec::new()).permits("a", 1));

@@ -39,6 +39,7 @@ pub mod notify;
 pub mod open_files;
 pub mod policy;
 pub mod pool;
+mod rates;
 mod reach;
 pub mod registry;
 mod rules;

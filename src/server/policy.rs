@@ -140,11 +140,13 @@ impl Policy {
 
     fn grant(&self, entrance: &Entrance<'_>, attempt: &Attempt<'_>) -> Grant {
         let identity = identity(attempt);
-        let rule = self.rule_for(&identity, attempt.credential);
+        let rule = self.rule_for(&identity, attempt.credential, entrance.options);
         let (open, listen) = match self.disable_forwarding || !entrance.port_forwarding {
             true => (ForwardRule::Nothing, ForwardRule::Nothing),
             false => forwards(entrance.options, rule),
         };
+        let upload = rule.and_then(|rule| rule.upload);
+        let download = rule.and_then(|rule| rule.download);
         Grant {
             tunnel: match self.disable_forwarding {
                 true => None,
@@ -153,18 +155,26 @@ impl Policy {
             identity,
             open,
             listen,
+            upload: upload.or(self.limits.upload),
+            download: download.or(self.limits.download),
         }
     }
 
     /// The first rule that is about somebody.
-    fn rule_for(&self, identity: &Identity, credential: &Credential) -> Option<&ClientRule> {
+    fn rule_for(
+        &self,
+        identity: &Identity,
+        credential: &Credential,
+        options: Option<&KeyOptions>,
+    ) -> Option<&ClientRule> {
         let certificate = match credential {
             Credential::Key(_) => None,
             Credential::Certificate(certificate) => Some(certificate.as_ref()),
         };
+        let vouched = certificate.is_some_and(|shown| vouches(shown, options, &identity.user));
         self.rules
             .iter()
-            .find(|rule| is_about(rule, identity, certificate))
+            .find(|rule| is_about(rule, identity, certificate, vouched))
     }
 
     fn tunnel(
@@ -186,8 +196,6 @@ impl Policy {
             Some(UnitRequest::Unit(unit)) => Some(unit),
             _ => rule.and_then(|rule| rule.unit),
         };
-        let upload = rule.and_then(|rule| rule.upload);
-        let download = rule.and_then(|rule| rule.download);
         Some(TunnelGrant {
             modes,
             unit,
@@ -199,8 +207,6 @@ impl Policy {
             groups: rule.map_or_else(BTreeSet::new, |rule| {
                 rule.groups.iter().cloned().map(Group).collect()
             }),
-            upload: upload.or(self.limits.upload),
-            download: download.or(self.limits.download),
         })
     }
 }
@@ -264,15 +270,25 @@ fn identity(attempt: &Attempt<'_>) -> Identity {
     }
 }
 
-fn is_about(rule: &ClientRule, identity: &Identity, certificate: Option<&UserCertificate>) -> bool {
+/// Whether a name is somebody's by their authority's word, which counts for no
+/// other names than the authority's line has, where it has some.
+fn vouches(certificate: &UserCertificate, options: Option<&KeyOptions>, user: &String) -> bool {
+    let trusted = options.and_then(|options| options.principals.as_ref());
+    certificate.principals.contains(user) && trusted.is_none_or(|names| names.contains(user))
+}
+
+/// `vouched` says that the user name is more than a claim, which anybody can make.
+fn is_about(
+    rule: &ClientRule,
+    identity: &Identity,
+    certificate: Option<&UserCertificate>,
+    vouched: bool,
+) -> bool {
     let who = &rule.who;
     let key = who.key.as_ref();
     let user = who.user.as_ref();
     let id = who.certificate.as_ref();
-    // Anybody may claim a name; by an authority's word it is theirs.
-    let vouched = key.is_some()
-        || id.is_some()
-        || certificate.is_some_and(|shown| shown.principals.contains(&identity.user));
+    let vouched = vouched || key.is_some() || id.is_some();
     key.is_none_or(|key| *key == identity.fingerprint)
         && user.is_none_or(|user| *user == identity.user && vouched)
         && id.is_none_or(|id| certificate.is_some_and(|shown| shown.key_id == *id))

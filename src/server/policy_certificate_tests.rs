@@ -298,6 +298,9 @@ fn rules_match_certificates_by_id_and_by_a_name_that_is_vouched_for() {
     // Here the name is only claimed: the line wants no principal of that name.
     let line = Some("cert-authority,principals=\"alice\" CA");
     assert_eq!(unit(vec![rule(Some("root"), None, 5)], line, "root"), None);
+    // The authority gave itself this name, and is trusted with another alone.
+    assert_eq!(unit(by_name(), line, "staff"), None);
+    assert_eq!(unit(by_name(), line, "alice"), Some(4));
 }
 
 #[test]

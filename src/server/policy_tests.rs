@@ -212,14 +212,15 @@ fn a_rule_adds_its_settings_to_the_tunnel() {
         upload: Some(1),
         ..tunnel_rule()
     };
-    let tunnel = granted_with("KEY", rule.clone()).tunnel.unwrap();
+    let grant = granted_with("KEY", rule.clone());
+    assert_eq!((grant.upload, grant.download), (Some(1), None));
+    let tunnel = grant.tunnel.unwrap();
     assert_eq!(tunnel.modes, [Mode::PointToPoint]);
     assert_eq!(tunnel.unit, Unit::new(7).ok());
     assert_eq!(tunnel.addresses, rule.addresses);
     assert_eq!(tunnel.sources, rule.sources);
     assert_eq!(Some(tunnel.routes), rule.routes);
     assert_eq!(tunnel.groups.len(), 1);
-    assert_eq!((tunnel.upload, tunnel.download), (Some(1), None));
     // The line's own number stands; the kinds are the rule's, since a line names none.
     let both = granted_with("tunnel=\"5\" KEY", rule).tunnel.unwrap();
     assert_eq!(both.unit, Unit::new(5).ok());
@@ -237,9 +238,10 @@ fn what_no_rule_says_is_the_servers() {
             ..ClientRule::default()
         }];
     });
-    let tunnel = judge(&policy).unwrap().tunnel.unwrap();
+    let grant = judge(&policy).unwrap();
+    assert_eq!((grant.upload, grant.download), (Some(5), Some(7)));
+    let tunnel = grant.tunnel.unwrap();
     assert_eq!(tunnel.routes, ["10.0.0.0/8".parse().unwrap()]);
-    assert_eq!((tunnel.upload, tunnel.download), (Some(5), Some(7)));
     // An empty list is a list.
     let rule = ClientRule {
         routes: Some(Vec::new()),

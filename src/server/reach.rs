@@ -98,6 +98,25 @@ impl Reachability {
         (Guard::new(watched), membership)
     }
 
+    /// Whether a connection from here to `to` may be made for the client of `id`,
+    /// who is in `groups`: not to another client that its packets could not reach.
+    pub fn lets_connect(&self, id: ConnectionId, groups: &BTreeSet<Group>, to: IpAddr) -> bool {
+        let (state, to) = (self.lock(), to.to_canonical());
+        if state.here.contains(to) {
+            return true;
+        }
+        let mut holders = state
+            .members
+            .iter()
+            .filter(|(_, member)| member.sources.contains(to))
+            .peekable();
+        // Of the pools the others are nobody's, or will be somebody's.
+        if holders.peek().is_none() {
+            return !state.pools.contains(to);
+        }
+        holders.all(|(holder, member)| *holder == id || !member.terms.groups.is_disjoint(groups))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -104,3 +104,31 @@ fn other_networks_are_taken_up_by_live_tunnels() {
     let neighbour = judged(&reach, first, "10.9.0.2", "10.8.0.5");
     assert_eq!(neighbour, Err(Refused::Destination));
 }
+
+#[test]
+fn connections_from_here_reach_no_client_that_packets_do_not() {
+    let reach = server();
+    let ids: Vec<ConnectionId> = (1..4).map(ConnectionId::of_test).collect();
+    let office = terms(&["10.9.0.2", "fd09::2"], &["office"]);
+    let groups = office.groups.clone();
+    let _joined = [
+        reach.join(ids[0], office),
+        reach.join(ids[1], terms(&["10.9.0.3"], &["office"])),
+        reach.join(ids[2], terms(&["10.9.0.4", "192.0.2.9"], &[])),
+    ];
+    for (to, expected) in [
+        ("10.9.0.1", true),
+        ("10.9.0.2", true),
+        ("10.9.0.3", true),
+        ("10.9.0.4", false),
+        ("::ffff:10.9.0.4", false),
+        ("192.0.2.9", false),
+        // Nobody has it yet.
+        ("10.9.0.77", false),
+        ("192.0.2.8", true),
+        ("127.0.0.1", true),
+    ] {
+        let lets = reach.lets_connect(ids[0], &groups, to.parse().unwrap());
+        assert_eq!(lets, expected, "{to}");
+    }
+}

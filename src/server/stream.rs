@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::Server;
 use super::audit::event::Asked;
 use super::grant::Grant;
+use super::rates::Rates;
 use super::registry::session::Session;
 use super::tunnel::{Refusal, Reserved, Tunnel};
 use crate::config::types::{Mode, UnitRequest};
@@ -38,6 +39,8 @@ pub(super) struct StreamTunnel {
     pub grant: Arc<Grant>,
     /// Where it is counted.
     pub session: Arc<Session>,
+    /// How much it may carry.
+    pub rates: Rates,
 }
 
 /// Why it ended.
@@ -165,7 +168,7 @@ impl StreamTunnel {
         W: FrameSink,
     {
         let agreed = self.agree(conversation).await?;
-        let opened = agreed.reserved.open().await;
+        let opened = agreed.reserved.open(self.rates.clone()).await;
         let (tunnel, device, restrictions) =
             opened.map_err(|refusal| self.refuse(agreed.mode, refusal))?;
         tunnel.announce(&self.session);

@@ -4,19 +4,17 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
 use super::Server;
 use super::audit::event::TunnelFacts;
 use super::client_device::{ClientChanges, ClientDevice, ClientDeviceRequest};
 use super::grant::{Grant, TunnelGrant};
 use super::lease::{Lease, LeaseKey};
+use super::rates::Rates;
 use super::reach::{Membership, Terms};
 use super::registry::ConnectionId;
 use super::registry::session::{Session, TunnelTraffic};
 use crate::config::types::{InterfaceName, Mode, Mtu, Unit, UnitRequest};
 use crate::frame::control::{Addresses, Dns, Offer};
-use crate::pump::{Rate, RateLimit};
 use crate::session::carrier::{LinkCounters, Restrictions};
 use crate::session::cleanup;
 use crate::ssh::server::requests::RefusalCode;
@@ -106,8 +104,9 @@ pub(super) struct Tunnel {
     facts: TunnelFacts,
     mtu: Mtu,
     changes: ClientChanges,
-    _lease: Lease,
+    // Before the lease: whoever has the address next is in other groups.
     _membership: Membership,
+    _lease: Lease,
 }
 
 impl Reserved {
@@ -158,8 +157,11 @@ impl Reserved {
     }
 
     /// Makes the device and all that belongs to it; also yields what the client's
-    /// packets are held to.
-    pub(super) async fn open(self) -> Result<(Tunnel, Device, Restrictions), Refusal> {
+    /// packets are held to, which includes `rates`.
+    pub(super) async fn open(
+        self,
+        rates: Rates,
+    ) -> Result<(Tunnel, Device, Restrictions), Refusal> {
         let request = ClientDeviceRequest {
             mode: self.mode,
             unit: self.unit,
@@ -191,26 +193,18 @@ impl Reserved {
         let (guard, membership) = self.server.reach.join(self.id, terms);
         let restrictions = Restrictions {
             guard: Some(guard),
-            upload: limit(self.grant.upload),
-            download: limit(self.grant.download),
+            upload: rates.upload,
+            download: rates.download,
         };
         let tunnel = Tunnel {
             counters: Arc::default(),
             facts,
             mtu: self.mtu,
             changes,
-            _lease: self.lease,
             _membership: membership,
+            _lease: self.lease,
         };
         Ok((tunnel, device, restrictions))
-    }
-}
-
-fn limit(bytes_per_second: Option<u64>) -> RateLimit {
-    match bytes_per_second.and_then(Rate::new) {
-        // The last rate stays when its sender is gone.
-        Some(rate) => RateLimit::new(watch::channel(Some(rate)).1),
-        None => RateLimit::NONE,
     }
 }
 

@@ -151,6 +151,9 @@ pub enum Event {
         /// The tunnel.
         #[serde(flatten)]
         tunnel: TunnelFacts,
+        /// Other records of this connection that were left out before it, as
+        /// they were too many.
+        suppressed: u64,
     },
     /// A connection that was logged in ended: all of it.
     Session(Box<SessionRecord>),

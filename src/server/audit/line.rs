@@ -60,7 +60,12 @@ impl Display for Event {
                 "{who} was refused {asked}: {reason}{}",
                 Others(*suppressed)
             ),
-            Event::TunnelUp { who, tunnel, .. } => write!(f, "{who} is at {tunnel}"),
+            Event::TunnelUp {
+                who,
+                tunnel,
+                suppressed,
+                ..
+            } => write!(f, "{who} is at {tunnel}{}", Others(*suppressed)),
             Event::Session(session) => session.fmt(f),
             Event::RecordsLost { count } => {
                 write!(f, "{count} records of the audit log were lost")

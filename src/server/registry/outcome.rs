@@ -15,6 +15,8 @@ pub enum LoginFailed {
     GraceExceeded,
     /// No SSH, or against its rules.
     Protocol(String),
+    /// The server ended meanwhile.
+    ServerStopping,
     /// Who would have been logged in, but there are too many.
     Full(Full),
 }
@@ -36,6 +38,7 @@ impl LoginFailed {
             LoginFailed::NoAttempt => "no-attempt",
             LoginFailed::GraceExceeded => "grace-time",
             LoginFailed::Protocol(_) => "protocol",
+            LoginFailed::ServerStopping => "server-stopping",
             LoginFailed::Full(Full::Clients) => "too-many-clients",
             LoginFailed::Full(Full::Key) => "too-many-of-this-key",
         }
@@ -48,7 +51,7 @@ impl LoginFailed {
             LoginFailed::NoAttempt => Some(Offence::NoAuth),
             LoginFailed::GraceExceeded => Some(Offence::GraceExceeded),
             LoginFailed::Protocol(_) => Some(Offence::Crash),
-            LoginFailed::Full(_) => None,
+            LoginFailed::ServerStopping | LoginFailed::Full(_) => None,
         }
     }
 

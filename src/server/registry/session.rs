@@ -181,14 +181,18 @@ impl Session {
     }
 
     /// The client has a tunnel now, whose counters `read` reads. One that it had
-    /// before is over.
+    /// before is over. Written down as requests are.
     pub fn tunnel_up(&self, facts: TunnelFacts, read: ReadCounters) {
-        self.audit.record(Event::TunnelUp {
-            connection: self.id,
-            who: self.who.clone(),
-            tunnel: facts.clone(),
-        });
         let mut state = self.lock();
+        let suppressed = state.requests.take(Instant::now());
+        if let Some(suppressed) = suppressed {
+            self.audit.record(Event::TunnelUp {
+                connection: self.id,
+                who: self.who.clone(),
+                tunnel: facts.clone(),
+                suppressed,
+            });
+        }
         state.close_tunnel();
         if state.tunnels.len() >= MOST_TUNNELS {
             state.tunnels.remove(0);

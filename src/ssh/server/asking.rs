@@ -16,16 +16,24 @@ use super::events::ServeError;
 use super::patience::Patience;
 use super::place::{Place, Places};
 use super::requests::{
-    CancelReply, ListenReply, OpenReply, Opening, Originator, Request, SubsystemReply, TunnelReply,
+    CancelReply, ListenReply, OpenReply, Opening, Originator, QUEUE, Request, SubsystemReply,
+    TunnelReply,
 };
 use crate::config::types::{Mode, UnitRequest};
 use crate::ssh::side::ServerSide;
+use crate::ssh::tunnel::CHANNEL_TYPE;
 
 /// How long a request may wait for its answer while the whole connection waits.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a channel is not even asked for.
 const TOO_MANY: &str = "too many channels";
+
+/// Why something is refused that nobody gets.
+const NOT_SERVED: &str = "not served here";
+
+/// Characters that are kept of what was refused.
+const KEPT_CHARACTERS: usize = 256;
 
 /// What one client asks for.
 pub(super) struct Asking {
@@ -82,12 +90,36 @@ impl Asking {
         }
     }
 
-    /// Refuses a channel; ends the connection of a client that never stops.
+    /// Has it written down that `what` is refused, which nobody gets here.
+    pub(super) fn unserved(&self, what: &str) {
+        self.refused(what, NOT_SERVED);
+    }
+
+    /// Half of the queue stays free for what is still to be answered: of a flood
+    /// only a part is written down.
+    fn refused(&self, what: &str, why: &str) {
+        if self.requests.capacity() <= QUEUE / 2 {
+            return tracing::debug!("{why}, and too many to be written down");
+        }
+        // There is room, or nobody any more who would write it down.
+        let _ = self.requests.try_send(Request::Unserved {
+            what: what.chars().take(KEPT_CHARACTERS).collect(),
+            why: why.to_owned(),
+        });
+    }
+
+    /// Refuses a channel for `what`; ends the connection of a client that never
+    /// stops.
     pub(super) async fn refuse(
         &mut self,
         reply: ChannelOpenHandle,
         reason: ChannelOpenFailure,
+        what: &str,
     ) -> Result<(), ServeError> {
+        match &reason {
+            ChannelOpenFailure::Other { reason, .. } => self.refused(what, reason),
+            _ => self.unserved(what),
+        }
         reply.reject(reason).await;
         if self.patience.try_refuse(Instant::now()) {
             Ok(())
@@ -104,7 +136,7 @@ impl Asking {
         reply: ChannelOpenHandle,
     ) -> Result<(), ServeError> {
         let Some(place) = self.places.take() else {
-            return self.refuse(reply, shortage()).await;
+            return self.refuse(reply, shortage(), "session").await;
         };
         let id = channel.id();
         self.sessions.insert(id, Waiting { channel, place });
@@ -123,6 +155,8 @@ impl Asking {
             return false;
         };
         let Some(Waiting { channel, place }) = self.sessions.remove(&id) else {
+            drop(queue);
+            self.refused(&format!("subsystem {name}"), "not in such a channel");
             return false;
         };
         // Data that came before there was anybody to take it.
@@ -154,10 +188,10 @@ impl Asking {
             Err(problem) => {
                 // A connection that is gone needs no reason.
                 let _ = handle.debug(true, problem.to_owned());
-                return self.refuse(reply, prohibited(problem)).await;
+                return self.refuse(reply, prohibited(problem), CHANNEL_TYPE).await;
             }
         };
-        self.ask(channel, reply, |opening| Request::Tunnel {
+        self.ask(channel, reply, CHANNEL_TYPE, |opening| Request::Tunnel {
             mode,
             unit,
             reply: TunnelReply { opening, handle },
@@ -173,11 +207,12 @@ impl Asking {
         originator: Originator,
         reply: ChannelOpenHandle,
     ) -> Result<(), ServeError> {
+        let what = format!("direct-tcpip {host}:{port}");
         let Some(port) = u16::try_from(port).ok().filter(|port| *port != 0) else {
-            return self.refuse(reply, prohibited("no such port")).await;
+            return self.refuse(reply, prohibited("no such port"), &what).await;
         };
         let host = host.to_owned();
-        self.ask(channel, reply, |opening| Request::Open {
+        self.ask(channel, reply, &what, |opening| Request::Open {
             host,
             port,
             originator,
@@ -186,16 +221,17 @@ impl Asking {
         .await
     }
 
-    /// Hands a request for a channel on, if there is room for both.
+    /// Hands a request for a channel for `what` on, if there is room for both.
     async fn ask(
         &mut self,
         channel: Channel<ServerSide>,
         reply: ChannelOpenHandle,
+        what: &str,
         request: impl FnOnce(Opening) -> Request,
     ) -> Result<(), ServeError> {
         let reserved = self.requests.try_reserve();
         let (Ok(queue), Some(place)) = (reserved, self.places.take()) else {
-            return self.refuse(reply, shortage()).await;
+            return self.refuse(reply, shortage(), what).await;
         };
         queue.send(request(Opening {
             channel,
@@ -208,9 +244,13 @@ impl Asking {
     /// A listener is asked for; yields its port.
     pub(super) async fn listen(&self, address: &str, port: u32) -> Option<u16> {
         let (reply, answer) = oneshot::channel();
+        let Ok(port) = u16::try_from(port) else {
+            self.refused(&format!("tcpip-forward {address}:{port}"), "no such port");
+            return None;
+        };
         let request = Request::Listen {
             address: address.to_owned(),
-            port: u16::try_from(port).ok()?,
+            port,
             reply: ListenReply(reply),
         };
         self.answered(request, answer).await

@@ -145,19 +145,22 @@ impl<G: Gate> Handler for Events<G> {
             let handle = session.handle();
             return self.asking.tunnel(channel, payload, reply, handle).await;
         }
-        self.asking.refuse(reply, unknown_type()).await
+        self.asking
+            .refuse(reply, unknown_type(), channel_type)
+            .await
     }
 
     async fn channel_open_direct_streamlocal(
         &mut self,
         _: Channel<Msg>,
-        _: &str,
+        path: &str,
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), ServeError> {
         let failure = ChannelOpenFailure::AdministrativelyProhibited;
         let failure = described(failure, "no forwarding to sockets");
-        self.asking.refuse(reply, failure).await
+        let what = format!("direct-streamlocal {path}");
+        self.asking.refuse(reply, failure, &what).await
     }
 
     async fn channel_open_x11(
@@ -168,7 +171,7 @@ impl<G: Gate> Handler for Events<G> {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), ServeError> {
-        self.asking.refuse(reply, unknown_type()).await
+        self.asking.refuse(reply, unknown_type(), "x11").await
     }
 
     async fn channel_open_forwarded_tcpip(
@@ -181,7 +184,9 @@ impl<G: Gate> Handler for Events<G> {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), ServeError> {
-        self.asking.refuse(reply, unknown_type()).await
+        self.asking
+            .refuse(reply, unknown_type(), "forwarded-tcpip")
+            .await
     }
 
     async fn channel_close(&mut self, id: ChannelId, _: &mut Session) -> Result<(), ServeError> {
@@ -207,15 +212,18 @@ impl<G: Gate> Handler for Events<G> {
         id: ChannelId,
         session: &mut Session,
     ) -> Result<(), ServeError> {
+        self.asking.unserved("shell");
         Ok(session.channel_failure(id)?)
     }
 
     async fn exec_request(
         &mut self,
         id: ChannelId,
-        _: &[u8],
+        command: &[u8],
         session: &mut Session,
     ) -> Result<(), ServeError> {
+        self.asking
+            .unserved(&format!("exec {}", String::from_utf8_lossy(command)));
         Ok(session.channel_failure(id)?)
     }
 
@@ -230,6 +238,7 @@ impl<G: Gate> Handler for Events<G> {
         _: &[(Pty, u32)],
         session: &mut Session,
     ) -> Result<(), ServeError> {
+        self.asking.unserved("pty-req");
         Ok(session.channel_failure(id)?)
     }
 
@@ -242,16 +251,18 @@ impl<G: Gate> Handler for Events<G> {
         _: u32,
         session: &mut Session,
     ) -> Result<(), ServeError> {
+        self.asking.unserved("x11-req");
         Ok(session.channel_failure(id)?)
     }
 
     async fn env_request(
         &mut self,
         id: ChannelId,
-        _: &str,
+        name: &str,
         _: &str,
         session: &mut Session,
     ) -> Result<(), ServeError> {
+        self.asking.unserved(&format!("env {name}"));
         Ok(session.channel_failure(id)?)
     }
 
@@ -268,6 +279,16 @@ impl<G: Gate> Handler for Events<G> {
     }
 
     async fn agent_request(&mut self, _: ChannelId, _: &mut Session) -> Result<bool, ServeError> {
+        self.asking.unserved("auth-agent-req@openssh.com");
+        Ok(false)
+    }
+
+    async fn streamlocal_forward(
+        &mut self,
+        path: &str,
+        _: &mut Session,
+    ) -> Result<bool, ServeError> {
+        self.asking.unserved(&format!("streamlocal-forward {path}"));
         Ok(false)
     }
 

@@ -59,6 +59,14 @@ async fn next(login: &mut Login<String>) -> Request {
     next.expect("no request").expect("the connection has ended")
 }
 
+/// What was refused, as the log has it.
+async fn unserved(login: &mut Login<String>) -> String {
+    match next(login).await {
+        Request::Unserved { what, .. } => what,
+        _ => panic!("another request"),
+    }
+}
+
 async fn ended(login: &Login<String>) -> String {
     let ended = timeout(HANGS, login.connection.ended()).await;
     let reason = ended.expect("the connection goes on");
@@ -314,11 +322,13 @@ async fn channels_are_counted_and_what_is_unknown_is_called_so() {
         };
         wire.send(&request).await.unwrap();
         assert_eq!(refusal(&mut wire).await, 3, "{kind}");
+        assert_eq!(unserved(&mut login).await, kind);
     }
     let socket = open("direct-streamlocal@openssh.com", 1, 1 << 20);
     let socket = socket.string("/run/x").string("").word(0);
     wire.send(&socket).await.unwrap();
     assert_eq!(refusal(&mut wire).await, 1);
+    assert_eq!(unserved(&mut login).await, "direct-streamlocal /run/x");
 
     let first = session(&mut wire, 1).await;
     session(&mut wire, 2).await;
@@ -333,6 +343,7 @@ async fn channels_are_counted_and_what_is_unknown_is_called_so() {
     };
     wire.send(&forward()).await.unwrap();
     assert_eq!(refusal(&mut wire).await, 4);
+    assert_eq!(unserved(&mut login).await, "direct-tcpip host:80");
     reply.refuse(RefusalCode::ConnectFailed, "").await;
     assert_eq!(refusal(&mut wire).await, 2);
     let originator = SocketAddr::from(([127, 0, 0, 1], 1));

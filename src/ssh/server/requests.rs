@@ -85,6 +85,14 @@ pub enum Request {
         /// To be answered.
         reply: CancelReply,
     },
+    /// Something that nobody gets here, or not in such a number, and that is
+    /// refused already; to be written down.
+    Unserved {
+        /// Its name in the protocol, and what it was about; of bounded length.
+        what: String,
+        /// Why it is refused.
+        why: String,
+    },
 }
 
 /// Why a channel is refused (RFC 4254, section 5.1).
@@ -140,7 +148,7 @@ pub struct ListenReply(pub(super) oneshot::Sender<u16>);
 pub struct CancelReply(pub(super) oneshot::Sender<()>);
 
 impl Requests {
-    /// The next request; nothing once the connection has ended.
+    /// The next request, or what was refused already; nothing once the connection has ended.
     pub async fn next(&mut self) -> Option<Request> {
         self.0.recv().await
     }

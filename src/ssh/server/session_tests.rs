@@ -106,6 +106,25 @@ async fn there_is_no_shell_and_no_command() {
 }
 
 #[tokio::test]
+async fn what_nobody_gets_is_told_of_for_the_log() {
+    let lab = lab().await;
+    for (arguments, expected) in [
+        (&["-o", "SetEnv=TZ=UTC"][..], "env TZ"),
+        (&["-tt"], "pty-req"),
+        (&["-T"], "shell"),
+        (&["-o", "RemoteCommand=rm -rf", "-T"], "exec rm -rf"),
+    ] {
+        let client = lab.ssh(&["key"], arguments);
+        let mut login = lab.login().await;
+        let Request::Unserved { what, why } = next(&mut login).await else {
+            panic!("another request");
+        };
+        assert_eq!((what.as_str(), why.as_str()), (expected, "not served here"));
+        client.ended().await;
+    }
+}
+
+#[tokio::test]
 async fn sftp_is_a_subsystem_that_can_be_refused() {
     let lab = lab().await;
     let sftp = lab.sftp(&["key"]);
