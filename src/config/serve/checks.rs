@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use thiserror::Error;
 
-use super::settings::{ClientRule, NetworkSettings, ServeSettings};
+use super::settings::{
+    ClientRule, MOST_DOMAINS, MOST_NAME_SERVERS, MOST_ROUTES, NetworkSettings, ServeSettings,
+};
 
 /// Where a contradiction stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +35,16 @@ pub enum CheckError {
     /// Nobody could log in.
     #[error("authorized-keys and trusted-user-ca-keys are both empty: nobody could log in")]
     NobodyMayEnter,
+    /// More than clients take.
+    #[error("{found} entries in {key}: clients take {most} at most")]
+    TooMany {
+        /// The key.
+        key: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many there may be.
+        most: usize,
+    },
     /// Two pools of one family.
     #[error("{0} and {1} are two pools of one family: give one for IPv4 and one for IPv6")]
     TwoPools(IpNetwork, IpNetwork),
@@ -109,8 +121,19 @@ fn check_doors(settings: &ServeSettings) -> Result<(), CheckError> {
     if settings.authorized_keys.is_empty() && settings.user_authorities.is_empty() {
         return Err(CheckError::NobodyMayEnter);
     }
-    let mut domains = settings.network.dns_search.iter();
+    let network = &settings.network;
+    check_count("route", network.routes.len(), MOST_ROUTES)?;
+    check_count("dns-server", network.dns_servers.len(), MOST_NAME_SERVERS)?;
+    check_count("dns-search", network.dns_search.len(), MOST_DOMAINS)?;
+    let mut domains = network.dns_search.iter();
     domains.try_for_each(|domain| check_name("dns-search", domain))
+}
+
+fn check_count(key: &'static str, found: usize, most: usize) -> Result<(), CheckError> {
+    match found > most {
+        true => Err(CheckError::TooMany { key, found, most }),
+        false => Ok(()),
+    }
 }
 
 fn check_pools(network: &NetworkSettings) -> Result<(), CheckError> {
@@ -148,6 +171,8 @@ fn check_rule(rule: &ClientRule, network: &NetworkSettings) -> Result<(), CheckE
     if for_all && rule.unit.is_some() {
         return Err(CheckError::UnitForAll);
     }
+    let routes = rule.routes.as_ref().map_or(0, Vec::len);
+    check_count("route", routes, MOST_ROUTES)?;
     for group in &rule.groups {
         check_name("group", group)?;
     }

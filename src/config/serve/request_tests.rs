@@ -94,6 +94,16 @@ fn contradictions_are_told_with_file_and_line() {
         ("authorized-keys = []".to_owned(), "", "nobody could log in"),
         ("[network]\ndns-search = [\"a b\"]".to_owned(), "", "spaces"),
         (
+            format!("[network]\ndns-server = [{}]", "\"10.9.0.1\",".repeat(9)),
+            "",
+            "9 entries in dns-server: clients take 8 at most",
+        ),
+        (
+            format!("[[client]]\nroute = [{}]", "\"10.9.0.1/32\",".repeat(1025)),
+            "line 1",
+            "1025 entries in route",
+        ),
+        (
             "[network]\npool = [\"10.9.0.0/24\", \"10.9.0.128/25\"]".to_owned(),
             "line 2",
             "two pools",

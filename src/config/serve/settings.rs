@@ -9,6 +9,14 @@ use ipnetwork::IpNetwork;
 use crate::config::forward_place::Place;
 use crate::config::types::{InterfaceName, Mode, Mtu, Unit};
 
+/// Networks that one client may be offered: what our own clients take.
+pub const MOST_ROUTES: usize = 1024;
+/// Name servers that clients may be offered; resolvers ask three at most
+/// (resolv.conf(5)).
+pub const MOST_NAME_SERVERS: usize = 8;
+/// Search domains that they may be offered.
+pub const MOST_DOMAINS: usize = 32;
+
 /// All settings of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServeSettings {

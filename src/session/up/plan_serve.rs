@@ -11,6 +11,7 @@ use super::far_part::Pushed;
 use super::offer_addresses;
 use super::offer_error::OfferError;
 use super::offer_note::OfferNote;
+use crate::config::serve::settings::{MOST_DOMAINS, MOST_NAME_SERVERS};
 use crate::config::types::Mtu;
 use crate::frame::control::{Dns, Offer};
 use crate::net::address_range::{AddressSet, Family, is_within};
@@ -21,10 +22,6 @@ use crate::net::route_plan::{self, MAX_ROUTES, RouteRequest};
 
 /// The least that every IPv4 host takes in (RFC 791, section 3.2).
 const LEAST_MTU: u32 = 576;
-/// Name servers that a server may offer; resolvers ask three at most (resolv.conf(5)).
-const MOST_NAME_SERVERS: usize = 8;
-/// Search domains that it may offer.
-const MOST_DOMAINS: usize = 32;
 /// Networks that a line lists.
 const LISTED: usize = 8;
 
