@@ -204,7 +204,7 @@ impl<R: FrameSource, W: FrameSink> FarAgent<R, W> {
     }
 
     async fn say(
-        &self,
+        &mut self,
         what: &'static str,
         message: &Message,
         limit: Instant,
@@ -212,6 +212,7 @@ impl<R: FrameSource, W: FrameSink> FarAgent<R, W> {
         let start = Instant::now();
         match timeout_at(limit, self.conversation.send(message)).await {
             Ok(Ok(())) => Ok(()),
+            Ok(Err(ConversationError::Ended)) => Err(self.gone(what, limit).await),
             Ok(Err(error)) => Err(self.failed(what, error)),
             Err(_) => Err(self.no_answer(what, limit - start)),
         }
@@ -230,16 +231,33 @@ impl<R: FrameSource, W: FrameSink> FarAgent<R, W> {
                 }
                 Ok(Ok(Message::Pong { .. })) => {}
                 Ok(Ok(Message::Close { reason, text })) => {
-                    self.closing = true;
-                    return Err(FarAgentError::Closed {
-                        host: self.host.clone(),
-                        what,
-                        reason,
-                        text: reason_text(reason, &text),
-                    });
+                    return Err(self.closed(what, reason, &text));
                 }
                 Ok(Ok(message)) => return Ok(message),
             }
+        }
+    }
+
+    /// Why it takes nothing any more: it may have said so before it went.
+    async fn gone(&mut self, what: &'static str, limit: Instant) -> FarAgentError {
+        loop {
+            match timeout_at(limit, self.conversation.receive()).await {
+                Ok(Ok(Message::Close { reason, text })) => {
+                    return self.closed(what, reason, &text);
+                }
+                Ok(Ok(_)) => {}
+                _ => return self.failed(what, ConversationError::Ended),
+            }
+        }
+    }
+
+    fn closed(&mut self, what: &'static str, reason: CloseReason, text: &str) -> FarAgentError {
+        self.closing = true;
+        FarAgentError::Closed {
+            host: self.host.clone(),
+            what,
+            reason,
+            text: reason_text(reason, text),
         }
     }
 
