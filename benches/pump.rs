@@ -11,7 +11,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sshvpn::frame;
 use sshvpn::frame::stream::{self, OFFLOAD_LEN, STREAM_HEADROOM, StreamReader};
 use sshvpn::packet::virtio::{Offload, VIRTIO_HEADER_LEN, VirtioHeader};
-use sshvpn::pump::{Counters, Framing, inbound_datagrams, inbound_stream, outbound};
+use sshvpn::pump::{Counters, Framing, Peer, inbound_datagrams, inbound_stream, outbound};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
@@ -42,15 +42,16 @@ fn outward(criterion: &mut Criterion) {
         let length = packets[0].len() - VIRTIO_HEADER_LEN;
         let count = RUN / length;
         for (framing, kind) in [
-            (Framing::Datagrams, "datagrams"),
-            (Framing::Stream(Offload::NONE), "stream"),
+            (datagrams as fn() -> Framing, "datagrams"),
+            (|| stream_to(Offload::NONE), "stream"),
+            (|| stream_to(Offload::ALL), "merged_stream"),
         ] {
             group.throughput(Throughput::Bytes((length * count) as u64));
             group.bench_function(format!("{kind}/{name}"), |bencher| {
                 bencher.iter(|| {
                     let (device, counters) = (Reading::new(packets, count), Counters::default());
                     let (_, extra) = mpsc::channel(1);
-                    let sending = outbound(MODE, framing, &device, &Sending, extra, &counters);
+                    let sending = outbound(MODE, framing(), &device, &Sending, extra, &counters);
                     all_pass(&runtime, sending, &counters);
                 });
             });
@@ -118,6 +119,15 @@ fn inward_by_stream(criterion: &mut Criterion) {
         }
     }
     group.finish();
+}
+
+fn datagrams() -> Framing {
+    Framing::Datagrams
+}
+
+/// To a peer that takes this merged.
+fn stream_to(takes: Offload) -> Framing {
+    Framing::Stream(Peer { takes, pongs: None })
 }
 
 const DEVICES: [(Offload, &str); 2] = [(Offload::ALL, "offload"), (Offload::NONE, "no_offload")];

@@ -5,8 +5,10 @@
 use std::time::Instant;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::sync::mpsc;
 
-use super::outbound::{SEND_AT_ONCE, Waiting};
+use super::flight::Pong;
+use super::outbound::Waiting;
 use super::stream_framing::{Pass, StreamFraming};
 use super::{Counters, Dropped, FairQueue, LARGE};
 use crate::config::types::Mode;
@@ -17,12 +19,22 @@ use crate::packet::segment::Segments;
 use crate::packet::virtio::{Offload, VirtioHeader};
 
 /// How packets travel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Framing {
     /// One ordinary packet a message (OpenSSH PROTOCOL, section 2.3).
     Datagrams,
-    /// The agent stream, to a peer that takes this merged.
-    Stream(Offload),
+    /// The agent stream.
+    Stream(Peer),
+}
+
+/// The other end of a stream.
+#[derive(Debug)]
+pub struct Peer {
+    /// What it takes merged.
+    pub takes: Offload,
+    /// Its answers to the pings that bound what is on its way to it; without
+    /// these, nothing does.
+    pub pongs: Option<mpsc::Receiver<Pong>>,
 }
 
 /// Makes what the channel sends of the packets of one device.
@@ -33,20 +45,19 @@ pub(super) struct Framer {
 }
 
 impl Framer {
-    pub fn new(mode: Mode, framing: Framing) -> Self {
-        let stream = match framing {
-            Framing::Datagrams => None,
-            Framing::Stream(peer) => Some(StreamFraming::new(mode, peer)),
-        };
+    /// For a peer that takes `stream` merged in a stream, or else datagrams.
+    pub fn new(mode: Mode, stream: Option<Offload>) -> Self {
+        let stream = stream.map(|takes| StreamFraming::new(mode, takes));
         Framer { mode, stream }
     }
 
-    /// Takes packets whose turn it is, and appends to `frames` what the channel
-    /// is to send of them, about [`SEND_AT_ONCE`] bytes. `spare` gets memory that
+    /// Takes packets whose turn it is, about `most` bytes of them, and appends to
+    /// `frames` what the channel is to send of them. `spare` gets memory that
     /// is free again by that, if it has less: an allocator that is given 64 KiB
     /// back with each super-packet returns them to the kernel each time.
     pub fn fill(
         &mut self,
+        most: usize,
         queue: &mut FairQueue<Waiting>,
         spare: &mut BytesMut,
         frames: &mut Vec<Bytes>,
@@ -59,8 +70,8 @@ impl Framer {
         let now = Instant::now();
         let mut filled = 0;
         if let Some(stream) = &mut self.stream {
-            let mut pass = Pass::new(queue, frames, counters);
-            while filled < SEND_AT_ONCE
+            let mut pass = Pass::new(most, queue, frames, counters);
+            while filled < most
                 && let Some((length, waiting)) = queue.pop(now)
             {
                 stream.push(waiting, &mut pass);
@@ -70,7 +81,7 @@ impl Framer {
             pass.finish();
             return done;
         }
-        while filled < SEND_AT_ONCE
+        while filled < most
             && let Some((length, waiting)) = queue.pop(now)
         {
             match datagrams(self.mode, waiting, spare, frames, &mut done) {

@@ -8,16 +8,21 @@
 //!              by datagram: to and from a peer that knows single packets alone, so
 //!                           super-packets are divided here, and packets are merged
 //!              by stream:   between two of us, super-packets as they are, and
-//!                           packets that wait together merged into such
+//!                           packets that wait together merged into such; no more
+//!                           is on its way than fills the path (flight)
 //! ```
 
+mod bounded;
 mod codel;
 mod counters;
+mod delivery_rate;
 mod fair_queue;
 mod fifo;
+mod flight;
 mod framing;
 mod inbound;
 mod outbound;
+mod pieces;
 mod queue_settings;
 mod stream_framing;
 mod whole;
@@ -33,7 +38,8 @@ use crate::packet::virtio::{Offload, VirtioHeader};
 pub use codel::CodelSettings;
 pub use counters::{Counters, Dropped, Snapshot};
 pub use fair_queue::{FairQueue, QueueDrops};
-pub use framing::Framing;
+pub use flight::Pong;
+pub use framing::{Framing, Peer};
 pub use inbound::{inbound_datagrams, inbound_stream};
 pub use outbound::outbound;
 pub use queue_settings::QueueSettings;

@@ -2,7 +2,8 @@
 //!
 //! While the channel takes no more, the device is read on, into a queue that is
 //! bounded and fair: what is sent next is decided when there is room for it, so
-//! a bulk transfer does not stand in front of everything else.
+//! a bulk transfer does not stand in front of everything else. To a peer that
+//! answers pings, there is room only while little is on its way to it.
 
 use std::io;
 use std::pin::pin;
@@ -12,9 +13,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use nix::errno::Errno;
 use tokio::sync::mpsc;
 
+use super::bounded::Bounded;
 use super::framing::{Framer, Framing};
 use super::{
-    Counters, Dropped, End, FairQueue, FrameSink, PacketSource, QueueSettings, SendFailure,
+    Counters, Dropped, End, FairQueue, FrameSink, PacketSource, QueueSettings, SendFailure, pieces,
 };
 use crate::config::types::Mode;
 use crate::frame;
@@ -47,8 +49,12 @@ where
     S: PacketSource + Sync,
     C: FrameSink + Sync,
 {
+    let (takes, mut bounded) = match framing {
+        Framing::Datagrams => (None, None),
+        Framing::Stream(peer) => (Some(peer.takes), peer.pongs.map(Bounded::new)),
+    };
     let mut intake = Intake::new(mode, counters);
-    let mut framer = Framer::new(mode, framing);
+    let mut framer = Framer::new(mode, takes);
     let mut frames: Vec<Bytes> = Vec::new();
     loop {
         intake.read_waiting(device);
@@ -56,9 +62,18 @@ where
             frames.push(frame);
         }
         let (queue, spare) = (&mut intake.queue, &mut intake.buffer);
-        let filled = framer.fill(queue, spare, &mut frames, counters);
+        let room = match &mut bounded {
+            Some(bounded) => bounded.room(queue.is_empty(), &mut frames),
+            None => usize::MAX,
+        };
+        let (most, control) = (room.min(SEND_AT_ONCE), frames.len());
+        let filled = framer.fill(most, queue, spare, &mut frames, counters);
         if filled.large {
             device.decline_offload();
+        }
+        if let Some(bounded) = &mut bounded {
+            bounded.sent(frames.get(control..).unwrap_or_default());
+            intake.longest = bounded.longest();
         }
         intake.count_drops();
         if !frames.is_empty() {
@@ -67,13 +82,27 @@ where
                 Err(Closed) => return End::Channel,
             }
         }
-        if let Some(error) = intake.ended.take() {
-            return End::Device(error);
+        let held_back = !intake.queue.is_empty();
+        if held_back && room > 0 {
+            continue;
         }
-        tokio::select! {
-            read = device.read(intake.space()) => intake.take(read, Instant::now()),
-            Some(frame) = extra.recv() => frames.push(frame),
+        let reads = intake.ended.is_none();
+        match intake.ended.take_if(|_| !held_back) {
+            Some(error) => return End::Device(error),
+            None => tokio::select! {
+                biased;
+                () = changed(&mut bounded), if held_back => {}
+                Some(frame) = extra.recv() => frames.push(frame),
+                read = device.read(intake.space()), if reads => intake.take(read, Instant::now()),
+            },
         }
+    }
+}
+
+/// Waits until there may be more room.
+async fn changed(bounded: &mut Option<Bounded>) {
+    if let Some(bounded) = bounded {
+        bounded.changed().await;
     }
 }
 
@@ -124,6 +153,8 @@ struct Intake<'a> {
     buffer: BytesMut,
     flows: FlowClassifier,
     queue: FairQueue<Waiting>,
+    /// Super-packets that are longer are cut into such.
+    longest: usize,
     /// Why the device yields no more; what is queued is sent first.
     ended: Option<io::Error>,
     counters: &'a Counters,
@@ -136,6 +167,7 @@ impl<'a> Intake<'a> {
             buffer: BytesMut::new(),
             flows: FlowClassifier::new(),
             queue: FairQueue::new(QueueSettings::default()),
+            longest: usize::MAX,
             ended: None,
             counters,
         }
@@ -184,6 +216,16 @@ impl<'a> Intake<'a> {
             return;
         }
         let flow = self.flows.classify(self.mode, packet);
+        if length > self.longest {
+            let pieces = pieces::cut(self.mode, &self.buffer, self.longest);
+            if !pieces.is_empty() {
+                for piece in pieces {
+                    let length = piece.len() - STREAM_HEADROOM;
+                    self.queue.push(flow, length, piece, now);
+                }
+                return;
+            }
+        }
         let waiting = if length <= SMALL {
             BytesMut::from(&self.buffer[..])
         } else {

@@ -6,7 +6,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::framing::header_of;
-use super::outbound::{SEND_AT_ONCE, Waiting};
+use super::outbound::Waiting;
 use super::{Counters, Dropped, FairQueue, LARGE};
 use crate::config::types::Mode;
 use crate::frame::stream::{self, OFFLOAD_LEN, STREAM_HEADROOM};
@@ -38,7 +38,7 @@ pub(super) struct Pass<'a> {
 }
 
 impl StreamFraming {
-    /// For a peer that takes `peer`.
+    /// For a peer that takes `peer` merged.
     pub fn new(mode: Mode, peer: Offload) -> Self {
         let limits = Limits {
             unit_bytes: usize::from(u16::MAX),
@@ -112,15 +112,16 @@ impl StreamFraming {
 }
 
 impl<'a> Pass<'a> {
-    /// For what is about to be taken from `queue`.
+    /// For about `most` bytes that are taken from `queue`.
     pub fn new(
+        most: usize,
         queue: &FairQueue<Waiting>,
         frames: &'a mut Vec<Bytes>,
         counters: &'a Counters,
     ) -> Self {
         let headers = queue.len() * (STREAM_HEADROOM - OFFLOAD_LEN);
         Pass {
-            room: queue.bytes().min(SEND_AT_ONCE + SMALL) + headers,
+            room: queue.bytes().min(most.saturating_add(SMALL)) + headers,
             alone: queue.len() == 1,
             joined: BytesMut::new(),
             frames,

@@ -45,7 +45,10 @@ async fn send_stream_to(
     let mode = Mode::PointToPoint;
     outbound(
         mode,
-        Framing::Stream(peer),
+        Framing::Stream(Peer {
+            takes: peer,
+            pongs: None,
+        }),
         device,
         &sink,
         receiver,
@@ -255,7 +258,10 @@ async fn what_waits_for_the_channel_is_bounded_and_a_small_flow_goes_first() {
     };
     let pumped = outbound(
         Mode::PointToPoint,
-        Framing::Stream(Offload::NONE),
+        Framing::Stream(Peer {
+            takes: Offload::NONE,
+            pongs: None,
+        }),
         &device,
         &blocked,
         nothing,
@@ -291,3 +297,6 @@ async fn large_packets_are_neither_divided_nor_merged_for_long() {
 
 #[path = "merge_tests.rs"]
 mod merging;
+
+#[path = "bounded_tests.rs"]
+mod bounding;
