@@ -167,7 +167,7 @@ impl<W: FrameSink + Send + 'static> Link<W> {
                 // Nothing but packets goes through such a channel.
                 let (_, nothing) = mpsc::channel(1);
                 let (device, sender, counters) = (&*device, &*sender, &counters.outbound);
-                pump::outbound(mode, framing, device, sender, nothing, counters).await
+                pump::outbound(mode, framing, device, sender, nothing, None, counters).await
             }
         });
         directions.spawn({
