@@ -11,7 +11,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sshvpn::frame;
 use sshvpn::frame::stream::{self, OFFLOAD_LEN, STREAM_HEADROOM, StreamReader};
 use sshvpn::packet::virtio::{Offload, VIRTIO_HEADER_LEN, VirtioHeader};
-use sshvpn::pump::{Counters, Framing, inbound_datagrams, inbound_stream, outbound};
+use sshvpn::pump::{Counters, Framing, Pings, inbound_datagrams, inbound_stream, outbound};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
@@ -51,8 +51,15 @@ fn outward(criterion: &mut Criterion) {
                 bencher.iter(|| {
                     let (device, counters) = (Reading::new(packets, count), Counters::default());
                     let (_, extra) = mpsc::channel(1);
-                    let sending =
-                        outbound(MODE, framing, &device, &Sending, extra, None, &counters);
+                    let sending = outbound(
+                        MODE,
+                        framing,
+                        &device,
+                        &Sending,
+                        extra,
+                        Pings::None,
+                        &counters,
+                    );
                     all_pass(&runtime, sending, &counters);
                 });
             });

@@ -61,7 +61,16 @@ async fn send_with_offload(
     };
     let (_, nothing) = mpsc::channel(1);
     let framing = Framing::DatagramsWithOffload;
-    outbound(mode, framing, &device, &sink, nothing, None, &counters).await;
+    outbound(
+        mode,
+        framing,
+        &device,
+        &sink,
+        nothing,
+        Pings::None,
+        &counters,
+    )
+    .await;
     (sink.sent.into_inner().unwrap(), counters.snapshot())
 }
 
@@ -238,7 +247,7 @@ async fn each_packet_is_judged_however_it_travels() {
         &device,
         &sink,
         nothing,
-        None,
+        Pings::None,
         &counters,
     )
     .await;

@@ -35,10 +35,12 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 
 use bytes::{Bytes, BytesMut};
+use tokio::sync::oneshot;
 
 use crate::frame::stream::StreamError;
 use crate::packet::virtio::{Offload, VirtioHeader};
 
+pub use bounded::Pings;
 pub use codel::CodelSettings;
 pub use counters::{Counters, Dropped, Snapshot};
 pub use fair_queue::{FairQueue, QueueDrops};
@@ -106,6 +108,12 @@ pub trait FrameSink: Sync {
     /// overtaken any more.
     fn at_once(&self) -> usize {
         SEND_AT_ONCE
+    }
+
+    /// Asks the far end for an answer, behind what was sent so far. What is yielded
+    /// is ready once the answer came; nothing, where that cannot be asked.
+    fn ping(&self) -> impl Future<Output = Option<oneshot::Receiver<()>>> + Send {
+        async { None }
     }
 
     /// Ends the channel, where that takes more than dropping this.

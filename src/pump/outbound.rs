@@ -14,8 +14,7 @@ use nix::errno::Errno;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use super::bounded::Bounded;
-use super::flight::Pong;
+use super::bounded::{Bounded, Pings};
 use super::framing::{Framer, Framing};
 use super::{
     Counters, Dropped, End, FairQueue, FrameSink, PacketSource, QueueSettings, SEND_AT_ONCE,
@@ -46,14 +45,14 @@ pub async fn outbound<S, C>(
     device: &S,
     channel: &C,
     mut extra: mpsc::Receiver<Bytes>,
-    pongs: Option<mpsc::Receiver<Pong>>,
+    pings: Pings,
     counters: &Counters,
 ) -> End
 where
     S: PacketSource + Sync,
     C: FrameSink + Sync,
 {
-    let mut bounded = pongs.map(Bounded::new);
+    let mut bounded = Bounded::new(pings);
     let mut intake = Intake::new(mode, counters);
     let mut framer = Framer::new(mode, framing);
     let mut frames: Vec<Bytes> = Vec::new();
@@ -80,8 +79,9 @@ where
             intake.longest = bounded.longest();
         }
         intake.count_drops();
-        if !frames.is_empty() {
-            match send(device, channel, &mut intake, &mut frames).await {
+        let asks = bounded.as_ref().is_some_and(Bounded::asks);
+        if asks || !frames.is_empty() {
+            match send(device, channel, &mut intake, &mut bounded, &mut frames).await {
                 Ok(()) => continue,
                 Err(Closed) => return End::Channel,
             }
@@ -119,19 +119,26 @@ async fn changed(bounded: &mut Option<Bounded>) {
 /// The channel takes nothing any more.
 struct Closed;
 
-/// Sends `frames`, and reads the device on while that takes time.
+/// Sends a ping that is due and `frames`, and reads the device on while that takes
+/// time.
 async fn send<S, C>(
     device: &S,
     channel: &C,
     intake: &mut Intake<'_>,
+    bounded: &mut Option<Bounded>,
     frames: &mut Vec<Bytes>,
 ) -> Result<(), Closed>
 where
     S: PacketSource + Sync,
     C: FrameSink + Sync,
 {
-    while !frames.is_empty() {
-        let mut sending = pin!(channel.send_all(frames));
+    loop {
+        let mut sending = pin!(async {
+            if let Some(bounded) = bounded {
+                bounded.ask(channel).await;
+            }
+            channel.send_all(frames).await
+        });
         let sent = loop {
             tokio::select! {
                 biased;
@@ -143,7 +150,7 @@ where
             }
         };
         match sent {
-            Ok(()) => {}
+            Ok(()) => return Ok(()),
             Err(SendFailure::TooLarge(length)) => {
                 let packet = length.saturating_sub(frame::headroom(intake.mode));
                 intake.counters.taken_back(packet, Dropped::TooLong);
@@ -151,7 +158,6 @@ where
             Err(SendFailure::Closed) => return Err(Closed),
         }
     }
-    Ok(())
 }
 
 /// A packet that waits: headroom, its offload header, its bytes.

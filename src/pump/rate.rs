@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::{FrameSink, FrameSource, SendFailure};
@@ -194,6 +194,10 @@ impl<T: FrameSink + Send> FrameSink for Limited<T> {
             Some(rate) => rate.bytes_in(AT_ONCE).min(most),
             None => most,
         }
+    }
+
+    async fn ping(&self) -> Option<oneshot::Receiver<()>> {
+        self.inner.ping().await
     }
 
     async fn close(&self) {

@@ -49,7 +49,7 @@ async fn send_stream_to(
         device,
         &sink,
         receiver,
-        None,
+        Pings::None,
         &counters,
     )
     .await;
@@ -260,7 +260,7 @@ async fn what_waits_for_the_channel_is_bounded_and_a_small_flow_goes_first() {
         &device,
         &blocked,
         nothing,
-        None,
+        Pings::None,
         &counters,
     );
     tokio::join!(pumped, opened);

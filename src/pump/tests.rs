@@ -178,7 +178,7 @@ async fn send(mode: Mode, device: &FakeDevice, sink: &FakeSink, counters: &Count
         device,
         sink,
         nothing,
-        None,
+        Pings::None,
         counters,
     )
     .await

@@ -5,14 +5,14 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::config::types::Mode;
 use crate::packet::virtio::{Offload, VirtioHeader};
 use crate::pump::{
     self, Counters, End, FrameSink, FrameSource, Framing, Guard, Limited, PacketSink, PacketSource,
-    RateLimit, SendFailure,
+    Pings, RateLimit, SendFailure,
 };
 use crate::ssh::server::stream::{SubsystemInput, SubsystemOutput};
 use crate::ssh::side::{ClientSide, Side};
@@ -59,6 +59,10 @@ impl<S: Side> FrameSink for TunnelSender<S> {
             }
             SendError::Closed => SendFailure::Closed,
         })
+    }
+
+    async fn ping(&self) -> Option<oneshot::Receiver<()>> {
+        TunnelSender::ping(self).await
     }
 
     async fn close(&self) {
@@ -167,7 +171,8 @@ impl<W: FrameSink + Send + 'static> Link<W> {
                 // Nothing but packets goes through such a channel.
                 let (_, nothing) = mpsc::channel(1);
                 let (device, sender, counters) = (&*device, &*sender, &counters.outbound);
-                pump::outbound(mode, framing, device, sender, nothing, None, counters).await
+                let pings = Pings::OfChannel;
+                pump::outbound(mode, framing, device, sender, nothing, pings, counters).await
             }
         });
         directions.spawn({

@@ -16,7 +16,7 @@ use super::conversation::{Conversation, ConversationError};
 use crate::frame::control::{ControlError, Message};
 use crate::frame::stream;
 use crate::packet::virtio::Offload;
-use crate::pump::{self, End, FrameSink, FrameSource, Framing, Limited, Pong};
+use crate::pump::{self, End, FrameSink, FrameSource, Framing, Limited, Pings, Pong};
 use crate::tun::Device;
 
 /// How often each end asks whether the other is there.
@@ -109,10 +109,10 @@ impl StreamLink {
             let ended = ended.clone();
             async move {
                 let framing = Framing::Stream(takes);
-                let (this, pongs) = (&*device, Some(pongs));
+                let (this, pings) = (&*device, Pings::InStream(pongs));
                 let counters = &counters.outbound;
                 let end =
-                    pump::outbound(mode, framing, this, &output, to_say, pongs, counters).await;
+                    pump::outbound(mode, framing, this, &output, to_say, pings, counters).await;
                 drop(device);
                 // There is room for both, and without a receiver nobody to tell.
                 let _ = ended.send(end).await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::connect::Connection;
@@ -82,6 +83,13 @@ impl<S: Side> TunnelSender<S> {
                 .map_err(refused)?;
         }
         Ok(())
+    }
+
+    /// Asks the far end for an answer, behind the frames that were sent; ready
+    /// once it came. sshd answers when it has read those, which is before it has
+    /// written them to its device.
+    pub async fn ping(&self) -> Option<oneshot::Receiver<()>> {
+        self.channel.ping().await.ok()
     }
 
     /// Closes the channel, as far as the connection takes it.

@@ -169,6 +169,24 @@ async fn the_far_end_ends_the_channel() {
 }
 
 #[tokio::test]
+async fn a_ping_is_asked_behind_the_frames_and_answered_by_a_refusal() {
+    let mut tunnel = tunnel(1 << 20, 32768).await;
+    assert_eq!(tunnel.send(b"frame").await, Ok(()));
+    let answer = tunnel.sender.ping().await.unwrap();
+    let never = tunnel.sender.ping().await.unwrap();
+    assert_eq!(tunnel.arrived().await, b"frame");
+    let asked = timeout(HANGS, tunnel.wire.wait_for(number::GLOBAL_REQUEST));
+    let asked = asked.await.expect("nothing is asked").unwrap();
+    let mut reader = Reader::new(&asked);
+    assert_eq!(reader.string(), b"keepalive@openssh.com");
+    assert_eq!(asked.last(), Some(&1), "no answer is asked for");
+    tunnel.say(&[Message::new(number::REQUEST_FAILURE)]).await;
+    assert_eq!(timeout(HANGS, answer).await.unwrap(), Ok(()));
+    drop(tunnel.wire);
+    assert!(timeout(HANGS, never).await.unwrap().is_err());
+}
+
+#[tokio::test]
 async fn a_small_window_delays_frames_but_never_divides_them() {
     let tunnel = tunnel(0, 32768).await;
     let channel = tunnel.channel;

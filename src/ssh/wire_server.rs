@@ -52,6 +52,7 @@ pub(crate) mod number {
     pub(crate) const USERAUTH_FAILURE: u8 = 51;
     pub(crate) const USERAUTH_SUCCESS: u8 = 52;
     pub(crate) const GLOBAL_REQUEST: u8 = 80;
+    pub(crate) const REQUEST_FAILURE: u8 = 82;
     pub(crate) const CHANNEL_OPEN: u8 = 90;
     pub(crate) const CHANNEL_OPEN_CONFIRMATION: u8 = 91;
     pub(crate) const CHANNEL_OPEN_FAILURE: u8 = 92;
