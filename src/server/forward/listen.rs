@@ -15,6 +15,7 @@ use crate::server::rates::Rates;
 use crate::server::registry::forwards::ForwardKind;
 use crate::server::registry::session::Session;
 use crate::ssh::server::connection::ClientConnection;
+use crate::ssh::server::requests::ListenReply;
 
 /// How long to wait for descriptors or memory, of which there are none left.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -54,9 +55,24 @@ impl Named {
     }
 }
 
+/// Listens at all of `places` and tells the client by which port; not where it was
+/// told meanwhile that there is no listener, since nobody would close it.
+pub(super) async fn listen_at(
+    places: &[IpAddr],
+    port: u16,
+    reply: ListenReply,
+) -> io::Result<(u16, Vec<TcpListener>)> {
+    // A reply that is dropped refuses.
+    let (port, listeners) = bind(places, port).await?;
+    match reply.accept(port) {
+        true => Ok((port, listeners)),
+        false => Err(io::Error::other("nobody waits for it any more")),
+    }
+}
+
 /// Binds all `places` at one port; a place that this host lacks is left out, as
 /// long as there is another.
-pub(super) async fn bind(places: &[IpAddr], port: u16) -> io::Result<(u16, Vec<TcpListener>)> {
+async fn bind(places: &[IpAddr], port: u16) -> io::Result<(u16, Vec<TcpListener>)> {
     let mut port = port;
     let mut listeners = Vec::new();
     let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
@@ -145,6 +161,23 @@ mod tests {
             places("10.1.2.3", &ForwardRule::Places(other.to_vec())),
             loopback
         );
+    }
+
+    #[tokio::test]
+    async fn nobody_listens_for_a_client_that_was_told_so() {
+        let here: [IpAddr; 1] = [Ipv4Addr::LOCALHOST.into()];
+        let (reply, answer) = ListenReply::of_test();
+        let (port, listeners) = listen_at(&here, 0, reply).await.unwrap();
+        assert_eq!((answer.await, listeners.len()), (Ok(port), 1));
+        drop(listeners);
+        let (reply, answer) = ListenReply::of_test();
+        drop(answer);
+        assert!(listen_at(&here, port, reply).await.is_err());
+        let free = bind(&here, port).await;
+        assert!(free.is_ok(), "the listener stays: {free:?}");
+        let (reply, answer) = ListenReply::of_test();
+        assert!(listen_at(&here, port, reply).await.is_err(), "it is taken");
+        assert!(answer.await.is_err(), "it is told of none");
     }
 
     #[tokio::test]

@@ -2,12 +2,13 @@
 //! listeners here whose connections the client gets (-R).
 //!
 //! ```text
-//!   Forwards ─┬► open    connects, to where the client may     ─┬► carry
-//!             └► listen  accepts, and asks the client for each ─┘
+//!   Forwards ─┬► names ► open  connects, to where the client may ─┬► carry
+//!             └► listen  accepts, and asks the client for each   ─┘
 //! ```
 
 mod carry;
 mod listen;
+mod names;
 mod open;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::audit::event::Asked;
@@ -28,10 +29,13 @@ use super::registry::session::Session;
 use crate::ssh::server::connection::ClientConnection;
 use crate::ssh::server::requests::{CancelReply, ListenReply, OpenReply, RefusalCode};
 use carry::carry;
-use listen::{Carrier, Named, accept, bind};
+use listen::{Carrier, Named, accept, listen_at};
+use names::Names;
 use open::{Among, NotConnected, connect};
 
-/// How long a connection may take to be made.
+pub(super) use names::Lookups;
+
+/// How long a connection may take to be made, look-up of the name included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Listeners of one client.
 const MOST_LISTENERS: usize = 16;
@@ -43,9 +47,10 @@ pub(super) struct Forwards {
     session: Arc<Session>,
     reach: Arc<Reachability>,
     rates: Rates,
+    names: Names,
     running: JoinSet<()>,
     /// By address and port, as the client knows them.
-    listeners: BTreeMap<(String, u16), Vec<AbortHandle>>,
+    listeners: BTreeMap<(String, u16), JoinSet<()>>,
 }
 
 impl Forwards {
@@ -56,6 +61,7 @@ impl Forwards {
         session: Arc<Session>,
         reach: Arc<Reachability>,
         rates: Rates,
+        names: Names,
     ) -> Self {
         Forwards {
             grant,
@@ -63,6 +69,7 @@ impl Forwards {
             session,
             reach,
             rates,
+            names,
             running: JoinSet::new(),
             listeners: BTreeMap::new(),
         }
@@ -78,9 +85,10 @@ impl Forwards {
             return reply.refuse(RefusalCode::Prohibited, &text).await;
         }
         let (session, rates) = (Arc::clone(&self.session), self.rates.clone());
+        let names = self.names.clone();
         let among = (!self.grant.open.names(&host, port)).then(|| self.among());
         self.running.spawn(async move {
-            let connecting = connect(&host, port, among.as_ref());
+            let connecting = connect(&names, &host, port, among.as_ref());
             let connected = match timeout(CONNECT_TIMEOUT, connecting).await {
                 Ok(connected) => connected,
                 Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
@@ -95,6 +103,11 @@ impl Forwards {
                     session.refused(asked, "to another client, with no group in common");
                     let text = format!("connections to {host}:{port} are not permitted");
                     reply.refuse(RefusalCode::Prohibited, &text).await;
+                }
+                Err(NotConnected::Busy) => {
+                    session.refused(asked, "too many names are looked up");
+                    let text = "too many names are looked up, try again later";
+                    reply.refuse(RefusalCode::ResourceShortage, text).await;
                 }
                 Err(NotConnected::Failed(error)) => {
                     session.refused(asked, &error.to_string());
@@ -117,32 +130,30 @@ impl Forwards {
     /// Listens for the client, if it may.
     pub(super) async fn listen(&mut self, address: String, port: u16, reply: ListenReply) {
         let asked = asked(&address, port, true);
-        let named = Named::of(&address);
         let refusal = if !self.grant.listen.permits_listener(&address, port) {
-            Some("not permitted".to_owned())
+            "not permitted".to_owned()
         } else if self.listeners.len() >= MOST_LISTENERS {
-            Some("too many listeners".to_owned())
+            "too many listeners".to_owned()
         } else {
-            match bind(&named.places(&self.grant.listen, port), port).await {
+            let places = Named::of(&address).places(&self.grant.listen, port);
+            match listen_at(&places, port, reply).await {
                 Ok((port, listeners)) => {
                     self.session.granted(asked);
                     self.accept_at(&address, port, listeners);
-                    return reply.accept(port);
                 }
-                Err(error) => Some(error.to_string()),
+                Err(error) => self.session.refused(asked, &error.to_string()),
             }
+            return;
         };
-        self.session.refused(asked, &refusal.unwrap_or_default());
+        self.session.refused(asked, &refusal);
         reply.refuse();
     }
 
-    /// Listens no more there.
-    pub(super) fn cancel(&mut self, address: String, port: u16, reply: CancelReply) {
+    /// Listens no more there, once this returns.
+    pub(super) async fn cancel(&mut self, address: String, port: u16, reply: CancelReply) {
         match self.listeners.remove(&(address, port)) {
-            Some(tasks) => {
-                for task in tasks {
-                    task.abort();
-                }
+            Some(mut tasks) => {
+                tasks.shutdown().await;
                 reply.accept();
             }
             None => reply.refuse(),
@@ -150,16 +161,15 @@ impl Forwards {
     }
 
     fn accept_at(&mut self, address: &str, port: u16, listeners: Vec<TcpListener>) {
-        let tasks = listeners.into_iter().map(|listener| {
+        let mut tasks = JoinSet::new();
+        for listener in listeners {
             let carrier = Carrier {
                 connection: Arc::clone(&self.connection),
                 session: Arc::clone(&self.session),
                 rates: self.rates.clone(),
             };
-            let address = address.to_owned();
-            self.running.spawn(accept(listener, address, port, carrier))
-        });
-        let tasks = tasks.collect();
+            tasks.spawn(accept(listener, address.to_owned(), port, carrier));
+        }
         self.listeners.insert((address.to_owned(), port), tasks);
     }
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 
+use super::names::{LookupError, Names};
 use crate::server::grant::Group;
 use crate::server::reach::Reachability;
 use crate::server::registry::ConnectionId;
@@ -22,6 +22,8 @@ pub(super) struct Among {
 pub(super) enum NotConnected {
     /// It would lead to another client.
     Client,
+    /// Too many names are being looked up.
+    Busy,
     /// It could not be made.
     Failed(io::Error),
 }
@@ -32,13 +34,23 @@ impl From<io::Error> for NotConnected {
     }
 }
 
+impl From<LookupError> for NotConnected {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::Busy => NotConnected::Busy,
+            LookupError::Failed(error) => NotConnected::Failed(error),
+        }
+    }
+}
+
 /// Connects to the first address of `host` that answers and may be reached.
 pub(super) async fn connect(
+    names: &Names,
     host: &str,
     port: u16,
     among: Option<&Among>,
 ) -> Result<TcpStream, NotConnected> {
-    let mut addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
+    let mut addresses = names.addresses(host, port).await?;
     if let Some(Among { reach, id, groups }) = among {
         let known = addresses.len();
         addresses.retain(|address| reach.lets_connect(*id, groups, address.ip()));
@@ -55,6 +67,7 @@ mod tests {
 
     use tokio::net::TcpListener;
 
+    use super::super::names::Lookups;
     use super::*;
     use crate::server::reach::Terms;
 
@@ -73,11 +86,12 @@ mod tests {
         };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
+        let names = Lookups::default().names();
         for host in ["127.0.0.1", "::ffff:127.0.0.1"] {
-            let refused = connect(host, port, Some(&among)).await;
+            let refused = connect(&names, host, port, Some(&among)).await;
             assert!(matches!(refused, Err(NotConnected::Client)), "{host}");
         }
         // A rule that names the place is the owner's word.
-        assert!(connect("127.0.0.1", port, None).await.is_ok());
+        assert!(connect(&names, "127.0.0.1", port, None).await.is_ok());
     }
 }

@@ -256,7 +256,7 @@ async fn listeners_are_asked_for_and_their_connections_given_back() {
         panic!("another request");
     };
     assert_eq!((address.as_str(), port), ("localhost", 0));
-    reply.accept(4242);
+    assert!(reply.accept(4242));
     ssh.says("Allocated port 4242 for remote forward").await;
     let originator = SocketAddr::from(([192, 0, 2, 1], 5555));
     let opened = login
