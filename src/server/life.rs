@@ -306,6 +306,8 @@ impl Life {
     async fn end(mut self, asked: Asked, signals: &mut Signals) {
         let reason = "the server is shutting down";
         notify::stopping(reason);
+        // A new client would wait for nothing while the others say goodbye.
+        self.listeners.close();
         self.audit.record(Event::ServerStopped {
             reason: reason.into(),
         });

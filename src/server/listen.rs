@@ -1,7 +1,9 @@
 //! Where the server listens: sockets opened before the runtime and before
-//! privileges are given up, and exchanged at a reload while clients stay.
+//! privileges are given up, and exchanged at a reload while clients stay. `[::]`
+//! is a socket for each family, so that it takes the place of `0.0.0.0`, or gives
+//! way to it, without closing what IPv4 clients come in by.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as BlockingListener};
@@ -9,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -75,78 +77,80 @@ impl ListenError {
     }
 }
 
-/// A socket that is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Wanted {
-    address: SocketAddr,
-    /// Not for IPv4 clients too (IPV6_V6ONLY, ipv6(7)).
-    only_v6: bool,
-}
-
-impl Wanted {
-    fn open(&self) -> Result<BlockingListener, ListenError> {
-        let opened = match self.bind(self.address) {
-            // Without IPv6 in the kernel, all addresses are those of IPv4.
-            Err(error) if self.is_for_both() && lacks_family(&error) => {
-                self.bind((Ipv4Addr::UNSPECIFIED, self.address.port()).into())
-            }
-            other => other,
-        };
-        opened.map_err(|source| ListenError::new(self.address, source))
+/// Opens a socket at `address`. One for IPv6 is not for IPv4 clients too
+/// (IPV6_V6ONLY, ipv6(7)). With `beside`, it may be where a socket of ours is that
+/// has SO_REUSEPORT for the moment, too (socket(7)); who does not ask for that
+/// finds the place taken.
+fn open(address: SocketAddr, beside: bool) -> io::Result<BlockingListener> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    if domain == Domain::IPV6 {
+        socket.set_only_v6(true)?;
     }
-
-    fn is_for_both(&self) -> bool {
-        self.address.is_ipv6() && self.address.ip().is_unspecified() && !self.only_v6
-    }
-
-    fn bind(&self, address: SocketAddr) -> io::Result<BlockingListener> {
-        let domain = Domain::for_address(address);
-        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-        if domain == Domain::IPV6 {
-            socket.set_only_v6(self.only_v6)?;
-        }
-        // A restart must not wait for the last run's connections to time out.
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        Ok(socket.into())
-    }
+    // A restart must not wait for the last run's connections to time out.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(beside)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_reuse_port(false)?;
+    Ok(socket.into())
 }
 
 fn lacks_family(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32)
 }
 
+/// Opens all of `addresses`, or none.
+fn open_all(
+    addresses: &[SocketAddr],
+    beside: bool,
+) -> Result<Vec<(SocketAddr, BlockingListener)>, ListenError> {
+    let mut opened = Vec::new();
+    for address in addresses {
+        match open(*address, beside) {
+            Ok(socket) => opened.push((*address, socket)),
+            // Without IPv6 in the kernel, all addresses are those of IPv4.
+            Err(error) if lacks_family(&error) && is_any_v6(address) => {}
+            Err(error) => return Err(ListenError::new(*address, error)),
+        }
+    }
+    Ok(opened)
+}
+
+fn is_any_v6(address: &SocketAddr) -> bool {
+    address.is_ipv6() && address.ip().is_unspecified()
+}
+
+/// All of IPv4 at the port of `address`.
+fn any_v4(address: &SocketAddr) -> SocketAddr {
+    (Ipv4Addr::UNSPECIFIED, address.port()).into()
+}
+
+/// Whether one takes the connections of the other, and the kernel does not let
+/// both be there without being asked to.
+fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
+    one.port() == other.port()
+        && one.is_ipv4() == other.is_ipv4()
+        && (one.ip().is_unspecified() || other.ip().is_unspecified())
+}
+
 /// What to open for `addresses`: each once, without those that a wildcard of
-/// their family covers. `[::]` takes IPv4 clients too unless its port is asked
-/// for at an IPv4 address by itself.
-fn plan(addresses: &[SocketAddr]) -> Vec<Wanted> {
-    let all: BTreeSet<SocketAddr> = addresses.iter().copied().collect();
-    let wildcard = |of: &SocketAddr| {
-        let covers = |other: &SocketAddr| {
-            other.ip().is_unspecified()
-                && other.port() == of.port()
-                && other.is_ipv4() == of.is_ipv4()
-        };
-        of.port() != 0 && !of.ip().is_unspecified() && all.iter().any(covers)
+/// their family covers; for `[::]` all of IPv4 too.
+fn plan(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let both = addresses.iter().filter(|address| is_any_v6(address));
+    let all: BTreeSet<SocketAddr> = both.map(any_v4).chain(addresses.iter().copied()).collect();
+    let is_covered = |of: &&SocketAddr| {
+        of.port() != 0 && !of.ip().is_unspecified() && all.iter().any(|other| overlap(of, other))
     };
-    let with_v4 = |of: &SocketAddr| {
-        all.iter()
-            .any(|other| other.is_ipv4() && other.port() == of.port())
-    };
-    all.iter()
-        .filter(|address| !wildcard(address))
-        .map(|address| Wanted {
-            address: *address,
-            only_v6: address.is_ipv6() && with_v4(address),
-        })
-        .collect()
+    let needed = all.iter().filter(|address| !is_covered(address));
+    needed.copied().collect()
 }
 
 /// Open sockets, before there is a runtime.
 #[derive(Debug)]
 pub struct Bound {
-    sockets: Vec<(Option<Wanted>, BlockingListener)>,
+    /// None for those that were handed over.
+    sockets: Vec<(Option<SocketAddr>, BlockingListener)>,
 }
 
 impl Bound {
@@ -162,15 +166,16 @@ impl Bound {
     }
 
     fn open_new(addresses: &[SocketAddr]) -> Result<Self, ListenError> {
-        let open = |wanted: Wanted| Ok((Some(wanted), wanted.open()?));
-        let sockets: Vec<_> = plan(addresses)
-            .into_iter()
-            .map(open)
-            .collect::<Result<_, ListenError>>()?;
-        if sockets.is_empty() {
+        let opened = open_all(&plan(addresses), false)?;
+        if opened.is_empty() {
             return Err(ListenError::Nothing);
         }
-        Ok(Self { sockets })
+        let wanted = opened
+            .into_iter()
+            .map(|(address, socket)| (Some(address), socket));
+        Ok(Self {
+            sockets: wanted.collect(),
+        })
     }
 
     /// Hands them to the runtime that this is called in.
@@ -185,6 +190,7 @@ impl Bound {
                 .into_iter()
                 .map(start)
                 .collect::<io::Result<_>>()?,
+            waiting: VecDeque::new(),
             first: 0,
             exhausted: false,
         })
@@ -199,14 +205,34 @@ fn into_async(socket: BlockingListener) -> io::Result<TcpListener> {
 #[derive(Debug)]
 struct Listener {
     /// None for one that was handed over.
-    wanted: Option<Wanted>,
+    wanted: Option<SocketAddr>,
     listener: TcpListener,
+}
+
+impl Listener {
+    /// Lets another socket of this process be where this one is, or does not.
+    fn set_reuse_port(&self, reuse: bool) -> io::Result<()> {
+        SockRef::from(&self.listener).set_reuse_port(reuse)
+    }
+
+    /// Closes it. The connections that wait in it are taken, as many as there are
+    /// descriptors for; the runtime may not know of them yet.
+    fn close(self, waiting: &mut VecDeque<(TcpStream, SocketAddr)>) -> io::Result<()> {
+        let listener = self.listener.into_std()?;
+        loop {
+            let (stream, peer) = listener.accept()?;
+            stream.set_nonblocking(true)?;
+            waiting.push_back((TcpStream::from_std(stream)?, peer));
+        }
+    }
 }
 
 /// Open sockets that take connections.
 #[derive(Debug)]
 pub struct Listeners {
     open: Vec<Listener>,
+    /// Connections that waited in sockets that are closed.
+    waiting: VecDeque<(TcpStream, SocketAddr)>,
     /// Which is asked first, so that none waits for the others.
     first: usize,
     exhausted: bool,
@@ -214,9 +240,15 @@ pub struct Listeners {
 
 impl Listeners {
     /// Where they listen; the port is the kernel's choice where none was given.
+    /// `[::]` says both families.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let address = |one: &Listener| one.listener.local_addr().ok();
-        self.open.iter().filter_map(address).collect()
+        let all: Vec<SocketAddr> = self.open.iter().filter_map(address).collect();
+        let of_both = |other: &SocketAddr| {
+            let both = all.iter().filter(|address| is_any_v6(address));
+            both.map(any_v4).any(|v4| v4 == *other)
+        };
+        all.iter().filter(|one| !of_both(one)).copied().collect()
     }
 
     /// Whether they are the service manager's, and `replace` leaves them alone.
@@ -253,6 +285,9 @@ impl Listeners {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        if let Some(accepted) = self.waiting.pop_front() {
+            return Poll::Ready(Ok(accepted));
+        }
         let count = self.open.len();
         for turn in 0..count {
             let index = (self.first + turn) % count;
@@ -267,11 +302,10 @@ impl Listeners {
         Poll::Pending
     }
 
-    /// Listens at `addresses` from now on. What is in both sets goes on; what
-    /// goes is closed when all that is new is open, so an error changes nothing,
-    /// but where old and new are in each other's way (`0.0.0.0` and `[::]` of one
-    /// port): those close first, and are opened again if that was in vain.
-    /// Connections that are there stay.
+    /// Listens at `addresses` from now on. What is in both sets goes on; what goes
+    /// is closed when all that is new is open, so an error changes nothing, and
+    /// whoever connects meanwhile finds one or the other. Connections that are
+    /// there, or wait to be accepted, stay.
     pub fn replace(&mut self, addresses: &[SocketAddr]) -> Result<(), ListenError> {
         if self.are_handed_over() {
             return Ok(());
@@ -280,46 +314,51 @@ impl Listeners {
         if plan.is_empty() {
             return Err(ListenError::Nothing);
         }
-        let stays = |one: &Listener| one.wanted.is_some_and(|wanted| plan.contains(&wanted));
-        let is_new = |wanted: &&Wanted| !self.open.iter().any(|one| one.wanted == Some(**wanted));
-        let new: Vec<Wanted> = plan.iter().filter(is_new).copied().collect();
-        let ports: BTreeSet<u16> = new.iter().map(|wanted| wanted.address.port()).collect();
-        let is_in_the_way = |one: &Listener| {
-            !stays(one) && ports.contains(&one.wanted.map_or(0, |w| w.address.port()))
-        };
-        let closed: Vec<Wanted> = self
-            .open
-            .extract_if(.., |one| is_in_the_way(one))
-            .filter_map(|one| one.wanted)
-            .collect();
-        match open_all(&new) {
-            Ok(opened) => {
-                self.open.retain(stays);
-                self.open.extend(opened);
-                Ok(())
-            }
-            Err(error) => {
-                for wanted in closed {
-                    match open_all(&[wanted]) {
-                        Ok(again) => self.open.extend(again),
-                        Err(error) => say(format_args!("sshvpn: {error}")),
-                    }
-                }
-                Err(error)
-            }
+        let is_new =
+            |wanted: &&SocketAddr| !self.open.iter().any(|one| one.wanted == Some(**wanted));
+        let new: Vec<SocketAddr> = plan.iter().filter(is_new).copied().collect();
+        let mut opened = self.open_beside(&new)?;
+        let goes = |one: &mut Listener| !one.wanted.is_some_and(|wanted| plan.contains(&wanted));
+        for closed in self.open.extract_if(.., goes) {
+            // It ends with an error, mostly as nobody waits any more.
+            let _ = closed.close(&mut self.waiting);
         }
+        self.open.append(&mut opened);
+        Ok(())
     }
-}
 
-fn open_all(wanted: &[Wanted]) -> Result<Vec<Listener>, ListenError> {
-    let open = |wanted: &Wanted| {
-        let failed = |source| ListenError::new(wanted.address, source);
-        Ok(Listener {
-            wanted: Some(*wanted),
-            listener: into_async(wanted.open()?).map_err(failed)?,
-        })
-    };
-    wanted.iter().map(open).collect()
+    /// Opens `new` while the old ones stay, also where these are in the way.
+    fn open_beside(&self, new: &[SocketAddr]) -> Result<Vec<Listener>, ListenError> {
+        let in_the_way = |one: &&Listener| {
+            let wanted = one.wanted.as_ref();
+            wanted.is_some_and(|wanted| new.iter().any(|new| overlap(new, wanted)))
+        };
+        let in_the_way: Vec<&Listener> = self.open.iter().filter(in_the_way).collect();
+        let share = |shared| {
+            for listener in &in_the_way {
+                // Where it fails, opening says what is wrong.
+                if let Err(error) = listener.set_reuse_port(shared) {
+                    tracing::debug!(%error, "SO_REUSEPORT");
+                }
+            }
+        };
+        share(true);
+        let opened = open_all(new, !in_the_way.is_empty());
+        share(false);
+        let start = |(wanted, socket)| {
+            let listener = into_async(socket).map_err(|error| ListenError::new(wanted, error))?;
+            let wanted = Some(wanted);
+            Ok(Listener { wanted, listener })
+        };
+        opened?.into_iter().map(start).collect()
+    }
+
+    /// Takes no more connections: who comes is refused by the kernel at once, or,
+    /// where the sockets are the service manager's, waits there for the next server.
+    pub fn close(&mut self) {
+        self.open.clear();
+        self.waiting.clear();
+    }
 }
 
 /// Whether there are no descriptors or no memory for another connection.
