@@ -294,7 +294,7 @@ fn names_that_nobody_knows() -> Result<()> {
         "9002:localhost:8080",
     ];
     let command = |user| Client::Ssh.command(&[&forwards[..], &[user]].concat());
-    let _alice = lab.laptop.spawn(&command("alice@bastion")?)?;
+    let alice = lab.laptop.spawn(&command("alice@bastion")?)?;
     let _bob = lab.phone.spawn(&command("bob@bastion")?)?;
     listens(&lab.laptop, 9002)?;
     listens(&lab.phone, 9002)?;
@@ -315,6 +315,7 @@ fn names_that_nobody_knows() -> Result<()> {
         refused["reason"] == "too many names are looked up",
         "{refused:#}"
     );
+    alice.wait_for_line("resource shortage: too many names", PATIENCE)?;
     drop(waiting);
     // The resolver gives up, and all is well again.
     until("a name is found", Duration::from_secs(60), || {
