@@ -347,7 +347,12 @@ async fn the_end_of_ssh_is_noticed() {
     drop(ssh);
     let reason = timeout(HANGS, login.connection.ended()).await;
     let reason = reason.expect("not noticed");
-    assert!(reason.contains("client"), "{reason}");
+    // Killed before it has read all, its kernel resets the connection.
+    let [closed, reset] = ["the client closed", "the connection was lost"];
+    assert!(
+        reason.starts_with(closed) || reason.starts_with(reset),
+        "{reason}"
+    );
     assert!(login.requests.next().await.is_none());
 }
 
