@@ -146,9 +146,7 @@ impl Member {
 impl State {
     /// Takes a member up; yields whose rules that changes.
     fn come(&mut self, id: ConnectionId, member: Member) -> BTreeSet<ConnectionId> {
-        for group in &member.terms.groups {
-            self.groups.entry(group.clone()).or_default().insert(id);
-        }
+        self.join_groups(id, &member.terms.groups);
         let has_more = !self.clients.includes(&member.sources);
         let mut concerned = match has_more {
             true => {
@@ -167,14 +165,7 @@ impl State {
         let Some(member) = self.members.remove(&id) else {
             return BTreeSet::new();
         };
-        for group in &member.terms.groups {
-            if let Some(left) = self.groups.get_mut(group) {
-                left.remove(&id);
-                if left.is_empty() {
-                    self.groups.remove(group);
-                }
-            }
-        }
+        self.leave_groups(id, &member.terms.groups);
         if !self.pools.includes(&member.sources) {
             let clients = self.all_clients();
             if clients != self.clients {
@@ -183,6 +174,23 @@ impl State {
             }
         }
         self.of_groups(&member.terms.groups)
+    }
+
+    fn join_groups(&mut self, id: ConnectionId, groups: &BTreeSet<Group>) {
+        for group in groups {
+            self.groups.entry(group.clone()).or_default().insert(id);
+        }
+    }
+
+    fn leave_groups(&mut self, id: ConnectionId, groups: &BTreeSet<Group>) {
+        for group in groups {
+            if let Some(left) = self.groups.get_mut(group) {
+                left.remove(&id);
+                if left.is_empty() {
+                    self.groups.remove(group);
+                }
+            }
+        }
     }
 
     fn everybody(&self) -> BTreeSet<ConnectionId> {
