@@ -170,7 +170,8 @@ fn a_reload_opens_and_closes_ports() -> Result<()> {
         let list = host.sh("ss -Hltn | awk '{print $4}'")?;
         Ok(list.lines().map(str::to_owned).collect())
     };
-    let expected = |list: &[&str]| list.iter().map(|port| format!("*:{port}")).collect();
+    let each_family = |port: &&str| [format!("0.0.0.0:{port}"), format!("[::]:{port}")];
+    let expected = |list: &[&str]| list.iter().flat_map(each_family).collect();
     ensure!(ports(&lab.bastion)? == expected(&["22", "2201"]));
     lab.bastion.write(
         netns_tests::serve::CONFIG,

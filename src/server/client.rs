@@ -81,6 +81,7 @@ pub(super) async fn attend(
             Arc::clone(&session),
             Arc::clone(&server.reach),
             rates.clone(),
+            server.lookups.names(),
         ),
         rates,
         server,
@@ -205,7 +206,7 @@ impl Client {
                 address,
                 port,
                 reply,
-            } => self.forwards.cancel(address, port, reply),
+            } => self.forwards.cancel(address, port, reply).await,
             Request::Unserved { what, why } => {
                 let name = what.as_str().into();
                 self.session.refused(Asked::Other { name }, &why);
@@ -283,6 +284,8 @@ impl Client {
             None => self.connection.ended().await,
         };
         self.session.ending(&reason);
+        // Its listeners close now, however long the tunnel takes.
+        drop(self.forwards);
         let mut tunnel = self.tunnel.take();
         // It ends by itself, with the connection or with the server, unless the
         // client lets it say nothing.

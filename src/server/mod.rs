@@ -55,6 +55,7 @@ use tokio::sync::watch;
 
 use admission::Admission;
 use client_device::ClientDevices;
+use forward::Lookups;
 use lease::Leases;
 use reach::Reachability;
 use registry::Registry;
@@ -70,6 +71,7 @@ struct Server {
     leases: Leases,
     devices: Arc<ClientDevices>,
     reach: Arc<Reachability>,
+    lookups: Lookups,
     /// Why the server ends, once it does.
     stop: watch::Sender<Option<String>>,
 }
@@ -90,6 +92,7 @@ impl Server {
             leases,
             devices,
             reach,
+            lookups: Lookups::default(),
             stop: watch::Sender::new(None),
         }
     }

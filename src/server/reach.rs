@@ -1,5 +1,6 @@
 //! Who may reach whom: the rules by which each live tunnel's guard judges, made
-//! anew for all when a client comes or goes, or the settings change.
+//! anew when a client comes or goes for those of its groups, and for all when the
+//! settings change or a network behind a client comes or goes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -24,7 +25,11 @@ struct State {
     here: AddressSet,
     /// The networks that clients get their addresses from.
     pools: AddressSet,
+    /// All that clients have or may get: the pools, and what members have besides.
+    clients: AddressSet,
     members: BTreeMap<ConnectionId, Member>,
+    /// Who is in each.
+    groups: BTreeMap<Group, BTreeSet<ConnectionId>>,
 }
 
 #[derive(Debug)]
@@ -64,38 +69,23 @@ impl Reachability {
         let mut state = self.lock();
         state.here = here.into_iter().collect();
         state.pools = pools.into_iter().collect();
-        state.tell_all();
+        state.clients = state.all_clients();
+        state.tell(&state.everybody());
     }
 
     /// Adds the tunnel of a connection, which has one at most; yields what its
     /// packets are judged by.
     pub fn join(self: &Arc<Self>, id: ConnectionId, terms: Terms) -> (Guard, Membership) {
-        let own: AddressSet = terms.addresses.iter().copied().collect();
-        let sources = own.union(&terms.sources.iter().copied().collect());
+        let member = Member::new(terms);
+        let guard = Guard::new(member.rules.subscribe());
         let mut state = self.lock();
-        let nothing = GuardRules::new(
-            AddressSet::EMPTY,
-            &Reach {
-                here: &AddressSet::EMPTY,
-                networks: &[],
-                clients: &AddressSet::EMPTY,
-                peers: &AddressSet::EMPTY,
-            },
-            true,
-        );
-        let (rules, watched) = watch::channel(Arc::new(nothing));
-        let member = Member {
-            terms,
-            sources,
-            rules,
-        };
-        state.members.insert(id, member);
-        state.tell_all();
+        let concerned = state.come(id, member);
+        state.tell(&concerned);
         let membership = Membership {
             reachability: Arc::clone(self),
             id,
         };
-        (Guard::new(watched), membership)
+        (guard, membership)
     }
 
     /// Whether a connection from here to `to` may be made for the client of `id`,
@@ -125,27 +115,114 @@ impl Reachability {
 impl Drop for Membership {
     fn drop(&mut self) {
         let mut state = self.reachability.lock();
-        state.members.remove(&self.id);
-        state.tell_all();
+        let concerned = state.go(self.id);
+        state.tell(&concerned);
+    }
+}
+
+impl Member {
+    /// One that may send nothing yet.
+    fn new(terms: Terms) -> Self {
+        let own: AddressSet = terms.addresses.iter().copied().collect();
+        let sources = own.union(&terms.sources.iter().copied().collect());
+        let nothing = GuardRules::new(
+            AddressSet::EMPTY,
+            &Reach {
+                here: &AddressSet::EMPTY,
+                networks: &[],
+                clients: &AddressSet::EMPTY,
+                peers: &AddressSet::EMPTY,
+            },
+            true,
+        );
+        Member {
+            terms,
+            sources,
+            rules: watch::Sender::new(Arc::new(nothing)),
+        }
     }
 }
 
 impl State {
-    fn tell_all(&self) {
+    /// Takes a member up; yields whose rules that changes.
+    fn come(&mut self, id: ConnectionId, member: Member) -> BTreeSet<ConnectionId> {
+        self.join_groups(id, &member.terms.groups);
+        let has_more = !self.clients.includes(&member.sources);
+        let mut concerned = match has_more {
+            true => {
+                self.clients = self.clients.union(&member.sources);
+                self.everybody()
+            }
+            false => self.of_groups(&member.terms.groups),
+        };
+        concerned.insert(id);
+        self.members.insert(id, member);
+        concerned
+    }
+
+    /// Forgets a member; yields whose rules that changes.
+    fn go(&mut self, id: ConnectionId) -> BTreeSet<ConnectionId> {
+        let Some(member) = self.members.remove(&id) else {
+            return BTreeSet::new();
+        };
+        self.leave_groups(id, &member.terms.groups);
+        if !self.pools.includes(&member.sources) {
+            let clients = self.all_clients();
+            if clients != self.clients {
+                self.clients = clients;
+                return self.everybody();
+            }
+        }
+        self.of_groups(&member.terms.groups)
+    }
+
+    fn join_groups(&mut self, id: ConnectionId, groups: &BTreeSet<Group>) {
+        for group in groups {
+            self.groups.entry(group.clone()).or_default().insert(id);
+        }
+    }
+
+    fn leave_groups(&mut self, id: ConnectionId, groups: &BTreeSet<Group>) {
+        for group in groups {
+            if let Some(left) = self.groups.get_mut(group) {
+                left.remove(&id);
+                if left.is_empty() {
+                    self.groups.remove(group);
+                }
+            }
+        }
+    }
+
+    fn everybody(&self) -> BTreeSet<ConnectionId> {
+        self.members.keys().copied().collect()
+    }
+
+    fn of_groups(&self, groups: &BTreeSet<Group>) -> BTreeSet<ConnectionId> {
+        let members = groups.iter().filter_map(|group| self.groups.get(group));
+        members.flatten().copied().collect()
+    }
+
+    fn all_clients(&self) -> AddressSet {
         let sources = self.members.values().map(|member| &member.sources);
-        let clients = sources.fold(self.pools.clone(), |all, own| all.union(own));
-        let groups = self.by_group();
-        for member in self.members.values() {
-            let peers = member
-                .terms
-                .groups
-                .iter()
-                .filter_map(|group| groups.get(group))
-                .fold(AddressSet::EMPTY, |all, group| all.union(group));
+        let besides = sources.filter(|sources| !self.pools.includes(sources));
+        besides.fold(self.pools.clone(), |all, own| all.union(own))
+    }
+
+    /// Makes the rules of `concerned` anew.
+    fn tell(&self, concerned: &BTreeSet<ConnectionId>) {
+        let concerned = concerned.iter().filter_map(|id| self.members.get(id));
+        // Each group is added up once, however many of its members there are.
+        let mut groups: BTreeMap<&Group, AddressSet> = BTreeMap::new();
+        for member in concerned {
+            let own = member.terms.groups.iter().map(|group| {
+                let known = groups.entry(group);
+                known.or_insert_with(|| self.addresses_of(group)).clone()
+            });
+            let peers = own.fold(AddressSet::EMPTY, |all, group| all.union(&group));
             let reach = Reach {
                 here: &self.here,
                 networks: &member.terms.routes,
-                clients: &clients,
+                clients: &self.clients,
                 peers: &peers,
             };
             let one_station = member.terms.sources.is_empty();
@@ -160,16 +237,12 @@ impl State {
         }
     }
 
-    /// The addresses of each group's clients.
-    fn by_group(&self) -> BTreeMap<&Group, AddressSet> {
-        let mut groups: BTreeMap<&Group, AddressSet> = BTreeMap::new();
-        for member in self.members.values() {
-            for group in &member.terms.groups {
-                let all = groups.entry(group).or_insert(AddressSet::EMPTY);
-                *all = all.union(&member.sources);
-            }
-        }
-        groups
+    /// The addresses of a group's clients.
+    fn addresses_of(&self, group: &Group) -> AddressSet {
+        let members = self.groups.get(group).into_iter().flatten();
+        members
+            .filter_map(|id| self.members.get(id))
+            .fold(AddressSet::EMPTY, |all, member| all.union(&member.sources))
     }
 }
 

@@ -132,3 +132,73 @@ fn connections_from_here_reach_no_client_that_packets_do_not() {
         assert_eq!(lets, expected, "{to}");
     }
 }
+
+/// Lets a client in as `join` does; yields how many clients' rules are made anew.
+fn told(state: &mut State, number: u64, terms: Terms) -> usize {
+    let concerned = state.come(ConnectionId::of_test(number), Member::new(terms));
+    state.tell(&concerned);
+    concerned.len()
+}
+
+#[test]
+fn who_comes_or_goes_concerns_its_groups_alone() {
+    let server = server();
+    let mut state = server.lock();
+    let mut updates = 0;
+    for number in 0..200 {
+        let own = format!("10.9.0.{}", number + 2);
+        let groups: &[&str] = if number % 10 == 0 { &["lab"] } else { &[] };
+        updates += told(&mut state, number, terms(&[&own], groups));
+    }
+    // Twenty of a group tell 1 + 2 + … + 20, the others themselves.
+    assert_eq!(updates, 210 + 180);
+    assert_eq!(state.go(ConnectionId::of_test(1)).len(), 0);
+    assert_eq!(state.go(ConnectionId::of_test(10)).len(), 19);
+    assert_eq!(state.go(ConnectionId::of_test(10)).len(), 0, "it is gone");
+    // What nobody had is closed to all, until it is nobody's again.
+    let behind = Terms {
+        sources: networks(&["172.16.5.0/24"]),
+        ..terms(&["10.9.0.250"], &[])
+    };
+    assert_eq!(told(&mut state, 300, behind), 199);
+    assert_eq!(state.go(ConnectionId::of_test(300)).len(), 198);
+    assert_eq!(state.clients, state.pools);
+}
+
+/// Whatever the order in which clients came and went, each is judged as if all
+/// had been told of everything.
+#[test]
+fn what_is_not_told_again_is_as_it_would_be() {
+    let reach = server();
+    let mut joined = BTreeMap::new();
+    for step in 0_u64..60 {
+        let number = step * 7 % 20;
+        let id = ConnectionId::of_test(number);
+        if joined.remove(&id).is_none() {
+            let groups = [["lab", "office"], ["lab", "lab"], ["site", "office"]];
+            let sources = match number % 5 {
+                0 => networks(&[&format!("172.16.{number}.0/24")]),
+                _ => Vec::new(),
+            };
+            let terms = Terms {
+                sources,
+                ..terms(
+                    &[&format!("10.9.0.{}", number + 2)],
+                    &groups[step as usize % 3],
+                )
+            };
+            joined.insert(id, reach.join(id, terms).1);
+        }
+        let state = reach.lock();
+        let rules = |state: &State| -> Vec<Arc<GuardRules>> {
+            let members = state.members.values();
+            members
+                .map(|member| member.rules.borrow().clone())
+                .collect()
+        };
+        let before = rules(&state);
+        state.tell(&state.everybody());
+        assert_eq!(rules(&state), before, "step {step}");
+        assert_eq!(state.clients, state.all_clients(), "step {step}");
+    }
+}

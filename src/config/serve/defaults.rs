@@ -5,7 +5,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::settings::{
-    AuditSettings, ClientLimits, LoginSettings, MaxStartups, NetworkSettings, Penalties,
+    AuditSettings, ClientLimits, LoginSettings, MaxStartups, NetworkSettings, Overflow, Penalties,
     ServeSettings,
 };
 use crate::config::types::Mtu;
@@ -64,6 +64,10 @@ impl Default for Penalties {
             crash: Duration::from_secs(90),
             min: Duration::from_secs(15),
             max: Duration::from_secs(600),
+            max_sources4: 65536,
+            max_sources6: 65536,
+            overflow: Overflow::Permissive,
+            overflow6: Overflow::Permissive,
         }
     }
 }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::settings::Penalties;
+use super::super::settings::{Overflow, Penalties};
 use super::*;
 
 const EXAMPLE: &str = include_str!("../../../packaging/serve.toml");
@@ -61,6 +61,12 @@ fn the_example_shows_every_key_and_mostly_its_default() {
             let shown = all.contains(&format!("\n{key} =")) || all.contains(&format!("[{key}]"));
             assert!(shown, "{table}{key}");
         }
+    }
+    let penalties = "[login]\nper-source-penalties = { nonsense = 1 }";
+    let error = parse(penalties.as_bytes()).unwrap_err();
+    let (_, known) = error.split_once("expected ").unwrap();
+    for key in known.split('`').skip(1).step_by(2) {
+        assert!(all.contains(&format!(" {key} =")), "{key}");
     }
 }
 
@@ -149,6 +155,31 @@ fn penalties_can_be_switched_off() {
 }
 
 #[test]
+fn both_families_overflow_alike_unless_it_is_said() {
+    use Overflow::{DenyAll, Permissive};
+    for (words, expected) in [
+        ("", (Permissive, Permissive)),
+        ("overflow = \"deny-all\"", (DenyAll, DenyAll)),
+        ("overflow6 = \"deny-all\"", (Permissive, DenyAll)),
+        (
+            "overflow6 = \"permissive\", overflow = \"deny-all\"",
+            (DenyAll, Permissive),
+        ),
+    ] {
+        let text = format!("[login]\nper-source-penalties = {{ {words} }}");
+        let penalties = read(&text).login.penalties.unwrap();
+        assert_eq!(
+            (penalties.overflow, penalties.overflow6),
+            expected,
+            "{words}"
+        );
+    }
+    let text = "[login]\nper-source-penalties = { max-sources4 = 7, max-sources6 = 8 }";
+    let penalties = read(text).login.penalties.unwrap();
+    assert_eq!((penalties.max_sources4, penalties.max_sources6), (7, 8));
+}
+
+#[test]
 fn what_is_not_understood_is_told_with_its_line_and_what_would_be() {
     for (text, line, said) in [
         ("\nlisten = \"[::]:22\"", 2, "expected a sequence"),
@@ -172,6 +203,16 @@ fn what_is_not_understood_is_told_with_its_line_and_what_would_be() {
             "[login]\nper-source-penalties = { min = 9, max = 8 }",
             2,
             "min is larger",
+        ),
+        (
+            "[login]\nper-source-penalties = { overflow = \"no\" }",
+            2,
+            "\"permissive\" or \"deny-all\"",
+        ),
+        (
+            "[login]\nper-source-penalties = { max-sources6 = 0 }",
+            2,
+            "from 1 on",
         ),
         (
             "[network]\npool = [\"10.9.0.1/24\"]",

@@ -92,6 +92,23 @@ pub struct Penalties {
     pub min: Duration,
     /// The largest sum.
     pub max: Duration,
+    /// IPv4 sources that are known at most.
+    pub max_sources4: usize,
+    /// IPv6 sources that are known at most.
+    pub max_sources6: usize,
+    /// What happens when so many IPv4 sources are known.
+    pub overflow: Overflow,
+    /// The same for IPv6.
+    pub overflow6: Overflow,
+}
+
+/// What happens when as many sources are known as may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overflow {
+    /// The penalty that ends first is forgotten for a new one.
+    Permissive,
+    /// Nobody comes in until a penalty has ended, but for who is exempt.
+    DenyAll,
 }
 
 /// What the tunnels lead to.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 
-use super::settings::{MaxStartups, Penalties};
+use super::settings::{MaxStartups, Overflow, Penalties};
 use crate::config::ssh_syntax::parse_time;
 
 /// A time as sshd_config(5) has it (TIME FORMATS): `30`, `2m`, `1h30m`.
@@ -87,6 +87,7 @@ read_from_a_word!(
     Count,
     SourceBlock,
     MaxStartups,
+    Overflow,
     Fingerprint
 );
 
@@ -184,6 +185,18 @@ impl FromWord for MaxStartups {
     }
 }
 
+impl FromWord for Overflow {
+    const EXPECTED: &'static str = "\"permissive\" or \"deny-all\"";
+
+    fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "permissive" => Some(Overflow::Permissive),
+            "deny-all" => Some(Overflow::DenyAll),
+            _ => None,
+        }
+    }
+}
+
 impl FromWord for Fingerprint {
     const EXPECTED: &'static str = "a fingerprint as 'ssh-keygen -l -f KEY.pub' shows it: \
                                     SHA256: and 43 letters";
@@ -205,6 +218,11 @@ struct PenaltiesTable {
     crash: Time,
     min: Time,
     max: Time,
+    max_sources4: Count,
+    max_sources6: Count,
+    overflow: Overflow,
+    /// As for IPv4, where it is not given.
+    overflow6: Option<Overflow>,
 }
 
 impl Default for PenaltiesTable {
@@ -217,6 +235,10 @@ impl Default for PenaltiesTable {
             crash: Time(usual.crash),
             min: Time(usual.min),
             max: Time(usual.max),
+            max_sources4: Count(usual.max_sources4),
+            max_sources6: Count(usual.max_sources6),
+            overflow: usual.overflow,
+            overflow6: None,
         }
     }
 }
@@ -246,6 +268,10 @@ impl<'de> Visitor<'de> for PenaltiesVisitor {
             crash: table.crash.0,
             min: table.min.0,
             max: table.max.0,
+            max_sources4: table.max_sources4.0,
+            max_sources6: table.max_sources6.0,
+            overflow: table.overflow,
+            overflow6: table.overflow6.unwrap_or(table.overflow),
         })))
     }
 }

@@ -20,6 +20,9 @@ use penalties::{PenaltyTable, SourceBlock};
 pub enum Refused {
     /// Its source is being penalised.
     Penalty(Offence),
+    /// As many sources are being penalised as can be remembered, and then
+    /// nobody is let in.
+    PenaltyOverflow,
     /// Too many connections are not logged in.
     Startups,
     /// Too many of them are from its source.
@@ -31,6 +34,7 @@ impl Refused {
     pub fn name(self) -> &'static str {
         match self {
             Refused::Penalty(offence) => offence.penalty_name(),
+            Refused::PenaltyOverflow => "penalty-overflow",
             Refused::Startups => "max-startups",
             Refused::SourceStartups => "per-source-max-startups",
         }
@@ -41,6 +45,7 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Refused::Penalty(offence) => write!(f, "penalty: {offence}"),
+            Refused::PenaltyOverflow => f.write_str("penalty: too many sources have one"),
             Refused::Startups => f.write_str("too many connections are not logged in"),
             Refused::SourceStartups => {
                 f.write_str("too many connections from its source are not logged in")
@@ -72,7 +77,7 @@ impl Admission {
                 settings: settings.clone(),
                 startups: HashMap::new(),
                 next: 0,
-                penalties: PenaltyTable::new(penalties::MAX_SOURCES),
+                penalties: PenaltyTable::default(),
             }),
         })
     }
@@ -92,9 +97,7 @@ impl Admission {
     ) -> Result<Startup, Refused> {
         let peer = peer.to_canonical();
         let mut state = self.lock();
-        if let Some(offence) = state.penalised(peer, now) {
-            return Err(Refused::Penalty(offence));
-        }
+        state.check_penalties(peer, now)?;
         let chance = refusal_chance(state.settings.max_startups, state.startups.len());
         if chance > 0 && (chance >= 100 || draw() < chance) {
             return Err(Refused::Startups);
@@ -160,13 +163,21 @@ impl State {
         exempt.any(|network| network.contains(peer))
     }
 
-    fn penalised(&mut self, peer: IpAddr, now: Instant) -> Option<Offence> {
-        self.settings.penalties?;
+    fn check_penalties(&mut self, peer: IpAddr, now: Instant) -> Result<(), Refused> {
+        let Some(penalties) = self.settings.penalties else {
+            return Ok(());
+        };
         if self.is_exempt(peer) {
-            return None;
+            return Ok(());
         }
         let block = SourceBlock::of(peer, self.settings.source_block);
-        self.penalties.active_offence(block, now)
+        if let Some(offence) = self.penalties.active_offence(block, now) {
+            return Err(Refused::Penalty(offence));
+        }
+        match self.penalties.is_shut(block, &penalties, now) {
+            true => Err(Refused::PenaltyOverflow),
+            false => Ok(()),
+        }
     }
 
     /// Connections from the block of `peer` that are not logged in. They are

@@ -9,12 +9,8 @@ use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 
-use crate::config::serve::settings::Penalties;
+use crate::config::serve::settings::{Overflow, Penalties};
 
-/// Sources of one family that are known at most, as sshd's max-sources4 and
-/// max-sources6 have it. Beyond it the penalty that ends first is forgotten,
-/// as by sshd's overflow:permissive: a flood of addresses must shut out nobody.
-pub(super) const MAX_SOURCES: usize = 65536;
 /// No penalty is longer, so that its end can always be told.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
@@ -88,15 +84,32 @@ impl SourceBlock {
 }
 
 /// The penalties of both families, which do not crowd out each other.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct PenaltyTable {
     v4: Family,
     v6: Family,
 }
 
-#[derive(Debug)]
+/// How many sources of one family are known at most, and what comes then. A
+/// penalty that does not count yet takes a place too, as in sshd.
+#[derive(Debug, Clone, Copy)]
+struct Capacity {
+    most: usize,
+    overflow: Overflow,
+}
+
+impl Capacity {
+    fn of(source: SourceBlock, penalties: &Penalties) -> Self {
+        let (most, overflow) = match source.0 {
+            IpAddr::V4(_) => (penalties.max_sources4, penalties.overflow),
+            IpAddr::V6(_) => (penalties.max_sources6, penalties.overflow6),
+        };
+        Capacity { most, overflow }
+    }
+}
+
+#[derive(Debug, Default)]
 struct Family {
-    limit: usize,
     by_source: HashMap<SourceBlock, Penalty>,
     /// The same, by when they end.
     by_end: BTreeSet<(Instant, SourceBlock)>,
@@ -112,19 +125,6 @@ struct Penalty {
 }
 
 impl PenaltyTable {
-    /// `limit` is how many sources are known at most, of each family.
-    pub fn new(limit: usize) -> Self {
-        let family = || Family {
-            limit,
-            by_source: HashMap::new(),
-            by_end: BTreeSet::new(),
-        };
-        Self {
-            v4: family(),
-            v6: family(),
-        }
-    }
-
     /// Adds to what `source` owes.
     pub fn add(
         &mut self,
@@ -148,6 +148,14 @@ impl PenaltyTable {
         penalty.active.then_some(penalty.offence)
     }
 
+    /// Whether `source` is refused, whoever it is, as there is no room for more.
+    pub fn is_shut(&mut self, source: SourceBlock, penalties: &Penalties, now: Instant) -> bool {
+        let Capacity { most, overflow } = Capacity::of(source, penalties);
+        let family = self.family(source);
+        family.expire(now);
+        overflow == Overflow::DenyAll && family.by_source.len() >= most
+    }
+
     /// Sources that are refused now.
     pub fn active(&mut self, now: Instant) -> usize {
         let mut count = 0;
@@ -161,7 +169,7 @@ impl PenaltyTable {
 
     /// Forgets all.
     pub fn clear(&mut self) {
-        *self = Self::new(self.v4.limit);
+        *self = Self::default();
     }
 
     fn family(&mut self, source: SourceBlock) -> &mut Family {
@@ -195,10 +203,15 @@ impl Family {
         now: Instant,
     ) {
         self.expire(now);
+        let Capacity { most, overflow } = Capacity::of(source, penalties);
         let before = self.by_source.get(&source).copied();
+        let full = before.is_none() && self.by_source.len() >= most;
+        if full && overflow == Overflow::DenyAll {
+            return;
+        }
         let owed = before.map_or(Duration::ZERO, |penalty| penalty.end - now);
-        let most = penalties.max.min(LONGEST);
-        let owed = owed.saturating_add(cost).min(most);
+        let longest = penalties.max.min(LONGEST);
+        let owed = owed.saturating_add(cost).min(longest);
         if let Some(penalty) = before {
             self.remove(penalty.end, source);
         }
@@ -209,7 +222,7 @@ impl Family {
         };
         self.by_source.insert(source, penalty);
         self.by_end.insert((penalty.end, source));
-        while self.by_source.len() > self.limit
+        while self.by_source.len() > most
             && let Some(&(end, source)) = self.by_end.first()
         {
             self.remove(end, source);
@@ -221,30 +234,71 @@ impl Family {
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn block(text: &str) -> SourceBlock {
+        SourceBlock::of(text.parse().unwrap(), (32, 128))
+    }
+
+    fn for_three(overflow: Overflow) -> Penalties {
+        Penalties {
+            max_sources4: 3,
+            overflow,
+            ..Penalties::default()
+        }
+    }
+
     #[test]
     fn a_flood_of_sources_forgets_what_ends_first() {
-        let second = Duration::from_secs(1);
-        let penalties = Penalties {
-            authfail: second,
-            noauth: second,
-            grace_exceeded: 10 * second,
-            crash: 90 * second,
-            min: 15 * second,
-            max: 600 * second,
-        };
-        let mut table = PenaltyTable::new(3);
+        let penalties = for_three(Overflow::Permissive);
+        let mut table = PenaltyTable::default();
         let now = Instant::now();
-        let block = |text: &str| SourceBlock::of(text.parse().unwrap(), (32, 128));
         table.add(block("2001:db8::1"), Offence::Crash, &penalties, now);
         table.add(block("192.0.2.9"), Offence::Crash, &penalties, now);
         for last in 10..20 {
             let source = block(&format!("192.0.2.{last}"));
             table.add(source, Offence::GraceExceeded, &penalties, now);
+            assert!(!table.is_shut(source, &penalties, now));
         }
         assert_eq!(table.v4.by_source.len(), 3);
         assert_eq!(table.v4.by_end.len(), 3);
         for kept in ["192.0.2.9", "2001:db8::1"] {
             assert_eq!(table.active_offence(block(kept), now), Some(Offence::Crash));
         }
+        // A reload that wants fewer counts from the next offence on.
+        let fewer = Penalties {
+            max_sources4: 1,
+            ..penalties
+        };
+        table.add(block("192.0.2.9"), Offence::NoAuth, &fewer, now);
+        assert_eq!(table.v4.by_source.len(), 1);
+    }
+
+    #[test]
+    fn where_all_are_denied_the_door_opens_as_penalties_end() {
+        let penalties = for_three(Overflow::DenyAll);
+        let mut table = PenaltyTable::default();
+        let now = Instant::now();
+        let (stranger, other_family) = (block("198.51.100.7"), block("2001:db8::1"));
+        for last in 1..=3 {
+            assert!(!table.is_shut(stranger, &penalties, now), "{last}");
+            let source = block(&format!("192.0.2.{last}"));
+            table.add(source, Offence::AuthFail, &penalties, now + SECOND * last);
+        }
+        assert!(table.is_shut(stranger, &penalties, now + 3 * SECOND));
+        assert!(!table.is_shut(other_family, &penalties, now));
+        // What is known goes on to count, and nobody else is taken up.
+        table.add(stranger, Offence::Crash, &penalties, now + 3 * SECOND);
+        table.add(
+            block("192.0.2.3"),
+            Offence::Crash,
+            &penalties,
+            now + 3 * SECOND,
+        );
+        assert_eq!(table.v4.by_source.len(), 3);
+        assert_eq!(table.active(now + 3 * SECOND), 1);
+        // The first owes 5 s, from the first second on.
+        assert!(table.is_shut(stranger, &penalties, now + 5 * SECOND));
+        assert!(!table.is_shut(stranger, &penalties, now + 6 * SECOND));
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::serve::settings::Penalties;
+use crate::config::serve::settings::{Overflow, Penalties};
 
 fn seconds(number: u64) -> Duration {
     Duration::from_secs(number)
@@ -27,6 +27,7 @@ pub fn settings() -> LoginSettings {
             crash: seconds(90),
             min: seconds(15),
             max: seconds(600),
+            ..Penalties::default()
         }),
         exempt: Vec::new(),
     }
@@ -226,4 +227,35 @@ fn each_refusal_has_a_name_of_its_own() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), all.len());
+}
+
+#[test]
+fn more_sources_than_can_be_remembered_shut_the_door_where_that_is_wanted() {
+    let mut settings = settings();
+    settings.exempt = vec!["203.0.113.0/24".parse().unwrap()];
+    settings.penalties = Some(Penalties {
+        max_sources4: 2,
+        overflow: Overflow::DenyAll,
+        ..Penalties::default()
+    });
+    let admission = Admission::new(&settings);
+    let now = Instant::now();
+    for source in ["192.0.2.1", "192.0.2.2"] {
+        assert_eq!(take(&admission, "198.51.100.1", now), Ok(()));
+        admission.penalize(ip(source), Offence::Crash, now);
+    }
+    let shut = Err(Refused::PenaltyOverflow);
+    assert_eq!(take(&admission, "198.51.100.1", now), shut);
+    assert_eq!(take(&admission, "::ffff:198.51.100.1", now), shut);
+    let own = Err(Refused::Penalty(Offence::Crash));
+    assert_eq!(take(&admission, "192.0.2.1", now), own);
+    for let_in in ["203.0.113.5", "2001:db8::1"] {
+        assert_eq!(take(&admission, let_in, now), Ok(()), "{let_in}");
+    }
+    // As soon as one has ended, or the settings say so.
+    let later = now + seconds(90);
+    assert_eq!(take(&admission, "198.51.100.1", later), Ok(()));
+    settings.penalties = Some(Penalties::default());
+    admission.replace(&settings);
+    assert_eq!(take(&admission, "198.51.100.1", now), Ok(()));
 }

@@ -1,12 +1,19 @@
 //! The audit log in the systemd journal, by its native protocol: one datagram a
 //! record, of fields `NAME=value`, or where the value has line breaks `NAME`, its
-//! length and its bytes (systemd, docs/JOURNAL_NATIVE_PROTOCOL.md).
+//! length and its bytes. What no datagram holds goes as a sealed file in memory
+//! (systemd, docs/JOURNAL_NATIVE_PROTOCOL.md).
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use serde_json::Value;
 
 use super::event::{Event, Record};
@@ -49,13 +56,46 @@ impl Journal {
     /// been started anew.
     pub fn write(&mut self, record: &Record) -> io::Result<()> {
         let datagram = datagram(record)?;
-        let sent = self.socket.send_to(&datagram, &self.path);
+        let sent = match self.socket.send_to(&datagram, &self.path) {
+            Err(error) if is_too_long(&error) => self.send_file(&datagram),
+            sent => sent.map(drop),
+        };
         if sent.is_ok() != self.waits {
             self.waits = sent.is_ok();
             self.socket.set_nonblocking(!self.waits)?;
         }
-        sent.map(drop)
+        sent
     }
+
+    /// Sends `fields` in a file that nobody can change any more, as journald
+    /// wants it.
+    fn send_file(&self, fields: &[u8]) -> io::Result<()> {
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        let mut file = File::from(memfd_create(c"sshvpn-record", flags)?);
+        file.write_all(fields)?;
+        let seals = SealFlag::F_SEAL_SEAL
+            | SealFlag::F_SEAL_SHRINK
+            | SealFlag::F_SEAL_GROW
+            | SealFlag::F_SEAL_WRITE;
+        fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+        let journal = UnixAddr::new(&self.path)?;
+        sendmsg(
+            self.socket.as_raw_fd(),
+            &[],
+            &[ControlMessage::ScmRights(&[file.as_raw_fd()])],
+            MsgFlags::MSG_NOSIGNAL,
+            Some(&journal),
+        )?;
+        Ok(())
+    }
+}
+
+/// Whether it is the length of the datagram that the kernel does not take.
+fn is_too_long(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::EMSGSIZE | Errno::ENOBUFS)
+    )
 }
 
 fn datagram(record: &Record) -> io::Result<Vec<u8>> {

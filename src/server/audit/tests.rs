@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
+use std::io::{IoSliceMut, Read};
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::time::UNIX_EPOCH;
 
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use serde_json::{Value, json};
 
 use super::event::{Asked, Who};
@@ -268,6 +271,54 @@ fn the_journal_gets_fields() {
     assert_eq!(ended["SSHVPN_REQUESTS_TUNNEL_REFUSED"], ["1"]);
     let forward: Value = serde_json::from_str(&ended["SSHVPN_FORWARDS"][0]).unwrap();
     assert_eq!(forward["connections"], 2);
+}
+
+/// The file that comes with the next datagram, which has nothing else in it.
+fn receive_file(journal: &UnixDatagram) -> fs::File {
+    let mut space = nix::cmsg_space!([RawFd; 1]);
+    let mut buffer = [0; 16];
+    let mut parts = [IoSliceMut::new(&mut buffer)];
+    let flags = MsgFlags::empty();
+    let message = recvmsg::<()>(journal.as_raw_fd(), &mut parts, Some(&mut space), flags).unwrap();
+    assert_eq!(message.bytes, 0);
+    let Some(ControlMessageOwned::ScmRights(files)) = message.cmsgs().unwrap().next() else {
+        panic!("no file");
+    };
+    // Through /proc, so that nobody has to vouch for the number.
+    let file = fs::File::open(format!("/proc/self/fd/{}", files[0])).unwrap();
+    nix::unistd::close(files[0]).unwrap();
+    file
+}
+
+#[test]
+fn a_record_of_any_length_comes_to_the_journal() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let receiver = UnixDatagram::bind(&path).unwrap();
+    receiver.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut journal = journald::Journal::open(&path).unwrap();
+    let listen: Vec<SocketAddr> = vec!["192.0.2.1:2222".parse().unwrap(); 20_000];
+    let reloaded = Record::new(Event::ServerReloaded { listen }, UNIX_EPOCH.into());
+    journal.write(&reloaded).unwrap();
+    let mut file = receive_file(&receiver);
+    let seals = fcntl(&file, FcntlArg::F_GET_SEALS).unwrap();
+    let seals = SealFlag::from_bits_retain(seals);
+    assert!(seals.contains(
+        SealFlag::F_SEAL_SEAL
+            | SealFlag::F_SEAL_SHRINK
+            | SealFlag::F_SEAL_GROW
+            | SealFlag::F_SEAL_WRITE
+    ));
+    let mut content = Vec::new();
+    file.read_to_end(&mut content).unwrap();
+    let fields = fields(&content);
+    assert_eq!(fields["SSHVPN_EVENT"], ["server-reloaded"]);
+    assert_eq!(fields["SSHVPN_LISTEN"].len(), 20_000);
+    // The next one is a datagram again.
+    let stopped = Record::new(stopped("short"), UNIX_EPOCH.into());
+    journal.write(&stopped).unwrap();
+    let mut buffer = [0; 4096];
+    assert!(receiver.recv(&mut buffer).unwrap() > 0);
 }
 
 #[test]

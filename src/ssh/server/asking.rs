@@ -271,10 +271,18 @@ impl Asking {
     }
 
     /// The answer to a request; the connection waits for it, since answers have to
-    /// come in the order of their requests (RFC 4254, section 4).
-    async fn answered<T>(&self, request: Request, answer: oneshot::Receiver<T>) -> Option<T> {
+    /// come in the order of their requests (RFC 4254, section 4). Whoever answers
+    /// learns whether that was in time.
+    async fn answered<T>(&self, request: Request, mut answer: oneshot::Receiver<T>) -> Option<T> {
         match self.requests.try_send(request) {
-            Ok(()) => timeout(LISTEN_TIMEOUT, answer).await.ok()?.ok(),
+            Ok(()) => match timeout(LISTEN_TIMEOUT, &mut answer).await {
+                Ok(answer) => answer.ok(),
+                Err(_) => {
+                    // What was sent until now was sent in time.
+                    answer.close();
+                    answer.try_recv().ok()
+                }
+            },
             Err(TrySendError::Full(_) | TrySendError::Closed(_)) => None,
         }
     }
@@ -317,6 +325,24 @@ mod tests {
             TunnelPayload::parse(&payload(2, 0x7fff_ffff)),
             tunnel(Mode::Ethernet, UnitRequest::Any)
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_comes_too_late_is_known_to_be() {
+        let (asks, mut requests) = mpsc::channel(QUEUE);
+        let asking = Asking::new(Arc::default(), Places::new(1), asks);
+        assert_eq!(asking.listen("localhost", 8080).await, None);
+        let Some(Request::Listen { reply, .. }) = requests.recv().await else {
+            panic!("another request");
+        };
+        assert!(!reply.accept(8080));
+        let (port, heard) = tokio::join!(asking.listen("localhost", 0), async {
+            match requests.recv().await {
+                Some(Request::Listen { reply, .. }) => reply.accept(4242),
+                _ => false,
+            }
+        });
+        assert_eq!((port, heard), (Some(4242), true));
     }
 
     #[test]

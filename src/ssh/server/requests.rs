@@ -219,10 +219,18 @@ impl SubsystemReply {
 }
 
 impl ListenReply {
-    /// It listens, at this port.
-    pub fn accept(self, port: u16) {
-        // The connection may have ended meanwhile.
-        let _ = self.0.send(port);
+    /// With who waits for it.
+    #[cfg(test)]
+    pub(crate) fn of_test() -> (Self, oneshot::Receiver<u16>) {
+        let (reply, answer) = oneshot::channel();
+        (ListenReply(reply), answer)
+    }
+
+    /// It listens, at this port. False where nobody waits for the answer any
+    /// more: the client was told that there is no listener, or is gone.
+    #[must_use = "a listener that the client does not know of has to be closed"]
+    pub fn accept(self, port: u16) -> bool {
+        self.0.send(port).is_ok()
     }
 
     /// It does not.

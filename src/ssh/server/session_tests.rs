@@ -256,7 +256,7 @@ async fn listeners_are_asked_for_and_their_connections_given_back() {
         panic!("another request");
     };
     assert_eq!((address.as_str(), port), ("localhost", 0));
-    reply.accept(4242);
+    assert!(reply.accept(4242));
     ssh.says("Allocated port 4242 for remote forward").await;
     let originator = SocketAddr::from(([192, 0, 2, 1], 5555));
     let opened = login
@@ -347,7 +347,12 @@ async fn the_end_of_ssh_is_noticed() {
     drop(ssh);
     let reason = timeout(HANGS, login.connection.ended()).await;
     let reason = reason.expect("not noticed");
-    assert!(reason.contains("client"), "{reason}");
+    // Killed before it has read all, its kernel resets the connection.
+    let [closed, reset] = ["the client closed", "the connection was lost"];
+    assert!(
+        reason.starts_with(closed) || reason.starts_with(reset),
+        "{reason}"
+    );
     assert!(login.requests.next().await.is_none());
 }
 

@@ -1,5 +1,7 @@
 //! A server's life: start, clients, reload, end.
 
+mod reload;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -28,7 +30,6 @@ use super::status::StatusSocket;
 use super::status::watched::Watched;
 use super::{Server, capabilities, notify, open_files};
 use crate::config::serve::request::ServeRequest;
-use crate::config::serve::settings::ServeSettings;
 use crate::message::say;
 use crate::net::facts::HostFacts;
 use crate::net::sysctl;
@@ -230,82 +231,12 @@ impl Life {
         }
     }
 
-    /// Takes up what was changed; what cannot be taken up leaves all as it was.
-    async fn reload(&mut self, request: &ServeRequest) {
-        notify::reloading();
-        match self.take_up(request).await {
-            Ok(()) => {
-                let listen = self.listeners.addresses();
-                self.watched.reloaded(listen.clone());
-                self.audit.record(Event::ServerReloaded { listen });
-            }
-            Err(error) => say(format_args!(
-                "sshvpn: nothing was reloaded, all goes on as before: {error}"
-            )),
-        }
-        notify::ready(&self.status_line());
-    }
-
-    async fn take_up(&mut self, request: &ServeRequest) -> Result<(), ServeError> {
-        let (rules, warnings) = Rules::load(request)?;
-        let settings = &rules.settings;
-        let facts = host::prepare().await?;
-        let pools = choose_pools(&rules, Some(&self.pools), &facts)?;
-        self.server
-            .leases
-            .reload(pools.clone(), rules.fixed_addresses())?;
-        if let Err(error) = self.change_host(settings, &pools).await {
-            self.put_back().await;
-            return Err(error);
-        }
-        self.audit.reopen(&settings.audit);
-        self.server.admission.replace(&settings.login);
-        self.server.registry.set_limits(&settings.limits);
-        set_reach(&self.server.reach, &pools);
-        let metrics = settings.metrics != self.server.rules().settings.metrics;
-        self.pools = pools;
-        self.server.replace_rules(rules);
-        if metrics {
-            // The old listener goes first: the address may be the same but for its port.
-            self.metrics = None;
-            match self.start_metrics().await {
-                Ok(metrics) => self.metrics = metrics,
-                Err(error) => say(format_args!("warning: no metrics: {error}")),
-            }
-        }
-        warn(&warnings);
-        warn_of_no_keys(&self.server.rules());
-        Ok(())
-    }
-
-    async fn change_host(
-        &mut self,
-        settings: &ServeSettings,
-        pools: &Pools,
-    ) -> Result<(), ServeError> {
-        self.listeners.replace(&settings.listen)?;
-        Ok(self.host.reload(settings, pools).await?)
-    }
-
-    /// After a reload that failed half way.
-    async fn put_back(&mut self) {
-        let rules = self.server.rules();
-        let pools = self.pools.clone();
-        let leases = self
-            .server
-            .leases
-            .reload(pools.clone(), rules.fixed_addresses());
-        let host = self.change_host(&rules.settings, &pools).await;
-        let leases = leases.map_err(ServeError::from).err();
-        for error in leases.into_iter().chain(host.err()) {
-            say(format_args!("warning: not all is as before: {error}"));
-        }
-    }
-
     /// Lets clients go, tells them why, and undoes everything.
     async fn end(mut self, asked: Asked, signals: &mut Signals) {
         let reason = "the server is shutting down";
         notify::stopping(reason);
+        // A new client would wait for nothing while the others say goodbye.
+        self.listeners.close();
         self.audit.record(Event::ServerStopped {
             reason: reason.into(),
         });

@@ -1,5 +1,6 @@
+use super::socket::open;
 use super::*;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -7,10 +8,9 @@ fn addresses(list: &[&str]) -> Vec<SocketAddr> {
     list.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-fn planned(list: &[&str]) -> Vec<(String, bool)> {
+fn planned(list: &[&str]) -> Vec<String> {
     let plan = plan(&addresses(list));
-    let told = |one: &Wanted| (one.address.to_string(), one.only_v6);
-    plan.iter().map(told).collect()
+    plan.iter().map(ToString::to_string).collect()
 }
 
 /// A port that nobody listens at.
@@ -33,21 +33,13 @@ async fn reaches(listeners: &mut Listeners, at: SocketAddr) -> SocketAddr {
 }
 
 #[test]
-fn the_wildcard_is_for_both_families_unless_ipv4_is_asked_for_by_itself() {
-    assert_eq!(planned(&["[::]:22"]), [("[::]:22".to_owned(), false)]);
-    assert_eq!(
-        planned(&["[::]:22", "0.0.0.0:22", "[::]:22"]),
-        [
-            ("0.0.0.0:22".to_owned(), false),
-            ("[::]:22".to_owned(), true)
-        ]
-    );
+fn the_wildcard_is_a_socket_for_each_family() {
+    let both = ["0.0.0.0:22", "[::]:22"];
+    assert_eq!(planned(&["[::]:22"]), both);
+    assert_eq!(planned(&["[::]:22", "0.0.0.0:22", "[::]:22"]), both);
     assert_eq!(
         planned(&["[::]:22", "0.0.0.0:23"]),
-        [
-            ("0.0.0.0:23".to_owned(), false),
-            ("[::]:22".to_owned(), false)
-        ]
+        ["0.0.0.0:22", "0.0.0.0:23", "[::]:22"]
     );
 }
 
@@ -55,10 +47,11 @@ fn the_wildcard_is_for_both_families_unless_ipv4_is_asked_for_by_itself() {
 fn what_a_wildcard_covers_is_not_opened_again() {
     assert_eq!(
         planned(&["0.0.0.0:22", "192.0.2.1:22", "192.0.2.1:23"]),
-        [
-            ("0.0.0.0:22".to_owned(), false),
-            ("192.0.2.1:23".to_owned(), false)
-        ]
+        ["0.0.0.0:22", "192.0.2.1:23"]
+    );
+    assert_eq!(
+        planned(&["[::]:22", "192.0.2.1:22", "[2001:db8::1]:22"]),
+        ["0.0.0.0:22", "[::]:22"]
     );
 }
 
@@ -97,17 +90,75 @@ async fn a_reload_keeps_opens_and_closes() {
     reaches(&mut listeners, new).await;
 }
 
+/// The inodes of the open sockets, which are those of before where they stayed.
+fn inodes(listeners: &Listeners) -> Vec<u64> {
+    let inode = |one: &Listener| nix::sys::stat::fstat(&one.listener).unwrap().st_ino;
+    listeners.open.iter().map(inode).collect()
+}
+
 #[tokio::test]
-async fn a_reload_may_go_from_one_family_to_both_at_one_port() {
+async fn a_reload_from_one_family_to_both_leaves_the_first_alone() {
     let port = free_port();
     let one = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     let mut listeners = listeners(&[one]);
+    let v4 = inodes(&listeners);
+    let waiting = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
+    let waiting = waiting.unwrap().local_addr().unwrap();
     listeners.replace(&[both]).unwrap();
-    reaches(&mut listeners, (Ipv6Addr::LOCALHOST, port).into()).await;
-    listeners.replace(&[both, one]).unwrap();
+    assert_eq!(listeners.addresses(), [both]);
+    assert_eq!(listeners.accept().await.1, waiting);
     reaches(&mut listeners, (Ipv6Addr::LOCALHOST, port).into()).await;
     reaches(&mut listeners, (Ipv4Addr::LOCALHOST, port).into()).await;
+    assert_eq!(inodes(&listeners)[..1], v4);
+    listeners.replace(&[one]).unwrap();
+    assert_eq!((listeners.addresses(), inodes(&listeners)), (vec![one], v4));
+    assert!(
+        TcpStream::connect((Ipv6Addr::LOCALHOST, port))
+            .await
+            .is_err()
+    );
+    reaches(&mut listeners, (Ipv4Addr::LOCALHOST, port).into()).await;
+}
+
+#[tokio::test]
+async fn one_address_and_all_of_them_take_turns_without_a_gap() {
+    let port = free_port();
+    let one = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let all = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let mut listeners = listeners(&[one]);
+    for addresses in [[all], [one], [all]] {
+        // It waits in the socket that is closed.
+        let waiting = TcpStream::connect(one).await.unwrap();
+        listeners.replace(&addresses).unwrap();
+        assert_eq!(listeners.addresses(), addresses);
+        let (_stream, peer) = listeners.accept().await;
+        assert_eq!(peer, waiting.local_addr().unwrap());
+        reaches(&mut listeners, one).await;
+        // Another server finds it taken, as before.
+        let shared = open(one, false).unwrap_err();
+        assert_eq!(shared.kind(), io::ErrorKind::AddrInUse);
+    }
+}
+
+#[tokio::test]
+async fn sockets_that_are_closed_refuse_and_those_of_somebody_else_stay() {
+    let own = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let mut own_listeners = listeners(&[own]);
+    own_listeners.close();
+    let refused = TcpStream::connect(own).await.unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+
+    let managers = BlockingListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let given = Bound {
+        sockets: vec![(None, managers.try_clone().unwrap())],
+    };
+    let mut given = given.start().unwrap();
+    given.close();
+    let waits = TcpStream::connect(managers.local_addr().unwrap()).await;
+    managers.set_nonblocking(false).unwrap();
+    let (_next, peer) = managers.accept().unwrap();
+    assert_eq!(peer, waits.unwrap().local_addr().unwrap());
 }
 
 #[tokio::test]
@@ -120,6 +171,15 @@ async fn a_reload_that_fails_changes_nothing() {
     let error = listeners.replace(&[taken.1]).unwrap_err();
     assert!(matches!(error, ListenError::InUse { .. }), "{error}");
     assert!(matches!(listeners.replace(&[]), Err(ListenError::Nothing)));
+    reaches(&mut listeners, before).await;
+    // Nor where it would have to be beside one of ours.
+    let all = SocketAddr::from((Ipv4Addr::UNSPECIFIED, before.port()));
+    let sockets = inodes(&listeners);
+    assert!(listeners.replace(&[all, taken.1]).is_err());
+    assert_eq!(
+        (listeners.addresses(), inodes(&listeners)),
+        (vec![before], sockets)
+    );
     reaches(&mut listeners, before).await;
 }
 

@@ -1,0 +1,193 @@
+//! Listeners here whose connections a client gets (-R): where they are, and what
+//! comes in at them.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use super::carry::carry;
+use crate::server::grant::ForwardRule;
+use crate::server::rates::Rates;
+use crate::server::registry::forwards::ForwardKind;
+use crate::server::registry::session::Session;
+use crate::ssh::server::connection::ClientConnection;
+use crate::ssh::server::requests::ListenReply;
+
+/// How long to wait for descriptors or memory, of which there are none left.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Where a client wants to listen (RFC 4254, section 7.1).
+pub(super) enum Named {
+    /// At one address.
+    At(IpAddr),
+    /// Anywhere, or at a name.
+    Anywhere,
+}
+
+impl Named {
+    pub(super) fn of(address: &str) -> Self {
+        match address.parse() {
+            Ok(address) => Named::At(address),
+            Err(_) => Named::Anywhere,
+        }
+    }
+
+    /// Addresses to listen at: loopback, as sshd without GatewayPorts, unless the
+    /// rule has the very address that is asked for.
+    pub(super) fn places(&self, rule: &ForwardRule, port: u16) -> Vec<IpAddr> {
+        let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        match (self, rule) {
+            (Named::At(address), ForwardRule::Places(places))
+                if places.iter().any(|place| {
+                    let host = place.host.as_deref().and_then(|host| host.parse().ok());
+                    host == Some(*address) && place.port.is_none_or(|wanted| wanted == port)
+                }) =>
+            {
+                vec![*address]
+            }
+            (Named::At(address), _) if address.is_loopback() => vec![*address],
+            _ => loopback.to_vec(),
+        }
+    }
+}
+
+/// Listens at all of `places` and tells the client by which port; not where it was
+/// told meanwhile that there is no listener, since nobody would close it.
+pub(super) async fn listen_at(
+    places: &[IpAddr],
+    port: u16,
+    reply: ListenReply,
+) -> io::Result<(u16, Vec<TcpListener>)> {
+    // A reply that is dropped refuses.
+    let (port, listeners) = bind(places, port).await?;
+    match reply.accept(port) {
+        true => Ok((port, listeners)),
+        false => Err(io::Error::other("nobody waits for it any more")),
+    }
+}
+
+/// Binds all `places` at one port; a place that this host lacks is left out, as
+/// long as there is another.
+async fn bind(places: &[IpAddr], port: u16) -> io::Result<(u16, Vec<TcpListener>)> {
+    let mut port = port;
+    let mut listeners = Vec::new();
+    let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for place in places {
+        match TcpListener::bind((*place, port)).await {
+            Ok(listener) => {
+                port = listener.local_addr()?.port();
+                listeners.push(listener);
+            }
+            // Half a listener would let another program have the other half.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
+            Err(error) => failed = error,
+        }
+    }
+    match listeners.is_empty() {
+        true => Err(failed),
+        false => Ok((port, listeners)),
+    }
+}
+
+/// What a listener needs to hand its connections on.
+#[derive(Clone)]
+pub(super) struct Carrier {
+    pub(super) connection: Arc<ClientConnection>,
+    pub(super) session: Arc<Session>,
+    pub(super) rates: Rates,
+}
+
+/// Gives the client each connection that comes in.
+pub(super) async fn accept(listener: TcpListener, address: String, port: u16, carrier: Carrier) {
+    let mut running = JoinSet::new();
+    loop {
+        let (stream, originator) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::debug!(%error, "a connection to a client's listener");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        while running.try_join_next().is_some() {}
+        let (carrier, address) = (carrier.clone(), address.clone());
+        running.spawn(async move {
+            let Carrier {
+                connection,
+                session,
+                rates,
+            } = carrier;
+            match connection.open_forwarded(&address, port, originator).await {
+                Ok(channel) => {
+                    let forward = session.forward(ForwardKind::Listen, &address, port.into());
+                    carry(channel, stream, &forward, &rates).await;
+                }
+                Err(error) => tracing::debug!(%error, "a connection to a client's listener"),
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::grant::Place;
+
+    fn places(address: &str, rule: &ForwardRule) -> Vec<String> {
+        let places = Named::of(address).places(rule, 8080);
+        places.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn listeners_are_at_loopback_unless_the_rule_has_the_address() {
+        let rule = ForwardRule::Places(vec![Place {
+            host: Some("10.1.2.3".to_owned()),
+            port: None,
+        }]);
+        let loopback = ["127.0.0.1", "::1"];
+        for asked in ["", "*", "localhost", "0.0.0.0", "::", "10.1.2.4", "name"] {
+            assert_eq!(places(asked, &rule), loopback, "{asked}");
+        }
+        assert_eq!(places("10.1.2.3", &rule), ["10.1.2.3"]);
+        assert_eq!(places("10.1.2.3", &ForwardRule::Anything), loopback);
+        assert_eq!(places("::1", &ForwardRule::Anything), ["::1"]);
+        // Another port of the address is another place, whoever permits the port.
+        let other = ["*:8080", "10.1.2.3:22"].map(|text| Place::parse_listen(text).unwrap());
+        assert_eq!(
+            places("10.1.2.3", &ForwardRule::Places(other.to_vec())),
+            loopback
+        );
+    }
+
+    #[tokio::test]
+    async fn nobody_listens_for_a_client_that_was_told_so() {
+        let here: [IpAddr; 1] = [Ipv4Addr::LOCALHOST.into()];
+        let (reply, answer) = ListenReply::of_test();
+        let (port, listeners) = listen_at(&here, 0, reply).await.unwrap();
+        assert_eq!((answer.await, listeners.len()), (Ok(port), 1));
+        drop(listeners);
+        let (reply, answer) = ListenReply::of_test();
+        drop(answer);
+        assert!(listen_at(&here, port, reply).await.is_err());
+        let free = bind(&here, port).await;
+        assert!(free.is_ok(), "the listener stays: {free:?}");
+        let (reply, answer) = ListenReply::of_test();
+        assert!(listen_at(&here, port, reply).await.is_err(), "it is taken");
+        assert!(answer.await.is_err(), "it is told of none");
+    }
+
+    #[tokio::test]
+    async fn a_port_is_bound_at_all_places_or_at_none() {
+        let both: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        let (port, bound) = bind(&both, 0).await.unwrap();
+        assert!(port != 0 && !bound.is_empty());
+        let again = bind(&both, port).await.map(|(port, _)| port);
+        assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let elsewhere = bind(&["192.0.2.1".parse().unwrap()], 0).await;
+        assert!(elsewhere.is_err());
+    }
+}

@@ -1,0 +1,183 @@
+//! TCP forwards: connections from here on a client's behalf (-L, -D), and
+//! listeners here whose connections the client gets (-R).
+//!
+//! ```text
+//!   Forwards ─┬► names ► open  connects, to where the client may ─┬► carry
+//!             └► listen  accepts, and asks the client for each   ─┘
+//! ```
+
+mod carry;
+mod listen;
+mod names;
+mod open;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::audit::event::Asked;
+use super::grant::Grant;
+use super::rates::Rates;
+use super::reach::Reachability;
+use super::registry::forwards::ForwardKind;
+use super::registry::session::Session;
+use crate::ssh::server::connection::ClientConnection;
+use crate::ssh::server::requests::{CancelReply, ListenReply, OpenReply, RefusalCode};
+use carry::carry;
+use listen::{Carrier, Named, accept, listen_at};
+use names::Names;
+use open::{Among, NotConnected, connect};
+
+pub(super) use names::Lookups;
+
+/// How long a connection may take to be made, look-up of the name included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Listeners of one client.
+const MOST_LISTENERS: usize = 16;
+
+/// The forwards of one client. Dropping it ends them.
+pub(super) struct Forwards {
+    grant: Arc<Grant>,
+    connection: Arc<ClientConnection>,
+    session: Arc<Session>,
+    reach: Arc<Reachability>,
+    rates: Rates,
+    names: Names,
+    running: JoinSet<()>,
+    /// By address and port, as the client knows them.
+    listeners: BTreeMap<(String, u16), JoinSet<()>>,
+}
+
+impl Forwards {
+    /// None yet.
+    pub(super) fn new(
+        grant: Arc<Grant>,
+        connection: Arc<ClientConnection>,
+        session: Arc<Session>,
+        reach: Arc<Reachability>,
+        rates: Rates,
+        names: Names,
+    ) -> Self {
+        Forwards {
+            grant,
+            connection,
+            session,
+            reach,
+            rates,
+            names,
+            running: JoinSet::new(),
+            listeners: BTreeMap::new(),
+        }
+    }
+
+    /// Connects the client to `host`, if it may.
+    pub(super) async fn open(&mut self, host: String, port: u16, reply: OpenReply) {
+        while self.running.try_join_next().is_some() {}
+        let asked = asked(&host, port, false);
+        if !self.grant.open.permits(&host, port) {
+            self.session.refused(asked, "not permitted");
+            let text = format!("connections to {host}:{port} are not permitted");
+            return reply.refuse(RefusalCode::Prohibited, &text).await;
+        }
+        let (session, rates) = (Arc::clone(&self.session), self.rates.clone());
+        let names = self.names.clone();
+        let among = (!self.grant.open.names(&host, port)).then(|| self.among());
+        self.running.spawn(async move {
+            let connecting = connect(&names, &host, port, among.as_ref());
+            let connected = match timeout(CONNECT_TIMEOUT, connecting).await {
+                Ok(connected) => connected,
+                Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+            };
+            match connected {
+                Ok(stream) => {
+                    session.granted(asked);
+                    let forward = session.forward(ForwardKind::Open, &host, port.into());
+                    carry(reply.accept().await, stream, &forward, &rates).await;
+                }
+                Err(NotConnected::Client) => {
+                    session.refused(asked, "to another client, with no group in common");
+                    let text = format!("connections to {host}:{port} are not permitted");
+                    reply.refuse(RefusalCode::Prohibited, &text).await;
+                }
+                Err(NotConnected::Busy) => {
+                    session.refused(asked, "too many names are looked up");
+                    let text = "too many names are looked up, try again later";
+                    reply.refuse(RefusalCode::ResourceShortage, text).await;
+                }
+                Err(NotConnected::Failed(error)) => {
+                    session.refused(asked, &error.to_string());
+                    let text = format!("cannot connect to {host}:{port}");
+                    reply.refuse(RefusalCode::ConnectFailed, &text).await;
+                }
+            }
+        });
+    }
+
+    fn among(&self) -> Among {
+        let tunnel = self.grant.tunnel.as_ref();
+        Among {
+            reach: Arc::clone(&self.reach),
+            id: self.session.id(),
+            groups: tunnel.map_or_else(BTreeSet::new, |tunnel| tunnel.groups.clone()),
+        }
+    }
+
+    /// Listens for the client, if it may.
+    pub(super) async fn listen(&mut self, address: String, port: u16, reply: ListenReply) {
+        let asked = asked(&address, port, true);
+        let refusal = if !self.grant.listen.permits_listener(&address, port) {
+            "not permitted".to_owned()
+        } else if self.listeners.len() >= MOST_LISTENERS {
+            "too many listeners".to_owned()
+        } else {
+            let places = Named::of(&address).places(&self.grant.listen, port);
+            match listen_at(&places, port, reply).await {
+                Ok((port, listeners)) => {
+                    self.session.granted(asked);
+                    self.accept_at(&address, port, listeners);
+                }
+                Err(error) => self.session.refused(asked, &error.to_string()),
+            }
+            return;
+        };
+        self.session.refused(asked, &refusal);
+        reply.refuse();
+    }
+
+    /// Listens no more there, once this returns.
+    pub(super) async fn cancel(&mut self, address: String, port: u16, reply: CancelReply) {
+        match self.listeners.remove(&(address, port)) {
+            Some(mut tasks) => {
+                tasks.shutdown().await;
+                reply.accept();
+            }
+            None => reply.refuse(),
+        }
+    }
+
+    fn accept_at(&mut self, address: &str, port: u16, listeners: Vec<TcpListener>) {
+        let mut tasks = JoinSet::new();
+        for listener in listeners {
+            let carrier = Carrier {
+                connection: Arc::clone(&self.connection),
+                session: Arc::clone(&self.session),
+                rates: self.rates.clone(),
+            };
+            tasks.spawn(accept(listener, address.to_owned(), port, carrier));
+        }
+        self.listeners.insert((address.to_owned(), port), tasks);
+    }
+}
+
+fn asked(host: &str, port: u16, listen: bool) -> Asked {
+    let (host, port) = (host.into(), port.into());
+    match listen {
+        true => Asked::Listen { host, port },
+        false => Asked::Open { host, port },
+    }
+}

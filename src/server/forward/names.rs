@@ -1,0 +1,170 @@
+//! The addresses of names that clients want to be connected to. The system's
+//! resolver keeps a thread for as long as it likes, whoever stopped waiting, so
+//! few names are looked up at once, for one client and for all.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::lookup_host;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+/// Names of all clients that are looked up at once; the runtime has some 500
+/// threads for what blocks, and others need them too.
+const MOST: usize = 64;
+/// Names of one connection that are looked up at once.
+const MOST_OF_ONE: usize = 4;
+/// How long a name may wait for its turn.
+const TURN: Duration = Duration::from_secs(5);
+/// How long it may take then; glibc gives up a dead server after 10 s
+/// (resolv.conf(5), timeout and attempts).
+const ANSWER: Duration = Duration::from_secs(12);
+
+/// Why there are no addresses.
+#[derive(Debug)]
+pub(super) enum LookupError {
+    /// Too many are being looked up.
+    Busy,
+    /// The resolver's reason, or that it took too long.
+    Failed(io::Error),
+}
+
+/// What is looked up for all clients.
+#[derive(Debug)]
+pub(in crate::server) struct Lookups(Arc<Semaphore>);
+
+/// What is looked up for one connection.
+#[derive(Debug, Clone)]
+pub(in crate::server) struct Names {
+    all: Arc<Semaphore>,
+    own: Arc<Semaphore>,
+}
+
+impl Default for Lookups {
+    fn default() -> Self {
+        Lookups(Arc::new(Semaphore::new(MOST)))
+    }
+}
+
+impl Lookups {
+    /// For one more connection.
+    pub(in crate::server) fn names(&self) -> Names {
+        Names {
+            all: Arc::clone(&self.0),
+            own: Arc::new(Semaphore::new(MOST_OF_ONE)),
+        }
+    }
+}
+
+impl Names {
+    /// The addresses of `host`, with `port`; an address is its own.
+    pub(super) async fn addresses(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> Result<Vec<SocketAddr>, LookupError> {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(vec![(address, port).into()]);
+        }
+        let host = host.to_owned();
+        self.look_up(async move { Ok(lookup_host((host, port)).await?.collect()) })
+            .await
+    }
+
+    /// Has `asking` done in its turn. It counts until it has ended, also where
+    /// nobody waits for it any more.
+    async fn look_up<T: Send + 'static>(
+        &self,
+        asking: impl Future<Output = io::Result<T>> + Send + 'static,
+    ) -> Result<T, LookupError> {
+        let turn = async {
+            let own = Arc::clone(&self.own).acquire_owned().await;
+            let all = Arc::clone(&self.all).acquire_owned().await;
+            // They are never closed.
+            own.ok().zip(all.ok())
+        };
+        let Ok(Some(turn)) = timeout(TURN, turn).await else {
+            return Err(LookupError::Busy);
+        };
+        let asked = tokio::spawn(async move {
+            let answer = asking.await;
+            drop(turn);
+            answer
+        });
+        let answer = timeout(ANSWER, asked).await.ok().and_then(Result::ok);
+        answer
+            .unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
+            .map_err(LookupError::Failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::sync::oneshot;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn is_busy<T>(found: &Result<T, LookupError>) -> bool {
+        matches!(found, Err(LookupError::Busy))
+    }
+
+    #[tokio::test]
+    async fn an_address_is_looked_up_nowhere() {
+        let lookups = Lookups(Arc::new(Semaphore::new(0)));
+        let found = lookups.names().addresses("2001:db8::1", 80).await;
+        assert_eq!(found.unwrap(), ["[2001:db8::1]:80".parse().unwrap()]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_has_its_share_and_what_it_gave_up_still_counts() {
+        let lookups = Lookups::default();
+        let names = lookups.names();
+        let mut answers = Vec::new();
+        for _ in 0..MOST_OF_ONE {
+            let (answer, answered) = oneshot::channel::<()>();
+            let asking = async move { answered.await.map_err(io::Error::other) };
+            let waited = timeout(Duration::from_secs(1), names.look_up(asking)).await;
+            assert!(waited.is_err(), "it was not given up");
+            answers.push(answer);
+        }
+        let start = Instant::now();
+        assert!(is_busy(&names.look_up(async { Ok(()) }).await));
+        assert_eq!(start.elapsed(), TURN);
+        // Another client has its own share.
+        assert!(lookups.names().look_up(async { Ok(()) }).await.is_ok());
+        // The resolver comes back.
+        answers.pop().unwrap().send(()).unwrap();
+        assert!(names.look_up(async { Ok(()) }).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_clients_together_have_so_many_and_no_more() {
+        let lookups = Lookups::default();
+        let stuck = || pending::<io::Result<()>>();
+        for _ in 0..MOST / MOST_OF_ONE {
+            let names = lookups.names();
+            for _ in 0..MOST_OF_ONE {
+                let asked = names.look_up(stuck());
+                assert!(timeout(Duration::from_millis(1), asked).await.is_err());
+            }
+        }
+        assert!(is_busy(&lookups.names().look_up(async { Ok(()) }).await));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_resolver_that_never_answers_is_waited_for_so_long() {
+        let start = Instant::now();
+        let names = Lookups::default().names();
+        let found = names.look_up(pending::<io::Result<()>>()).await;
+        let Err(LookupError::Failed(error)) = found else {
+            panic!("{found:?}");
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(start.elapsed(), ANSWER);
+    }
+}

@@ -1,0 +1,97 @@
+//! Connections from here on a client's behalf (-L, -D): where they may lead.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+
+use super::names::{LookupError, Names};
+use crate::server::grant::Group;
+use crate::server::reach::Reachability;
+use crate::server::registry::ConnectionId;
+
+/// The place of a client among others, where no rule names what it connects to.
+pub(super) struct Among {
+    pub(super) reach: Arc<Reachability>,
+    pub(super) id: ConnectionId,
+    pub(super) groups: BTreeSet<Group>,
+}
+
+/// Why there is no connection.
+pub(super) enum NotConnected {
+    /// It would lead to another client.
+    Client,
+    /// Too many names are being looked up.
+    Busy,
+    /// It could not be made.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for NotConnected {
+    fn from(error: io::Error) -> Self {
+        NotConnected::Failed(error)
+    }
+}
+
+impl From<LookupError> for NotConnected {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::Busy => NotConnected::Busy,
+            LookupError::Failed(error) => NotConnected::Failed(error),
+        }
+    }
+}
+
+/// Connects to the first address of `host` that answers and may be reached.
+pub(super) async fn connect(
+    names: &Names,
+    host: &str,
+    port: u16,
+    among: Option<&Among>,
+) -> Result<TcpStream, NotConnected> {
+    let mut addresses = names.addresses(host, port).await?;
+    if let Some(Among { reach, id, groups }) = among {
+        let known = addresses.len();
+        addresses.retain(|address| reach.lets_connect(*id, groups, address.ip()));
+        if addresses.is_empty() && known > 0 {
+            return Err(NotConnected::Client);
+        }
+    }
+    Ok(TcpStream::connect(addresses.as_slice()).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::TcpListener;
+
+    use super::super::names::Lookups;
+    use super::*;
+    use crate::server::reach::Terms;
+
+    #[tokio::test]
+    async fn who_may_go_anywhere_does_not_go_to_other_clients() {
+        let reach = Arc::new(Reachability::default());
+        let other = Terms {
+            addresses: vec![Ipv4Addr::LOCALHOST.into()],
+            ..Terms::default()
+        };
+        let _joined = reach.join(ConnectionId::of_test(1), other);
+        let among = Among {
+            reach,
+            id: ConnectionId::of_test(2),
+            groups: BTreeSet::new(),
+        };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let names = Lookups::default().names();
+        for host in ["127.0.0.1", "::ffff:127.0.0.1"] {
+            let refused = connect(&names, host, port, Some(&among)).await;
+            assert!(matches!(refused, Err(NotConnected::Client)), "{host}");
+        }
+        // A rule that names the place is the owner's word.
+        assert!(connect(&names, "127.0.0.1", port, None).await.is_ok());
+    }
+}
