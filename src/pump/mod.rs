@@ -10,7 +10,8 @@
 //!              by stream, by datagram with offload:
 //!                           between two of us, super-packets as they are; packets
 //!                           that wait together for a stream are merged into such
-//!   at a server, in addition: guard (what a client may send), rate (how much)
+//!   at a server, in addition: guard (what a client may send), rate (how much),
+//!                             strangers (whom it does not hear on a bridge)
 //! ```
 
 mod codel;
@@ -23,6 +24,7 @@ mod inbound;
 mod outbound;
 mod queue_settings;
 mod rate;
+mod strangers;
 mod stream_framing;
 mod whole;
 
@@ -38,11 +40,12 @@ pub use codel::CodelSettings;
 pub use counters::{Counters, Dropped, Snapshot};
 pub use fair_queue::{FairQueue, QueueDrops};
 pub use framing::Framing;
-pub use guard::Guard;
+pub use guard::{Guard, LinkClaims};
 pub use inbound::{inbound_datagrams, inbound_stream};
 pub use outbound::outbound;
 pub use queue_settings::QueueSettings;
 pub use rate::{Limited, Rate, RateLimit};
+pub use strangers::{Strangers, WithoutStrangers};
 
 /// The reading side of a device. What is read is an offload header
 /// ([`VirtioHeader`], little-endian) and the packet behind it.

@@ -19,6 +19,7 @@ use super::lease::LeasedAddress;
 use crate::config::types::{InterfaceName, Mode, Mtu, UnitRequest};
 use crate::net::change::{Change, GSO_MAX_SIZE, InterfaceAddress, TX_QUEUE_LENGTH, TunnelRoute};
 use crate::net::error::NetError;
+use crate::net::facts::{InterfaceIndex, LinkFacts};
 use crate::net::make::make;
 use crate::net::netlink::Netlink;
 use crate::net::runtime_dir::RuntimeDir;
@@ -46,6 +47,8 @@ pub struct ClientDeviceRequest {
     pub addresses: Vec<LeasedAddress>,
     /// Networks behind the client.
     pub sources: Vec<IpNetwork>,
+    /// Whether it may reach other clients, some of them at least.
+    pub grouped: bool,
 }
 
 /// Why a client has no device.
@@ -72,8 +75,19 @@ pub enum ClientDeviceError {
 pub struct ClientDevice {
     /// The device.
     pub device: Device,
+    /// Where it is on a bridge.
+    pub bridged: Option<BridgedPort>,
     /// What is to be undone once whoever has the device has let go of it.
     pub changes: ClientChanges,
+}
+
+/// A device that is a port of a bridge.
+#[derive(Debug, Clone)]
+pub struct BridgedPort {
+    /// The device.
+    pub link: LinkFacts,
+    /// The bridge.
+    pub bridge: InterfaceIndex,
 }
 
 /// What was changed on a client's device, which stays open while this is there.
@@ -130,6 +144,11 @@ impl ClientDevices {
         self.group
     }
 
+    /// The connection to the kernel.
+    pub(super) fn netlink(&self) -> &Netlink {
+        &self.netlink
+    }
+
     /// The bridge that ethernet tunnels join.
     pub fn bridge(&self) -> Option<InterfaceName> {
         let bridge = self.bridge.read().unwrap_or_else(PoisonError::into_inner);
@@ -170,6 +189,7 @@ impl ClientDevices {
             make(&self.netlink, &link, change).await?;
         }
         Ok(ClientDevice {
+            bridged: bridged_port(&self.netlink, &device, &changes).await?,
             changes: ClientChanges {
                 descriptor: device.descriptor(),
                 state: None,
@@ -184,16 +204,24 @@ impl ClientDevices {
         changes: Vec<Change>,
     ) -> Result<ClientDevice, ClientDeviceError> {
         let mut state = HostState::begin(&self.directory, device.name()).await?;
-        for change in changes {
-            if let Err(error) = state.apply(change).await {
+        let applied = async {
+            for change in &changes {
+                state.apply(change.clone()).await?;
+            }
+            bridged_port(&self.netlink, &device, &changes).await
+        };
+        let bridged = match applied.await {
+            Ok(bridged) => bridged,
+            Err(error) => {
                 let report = state.undo().await;
                 if !report.is_clean() {
                     tracing::warn!(?report, "not everything is undone");
                 }
                 return Err(error.into());
             }
-        }
+        };
         Ok(ClientDevice {
+            bridged,
             changes: ClientChanges {
                 descriptor: device.descriptor(),
                 state: Some(state),
@@ -218,7 +246,10 @@ impl ClientDevices {
         let ethernet = request.mode == Mode::Ethernet;
         if let Some(bridge) = self.bridge().filter(|_| ethernet) {
             // Addresses and routes are those of the bridge's network.
-            changes.extend([Change::Bridge(bridge), Change::LinkUp]);
+            // Before it is up nothing comes by it.
+            let isolated = !request.grouped;
+            let guarded = Change::GuardedPort { isolated };
+            changes.extend([Change::Bridge(bridge), guarded, Change::LinkUp]);
             return Ok(changes);
         }
         if request
@@ -246,6 +277,20 @@ impl ClientDevices {
         }
         Ok(changes)
     }
+}
+
+/// Where the device is, if these changes have put it on a bridge.
+async fn bridged_port(
+    netlink: &Netlink,
+    device: &Device,
+    changes: &[Change],
+) -> Result<Option<BridgedPort>, NetError> {
+    let is_bridge = |change: &Change| matches!(change, Change::Bridge(_));
+    if !changes.iter().any(is_bridge) {
+        return Ok(None);
+    }
+    let link = netlink.link_by_name(device.name().as_str()).await?;
+    Ok(link.master.map(|bridge| BridgedPort { link, bridge }))
 }
 
 /// What comes out of the tunnel is forwarded; on an Ethernet link other clients

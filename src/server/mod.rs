@@ -45,6 +45,8 @@ pub mod registry;
 mod rules;
 mod serve_error;
 pub mod signals;
+mod station_claims;
+mod stations;
 pub mod status;
 mod stream;
 mod tunnel;
@@ -59,6 +61,7 @@ use lease::Leases;
 use reach::Reachability;
 use registry::Registry;
 use rules::Rules;
+use stations::Stations;
 
 pub use life::run;
 
@@ -70,6 +73,7 @@ struct Server {
     leases: Leases,
     devices: Arc<ClientDevices>,
     reach: Arc<Reachability>,
+    stations: Arc<Stations>,
     /// Why the server ends, once it does.
     stop: watch::Sender<Option<String>>,
 }
@@ -90,6 +94,7 @@ impl Server {
             leases,
             devices,
             reach,
+            stations: Arc::default(),
             stop: watch::Sender::new(None),
         }
     }
