@@ -142,6 +142,8 @@ pub enum Operation {
     RemoveRoute,
     /// Set how a bridge treats a port.
     SetBridgePort,
+    /// Set the MAC address of a link.
+    SetStation,
     /// Tell a bridge where a station is.
     AddStation,
     /// Let a bridge forget a station.
@@ -170,6 +172,7 @@ impl fmt::Display for Operation {
             Operation::AddRoute => "add the route",
             Operation::RemoveRoute => "remove the route",
             Operation::SetBridgePort => "set how the bridge treats",
+            Operation::SetStation => "set the MAC address of",
             Operation::AddStation => "tell the bridge of the station",
             Operation::RemoveStation => "let the bridge forget the station",
             Operation::AddNeighbour => "add the neighbour",

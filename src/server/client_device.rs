@@ -185,6 +185,9 @@ impl ClientDevices {
             return self.set_up_journalled(device, changes).await;
         }
         let link = self.netlink.link_by_name(device.name().as_str()).await?;
+        if changes.iter().any(is_bridge) {
+            self.netlink.raise_station(&link).await?;
+        }
         for change in &changes {
             make(&self.netlink, &link, change).await?;
         }
@@ -279,13 +282,16 @@ impl ClientDevices {
     }
 }
 
+fn is_bridge(change: &Change) -> bool {
+    matches!(change, Change::Bridge(_))
+}
+
 /// Where the device is, if these changes have put it on a bridge.
 async fn bridged_port(
     netlink: &Netlink,
     device: &Device,
     changes: &[Change],
 ) -> Result<Option<BridgedPort>, NetError> {
-    let is_bridge = |change: &Change| matches!(change, Change::Bridge(_));
     if !changes.iter().any(is_bridge) {
         return Ok(None);
     }

@@ -283,7 +283,10 @@ fn an_ethernet_device_joins_the_bridge() {
             .unwrap_err();
         assert!(matches!(wrong, NetError::NotBridge(_)), "{wrong}");
         devices.set_bridge(Some("br0".parse().unwrap()));
+        ip("link set v0 address f2:ff:ff:ff:ff:fe master br0");
         let opened = devices.open(ethernet(&["10.9.0.2"])).await.unwrap();
+        // Whose own address stays.
+        assert!(ip("link show br0").contains("f2:ff:ff:ff:ff:fe"));
         let link = ip("addr show tap0");
         assert!(
             link.contains("master br0") && !link.contains("inet "),

@@ -58,6 +58,7 @@ use tokio::sync::watch;
 use admission::Admission;
 use client_device::ClientDevices;
 use lease::Leases;
+use rates::KeyRates;
 use reach::Reachability;
 use registry::Registry;
 use rules::Rules;
@@ -74,6 +75,7 @@ struct Server {
     devices: Arc<ClientDevices>,
     reach: Arc<Reachability>,
     stations: Arc<Stations>,
+    rates: KeyRates,
     /// Why the server ends, once it does.
     stop: watch::Sender<Option<String>>,
 }
@@ -95,6 +97,7 @@ impl Server {
             devices,
             reach,
             stations: Arc::default(),
+            rates: KeyRates::default(),
             stop: watch::Sender::new(None),
         }
     }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use rtnetlink::LinkBridgePort;
+use rtnetlink::{LinkBridgePort, LinkUnspec};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{InfoBridgePort, InfoPortData, LinkAttribute, LinkInfo};
 use rtnetlink::packet_route::neighbour::{
@@ -112,6 +112,34 @@ impl Netlink {
             message = message.isolated(isolated);
         }
         let change = self.handle.link().set_port(message.build());
+        change
+            .execute()
+            .await
+            .map_err(|error| request.failed(error))
+    }
+
+    /// Gives a link that is to become a port an address that is higher than those
+    /// of others: a bridge without an address of its own takes the lowest of its
+    /// ports', and would change it as the port comes and goes.
+    pub async fn raise_station(&self, link: &LinkFacts) -> Result<(), NetError> {
+        let request = Request::new(Operation::SetStation, &link.name);
+        let get = self.handle.link().get().match_index(link.index.0);
+        let messages = request.collect(get.execute()).await?;
+        let attributes = messages.into_iter().flat_map(|message| message.attributes);
+        let mut addresses = attributes.filter_map(|attribute| match attribute {
+            LinkAttribute::Address(address) => Some(address),
+            _ => None,
+        });
+        let Some(mut address) = addresses.next() else {
+            return Ok(());
+        };
+        if let Some(first) = address.first_mut() {
+            // Locally administered, of one station.
+            *first = 0xfe;
+        }
+        let message = LinkUnspec::new_with_index(link.index.0)
+            .append_extra_attribute(LinkAttribute::Address(address));
+        let change = self.handle.link().change(message.build());
         change
             .execute()
             .await
