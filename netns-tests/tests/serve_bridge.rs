@@ -22,8 +22,9 @@ const BASTION: &str = "198.51.100.1";
 fn lab() -> Result<ServeLab> {
     let lab = ServeLab::with_tunnels()?;
     bridge(&lab.bastion, "br0", &["lan"])?;
-    lab.bastion
-        .sh(&format!("ip address flush dev lan; ip address add {BASTION}/24 dev br0"))?;
+    lab.bastion.sh(&format!(
+        "ip address flush dev lan; ip address add {BASTION}/24 dev br0"
+    ))?;
     // So that the bridge knows it.
     traffic::ping(&lab.lan, BASTION)?;
     Ok(lab)
@@ -130,18 +131,25 @@ fn a_client_is_no_station_that_is_somebody_elses() -> Result<()> {
         // The others have their traffic, where they had it.
         traffic::ping(&lab.lan, BASTION)?;
         traffic::ping(&lab.phone, BASTION)?;
-        ensure!(known(&lab.bastion).unwrap_or_default() == before, "{victim}");
+        ensure!(
+            known(&lab.bastion).unwrap_or_default() == before,
+            "{victim}"
+        );
         let dropped = laptop.leave(&server)?;
         ensure!(refused(&dropped) > 0, "{victim}: {dropped}");
     }
     // With one of its own it gets in, and keeps it.
     let laptop = Station::open(&server, &lab.laptop, "alice", "true")?;
     traffic::ping(laptop.host, LAN)?;
-    laptop.host.sh("ip link set tap3 address 02:00:00:00:77:77")?;
+    laptop
+        .host
+        .sh("ip link set tap3 address 02:00:00:00:77:77")?;
     traffic::no_ping(laptop.host, BASTION)?;
     ensure!(refused(&laptop.leave(&server)?) > 0);
     phone.leave(&server)?;
-    let left = lab.bastion.sh("bridge fdb show br br0 | grep -c tap || true")?;
+    let left = lab
+        .bastion
+        .sh("bridge fdb show br br0 | grep -c tap || true")?;
     ensure!(left.trim() == "0", "{left}");
     Ok(())
 }
@@ -157,7 +165,10 @@ fn neighbour(host: &Host, device: &str, address: &str, mac: &str) -> Result<()> 
 fn a_client_has_no_link_local_address_that_is_somebody_elses() -> Result<()> {
     let lab = lab()?;
     let server = serve(&lab, "")?;
-    let (lan, bastion) = (link_local(&lab.lan, "lan")?, link_local(&lab.bastion, "br0")?);
+    let (lan, bastion) = (
+        link_local(&lab.lan, "lan")?,
+        link_local(&lab.bastion, "br0")?,
+    );
     let (lan_mac, bastion_mac) = (mac(&lab.lan, "lan")?, mac(&lab.bastion, "br0")?);
     let laptop = Station::open(&server, &lab.laptop, "alice", "true")?;
     traffic::ping(laptop.host, BASTION)?;
@@ -183,7 +194,9 @@ fn a_client_has_no_link_local_address_that_is_somebody_elses() -> Result<()> {
         neighbour(from, device, victim, at)?;
         traffic::ping(from, &format!("{victim}%{device}"))?;
         neighbour(from, device, victim, at)?;
-        laptop.host.sh(&format!("ip address del {victim}/64 dev tap3"))?;
+        laptop
+            .host
+            .sh(&format!("ip address del {victim}/64 dev tap3"))?;
     }
     let dropped = laptop.leave(&server)?;
     ensure!(refused(&dropped) > 4, "{dropped}");

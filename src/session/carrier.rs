@@ -84,6 +84,10 @@ impl FrameSink for SubsystemOutput {
         }
         Ok(())
     }
+
+    async fn close(&self) {
+        SubsystemOutput::close(self, 0).await;
+    }
 }
 
 impl FrameSource for SubsystemInput {

@@ -3,12 +3,12 @@
 
 use std::fmt;
 
-use rtnetlink::{LinkBridgePort, LinkUnspec};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{InfoBridgePort, InfoPortData, LinkAttribute, LinkInfo};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
+use rtnetlink::{LinkBridgePort, LinkUnspec};
 use serde::{Deserialize, Serialize};
 
 use super::{Netlink, Request};
