@@ -1,5 +1,6 @@
 //! `sshvpn serve --bridge` with clients that say they are somebody else: another
-//! host of the network, the gateway itself, another client.
+//! host of the network, the gateway itself, another client. And how clients on no
+//! bridge reach each other.
 //!
 //! ```text
 //!   laptop tap3 ══ SSH ══╗           ┌ br0 ┐
@@ -11,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use netns_tests::capture::Capture;
 use netns_tests::child::Child;
 use netns_tests::link::has_device;
+use netns_tests::serve::joined::Joined;
 use netns_tests::serve::lab::{KEY, LAN, ServeLab};
 use netns_tests::serve::{Serve, Server};
 use netns_tests::tunnel::{Mode, Tunnel};
@@ -250,6 +252,51 @@ fn clients_of_a_bridge_hear_each_other_in_a_group_alone() -> Result<()> {
         laptop.leave(&server)?;
         phone.leave(&server)?;
         server.stop()?;
+    }
+    Ok(())
+}
+
+/// Two of ethernet, and one of each, by both families.
+#[test]
+fn clients_on_no_bridge_reach_each_other_in_a_group() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let config = [in_group(&lab.laptop, "lab")?, in_group(&lab.phone, "lab")?];
+    let server = Serve::default()
+        .config(&config.concat())
+        .start(&lab.bastion)?;
+    let ethernet = Tunnel {
+        mode: Mode::Ethernet,
+        units: "3:7",
+        destination: "alice@bastion",
+        ..Tunnel::default()
+    };
+    for mode in [Mode::Ethernet, Mode::PointToPoint] {
+        let other = Tunnel {
+            mode,
+            units: "3:8",
+            destination: "bob@bastion",
+            ..ethernet
+        };
+        let laptop = Joined::open(&server, &lab.laptop, &ethernet)?;
+        let phone = Joined::open(&server, &lab.phone, &other)?;
+        if mode == Mode::PointToPoint {
+            let to: Vec<String> = laptop.addresses.iter().map(ToString::to_string).collect();
+            let to: Vec<&str> = to.iter().map(String::as_str).collect();
+            phone.route(&lab.phone, &to)?;
+        }
+        ensure!(laptop.addresses.len() == 2, "{:?}", laptop.addresses);
+        for address in &phone.addresses {
+            traffic::ping(&lab.laptop, &address.to_string())?;
+        }
+        for address in &laptop.addresses {
+            traffic::ping(&lab.phone, &address.to_string())?;
+        }
+        laptop.leave()?;
+        phone.leave()?;
+        until("nobody is answered for", PATIENCE, || {
+            let left = lab.bastion.sh("ip -6 neigh show proxy").ok()?;
+            left.is_empty().then_some(())
+        })?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@
 //! One that somebody made beforehand stays, so what is changed on it is
 //! journalled and undone.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -75,6 +75,8 @@ pub enum ClientDeviceError {
 pub struct ClientDevice {
     /// The device.
     pub device: Device,
+    /// Its number.
+    pub index: InterfaceIndex,
     /// Where it is on a bridge.
     pub bridged: Option<BridgedPort>,
     /// What is to be undone once whoever has the device has let go of it.
@@ -181,10 +183,10 @@ impl ClientDevices {
             .map_err(|_| ClientDeviceError::Ending)?;
         let device = open_device(request.unit, request.mode).await?;
         let changes = self.changes(&request, device.name())?;
-        if device.preexisting() {
-            return self.set_up_journalled(device, changes).await;
-        }
         let link = self.netlink.link_by_name(device.name().as_str()).await?;
+        if device.preexisting() {
+            return self.set_up_journalled(device, &link, changes).await;
+        }
         if changes.iter().any(is_bridge) {
             self.netlink.raise_station(&link).await?;
         }
@@ -192,6 +194,7 @@ impl ClientDevices {
             make(&self.netlink, &link, change).await?;
         }
         Ok(ClientDevice {
+            index: link.index,
             bridged: bridged_port(&self.netlink, &device, &changes).await?,
             changes: ClientChanges {
                 descriptor: device.descriptor(),
@@ -204,6 +207,7 @@ impl ClientDevices {
     async fn set_up_journalled(
         &self,
         device: Device,
+        link: &LinkFacts,
         changes: Vec<Change>,
     ) -> Result<ClientDevice, ClientDeviceError> {
         let mut state = HostState::begin(&self.directory, device.name()).await?;
@@ -224,6 +228,7 @@ impl ClientDevices {
             }
         };
         Ok(ClientDevice {
+            index: link.index,
             bridged,
             changes: ClientChanges {
                 descriptor: device.descriptor(),
@@ -262,8 +267,21 @@ impl ClientDevices {
         {
             changes.extend(ipv4_settings(device, ethernet).map_err(NetError::from)?);
         }
+        let ipv6 = request
+            .addresses
+            .iter()
+            .find_map(|leased| match leased.server {
+                IpAddr::V6(server) => Some(server),
+                IpAddr::V4(_) => None,
+            });
+        if ethernet && ipv6.is_some() {
+            changes.push(answers_for_others(device).map_err(NetError::from)?);
+        }
         // The link before its addresses: see session/agent/set_up.
         changes.push(Change::LinkUp);
+        if let Some(server) = ipv6.filter(|_| ethernet) {
+            changes.push(Change::Address(link_local(server)));
+        }
         for address in &request.addresses {
             changes.push(Change::Address(InterfaceAddress::PointToPoint {
                 local: address.server,
@@ -314,6 +332,24 @@ fn ipv4_settings(device: &InterfaceName, ethernet: bool) -> Result<Vec<Change>, 
         })
     };
     leaves.iter().map(on).collect()
+}
+
+/// The same by IPv6, where it takes an entry for each client too: see `neighbours`.
+fn answers_for_others(device: &InterfaceName) -> Result<Change, SysctlError> {
+    Ok(Change::Sysctl {
+        key: SysctlKey::ipv6(device, "proxy_ndp")?,
+        value: "1".to_owned(),
+    })
+}
+
+/// Ours on an Ethernet link, without which the kernel cannot ask there for whom it
+/// forwards to: that of `server`, on this link alone.
+fn link_local(server: Ipv6Addr) -> InterfaceAddress {
+    const BASE: u128 = 0xfe80 << 112;
+    let interface = u128::from(server) & u128::from(u64::MAX);
+    let address = IpAddr::V6(Ipv6Addr::from(BASE | interface));
+    let network = IpNetwork::new(address, 64);
+    InterfaceAddress::Network(network.unwrap_or_else(|_| IpNetwork::from(address)))
 }
 
 /// On an Ethernet link the client is the router; a point-to-point link needs none.

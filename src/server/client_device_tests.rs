@@ -256,6 +256,14 @@ fn an_ethernet_device_without_a_bridge_routes() {
         let proxy = SysctlKey::ipv4(opened.device.name(), "proxy_arp").unwrap();
         assert_eq!(proxy.read().unwrap(), "1");
         close(opened);
+        let opened = devices
+            .open(ethernet(&["10.9.0.2", "fd09::2"]))
+            .await
+            .unwrap();
+        assert!(ip("addr show tap0").contains("inet6 fe80::1/64"));
+        let proxy = SysctlKey::ipv6(opened.device.name(), "proxy_ndp").unwrap();
+        assert_eq!(proxy.read().unwrap(), "1");
+        close(opened);
         let without = ClientDeviceRequest {
             addresses: vec![leased("fd09::2")],
             ..behind

@@ -35,6 +35,7 @@ mod lease_key;
 mod life;
 pub mod listen;
 pub mod metrics;
+mod neighbours;
 pub mod notify;
 pub mod open_files;
 pub mod policy;
@@ -58,6 +59,7 @@ use tokio::sync::watch;
 use admission::Admission;
 use client_device::ClientDevices;
 use lease::Leases;
+use neighbours::Neighbours;
 use rates::KeyRates;
 use reach::Reachability;
 use registry::Registry;
@@ -75,6 +77,7 @@ struct Server {
     devices: Arc<ClientDevices>,
     reach: Arc<Reachability>,
     stations: Arc<Stations>,
+    neighbours: Arc<Neighbours>,
     rates: KeyRates,
     /// Why the server ends, once it does.
     stop: watch::Sender<Option<String>>,
@@ -97,6 +100,7 @@ impl Server {
             devices,
             reach,
             stations: Arc::default(),
+            neighbours: Arc::default(),
             rates: KeyRates::default(),
             stop: watch::Sender::new(None),
         }

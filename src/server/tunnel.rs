@@ -9,6 +9,7 @@ use super::audit::event::TunnelFacts;
 use super::client_device::{BridgedPort, ClientChanges, ClientDevice, ClientDeviceRequest};
 use super::grant::{Grant, TunnelGrant};
 use super::lease::{Lease, LeaseKey};
+use super::neighbours::{Neighbour, Routed};
 use super::rates::Rates;
 use super::reach::{Membership, Terms};
 use super::registry::ConnectionId;
@@ -17,6 +18,7 @@ use super::station_claims::{self, BridgePlace};
 use super::stations::StationTerms;
 use crate::config::types::{InterfaceName, Mode, Mtu, Unit, UnitRequest};
 use crate::frame::control::{Addresses, Dns, Offer};
+use crate::net::facts::InterfaceIndex;
 use crate::pump::{LinkClaims, Strangers};
 use crate::session::carrier::{LinkCounters, Restrictions};
 use crate::session::cleanup;
@@ -110,6 +112,8 @@ pub(super) struct Tunnel {
     changes: ClientChanges,
     /// Where it is on the server's bridge.
     place: Option<BridgePlace>,
+    /// Where it is among those that this host routes.
+    neighbour: Option<Neighbour>,
     // Before the lease: whoever has the address next is in other groups.
     _membership: Membership,
     _lease: Lease,
@@ -180,6 +184,7 @@ impl Reserved {
         let opened = self.server.devices.open(request).await;
         let ClientDevice {
             device,
+            index,
             bridged,
             changes,
         } = opened.map_err(|error| Refusal::failed(error.to_string()))?;
@@ -194,6 +199,11 @@ impl Reserved {
             mode: self.mode,
             addresses: addresses.clone(),
             mtu: self.mtu.get(),
+        };
+        let neighbour = match bridged {
+            // Nothing on a bridge is routed by this host.
+            Some(_) => None,
+            None => Some(self.join_neighbours(index, &addresses).await),
         };
         let on_bridge = bridged.map(|port| self.join_bridge(port));
         let terms = Terms {
@@ -221,13 +231,21 @@ impl Reserved {
             mtu: self.mtu,
             changes,
             place,
+            neighbour,
             _membership: membership,
             _lease: self.lease,
         };
         Ok((tunnel, device, restrictions))
     }
 
-    /// Of what it may be there.
+    async fn join_neighbours(&self, device: InterfaceIndex, addresses: &[IpAddr]) -> Neighbour {
+        let link = (self.mode == Mode::Ethernet).then_some(device);
+        let routed = Routed::new(link, addresses, &self.grant.groups);
+        let server = &self.server;
+        let netlink = server.devices.netlink();
+        server.neighbours.join(netlink, self.id, routed).await
+    }
+
     fn join_bridge(&self, port: BridgedPort) -> (LinkClaims, Strangers, BridgePlace) {
         let terms = StationTerms {
             key: self.key.clone(),
@@ -270,6 +288,9 @@ impl Tunnel {
         session.tunnel_down();
         if let Some(place) = self.place {
             place.leave().await;
+        }
+        if let Some(neighbour) = self.neighbour {
+            neighbour.leave().await;
         }
         cleanup::print_report(&self.changes.undo().await, false);
     }
