@@ -339,7 +339,7 @@ fn an_ethernet_device_joins_the_bridge() {
         let netlink = devices.netlink();
         let port = &opened.bridged.as_ref().unwrap().link;
         let station = MacAddress([2, 0, 0, 0, 0, 7]);
-        netlink.add_station(port, station, false).await.unwrap();
+        netlink.add_station(port, station).await.unwrap();
         assert!(ip("-d link show tap4").contains("learning off"));
         drop(opened.device);
         assert!(opened.changes.undo().await.is_clean());

@@ -4,7 +4,8 @@
 //!
 //! A station that is granted is told to the bridge, whose port learns nothing by
 //! itself and takes no frames of others: where the station speaks up elsewhere
-//! later, the kernel moves it there and drops what comes of it here.
+//! later, the kernel moves it there and drops what comes of it here, until the
+//! bridge has forgotten that again.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -13,12 +14,12 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 use super::client_device::BridgedPort;
 use super::registry::ConnectionId;
 use super::stations::{NotYours, Reserved, StationTerms, Stations};
-use crate::net::error::{NetError, Refusal};
+use crate::net::error::NetError;
 use crate::net::netlink::{NeighbourFacts, Netlink, StationFacts};
 use crate::packet::guard_link::{LinkAddress, MacAddress};
 use crate::pump::{LinkClaims, Strangers};
@@ -32,6 +33,8 @@ const ANSWER: Duration = Duration::from_millis(500);
 /// The same for one that had it a while ago, whom the kernel asks three times, a
 /// second apart (RFC 4861, section 10).
 const ANSWER_AGAIN: Duration = Duration::from_millis(4500);
+/// How often the bridge is told again of stations that it has forgotten.
+const RENEWAL: Duration = Duration::from_secs(60);
 /// How often it is looked whether they have.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -108,7 +111,19 @@ impl Claims {
     }
 
     async fn answer(&self, mut asked: mpsc::Receiver<LinkAddress>) {
-        while let Some(address) = asked.recv().await {
+        let mut renewal = interval_at(Instant::now() + RENEWAL, RENEWAL);
+        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let address = tokio::select! {
+                asked = asked.recv() => match asked {
+                    Some(address) => address,
+                    None => return,
+                },
+                _ = renewal.tick() => {
+                    not_done(self.renew().await);
+                    continue;
+                }
+            };
             if self.stations.has(self.id, address) {
                 continue;
             }
@@ -146,12 +161,22 @@ impl Claims {
             return Err(Refused::OnBridge);
         }
         let link = &self.port.link;
-        let added = self.netlink.add_station(link, station, !known.is_empty());
-        match added.await {
-            // It turned up elsewhere at this moment.
-            Err(error) if error.refusal() == Some(Refusal::Exists) => Err(Refused::OnBridge),
-            added => Ok(added?),
+        Ok(self.netlink.add_station(link, station).await?)
+    }
+
+    /// Tells the bridge again of stations that turned up elsewhere for a while.
+    async fn renew(&self) -> Result<(), NetError> {
+        let held = self.stations.held(self.id);
+        if held.stations.is_empty() {
+            return Ok(());
         }
+        let known = self.netlink.stations(self.port.bridge).await?;
+        for station in &held.stations {
+            if !known.iter().any(|found| found.station == *station) {
+                self.netlink.add_station(&self.port.link, *station).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn look_for(&self, address: Ipv6Addr) -> Result<(), Refused> {
@@ -207,23 +232,21 @@ impl Claims {
             };
             if known.is_ok_and(|known| known.is_some_and(ours)) {
                 let removed = self.netlink.remove_neighbour(self.port.bridge, *address);
-                not_forgotten(removed.await);
+                not_done(removed.await);
             }
         }
         for station in &held.stations {
             let removed = self.netlink.remove_station(&self.port.link, *station);
-            not_forgotten(removed.await);
+            not_done(removed.await);
         }
         self.stations.leave(self.id);
     }
 }
 
-/// It ages by itself, or goes with the device.
-fn not_forgotten(removed: Result<(), NetError>) {
-    if let Err(error) = removed
-        && error.refusal() != Some(Refusal::NoDevice)
-    {
-        tracing::debug!(%error, "the bridge knows a client that is gone");
+/// What the bridge knows too much goes with the device; what it lacks is told again.
+fn not_done(done: Result<(), NetError>) {
+    if let Err(error) = done {
+        tracing::debug!(%error, "a bridge is not told of a client");
     }
 }
 

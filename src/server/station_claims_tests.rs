@@ -115,7 +115,7 @@ fn a_station_that_nobody_has_is_told_to_the_bridge() {
         let mut client = lab.join(1, "a").await;
         assert!(client.gets_station(FREE).await);
         let table = bridge("fdb show br br0");
-        let entry = format!("{FREE} dev tap1 master br0 static");
+        let entry = format!("{FREE} dev tap1 extern_learn master br0");
         assert!(table.contains(&entry), "{table}");
         let port = lab.link("tap1").await;
         let settings = lab.netlink.bridge_port(&port).await.unwrap();
@@ -140,7 +140,7 @@ fn stations_of_others_are_refused() {
         let table = bridge("fdb show br br0");
         for there in [
             format!("{NEIGHBOUR} dev v0 master br0"),
-            format!("{FREE} dev tap1 master br0 static"),
+            format!("{FREE} dev tap1 extern_learn master br0"),
         ] {
             assert!(table.contains(&there), "{there} in {table}");
         }
@@ -149,7 +149,7 @@ fn stations_of_others_are_refused() {
         assert!(again.gets_station(FREE).await);
         first.place.leave().await;
         let table = bridge("fdb show br br0");
-        let entry = format!("{FREE} dev tap6 master br0 static");
+        let entry = format!("{FREE} dev tap6 extern_learn master br0");
         assert!(table.contains(&entry), "{table}");
     });
 }
@@ -198,5 +198,39 @@ fn what_the_link_knew_of_a_client_is_forgotten_with_it() {
         client.place.leave().await;
         let neighbours = ip("-6 neigh show dev br0");
         assert!(!neighbours.contains("fe80::5"), "{neighbours}");
+    });
+}
+
+#[test]
+fn the_bridge_is_told_again_of_what_it_has_forgotten() {
+    test_namespace::run(async {
+        let lab = Lab::new();
+        let mut client = lab.join(1, "a").await;
+        assert!(client.gets_station(FREE).await);
+        let link = lab.link("tap1").await;
+        let bridge_index = link.master.unwrap();
+        let claims = Claims {
+            stations: Arc::clone(&lab.stations),
+            netlink: lab.netlink.clone(),
+            id: ConnectionId::of_test(1),
+            port: BridgedPort {
+                link,
+                bridge: bridge_index,
+            },
+        };
+        let port = || {
+            let table = bridge("fdb show br br0");
+            let line = table.lines().find(|line| line.contains(&FREE.to_string()));
+            line.map(|line| line.split_whitespace().nth(2).unwrap().to_owned())
+        };
+        // As where it turned up elsewhere: that is left alone while it lasts.
+        bridge(&format!("fdb del {FREE} dev tap1 master"));
+        bridge(&format!("fdb add {FREE} dev v0 master dynamic"));
+        claims.renew().await.unwrap();
+        assert_eq!(port().as_deref(), Some("v0"));
+        bridge(&format!("fdb del {FREE} dev v0 master"));
+        claims.renew().await.unwrap();
+        assert_eq!(port().as_deref(), Some("tap1"));
+        client.place.leave().await;
     });
 }

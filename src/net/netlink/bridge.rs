@@ -186,25 +186,17 @@ impl Netlink {
         Ok(messages.filter_map(StationFacts::from_message).collect())
     }
 
-    /// Tells the bridge that a station is at this port, for good; `elsewhere` says
-    /// that it may know it at another one, from where it moves.
-    pub async fn add_station(
-        &self,
-        port: &LinkFacts,
-        station: MacAddress,
-        elsewhere: bool,
-    ) -> Result<(), NetError> {
+    /// Tells the bridge that a station is at this port. That does not age; where the
+    /// station speaks at another port, it becomes what the bridge learnt there.
+    pub async fn add_station(&self, port: &LinkFacts, station: MacAddress) -> Result<(), NetError> {
         let request = Request::new(Operation::AddStation, format!("{station} at {}", port.name));
-        // "static": it does not age, and it moves where the station speaks elsewhere.
-        let mut add = self
+        let add = self
             .handle
             .neighbours()
             .add_bridge(port.index.0, &station.0)
-            .state(NeighbourState::Noarp)
-            .flags(NeighbourFlags::Controller);
-        if elsewhere {
-            add = add.replace();
-        }
+            .state(NeighbourState::Reachable)
+            .flags(NeighbourFlags::Controller | NeighbourFlags::ExtLearned)
+            .replace();
         add.execute().await.map_err(|error| request.failed(error))
     }
 
