@@ -184,12 +184,20 @@ impl Claims {
         if own.iter().any(|own| own.address == IpAddr::V6(address)) {
             return Err(Refused::OurOwn);
         }
-        let known = self.other_holder(address).await?;
-        if known.is_some_and(|known| known.router || known.fixed) {
+        let bridge = self.port.bridge;
+        let known = self.netlink.neighbour(bridge, address).await?;
+        let held = self.stations.held(self.id);
+        let by_us = |known: &NeighbourFacts| {
+            let station = known.station;
+            station.is_some_and(|station| held.stations.contains(&station))
+        };
+        // A router has its address also while it is silent.
+        let kept = |known: &NeighbourFacts| known.router || known.fixed;
+        if known.is_some_and(|known| kept(&known) && !by_us(&known)) {
             return Err(Refused::OnBridge);
         }
+        let known = known.filter(|known| known.station.is_some() && !by_us(known));
         let known = known.is_some_and(|known| !known.failed);
-        let bridge = self.port.bridge;
         if let Err(error) = self.netlink.ask_for_neighbour(bridge, address, known).await {
             // No IPv6 on the bridge itself: nobody can be asked.
             tracing::debug!(%address, "a link-local address is granted unasked: {error}");

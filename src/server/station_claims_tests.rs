@@ -162,12 +162,14 @@ fn link_local_addresses_of_others_are_refused() {
         // A router that keeps silent, one set by hand.
         ip("-6 neigh add fe80::2 dev br0 lladdr 02:00:00:00:00:03 router nud stale");
         ip("-6 neigh add fe80::3 dev br0 lladdr 02:00:00:00:00:03 nud permanent");
+        ip("-6 neigh add fe80::4 dev br0 lladdr 02:00:00:00:00:03 router nud stale");
+        ip("-6 neigh replace fe80::4 dev br0 nud failed");
         let mut first = lab.join(1, "a").await;
         assert!(first.gets_station(FREE).await);
         assert!(first.gets_link_local("fe80::5").await);
         let mut second = lab.join(2, "b").await;
         assert!(second.gets_station(OTHER).await);
-        for taken in ["fe80::1", "fe80::2", "fe80::3", "fe80::5"] {
+        for taken in ["fe80::1", "fe80::2", "fe80::3", "fe80::4", "fe80::5"] {
             assert!(!second.gets_link_local(taken).await, "{taken}");
         }
         first.place.leave().await;
