@@ -44,13 +44,15 @@ fn outward(criterion: &mut Criterion) {
         for (framing, kind) in [
             (Framing::Datagrams, "datagrams"),
             (Framing::Stream(Offload::NONE), "stream"),
+            (Framing::Stream(Offload::ALL), "merged_stream"),
         ] {
             group.throughput(Throughput::Bytes((length * count) as u64));
             group.bench_function(format!("{kind}/{name}"), |bencher| {
                 bencher.iter(|| {
                     let (device, counters) = (Reading::new(packets, count), Counters::default());
                     let (_, extra) = mpsc::channel(1);
-                    let sending = outbound(MODE, framing, &device, &Sending, extra, &counters);
+                    let sending =
+                        outbound(MODE, framing, &device, &Sending, extra, None, &counters);
                     all_pass(&runtime, sending, &counters);
                 });
             });

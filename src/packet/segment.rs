@@ -8,7 +8,7 @@ use super::IpVersion;
 use super::checksum::Sum;
 use super::headers::{Headers, Transport, field, length_field, put_u16, put_u32};
 use super::offload::{OffloadError, consistent_headers, put_checksum, without_checksum};
-use super::virtio::VirtioHeader;
+use super::virtio::{Gso, PartialChecksum, VirtioHeader};
 use crate::config::types::Mode;
 
 /// Where a TCP header has its flags, in bytes.
@@ -26,6 +26,7 @@ pub struct Segments<'a> {
     head: &'a [u8],
     payload: &'a [u8],
     headers: Headers,
+    gso: Gso,
     /// Payload bytes of each segment but the last.
     size: usize,
     /// Segments that were made.
@@ -48,6 +49,7 @@ impl<'a> Segments<'a> {
             head,
             payload,
             headers,
+            gso,
             size: usize::from(gso.size.get()),
             made: 0,
             checksummed: header.needs_checksum.is_some() || !without_checksum(&headers, packet),
@@ -80,12 +82,63 @@ impl<'a> Segments<'a> {
         out.extend_from_slice(body);
         let segment = out.get_mut(behind..).unwrap_or_default();
         self.write_ip(segment, length);
-        self.write_transport(segment, start, length);
+        let is_last = self.made + 1 == self.count();
+        self.write_transport(segment, start, length, is_last);
         if self.checksummed {
             self.write_checksum(segment);
         }
         self.made += 1;
         Some(length)
+    }
+
+    /// Makes one packet of the next `count` segments behind what is in `out`; the
+    /// offload header that it goes with, or nothing once all were made. It is a
+    /// super-packet itself if there is more than one in it, and its checksum is
+    /// left open.
+    pub fn append_piece(&mut self, count: usize, out: &mut BytesMut) -> Option<VirtioHeader> {
+        let count = count.min(self.count() - self.made);
+        if count == 0 {
+            return None;
+        }
+        let start = self.made * self.size;
+        let rest = self.payload.get(start..).unwrap_or_default();
+        let body = rest.get(..count * self.size).unwrap_or(rest);
+        let length = self.head.len() + body.len();
+        let behind = out.len();
+        out.extend_from_slice(self.head);
+        out.extend_from_slice(body);
+        let piece = out.get_mut(behind..).unwrap_or_default();
+        self.write_ip(piece, length);
+        let is_last = self.made + count == self.count();
+        self.write_transport(piece, start, length, is_last);
+        let header = self.piece_header(count);
+        if header.needs_checksum.is_some() {
+            let datagram = length - self.headers.transport;
+            let sum = self.headers.pseudo_header(self.head, datagram).fold();
+            put_checksum(piece, &self.headers, sum);
+        }
+        self.made += count;
+        Some(header)
+    }
+
+    /// Of a packet of the next `count` segments.
+    fn piece_header(&self, count: usize) -> VirtioHeader {
+        let offset = self.headers.transport_protocol.checksum_offset();
+        let place = offset.map(|offset| PartialChecksum {
+            start: length_field(self.headers.transport),
+            offset: length_field(offset),
+        });
+        let gso = Gso {
+            // The mark of the flag CWR, which stays with the first segment.
+            ecn: self.gso.ecn && self.made == 0,
+            ..self.gso
+        };
+        VirtioHeader {
+            needs_checksum: place.filter(|_| self.checksummed),
+            data_valid: false,
+            // Linux takes no super-packet of one segment.
+            gso: (count > 1).then_some(gso),
+        }
     }
 
     /// Length and header checksum; identifications count up (RFC 791).
@@ -101,7 +154,7 @@ impl<'a> Segments<'a> {
 
     /// What differs from segment to segment in the transport header; `start` is
     /// where this one's payload starts in that of the super-packet.
-    fn write_transport(&self, head: &mut [u8], start: usize, length: usize) {
+    fn write_transport(&self, head: &mut [u8], start: usize, length: usize, is_last: bool) {
         let transport = self.headers.transport;
         match self.headers.transport_protocol {
             Transport::Tcp => {
@@ -112,7 +165,7 @@ impl<'a> Segments<'a> {
                 if self.made != 0 {
                     cleared |= CWR;
                 }
-                if self.made + 1 != self.count() {
+                if !is_last {
                     cleared |= FIN | PSH;
                 }
                 if let Some(flags) = head.get_mut(transport + TCP_FLAGS) {

@@ -65,7 +65,7 @@ async fn send_with_offload(
     };
     let (_, nothing) = mpsc::channel(1);
     let framing = Framing::DatagramsWithOffload;
-    outbound(mode, framing, &device, &sink, nothing, &counters).await;
+    outbound(mode, framing, &device, &sink, nothing, None, &counters).await;
     (sink.sent.into_inner().unwrap(), counters.snapshot())
 }
 
@@ -242,6 +242,7 @@ async fn each_packet_is_judged_however_it_travels() {
         &device,
         &sink,
         nothing,
+        None,
         &counters,
     )
     .await;
@@ -460,6 +461,7 @@ async fn frames_of_strangers_are_not_heard() {
         &heard,
         &sink,
         extra,
+        None,
         &counters,
     )
     .await;

@@ -9,19 +9,24 @@
 //!                           super-packets are divided here, and packets are merged
 //!              by stream, by datagram with offload:
 //!                           between two of us, super-packets as they are; packets
-//!                           that wait together for a stream are merged into such
+//!                           that wait together for a stream are merged into such,
+//!                           and no more of it is on its way than fills the path (flight)
 //!   at a server, in addition: guard (what a client may send), rate (how much),
 //!                             strangers (whom it does not hear on a bridge)
 //! ```
 
+mod bounded;
 mod codel;
 mod counters;
+mod delivery_rate;
 mod fair_queue;
 mod fifo;
+mod flight;
 mod framing;
 mod guard;
 mod inbound;
 mod outbound;
+mod pieces;
 mod queue_settings;
 mod rate;
 mod strangers;
@@ -39,6 +44,7 @@ use crate::packet::virtio::{Offload, VirtioHeader};
 pub use codel::CodelSettings;
 pub use counters::{Counters, Dropped, Snapshot};
 pub use fair_queue::{FairQueue, QueueDrops};
+pub use flight::Pong;
 pub use framing::Framing;
 pub use guard::{Guard, LinkClaims};
 pub use inbound::{inbound_datagrams, inbound_stream};

@@ -2,7 +2,8 @@
 //!
 //! While the channel takes no more, the device is read on, into a queue that is
 //! bounded and fair: what is sent next is decided when there is room for it, so
-//! a bulk transfer does not stand in front of everything else.
+//! a bulk transfer does not stand in front of everything else. To a peer that
+//! answers pings, there is room only while little is on its way to it.
 
 use std::io;
 use std::pin::pin;
@@ -13,10 +14,12 @@ use nix::errno::Errno;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval_at};
 
+use super::bounded::Bounded;
+use super::flight::Pong;
 use super::framing::{Framer, Framing};
 use super::{
     Counters, Dropped, End, FairQueue, FrameSink, PacketSource, QueueSettings, SEND_AT_ONCE,
-    SendFailure,
+    SendFailure, pieces,
 };
 use crate::config::types::Mode;
 use crate::frame;
@@ -43,12 +46,14 @@ pub async fn outbound<S, C>(
     device: &S,
     channel: &C,
     mut extra: mpsc::Receiver<Bytes>,
+    pongs: Option<mpsc::Receiver<Pong>>,
     counters: &Counters,
 ) -> End
 where
     S: PacketSource + Sync,
     C: FrameSink + Sync,
 {
+    let mut bounded = pongs.map(Bounded::new);
     let mut intake = Intake::new(mode, counters);
     let mut framer = Framer::new(mode, framing);
     let mut frames: Vec<Bytes> = Vec::new();
@@ -60,11 +65,19 @@ where
             frames.push(frame);
         }
         let (queue, spare) = (&mut intake.queue, &mut intake.buffer);
-        let most = channel.at_once();
-        let filled = framer.fill(queue, spare, &mut frames, counters, most);
+        let room = match &mut bounded {
+            Some(bounded) => bounded.room(queue.is_empty(), &mut frames),
+            None => usize::MAX,
+        };
+        let (at_once, control) = (channel.at_once(), frames.len());
+        let filled = framer.fill(queue, spare, &mut frames, counters, room.min(at_once));
         // Where little goes at once, so that it delays nothing, no packet may be large.
-        if filled.large || most < SEND_AT_ONCE && intake.declines() {
+        if filled.large || at_once < SEND_AT_ONCE && intake.declines() {
             device.decline_offload();
+        }
+        if let Some(bounded) = &mut bounded {
+            bounded.sent(frames.get(control..).unwrap_or_default());
+            intake.longest = bounded.longest();
         }
         intake.count_drops();
         if !frames.is_empty() {
@@ -73,19 +86,33 @@ where
                 Err(Closed) => return End::Channel,
             }
         }
-        if let Some(error) = intake.ended.take() {
-            return End::Device(error);
+        let held_back = !intake.queue.is_empty();
+        if held_back && room > 0 {
+            continue;
         }
-        tokio::select! {
-            read = intake.read(device) => intake.take(read, Instant::now()),
-            Some(frame) = extra.recv() => frames.push(frame),
-            _ = quiet.tick(), if !intake.given_back => {
-                if intake.is_quiet() {
-                    intake.rest();
-                    frames = Vec::new();
+        let reads = intake.ended.is_none();
+        match intake.ended.take_if(|_| !held_back) {
+            Some(error) => return End::Device(error),
+            None => tokio::select! {
+                biased;
+                () = changed(&mut bounded), if held_back => {}
+                Some(frame) = extra.recv() => frames.push(frame),
+                read = intake.read(device), if reads => intake.take(read, Instant::now()),
+                _ = quiet.tick(), if !held_back && !intake.given_back => {
+                    if intake.is_quiet() {
+                        intake.rest();
+                        frames = Vec::new();
+                    }
                 }
-            }
+            },
         }
+    }
+}
+
+/// Waits until there may be more room.
+async fn changed(bounded: &mut Option<Bounded>) {
+    if let Some(bounded) = bounded {
+        bounded.changed().await;
     }
 }
 
@@ -136,6 +163,8 @@ struct Intake<'a> {
     buffer: BytesMut,
     flows: FlowClassifier,
     queue: FairQueue<Waiting>,
+    /// Super-packets that are longer are cut into such.
+    longest: usize,
     /// Why the device yields no more; what is queued is sent first.
     ended: Option<io::Error>,
     /// Whether there is no buffer, since nothing has come for a while.
@@ -156,6 +185,7 @@ impl<'a> Intake<'a> {
             buffer: BytesMut::new(),
             flows: FlowClassifier::new(),
             queue: FairQueue::new(QueueSettings::default()),
+            longest: usize::MAX,
             ended: None,
             resting: true,
             given_back: true,
@@ -236,6 +266,16 @@ impl<'a> Intake<'a> {
             return;
         }
         let flow = self.flows.classify(self.mode, packet);
+        if length > self.longest {
+            let pieces = pieces::cut(self.mode, &self.buffer, self.longest);
+            if !pieces.is_empty() {
+                for piece in pieces {
+                    let length = piece.len() - STREAM_HEADROOM;
+                    self.queue.push(flow, length, piece, now);
+                }
+                return;
+            }
+        }
         let waiting = if length <= SMALL {
             BytesMut::from(&self.buffer[..])
         } else {

@@ -68,7 +68,7 @@ async fn run<C: FrameSink>(device: &Idle, sink: &C, script: impl Future<Output =
     let counters = Counters::default();
     let mode = Mode::PointToPoint;
     tokio::select! {
-        end = outbound(mode, Framing::Datagrams, device, sink, nothing, &counters) => {
+        end = outbound(mode, Framing::Datagrams, device, sink, nothing, None, &counters) => {
             panic!("{end:?}")
         }
         () = script => {}

@@ -38,7 +38,7 @@ pub(super) struct Pass<'a> {
 }
 
 impl StreamFraming {
-    /// For a peer that takes `peer`.
+    /// For a peer that takes `peer` merged.
     pub fn new(mode: Mode, peer: Offload) -> Self {
         let limits = Limits {
             unit_bytes: usize::from(u16::MAX),
@@ -121,7 +121,7 @@ impl<'a> Pass<'a> {
     ) -> Self {
         let headers = queue.len() * (STREAM_HEADROOM - OFFLOAD_LEN);
         Pass {
-            room: queue.bytes().min(most + SMALL) + headers,
+            room: queue.bytes().min(most.saturating_add(SMALL)) + headers,
             alone: queue.len() == 1,
             joined: BytesMut::new(),
             frames,

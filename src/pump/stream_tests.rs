@@ -49,6 +49,7 @@ async fn send_stream_to(
         device,
         &sink,
         receiver,
+        None,
         &counters,
     )
     .await;
@@ -259,6 +260,7 @@ async fn what_waits_for_the_channel_is_bounded_and_a_small_flow_goes_first() {
         &device,
         &blocked,
         nothing,
+        None,
         &counters,
     );
     tokio::join!(pumped, opened);
@@ -291,3 +293,6 @@ async fn large_packets_are_neither_divided_nor_merged_for_long() {
 
 #[path = "merge_tests.rs"]
 mod merging;
+
+#[path = "bounded_tests.rs"]
+mod bounding;

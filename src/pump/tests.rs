@@ -172,7 +172,16 @@ impl FrameSource for FakeSource {
 
 async fn send(mode: Mode, device: &FakeDevice, sink: &FakeSink, counters: &Counters) -> End {
     let (_, nothing) = mpsc::channel(1);
-    outbound(mode, Framing::Datagrams, device, sink, nothing, counters).await
+    outbound(
+        mode,
+        Framing::Datagrams,
+        device,
+        sink,
+        nothing,
+        None,
+        counters,
+    )
+    .await
 }
 
 async fn receive(mode: Mode, frames: Vec<Vec<u8>>, device: &FakeDevice) -> (End, Snapshot) {

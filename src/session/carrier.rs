@@ -174,7 +174,7 @@ impl<W: FrameSink + Send + 'static> Link<W> {
                 let (_, nothing) = mpsc::channel(1);
                 let (sender, counters) = (&*sender, &counters.outbound);
                 let device = strangers.without(&*device, counters);
-                pump::outbound(mode, framing, &device, sender, nothing, counters).await
+                pump::outbound(mode, framing, &device, sender, nothing, None, counters).await
             }
         });
         directions.spawn({

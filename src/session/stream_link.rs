@@ -3,6 +3,7 @@
 //! other end is still there.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use super::conversation::{Conversation, ConversationError};
 use crate::frame::control::{ControlError, Message};
 use crate::frame::stream;
 use crate::packet::virtio::Offload;
-use crate::pump::{self, End, FrameSink, FrameSource, Framing, Limited};
+use crate::pump::{self, End, FrameSink, FrameSource, Framing, Limited, Pong};
 use crate::tun::Device;
 
 /// How often each end asks whether the other is there.
@@ -24,6 +25,11 @@ const PING_INTERVAL: Duration = Duration::from_secs(15);
 const SILENT_INTERVALS: u32 = 3;
 /// Control messages that wait in either direction; the stream waits then.
 const CONTROL_QUEUE: usize = 16;
+/// Pongs that wait while packets are being sent.
+const MOST_PONGS: usize = 64;
+/// The token of a ping that asks only whether the other end is there; that of
+/// the others is a number of bytes sent.
+const ONLY_THERE: u64 = 0;
 
 /// What happens on a link besides packets.
 #[derive(Debug)]
@@ -44,39 +50,40 @@ pub struct StreamLink {
     /// Why directions ended.
     ends: mpsc::Receiver<End>,
     counters: Arc<LinkCounters>,
-    said: mpsc::Receiver<Bytes>,
+    said: mpsc::Receiver<LinkEvent>,
     saying: mpsc::Sender<Bytes>,
     /// The same, once the device yields no more packets.
     saying_after: mpsc::Sender<Bytes>,
     clock: Interval,
+    /// Control messages that were heard.
+    messages: Arc<AtomicU64>,
     heard: Heard,
 }
 
 /// What was heard by when.
 #[derive(Debug, Default)]
 struct Heard {
-    messages: u64,
     before: (u64, u64),
     silent: u32,
 }
 
 impl StreamLink {
     /// Starts both directions, once both ends are ready, to an end that takes
-    /// `peer`.
-    pub fn start<R, W>(device: Device, conversation: Conversation<R, W>, peer: Offload) -> Self
+    /// `takes` merged.
+    pub fn start<R, W>(device: Device, conversation: Conversation<R, W>, takes: Offload) -> Self
     where
         R: FrameSource + Send + 'static,
         W: FrameSink + Send + 'static,
     {
         let (held, counters) = (Restrictions::default(), Arc::default());
-        Self::start_restricted(device, conversation, peer, held, counters)
+        Self::start_restricted(device, conversation, takes, held, counters)
     }
 
     /// The same, with the other end held to `restrictions`, and counted in `counters`.
     pub fn start_restricted<R, W>(
         device: Device,
         conversation: Conversation<R, W>,
-        peer: Offload,
+        takes: Offload,
         restrictions: Restrictions,
         counters: Arc<LinkCounters>,
     ) -> Self
@@ -92,16 +99,21 @@ impl StreamLink {
         let device = Arc::new(device);
         let (saying, to_say) = mpsc::channel(CONTROL_QUEUE);
         let (saying_after, mut to_say_after) = mpsc::channel::<Bytes>(CONTROL_QUEUE);
-        let (hearing, said) = mpsc::channel(CONTROL_QUEUE);
+        let (hearing, heard) = mpsc::channel(CONTROL_QUEUE);
+        let (telling, said) = mpsc::channel(CONTROL_QUEUE);
+        let (answering, pongs) = mpsc::channel(MOST_PONGS);
         let (ended, ends) = mpsc::channel(2);
         let mut directions = JoinSet::new();
         directions.spawn({
             let (device, counters) = (Arc::clone(&device), Arc::clone(&counters));
             let ended = ended.clone();
             async move {
-                let (framing, counters) = (Framing::Stream(peer), &counters.outbound);
+                let framing = Framing::Stream(takes);
+                let counters = &counters.outbound;
                 let heard = strangers.without(&*device, counters);
-                let end = pump::outbound(mode, framing, &heard, &output, to_say, counters).await;
+                let pongs = Some(pongs);
+                let end =
+                    pump::outbound(mode, framing, &heard, &output, to_say, pongs, counters).await;
                 drop(device);
                 // There is room for both, and without a receiver nobody to tell.
                 let _ = ended.send(end).await;
@@ -114,14 +126,27 @@ impl StreamLink {
                 }
             }
         });
+        let messages = Arc::new(AtomicU64::new(0));
+        let listener = Listener {
+            heard,
+            messages: Arc::clone(&messages),
+            saying: saying.clone(),
+            pongs: answering,
+            telling,
+        };
         directions.spawn({
             let counters = Arc::clone(&counters);
             async move {
-                let (device, counters) = (&*device, &counters.inbound);
-                let (input, control) = (&mut input, &hearing);
-                let end =
+                let inbound = async {
+                    let (device, counters) = (&*device, &counters.inbound);
+                    // Dropped with its end, which ends the listener.
+                    let hearing = hearing;
+                    let (input, control) = (&mut input, &hearing);
                     pump::inbound_stream(mode, reader, input, device, control, guard, counters)
-                        .await;
+                        .await
+                };
+                // The end comes behind everything that was said before it.
+                let (end, ()) = tokio::join!(inbound, listener.listen());
                 let _ = ended.send(end).await;
             }
         });
@@ -135,6 +160,7 @@ impl StreamLink {
             saying,
             saying_after,
             clock,
+            messages,
             heard: Heard::default(),
         }
     }
@@ -144,25 +170,18 @@ impl StreamLink {
         loop {
             tokio::select! {
                 biased;
-                Some(json) = self.said.recv() => {
-                    self.heard.messages += 1;
-                    match Message::from_json(&json) {
-                        Ok(Message::Ping { token }) => self.mention(&Message::Pong { token }),
-                        Ok(Message::Pong { .. }) => {}
-                        Ok(message) => return LinkEvent::Said(message),
-                        Err(error) => return LinkEvent::Nonsense(error),
-                    }
-                }
+                Some(event) = self.said.recv() => return event,
                 Some(Err(failure)) = self.directions.join_next() => {
                     return LinkEvent::Ended(End::Device(std::io::Error::other(failure)));
                 }
                 end = self.ends.recv() => return LinkEvent::Ended(end.unwrap_or(End::Channel)),
                 _ = self.clock.tick() => {
                     let packets = self.counters.inbound.snapshot().packets;
-                    if self.heard.is_silent(packets) {
+                    let messages = self.messages.load(Ordering::Relaxed);
+                    if self.heard.is_silent(messages, packets) {
                         return LinkEvent::Silent(PING_INTERVAL * SILENT_INTERVALS);
                     }
-                    self.mention(&Message::Ping { token: packets });
+                    mention(&self.saying, &Message::Ping { token: ONLY_THERE });
                 }
             }
         }
@@ -178,15 +197,6 @@ impl StreamLink {
         sent.map_err(|_| ConversationError::Ended)
     }
 
-    /// Says what is not worth waiting for.
-    fn mention(&self, message: &Message) {
-        let frame = message.to_json().ok();
-        if let Some(frame) = frame.and_then(|json| stream::encode_control(&json).ok()) {
-            // With as many messages waiting, the other end hears enough.
-            let _ = self.saying.try_send(frame);
-        }
-    }
-
     /// Stops both directions and closes the stream and the device; yields what
     /// went through.
     pub async fn stop(mut self) -> Arc<LinkCounters> {
@@ -195,10 +205,54 @@ impl StreamLink {
     }
 }
 
+/// Says what is not worth waiting for.
+fn mention(saying: &mpsc::Sender<Bytes>, message: &Message) {
+    let frame = message.to_json().ok();
+    if let Some(frame) = frame.and_then(|json| stream::encode_control(&json).ok()) {
+        // With as many messages waiting, the other end hears enough.
+        let _ = saying.try_send(frame);
+    }
+}
+
+/// Answers pings and hands on pongs as they come, whatever the session does
+/// meanwhile; the rest is for the session.
+struct Listener {
+    heard: mpsc::Receiver<Bytes>,
+    messages: Arc<AtomicU64>,
+    saying: mpsc::Sender<Bytes>,
+    pongs: mpsc::Sender<Pong>,
+    telling: mpsc::Sender<LinkEvent>,
+}
+
+impl Listener {
+    async fn listen(mut self) {
+        while let Some(json) = self.heard.recv().await {
+            self.messages.fetch_add(1, Ordering::Relaxed);
+            let event = match Message::from_json(&json) {
+                Ok(Message::Ping { token }) => {
+                    mention(&self.saying, &Message::Pong { token });
+                    continue;
+                }
+                Ok(Message::Pong { token }) => {
+                    let at = std::time::Instant::now();
+                    // Where it is full, a later one says the same and more.
+                    let _ = self.pongs.try_send(Pong { token, at });
+                    continue;
+                }
+                Ok(message) => LinkEvent::Said(message),
+                Err(error) => LinkEvent::Nonsense(error),
+            };
+            if self.telling.send(event).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
 impl Heard {
     /// Whether nothing came in the last intervals, this one included.
-    fn is_silent(&mut self, packets: u64) -> bool {
-        let now = (self.messages, packets);
+    fn is_silent(&mut self, messages: u64, packets: u64) -> bool {
+        let now = (messages, packets);
         self.silent = if now == self.before {
             self.silent + 1
         } else {
@@ -216,13 +270,12 @@ mod tests {
     #[test]
     fn silence_is_intervals_without_a_word() {
         let mut heard = Heard::default();
-        assert!(!heard.is_silent(5));
-        assert!(!heard.is_silent(5));
-        heard.messages += 1;
-        assert!(!heard.is_silent(5));
-        assert!(!heard.is_silent(5));
-        assert!(!heard.is_silent(5));
-        assert!(heard.is_silent(5));
-        assert!(!heard.is_silent(6));
+        assert!(!heard.is_silent(0, 5));
+        assert!(!heard.is_silent(0, 5));
+        assert!(!heard.is_silent(1, 5));
+        assert!(!heard.is_silent(1, 5));
+        assert!(!heard.is_silent(1, 5));
+        assert!(heard.is_silent(1, 5));
+        assert!(!heard.is_silent(1, 6));
     }
 }

@@ -123,3 +123,12 @@ fn a_silent_agent_is_given_up() {
         drop(peer);
     });
 }
+
+#[test]
+fn pings_are_answered_while_nobody_asks_the_link() {
+    test_namespace::run(async {
+        let (_running, mut peer) = running();
+        peer.send(&Message::Ping { token: 77 }).await.unwrap();
+        assert_eq!(heard(&mut peer).await, Message::Pong { token: 77 });
+    });
+}
