@@ -2,12 +2,13 @@
 //! by etherparse; and the start of a packet is judged as all of it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use etherparse::{NetSlice, SlicedPacket};
 use sshvpn::config::types::Mode;
 use sshvpn::packet::address_set::AddressSet;
 use sshvpn::packet::guard::{GuardRules, Reach};
+use sshvpn::packet::guard_link::{LinkAddress, LinkAddresses, MacAddress, Sender};
 use sshvpn_fuzz::packets::{Stream, damage, mode};
 use sshvpn_fuzz::{Source, target};
 
@@ -45,12 +46,30 @@ fn rules(one_station: bool) -> GuardRules {
     GuardRules::new(SOURCES.clone(), &reach, one_station)
 }
 
+/// Alone on its link, or on one that it shares, where it has a station that packets
+/// of [`Stream`] may come from.
+fn sender(kind: u8) -> Sender {
+    if kind & 4 == 0 {
+        return Sender::default();
+    }
+    let stream = Stream::new(Mode::Ethernet, 0, 0).packet(20);
+    let station = stream.get(6..12).and_then(|own| own.try_into().ok());
+    let held = LinkAddresses {
+        stations: station.map(MacAddress).into_iter().collect(),
+        link_local: Vec::new(),
+    };
+    Sender::Shared {
+        held: Arc::new(held),
+        wanted: None,
+    }
+}
+
 fn run(input: &[u8]) {
     let mut source = Source::new(input);
     let kind = source.byte();
     let mode = mode(kind);
     let rules = rules(kind & 2 != 0);
-    let mut station = None;
+    let mut station = sender(kind);
     while !source.is_empty() {
         let built = source.byte();
         let packet = if built & 1 == 0 {
@@ -61,7 +80,7 @@ fn run(input: &[u8]) {
             damage(&mut packet, &mut source);
             packet
         };
-        let known = station;
+        let known = station.clone();
         let verdict = rules.check(mode, &mut station, &packet);
         if let Some(head) = packet.get(..CONTIGUOUS) {
             // Less of it may only be refused.
@@ -72,11 +91,30 @@ fn run(input: &[u8]) {
             passed(mode, &packet);
             if mode == Mode::Ethernet {
                 let sender = packet.get(6..12).expect("an Ethernet header");
-                let known = station.expect("a station that has spoken");
-                assert!(kind & 2 == 0 || known.0 == sender);
+                match &station {
+                    Sender::Alone(known) => {
+                        let known = known.expect("a station that has spoken");
+                        assert!(kind & 2 == 0 || known.0 == sender);
+                    }
+                    Sender::Shared { held, wanted } => {
+                        assert!(held.stations.iter().any(|own| own.0 == sender));
+                        assert_eq!(*wanted, None);
+                    }
+                }
             }
-        } else {
+        } else if matches!(station, Sender::Alone(_)) {
             assert_eq!(known, station);
+        } else {
+            // It asks for nothing that it has.
+            match (station.wanted(), known) {
+                (Some(LinkAddress::Station(own)), Sender::Shared { held, .. }) => {
+                    assert!(!held.stations.contains(&own));
+                }
+                (Some(LinkAddress::LinkLocal(own)), Sender::Shared { held, .. }) => {
+                    assert!(!held.link_local.contains(&own));
+                }
+                _ => {}
+            }
         }
     }
 }

@@ -9,17 +9,17 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::capture::Capture;
 use netns_tests::client::Client;
 use netns_tests::serve::joined::Joined;
-use netns_tests::serve::lab::{LAN, ServeLab};
+use netns_tests::serve::lab::{KEY, LAN, ServeLab};
 use netns_tests::serve::{NO_PENALTIES, Serve, Server};
 use netns_tests::traffic::Counted;
 use netns_tests::tunnel::{Mode, Tunnel};
-use netns_tests::{Host, PATIENCE, traffic, until};
+use netns_tests::{Host, PATIENCE, traffic, transfer, until};
 use nix::sys::signal::Signal;
 
 const ALICE: Tunnel<'static> = Tunnel {
@@ -346,4 +346,69 @@ fn a_flood_of_channels() -> Result<()> {
         client.signal(Signal::SIGTERM)?;
         Ok(())
     })
+}
+
+/// A client that opens tunnels and closes them again, on one connection.
+#[test]
+fn tunnels_in_a_loop() -> Result<()> {
+    const ASKED: usize = 30;
+    let lab = ServeLab::with_tunnels()?;
+    let server = Serve::default().start(&lab.bastion)?;
+    undisturbed(&server, &lab, || {
+        let mux = ["-N", "-M", "-S", "/run/lab/mux", "alice@bastion"];
+        let client = lab.laptop.spawn(&Client::Ssh.command(&mux)?)?;
+        until("the connection", PATIENCE, || {
+            let check = lab.laptop.sh("ssh -S /run/lab/mux -O check bastion");
+            check.ok()
+        })?;
+        let start = Instant::now();
+        lab.laptop.sh(&format!(
+            "for n in $(seq {ASKED}); do
+                 ssh -S /run/lab/mux -s alice@bastion sshvpn </dev/null >/dev/null 2>&1 || true
+             done"
+        ))?;
+        let seconds = usize::try_from(start.elapsed().as_secs())?;
+        let refused = server.wait_for_record(0, "request-refused", |record| {
+            let reason = record["reason"].as_str().unwrap_or_default();
+            record["user"] == "alice" && reason.contains("too often")
+        })?;
+        ensure!(refused["request"] == "subsystem", "{refused}");
+        client.end_with(Signal::SIGTERM)?;
+        let ended = server.wait_for_record(0, "session", |record| record["user"] == "alice")?;
+        let asked = &ended["requests"]["subsystem"];
+        let count = |what: &str| asked[what].as_u64().unwrap_or(0) as usize;
+        ensure!(count("granted") <= 11 + seconds, "{asked} in {seconds} s");
+        ensure!(count("granted") + count("refused") == ASKED, "{asked}");
+        Ok(())
+    })
+}
+
+/// Two connections of one key have its rate together.
+#[test]
+fn a_rate_is_that_of_a_key() -> Result<()> {
+    const MEGABYTES: usize = 2;
+    let lab = ServeLab::with_tunnels()?;
+    for file in [KEY.to_owned(), format!("{KEY}.pub")] {
+        lab.phone.write(&file, &lab.laptop.read(&file)?)?;
+    }
+    let limits = "[limits]\nupload = \"2MiB\"\n";
+    let server = Serve::default().config(limits).start(&lab.bastion)?;
+    let alice = Joined::open(&server, &lab.laptop, &ALICE)?;
+    let again = Joined::open(&server, &lab.phone, &BOB)?;
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let transfers = [(&lab.laptop, &alice), (&lab.phone, &again)].map(|(near, joined)| {
+            let server = joined.server[0].to_string();
+            let bastion = &lab.bastion;
+            scope.spawn(move || transfer::both_ways(near, bastion, &server, MEGABYTES))
+        });
+        let results = transfers.map(|thread| thread.join().expect("a thread panicked"));
+        results.into_iter().collect::<Result<()>>()
+    })?;
+    // Both at once, each at that rate, would take a second.
+    let took = start.elapsed();
+    ensure!(took > Duration::from_millis(1800), "{took:?}");
+    alice.leave()?;
+    again.leave()?;
+    Ok(())
 }

@@ -41,6 +41,12 @@ pub enum Change {
     AddressGenerationNone,
     /// Make the interface a port of a bridge that is there.
     Bridge(InterfaceName),
+    /// Let the bridge learn nothing from what comes by the interface, which is a
+    /// port of it, and take no frames of stations that it was not told of there.
+    GuardedPort {
+        /// Whether it reaches no other port of this kind.
+        isolated: bool,
+    },
     /// Put the interface into a group (IFLA_GROUP), by which firewall rules know it.
     Group(u32),
     /// Add an address.

@@ -140,6 +140,18 @@ pub enum Operation {
     AddRoute,
     /// Remove a route.
     RemoveRoute,
+    /// Set how a bridge treats a port.
+    SetBridgePort,
+    /// Set the MAC address of a link.
+    SetStation,
+    /// Tell a bridge where a station is.
+    AddStation,
+    /// Let a bridge forget a station.
+    RemoveStation,
+    /// Ask who has an address on a link, or answer for somebody who has.
+    AddNeighbour,
+    /// Forget who has an address on a link.
+    RemoveNeighbour,
 }
 
 impl fmt::Display for Operation {
@@ -159,6 +171,12 @@ impl fmt::Display for Operation {
             Operation::RemoveAddress => "remove the address",
             Operation::AddRoute => "add the route",
             Operation::RemoveRoute => "remove the route",
+            Operation::SetBridgePort => "set how the bridge treats",
+            Operation::SetStation => "set the MAC address of",
+            Operation::AddStation => "tell the bridge of the station",
+            Operation::RemoveStation => "let the bridge forget the station",
+            Operation::AddNeighbour => "add the neighbour",
+            Operation::RemoveNeighbour => "remove the neighbour",
         })
     }
 }

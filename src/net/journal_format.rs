@@ -9,18 +9,20 @@ use thiserror::Error;
 
 use super::change::{InterfaceAddress, TunnelRoute};
 use super::facts::{AddressFacts, AddressGeneration, InterfaceIndex};
+use super::netlink::PortSettings;
 use super::owner::Owner;
 use super::resolver::ResolverWay;
 use super::runtime_dir::RuntimeDirError;
 use super::shared_setting::SharedSetting;
 use super::sysctl::SysctlKey;
 use crate::config::types::InterfaceName;
+use crate::packet::guard_link::MacAddress;
 
 /// The version of the format that this program writes, and the newest it
 /// reads. Version 2 added the kinds of change that reach beyond the interface,
 /// version 3 name servers, and those of a server: without an interface, bridges,
-/// groups.
-pub(super) const VERSION: u32 = 3;
+/// groups; version 4 guarded ports of bridges.
+pub(super) const VERSION: u32 = 4;
 /// A journal is far smaller; a larger file is not one.
 pub(super) const SIZE_LIMIT: u64 = 1 << 20;
 
@@ -120,6 +122,15 @@ pub enum Entry {
         before: Option<InterfaceIndex>,
         /// The bridge.
         set: InterfaceIndex,
+    },
+    /// The bridge was told not to learn from the interface.
+    GuardedPort {
+        /// How it treated it before.
+        before: PortSettings,
+        /// Since.
+        set: PortSettings,
+        /// The stations that were there before; those that came since go again.
+        stations: Vec<MacAddress>,
     },
     /// The interface was put into a group.
     Group {

@@ -3,7 +3,7 @@
 use super::change::Change;
 use super::error::{NetError, Refusal};
 use super::facts::{AddressGeneration, InterfaceIndex, LinkFacts};
-use super::netlink::Netlink;
+use super::netlink::{Netlink, PortSettings};
 use crate::config::types::InterfaceName;
 
 /// Makes a change of a link, without a journal: for a link that goes away with
@@ -21,6 +21,10 @@ pub async fn make(netlink: &Netlink, link: &LinkFacts, change: &Change) -> Resul
         Change::Bridge(bridge) => {
             let master = bridge_index(netlink, bridge).await?;
             netlink.set_master(link, Some(master)).await
+        }
+        Change::GuardedPort { isolated } => {
+            let set = PortSettings::guarded(*isolated);
+            netlink.set_bridge_port(link, &set).await
         }
         Change::Group(group) => netlink.set_group(link, *group).await,
         Change::Address(address) => already_there(netlink.add_address(link, address).await, || {

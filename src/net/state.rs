@@ -9,7 +9,7 @@ use super::facts::{AddressGeneration, LinkFacts};
 use super::firewall;
 use super::journal::{Entry, Journal};
 use super::make::{bridge_index, exists, make};
-use super::netlink::Netlink;
+use super::netlink::{Netlink, PortSettings};
 use super::resolver;
 use super::runtime_dir::RuntimeDir;
 use super::server_table;
@@ -184,6 +184,7 @@ impl HostState {
                 let before = link.master;
                 (before != Some(set)).then_some(Entry::Bridge { before, set })
             }
+            Change::GuardedPort { isolated } => self.plan_port(link, *isolated).await?,
             Change::Group(set) => {
                 let (before, set) = (link.group, *set);
                 (before != set).then_some(Entry::Group { before, set })
@@ -219,6 +220,20 @@ impl HostState {
         let mut ipv6_before = self.netlink.addresses(Some(link.index)).await?;
         ipv6_before.retain(|address| address.address.is_ipv6());
         Ok(Entry::LinkUp { ipv6_before })
+    }
+
+    async fn plan_port(&self, link: &LinkFacts, isolated: bool) -> Result<Option<Entry>, NetError> {
+        let Some(before) = self.netlink.bridge_port(link).await? else {
+            return Ok(None);
+        };
+        let set = PortSettings::guarded(isolated).as_known_to(&before);
+        let stations = self.netlink.stations_at(link).await?;
+        let stations = stations.iter().map(|found| found.station).collect();
+        Ok(Some(Entry::GuardedPort {
+            before,
+            set,
+            stations,
+        }))
     }
 
     async fn plan_mtu(&self, link: &LinkFacts, set: u32) -> Result<Option<Entry>, NetError> {

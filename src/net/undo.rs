@@ -7,10 +7,11 @@ use super::error::{NetError, Refusal};
 use super::facts::{AddressFacts, AddressGeneration, InterfaceIndex, LinkFacts};
 use super::firewall;
 use super::journal::{Entry, Journal};
-use super::netlink::Netlink;
+use super::netlink::{Netlink, PortSettings};
 use super::resolver;
 use super::shared_sysctl;
 use super::sysctl::{SysctlError, SysctlKey};
+use crate::packet::guard_link::MacAddress;
 
 /// What became of the changes of one tunnel.
 #[derive(Debug, Default)]
@@ -159,6 +160,11 @@ async fn undo_on(netlink: &Netlink, link: &LinkFacts, entry: &Entry) -> Result<O
                 Some(outcome) => Ok(outcome),
             }
         }
+        Entry::GuardedPort {
+            before,
+            set,
+            stations,
+        } => release_port(netlink, link, before, set, stations).await,
         Entry::Group { before, set } => match judge(&link.group, before, set) {
             None => done(netlink.set_group(link, *before).await),
             Some(outcome) => Ok(outcome),
@@ -235,6 +241,28 @@ async fn bring_down(
     Ok(Outcome::Undone)
 }
 
+/// Lets the bridge treat the port as before, and forget whom it was told of there.
+async fn release_port(
+    netlink: &Netlink,
+    link: &LinkFacts,
+    before: &PortSettings,
+    set: &PortSettings,
+    stations: &[MacAddress],
+) -> Result<Outcome, NetError> {
+    let Some(now) = netlink.bridge_port(link).await? else {
+        return Ok(Outcome::Gone);
+    };
+    for found in netlink.stations_at(link).await? {
+        if !found.own && !stations.contains(&found.station) {
+            netlink.remove_station(link, found.station).await?;
+        }
+    }
+    match judge(&now, before, set) {
+        None => done(netlink.set_bridge_port(link, before).await),
+        Some(outcome) => Ok(outcome),
+    }
+}
+
 async fn remove_route(
     netlink: &Netlink,
     link: &LinkFacts,
@@ -282,6 +310,7 @@ fn described(entry: &Entry, interface: &str) -> String {
             format!("IPv6 address generation off on {interface}")
         }
         Entry::Bridge { .. } => format!("the bridge of {interface}"),
+        Entry::GuardedPort { .. } => format!("how the bridge treats {interface}"),
         Entry::Group { set, .. } => format!("group {set} of {interface}"),
         Entry::Address { address } => format!("address {address} on {interface}"),
         Entry::Route { route } => format!("route {route} through {interface}"),

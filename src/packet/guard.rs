@@ -17,7 +17,7 @@ use ipnetwork::IpNetwork;
 use thiserror::Error;
 
 use super::address_set::AddressSet;
-use super::guard_link::{self, MacAddress};
+use super::guard_link::{self, Sender};
 use super::headers::field;
 use super::{IpVersion, PacketError};
 use crate::config::types::Mode;
@@ -124,17 +124,12 @@ impl GuardRules {
     }
 
     /// Judges a packet of which `head` is the start, with all of its headers, or
-    /// all. `station` is what is known about the sender's MAC address; the same
-    /// for all of a tunnel's packets.
-    pub fn check(
-        &self,
-        mode: Mode,
-        station: &mut Option<MacAddress>,
-        head: &[u8],
-    ) -> Result<(), Refused> {
+    /// all. `sender` is what is known about it on its link; the same for all of a
+    /// tunnel's packets.
+    pub fn check(&self, mode: Mode, sender: &mut Sender, head: &[u8]) -> Result<(), Refused> {
         match mode {
             Mode::PointToPoint => self.check_ip(head),
-            Mode::Ethernet => guard_link::check(self, station, head),
+            Mode::Ethernet => guard_link::check(self, sender, head),
         }
     }
 

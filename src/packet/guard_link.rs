@@ -3,15 +3,24 @@
 //! that which a station needs: DHCP as a client, multicast membership, and
 //! neighbour discovery about its own addresses. It never speaks as a router or as
 //! a DHCP server (compare RFC 6105 and RFC 7610).
+//!
+//! On a link that it shares with others a sender has the MAC and link-local
+//! addresses that somebody who knows the others has found to be free
+//! ([`LinkAddresses`]); what it would need besides is asked for by
+//! [`Sender::wanted`].
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::guard::{Datagram4, Datagram6, GuardRules, Refused, is_link_local};
 use super::headers::field;
 
 /// The address of an Ethernet station.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct MacAddress(pub [u8; 6]);
 
 impl MacAddress {
@@ -28,39 +37,128 @@ impl fmt::Display for MacAddress {
     }
 }
 
+/// What a sender has on a link that it shares with others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LinkAddresses {
+    /// The stations that its frames may come from.
+    pub stations: Vec<MacAddress>,
+    /// The addresses of fe80::/10 that it may speak for.
+    pub link_local: Vec<Ipv6Addr>,
+}
+
+/// An address of a shared link that a sender does not have yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkAddress {
+    /// That of a station.
+    Station(MacAddress),
+    /// One of fe80::/10.
+    LinkLocal(Ipv6Addr),
+}
+
+/// What is known of the sender of Ethernet frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sender {
+    /// It is alone with us on its link: what it is called there is its own
+    /// matter. The station is that of the first frame that passed.
+    Alone(Option<MacAddress>),
+    /// It shares its link with others.
+    Shared {
+        /// What is its own there.
+        held: Arc<LinkAddresses>,
+        /// What the last frame that was refused would have needed besides.
+        wanted: Option<LinkAddress>,
+    },
+}
+
+impl Default for Sender {
+    fn default() -> Self {
+        Sender::Alone(None)
+    }
+}
+
+impl Sender {
+    /// Whether frames of `station` can still become its own.
+    fn may_be(&self, station: MacAddress, one_station: bool) -> bool {
+        match self {
+            _ if !one_station => true,
+            Sender::Alone(known) => known.is_none_or(|known| known == station),
+            Sender::Shared { held, .. } => match held.stations.first() {
+                Some(_) => held.stations.contains(&station),
+                None => true,
+            },
+        }
+    }
+
+    /// Takes note of a frame that is in order otherwise, which speaks for these
+    /// link-local addresses.
+    fn speaks(
+        &mut self,
+        station: MacAddress,
+        link_local: [Option<Ipv6Addr>; 2],
+    ) -> Result<(), Refused> {
+        let (held, wanted) = match self {
+            Sender::Alone(known) => {
+                known.get_or_insert(station);
+                return Ok(());
+            }
+            Sender::Shared { held, wanted } => (held, wanted),
+        };
+        let lacks = |address: &Ipv6Addr| !held.link_local.contains(address);
+        *wanted = match held.stations.contains(&station) {
+            false => Some(LinkAddress::Station(station)),
+            true => {
+                let mut spoken_for = link_local.into_iter().flatten();
+                spoken_for.find(lacks).map(LinkAddress::LinkLocal)
+            }
+        };
+        match wanted {
+            Some(_) => Err(Refused::Source),
+            None => Ok(()),
+        }
+    }
+
+    /// What the last frame was refused for the lack of; once.
+    pub fn wanted(&mut self) -> Option<LinkAddress> {
+        match self {
+            Sender::Alone(_) => None,
+            Sender::Shared { wanted, .. } => wanted.take(),
+        }
+    }
+}
+
 /// IP protocol numbers.
 const IGMP: u8 = 2;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 
-/// Judges a frame of which `head` is the start. The first that passes says which
-/// station its sender is.
-pub(super) fn check(
-    rules: &GuardRules,
-    station: &mut Option<MacAddress>,
-    head: &[u8],
-) -> Result<(), Refused> {
-    let sender = MacAddress(field(head, 6).ok_or(Refused::Malformed)?);
-    if !sender.is_station() {
-        return Err(Refused::Source);
-    }
-    if rules.one_station && station.is_some_and(|known| known != sender) {
+/// Judges a frame of which `head` is the start. Only one that is in order says
+/// who its sender is.
+pub(super) fn check(rules: &GuardRules, sender: &mut Sender, head: &[u8]) -> Result<(), Refused> {
+    let station = MacAddress(field(head, 6).ok_or(Refused::Malformed)?);
+    if !station.is_station() || !sender.may_be(station, rules.one_station) {
         return Err(Refused::Source);
     }
     let ethertype = u16::from_be_bytes(field(head, 12).ok_or(Refused::Malformed)?);
     let payload = head.get(14..).ok_or(Refused::Malformed)?;
     let version = payload.first().map(|byte| byte >> 4);
-    match ethertype {
-        0x0800 if version == Some(4) => check_v4(rules, &Datagram4::read(payload)?)?,
-        0x86dd if version == Some(6) => check_v6(rules, sender, &Datagram6::read(payload)?)?,
+    let link_local = match ethertype {
+        0x0800 if version == Some(4) => {
+            check_v4(rules, &Datagram4::read(payload)?)?;
+            [None; 2]
+        }
+        0x86dd if version == Some(6) => {
+            let datagram = Datagram6::read(payload)?;
+            let target = check_v6(rules, station, &datagram)?;
+            [Some(datagram.source), target].map(|own| own.filter(|own| is_link_local(*own)))
+        }
         0x0800 | 0x86dd => return Err(Refused::Malformed),
-        0x0806 => check_arp(rules, sender, payload)?,
+        0x0806 => {
+            check_arp(rules, station, payload)?;
+            [None; 2]
+        }
         _ => return Err(Refused::NotCarried),
-    }
-    if station.is_none() {
-        *station = Some(sender);
-    }
-    Ok(())
+    };
+    sender.speaks(station, link_local)
 }
 
 fn check_v4(rules: &GuardRules, datagram: &Datagram4<'_>) -> Result<(), Refused> {
@@ -124,11 +222,12 @@ fn check_arp(rules: &GuardRules, sender: MacAddress, packet: &[u8]) -> Result<()
     }
 }
 
+/// Yields the address that the packet says its sender has, besides its source.
 fn check_v6(
     rules: &GuardRules,
     sender: MacAddress,
     datagram: &Datagram6<'_>,
-) -> Result<(), Refused> {
+) -> Result<Option<Ipv6Addr>, Refused> {
     const ON_LINK: [u8; 2] = [0xff, 0x02];
     let Datagram6 {
         source,
@@ -147,7 +246,7 @@ fn check_v6(
     };
     match control {
         Some(133..=137) => {}
-        _ if !stays => return rules.check_v6(datagram),
+        _ if !stays => return rules.check_v6(datagram).map(|()| None),
         // RFC 3810, section 5.2 and RFC 2710: reports and leaves, no queries.
         Some(131 | 132 | 143) => {}
         _ => {
@@ -167,17 +266,18 @@ fn check_v6(
     }
     match control {
         Some(133..=137) => check_neighbour_discovery(rules, sender, datagram),
-        _ => Ok(()),
+        _ => Ok(None),
     }
 }
 
 /// Neighbour discovery (RFC 4861, section 4) as a host has it: it asks for who it
-/// may reach, and speaks for its own addresses and its own station alone.
+/// may reach, and speaks for its own addresses and its own station alone. Yields
+/// the address that it claims.
 fn check_neighbour_discovery(
     rules: &GuardRules,
     sender: MacAddress,
     datagram: &Datagram6<'_>,
-) -> Result<(), Refused> {
+) -> Result<Option<Ipv6Addr>, Refused> {
     const ROUTER_SOLICITATION: u8 = 133;
     const NEIGHBOUR_SOLICITATION: u8 = 135;
     const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
@@ -195,12 +295,13 @@ fn check_neighbour_discovery(
         }
         _ => return Err(Refused::NotCarried),
     };
+    // Without a source it asks whether it may have the address (RFC 4862).
+    let claims = kind == NEIGHBOUR_ADVERTISEMENT || datagram.source.is_unspecified();
     if let Some(target) = target
         && !is_link_local(target)
         && !rules.sources.contains_v6(target)
     {
-        // Without a source it asks whether it may have the address (RFC 4862).
-        if kind == NEIGHBOUR_ADVERTISEMENT || datagram.source.is_unspecified() {
+        if claims {
             return Err(Refused::Source);
         }
         if !rules.destinations.contains_v6(target) {
@@ -208,7 +309,8 @@ fn check_neighbour_discovery(
         }
     }
     let fixed = if target.is_some() { 24 } else { 8 };
-    check_station_options(sender, message.get(fixed..).ok_or(Refused::Malformed)?)
+    check_station_options(sender, message.get(fixed..).ok_or(Refused::Malformed)?)?;
+    Ok(target.filter(|_| claims))
 }
 
 /// Link-layer addresses in options (RFC 4861, section 4.6) have to be the sender's.

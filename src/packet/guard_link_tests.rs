@@ -31,7 +31,7 @@ fn frame(from: [u8; 6], to: [u8; 6], ethertype: u16, payload: &[u8]) -> Vec<u8> 
 }
 
 fn judge(frame: &[u8]) -> Result<(), Refused> {
-    rules(true).check(Mode::Ethernet, &mut None, frame)
+    rules(true).check(Mode::Ethernet, &mut Sender::default(), frame)
 }
 
 fn v4(from: [u8; 4], to: [u8; 4], ports: (u16, u16)) -> Vec<u8> {
@@ -81,7 +81,7 @@ fn one_station_alone_speaks_unless_networks_are_bridged_to_it() {
         0x0800,
         &v4([10, 9, 0, 6], [10, 9, 0, 1], (1, 2)),
     );
-    let mut station = None;
+    let mut station = Sender::default();
     let one = rules(true);
     let mut check = |frame: &[u8]| one.check(Mode::Ethernet, &mut station, frame);
     // What is refused does not say who is there.
@@ -89,12 +89,12 @@ fn one_station_alone_speaks_unless_networks_are_bridged_to_it() {
     assert_eq!(check(&ours), Ok(()));
     assert_eq!(check(&other), Err(Refused::Source));
     assert_eq!(check(&ours), Ok(()));
-    assert_eq!(station, Some(MacAddress(OURS)));
+    assert_eq!(station, Sender::Alone(Some(MacAddress(OURS))));
     let bridged = rules(false);
     assert_eq!(bridged.check(Mode::Ethernet, &mut station, &other), Ok(()));
     for nobody in [[0; 6], ALL, [1, 0, 0x5e, 0, 0, 1]] {
         let frame = frame(nobody, SERVER, 0x0800, &packet);
-        let verdict = bridged.check(Mode::Ethernet, &mut None, &frame);
+        let verdict = bridged.check(Mode::Ethernet, &mut Sender::default(), &frame);
         assert_eq!(verdict, Err(Refused::Source), "{}", MacAddress(nobody));
     }
 }
@@ -426,4 +426,103 @@ fn options_that_make_no_sense_are_malformed() {
     );
     let padded = [&whole[..], &[0; 9]].concat();
     assert_eq!(judge(&frame(OURS, ALL, 0x86dd, &padded)), Ok(()));
+}
+
+fn shared(stations: &[[u8; 6]], link_local: &[&str]) -> Sender {
+    let link_local = link_local.iter().map(|text| text.parse().unwrap());
+    let held = LinkAddresses {
+        stations: stations.iter().copied().map(MacAddress).collect(),
+        link_local: link_local.collect(),
+    };
+    Sender::Shared {
+        held: Arc::new(held),
+        wanted: None,
+    }
+}
+
+#[test]
+fn on_a_shared_link_a_station_has_to_be_granted() {
+    let packet = v4([10, 9, 0, 5], [10, 9, 0, 1], (1, 2));
+    let ours = frame(OURS, SERVER, 0x0800, &packet);
+    let foreign = v4([10, 9, 0, 6], [10, 9, 0, 1], (1, 2));
+    let foreign = frame(OURS, SERVER, 0x0800, &foreign);
+    let mut sender = shared(&[], &[]);
+    let rules = rules(true);
+    // What is not in order asks for nothing.
+    let verdict = rules.check(Mode::Ethernet, &mut sender, &foreign);
+    assert_eq!((verdict, sender.wanted()), (Err(Refused::Source), None));
+    let verdict = rules.check(Mode::Ethernet, &mut sender, &ours);
+    let wanted = Some(LinkAddress::Station(MacAddress(OURS)));
+    assert_eq!((verdict, sender.wanted()), (Err(Refused::Source), wanted));
+    assert_eq!(sender.wanted(), None);
+    let mut sender = shared(&[OURS], &[]);
+    assert_eq!(rules.check(Mode::Ethernet, &mut sender, &ours), Ok(()));
+    // One host has one station, and asks for no other.
+    let other = frame(OTHER, SERVER, 0x0800, &packet);
+    let verdict = rules.check(Mode::Ethernet, &mut sender, &other);
+    assert_eq!((verdict, sender.wanted()), (Err(Refused::Source), None));
+}
+
+#[test]
+fn several_stations_are_granted_one_by_one_where_networks_are_behind() {
+    let rules = rules(false);
+    let mut sender = shared(&[OURS], &[]);
+    let packet = v4([10, 9, 0, 5], [10, 9, 0, 1], (1, 2));
+    let other = frame(OTHER, SERVER, 0x0800, &packet);
+    let verdict = rules.check(Mode::Ethernet, &mut sender, &other);
+    let wanted = Some(LinkAddress::Station(MacAddress(OTHER)));
+    assert_eq!((verdict, sender.wanted()), (Err(Refused::Source), wanted));
+    let mut sender = shared(&[OURS, OTHER], &[]);
+    assert_eq!(rules.check(Mode::Ethernet, &mut sender, &other), Ok(()));
+}
+
+#[test]
+fn on_a_shared_link_link_local_addresses_have_to_be_granted() {
+    let wants = |text: &str| Some(LinkAddress::LinkLocal(text.parse().unwrap()));
+    let rules = rules(true);
+    let solicitation = |target| neighbour(135, target, 1, OURS);
+    let advertisement = |target| neighbour(136, target, 2, OURS);
+    let report = vec![143, 0, 0, 0, 0, 0, 0, 0];
+    for (from, to, message, wanted) in [
+        // Any that it speaks for: as a source, by an advertisement, before it has it.
+        (
+            "fe80::5",
+            "ff02::1:ff00:1",
+            solicitation("fd09::1"),
+            wants("fe80::5"),
+        ),
+        ("fe80::5", "ff02::16", report.clone(), wants("fe80::5")),
+        (
+            "fd09::5",
+            "ff02::1",
+            advertisement("fe80::1"),
+            wants("fe80::1"),
+        ),
+        (
+            "fe80::6",
+            "ff02::1",
+            advertisement("fe80::1"),
+            wants("fe80::1"),
+        ),
+        (
+            "::",
+            "ff02::1:ff00:1",
+            neighbour(135, "fe80::1", 14, OTHER),
+            wants("fe80::1"),
+        ),
+        // What it has, and what it asks others for.
+        ("fe80::6", "ff02::1:ff00:1", solicitation("fe80::1"), None),
+        ("fe80::6", "ff02::1", advertisement("fe80::6"), None),
+        ("fd09::5", "fe80::1", solicitation("fe80::1"), None),
+        ("fd09::5", "fe80::1", advertisement("fd09::5"), None),
+        ("::", "ff02::16", report, None),
+    ] {
+        let packet = v6(from, to, 58, &message);
+        let mut sender = shared(&[OURS], &["fe80::6"]);
+        let frame = frame(OURS, SERVER, 0x86dd, &packet);
+        let verdict = rules.check(Mode::Ethernet, &mut sender, &frame);
+        let expected = wanted.map_or(Ok(()), |_| Err(Refused::Source));
+        assert_eq!(verdict, expected, "{from} {to}");
+        assert_eq!(sender.wanted(), wanted, "{from} {to}");
+    }
 }

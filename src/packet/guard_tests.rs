@@ -49,7 +49,7 @@ fn packet(from: &str, to: &str) -> Vec<u8> {
 }
 
 fn judge(rules: &GuardRules, packet: &[u8]) -> Result<(), Refused> {
-    rules.check(Mode::PointToPoint, &mut None, packet)
+    rules.check(Mode::PointToPoint, &mut Sender::default(), packet)
 }
 
 #[test]
@@ -319,7 +319,7 @@ proptest! {
     #[test]
     fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         for mode in [Mode::PointToPoint, Mode::Ethernet] {
-            let _ = rules(&["0.0.0.0/0"]).check(mode, &mut None, &bytes);
+            let _ = rules(&["0.0.0.0/0"]).check(mode, &mut Sender::default(), &bytes);
         }
     }
 }

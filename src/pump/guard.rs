@@ -1,22 +1,43 @@
 //! The rules for what the far end may send, on a running tunnel: asked about each
 //! packet, replaced at any time by whoever holds the other end of the watch.
+//!
+//! On a link that the far end shares with others its MAC and link-local addresses
+//! are granted one by one, as its frames turn out to need them. Those that come
+//! meanwhile are dropped; but the first of all waits, since most often it is the
+//! question on whose answer a conversation begins.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
 use super::Dropped;
 use crate::config::types::Mode;
 use crate::packet::guard::GuardRules;
-use crate::packet::guard_link::MacAddress;
+use crate::packet::guard_link::{LinkAddress, LinkAddresses, Sender};
+
+/// How long a frame waits for its station to be granted.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The guard of one tunnel.
 #[derive(Debug)]
 pub struct Guard {
     replaced: watch::Receiver<Arc<GuardRules>>,
     rules: Arc<GuardRules>,
-    /// Whom the far end's Ethernet frames come from, once one has passed.
-    station: Option<MacAddress>,
+    /// Whom the far end's Ethernet frames come from.
+    sender: Sender,
+    claims: Option<LinkClaims>,
+}
+
+/// The way to whoever grants addresses of a shared link.
+#[derive(Debug)]
+pub struct LinkClaims {
+    /// Takes what is wanted; what it has no room for is asked for again by a later
+    /// frame.
+    pub wanted: mpsc::Sender<LinkAddress>,
+    /// What was granted. Marked as changed by each answer, also by a refusal.
+    pub held: watch::Receiver<Arc<LinkAddresses>>,
 }
 
 impl Guard {
@@ -27,17 +48,67 @@ impl Guard {
         Guard {
             replaced: rules,
             rules: current,
-            station: None,
+            sender: Sender::default(),
+            claims: None,
+        }
+    }
+
+    /// The same for a far end that shares its link with others, and has there
+    /// what `claims` grants.
+    pub fn on_shared_link(self, mut claims: LinkClaims) -> Self {
+        let held = Arc::clone(&claims.held.borrow_and_update());
+        Guard {
+            sender: Sender::Shared { held, wanted: None },
+            claims: Some(claims),
+            ..self
         }
     }
 
     /// Judges a packet of which `head` is the start, with all of its headers.
-    pub(super) fn check(&mut self, mode: Mode, head: &[u8]) -> Result<(), Dropped> {
-        // An atomic load; the lock is taken for a new set alone.
+    pub(super) async fn check(&mut self, mode: Mode, head: &[u8]) -> Result<(), Dropped> {
+        let judged = self.check_now(mode, head);
+        match judged {
+            Err(_) if self.asks() => {
+                self.answer().await;
+                self.check_now(mode, head)
+            }
+            judged => judged,
+        }
+    }
+
+    fn check_now(&mut self, mode: Mode, head: &[u8]) -> Result<(), Dropped> {
+        // Atomic loads; the locks are taken for something new alone.
         if self.replaced.has_changed().unwrap_or(false) {
             self.rules = Arc::clone(&self.replaced.borrow_and_update());
         }
-        let judged = self.rules.check(mode, &mut self.station, head);
+        if let (Some(claims), Sender::Shared { held, .. }) = (&mut self.claims, &mut self.sender)
+            && claims.held.has_changed().unwrap_or(false)
+        {
+            *held = Arc::clone(&claims.held.borrow_and_update());
+        }
+        let judged = self.rules.check(mode, &mut self.sender, head);
         judged.map_err(Dropped::from)
+    }
+
+    /// Asks for what the last frame needed, if it did; yields whether that frame is
+    /// to wait for the answer.
+    fn asks(&mut self) -> bool {
+        let (Some(claims), Some(wanted)) = (&self.claims, self.sender.wanted()) else {
+            return false;
+        };
+        let asked = claims.wanted.try_send(wanted).is_ok();
+        let first = match &self.sender {
+            Sender::Shared { held, .. } => held.stations.is_empty(),
+            Sender::Alone(_) => false,
+        };
+        asked && first
+    }
+
+    async fn answer(&mut self) {
+        if let Some(claims) = &mut self.claims {
+            let mut answered = claims.held.clone();
+            // Where nobody answers the frame is judged by what there is.
+            let _ = timeout(PATIENCE, answered.changed()).await;
+        }
     }
 }

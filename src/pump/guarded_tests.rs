@@ -1,5 +1,8 @@
 //! Packets under a guard, and super-packets between two of us by datagrams.
 
+use std::collections::HashSet;
+use std::net::Ipv6Addr;
+
 use ipnetwork::IpNetwork;
 use tokio::sync::watch;
 
@@ -7,6 +10,7 @@ use super::*;
 use crate::frame;
 use crate::packet::address_set::AddressSet;
 use crate::packet::guard::{GuardRules, Reach};
+use crate::packet::guard_link::{LinkAddress, LinkAddresses, MacAddress};
 
 const MODE: Mode = Mode::PointToPoint;
 
@@ -339,4 +343,143 @@ async fn one_station_is_behind_a_tap_device() {
     let counted = receive_guarded(Mode::Ethernet, Framing::Datagrams, frames, &far, guard).await;
     assert_eq!(counted.packets, 2);
     assert_eq!(counted.dropped, [("source not allowed", 2)]);
+}
+
+/// A frame of the host, from that station; of IPv4, or a router solicitation.
+fn from_station(station: u8, link_local: bool) -> Bytes {
+    let template = Template {
+        mode: Mode::Ethernet,
+        ..Template::new(IpVersion::V4, false)
+    };
+    let mut frame = template.packet(&[0; 20]);
+    if link_local {
+        let addresses = [
+            &[0x60, 0, 0, 0, 0, 8, 58, 255, 0xfe, 0x80][..],
+            &[0; 13],
+            &[station, 0xff, 2],
+            &[0; 13],
+            &[2, 133, 0, 0, 0, 0, 0, 0, 0],
+        ];
+        frame.truncate(12);
+        frame.extend([0x86, 0xdd]);
+        frame.extend(addresses.concat());
+    }
+    frame[11] = station;
+    Bytes::from(frame)
+}
+
+#[tokio::test]
+async fn on_a_shared_link_the_first_frame_waits_for_its_station() {
+    let (_held, replaced) = watch::channel(of_templates());
+    let (wanted, mut asked) = mpsc::channel(4);
+    let (grant, held) = watch::channel(Arc::<LinkAddresses>::default());
+    let guard = Guard::new(replaced).on_shared_link(LinkClaims { wanted, held });
+    let (sender, receiver) = mpsc::channel(8);
+    let (mut source, counters) = (FakeSource(receiver), Counters::default());
+    let far = FakeDevice::default();
+    let inbound = async {
+        let framing = Framing::Datagrams;
+        inbound_datagrams(
+            Mode::Ethernet,
+            framing,
+            &mut source,
+            &far,
+            Some(guard),
+            &counters,
+        )
+        .await
+    };
+    let script = async {
+        let send = |frame| async { sender.send(frame).await.unwrap() };
+        send(from_station(7, false)).await;
+        let LinkAddress::Station(station) = asked.recv().await.unwrap() else {
+            panic!("a station comes first");
+        };
+        assert_eq!(station.0[5], 7);
+        // Nothing is judged meanwhile.
+        assert_eq!(counters.snapshot(), Counters::default().snapshot());
+        grant.send_modify(|held| Arc::make_mut(held).stations.push(station));
+        // Another station asks for nothing; a link-local address does, and what
+        // comes before the answer is dropped.
+        send(from_station(8, false)).await;
+        send(from_station(7, true)).await;
+        let link_local: Ipv6Addr = "fe80::7".parse().unwrap();
+        let asked = asked.recv().await;
+        assert_eq!(asked, Some(LinkAddress::LinkLocal(link_local)));
+        until(|| counters.snapshot().dropped == [("source not allowed", 2)]).await;
+        grant.send_modify(|held| Arc::make_mut(held).link_local.push(link_local));
+        send(from_station(7, true)).await;
+        drop(sender);
+    };
+    let (end, ()) = tokio::join!(inbound, script);
+    assert!(matches!(end, End::Channel));
+    let counted = counters.snapshot();
+    assert_eq!(counted.packets, 2);
+    assert_eq!(counted.dropped, [("source not allowed", 2)]);
+}
+
+async fn until(mut condition: impl FnMut() -> bool) {
+    while !condition() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_station_that_is_refused_or_never_answered_does_not_get_in() {
+    let (_held, replaced) = watch::channel(of_templates());
+    let (wanted, mut asked) = mpsc::channel(4);
+    let (grant, held) = watch::channel(Arc::<LinkAddresses>::default());
+    let guard = Guard::new(replaced).on_shared_link(LinkClaims { wanted, held });
+    let refusing = async {
+        asked.recv().await;
+        grant.send_modify(|_| {});
+        // The second has no answer.
+        asked.recv().await;
+    };
+    let frames = vec![from_station(7, false), from_station(9, false)];
+    let far = FakeDevice::default();
+    let received = receive_guarded(
+        Mode::Ethernet,
+        Framing::Datagrams,
+        frames,
+        &far,
+        Some(guard),
+    );
+    let (counted, ()) = tokio::join!(received, refusing);
+    assert_eq!(counted.packets, 0);
+    assert_eq!(counted.dropped, [("source not allowed", 2)]);
+}
+
+#[tokio::test]
+async fn frames_of_strangers_are_not_heard() {
+    let frames = [7, 8, 8, 7, 8].map(|station| {
+        Ok((
+            VirtioHeader::PLAIN.to_bytes(),
+            from_station(station, false).to_vec(),
+        ))
+    });
+    let device = FakeDevice::yielding_offload(frames);
+    let (sink, counters) = (sink(), Counters::default());
+    let stranger: HashSet<_> = [station_of(&from_station(8, false))].into();
+    let strangers = Strangers::new(watch::channel(Arc::new(stranger)).1);
+    let (_nothing, extra) = mpsc::channel(1);
+    let heard = strangers.without(&device, &counters);
+    let end = outbound(
+        Mode::Ethernet,
+        Framing::Datagrams,
+        &heard,
+        &sink,
+        extra,
+        None,
+        &counters,
+    )
+    .await;
+    assert!(matches!(end, End::Device(_)));
+    let counted = counters.snapshot();
+    assert_eq!(counted.packets, 2);
+    assert_eq!(counted.dropped, [("source not allowed", 3)]);
+}
+
+fn station_of(frame: &[u8]) -> MacAddress {
+    MacAddress(frame[6..12].try_into().unwrap())
 }

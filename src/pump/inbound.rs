@@ -48,7 +48,7 @@ where
         let mut next = Some(message);
         let mut taken = 0;
         while let Some(message) = next {
-            match arrived(mode, framing, message, &mut guard) {
+            match arrived(mode, framing, message, &mut guard).await {
                 Ok(Arrived::Plain(packet)) if takes.tcp && packet.len() < LARGE => {
                     // The coalescer holds more than a batch.
                     if coalescer.push(packet).is_err() {
@@ -173,7 +173,7 @@ where
 {
     loop {
         match reader.next_frame() {
-            Ok(Some(StreamFrame::Packet(packet))) => match judged(mode, packet, &mut guard) {
+            Ok(Some(StreamFrame::Packet(packet))) => match judged(mode, packet, &mut guard).await {
                 Ok(arrived) => {
                     if let Err(end) = deliver(mode, arrived, device, counters).await {
                         return end;
@@ -220,29 +220,33 @@ impl<E: Into<Dropped>> From<E> for Bad {
 }
 
 /// What one message holds.
-fn arrived(
+async fn arrived(
     mode: Mode,
     framing: Framing,
     message: Bytes,
     guard: &mut Option<Guard>,
 ) -> Result<Arrived, Bad> {
     if framing == Framing::DatagramsWithOffload {
-        return judged(mode, frame::offload::decode(mode, message)?, guard);
+        return judged(mode, frame::offload::decode(mode, message)?, guard).await;
     }
     let packet = frame::decode(mode, &message)?;
     if let Some(guard) = guard {
-        guard.check(mode, packet)?;
+        guard.check(mode, packet).await?;
     }
     Ok(Arrived::Plain(message.slice_ref(packet)))
 }
 
 /// Holds a packet to what its frame says, and to the rules.
-fn judged(mode: Mode, mut packet: StreamPacket, guard: &mut Option<Guard>) -> Result<Arrived, Bad> {
+async fn judged(
+    mode: Mode,
+    mut packet: StreamPacket,
+    guard: &mut Option<Guard>,
+) -> Result<Arrived, Bad> {
     let length = packet.pieces.iter().map(Bytes::len).sum();
     let header = checked(mode, &packet, length)?;
     if let Some(guard) = guard {
         let head = packet.pieces.first().map_or(&[][..], |head| head);
-        guard.check(mode, head).map_err(|reason| Bad {
+        guard.check(mode, head).await.map_err(|reason| Bad {
             reason,
             packets: header.packets(length) as u64,
         })?;

@@ -11,7 +11,8 @@
 //!                           between two of us, super-packets as they are; packets
 //!                           that wait together for a stream are merged into such,
 //!                           and no more of it is on its way than fills the path (flight)
-//!   at a server, in addition: guard (what a client may send), rate (how much)
+//!   at a server, in addition: guard (what a client may send), rate (how much),
+//!                             strangers (whom it does not hear on a bridge)
 //! ```
 
 mod bounded;
@@ -28,6 +29,7 @@ mod outbound;
 mod pieces;
 mod queue_settings;
 mod rate;
+mod strangers;
 mod stream_framing;
 mod whole;
 
@@ -46,11 +48,12 @@ pub use counters::{Counters, Dropped, Snapshot};
 pub use fair_queue::{FairQueue, QueueDrops};
 pub use flight::Pong;
 pub use framing::Framing;
-pub use guard::Guard;
+pub use guard::{Guard, LinkClaims};
 pub use inbound::{inbound_datagrams, inbound_stream};
 pub use outbound::outbound;
 pub use queue_settings::QueueSettings;
 pub use rate::{Limited, Rate, RateLimit};
+pub use strangers::{Strangers, WithoutStrangers};
 
 /// The reading side of a device. What is read is an offload header
 /// ([`VirtioHeader`], little-endian) and the packet behind it.

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::Server;
 use super::admission::Startup;
+use super::audit::allowance::Allowance;
 use super::audit::event::{Asked, Who};
 use super::channel::ChannelTunnel;
 use super::denial::Denial;
@@ -32,6 +33,13 @@ use crate::ssh::server::requests::{RefusalCode, Request, SubsystemReply, TunnelR
 /// How long a tunnel may take to end by itself when the server ends: less than
 /// the server waits for its clients.
 const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Tunnels that one connection may open in a row.
+const TUNNELS_AT_ONCE: u32 = 10;
+/// The time after which it may open one more.
+const TUNNEL_EACH: Duration = Duration::from_secs(1);
+/// What it is told after that many.
+const TOO_OFTEN: &str = "this connection opens tunnels too often: ten at once, then one a second";
 
 /// Takes a connection from its first byte to its last.
 pub(super) async fn attend(
@@ -73,7 +81,7 @@ pub(super) async fn attend(
     };
     let connection = Arc::new(login.connection);
     let session = live.share();
-    let rates = Rates::of(&login.grant);
+    let rates = server.rates.of(&login.grant);
     let mut client = Client {
         forwards: Forwards::new(
             Arc::clone(&login.grant),
@@ -89,6 +97,7 @@ pub(super) async fn attend(
         session,
         connection,
         tunnel: None,
+        openings: Allowance::new(TUNNELS_AT_ONCE, TUNNEL_EACH, Instant::now()),
     };
     let mut requests = login.requests;
     let stopped = loop {
@@ -187,6 +196,8 @@ struct Client {
     rates: Rates,
     /// It has one at most.
     tunnel: Option<JoinHandle<()>>,
+    /// How often it may open one: each is work for the kernel.
+    openings: Allowance,
 }
 
 impl Client {
@@ -220,8 +231,7 @@ impl Client {
         unit: crate::config::types::UnitRequest,
         reply: TunnelReply,
     ) {
-        if !self.has_no_tunnel().await {
-            let text = "this connection has a tunnel already";
+        if let Some(text) = self.cannot_open().await {
             self.session.refused(Asked::tunnel(mode, unit), text);
             return reply.refuse(RefusalCode::ResourceShortage, text).await;
         }
@@ -241,10 +251,8 @@ impl Client {
         let asked = Asked::Subsystem { name: name.into() };
         let refusal = if name != SUBSYSTEM {
             Some("there is no such subsystem")
-        } else if !self.has_no_tunnel().await {
-            Some("this connection has a tunnel already")
         } else {
-            None
+            self.cannot_open().await
         };
         if let Some(text) = refusal {
             self.session.refused(asked, text);
@@ -261,6 +269,17 @@ impl Client {
             let (output, input) = reply.accept().await;
             tunnel.run(input, output).await;
         }));
+    }
+
+    /// Why it may not open a tunnel now.
+    async fn cannot_open(&mut self) -> Option<&'static str> {
+        if !self.has_no_tunnel().await {
+            return Some("this connection has a tunnel already");
+        }
+        match self.openings.take(Instant::now()) {
+            Some(_) => None,
+            None => Some(TOO_OFTEN),
+        }
     }
 
     /// Whether there is none, or it has ended.

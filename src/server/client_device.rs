@@ -6,7 +6,7 @@
 //! One that somebody made beforehand stays, so what is changed on it is
 //! journalled and undone.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -19,6 +19,7 @@ use super::lease::LeasedAddress;
 use crate::config::types::{InterfaceName, Mode, Mtu, UnitRequest};
 use crate::net::change::{Change, GSO_MAX_SIZE, InterfaceAddress, TX_QUEUE_LENGTH, TunnelRoute};
 use crate::net::error::NetError;
+use crate::net::facts::{InterfaceIndex, LinkFacts};
 use crate::net::make::make;
 use crate::net::netlink::Netlink;
 use crate::net::runtime_dir::RuntimeDir;
@@ -46,6 +47,8 @@ pub struct ClientDeviceRequest {
     pub addresses: Vec<LeasedAddress>,
     /// Networks behind the client.
     pub sources: Vec<IpNetwork>,
+    /// Whether it may reach other clients, some of them at least.
+    pub grouped: bool,
 }
 
 /// Why a client has no device.
@@ -72,8 +75,21 @@ pub enum ClientDeviceError {
 pub struct ClientDevice {
     /// The device.
     pub device: Device,
+    /// Its number.
+    pub index: InterfaceIndex,
+    /// Where it is on a bridge.
+    pub bridged: Option<BridgedPort>,
     /// What is to be undone once whoever has the device has let go of it.
     pub changes: ClientChanges,
+}
+
+/// A device that is a port of a bridge.
+#[derive(Debug, Clone)]
+pub struct BridgedPort {
+    /// The device.
+    pub link: LinkFacts,
+    /// The bridge.
+    pub bridge: InterfaceIndex,
 }
 
 /// What was changed on a client's device, which stays open while this is there.
@@ -130,6 +146,11 @@ impl ClientDevices {
         self.group
     }
 
+    /// The connection to the kernel.
+    pub(super) fn netlink(&self) -> &Netlink {
+        &self.netlink
+    }
+
     /// The bridge that ethernet tunnels join.
     pub fn bridge(&self) -> Option<InterfaceName> {
         let bridge = self.bridge.read().unwrap_or_else(PoisonError::into_inner);
@@ -162,14 +183,19 @@ impl ClientDevices {
             .map_err(|_| ClientDeviceError::Ending)?;
         let device = open_device(request.unit, request.mode).await?;
         let changes = self.changes(&request, device.name())?;
-        if device.preexisting() {
-            return self.set_up_journalled(device, changes).await;
-        }
         let link = self.netlink.link_by_name(device.name().as_str()).await?;
+        if device.preexisting() {
+            return self.set_up_journalled(device, &link, changes).await;
+        }
+        if changes.iter().any(is_bridge) {
+            self.netlink.raise_station(&link).await?;
+        }
         for change in &changes {
             make(&self.netlink, &link, change).await?;
         }
         Ok(ClientDevice {
+            index: link.index,
+            bridged: bridged_port(&self.netlink, &device, &changes).await?,
             changes: ClientChanges {
                 descriptor: device.descriptor(),
                 state: None,
@@ -181,19 +207,29 @@ impl ClientDevices {
     async fn set_up_journalled(
         &self,
         device: Device,
+        link: &LinkFacts,
         changes: Vec<Change>,
     ) -> Result<ClientDevice, ClientDeviceError> {
         let mut state = HostState::begin(&self.directory, device.name()).await?;
-        for change in changes {
-            if let Err(error) = state.apply(change).await {
+        let applied = async {
+            for change in &changes {
+                state.apply(change.clone()).await?;
+            }
+            bridged_port(&self.netlink, &device, &changes).await
+        };
+        let bridged = match applied.await {
+            Ok(bridged) => bridged,
+            Err(error) => {
                 let report = state.undo().await;
                 if !report.is_clean() {
                     tracing::warn!(?report, "not everything is undone");
                 }
                 return Err(error.into());
             }
-        }
+        };
         Ok(ClientDevice {
+            index: link.index,
+            bridged,
             changes: ClientChanges {
                 descriptor: device.descriptor(),
                 state: Some(state),
@@ -218,7 +254,10 @@ impl ClientDevices {
         let ethernet = request.mode == Mode::Ethernet;
         if let Some(bridge) = self.bridge().filter(|_| ethernet) {
             // Addresses and routes are those of the bridge's network.
-            changes.extend([Change::Bridge(bridge), Change::LinkUp]);
+            // Before it is up nothing comes by it.
+            let isolated = !request.grouped;
+            let guarded = Change::GuardedPort { isolated };
+            changes.extend([Change::Bridge(bridge), guarded, Change::LinkUp]);
             return Ok(changes);
         }
         if request
@@ -228,8 +267,21 @@ impl ClientDevices {
         {
             changes.extend(ipv4_settings(device, ethernet).map_err(NetError::from)?);
         }
+        let ipv6 = request
+            .addresses
+            .iter()
+            .find_map(|leased| match leased.server {
+                IpAddr::V6(server) => Some(server),
+                IpAddr::V4(_) => None,
+            });
+        if ethernet && ipv6.is_some() {
+            changes.push(answers_for_others(device).map_err(NetError::from)?);
+        }
         // The link before its addresses: see session/agent/set_up.
         changes.push(Change::LinkUp);
+        if let Some(server) = ipv6.filter(|_| ethernet) {
+            changes.push(Change::Address(link_local(server)));
+        }
         for address in &request.addresses {
             changes.push(Change::Address(InterfaceAddress::PointToPoint {
                 local: address.server,
@@ -248,6 +300,23 @@ impl ClientDevices {
     }
 }
 
+fn is_bridge(change: &Change) -> bool {
+    matches!(change, Change::Bridge(_))
+}
+
+/// Where the device is, if these changes have put it on a bridge.
+async fn bridged_port(
+    netlink: &Netlink,
+    device: &Device,
+    changes: &[Change],
+) -> Result<Option<BridgedPort>, NetError> {
+    if !changes.iter().any(is_bridge) {
+        return Ok(None);
+    }
+    let link = netlink.link_by_name(device.name().as_str()).await?;
+    Ok(link.master.map(|bridge| BridgedPort { link, bridge }))
+}
+
 /// What comes out of the tunnel is forwarded; on an Ethernet link other clients
 /// are asked for as neighbours, and reached through this host.
 fn ipv4_settings(device: &InterfaceName, ethernet: bool) -> Result<Vec<Change>, SysctlError> {
@@ -263,6 +332,24 @@ fn ipv4_settings(device: &InterfaceName, ethernet: bool) -> Result<Vec<Change>, 
         })
     };
     leaves.iter().map(on).collect()
+}
+
+/// The same by IPv6, where it takes an entry for each client too: see `neighbours`.
+fn answers_for_others(device: &InterfaceName) -> Result<Change, SysctlError> {
+    Ok(Change::Sysctl {
+        key: SysctlKey::ipv6(device, "proxy_ndp")?,
+        value: "1".to_owned(),
+    })
+}
+
+/// Ours on an Ethernet link, without which the kernel cannot ask there for whom it
+/// forwards to: that of `server`, on this link alone.
+fn link_local(server: Ipv6Addr) -> InterfaceAddress {
+    const BASE: u128 = 0xfe80 << 112;
+    let interface = u128::from(server) & u128::from(u64::MAX);
+    let address = IpAddr::V6(Ipv6Addr::from(BASE | interface));
+    let network = IpNetwork::new(address, 64);
+    InterfaceAddress::Network(network.unwrap_or_else(|_| IpNetwork::from(address)))
 }
 
 /// On an Ethernet link the client is the router; a point-to-point link needs none.

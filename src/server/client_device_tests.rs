@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::net::test_host::{Host, snapshot};
 use crate::net::test_namespace::{self, ip};
+use crate::packet::guard_link::MacAddress;
 
 const GROUP: u32 = 7;
 
@@ -35,6 +36,7 @@ fn request(clients: &[&str]) -> ClientDeviceRequest {
         mtu: Mtu::ETHERNET,
         addresses: clients.iter().map(|client| leased(client)).collect(),
         sources: Vec::new(),
+        grouped: false,
     }
 }
 
@@ -203,7 +205,9 @@ fn a_device_made_beforehand_gets_its_settings_back() {
             unit: unit("3"),
             ..request(&["10.9.0.2"])
         };
-        let ClientDevice { device, changes } = again(&devices, premade()).await.unwrap();
+        let ClientDevice {
+            device, changes, ..
+        } = again(&devices, premade()).await.unwrap();
         assert!(snapshot().contains("10.9.0.1 peer 10.9.0.2"));
         drop(device);
         assert!(changes.undo().await.is_clean());
@@ -252,6 +256,14 @@ fn an_ethernet_device_without_a_bridge_routes() {
         let proxy = SysctlKey::ipv4(opened.device.name(), "proxy_arp").unwrap();
         assert_eq!(proxy.read().unwrap(), "1");
         close(opened);
+        let opened = devices
+            .open(ethernet(&["10.9.0.2", "fd09::2"]))
+            .await
+            .unwrap();
+        assert!(ip("addr show tap0").contains("inet6 fe80::1/64"));
+        let proxy = SysctlKey::ipv6(opened.device.name(), "proxy_ndp").unwrap();
+        assert_eq!(proxy.read().unwrap(), "1");
+        close(opened);
         let without = ClientDeviceRequest {
             addresses: vec![leased("fd09::2")],
             ..behind
@@ -279,12 +291,27 @@ fn an_ethernet_device_joins_the_bridge() {
             .unwrap_err();
         assert!(matches!(wrong, NetError::NotBridge(_)), "{wrong}");
         devices.set_bridge(Some("br0".parse().unwrap()));
+        ip("link set v0 address f2:ff:ff:ff:ff:fe master br0");
         let opened = devices.open(ethernet(&["10.9.0.2"])).await.unwrap();
+        // Whose own address stays.
+        assert!(ip("link show br0").contains("f2:ff:ff:ff:ff:fe"));
         let link = ip("addr show tap0");
         assert!(
             link.contains("master br0") && !link.contains("inet "),
             "{link}"
         );
+        assert!(opened.bridged.is_some());
+        let port = ip("-d link show tap0");
+        for there in ["learning off", "locked on", "isolated on"] {
+            assert!(port.contains(there), "{there} in {port}");
+        }
+        close(opened);
+        let grouped = ClientDeviceRequest {
+            grouped: true,
+            ..ethernet(&["10.9.0.2"])
+        };
+        let opened = devices.open(grouped).await.unwrap();
+        assert!(ip("-d link show tap0").contains("isolated off"));
         close(opened);
         // A client of IP packets has nothing to do with it.
         let opened = devices.open(request(&["10.9.0.2"])).await.unwrap();
@@ -297,11 +324,34 @@ fn an_ethernet_device_joins_the_bridge() {
             unit: unit("4"),
             ..ethernet(&[])
         };
-        let ClientDevice { device, changes } = again(&devices, premade()).await.unwrap();
+        let ClientDevice {
+            device, changes, ..
+        } = again(&devices, premade()).await.unwrap();
         assert!(ip("link show tap4").contains("master br0"));
         assert!(changes.undo().await.is_clean());
         assert!(ip("link show tap4").contains("master br1"));
         drop(device);
+        // One that is on it already has its port back, without the client's stations.
+        ip("link set tap4 master br0");
+        ip("link set tap4 type bridge_slave isolated on");
+        let before = ip("-d link show tap4");
+        let opened = again(&devices, premade()).await.unwrap();
+        let netlink = devices.netlink();
+        let port = &opened.bridged.as_ref().unwrap().link;
+        let station = MacAddress([2, 0, 0, 0, 0, 7]);
+        netlink.add_station(port, station).await.unwrap();
+        assert!(ip("-d link show tap4").contains("learning off"));
+        drop(opened.device);
+        assert!(opened.changes.undo().await.is_clean());
+        let stations = netlink.stations_at(port).await.unwrap();
+        assert!(stations.iter().all(|found| found.own), "{stations:?}");
+        let settings = |shown: &str| {
+            let words = shown
+                .split_whitespace()
+                .skip_while(|word| *word != "bridge_slave");
+            words.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(settings(&ip("-d link show tap4")), settings(&before));
         ip("link set tap4 nomaster");
         drop(again(&devices, premade()).await.unwrap());
         host.recover().await;
@@ -324,10 +374,14 @@ fn many_are_opened_at_once() {
         });
         let opened = futures_util::future::join_all(opening).await;
         assert_eq!(ip("-4 -o addr").matches("10.9.0.1 peer").count(), 100);
-        let closing = opened.into_iter().map(|ClientDevice { device, changes }| {
-            drop(device);
-            changes.undo()
-        });
+        let closing = opened.into_iter().map(
+            |ClientDevice {
+                 device, changes, ..
+             }| {
+                drop(device);
+                changes.undo()
+            },
+        );
         let reports = futures_util::future::join_all(closing).await;
         assert!(reports.iter().all(UndoReport::is_clean));
     });

@@ -98,6 +98,7 @@ async fn client(host: &ServeHost, last: u8) -> ClientDevice {
             address(format!("fd09::{last}"), "fd09::1", 64),
         ],
         sources: Vec::new(),
+        grouped: false,
     };
     host.devices().open(request).await.unwrap()
 }

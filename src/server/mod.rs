@@ -35,6 +35,7 @@ mod lease_key;
 mod life;
 pub mod listen;
 pub mod metrics;
+mod neighbours;
 pub mod notify;
 pub mod open_files;
 pub mod policy;
@@ -45,6 +46,8 @@ pub mod registry;
 mod rules;
 mod serve_error;
 pub mod signals;
+mod station_claims;
+mod stations;
 pub mod status;
 mod stream;
 mod tunnel;
@@ -57,9 +60,12 @@ use admission::Admission;
 use client_device::ClientDevices;
 use forward::Lookups;
 use lease::Leases;
+use neighbours::Neighbours;
+use rates::KeyRates;
 use reach::Reachability;
 use registry::Registry;
 use rules::Rules;
+use stations::Stations;
 
 pub use life::run;
 
@@ -72,6 +78,9 @@ struct Server {
     devices: Arc<ClientDevices>,
     reach: Arc<Reachability>,
     lookups: Lookups,
+    stations: Arc<Stations>,
+    neighbours: Arc<Neighbours>,
+    rates: KeyRates,
     /// Why the server ends, once it does.
     stop: watch::Sender<Option<String>>,
 }
@@ -93,6 +102,9 @@ impl Server {
             devices,
             reach,
             lookups: Lookups::default(),
+            stations: Arc::default(),
+            neighbours: Arc::default(),
+            rates: KeyRates::default(),
             stop: watch::Sender::new(None),
         }
     }

@@ -7,6 +7,7 @@ use etherparse::PacketBuilder;
 use super::*;
 use crate::config::types::Mode;
 use crate::packet::guard::Refused;
+use crate::packet::guard_link::Sender;
 
 fn addresses(list: &[&str]) -> Vec<IpAddr> {
     list.iter().map(|text| text.parse().unwrap()).collect()
@@ -45,7 +46,7 @@ fn udp_between(from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
 fn judged(reach: &Reachability, id: ConnectionId, from: &str, to: &str) -> Result<(), Refused> {
     let rules = Arc::clone(&reach.lock().members[&id].rules.borrow());
     let packet = udp_between(from.parse().unwrap(), to.parse().unwrap());
-    rules.check(Mode::PointToPoint, &mut None, &packet)
+    rules.check(Mode::PointToPoint, &mut Sender::default(), &packet)
 }
 
 #[test]

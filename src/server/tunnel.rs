@@ -6,15 +6,20 @@ use std::sync::Arc;
 
 use super::Server;
 use super::audit::event::TunnelFacts;
-use super::client_device::{ClientChanges, ClientDevice, ClientDeviceRequest};
+use super::client_device::{BridgedPort, ClientChanges, ClientDevice, ClientDeviceRequest};
 use super::grant::{Grant, TunnelGrant};
 use super::lease::{Lease, LeaseKey};
+use super::neighbours::{Neighbour, Routed};
 use super::rates::Rates;
 use super::reach::{Membership, Terms};
 use super::registry::ConnectionId;
 use super::registry::session::{Session, TunnelTraffic};
+use super::station_claims::{self, BridgePlace};
+use super::stations::StationTerms;
 use crate::config::types::{InterfaceName, Mode, Mtu, Unit, UnitRequest};
 use crate::frame::control::{Addresses, Dns, Offer};
+use crate::net::facts::InterfaceIndex;
+use crate::pump::{LinkClaims, Strangers};
 use crate::session::carrier::{LinkCounters, Restrictions};
 use crate::session::cleanup;
 use crate::ssh::server::requests::RefusalCode;
@@ -94,6 +99,7 @@ pub(super) struct Reserved {
     mode: Mode,
     unit: UnitRequest,
     mtu: Mtu,
+    key: LeaseKey,
     lease: Lease,
 }
 
@@ -104,6 +110,10 @@ pub(super) struct Tunnel {
     facts: TunnelFacts,
     mtu: Mtu,
     changes: ClientChanges,
+    /// Where it is on the server's bridge.
+    place: Option<BridgePlace>,
+    /// Where it is among those that this host routes.
+    neighbour: Option<Neighbour>,
     // Before the lease: whoever has the address next is in other groups.
     _membership: Membership,
     _lease: Lease,
@@ -133,6 +143,7 @@ impl Reserved {
             mode,
             unit,
             mtu,
+            key,
             lease,
         })
     }
@@ -168,10 +179,15 @@ impl Reserved {
             mtu: self.mtu,
             addresses: self.lease.addresses().to_vec(),
             sources: self.grant.sources.clone(),
+            grouped: !self.grant.groups.is_empty(),
         };
         let opened = self.server.devices.open(request).await;
-        let ClientDevice { device, changes } =
-            opened.map_err(|error| Refusal::failed(error.to_string()))?;
+        let ClientDevice {
+            device,
+            index,
+            bridged,
+            changes,
+        } = opened.map_err(|error| Refusal::failed(error.to_string()))?;
         let addresses: Vec<IpAddr> = self
             .lease
             .addresses()
@@ -184,6 +200,12 @@ impl Reserved {
             addresses: addresses.clone(),
             mtu: self.mtu.get(),
         };
+        let neighbour = match bridged {
+            // Nothing on a bridge is routed by this host.
+            Some(_) => None,
+            None => Some(self.join_neighbours(index, &addresses).await),
+        };
+        let on_bridge = bridged.map(|port| self.join_bridge(port));
         let terms = Terms {
             addresses,
             sources: self.grant.sources,
@@ -191,8 +213,15 @@ impl Reserved {
             groups: self.grant.groups,
         };
         let (guard, membership) = self.server.reach.join(self.id, terms);
+        let (guard, strangers, place) = match on_bridge {
+            Some((claims, strangers, place)) => {
+                (guard.on_shared_link(claims), strangers, Some(place))
+            }
+            None => (guard, Strangers::default(), None),
+        };
         let restrictions = Restrictions {
             guard: Some(guard),
+            strangers,
             upload: rates.upload,
             download: rates.download,
         };
@@ -201,10 +230,32 @@ impl Reserved {
             facts,
             mtu: self.mtu,
             changes,
+            place,
+            neighbour,
             _membership: membership,
             _lease: self.lease,
         };
         Ok((tunnel, device, restrictions))
+    }
+
+    async fn join_neighbours(&self, device: InterfaceIndex, addresses: &[IpAddr]) -> Neighbour {
+        let link = (self.mode == Mode::Ethernet).then_some(device);
+        let routed = Routed::new(link, addresses, &self.grant.groups);
+        let server = &self.server;
+        let netlink = server.devices.netlink();
+        server.neighbours.join(netlink, self.id, routed).await
+    }
+
+    fn join_bridge(&self, port: BridgedPort) -> (LinkClaims, Strangers, BridgePlace) {
+        let terms = StationTerms {
+            key: self.key.clone(),
+            groups: self.grant.groups.clone(),
+            one_station: self.grant.sources.is_empty(),
+            port: port.link.index,
+        };
+        let server = &self.server;
+        let netlink = server.devices.netlink();
+        station_claims::join(&server.stations, netlink, self.id, terms, port)
     }
 }
 
@@ -235,6 +286,12 @@ impl Tunnel {
     /// after that.
     pub(super) async fn close(self, session: &Session) {
         session.tunnel_down();
+        if let Some(place) = self.place {
+            place.leave().await;
+        }
+        if let Some(neighbour) = self.neighbour {
+            neighbour.leave().await;
+        }
         cleanup::print_report(&self.changes.undo().await, false);
     }
 }

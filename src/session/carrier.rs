@@ -12,7 +12,7 @@ use crate::config::types::Mode;
 use crate::packet::virtio::{Offload, VirtioHeader};
 use crate::pump::{
     self, Counters, End, FrameSink, FrameSource, Framing, Guard, Limited, PacketSink, PacketSource,
-    Pings, RateLimit, SendFailure,
+    Pings, RateLimit, SendFailure, Strangers,
 };
 use crate::ssh::server::stream::{SubsystemInput, SubsystemOutput};
 use crate::ssh::side::{ClientSide, Side};
@@ -88,6 +88,10 @@ impl FrameSink for SubsystemOutput {
         }
         Ok(())
     }
+
+    async fn close(&self) {
+        SubsystemOutput::close(self, 0).await;
+    }
 }
 
 impl FrameSource for SubsystemInput {
@@ -122,6 +126,8 @@ pub fn framing(is_sshvpn: bool) -> Framing {
 pub struct Restrictions {
     /// Where it may send from and to.
     pub guard: Option<Guard>,
+    /// Whom it does not hear.
+    pub strangers: Strangers,
     /// How much it may send.
     pub upload: RateLimit,
     /// How much it may be sent.
@@ -162,7 +168,7 @@ impl<W: FrameSink + Send + 'static> Link<W> {
         let device = Arc::new(device);
         let sender = Arc::new(Limited::new(sender, restrictions.download));
         let mut receiver = Limited::new(receiver, restrictions.upload);
-        let guard = restrictions.guard;
+        let (guard, strangers) = (restrictions.guard, restrictions.strangers);
         let mut directions = JoinSet::new();
         directions.spawn({
             let (device, sender) = (Arc::clone(&device), Arc::clone(&sender));
@@ -170,9 +176,10 @@ impl<W: FrameSink + Send + 'static> Link<W> {
             async move {
                 // Nothing but packets goes through such a channel.
                 let (_, nothing) = mpsc::channel(1);
-                let (device, sender, counters) = (&*device, &*sender, &counters.outbound);
+                let (sender, counters) = (&*sender, &counters.outbound);
+                let device = strangers.without(&*device, counters);
                 let pings = Pings::OfChannel;
-                pump::outbound(mode, framing, device, sender, nothing, pings, counters).await
+                pump::outbound(mode, framing, &device, sender, nothing, pings, counters).await
             }
         });
         directions.spawn({

@@ -95,7 +95,7 @@ impl StreamLink {
         let (reader, input, output) = conversation.into_parts(mode);
         let mut input = Limited::new(input, restrictions.upload);
         let output = Limited::new(output, restrictions.download);
-        let guard = restrictions.guard;
+        let (guard, strangers) = (restrictions.guard, restrictions.strangers);
         let device = Arc::new(device);
         let (saying, to_say) = mpsc::channel(CONTROL_QUEUE);
         let (saying_after, mut to_say_after) = mpsc::channel::<Bytes>(CONTROL_QUEUE);
@@ -109,10 +109,11 @@ impl StreamLink {
             let ended = ended.clone();
             async move {
                 let framing = Framing::Stream(takes);
-                let (this, pings) = (&*device, Pings::InStream(pongs));
                 let counters = &counters.outbound;
+                let heard = strangers.without(&*device, counters);
+                let pings = Pings::InStream(pongs);
                 let end =
-                    pump::outbound(mode, framing, this, &output, to_say, pings, counters).await;
+                    pump::outbound(mode, framing, &heard, &output, to_say, pings, counters).await;
                 drop(device);
                 // There is room for both, and without a receiver nobody to tell.
                 let _ = ended.send(end).await;

@@ -2,7 +2,9 @@
 //! kernel's refusal becomes an error. What is asked for is in the modules below.
 
 mod address;
+mod bridge;
 mod link;
+mod neighbour;
 mod parse;
 mod route;
 
@@ -14,6 +16,9 @@ use rtnetlink::Handle;
 
 use super::error::{NetError, Operation, Refusal};
 use super::facts::HostFacts;
+
+pub use bridge::{PortSettings, StationFacts};
+pub use neighbour::NeighbourFacts;
 
 /// An open rtnetlink socket in the network namespace of the thread that opened
 /// it. It closes when the last clone is dropped.

@@ -22,7 +22,9 @@ where
     let _ = stream.set_nodelay(true);
     let (from_client, to_client) = tokio::io::split(channel);
     let (from_here, to_here) = stream.into_split();
-    let Rates { upload, download } = rates;
+    let Rates {
+        upload, download, ..
+    } = rates;
     let upload = copy(from_client, to_here, upload, |bytes| {
         forward.uploaded(bytes)
     });

@@ -203,6 +203,7 @@ pub(super) fn described(change: &Change) -> String {
         Change::TxQueueLength(packets) => format!("transmit queue of {packets} packets"),
         Change::AddressGenerationNone => "no IPv6 address of the kernel's own".to_owned(),
         Change::Bridge(bridge) => format!("port of {bridge}"),
+        Change::GuardedPort { .. } => "guarded port of its bridge".to_owned(),
         Change::Group(group) => format!("link group {group}"),
         Change::Address(address) => format!("address {address}"),
         Change::Route(route) => format!("route {route}"),

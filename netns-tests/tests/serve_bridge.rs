@@ -1,0 +1,309 @@
+//! `sshvpn serve --bridge` with clients that say they are somebody else: another
+//! host of the network, the gateway itself, another client. And how clients on no
+//! bridge reach each other.
+//!
+//! ```text
+//!   laptop tap3 ══ SSH ══╗           ┌ br0 ┐
+//!                        ╠═ tap7,8 ──┤     ├── lan host
+//!   phone  tap3 ══ SSH ══╝           └─────┘ bastion: sshvpn serve
+//! ```
+
+use anyhow::{Context, Result, ensure};
+use netns_tests::capture::Capture;
+use netns_tests::child::Child;
+use netns_tests::link::has_device;
+use netns_tests::serve::joined::Joined;
+use netns_tests::serve::lab::{KEY, LAN, ServeLab};
+use netns_tests::serve::{Serve, Server};
+use netns_tests::tunnel::{Mode, Tunnel};
+use netns_tests::{Host, PATIENCE, bridge, traffic, until};
+use nix::sys::signal::Signal;
+
+const BASTION: &str = "198.51.100.1";
+
+fn lab() -> Result<ServeLab> {
+    let lab = ServeLab::with_tunnels()?;
+    bridge(&lab.bastion, "br0", &["lan"])?;
+    lab.bastion.sh(&format!(
+        "ip address flush dev lan; ip address add {BASTION}/24 dev br0"
+    ))?;
+    // So that the bridge knows it.
+    traffic::ping(&lab.lan, BASTION)?;
+    Ok(lab)
+}
+
+fn serve<'a>(lab: &'a ServeLab, config: &str) -> Result<Server<'a>> {
+    Serve::default()
+        .config(config)
+        .with(&["--bridge", "br0", "--pool", "198.51.100.128/25"])
+        .with(&["--route", "198.51.100.0/24"])
+        .start(&lab.bastion)
+}
+
+/// A client on the bridge by its device tap3.
+struct Station<'a> {
+    host: &'a Host,
+    ssh: Child,
+    /// Its device at the server.
+    far: &'static str,
+    address: String,
+}
+
+impl<'a> Station<'a> {
+    /// The device is set up by `as_whom` before it speaks.
+    fn open(server: &Server<'_>, host: &'a Host, user: &str, as_whom: &str) -> Result<Self> {
+        let (units, far) = match user {
+            "alice" => ("3:7", "tap7"),
+            _ => ("3:8", "tap8"),
+        };
+        let tunnel = Tunnel {
+            mode: Mode::Ethernet,
+            units,
+            destination: &format!("{user}@bastion"),
+            ..Tunnel::default()
+        };
+        let before = server.audit()?.len();
+        let ssh = host.spawn(&tunnel.command()?)?;
+        let record =
+            server.wait_for_record(before, "tunnel-up", |record| record["user"] == user)?;
+        let address = record["addresses"][0].as_str().context("no address")?;
+        until("tap3", PATIENCE, || has_device(host, "tap3").then_some(()))?;
+        host.sh(&format!(
+            "{as_whom}; ip link set tap3 up; ip address add {address}/24 dev tap3"
+        ))?;
+        let address = address.to_owned();
+        Ok(Station {
+            host,
+            ssh,
+            far,
+            address,
+        })
+    }
+
+    /// Ends it; yields its packets that the server has not let in, by reason.
+    fn leave(self, server: &Server<'_>) -> Result<serde_json::Value> {
+        let before = server.audit()?.len();
+        self.ssh.end_with(Signal::SIGINT)?;
+        let mut record = server.wait_for_record(before, "session", |_| true)?;
+        until(self.far, PATIENCE, || {
+            (!has_device(server.host(), self.far)).then_some(())
+        })?;
+        Ok(record["upload"]["dropped"].take())
+    }
+}
+
+fn mac(host: &Host, device: &str) -> Result<String> {
+    let shown = host.sh(&format!("ip -br link show dev {device}"))?;
+    let address = shown.split_whitespace().nth(2);
+    Ok(address.context("no address")?.to_owned())
+}
+
+fn link_local(host: &Host, device: &str) -> Result<String> {
+    until("a link-local address", PATIENCE, || {
+        let shown = format!("ip -o -6 address show dev {device} scope link -tentative");
+        let shown = host.sh(&shown).ok()?;
+        let address = shown.split_whitespace().nth(3)?.split('/').next()?;
+        Some(address.to_owned())
+    })
+}
+
+fn refused(dropped: &serde_json::Value) -> u64 {
+    dropped["source not allowed"].as_u64().unwrap_or(0)
+}
+
+#[test]
+fn a_client_is_no_station_that_is_somebody_elses() -> Result<()> {
+    let lab = lab()?;
+    let server = serve(&lab, "")?;
+    let phone = Station::open(&server, &lab.phone, "bob", "true")?;
+    traffic::ping(&lab.phone, BASTION)?;
+    let victims = [
+        mac(&lab.lan, "lan")?,
+        mac(&lab.bastion, "br0")?,
+        mac(&lab.bastion, "wan")?,
+        mac(&lab.phone, "tap3")?,
+    ];
+    for victim in victims {
+        let known = |host: &Host| host.sh(&format!("bridge fdb show br br0 | grep -i ^{victim}"));
+        let before = known(&lab.bastion).unwrap_or_default();
+        let like_it = format!("ip link set tap3 address {victim}");
+        let laptop = Station::open(&server, &lab.laptop, "alice", &like_it)?;
+        traffic::no_ping(laptop.host, BASTION)?;
+        traffic::no_ping(laptop.host, LAN)?;
+        // The others have their traffic, where they had it.
+        traffic::ping(&lab.lan, BASTION)?;
+        traffic::ping(&lab.phone, BASTION)?;
+        ensure!(
+            known(&lab.bastion).unwrap_or_default() == before,
+            "{victim}"
+        );
+        let dropped = laptop.leave(&server)?;
+        ensure!(refused(&dropped) > 0, "{victim}: {dropped}");
+    }
+    // With one of its own it gets in, and keeps it.
+    let laptop = Station::open(&server, &lab.laptop, "alice", "true")?;
+    traffic::ping(laptop.host, LAN)?;
+    // Until a host of the network turns up with it.
+    let (own, lans) = (mac(laptop.host, "tap3")?, mac(&lab.lan, "lan")?);
+    lab.lan.sh(&format!("ip link set lan address {own}"))?;
+    traffic::ping(&lab.lan, BASTION)?;
+    traffic::no_ping(laptop.host, BASTION)?;
+    traffic::ping(&lab.lan, BASTION)?;
+    lab.lan.sh(&format!("ip link set lan address {lans}"))?;
+    laptop
+        .host
+        .sh("ip link set tap3 address 02:00:00:00:77:77")?;
+    traffic::no_ping(laptop.host, BASTION)?;
+    ensure!(refused(&laptop.leave(&server)?) > 0);
+    phone.leave(&server)?;
+    let left = lab
+        .bastion
+        .sh("bridge fdb show br br0 | grep -c tap || true")?;
+    ensure!(left.trim() == "0", "{left}");
+    Ok(())
+}
+
+/// The neighbour table of `host` says that `address` is at `mac`.
+fn neighbour(host: &Host, device: &str, address: &str, mac: &str) -> Result<()> {
+    let shown = host.sh(&format!("ip -6 neigh show {address} dev {device}"))?;
+    ensure!(shown.contains(mac), "{address} is not {mac}: {shown}");
+    Ok(())
+}
+
+#[test]
+fn a_client_has_no_link_local_address_that_is_somebody_elses() -> Result<()> {
+    let lab = lab()?;
+    let server = serve(&lab, "")?;
+    let (lan, bastion) = (
+        link_local(&lab.lan, "lan")?,
+        link_local(&lab.bastion, "br0")?,
+    );
+    let (lan_mac, bastion_mac) = (mac(&lab.lan, "lan")?, mac(&lab.bastion, "br0")?);
+    let laptop = Station::open(&server, &lab.laptop, "alice", "true")?;
+    traffic::ping(laptop.host, BASTION)?;
+    let own = link_local(laptop.host, "tap3")?;
+    let own_mac = mac(laptop.host, "tap3")?;
+    // Its own is its own, and others come to know it.
+    until("the bastion knows the laptop", PATIENCE, || {
+        let _ = laptop.host.sh(&format!("ping -n -c1 -W1 {bastion}%tap3"));
+        neighbour(&lab.bastion, "br0", &own, &own_mac).ok()
+    })?;
+    for (victim, at, from, device) in [
+        (&lan, &lan_mac, &lab.bastion, "br0"),
+        (&bastion, &bastion_mac, &lab.lan, "lan"),
+    ] {
+        traffic::ping(from, &format!("{victim}%{device}"))?;
+        // Solicitations from that address, which would move it, and answers for it.
+        laptop.host.sh(&format!(
+            "ip address add {victim}/64 dev tap3 nodad
+             for to in {lan} {bastion} fe80::9; do
+                 ping -n -q -c4 -i0.3 -W1 -I {victim} $to%tap3 || true
+             done"
+        ))?;
+        neighbour(from, device, victim, at)?;
+        traffic::ping(from, &format!("{victim}%{device}"))?;
+        neighbour(from, device, victim, at)?;
+        laptop
+            .host
+            .sh(&format!("ip address del {victim}/64 dev tap3"))?;
+    }
+    let dropped = laptop.leave(&server)?;
+    ensure!(refused(&dropped) >= 2, "{dropped}");
+    // Who is gone is forgotten.
+    ensure!(neighbour(&lab.bastion, "br0", &own, &own_mac).is_err());
+    Ok(())
+}
+
+/// The rule that puts a client into a group.
+fn in_group(client: &Host, group: &str) -> Result<String> {
+    let shown = client.sh(&format!("ssh-keygen -l -f {KEY}.pub"))?;
+    let key = shown.split_whitespace().nth(1).context("no fingerprint")?;
+    Ok(format!(
+        "[[client]]\nkey = \"{key}\"\ngroup = [\"{group}\"]\n"
+    ))
+}
+
+#[test]
+fn clients_of_a_bridge_hear_each_other_in_a_group_alone() -> Result<()> {
+    let lab = lab()?;
+    let office = in_group(&lab.laptop, "office")?;
+    for (phones, together) in [("", false), ("lab", false), ("office", true)] {
+        let config = match phones {
+            "" => String::new(),
+            group => [&office, &*in_group(&lab.phone, group)?].concat(),
+        };
+        let server = serve(&lab, &config)?;
+        let phone = Station::open(&server, &lab.phone, "bob", "true")?;
+        traffic::ping(phone.host, BASTION)?;
+        let heard = Capture::start(phone.host, "tap3")?;
+        let laptop = Station::open(&server, &lab.laptop, "alice", "true")?;
+        // Questions to all, and answers.
+        laptop.host.sh("ip neigh flush dev tap3")?;
+        traffic::ping(laptop.host, BASTION)?;
+        let mac = mac(laptop.host, "tap3")?;
+        match together {
+            true => traffic::ping(laptop.host, &phone.address)?,
+            false => {
+                traffic::no_ping(laptop.host, &phone.address)?;
+                // Also where it knows the way.
+                let there = self::mac(phone.host, "tap3")?;
+                laptop.host.sh(&format!(
+                    "ip neigh replace {} lladdr {there} dev tap3",
+                    phone.address
+                ))?;
+                traffic::no_ping(laptop.host, &phone.address)?;
+            }
+        }
+        let heard = heard.end()?.matching(&format!("ether src {mac}"))?;
+        ensure!(heard.is_empty() != together, "{phones}: {heard:#?}");
+        laptop.leave(&server)?;
+        phone.leave(&server)?;
+        server.stop()?;
+    }
+    Ok(())
+}
+
+/// Two of ethernet, and one of each, by both families.
+#[test]
+fn clients_on_no_bridge_reach_each_other_in_a_group() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let config = [in_group(&lab.laptop, "lab")?, in_group(&lab.phone, "lab")?];
+    let server = Serve::default()
+        .config(&config.concat())
+        .start(&lab.bastion)?;
+    let ethernet = Tunnel {
+        mode: Mode::Ethernet,
+        units: "3:7",
+        destination: "alice@bastion",
+        ..Tunnel::default()
+    };
+    for mode in [Mode::Ethernet, Mode::PointToPoint] {
+        let other = Tunnel {
+            mode,
+            units: "3:8",
+            destination: "bob@bastion",
+            ..ethernet
+        };
+        let laptop = Joined::open(&server, &lab.laptop, &ethernet)?;
+        let phone = Joined::open(&server, &lab.phone, &other)?;
+        if mode == Mode::PointToPoint {
+            let to: Vec<String> = laptop.addresses.iter().map(ToString::to_string).collect();
+            let to: Vec<&str> = to.iter().map(String::as_str).collect();
+            phone.route(&lab.phone, &to)?;
+        }
+        ensure!(laptop.addresses.len() == 2, "{:?}", laptop.addresses);
+        for address in &phone.addresses {
+            traffic::ping(&lab.laptop, &address.to_string())?;
+        }
+        for address in &laptop.addresses {
+            traffic::ping(&lab.phone, &address.to_string())?;
+        }
+        laptop.leave()?;
+        phone.leave()?;
+        until("nobody is answered for", PATIENCE, || {
+            let left = lab.bastion.sh("ip -6 neigh show proxy").ok()?;
+            left.is_empty().then_some(())
+        })?;
+    }
+    Ok(())
+}
