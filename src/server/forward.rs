@@ -19,6 +19,7 @@ use super::reach::Reachability;
 use super::registry::ConnectionId;
 use super::registry::forwards::{Forward, ForwardKind};
 use super::registry::session::Session;
+use super::standing::{Held, Standing};
 use crate::pump::RateLimit;
 use crate::ssh::server::connection::ClientConnection;
 use crate::ssh::server::requests::{CancelReply, ListenReply, OpenReply, RefusalCode};
@@ -34,27 +35,27 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// The forwards of one client. Dropping it ends them.
 pub(super) struct Forwards {
-    grant: Arc<Grant>,
+    standing: Arc<Standing>,
     connection: Arc<ClientConnection>,
     session: Arc<Session>,
     reach: Arc<Reachability>,
     rates: Rates,
     running: JoinSet<()>,
     /// By address and port, as the client knows them.
-    listeners: BTreeMap<(String, u16), Vec<AbortHandle>>,
+    listeners: BTreeMap<(String, u16), (Vec<AbortHandle>, Held)>,
 }
 
 impl Forwards {
     /// None yet.
     pub(super) fn new(
-        grant: Arc<Grant>,
+        standing: Arc<Standing>,
         connection: Arc<ClientConnection>,
         session: Arc<Session>,
         reach: Arc<Reachability>,
         rates: Rates,
     ) -> Self {
         Forwards {
-            grant,
+            standing,
             connection,
             session,
             reach,
@@ -68,14 +69,15 @@ impl Forwards {
     pub(super) async fn open(&mut self, host: String, port: u16, reply: OpenReply) {
         while self.running.try_join_next().is_some() {}
         let asked = asked(&host, port, false);
-        if !self.grant.open.permits(&host, port) {
+        let Some(held) = self.standing.hold_open(&host, port) else {
             self.session.refused(asked, "not permitted");
             let text = format!("connections to {host}:{port} are not permitted");
             return reply.refuse(RefusalCode::Prohibited, &text).await;
-        }
+        };
         let (session, rates) = (Arc::clone(&self.session), self.rates.clone());
-        let among = (!self.grant.open.names(&host, port)).then(|| self.among());
+        let among = (!held.grant.open.names(&host, port)).then(|| self.among(&held.grant));
         self.running.spawn(async move {
+            let _held = held;
             let connecting = connect(&host, port, among.as_ref());
             let connected = match timeout(CONNECT_TIMEOUT, connecting).await {
                 Ok(connected) => connected,
@@ -101,8 +103,8 @@ impl Forwards {
         });
     }
 
-    fn among(&self) -> Among {
-        let tunnel = self.grant.tunnel.as_ref();
+    fn among(&self, grant: &Grant) -> Among {
+        let tunnel = grant.tunnel.as_ref();
         Among {
             reach: Arc::clone(&self.reach),
             id: self.session.id(),
@@ -114,19 +116,20 @@ impl Forwards {
     pub(super) async fn listen(&mut self, address: String, port: u16, reply: ListenReply) {
         let asked = asked(&address, port, true);
         let named = Named::of(&address);
-        let refusal = if !self.grant.listen.permits_listener(&address, port) {
-            Some("not permitted".to_owned())
-        } else if self.listeners.len() >= MOST_LISTENERS {
+        let held = self.standing.hold_listener(&address, port);
+        let refusal = if self.listeners.len() >= MOST_LISTENERS {
             Some("too many listeners".to_owned())
-        } else {
-            match bind(&named.places(&self.grant.listen, port), port).await {
+        } else if let Some(held) = held {
+            match bind(&named.places(&held.grant.listen, port), port).await {
                 Ok((port, listeners)) => {
                     self.session.granted(asked);
-                    self.accept_at(&address, port, listeners);
+                    self.accept_at(&address, port, listeners, held);
                     return reply.accept(port);
                 }
                 Err(error) => Some(error.to_string()),
             }
+        } else {
+            Some("not permitted".to_owned())
         };
         self.session.refused(asked, &refusal.unwrap_or_default());
         reply.refuse();
@@ -135,7 +138,7 @@ impl Forwards {
     /// Listens no more there.
     pub(super) fn cancel(&mut self, address: String, port: u16, reply: CancelReply) {
         match self.listeners.remove(&(address, port)) {
-            Some(tasks) => {
+            Some((tasks, _)) => {
                 for task in tasks {
                     task.abort();
                 }
@@ -145,7 +148,13 @@ impl Forwards {
         }
     }
 
-    fn accept_at(&mut self, address: &str, port: u16, listeners: Vec<TcpListener>) {
+    /// Ends all of them.
+    pub(super) async fn end(&mut self) {
+        self.listeners.clear();
+        self.running.shutdown().await;
+    }
+
+    fn accept_at(&mut self, address: &str, port: u16, listeners: Vec<TcpListener>, held: Held) {
         let tasks = listeners.into_iter().map(|listener| {
             let carrier = Carrier {
                 connection: Arc::clone(&self.connection),
@@ -156,7 +165,8 @@ impl Forwards {
             self.running.spawn(accept(listener, address, port, carrier))
         });
         let tasks = tasks.collect();
-        self.listeners.insert((address.to_owned(), port), tasks);
+        self.listeners
+            .insert((address.to_owned(), port), (tasks, held));
     }
 }
 

@@ -72,6 +72,12 @@ impl Policy {
         Ok(self.grant(&entrance, attempt))
     }
 
+    /// Whether some rule gives this address to certain clients.
+    pub(super) fn is_fixed(&self, address: IpAddr) -> bool {
+        let mut rules = self.rules.iter();
+        rules.any(|rule| rule.addresses.contains(&address))
+    }
+
     fn enter_by_key(&self, key: &KeyBlob, attempt: &Attempt<'_>) -> Result<Entrance<'_>, Denial> {
         let mut denial = None;
         for entry in self.files.lines_of(key) {

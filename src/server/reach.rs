@@ -98,6 +98,19 @@ impl Reachability {
         (Guard::new(watched), membership)
     }
 
+    /// Changes what the tunnel of a connection may reach, while its packets flow.
+    pub fn change(&self, id: ConnectionId, routes: Vec<IpNetwork>, groups: BTreeSet<Group>) {
+        let mut state = self.lock();
+        let Some(member) = state.members.get_mut(&id) else {
+            return;
+        };
+        if member.terms.routes != routes || member.terms.groups != groups {
+            member.terms.routes = routes;
+            member.terms.groups = groups;
+            state.tell_all();
+        }
+    }
+
     /// Whether a connection from here to `to` may be made for the client of `id`,
     /// who is in `groups`: not to another client that its packets could not reach.
     pub fn lets_connect(&self, id: ConnectionId, groups: &BTreeSet<Group>, to: IpAddr) -> bool {
@@ -115,6 +128,12 @@ impl Reachability {
             return !state.pools.contains(to);
         }
         holders.all(|(holder, member)| *holder == id || !member.terms.groups.is_disjoint(groups))
+    }
+
+    /// What a tunnel is allowed now.
+    #[cfg(test)]
+    pub(super) fn terms_of(&self, id: ConnectionId) -> Option<Terms> {
+        Some(self.lock().members.get(&id)?.terms.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -13,6 +13,7 @@ use super::rates::Rates;
 use super::reach::{Membership, Terms};
 use super::registry::ConnectionId;
 use super::registry::session::{Session, TunnelTraffic};
+use super::standing::{Dismissal, Held, Standing, TunnelHeld};
 use crate::config::types::{InterfaceName, Mode, Mtu, Unit, UnitRequest};
 use crate::frame::control::{Addresses, Dns, Offer};
 use crate::session::carrier::{LinkCounters, Restrictions};
@@ -89,6 +90,7 @@ fn unit(granted: Option<Unit>, asked: UnitRequest) -> Result<UnitRequest, Refusa
 /// A tunnel whose addresses are chosen; nothing is changed on this host yet.
 pub(super) struct Reserved {
     server: Arc<Server>,
+    standing: Arc<Standing>,
     grant: TunnelGrant,
     id: ConnectionId,
     mode: Mode,
@@ -106,6 +108,7 @@ pub(super) struct Tunnel {
     changes: ClientChanges,
     // Before the lease: whoever has the address next is in other groups.
     _membership: Membership,
+    _held: Held,
     _lease: Lease,
 }
 
@@ -113,14 +116,15 @@ impl Reserved {
     /// Chooses addresses: the client's own, or those that it wants, or any.
     pub(super) fn new(
         server: &Arc<Server>,
-        grant: &Grant,
+        standing: &Arc<Standing>,
         id: ConnectionId,
         mode: Mode,
         asked: UnitRequest,
         mtu: Option<Mtu>,
         wanted: &[IpAddr],
     ) -> Result<Self, Refusal> {
-        let (tunnel, unit) = permitted(grant, mode, asked)?;
+        let grant = standing.grant();
+        let (tunnel, unit) = permitted(&grant, mode, asked)?;
         let key = LeaseKey::of(&grant.identity);
         let lease = server.leases.lease(&key, &tunnel.addresses, wanted);
         let lease = lease.map_err(|error| Refusal::shortage(error.to_string()))?;
@@ -128,6 +132,7 @@ impl Reserved {
         let mtu = mtu.map_or(most, |wanted| wanted.min(most));
         Ok(Reserved {
             server: Arc::clone(server),
+            standing: Arc::clone(standing),
             grant: tunnel.clone(),
             id,
             mode,
@@ -185,12 +190,28 @@ impl Reserved {
             mtu: self.mtu.get(),
         };
         let terms = Terms {
-            addresses,
-            sources: self.grant.sources,
-            routes: self.grant.routes,
-            groups: self.grant.groups,
+            addresses: addresses.clone(),
+            sources: self.grant.sources.clone(),
+            routes: self.grant.routes.clone(),
+            groups: self.grant.groups.clone(),
         };
         let (guard, membership) = self.server.reach.join(self.id, terms);
+        let held = TunnelHeld {
+            device: device.name().clone(),
+            mode: self.mode,
+            addresses,
+            grant: self.grant,
+        };
+        // A reload since its beginning may have taken it away.
+        let held = match self.standing.hold_tunnel(held, &self.server.rules().policy) {
+            Ok(held) => held,
+            Err(withdrawal) => {
+                tracing::debug!(%withdrawal, device = %device.name(), "not held any more");
+                drop(device);
+                cleanup::print_report(&changes.undo().await, false);
+                return Err(Refusal::prohibited(Dismissal::AccessWithdrawn.to_string()));
+            }
+        };
         let restrictions = Restrictions {
             guard: Some(guard),
             upload: rates.upload,
@@ -202,6 +223,7 @@ impl Reserved {
             mtu: self.mtu,
             changes,
             _membership: membership,
+            _held: held,
             _lease: self.lease,
         };
         Ok((tunnel, device, restrictions))

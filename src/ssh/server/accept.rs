@@ -81,6 +81,7 @@ async fn log_in<G: Gate>(
     Ok(Login {
         grant: Arc::new(judged.grant),
         user: judged.user,
+        peer,
         credential: judged.credential,
         connection: ClientConnection {
             handle,
