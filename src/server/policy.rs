@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::SystemTime;
 
 use ipnetwork::IpNetwork;
@@ -56,6 +57,24 @@ impl Policy {
     /// How many keys may log in, or sign who may.
     pub fn key_count(&self) -> usize {
         self.files.count()
+    }
+
+    /// Rules of the configuration at `path` that match nobody.
+    pub fn idle_rules(&self, path: &Path) -> Vec<Warning> {
+        let known = self.files.authorities();
+        let named = self
+            .rules
+            .iter()
+            .filter_map(|rule| rule.who.authority.as_ref());
+        let unknown = named.filter(|authority| !known.contains(*authority));
+        let warning = |authority: &String| Warning {
+            path: path.to_owned(),
+            line: None,
+            text: format!(
+                "authority = \"{authority}\" matches nobody: no file with keys of authorities has it"
+            ),
+        };
+        unknown.map(warning).collect()
     }
 
     /// Decides over one login.
@@ -298,6 +317,10 @@ fn is_about(
     key.is_none_or(|key| *key == identity.fingerprint)
         && user.is_none_or(|user| *user == identity.user && vouched)
         && id.is_none_or(|id| certificate.is_some_and(|shown| shown.key_id == *id))
+        && who.authority.as_ref().is_none_or(|authority| {
+            let shown = identity.certificate.as_ref();
+            shown.is_some_and(|shown| shown.authority == *authority)
+        })
 }
 
 /// Forwards to and listeners at: what the line says and what the rule adds.

@@ -261,7 +261,7 @@ fn the_first_rule_that_matches_counts_and_a_claimed_name_matches_none() {
     let named = |user: &str, key: Option<&str>| ClientMatch {
         user: Some(user.to_owned()),
         key: key.map(str::to_owned),
-        certificate: None,
+        ..ClientMatch::default()
     };
     let (policy, _) = policy_with("KEY", |settings| {
         settings.clients = vec![

@@ -167,7 +167,9 @@ fn check_rule(rule: &ClientRule, network: &NetworkSettings) -> Result<(), CheckE
             return Err(CheckError::EmptyMatch(name));
         }
     }
-    let for_all = rule.who == Default::default();
+    let who = &rule.who;
+    // An authority signs for many.
+    let for_all = who.key.is_none() && who.user.is_none() && who.certificate.is_none();
     if for_all && !rule.addresses.is_empty() {
         return Err(CheckError::AddressForAll);
     }

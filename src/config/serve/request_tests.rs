@@ -159,6 +159,13 @@ fn contradictions_are_told_with_file_and_line() {
             "line 1",
             "all clients",
         ),
+        (
+            "[[client]]\nauthority = \"SHA256:T7SvZ2cslqpPj6nKzitCBHHlpVF3r3MvLwmFL0fk0IE\"\n\
+             address = [\"10.9.0.5\"]"
+                .to_owned(),
+            "line 1",
+            "all clients",
+        ),
         ("[[client]]\nunit = 5".to_owned(), "line 1", "all clients"),
         (
             "[[client]]\nuser = \"\"".to_owned(),
