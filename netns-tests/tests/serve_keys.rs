@@ -459,6 +459,12 @@ fn certificates_of_a_line_with_options() -> Result<()> {
         .iter()
         .find(|record| record["event"] == "login")
         .context("no login")?;
+    // SSH itself turns such a certificate away, and the log has it nevertheless.
+    ensure!(records.iter().any(|record| {
+        record["event"] == "login-denied"
+            && record["certificate"]["key_id"] == "laptop-7"
+            && record["reason"].to_string().contains("has expired")
+    }));
     ensure!(
         login["certificate"]["key_id"] == "laptop-7" && login["certificate"]["serial"] == 42,
         "{login:#}"

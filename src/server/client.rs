@@ -83,6 +83,7 @@ pub(super) async fn attend(
         user: login.user,
         peer: login.peer,
         credential: login.credential,
+        touched: login.touched,
     };
     let standing = Standing::new(id, entry, login.grant, Arc::clone(&server.reach));
     let dismissal = dismissal(
@@ -197,6 +198,7 @@ impl Gate for Door {
                 let reason = last.take().map(|denial| denial.to_string());
                 (who(user, Some(credential)), reason.unwrap_or_default())
             }
+            Tried::Unproven(credential, why) => (who(user, Some(credential)), why.to_owned()),
             Tried::Unfit(why) => (who(user, None), why.to_owned()),
             Tried::Method(method) => (who(user, None), format!("tried {method}")),
         };

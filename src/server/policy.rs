@@ -37,6 +37,8 @@ struct Entrance<'a> {
     options: Option<&'a KeyOptions>,
     /// Whether the key shown may have TCP forwards at all.
     port_forwarding: bool,
+    /// Whether a security key need not have been touched.
+    no_touch: bool,
 }
 
 impl Policy {
@@ -88,6 +90,9 @@ impl Policy {
                 self.enter_by_certificate(certificate, attempt)?
             }
         };
+        if !attempt.touched && !entrance.no_touch {
+            return Err(Denial::NotTouched);
+        }
         Ok(self.grant(&entrance, attempt))
     }
 
@@ -109,6 +114,7 @@ impl Policy {
                     return Ok(Entrance {
                         options: Some(options),
                         port_forwarding: true,
+                        no_touch: options.no_touch,
                     });
                 }
                 // As with sshd, a later line of the same key may let it in.
@@ -272,6 +278,8 @@ fn enter<'a>(
     Ok(Entrance {
         options,
         port_forwarding: permissions.port_forwarding,
+        // As with sshd, the line of an authority has to say so too.
+        no_touch: permissions.no_touch && options.is_none_or(|options| options.no_touch),
     })
 }
 

@@ -82,6 +82,7 @@ fn judge_at(
         user,
         peer: SocketAddr::new(peer.parse().unwrap(), 40000),
         credential: &Credential::Certificate(Box::new(certificate)),
+        touched: true,
         now: UNIX_EPOCH + Duration::from_secs(now),
     })
 }
@@ -117,6 +118,7 @@ fn authorities_that_nobody_trusts_vouch_for_nobody() {
         user: "alice",
         peer: "192.0.2.1:1".parse().unwrap(),
         credential: &plain,
+        touched: true,
         now: UNIX_EPOCH,
     });
     assert_eq!(denial, Err(Denial::UnknownKey));
@@ -360,6 +362,34 @@ fn a_rule_can_be_about_the_certificates_of_one_authority() {
 }
 
 #[test]
+fn a_security_key_need_not_be_touched_where_line_and_certificate_say_so() {
+    let says = |lines: Option<&str>, extension: bool| {
+        let shown = changed(|certificate| {
+            if extension {
+                let flag = ("no-touch-required".to_owned(), String::new());
+                certificate.extensions.push(flag);
+            }
+        });
+        let judged = policy(lines, |_| ()).judge(&Attempt {
+            user: "alice",
+            peer: "192.0.2.1:40000".parse().unwrap(),
+            credential: &Credential::Certificate(Box::new(shown)),
+            touched: false,
+            now: UNIX_EPOCH + Duration::from_secs(1500),
+        });
+        match judged {
+            Err(denial) => assert_eq!(denial, Denial::NotTouched),
+            Ok(_) => return true,
+        }
+        false
+    };
+    let line = Some("cert-authority,no-touch-required CA");
+    assert!(says(line, true) && says(None, true));
+    assert!(!says(line, false) && !says(None, false));
+    assert!(!says(Some("cert-authority CA"), true));
+}
+
+#[test]
 fn a_plain_key_is_of_no_authority() {
     let policy = policy(Some("KEY"), |settings| {
         settings.clients = vec![ClientRule {
@@ -375,6 +405,7 @@ fn a_plain_key_is_of_no_authority() {
         user: "alice",
         peer: "192.0.2.1:40000".parse().unwrap(),
         credential: &Credential::Key(blob(KEY)),
+        touched: true,
         now: std::time::UNIX_EPOCH,
     });
     assert_eq!(grant.unwrap().tunnel, None);

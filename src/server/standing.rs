@@ -85,6 +85,8 @@ pub(super) struct Entry {
     pub peer: SocketAddr,
     /// What was shown and verified.
     pub credential: Credential,
+    /// Whether it was touched, where it is a security key.
+    pub touched: bool,
 }
 
 /// A client's grant, and what it holds. Its tasks share it.
@@ -169,6 +171,7 @@ impl Standing {
             user: &self.entry.user,
             peer: self.entry.peer,
             credential: &self.entry.credential,
+            touched: self.entry.touched,
             now,
         })?;
         let mut state = self.lock();

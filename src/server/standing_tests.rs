@@ -53,11 +53,13 @@ fn logged_in(policy: &Policy) -> Arc<Standing> {
         user: "alice".to_owned(),
         peer: "192.0.2.1:40000".parse().unwrap(),
         credential: Credential::Key(KeyBlob::parse(kind, text).unwrap()),
+        touched: true,
     };
     let grant = policy.judge(&Attempt {
         user: &entry.user,
         peer: entry.peer,
         credential: &entry.credential,
+        touched: entry.touched,
         now: now(),
     });
     let reach = Arc::new(Reachability::default());

@@ -83,6 +83,7 @@ async fn log_in<G: Gate>(
         user: judged.user,
         peer,
         credential: judged.credential,
+        touched: judged.touched,
         connection: ClientConnection {
             handle,
             shared,

@@ -19,6 +19,10 @@ pub struct Login<Grant> {
     pub peer: SocketAddr,
     /// What was shown and verified.
     pub credential: Credential,
+    /// Whether it was touched, as [`Attempt::touched`] has it.
+    ///
+    /// [`Attempt::touched`]: super::credential::Attempt::touched
+    pub touched: bool,
     /// The connection.
     pub connection: ClientConnection,
     /// What the client asks for.
