@@ -10,7 +10,8 @@ use netns_tests::serve::lab::{KEY, LAN, ServeLab};
 use netns_tests::serve::{AUTHORIZED_KEYS, NO_PENALTIES, Serve, Server};
 use netns_tests::traffic::Counted;
 use netns_tests::tunnel::{Mode, Tunnel as NearTunnel};
-use netns_tests::{Child, Host, PATIENCE, until, vpn};
+use netns_tests::vpn::{self, fails_clearly};
+use netns_tests::{Child, Host, PATIENCE, until};
 
 /// Each option of a key, allowed and denied.
 #[test]
@@ -205,6 +206,29 @@ fn a_reload_ends_a_revoked_certificate() -> Result<()> {
     lab.bastion.write("/etc/sshvpn/revoked", &key)?;
     server.reload()?;
     is_sent_away(&server, alice, "revoked")
+}
+
+/// Who can write where the keys are in truth could let himself in.
+#[test]
+fn a_link_to_where_others_write_is_not_followed() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let bastion = &lab.bastion;
+    bastion.sh(&format!(
+        "mkdir /run/lab/keys; mv {AUTHORIZED_KEYS} /run/lab/keys/; \
+         ln -s /run/lab/keys/authorized_keys {AUTHORIZED_KEYS}"
+    ))?;
+    let server = Serve::default().start(bastion)?;
+    let alice = Joined::open(&server, &lab.laptop, &ALICE)?;
+    bastion.sh("chmod 777 /run/lab/keys")?;
+    let said = ["/run/lab/keys", "writable by nobody else"];
+    server.reload()?;
+    for part in said {
+        server.child.wait_for_line(part, PATIENCE)?;
+    }
+    alice.pings(&lab.laptop)?;
+    server.stop()?;
+    let output = bastion.run(&Client::Sshvpn.command(&["serve", "--check"])?)?;
+    fails_clearly(&output, Some(2), &said)
 }
 
 /// Answers every line at `port` of `host` with the same line.
