@@ -12,6 +12,7 @@ use netns_tests::traffic::Counted;
 use netns_tests::tunnel::{Mode, Tunnel as NearTunnel};
 use netns_tests::vpn::{self, fails_clearly};
 use netns_tests::{Child, Host, PATIENCE, until};
+use nix::sys::signal::Signal;
 
 /// Each option of a key, allowed and denied.
 #[test]
@@ -144,6 +145,29 @@ fn a_reload_ends_who_may_not_be_there_any_more() -> Result<()> {
             .any(|record| record["event"] == "access-withdrawn" && record["user"] == "bob")
     );
     Ok(())
+}
+
+/// A client that does not listen is not asked.
+#[test]
+fn a_reload_ends_a_frozen_client() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let server = Serve::default().start(&lab.bastion)?;
+    let alice = Joined::open(&server, &lab.laptop, &ALICE)?;
+    alice.pings(&lab.laptop)?;
+    alice.child.signal(Signal::SIGSTOP)?;
+    // What it does not read fills its connection.
+    let client = alice.v4()?;
+    let _flood = lab
+        .bastion
+        .spawn(&["ping", "-q", "-f", "-s", "1400", &client])?;
+    lab.authorize(&[(&lab.phone, "tunnel=\"any\"")])?;
+    server.reload()?;
+    server.wait_for_record(0, "session", |session| {
+        session["reason"] == "access was withdrawn"
+    })?;
+    until("its device is gone", PATIENCE, || {
+        (!has_device(&lab.bastion, &alice.far)).then_some(())
+    })
 }
 
 /// The same for our own client, which hears it by its stream, and for one that
