@@ -334,9 +334,8 @@ impl Client {
             None => self.connection.ended().await,
         };
         self.session.ending(&reason);
-        if dismissed == Some(Dismissal::AccessWithdrawn) {
-            self.forwards.end().await;
-        }
+        // Its listeners close now, however long the tunnel takes.
+        drop(self.forwards);
         let mut tunnel = self.tunnel.take();
         // It ends by itself, with the connection or with the server, unless the
         // client lets it say nothing.

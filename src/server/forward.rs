@@ -148,12 +148,6 @@ impl Forwards {
         }
     }
 
-    /// Ends all of them.
-    pub(super) async fn end(&mut self) {
-        self.listeners.clear();
-        self.running.shutdown().await;
-    }
-
     fn accept_at(&mut self, address: &str, port: u16, listeners: Vec<TcpListener>, held: Held) {
         let tasks = listeners.into_iter().map(|listener| {
             let carrier = Carrier {

@@ -49,6 +49,7 @@ mod standing;
 pub mod status;
 mod stream;
 mod tunnel;
+mod withdrawal;
 
 use std::sync::Arc;
 

@@ -1,10 +1,11 @@
 use std::fs;
+use std::net::IpAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
 use crate::config::key_blob::KeyBlob;
 use crate::config::serve::settings::{ClientMatch, ClientRule, ServeSettings};
-use crate::config::types::Unit;
+use crate::config::types::{Mode, Unit};
 use crate::server::grant::Group;
 use crate::server::reach::{Membership, Terms};
 
