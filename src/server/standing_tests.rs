@@ -74,6 +74,15 @@ fn logged_in(policy: &Policy) -> Arc<Standing> {
 
 /// The tunnel tun7 with these addresses.
 fn hold(standing: &Arc<Standing>, policy: &Policy, addresses: &[&str]) -> (Held, Membership) {
+    hold_as(standing, policy, Mode::PointToPoint, addresses)
+}
+
+fn hold_as(
+    standing: &Arc<Standing>,
+    policy: &Policy,
+    mode: Mode,
+    addresses: &[&str],
+) -> (Held, Membership) {
     let grant = standing.grant().tunnel.clone().unwrap();
     let addresses: Vec<IpAddr> = addresses.iter().map(|it| it.parse().unwrap()).collect();
     let terms = Terms {
@@ -84,8 +93,8 @@ fn hold(standing: &Arc<Standing>, policy: &Policy, addresses: &[&str]) -> (Held,
     };
     let (_, membership) = standing.reach.join(standing.id, terms);
     let tunnel = TunnelHeld {
-        device: "tun7".parse().unwrap(),
-        mode: Mode::PointToPoint,
+        device: format!("{}7", mode.prefix()).parse().unwrap(),
+        mode,
         addresses,
         grant,
     };
@@ -306,4 +315,11 @@ fn routes_and_groups_of_a_live_tunnel_follow_the_rules() {
     assert_eq!(told().groups, groups(&["lab"]));
     standing.dismiss(&Dismissal::AccessWithdrawn);
     assert!(told().routes.is_empty() && told().groups.is_empty());
+    // A port that was put among those of a group does not leave them.
+    let bridged = logged_in(&before);
+    let _held = hold_as(&bridged, &before, Mode::Ethernet, &["10.9.0.7"]);
+    let more = with(&["10.20.0.0/16"], &["office", "lab"]);
+    assert_eq!(bridged.judge_again(&more, now()), Ok(()));
+    let judged = said(bridged.judge_again(&with(&[], &["lab"]), now()));
+    assert!(judged.contains("tap7 is on one link"), "{judged}");
 }

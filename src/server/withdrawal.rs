@@ -31,6 +31,9 @@ pub(super) enum Withdrawal {
     /// A network behind it is not.
     #[error("the network {0} behind it is not granted any more")]
     Source(IpNetwork),
+    /// It is on one link with members of a group that it has left.
+    #[error("a group is not granted any more, and {0} is on one link with its members")]
+    Group(InterfaceName),
     /// It has a TCP forward that it may not have.
     #[error("the forward {host}:{port} is not permitted any more")]
     Forward {
@@ -98,6 +101,10 @@ pub(super) fn check_tunnel<'a>(
     let mut addresses = held.addresses.iter();
     if let Some(lost) = addresses.find(|address| !keeps(held, granted, policy, **address)) {
         return Err(Withdrawal::Address(*lost));
+    }
+    // Frames of a bridge pass by the guards of those that get them.
+    if held.mode == Mode::Ethernet && !held.grant.groups.is_subset(&granted.groups) {
+        return Err(Withdrawal::Group(held.device.clone()));
     }
     let is_granted = |source: &IpNetwork| {
         granted
