@@ -3,12 +3,16 @@
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::client::Client;
+use netns_tests::link::has_device;
 use netns_tests::serve::attempt::{self, Outcome};
 use netns_tests::serve::joined::Joined;
 use netns_tests::serve::lab::{KEY, LAN, ServeLab};
 use netns_tests::serve::{AUTHORIZED_KEYS, NO_PENALTIES, Serve, Server};
-use netns_tests::tunnel::{Mode, Tunnel};
+use netns_tests::traffic::Counted;
+use netns_tests::tunnel::{Mode, Tunnel as NearTunnel};
+use netns_tests::vpn::{self, fails_clearly};
 use netns_tests::{Child, Host, PATIENCE, until};
+use nix::sys::signal::Signal;
 
 /// Each option of a key, allowed and denied.
 #[test]
@@ -50,6 +54,205 @@ fn options_of_a_key() -> Result<()> {
             .with_context(|| format!("'{options}', {units}"))?;
     }
     Ok(())
+}
+
+/// Waits until the server has told `client` that it has to go, and until its
+/// device is gone; the log says `why`, which the client does not hear.
+fn is_sent_away(server: &Server<'_>, client: Joined, why: &str) -> Result<()> {
+    let record = server.wait_for_record(0, "access-withdrawn", |record| {
+        record["reason"].to_string().contains(why)
+    })?;
+    ensure!(record["user"] == "alice", "{record:#}");
+    let output = client.child.wait(PATIENCE)?;
+    ensure!(output.code() == 255, "{output:?}");
+    ensure!(output.stderr.contains("access was withdrawn"), "{output:?}");
+    ensure!(!output.stderr.contains(why), "it knows why: {output:?}");
+    let session = server.wait_for_record(0, "session", |session| {
+        session["connection"] == record["connection"]
+    })?;
+    ensure!(session["reason"] == "access was withdrawn", "{session:#}");
+    until("its device is gone", PATIENCE, || {
+        (!has_device(server.host(), &client.far)).then_some(())
+    })
+}
+
+const ALICE: NearTunnel<'static> = NearTunnel {
+    client: Client::Ssh,
+    mode: Mode::PointToPoint,
+    units: "3:7",
+    mtu: 1500,
+    arguments: &[],
+    destination: "alice@bastion",
+};
+
+/// Who would not come in any more, or would not get what it has, has to go; the
+/// others do not notice.
+#[test]
+fn a_reload_ends_who_may_not_be_there_any_more() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let server = Serve::default().start(&lab.bastion)?;
+    let bob = NearTunnel {
+        destination: "bob@bastion",
+        units: "3:8",
+        ..ALICE
+    };
+    let bob = Joined::open(&server, &lab.phone, &bob)?;
+    bob.pings(&lab.phone)?;
+    let near = (&lab.phone, &*bob.v4()?);
+    let far = (&lab.bastion, &*bob.server[0].to_string());
+    let (counted, ()) = Counted::during(near, far, || {
+        for (options, why) in [
+            (None, "is in no authorized_keys file"),
+            (Some("tunnel=\"9\""), "another unit than that of tun7"),
+            (Some("restrict"), "tun7 is not granted any more"),
+            (
+                Some("tunnel=\"7\",from=\"198.51.100.1\""),
+                "does not permit",
+            ),
+            (
+                Some("tunnel=\"7\",expiry-time=\"20200101Z\""),
+                "expiry-time= is over",
+            ),
+        ] {
+            let phone = (&lab.phone, "tunnel=\"any\"");
+            lab.authorize(&[phone, (&lab.laptop, "tunnel=\"any\"")])?;
+            server.reload()?;
+            let alice = Joined::open(&server, &lab.laptop, &ALICE)?;
+            alice.pings(&lab.laptop)?;
+            // What still lets it in and gives it what it has.
+            lab.authorize(&[phone, (&lab.laptop, "restrict,tunnel=\"7\"")])?;
+            server.reload()?;
+            alice.pings(&lab.laptop)?;
+            match options {
+                Some(options) => lab.authorize(&[phone, (&lab.laptop, options)])?,
+                None => lab.authorize(&[phone])?,
+            }
+            server.reload()?;
+            is_sent_away(&server, alice, why).with_context(|| format!("{options:?}"))?;
+        }
+        Ok(())
+    })?;
+    ensure!(
+        counted.lost.is_empty() && counted.reordered == 0,
+        "{} of {} lost",
+        counted.lost.len(),
+        counted.sent
+    );
+    let records = server.audit()?;
+    ensure!(
+        !records
+            .iter()
+            .any(|record| record["event"] == "access-withdrawn" && record["user"] == "bob")
+    );
+    Ok(())
+}
+
+/// A client that does not listen is not asked.
+#[test]
+fn a_reload_ends_a_frozen_client() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let server = Serve::default().start(&lab.bastion)?;
+    let alice = Joined::open(&server, &lab.laptop, &ALICE)?;
+    alice.pings(&lab.laptop)?;
+    alice.child.signal(Signal::SIGSTOP)?;
+    // What it does not read fills its connection.
+    let client = alice.v4()?;
+    let _flood = lab
+        .bastion
+        .spawn(&["ping", "-q", "-f", "-s", "1400", &client])?;
+    lab.authorize(&[(&lab.phone, "tunnel=\"any\"")])?;
+    server.reload()?;
+    server.wait_for_record(0, "session", |session| {
+        session["reason"] == "access was withdrawn"
+    })?;
+    until("its device is gone", PATIENCE, || {
+        (!has_device(&lab.bastion, &alice.far)).then_some(())
+    })
+}
+
+/// The same for our own client, which hears it by its stream, and for one that
+/// has a forward alone.
+#[test]
+fn a_reload_ends_streams_and_forwards_too() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let _echo = echo(&lab.lan, 8080)?;
+    let place = format!("{LAN}:8080");
+    let phone = format!("permitopen=\"{place}\"");
+    lab.authorize(&[(&lab.laptop, "tunnel=\"any\""), (&lab.phone, &phone)])?;
+    let server = Serve::default().start(&lab.bastion)?;
+    let up = vpn::up(&lab.laptop, &["bastion"])?;
+    let forward = format!("9000:{place}");
+    let client = forwarding(&lab.phone, &["-L", &forward], 9000)?;
+    // A connection that stays.
+    let open = lab
+        .phone
+        .spawn(&["socat", "TCP:127.0.0.1:9000", "EXEC:cat"])?;
+    server.wait_for_record(0, "request-granted", |record| record["request"] == "open")?;
+    lab.authorize(&[
+        (&lab.laptop, ""),
+        (&lab.phone, "permitopen=\"198.51.100.2:8081\""),
+    ])?;
+    server.reload()?;
+    for (child, why) in [
+        (up, "is not granted any more"),
+        (client, "198.51.100.2:8080"),
+    ] {
+        let output = child.wait(PATIENCE)?;
+        ensure!(
+            output.code() == 255 && output.stderr.contains("access was withdrawn"),
+            "{output:?}"
+        );
+        server.wait_for_record(0, "access-withdrawn", |record| {
+            record["reason"].to_string().contains(why)
+        })?;
+    }
+    open.wait(PATIENCE)?;
+    Ok(())
+}
+
+/// A certificate that is revoked while its holder is there; one that only runs
+/// out is, as with sshd, looked at when somebody comes in, and at a reload.
+#[test]
+fn a_reload_ends_a_revoked_certificate() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    sign(&lab.laptop, "-n alice -V +1h")?;
+    let authority = lab.laptop.read("/run/lab/ca.pub")?;
+    let line = format!("cert-authority,tunnel=\"7\" {authority}");
+    lab.bastion.write(AUTHORIZED_KEYS, &line)?;
+    lab.bastion.write("/etc/sshvpn/revoked", "")?;
+    let server = Serve::default()
+        .config("revoked-keys = \"/etc/sshvpn/revoked\"\n")
+        .start(&lab.bastion)?;
+    let alice = Joined::open(&server, &lab.laptop, &ALICE)?;
+    server.reload()?;
+    alice.pings(&lab.laptop)?;
+    let key = lab.laptop.read(&format!("{KEY}.pub"))?;
+    lab.bastion.write("/etc/sshvpn/revoked", &key)?;
+    server.reload()?;
+    is_sent_away(&server, alice, "revoked")
+}
+
+/// Who can write where the keys are in truth could let himself in.
+#[test]
+fn a_link_to_where_others_write_is_not_followed() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let bastion = &lab.bastion;
+    bastion.sh(&format!(
+        "mkdir /run/lab/keys; mv {AUTHORIZED_KEYS} /run/lab/keys/; \
+         ln -s /run/lab/keys/authorized_keys {AUTHORIZED_KEYS}"
+    ))?;
+    let server = Serve::default().start(bastion)?;
+    let alice = Joined::open(&server, &lab.laptop, &ALICE)?;
+    bastion.sh("chmod 777 /run/lab/keys")?;
+    let said = ["/run/lab/keys", "writable by nobody else"];
+    server.reload()?;
+    for part in said {
+        server.child.wait_for_line(part, PATIENCE)?;
+    }
+    alice.pings(&lab.laptop)?;
+    server.stop()?;
+    let output = bastion.run(&Client::Sshvpn.command(&["serve", "--check"])?)?;
+    fails_clearly(&output, Some(2), &said)
 }
 
 /// Answers every line at `port` of `host` with the same line.
@@ -165,7 +368,7 @@ fn forwards_to_another_client() -> Result<()> {
     lab.authorize(&[(&lab.phone, "tunnel=\"any\"")])?;
     let _echo = echo(&lab.phone, 8080)?;
     let server = Serve::default().start(&lab.bastion)?;
-    let tunnel = Tunnel {
+    let tunnel = NearTunnel {
         client: Client::Ssh,
         mode: Mode::PointToPoint,
         units: "3:8",
@@ -304,6 +507,12 @@ fn certificates_of_a_line_with_options() -> Result<()> {
         .iter()
         .find(|record| record["event"] == "login")
         .context("no login")?;
+    // SSH itself turns such a certificate away, and the log has it nevertheless.
+    ensure!(records.iter().any(|record| {
+        record["event"] == "login-denied"
+            && record["certificate"]["key_id"] == "laptop-7"
+            && record["reason"].to_string().contains("has expired")
+    }));
     ensure!(
         login["certificate"]["key_id"] == "laptop-7" && login["certificate"]["serial"] == 42,
         "{login:#}"

@@ -11,6 +11,9 @@ const MIN_RSA_BITS: usize = 2048;
 /// The longest, as in OpenSSH (`SSHBUF_MAX_BIGNUM`).
 const MAX_RSA_BITS: usize = 16384;
 
+/// The type of DSA keys.
+const DSA: &str = "ssh-dss";
+
 /// A public key as it travels (RFC 4253, section 6.6): equal keys have equal bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyBlob(pub Vec<u8>);
@@ -39,6 +42,25 @@ impl KeyBlob {
     /// Reads the type and the base64 of a line of a file.
     pub fn parse(kind: &str, text: &str) -> Result<Self, KeyError> {
         let form = form(kind)?;
+        let (key, bits) = Self::read(form, kind, text)?;
+        if form == Form::Rsa && !(MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits) {
+            return Err(KeyError::RsaSize(bits));
+        }
+        Ok(key)
+    }
+
+    /// The same of a key that is never to be used, and need not be a good one: DSA
+    /// keys and RSA keys of any size too.
+    pub fn parse_revoked(kind: &str, text: &str) -> Result<Self, KeyError> {
+        let form = match kind {
+            DSA => Form::Dsa,
+            kind => form(kind)?,
+        };
+        Self::read(form, kind, text).map(|(key, _)| key)
+    }
+
+    /// The key, and its size in bits.
+    fn read(form: Form, kind: &str, text: &str) -> Result<(Self, usize), KeyError> {
         let malformed = || KeyError::Malformed(kind.to_owned());
         let bytes = base64::decode(text).ok_or_else(malformed)?;
         let mut reader = WireReader::new(&bytes);
@@ -49,10 +71,7 @@ impl KeyBlob {
         if !reader.is_empty() {
             return Err(malformed());
         }
-        if form == Form::Rsa && !(MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits) {
-            return Err(KeyError::RsaSize(bits));
-        }
-        Ok(Self(bytes))
+        Ok((Self(bytes), bits))
     }
 
     /// Whether `word` is where a key begins on a line, whatever comes after it.
@@ -82,6 +101,7 @@ enum Form {
         point: usize,
     },
     Rsa,
+    Dsa,
     /// The key of a security key, with the application that it is for
     /// (OpenSSH PROTOCOL.u2f).
     SecurityEd25519,
@@ -104,6 +124,14 @@ impl Form {
                 let modulus = reader.positive()?;
                 let unused = modulus.first()?.leading_zeros() as usize;
                 Some(modulus.len() * 8 - unused)
+            }
+            Form::Dsa => {
+                let prime = reader.positive()?;
+                let others = [(); 3].map(|()| reader.positive());
+                others
+                    .iter()
+                    .all(Option::is_some)
+                    .then_some(prime.len() * 8)
             }
             Form::SecurityEd25519 => {
                 let bits = Form::Ed25519.read(reader)?;
@@ -137,7 +165,7 @@ fn form(kind: &str) -> Result<Form, KeyError> {
         "ssh-rsa" => Form::Rsa,
         "sk-ssh-ed25519@openssh.com" => Form::SecurityEd25519,
         "sk-ecdsa-sha2-nistp256@openssh.com" => Form::SecurityEcdsa,
-        "ssh-dss" | "ssh-dss-cert-v01@openssh.com" => return Err(KeyError::Dsa),
+        DSA | "ssh-dss-cert-v01@openssh.com" => return Err(KeyError::Dsa),
         other => {
             let plain = other.strip_suffix("-cert-v01@openssh.com");
             let known = plain.is_some_and(|plain| {

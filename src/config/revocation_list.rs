@@ -1,6 +1,6 @@
 //! Keys and certificates that are not good any more: `RevokedKeys` of
-//! sshd_config(5), as a list of keys in text or as a KRL (OpenSSH PROTOCOL.krl),
-//! which `ssh-keygen -k` makes. A list that is not understood to its last byte is
+//! sshd_config(5) and `RevokedHostKeys` of ssh_config(5), as a list of keys in
+//! text or as a KRL (OpenSSH PROTOCOL.krl), which `ssh-keygen -k` makes. A list that is not understood to its last byte is
 //! an error, since what it was to keep out would come in.
 
 use std::collections::HashSet;
@@ -131,7 +131,7 @@ impl RevocationList {
                 Some(word) if word.starts_with('#') => continue,
                 Some(kind) => kind,
             };
-            let key = KeyBlob::parse(kind, fields.next().unwrap_or_default());
+            let key = KeyBlob::parse_revoked(kind, fields.next().unwrap_or_default());
             match key {
                 Ok(key) => list.keys.insert(key),
                 Err(problem) => return Err(RevocationError::Line { line, problem }),

@@ -28,10 +28,12 @@ pub(super) enum Names<'a> {
 }
 
 /// What a good certificate permits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Permissions {
     /// `permit-port-forwarding`: TCP forwards, if they are granted.
     pub port_forwarding: bool,
+    /// `no-touch-required`: a security key need not have been touched.
+    pub no_touch: bool,
 }
 
 /// Checks time, names and options.
@@ -44,15 +46,16 @@ pub(super) fn check(
     check_time(certificate, now)?;
     check_names(certificate, names)?;
     check_critical_options(certificate, peer)?;
-    let mut port_forwarding = false;
+    let mut permissions = Permissions::default();
     for (name, data) in &certificate.extensions {
         // What is not known gives nothing here.
         if FLAGS.contains(&name.as_str()) && !data.is_empty() {
             return Err(Denial::MalformedOption { name: name.clone() });
         }
-        port_forwarding |= name == "permit-port-forwarding";
+        permissions.port_forwarding |= name == "permit-port-forwarding";
+        permissions.no_touch |= name == "no-touch-required";
     }
-    Ok(Permissions { port_forwarding })
+    Ok(permissions)
 }
 
 fn check_time(certificate: &UserCertificate, now: SystemTime) -> Result<(), Denial> {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::Server;
 use super::audit::event::Asked;
-use super::grant::Grant;
 use super::rates::Rates;
 use super::registry::session::Session;
+use super::standing::Standing;
 use super::tunnel::Reserved;
 use crate::config::types::{Mode, UnitRequest};
 use crate::frame::window::WindowRule;
@@ -19,7 +19,7 @@ pub(super) struct ChannelTunnel {
     /// The server.
     pub server: Arc<Server>,
     /// What the client may.
-    pub grant: Arc<Grant>,
+    pub standing: Arc<Standing>,
     /// Where it is counted.
     pub session: Arc<Session>,
     /// How much.
@@ -38,7 +38,7 @@ impl ChannelTunnel {
         let asked = Asked::tunnel(self.mode, self.unit);
         let reserved = Reserved::new(
             &self.server,
-            &self.grant,
+            &self.standing,
             self.session.id(),
             self.mode,
             self.unit,
@@ -66,7 +66,7 @@ impl ChannelTunnel {
             Link::start_restricted(device, framing, sender, receiver, restrictions, counters);
         let end = tokio::select! {
             end = link.ended() => Some(end),
-            _ = self.server.stopping() => None,
+            _ = self.standing.dismissed() => None,
         };
         tracing::debug!(?end, device = %tunnel.device(), "a tunnel ends");
         link.stop().await;

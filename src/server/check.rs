@@ -32,7 +32,8 @@ pub struct Summary {
 /// Reads the settings and the files that they name; makes and changes nothing.
 pub fn check(request: &ServeRequest) -> Result<Summary, CheckFailure> {
     let settings = request.load()?;
-    let (policy, warnings) = Policy::load(&settings)?;
+    let (policy, mut warnings) = Policy::load(&settings)?;
+    warnings.extend(policy.idle_rules(request.config_path()));
     Ok(Summary {
         keys: policy.key_count(),
         settings,

@@ -2,10 +2,12 @@
 //! comes of them.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -21,6 +23,8 @@ use super::rates::Rates;
 use super::registry::ConnectionId;
 use super::registry::outcome::LoginFailed;
 use super::registry::session::{Login, Session};
+use super::rules::Rules;
+use super::standing::{Dismissal, Entry, Standing};
 use super::stream::{SUBSYSTEM, StreamTunnel};
 use crate::config::types::Mode;
 use crate::ssh::server::accept::accept;
@@ -48,7 +52,8 @@ pub(super) async fn attend(
     peer: SocketAddr,
     startup: Startup,
 ) {
-    let rules = server.rules();
+    let mut changes = server.rules.subscribe();
+    let rules = Arc::clone(&changes.borrow_and_update());
     let id = server.registry.connection();
     let door = Arc::new(Door {
         server: Arc::clone(&server),
@@ -82,9 +87,23 @@ pub(super) async fn attend(
     let connection = Arc::new(login.connection);
     let session = live.share();
     let rates = server.rates.of(&login.grant);
+    let entry = Entry {
+        user: login.user,
+        peer: login.peer,
+        credential: login.credential,
+        touched: login.touched,
+    };
+    let standing = Standing::new(id, entry, login.grant, Arc::clone(&server.reach));
+    let dismissal = dismissal(
+        Arc::clone(&server),
+        Arc::clone(&standing),
+        Arc::clone(&session),
+        changes,
+    );
+    let mut dismissal = pin!(dismissal);
     let mut client = Client {
         forwards: Forwards::new(
-            Arc::clone(&login.grant),
+            Arc::clone(&standing),
             Arc::clone(&connection),
             Arc::clone(&session),
             Arc::clone(&server.reach),
@@ -93,24 +112,52 @@ pub(super) async fn attend(
         ),
         rates,
         server,
-        grant: login.grant,
+        standing,
         session,
         connection,
         tunnel: None,
         openings: Allowance::new(TUNNELS_AT_ONCE, TUNNEL_EACH, Instant::now()),
     };
     let mut requests = login.requests;
-    let stopped = loop {
+    let dismissed = loop {
+        let request = tokio::select! {
+            request = requests.next() => request,
+            why = &mut dismissal => break Some(why),
+        };
+        let Some(request) = request else {
+            break None;
+        };
+        // One that lets its answers wait has to go nevertheless.
         tokio::select! {
-            request = requests.next() => match request {
-                Some(request) => client.answer(request).await,
-                None => break None,
-            },
-            why = client.server.stopping() => break Some(why),
+            () = client.answer(request) => {}
+            why = &mut dismissal => break Some(why),
         }
     };
-    client.end(stopped).await;
+    client.end(dismissed).await;
     drop(live);
+}
+
+/// Waits until a client has to go: with the server, or by a reload that takes
+/// away what it came in by or what it has.
+async fn dismissal(
+    server: Arc<Server>,
+    standing: Arc<Standing>,
+    session: Arc<Session>,
+    mut changes: watch::Receiver<Arc<Rules>>,
+) -> Dismissal {
+    let judged = async {
+        // The rules' sender is the server's, and does not go.
+        while changes.changed().await.is_ok() {
+            let rules = Arc::clone(&changes.borrow_and_update());
+            if let Err(withdrawal) = standing.judge_again(&rules.policy, SystemTime::now()) {
+                return session.withdrawn(&withdrawal.to_string());
+            }
+        }
+    };
+    tokio::select! {
+        why = server.stopping() => Dismissal::ServerStopping(why),
+        () = judged => Dismissal::AccessWithdrawn,
+    }
 }
 
 impl Server {
@@ -161,6 +208,7 @@ impl Gate for Door {
                 let reason = last.take().map(|denial| denial.to_string());
                 (who(user, Some(credential)), reason.unwrap_or_default())
             }
+            Tried::Unproven(credential, why) => (who(user, Some(credential)), why.to_owned()),
             Tried::Unfit(why) => (who(user, None), why.to_owned()),
             Tried::Method(method) => (who(user, None), format!("tried {method}")),
         };
@@ -189,7 +237,7 @@ fn who(user: &str, credential: Option<&Credential>) -> Who {
 /// A client that is logged in.
 struct Client {
     server: Arc<Server>,
-    grant: Arc<Grant>,
+    standing: Arc<Standing>,
     session: Arc<Session>,
     connection: Arc<ClientConnection>,
     forwards: Forwards,
@@ -237,7 +285,7 @@ impl Client {
         }
         let tunnel = ChannelTunnel {
             server: Arc::clone(&self.server),
-            grant: Arc::clone(&self.grant),
+            standing: Arc::clone(&self.standing),
             session: Arc::clone(&self.session),
             rates: self.rates.clone(),
             mode,
@@ -261,7 +309,7 @@ impl Client {
         self.session.granted(asked);
         let tunnel = StreamTunnel {
             server: Arc::clone(&self.server),
-            grant: Arc::clone(&self.grant),
+            standing: Arc::clone(&self.standing),
             session: Arc::clone(&self.session),
             rates: self.rates.clone(),
         };
@@ -296,10 +344,13 @@ impl Client {
         }
     }
 
-    /// Ends everything; `stopped` says why, where it is not the client's doing.
-    async fn end(mut self, stopped: Option<String>) {
-        let reason = match &stopped {
-            Some(why) => why.clone(),
+    /// Ends everything; `dismissed` says why, where it is not the client's doing.
+    async fn end(mut self, dismissed: Option<Dismissal>) {
+        let reason = match &dismissed {
+            Some(why) => {
+                self.standing.dismiss(why);
+                why.to_string()
+            }
             None => self.connection.ended().await,
         };
         self.session.ending(&reason);
@@ -313,8 +364,8 @@ impl Client {
         {
             tunnel = None;
         }
-        if let Some(why) = stopped {
-            self.connection.disconnect(&why).await;
+        if dismissed.is_some() {
+            self.connection.disconnect(&reason).await;
         }
         if let Some(running) = tunnel {
             let _ = running.await;

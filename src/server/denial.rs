@@ -45,6 +45,9 @@ pub enum Denial {
         /// What of it.
         what: &'static str,
     },
+    /// Its signature says that nobody touched it.
+    #[error("the security key was not touched, and no-touch-required is not there")]
+    NotTouched,
     /// The certificate's time has not come.
     #[error("the certificate is not yet valid")]
     NotYetValid,

@@ -132,6 +132,19 @@ impl KeyFiles {
         self.user_authorities.contains(key)
     }
 
+    /// The fingerprints of all whose certificates are taken.
+    pub(super) fn authorities(&self) -> HashSet<String> {
+        let by_line = self.lines.iter().filter(|(_, entries)| {
+            let is_authority = |options: &KeyOptions| options.cert_authority;
+            entries
+                .iter()
+                .any(|entry| entry.read.as_ref().is_ok_and(is_authority))
+        });
+        let by_line = by_line.map(|(key, _)| key);
+        let all = self.user_authorities.iter().chain(by_line);
+        all.map(KeyBlob::fingerprint).collect()
+    }
+
     /// How many keys may log in or sign who may.
     pub(super) fn count(&self) -> usize {
         let good = |entries: &&Vec<Entry>| entries.iter().any(|entry| entry.read.is_ok());

@@ -95,11 +95,12 @@ impl Drop for Lease {
     }
 }
 
-/// All addresses of a server. Dropping it writes its file a last time.
+/// All addresses of a server. Closing it, or dropping it, writes its file a last
+/// time.
 #[derive(Debug)]
 pub struct Leases {
     shared: Arc<Shared>,
-    writer: Option<JoinHandle<()>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Leases {
@@ -126,7 +127,7 @@ impl Leases {
             .spawn(move || writers.write_until_closed())?;
         Ok(Self {
             shared,
-            writer: Some(writer),
+            writer: Mutex::new(Some(writer)),
         })
     }
 
@@ -160,6 +161,23 @@ impl Leases {
         Ok(())
     }
 
+    /// Writes the file a last time, whoever still has addresses: what happens to
+    /// them later is not written down. Blocks the calling thread.
+    pub fn close(&self) {
+        self.shared.desk().closing = true;
+        self.shared.wake.notify_all();
+        let writer = self
+            .writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(writer) = writer
+            && writer.join().is_err()
+        {
+            tracing::warn!("the writer of the leases panicked");
+        }
+    }
+
     /// How many addresses are on loan.
     pub fn in_use(&self) -> usize {
         self.shared.desk().book.held()
@@ -168,13 +186,7 @@ impl Leases {
 
 impl Drop for Leases {
     fn drop(&mut self) {
-        self.shared.desk().closing = true;
-        self.shared.wake.notify_all();
-        if let Some(writer) = self.writer.take()
-            && writer.join().is_err()
-        {
-            tracing::warn!("the writer of the leases panicked");
-        }
+        self.close();
     }
 }
 

@@ -57,6 +57,20 @@ fn a_crash_loses_little() {
 }
 
 #[test]
+fn what_is_closed_is_written_while_others_still_have_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("leases.json");
+    let leases = Arc::new(load(&path));
+    let left_behind = Arc::clone(&leases);
+    let lease = leases.lease(&key("a"), &[], &[]).unwrap();
+    leases.close();
+    assert_eq!(lease_file::read(&path).unwrap().len(), 2);
+    drop(lease);
+    leases.close();
+    assert_eq!(left_behind.in_use(), 0);
+}
+
+#[test]
 fn a_burst_of_logins_from_many_threads_gives_each_its_own() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("leases.json");

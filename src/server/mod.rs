@@ -4,7 +4,7 @@
 //!   TCP ─► admission ─► ssh::server ─► client ─┬► tunnel    device ⇄ guard ⇄ pump ⇄ channel
 //!                          │ policy            └► forwards  TCP
 //!                          ▼
-//!                        grant         what this login may do
+//!                      standing       what this login may do, also after a reload
 //!   pool, lease, host  addresses from a pool; forwarding and NAT in a table of our own
 //!   registry, audit, status, metrics   who carried how much where
 //! ```
@@ -46,13 +46,15 @@ pub mod registry;
 mod rules;
 mod serve_error;
 pub mod signals;
+mod standing;
 mod station_claims;
 mod stations;
 pub mod status;
 mod stream;
 mod tunnel;
+mod withdrawal;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
@@ -71,7 +73,7 @@ pub use life::run;
 
 /// What all clients of a server share.
 struct Server {
-    rules: RwLock<Arc<Rules>>,
+    rules: watch::Sender<Arc<Rules>>,
     admission: Arc<Admission>,
     registry: Arc<Registry>,
     leases: Leases,
@@ -95,7 +97,7 @@ impl Server {
         reach: Arc<Reachability>,
     ) -> Self {
         Server {
-            rules: RwLock::new(Arc::new(rules)),
+            rules: watch::Sender::new(Arc::new(rules)),
             admission,
             registry,
             leases,
@@ -111,12 +113,12 @@ impl Server {
 
     /// The rules as they are now.
     fn rules(&self) -> Arc<Rules> {
-        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.rules.borrow())
     }
 
-    /// For logins from now on.
+    /// For logins from now on, and for all clients that are there.
     fn replace_rules(&self, rules: Rules) {
-        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        self.rules.send_replace(Arc::new(rules));
     }
 
     /// Ends all clients.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::SystemTime;
 
 use ipnetwork::IpNetwork;
@@ -36,6 +37,8 @@ struct Entrance<'a> {
     options: Option<&'a KeyOptions>,
     /// Whether the key shown may have TCP forwards at all.
     port_forwarding: bool,
+    /// Whether a security key need not have been touched.
+    no_touch: bool,
 }
 
 impl Policy {
@@ -58,6 +61,24 @@ impl Policy {
         self.files.count()
     }
 
+    /// Rules of the configuration at `path` that match nobody.
+    pub fn idle_rules(&self, path: &Path) -> Vec<Warning> {
+        let known = self.files.authorities();
+        let named = self
+            .rules
+            .iter()
+            .filter_map(|rule| rule.who.authority.as_ref());
+        let unknown = named.filter(|authority| !known.contains(*authority));
+        let warning = |authority: &String| Warning {
+            path: path.to_owned(),
+            line: None,
+            text: format!(
+                "authority = \"{authority}\" matches nobody: no file with keys of authorities has it"
+            ),
+        };
+        unknown.map(warning).collect()
+    }
+
     /// Decides over one login.
     pub fn judge(&self, attempt: &Attempt<'_>) -> Result<Grant, Denial> {
         if self.files.revoked.revokes_key(attempt.credential.key()) {
@@ -69,7 +90,16 @@ impl Policy {
                 self.enter_by_certificate(certificate, attempt)?
             }
         };
+        if !attempt.touched && !entrance.no_touch {
+            return Err(Denial::NotTouched);
+        }
         Ok(self.grant(&entrance, attempt))
+    }
+
+    /// Whether some rule gives this address to certain clients.
+    pub(super) fn is_fixed(&self, address: IpAddr) -> bool {
+        let mut rules = self.rules.iter();
+        rules.any(|rule| rule.addresses.contains(&address))
     }
 
     fn enter_by_key(&self, key: &KeyBlob, attempt: &Attempt<'_>) -> Result<Entrance<'_>, Denial> {
@@ -84,6 +114,7 @@ impl Policy {
                     return Ok(Entrance {
                         options: Some(options),
                         port_forwarding: true,
+                        no_touch: options.no_touch,
                     });
                 }
                 // As with sshd, a later line of the same key may let it in.
@@ -247,6 +278,8 @@ fn enter<'a>(
     Ok(Entrance {
         options,
         port_forwarding: permissions.port_forwarding,
+        // As with sshd, the line of an authority has to say so too.
+        no_touch: permissions.no_touch && options.is_none_or(|options| options.no_touch),
     })
 }
 
@@ -292,6 +325,10 @@ fn is_about(
     key.is_none_or(|key| *key == identity.fingerprint)
         && user.is_none_or(|user| *user == identity.user && vouched)
         && id.is_none_or(|id| certificate.is_some_and(|shown| shown.key_id == *id))
+        && who.authority.as_ref().is_none_or(|authority| {
+            let shown = identity.certificate.as_ref();
+            shown.is_some_and(|shown| shown.authority == *authority)
+        })
 }
 
 /// Forwards to and listeners at: what the line says and what the rule adds.

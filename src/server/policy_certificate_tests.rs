@@ -82,6 +82,7 @@ fn judge_at(
         user,
         peer: SocketAddr::new(peer.parse().unwrap(), 40000),
         credential: &Credential::Certificate(Box::new(certificate)),
+        touched: true,
         now: UNIX_EPOCH + Duration::from_secs(now),
     })
 }
@@ -117,6 +118,7 @@ fn authorities_that_nobody_trusts_vouch_for_nobody() {
         user: "alice",
         peer: "192.0.2.1:1".parse().unwrap(),
         credential: &plain,
+        touched: true,
         now: UNIX_EPOCH,
     });
     assert_eq!(denial, Err(Denial::UnknownKey));
@@ -274,7 +276,7 @@ fn rules_match_certificates_by_id_and_by_a_name_that_is_vouched_for() {
         who: ClientMatch {
             user: user.map(str::to_owned),
             certificate: id.map(str::to_owned),
-            key: None,
+            ..ClientMatch::default()
         },
         tunnel: vec![Mode::PointToPoint],
         unit: Unit::new(unit).ok(),
@@ -301,6 +303,112 @@ fn rules_match_certificates_by_id_and_by_a_name_that_is_vouched_for() {
     // The authority gave itself this name, and is trusted with another alone.
     assert_eq!(unit(by_name(), line, "staff"), None);
     assert_eq!(unit(by_name(), line, "alice"), Some(4));
+}
+
+#[test]
+fn a_rule_can_be_about_the_certificates_of_one_authority() {
+    let ours = blob(AUTHORITY).fingerprint();
+    let rule = |authority: &str, user: Option<&str>, id: Option<&str>, unit| ClientRule {
+        who: ClientMatch {
+            authority: Some(authority.to_owned()),
+            user: user.map(str::to_owned),
+            certificate: id.map(str::to_owned),
+            key: None,
+        },
+        tunnel: vec![Mode::PointToPoint],
+        unit: Unit::new(unit).ok(),
+        ..ClientRule::default()
+    };
+    let unit = |rule: ClientRule, user: &str| {
+        let line = Some("cert-authority,principals=\"alice\" CA");
+        let policy = policy(line, |settings| settings.clients = vec![rule]);
+        let grant = judge_at(&policy, certificate(), user, "192.0.2.1", 1500).unwrap();
+        grant.tunnel.and_then(|tunnel| tunnel.unit).map(Unit::get)
+    };
+    assert_eq!(unit(rule(&ours, None, None, 1), "whoever"), Some(1));
+    let other = blob(KEY).fingerprint();
+    assert_eq!(unit(rule(&other, None, None, 2), "alice"), None);
+    assert_eq!(
+        unit(rule(&ours, None, Some("alice@example"), 3), "alice"),
+        Some(3)
+    );
+    assert_eq!(
+        unit(rule(&other, None, Some("alice@example"), 4), "alice"),
+        None
+    );
+    assert_eq!(
+        unit(rule(&ours, None, Some("bob@example"), 5), "alice"),
+        None
+    );
+    // The authority does not vouch for what anybody may claim.
+    assert_eq!(unit(rule(&ours, Some("alice"), None, 6), "alice"), Some(6));
+    assert_eq!(unit(rule(&ours, Some("root"), None, 7), "root"), None);
+
+    let path = Path::new("serve.toml");
+    for lines in [Some("cert-authority CA"), None] {
+        let with = |authority: &str| {
+            policy(lines, |settings| {
+                settings.clients = vec![rule(authority, None, None, 1)];
+            })
+            .idle_rules(path)
+        };
+        assert_eq!(with(&ours), []);
+        let warning = with(&other).first().unwrap().to_string();
+        assert!(
+            warning.contains(&other) && warning.starts_with("serve.toml: "),
+            "{warning}"
+        );
+    }
+}
+
+#[test]
+fn a_security_key_need_not_be_touched_where_line_and_certificate_say_so() {
+    let says = |lines: Option<&str>, extension: bool| {
+        let shown = changed(|certificate| {
+            if extension {
+                let flag = ("no-touch-required".to_owned(), String::new());
+                certificate.extensions.push(flag);
+            }
+        });
+        let judged = policy(lines, |_| ()).judge(&Attempt {
+            user: "alice",
+            peer: "192.0.2.1:40000".parse().unwrap(),
+            credential: &Credential::Certificate(Box::new(shown)),
+            touched: false,
+            now: UNIX_EPOCH + Duration::from_secs(1500),
+        });
+        match judged {
+            Err(denial) => assert_eq!(denial, Denial::NotTouched),
+            Ok(_) => return true,
+        }
+        false
+    };
+    let line = Some("cert-authority,no-touch-required CA");
+    assert!(says(line, true) && says(None, true));
+    assert!(!says(line, false) && !says(None, false));
+    assert!(!says(Some("cert-authority CA"), true));
+}
+
+#[test]
+fn a_plain_key_is_of_no_authority() {
+    let policy = policy(Some("KEY"), |settings| {
+        settings.clients = vec![ClientRule {
+            who: ClientMatch {
+                authority: Some(blob(AUTHORITY).fingerprint()),
+                ..ClientMatch::default()
+            },
+            tunnel: vec![Mode::PointToPoint],
+            ..ClientRule::default()
+        }];
+    });
+    let grant = policy.judge(&Attempt {
+        user: "alice",
+        peer: "192.0.2.1:40000".parse().unwrap(),
+        credential: &Credential::Key(blob(KEY)),
+        touched: true,
+        now: std::time::UNIX_EPOCH,
+    });
+    assert_eq!(grant.unwrap().tunnel, None);
 }
 
 #[test]

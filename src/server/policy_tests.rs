@@ -40,6 +40,7 @@ fn judge_from(policy: &Policy, key: &str, peer: &str, now: u64) -> Result<Grant,
         user: "alice",
         peer: SocketAddr::new(peer.parse().unwrap(), 40000),
         credential: &Credential::Key(blob(key)),
+        touched: true,
         now: UNIX_EPOCH + Duration::from_secs(now),
     })
 }
@@ -97,6 +98,33 @@ fn a_line_with_tunnel_grants_one() {
     assert_eq!(any.modes, [Mode::PointToPoint, Mode::Ethernet]);
     let five = granted("tunnel=\"5\" KEY").tunnel.unwrap();
     assert_eq!(five.unit, Unit::new(5).ok());
+}
+
+#[test]
+fn a_security_key_that_nobody_touched_needs_a_line_that_says_so() {
+    let untouched = |lines: &str| {
+        policy(lines).judge(&Attempt {
+            user: "alice",
+            peer: "192.0.2.1:40000".parse().unwrap(),
+            credential: &Credential::Key(blob(KEY)),
+            touched: false,
+            now: UNIX_EPOCH,
+        })
+    };
+    for line in [
+        "no-touch-required KEY",
+        "touch-required,no-touch-required KEY",
+    ] {
+        assert!(untouched(line).is_ok(), "{line}");
+    }
+    for lines in [
+        "KEY",
+        "no-touch-required,touch-required KEY",
+        // The first line that lets the key in decides.
+        "KEY\nno-touch-required KEY",
+    ] {
+        assert_eq!(untouched(lines), Err(Denial::NotTouched), "{lines}");
+    }
 }
 
 /// OpenSSH let a key with `restrict` open tunnels.
@@ -261,7 +289,7 @@ fn the_first_rule_that_matches_counts_and_a_claimed_name_matches_none() {
     let named = |user: &str, key: Option<&str>| ClientMatch {
         user: Some(user.to_owned()),
         key: key.map(str::to_owned),
-        certificate: None,
+        ..ClientMatch::default()
     };
     let (policy, _) = policy_with("KEY", |settings| {
         settings.clients = vec![

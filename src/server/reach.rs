@@ -88,6 +88,13 @@ impl Reachability {
         (guard, membership)
     }
 
+    /// Changes what the tunnel of a connection may reach, while its packets flow.
+    pub fn change(&self, id: ConnectionId, routes: Vec<IpNetwork>, groups: BTreeSet<Group>) {
+        let mut state = self.lock();
+        let concerned = state.change(id, routes, groups);
+        state.tell(&concerned);
+    }
+
     /// Whether a connection from here to `to` may be made for the client of `id`,
     /// who is in `groups`: not to another client that its packets could not reach.
     pub fn lets_connect(&self, id: ConnectionId, groups: &BTreeSet<Group>, to: IpAddr) -> bool {
@@ -105,6 +112,12 @@ impl Reachability {
             return !state.pools.contains(to);
         }
         holders.all(|(holder, member)| *holder == id || !member.terms.groups.is_disjoint(groups))
+    }
+
+    /// What a tunnel is allowed now.
+    #[cfg(test)]
+    pub(super) fn terms_of(&self, id: ConnectionId) -> Option<Terms> {
+        Some(self.lock().members.get(&id)?.terms.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -191,6 +204,33 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Changes a member's routes and groups; yields whose rules that changes.
+    fn change(
+        &mut self,
+        id: ConnectionId,
+        routes: Vec<IpNetwork>,
+        groups: BTreeSet<Group>,
+    ) -> BTreeSet<ConnectionId> {
+        let mut concerned = BTreeSet::new();
+        let Some(member) = self.members.get_mut(&id) else {
+            return concerned;
+        };
+        if member.terms.routes != routes {
+            member.terms.routes = routes;
+            concerned.insert(id);
+        }
+        if member.terms.groups == groups {
+            return concerned;
+        }
+        let before = std::mem::replace(&mut member.terms.groups, groups.clone());
+        concerned.extend(self.of_groups(&before));
+        self.leave_groups(id, &before);
+        self.join_groups(id, &groups);
+        concerned.insert(id);
+        concerned.extend(self.of_groups(&groups));
+        concerned
     }
 
     fn everybody(&self) -> BTreeSet<ConnectionId> {

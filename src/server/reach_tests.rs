@@ -134,6 +134,35 @@ fn connections_from_here_reach_no_client_that_packets_do_not() {
     }
 }
 
+#[test]
+fn what_a_live_tunnel_may_reach_can_change() {
+    let reach = server();
+    let [first, second] = [1, 2].map(ConnectionId::of_test);
+    let _one = reach.join(first, terms(&["10.9.0.2"], &["lab"]));
+    let _two = reach.join(second, terms(&["10.9.0.3"], &["office"]));
+    let between = || {
+        [
+            judged(&reach, first, "10.9.0.2", "10.9.0.3"),
+            judged(&reach, second, "10.9.0.3", "10.9.0.2"),
+        ]
+    };
+    assert_eq!(between(), [Err(Refused::Destination); 2]);
+    let other = terms(&[], &["office", "more"]);
+    reach.change(first, networks(&["198.51.100.0/24"]), other.groups);
+    assert_eq!(between(), [Ok(()); 2]);
+    for (to, expected) in [
+        ("198.51.100.2", Ok(())),
+        ("192.0.2.7", Err(Refused::Destination)),
+        ("10.9.0.1", Ok(())),
+    ] {
+        assert_eq!(judged(&reach, first, "10.9.0.2", to), expected, "{to}");
+    }
+    reach.change(first, Vec::new(), BTreeSet::new());
+    assert_eq!(between(), [Err(Refused::Destination); 2]);
+    // One that is gone has nothing to be changed.
+    reach.change(ConnectionId::of_test(3), Vec::new(), BTreeSet::new());
+}
+
 /// Lets a client in as `join` does; yields how many clients' rules are made anew.
 fn told(state: &mut State, number: u64, terms: Terms) -> usize {
     let concerned = state.come(ConnectionId::of_test(number), Member::new(terms));

@@ -26,7 +26,8 @@ impl Rules {
     /// Reads everything; host keys that are missing are made.
     pub(super) fn load(request: &ServeRequest) -> Result<(Self, Vec<Warning>), ServeError> {
         let settings = request.load()?;
-        let (policy, warnings) = Policy::load(&settings)?;
+        let (policy, mut warnings) = Policy::load(&settings)?;
+        warnings.extend(policy.idle_rules(request.config_path()));
         let ssh = ServerSettings {
             host_keys: HostKeys::load_or_make(&settings.host_keys)?,
             max_auth_tries: settings.login.max_auth_tries,

@@ -9,9 +9,9 @@ use tokio::time::timeout;
 
 use super::Server;
 use super::audit::event::Asked;
-use super::grant::Grant;
 use super::rates::Rates;
 use super::registry::session::Session;
+use super::standing::{Dismissal, Standing};
 use super::tunnel::{Refusal, Reserved, Tunnel};
 use crate::config::types::{Mode, UnitRequest};
 use crate::frame::control::{CloseReason, Hello, Message, PREAMBLE, Ready};
@@ -36,7 +36,7 @@ pub(super) struct StreamTunnel {
     /// The server.
     pub server: Arc<Server>,
     /// What the client may.
-    pub grant: Arc<Grant>,
+    pub standing: Arc<Standing>,
     /// Where it is counted.
     pub session: Arc<Session>,
     /// How much it may carry.
@@ -52,8 +52,8 @@ enum End {
     StreamEnded,
     /// The client says nothing, or reads nothing.
     Silence,
-    /// The server ends.
-    Stopping(String),
+    /// The client has to go.
+    Dismissed(Dismissal),
     /// The client said what it may not say, or not now.
     Protocol(String),
     /// No version is spoken at both ends.
@@ -73,7 +73,13 @@ impl End {
                 CloseReason::Silence,
                 format!("no word from this end in {} seconds", SILENCE.as_secs()),
             ),
-            End::Stopping(why) => (CloseReason::Requested, why.clone()),
+            End::Dismissed(why) => {
+                let reason = match why {
+                    Dismissal::ServerStopping(_) => CloseReason::Requested,
+                    Dismissal::AccessWithdrawn => CloseReason::NotPermitted,
+                };
+                (reason, why.to_string())
+            }
             End::Protocol(what) => (CloseReason::Protocol, what.clone()),
             End::Version(advice) => (CloseReason::Version, advice.clone()),
             End::Refused(refusal) => {
@@ -226,7 +232,7 @@ impl StreamTunnel {
         };
         let reserved = Reserved::new(
             &self.server,
-            &self.grant,
+            &self.standing,
             self.session.id(),
             ask.mode,
             UnitRequest::Any,
@@ -262,7 +268,7 @@ impl StreamTunnel {
     {
         loop {
             let received = tokio::select! {
-                why = self.server.stopping() => return Err(End::Stopping(why)),
+                why = self.standing.dismissed() => return Err(End::Dismissed(why)),
                 received = timeout(SILENCE, conversation.receive()) => received,
             };
             match received.map_err(|_| End::Silence)?? {
@@ -309,7 +315,7 @@ impl StreamTunnel {
 
     async fn until_end(&self, link: &mut StreamLink) -> End {
         let event = tokio::select! {
-            why = self.server.stopping() => return End::Stopping(why),
+            why = self.standing.dismissed() => return End::Dismissed(why),
             event = link.next() => event,
         };
         match event {

@@ -16,6 +16,8 @@ use super::registry::ConnectionId;
 use super::registry::session::{Session, TunnelTraffic};
 use super::station_claims::{self, BridgePlace};
 use super::stations::StationTerms;
+use super::standing::{Dismissal, Held, Standing};
+use super::withdrawal::TunnelHeld;
 use crate::config::types::{InterfaceName, Mode, Mtu, Unit, UnitRequest};
 use crate::frame::control::{Addresses, Dns, Offer};
 use crate::net::facts::InterfaceIndex;
@@ -94,6 +96,7 @@ fn unit(granted: Option<Unit>, asked: UnitRequest) -> Result<UnitRequest, Refusa
 /// A tunnel whose addresses are chosen; nothing is changed on this host yet.
 pub(super) struct Reserved {
     server: Arc<Server>,
+    standing: Arc<Standing>,
     grant: TunnelGrant,
     id: ConnectionId,
     mode: Mode,
@@ -116,6 +119,7 @@ pub(super) struct Tunnel {
     neighbour: Option<Neighbour>,
     // Before the lease: whoever has the address next is in other groups.
     _membership: Membership,
+    _held: Held,
     _lease: Lease,
 }
 
@@ -123,14 +127,15 @@ impl Reserved {
     /// Chooses addresses: the client's own, or those that it wants, or any.
     pub(super) fn new(
         server: &Arc<Server>,
-        grant: &Grant,
+        standing: &Arc<Standing>,
         id: ConnectionId,
         mode: Mode,
         asked: UnitRequest,
         mtu: Option<Mtu>,
         wanted: &[IpAddr],
     ) -> Result<Self, Refusal> {
-        let (tunnel, unit) = permitted(grant, mode, asked)?;
+        let grant = standing.grant();
+        let (tunnel, unit) = permitted(&grant, mode, asked)?;
         let key = LeaseKey::of(&grant.identity);
         let lease = server.leases.lease(&key, &tunnel.addresses, wanted);
         let lease = lease.map_err(|error| Refusal::shortage(error.to_string()))?;
@@ -138,6 +143,7 @@ impl Reserved {
         let mtu = mtu.map_or(most, |wanted| wanted.min(most));
         Ok(Reserved {
             server: Arc::clone(server),
+            standing: Arc::clone(standing),
             grant: tunnel.clone(),
             id,
             mode,
@@ -207,10 +213,10 @@ impl Reserved {
         };
         let on_bridge = bridged.map(|port| self.join_bridge(port));
         let terms = Terms {
-            addresses,
-            sources: self.grant.sources,
-            routes: self.grant.routes,
-            groups: self.grant.groups,
+            addresses: addresses.clone(),
+            sources: self.grant.sources.clone(),
+            routes: self.grant.routes.clone(),
+            groups: self.grant.groups.clone(),
         };
         let (guard, membership) = self.server.reach.join(self.id, terms);
         let (guard, strangers, place) = match on_bridge {
@@ -218,6 +224,23 @@ impl Reserved {
                 (guard.on_shared_link(claims), strangers, Some(place))
             }
             None => (guard, Strangers::default(), None),
+        };
+        let held = TunnelHeld {
+            device: device.name().clone(),
+            mode: self.mode,
+            addresses,
+            grant: self.grant,
+        };
+        // A reload since its beginning may have taken it away.
+        let held = match self.standing.hold_tunnel(held, &self.server.rules().policy) {
+            Ok(held) => held,
+            Err(withdrawal) => {
+                tracing::debug!(%withdrawal, device = %device.name(), "not held any more");
+                drop(device);
+                leave(place, neighbour).await;
+                cleanup::print_report(&changes.undo().await, false);
+                return Err(Refusal::prohibited(Dismissal::AccessWithdrawn.to_string()));
+            }
         };
         let restrictions = Restrictions {
             guard: Some(guard),
@@ -233,6 +256,7 @@ impl Reserved {
             place,
             neighbour,
             _membership: membership,
+            _held: held,
             _lease: self.lease,
         };
         Ok((tunnel, device, restrictions))
@@ -286,13 +310,18 @@ impl Tunnel {
     /// after that.
     pub(super) async fn close(self, session: &Session) {
         session.tunnel_down();
-        if let Some(place) = self.place {
-            place.leave().await;
-        }
-        if let Some(neighbour) = self.neighbour {
-            neighbour.leave().await;
-        }
+        leave(self.place, self.neighbour).await;
         cleanup::print_report(&self.changes.undo().await, false);
+    }
+}
+
+/// Has others on its link, or on this host's, hear no more of it.
+async fn leave(place: Option<BridgePlace>, neighbour: Option<Neighbour>) {
+    if let Some(place) = place {
+        place.leave().await;
+    }
+    if let Some(neighbour) = neighbour {
+        neighbour.leave().await;
     }
 }
 

@@ -182,9 +182,8 @@ impl Inner {
         key: &KeyData,
         certificate: Option<&Certificate>,
     ) -> Result<(), HostKeyError> {
-        let mut keys = vec![key];
-        keys.extend(certificate.map(Certificate::signature_key));
-        let listed = revoked_keys::lists_any(&self.options.revoked_host_keys, &keys, &self.invoker)
+        let files = &self.options.revoked_host_keys;
+        let listed = revoked_keys::file_with(files, key, certificate, &self.invoker)
             .map_err(|(file, source)| HostKeyError::RevokedHostKeys { file, source })?;
         let Some(file) = listed else {
             return Ok(());

@@ -12,7 +12,7 @@ use crate::config::invoker::Invoker;
 use crate::config::ssh_pattern::matches_list;
 
 /// The most that is read of one file, in bytes.
-const MAX_FILE: u64 = 64 << 20;
+pub(super) const MAX_FILE: u64 = 64 << 20;
 
 /// Length of the salt of a hashed name: that of a SHA-1 digest.
 pub(super) const SALT_LENGTH: usize = 20;

@@ -4,38 +4,61 @@ use std::io;
 use std::path::PathBuf;
 
 use russh::keys::ssh_key::public::KeyData;
+use russh::keys::{Certificate, PublicKey};
 
-use super::key_line;
-use super::known_hosts::read;
+use super::known_hosts::{MAX_FILE, read};
 use crate::config::invoker::Invoker;
+use crate::config::key_blob::KeyBlob;
+use crate::config::revocation_list::{CertificateName, RevocationList};
 
-/// How a key revocation list in OpenSSH's binary form begins (PROTOCOL.krl).
-const KRL_MAGIC: &[u8] = b"SSHKRL\n\0";
-
-/// Whether one of `files` lists one of `keys`, one key to a line. A file that
-/// cannot be read or is a binary list is an error: nothing may pass unchecked.
-pub(super) fn lists_any(
+/// The first of `files` by which a host key is revoked: itself, or, where it came
+/// with a certificate, that or its authority's key. A file that cannot be read to
+/// its end is an error: nothing may pass unchecked.
+pub(super) fn file_with(
     files: &[PathBuf],
-    keys: &[&KeyData],
+    key: &KeyData,
+    certificate: Option<&Certificate>,
     invoker: &Invoker,
 ) -> Result<Option<PathBuf>, Failure> {
     for file in files {
-        let content = read(file, invoker).map_err(|error| (file.clone(), error))?;
-        if content.starts_with(KRL_MAGIC) {
-            let reason = "a binary revocation list, which sshvpn does not read: \
-                          list the keys as text, one to a line";
-            return Err((file.clone(), io::Error::other(reason)));
+        let failed = |error: io::Error| (file.clone(), error);
+        let content = read(file, invoker).map_err(failed)?;
+        if content.len() as u64 >= MAX_FILE {
+            return Err(failed(io::Error::other("it is too large")));
         }
-        let content = String::from_utf8_lossy(&content);
-        let listed = content
-            .lines()
-            .filter_map(|line| key_line::parse(line.trim_start()))
-            .any(|listed| keys.contains(&listed.key_data()));
-        if listed {
+        let list = RevocationList::parse(&content)
+            .map_err(io::Error::other)
+            .map_err(failed)?;
+        if revokes(&list, key, certificate).map_err(failed)? {
             return Ok(Some(file.clone()));
         }
     }
     Ok(None)
+}
+
+fn revokes(
+    list: &RevocationList,
+    key: &KeyData,
+    certificate: Option<&Certificate>,
+) -> io::Result<bool> {
+    if list.revokes_key(&blob(key)?) {
+        return Ok(true);
+    }
+    let Some(certificate) = certificate else {
+        return Ok(false);
+    };
+    let authority = blob(certificate.signature_key())?;
+    Ok(list.revokes_key(&authority)
+        || list.revokes_certificate(CertificateName {
+            authority: &authority,
+            serial: certificate.serial(),
+            key_id: certificate.key_id(),
+        }))
+}
+
+fn blob(key: &KeyData) -> io::Result<KeyBlob> {
+    let bytes = PublicKey::new(key.clone(), "").to_bytes();
+    bytes.map(KeyBlob).map_err(io::Error::other)
 }
 
 /// The file and what is wrong with it.
@@ -43,32 +66,119 @@ pub(super) type Failure = (PathBuf, io::Error);
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::process::{Command, Stdio};
+
     use super::*;
-    use crate::ssh::test_settings;
+    use crate::ssh::test_server::run;
+    use crate::ssh::{key_line, test_settings};
 
-    const ONE: &str =
-        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
-    const OTHER: &str =
-        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK2pr+Bfus1hvPof4Wb/plZCzSbqadHH0u+/f4ODtKnE";
+    fn keygen(directory: &Path, arguments: &[&str]) {
+        run(Command::new("ssh-keygen")
+            .current_dir(directory)
+            .arg("-q")
+            .args(arguments));
+    }
 
-    fn lists(files: &[PathBuf], keys: &[&KeyData]) -> Result<Option<PathBuf>, Failure> {
-        lists_any(files, keys, &test_settings::invoker())
+    /// What a file says of the key `name`, or of its certificate.
+    fn ours(file: &Path, name: &str) -> Result<bool, Failure> {
+        let directory = file.parent().unwrap();
+        let text = |suffix: &str| fs::read_to_string(directory.join(format!("{name}{suffix}")));
+        let key = PublicKey::from_openssh(&text(".pub").unwrap()).unwrap();
+        let certificate = text("-cert.pub").ok();
+        let certificate = certificate.map(|text| Certificate::from_openssh(&text).unwrap());
+        let files = [file.to_owned()];
+        let invoker = test_settings::invoker();
+        let found = file_with(&files, key.key_data(), certificate.as_ref(), &invoker)?;
+        assert!(found.is_none() || found.as_deref() == Some(file));
+        Ok(found.is_some())
+    }
+
+    /// What ssh-keygen says of the same.
+    fn theirs(file: &Path, name: &str) -> bool {
+        let directory = file.parent().unwrap();
+        let certificate = directory.join(format!("{name}-cert.pub"));
+        let plain = directory.join(format!("{name}.pub"));
+        let shown = [certificate, plain].into_iter().find(|path| path.exists());
+        let query = Command::new("ssh-keygen")
+            .args(["-Q", "-f"])
+            .arg(file)
+            .arg(shown.unwrap())
+            .stdout(Stdio::null())
+            .status();
+        !query.unwrap().success()
     }
 
     #[test]
-    fn listed_keys_are_found_and_unreadable_lists_are_errors() {
-        let directory = tempfile::tempdir().unwrap();
-        let list = directory.path().join("revoked");
-        std::fs::write(&list, format!("# stolen\n {ONE} old\n")).unwrap();
-        let one = key_line::parse(ONE).unwrap();
-        let other = key_line::parse(OTHER).unwrap();
-        let files = [list.clone()];
-        let found = lists(&files, &[other.key_data(), one.key_data()]);
-        assert_eq!(found.unwrap(), Some(list.clone()));
-        assert_eq!(lists(&files, &[other.key_data()]).unwrap(), None);
+    fn a_krl_says_what_it_says_to_ssh_keygen() {
+        let lab = tempfile::tempdir().unwrap();
+        let at = |name: &str| lab.path().join(name);
+        for name in ["authority", "other", "plain", "listed", "certified"] {
+            keygen(lab.path(), &["-t", "ed25519", "-N", "", "-f", name]);
+        }
+        keygen(
+            lab.path(),
+            &["-t", "rsa", "-b", "1024", "-N", "", "-f", "short"],
+        );
+        let certificate = [
+            "-s",
+            "authority",
+            "-h",
+            "-I",
+            "host-7",
+            "-z",
+            "42",
+            "-n",
+            "server",
+        ];
+        keygen(lab.path(), &[&certificate[..], &["certified.pub"]].concat());
+        let public = |name: &str| fs::read_to_string(at(&format!("{name}.pub"))).unwrap();
+        for specification in [
+            format!("key: {}", public("listed")),
+            format!("sha1: {}sha256: {}", public("short"), public("plain")),
+            format!("key: {}", public("certified")),
+            format!("sha256: {}", public("authority")),
+            "serial: 42\n".to_owned(),
+            "serial: 40-41\n".to_owned(),
+            "id: host-7\n".to_owned(),
+            "id: host-8\n".to_owned(),
+        ] {
+            for authority in ["authority.pub", "other.pub"] {
+                fs::write(at("specification"), &specification).unwrap();
+                keygen(
+                    lab.path(),
+                    &["-k", "-f", "krl", "-s", authority, "specification"],
+                );
+                for name in ["plain", "listed", "short", "certified"] {
+                    assert_eq!(
+                        ours(&at("krl"), name).unwrap(),
+                        theirs(&at("krl"), name),
+                        "{specification} by {authority}, {name}"
+                    );
+                }
+            }
+        }
+    }
 
-        std::fs::write(&list, KRL_MAGIC).unwrap();
-        assert!(lists(&files, &[one.key_data()]).is_err());
-        assert!(lists(&["/nonexistent/list".into()], &[one.key_data()]).is_err());
+    #[test]
+    fn keys_in_text_are_found_and_what_is_no_list_is_an_error() {
+        let lab = tempfile::tempdir().unwrap();
+        let list = lab.path().join("revoked");
+        for name in ["one", "other"] {
+            keygen(lab.path(), &["-t", "ed25519", "-N", "", "-f", name]);
+        }
+        let one = fs::read_to_string(lab.path().join("one.pub")).unwrap();
+        // A key that is too weak to be used may be listed.
+        let weak = test_settings::RSA_KEY;
+        assert!(key_line::parse(weak).is_some());
+        fs::write(&list, format!("# stolen\n {one}\n{weak} old\n")).unwrap();
+        assert!(ours(&list, "one").unwrap());
+        assert!(!ours(&list, "other").unwrap());
+        for broken in [&b"SSHKRL\n\0"[..], b"no key\n", b"ssh-ed25519 AAAA\n"] {
+            fs::write(&list, broken).unwrap();
+            assert!(ours(&list, "one").is_err());
+        }
+        assert!(ours(&lab.path().join("none"), "one").is_err());
     }
 }

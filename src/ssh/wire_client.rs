@@ -180,10 +180,11 @@ impl Wire {
     pub(crate) async fn show_security_key(
         &mut self,
         session: &[u8],
+        user: &str,
         key: &WireSecurityKey,
         touched: bool,
     ) -> io::Result<()> {
-        let request = signed_request("mallory", WireSecurityKey::ALGORITHM, &key.blob());
+        let request = signed_request(user, WireSecurityKey::ALGORITHM, &key.blob());
         let signature = key.sign(&signed(session, &request), touched);
         self.send(&request.string(signature)).await
     }

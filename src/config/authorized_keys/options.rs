@@ -10,15 +10,8 @@ use crate::config::source_pattern::{SourceError, SourcePatterns};
 use crate::config::types::UnitRequest;
 
 /// Options that switch something on or off that there is not: a terminal, X11,
-/// an agent, a file of commands, and whether a security key was touched, which
-/// is asked for with either.
-const WITHOUT_MEANING: [&str; 5] = [
-    "agent-forwarding",
-    "x11-forwarding",
-    "pty",
-    "user-rc",
-    "touch-required",
-];
+/// an agent, a file of commands.
+const WITHOUT_MEANING: [&str; 4] = ["agent-forwarding", "x11-forwarding", "pty", "user-rc"];
 
 /// What the options of a line allow.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,6 +30,8 @@ pub struct KeyOptions {
     pub tunnel: Option<UnitRequest>,
     /// `port-forwarding`, or `no-port-forwarding` and `restrict`, whichever is last.
     pub port_forwarding: Option<bool>,
+    /// `no-touch-required`: a security key need not have been touched.
+    pub no_touch: bool,
     /// `permitopen=`.
     pub permit_open: Vec<Place>,
     /// `permitlisten=`.
@@ -151,6 +146,7 @@ impl KeyOptions {
             ("cert-authority", true) => self.cert_authority = true,
             ("port-forwarding", on) => self.port_forwarding = Some(on),
             ("verify-required", on) => *verify = on,
+            ("touch-required", on) => self.no_touch = !on,
             (known, _) if WITHOUT_MEANING.contains(&known) => {}
             ("command", true) => return Err(OptionError::Command),
             (

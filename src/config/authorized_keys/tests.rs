@@ -94,12 +94,25 @@ fn what_has_no_meaning_here_is_read_over() {
         "agent-forwarding",
         "no-user-rc",
         "user-rc",
-        "no-touch-required",
+        "touch-required",
+        "no-touch-required,touch-required",
         "no-verify-required",
         ",no-pty,,pty,",
     ] {
         assert_eq!(options(text), KeyOptions::default(), "{text}");
     }
+}
+
+#[test]
+fn a_touch_is_required_unless_the_last_word_is_that_it_is_not() {
+    for text in [
+        "no-touch-required",
+        "touch-required,NO-TOUCH-REQUIRED",
+        "no-touch-required,restrict",
+    ] {
+        assert!(options(text).no_touch, "{text}");
+    }
+    assert!(!options("restrict").no_touch);
 }
 
 #[test]

@@ -85,6 +85,9 @@ pub enum CheckError {
     /// One network behind two clients.
     #[error("source {0} overlaps {1}, which is {2}")]
     SourceOverlap(IpNetwork, IpNetwork, &'static str),
+    /// An address of one client in a network behind another.
+    #[error("address {0} lies in source {1} of another [[client]]: only one of them can have it")]
+    AddressInSource(IpAddr, IpNetwork),
     /// A name that is none.
     #[error("{0} \"{1}\" is empty or has spaces or control characters in it")]
     Name(&'static str, String),
@@ -164,7 +167,9 @@ fn check_rule(rule: &ClientRule, network: &NetworkSettings) -> Result<(), CheckE
             return Err(CheckError::EmptyMatch(name));
         }
     }
-    let for_all = rule.who == Default::default();
+    let who = &rule.who;
+    // An authority signs for many.
+    let for_all = who.key.is_none() && who.user.is_none() && who.certificate.is_none();
     if for_all && !rule.addresses.is_empty() {
         return Err(CheckError::AddressForAll);
     }
@@ -223,6 +228,17 @@ fn check_pair(rule: &ClientRule, other: &ClientRule) -> Result<(), CheckError> {
         if let Some(taken) = other.sources.iter().find(|taken| overlap(taken, source)) {
             let whose = "behind another [[client]]";
             return Err(CheckError::SourceOverlap(*source, *taken, whose));
+        }
+    }
+    check_apart(rule, other).and_then(|()| check_apart(other, rule))
+}
+
+/// No address of one rule lies in a network behind the client of the other.
+fn check_apart(rule: &ClientRule, other: &ClientRule) -> Result<(), CheckError> {
+    for address in &rule.addresses {
+        let mut sources = other.sources.iter();
+        if let Some(source) = sources.find(|source| source.contains(*address)) {
+            return Err(CheckError::AddressInSource(*address, *source));
         }
     }
     Ok(())

@@ -86,7 +86,8 @@ fn every_key_reaches_its_setting() {
          [limits]\nclients = 2\nper-key = 3\nchannels = 4\nupload = \"8mbit\"\ndownload = 7\n\
          [audit]\nfile = \"f\"\njournald = false\n[metrics]\nlisten = \"127.0.0.1:9\"\n\
          [[client]]\nkey = \"SHA256:T7SvZ2cslqpPj6nKzitCBHHlpVF3r3MvLwmFL0fk0IE\"\n\
-         user = \"u\"\ncertificate = \"i\"\ntunnel = [\"ethernet\"]\nunit = 5\n\
+         user = \"u\"\ncertificate = \"i\"\n\
+         authority = \"SHA256:T7SvZ2cslqpPj6nKzitCBHHlpVF3r3MvLwmFL0fk0IE\"\ntunnel = [\"ethernet\"]\nunit = 5\n\
          address = [\"10.9.0.5\"]\nsource = [\"10.7.0.0/16\"]\nroute = []\ngroup = [\"g\"]\n\
          permit-open = [\"a:1\"]\npermit-listen = [\"2\"]\nupload = 1\ndownload = 2\n",
     );
@@ -134,6 +135,7 @@ fn every_key_reaches_its_setting() {
     assert_eq!(rule.who.user.as_deref(), Some("u"));
     assert_eq!(rule.who.certificate.as_deref(), Some("i"));
     assert!(rule.who.key.as_ref().unwrap().starts_with("SHA256:T7Sv"));
+    assert_eq!(rule.who.authority, rule.who.key);
     assert_eq!(rule.tunnel, [Mode::Ethernet]);
     assert_eq!(rule.unit, Unit::new(5).ok());
     assert_eq!((rule.addresses.len(), rule.sources.len()), (1, 1));
@@ -224,6 +226,7 @@ fn what_is_not_understood_is_told_with_its_line_and_what_would_be() {
         ("[limits]\nupload = \"fast\"", 2, "\"100mbit\""),
         ("[limits]\nupload = -1", 2, "more than nothing"),
         ("[[client]]\nkey = \"MD5:aa\"", 2, "ssh-keygen -l"),
+        ("[[client]]\nauthority = \"CA\"", 2, "ssh-keygen -l"),
         ("[[client]]\nunit = -1", 2, "-1"),
         ("[[client]]\ntunnel = [\"yes\"]", 2, "point-to-point"),
         ("[[client]]\npermit-open = [\"80\"]", 2, "HOST:PORT"),

@@ -141,7 +141,28 @@ fn contradictions_are_told_with_file_and_line() {
         (client("unit = 5"), "line 4", "unit 5"),
         (client("source = [\"10.7.0.0/16\"]"), "line 4", "overlaps"),
         (
+            "[[client]]\nuser = \"a\"\nsource = [\"10.7.0.0/16\"]\n\
+             [[client]]\nuser = \"b\"\naddress = [\"10.7.3.4\"]"
+                .to_owned(),
+            "line 4",
+            "address 10.7.3.4 lies in source 10.7.0.0/16",
+        ),
+        (
+            "[[client]]\nuser = \"a\"\naddress = [\"10.9.0.5\"]\n\
+             [[client]]\nuser = \"b\"\nsource = [\"10.9.0.0/29\"]"
+                .to_owned(),
+            "line 4",
+            "address 10.9.0.5 lies in source 10.9.0.0/29",
+        ),
+        (
             "[[client]]\naddress = [\"10.9.0.5\"]".to_owned(),
+            "line 1",
+            "all clients",
+        ),
+        (
+            "[[client]]\nauthority = \"SHA256:T7SvZ2cslqpPj6nKzitCBHHlpVF3r3MvLwmFL0fk0IE\"\n\
+             address = [\"10.9.0.5\"]"
+                .to_owned(),
             "line 1",
             "all clients",
         ),

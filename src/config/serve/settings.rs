@@ -196,6 +196,8 @@ pub struct ClientMatch {
     /// The user name. Anybody with a key may give any, so without `key` and
     /// `certificate` it matches a certificate alone, of whose principals it is one.
     pub user: Option<String>,
-    /// The certificate's key id.
+    /// The certificate's key id, which every trusted authority can give out.
     pub certificate: Option<String>,
+    /// The fingerprint of the key of the certificate's authority, `SHA256:…`.
+    pub authority: Option<String>,
 }

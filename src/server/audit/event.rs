@@ -155,6 +155,19 @@ pub enum Event {
         /// they were too many.
         suppressed: u64,
     },
+    /// A reload took away what a client came in by, or what it has: it has to go.
+    AccessWithdrawn {
+        /// This connection.
+        connection: ConnectionId,
+        /// From where.
+        #[serde(flatten)]
+        peer: Peer,
+        /// Who.
+        #[serde(flatten)]
+        who: Who,
+        /// Why; the client is not told.
+        reason: Text,
+    },
     /// A connection that was logged in ended: all of it.
     Session(Box<SessionRecord>),
     /// Records were lost before this one: the disk or the journal was too slow

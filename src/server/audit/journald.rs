@@ -121,7 +121,8 @@ fn priority(event: &Event) -> &'static str {
         Event::ConnectionRefused { .. }
         | Event::LoginDenied { .. }
         | Event::LoginFailed { .. }
-        | Event::RequestRefused { .. } => NOTICE,
+        | Event::RequestRefused { .. }
+        | Event::AccessWithdrawn { .. } => NOTICE,
         _ => INFO,
     }
 }

@@ -66,6 +66,9 @@ impl Display for Event {
                 suppressed,
                 ..
             } => write!(f, "{who} is at {tunnel}{}", Others(*suppressed)),
+            Event::AccessWithdrawn {
+                peer, who, reason, ..
+            } => write!(f, "access withdrawn from {who} at {peer}: {reason}"),
             Event::Session(session) => session.fmt(f),
             Event::RecordsLost { count } => {
                 write!(f, "{count} records of the audit log were lost")

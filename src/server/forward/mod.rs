@@ -26,6 +26,7 @@ use super::rates::Rates;
 use super::reach::Reachability;
 use super::registry::forwards::ForwardKind;
 use super::registry::session::Session;
+use super::standing::{Held, Standing};
 use crate::ssh::server::connection::ClientConnection;
 use crate::ssh::server::requests::{CancelReply, ListenReply, OpenReply, RefusalCode};
 use carry::carry;
@@ -42,7 +43,7 @@ const MOST_LISTENERS: usize = 16;
 
 /// The forwards of one client. Dropping it ends them.
 pub(super) struct Forwards {
-    grant: Arc<Grant>,
+    standing: Arc<Standing>,
     connection: Arc<ClientConnection>,
     session: Arc<Session>,
     reach: Arc<Reachability>,
@@ -50,13 +51,13 @@ pub(super) struct Forwards {
     names: Names,
     running: JoinSet<()>,
     /// By address and port, as the client knows them.
-    listeners: BTreeMap<(String, u16), JoinSet<()>>,
+    listeners: BTreeMap<(String, u16), (JoinSet<()>, Held)>,
 }
 
 impl Forwards {
     /// None yet.
     pub(super) fn new(
-        grant: Arc<Grant>,
+        standing: Arc<Standing>,
         connection: Arc<ClientConnection>,
         session: Arc<Session>,
         reach: Arc<Reachability>,
@@ -64,7 +65,7 @@ impl Forwards {
         names: Names,
     ) -> Self {
         Forwards {
-            grant,
+            standing,
             connection,
             session,
             reach,
@@ -79,15 +80,16 @@ impl Forwards {
     pub(super) async fn open(&mut self, host: String, port: u16, reply: OpenReply) {
         while self.running.try_join_next().is_some() {}
         let asked = asked(&host, port, false);
-        if !self.grant.open.permits(&host, port) {
+        let Some(held) = self.standing.hold_open(&host, port) else {
             self.session.refused(asked, "not permitted");
             let text = format!("connections to {host}:{port} are not permitted");
             return reply.refuse(RefusalCode::Prohibited, &text).await;
-        }
+        };
         let (session, rates) = (Arc::clone(&self.session), self.rates.clone());
         let names = self.names.clone();
-        let among = (!self.grant.open.names(&host, port)).then(|| self.among());
+        let among = (!held.grant.open.names(&host, port)).then(|| self.among(&held.grant));
         self.running.spawn(async move {
+            let _held = held;
             let connecting = connect(&names, &host, port, among.as_ref());
             let connected = match timeout(CONNECT_TIMEOUT, connecting).await {
                 Ok(connected) => connected,
@@ -118,8 +120,8 @@ impl Forwards {
         });
     }
 
-    fn among(&self) -> Among {
-        let tunnel = self.grant.tunnel.as_ref();
+    fn among(&self, grant: &Grant) -> Among {
+        let tunnel = grant.tunnel.as_ref();
         Among {
             reach: Arc::clone(&self.reach),
             id: self.session.id(),
@@ -130,20 +132,21 @@ impl Forwards {
     /// Listens for the client, if it may.
     pub(super) async fn listen(&mut self, address: String, port: u16, reply: ListenReply) {
         let asked = asked(&address, port, true);
-        let refusal = if !self.grant.listen.permits_listener(&address, port) {
-            "not permitted".to_owned()
-        } else if self.listeners.len() >= MOST_LISTENERS {
+        let held = self.standing.hold_listener(&address, port);
+        let refusal = if self.listeners.len() >= MOST_LISTENERS {
             "too many listeners".to_owned()
-        } else {
-            let places = Named::of(&address).places(&self.grant.listen, port);
+        } else if let Some(held) = held {
+            let places = Named::of(&address).places(&held.grant.listen, port);
             match listen_at(&places, port, reply).await {
                 Ok((port, listeners)) => {
                     self.session.granted(asked);
-                    self.accept_at(&address, port, listeners);
+                    self.accept_at(&address, port, listeners, held);
                 }
                 Err(error) => self.session.refused(asked, &error.to_string()),
             }
             return;
+        } else {
+            "not permitted".to_owned()
         };
         self.session.refused(asked, &refusal);
         reply.refuse();
@@ -152,7 +155,7 @@ impl Forwards {
     /// Listens no more there, once this returns.
     pub(super) async fn cancel(&mut self, address: String, port: u16, reply: CancelReply) {
         match self.listeners.remove(&(address, port)) {
-            Some(mut tasks) => {
+            Some((mut tasks, _held)) => {
                 tasks.shutdown().await;
                 reply.accept();
             }
@@ -160,7 +163,7 @@ impl Forwards {
         }
     }
 
-    fn accept_at(&mut self, address: &str, port: u16, listeners: Vec<TcpListener>) {
+    fn accept_at(&mut self, address: &str, port: u16, listeners: Vec<TcpListener>, held: Held) {
         let mut tasks = JoinSet::new();
         for listener in listeners {
             let carrier = Carrier {
@@ -170,7 +173,7 @@ impl Forwards {
             };
             tasks.spawn(accept(listener, address.to_owned(), port, carrier));
         }
-        self.listeners.insert((address.to_owned(), port), tasks);
+        self.listeners.insert((address.to_owned(), port), (tasks, held));
     }
 }
 

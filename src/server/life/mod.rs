@@ -267,7 +267,8 @@ impl Life {
         } = self;
         drop((status, metrics, clients));
         cleanup::print_report(&host.stop().await, false);
-        // Leases are saved when the last of these is dropped.
+        // Tunnels of clients that were left behind may have the server longer.
+        server.leases.close();
         drop((watched, server));
         cleanup::remove_empty_runtime_dir();
         if !audit.close(LAST_RECORDS) {

@@ -180,6 +180,16 @@ impl Session {
         }
     }
 
+    /// Writes down that what it came in by, or what it has, was taken away, and why.
+    pub fn withdrawn(&self, reason: &str) {
+        self.audit.record(Event::AccessWithdrawn {
+            connection: self.id,
+            peer: self.peer,
+            who: self.who.clone(),
+            reason: reason.into(),
+        });
+    }
+
     /// The client has a tunnel now, whose counters `read` reads. One that it had
     /// before is over. Written down as requests are.
     pub fn tunnel_up(&self, facts: TunnelFacts, read: ReadCounters) {

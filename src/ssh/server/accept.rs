@@ -81,7 +81,9 @@ async fn log_in<G: Gate>(
     Ok(Login {
         grant: Arc::new(judged.grant),
         user: judged.user,
+        peer,
         credential: judged.credential,
+        touched: judged.touched,
         connection: ClientConnection {
             handle,
             shared,

@@ -43,6 +43,7 @@ pub(super) struct Judged<Grant> {
     pub(super) grant: Grant,
     pub(super) user: String,
     pub(super) credential: Credential,
+    pub(super) touched: bool,
 }
 
 /// A login that has succeeded.
@@ -58,6 +59,8 @@ pub(super) struct Attempts<G: Gate> {
     peer: SocketAddr,
     progress: Arc<Progress>,
     offers: usize,
+    /// False from the word that nobody touched the security key until it is judged.
+    touched: bool,
     judged: Option<Judged<G::Grant>>,
     /// Until it is used.
     admit: Option<oneshot::Sender<Admission<G::Grant>>>,
@@ -76,6 +79,7 @@ impl<G: Gate> Attempts<G> {
             peer,
             progress,
             offers: 0,
+            touched: true,
             judged: None,
             admit: Some(admit),
         }
@@ -97,9 +101,37 @@ impl<G: Gate> Attempts<G> {
     /// Something was shown and its signature verified.
     pub(super) fn verified(&mut self, user: &str, shown: Result<Credential, &'static str>) -> Auth {
         self.judged = self.judge(user, shown);
+        self.touched = true;
         match self.judged {
             Some(_) => Auth::Accept,
             None => Auth::reject(),
+        }
+    }
+
+    /// What is verified next was signed by a security key that nobody touched.
+    /// Whether that is enough.
+    pub(super) fn untouched(
+        &mut self,
+        user: &str,
+        shown: Result<Credential, &'static str>,
+    ) -> bool {
+        self.touched = false;
+        let enough = self.judge(user, shown).is_some();
+        self.touched = !enough;
+        enough
+    }
+
+    /// Something was shown that proves nothing.
+    pub(super) fn unproven(
+        &mut self,
+        user: &str,
+        shown: Result<Credential, &'static str>,
+        why: &'static str,
+    ) {
+        match shown {
+            Ok(_) if user.len() > MAX_USER => self.failed("", Tried::Unfit(why)),
+            Ok(credential) => self.failed(user, Tried::Unproven(&credential, why)),
+            Err(_) => self.failed(user, Tried::Unfit(why)),
         }
     }
 
@@ -130,6 +162,7 @@ impl<G: Gate> Attempts<G> {
             user,
             peer: self.peer,
             credential: &credential,
+            touched: self.touched,
             now: SystemTime::now(),
         };
         match self.gate.judge(&attempt) {
@@ -137,6 +170,7 @@ impl<G: Gate> Attempts<G> {
                 grant,
                 user: user.to_owned(),
                 credential,
+                touched: self.touched,
             }),
             None => {
                 self.failed(user, Tried::Refused(&credential));

@@ -15,6 +15,10 @@ pub struct Attempt<'a> {
     pub peer: SocketAddr,
     /// What is shown.
     pub credential: &'a Credential,
+    /// False where its signature says that nobody touched the security key
+    /// (OpenSSH PROTOCOL.u2f). Other keys, and those that have not signed yet,
+    /// count as touched.
+    pub touched: bool,
     /// When.
     pub now: SystemTime,
 }

@@ -1,9 +1,10 @@
 //! What russh tells of a client, and where it goes: attempts to log in, requests
 //! for channels, and requests on channels, of which only a subsystem is ever had.
 
-use russh::keys::Certificate;
+use russh::keys::{Certificate, PublicKey};
 use russh::server::{
-    Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey,
+    Auth, ChannelOpenHandle, Handler, Msg, PublicKeyFailure, PublicKeyOffer, Response, Session,
+    VerifiedPublicKey,
 };
 use russh::{Channel, ChannelId, ChannelOpenFailure, Pty};
 
@@ -66,6 +67,29 @@ impl<G: Gate> Handler for Events<G> {
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, ServeError> {
         Ok(self.attempts.offered(user, shown::offered(&offer)))
+    }
+
+    async fn auth_publickey_failed(
+        &mut self,
+        user: &str,
+        public_key: &PublicKey,
+        certificate: Option<&Certificate>,
+        why: PublicKeyFailure,
+    ) -> Result<(), ServeError> {
+        let shown = match certificate {
+            Some(certificate) => shown::certificate(certificate),
+            None => shown::key(public_key),
+        };
+        self.attempts.unproven(user, shown, shown::failure(why));
+        Ok(())
+    }
+
+    async fn auth_publickey_untouched(
+        &mut self,
+        user: &str,
+        offer: PublicKeyOffer<'_>,
+    ) -> Result<bool, ServeError> {
+        Ok(self.attempts.untouched(user, shown::offered(&offer)))
     }
 
     async fn auth_publickey(

@@ -23,6 +23,9 @@ pub trait Gate: Send + Sync + 'static {
 pub enum Tried<'a> {
     /// A key or certificate that [`Gate::judge`] refused.
     Refused(&'a Credential),
+    /// A key or certificate that somebody sent and did not prove to have, or that
+    /// is no good by itself, and why. What is in it may be made up.
+    Unproven(&'a Credential, &'static str),
     /// A key or certificate that is not taken, whoever has it, and why.
     Unfit(&'static str),
     /// A method that is not offered (RFC 4252), as `password`.

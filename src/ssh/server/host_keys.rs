@@ -1,7 +1,7 @@
 //! The keys by which a server shows who it is: files of private keys, made on
 //! the first start.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,8 @@ use russh::keys::{Algorithm, HashAlg, PrivateKey};
 use thiserror::Error;
 
 use super::key_strength;
+use crate::config::serve::request::open_trusted;
+use crate::config::trusted_file::TrustedFileError;
 use crate::ssh::private_key::{self, Decoded};
 
 /// The largest file that is read as a key, in bytes.
@@ -46,6 +48,9 @@ pub enum HostKeyProblem {
     /// It cannot be read.
     #[error("not readable: {0}")]
     Read(io::Error),
+    /// Others could have written it.
+    #[error(transparent)]
+    Untrusted(#[from] TrustedFileError),
     /// It is missing, and could not be made.
     #[error("could not be made: {0}")]
     Make(io::Error),
@@ -104,15 +109,16 @@ impl HostKeys {
 }
 
 fn load_or_make(path: &Path) -> Result<PrivateKey, HostKeyProblem> {
-    let text = match read(path) {
-        Err(HostKeyProblem::Read(error)) if error.kind() == io::ErrorKind::NotFound => {
-            match make(path) {
-                // Another server was faster.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read(path)?,
-                made => return made.map_err(HostKeyProblem::Make),
+    let text = match read(path)? {
+        Some(text) => text,
+        None => match make(path) {
+            // Another server was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let missing = || HostKeyProblem::Read(io::ErrorKind::NotFound.into());
+                read(path)?.ok_or_else(missing)?
             }
-        }
-        text => text?,
+            made => return made.map_err(HostKeyProblem::Make),
+        },
     };
     let key = match private_key::decode(&text) {
         Ok(Decoded::Key(key)) => *key,
@@ -133,10 +139,13 @@ fn load_or_make(path: &Path) -> Result<PrivateKey, HostKeyProblem> {
     }
 }
 
-/// The text of a key file, if others cannot read it (authfile.c,
-/// `sshkey_perm_ok`: a file of another user is that user's affair).
-fn read(path: &Path) -> Result<String, HostKeyProblem> {
-    let file = File::open(path).map_err(HostKeyProblem::Read)?;
+/// The text of a key file, if others cannot write it, nor read it (authfile.c,
+/// `sshkey_perm_ok`: what others may read of root's is root's affair). `None`
+/// where there is none.
+fn read(path: &Path) -> Result<Option<String>, HostKeyProblem> {
+    let Some(file) = open_trusted(path)? else {
+        return Ok(None);
+    };
     let metadata = file.metadata().map_err(HostKeyProblem::Read)?;
     let mode = metadata.mode() & 0o7777;
     if metadata.uid() == Uid::effective().as_raw() && mode & OTHERS != 0 {
@@ -146,7 +155,7 @@ fn read(path: &Path) -> Result<String, HostKeyProblem> {
     file.take(MAX_FILE)
         .read_to_string(&mut text)
         .map_err(HostKeyProblem::Read)?;
-    Ok(text)
+    Ok(Some(text))
 }
 
 /// Makes a key; fails with `AlreadyExists` where there is a file by now.

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::login::{Login, LoginFailure};
 use super::requests::{RefusalCode, Request};
-use super::test_lab::{HANGS, Lab};
+use super::test_lab::{HANGS, Lab, UNTOUCHED};
 use crate::ssh::wire_client::{WireKey, WireSecurityKey, login_request, open};
 use crate::ssh::wire_server::{Message, Reader, Wire, about, confirmation, data, number};
 
@@ -258,6 +258,9 @@ async fn a_key_without_its_signature_is_no_login() {
         wire.wait_for(number::USERAUTH_FAILURE).await.map(drop)
     });
     assert!(matches!(failure.await, LoginFailure::Failed(_)));
+    // The log has which keys these were said to be.
+    let said = "mallory: a key, bad signature";
+    assert_eq!(lab.gate.failures(), [said; 2]);
 }
 
 #[tokio::test]
@@ -267,18 +270,24 @@ async fn a_security_key_has_to_be_touched() {
     lab.gate.know_blob(key.blob());
     let failure = before_login(&lab, async |wire| {
         let session = wire.ask_for_login().await?;
-        wire.show_security_key(&session, &key, false).await?;
+        let shown = wire.show_security_key(&session, "mallory", &key, false);
+        shown.await?;
         wire.wait_for(number::USERAUTH_FAILURE).await.map(drop)
     });
     failure.await;
-    let client = async {
-        let mut wire = Wire::dial(lab.address()).await;
-        let session = wire.ask_for_login().await.unwrap();
-        let shown = wire.show_security_key(&session, &key, true);
-        shown.await.unwrap();
-        answer(&mut wire, number::USERAUTH_SUCCESS).await
-    };
-    tokio::join!(client, lab.login());
+    assert_eq!(lab.gate.failures(), ["mallory: a key"]);
+    // Unless that is what is known of the key.
+    for (user, touched) in [("mallory", true), (UNTOUCHED, false)] {
+        let client = async {
+            let mut wire = Wire::dial(lab.address()).await;
+            let session = wire.ask_for_login().await.unwrap();
+            let shown = wire.show_security_key(&session, user, &key, touched);
+            shown.await.unwrap();
+            answer(&mut wire, number::USERAUTH_SUCCESS).await
+        };
+        let (_, login) = tokio::join!(client, lab.login());
+        assert_eq!(login.touched, touched);
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! What comes of a connection: somebody who is logged in, or a reason why not.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -14,8 +15,14 @@ pub struct Login<Grant> {
     pub grant: Arc<Grant>,
     /// The user name that was given.
     pub user: String,
+    /// From where, as the gate was shown it.
+    pub peer: SocketAddr,
     /// What was shown and verified.
     pub credential: Credential,
+    /// Whether it was touched, as [`Attempt::touched`] has it.
+    ///
+    /// [`Attempt::touched`]: super::credential::Attempt::touched
+    pub touched: bool,
     /// The connection.
     pub connection: ClientConnection,
     /// What the client asks for.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use russh::keys::ssh_key::certificate::{CertType, OptionsMap};
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Certificate, PublicKey};
-use russh::server::PublicKeyOffer;
+use russh::server::{PublicKeyFailure, PublicKeyOffer};
 
 use super::credential::{Credential, KeyBlob, UserCertificate};
 use super::key_strength;
@@ -23,12 +23,26 @@ pub(super) fn offered(offer: &PublicKeyOffer<'_>) -> Result<Credential, Unfit> {
     }
 }
 
+/// What is wrong with a key or certificate by itself, for the log.
+pub(super) fn failure(why: PublicKeyFailure) -> &'static str {
+    match why {
+        PublicKeyFailure::Signature => "bad signature",
+        PublicKeyFailure::Algorithm => "bad signature: by another algorithm than was announced",
+        PublicKeyFailure::CertificateTime => "the certificate has expired or is not yet valid",
+        PublicKeyFailure::CertificateSignature => {
+            "bad certificate: it is not signed by the authority that it names"
+        }
+        _ => "not proven",
+    }
+}
+
 /// A plain key.
 pub(super) fn key(key: &PublicKey) -> Result<Credential, Unfit> {
     blob(key.key_data()).map(Credential::Key)
 }
 
-/// A certificate, whose authority's signature russh has verified.
+/// A certificate, whose authority's signature russh has verified, unless it
+/// failed by that.
 pub(super) fn certificate(certificate: &Certificate) -> Result<Credential, Unfit> {
     if certificate.cert_type() != CertType::User {
         return Err("a certificate that is not for users");

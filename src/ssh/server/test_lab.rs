@@ -24,6 +24,9 @@ use crate::ssh::test_server::run;
 /// Far longer than anything here takes; what reaches it hangs.
 pub(super) const HANGS: Duration = Duration::from_secs(30);
 
+/// Who may come in with a security key that nobody touched.
+pub(super) const UNTOUCHED: &str = "robot";
+
 /// Lets in whoever shows a key that it knows, or a certificate of an authority
 /// that it knows. What it grants is the name of the user.
 #[derive(Debug, Default)]
@@ -61,7 +64,8 @@ impl Gate for TestGate {
             Credential::Certificate(certificate) => &certificate.authority,
         };
         let known = self.known.lock().unwrap().contains(decisive);
-        known.then(|| attempt.user.to_owned())
+        let touched = attempt.touched || attempt.user == UNTOUCHED;
+        (known && touched).then(|| attempt.user.to_owned())
     }
 
     fn failed(&self, peer: SocketAddr, user: &str, tried: Tried<'_>) {
@@ -69,6 +73,7 @@ impl Gate for TestGate {
         let tried = match tried {
             Tried::Refused(Credential::Key(_)) => "a key".to_owned(),
             Tried::Refused(Credential::Certificate(_)) => "a certificate".to_owned(),
+            Tried::Unproven(_, why) => format!("a key, {why}"),
             Tried::Unfit(why) => why.to_owned(),
             Tried::Method(method) => method.to_owned(),
         };

@@ -1,0 +1,158 @@
+//! What a client holds, and whether a grant gives it all of that: pure, for a
+//! reload and for what comes up while one passes.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use thiserror::Error;
+
+use super::denial::Denial;
+use super::grant::{Grant, TunnelGrant};
+use super::policy::Policy;
+use super::registry::forwards::ForwardKind;
+use crate::config::types::{InterfaceName, Mode};
+use crate::net::address_range::Family;
+
+/// Why access is withdrawn. This is for the log.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(super) enum Withdrawal {
+    /// The login would be denied.
+    #[error(transparent)]
+    Denied(#[from] Denial),
+    /// No tunnels, or not of this kind.
+    #[error("{0} is not granted any more")]
+    Tunnel(InterfaceName),
+    /// Another unit than it has.
+    #[error("another unit than that of {0} is granted")]
+    Unit(InterfaceName),
+    /// It has an address that is not its own, or is another client's.
+    #[error("the address {0} is not granted any more")]
+    Address(IpAddr),
+    /// A network behind it is not.
+    #[error("the network {0} behind it is not granted any more")]
+    Source(IpNetwork),
+    /// It is on one link with members of a group that it has left.
+    #[error("a group is not granted any more, and {0} is on one link with its members")]
+    Group(InterfaceName),
+    /// It has a TCP forward that it may not have.
+    #[error("the forward {host}:{port} is not permitted any more")]
+    Forward {
+        /// As the client named it.
+        host: String,
+        /// As the client named it.
+        port: u16,
+    },
+    /// It is on its way out.
+    #[error("it has to go already")]
+    Dismissed,
+}
+
+/// A tunnel that a client holds.
+#[derive(Debug, Clone)]
+pub(super) struct TunnelHeld {
+    /// This host's device.
+    pub device: InterfaceName,
+    /// What it carries.
+    pub mode: Mode,
+    /// The client's addresses.
+    pub addresses: Vec<IpAddr>,
+    /// By what it has them, and what it may reach.
+    pub grant: TunnelGrant,
+}
+
+/// Where a forward leads, or listens, as the client named it.
+#[derive(Debug)]
+pub(super) struct PlaceHeld {
+    /// Which of the two.
+    pub kind: ForwardKind,
+    /// Its host.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+}
+
+impl PlaceHeld {
+    /// Whether a grant permits it.
+    pub(super) fn is_permitted(&self, grant: &Grant) -> bool {
+        match self.kind {
+            ForwardKind::Open => grant.open.permits(&self.host, self.port),
+            ForwardKind::Listen => grant.listen.permits_listener(&self.host, self.port),
+        }
+    }
+}
+
+/// What `grant` says of a tunnel, if it gives all that is held.
+pub(super) fn check_tunnel<'a>(
+    held: &TunnelHeld,
+    grant: &'a Grant,
+    policy: &Policy,
+) -> Result<&'a TunnelGrant, Withdrawal> {
+    let granted = grant.tunnel.as_ref();
+    let granted = granted
+        .filter(|granted| granted.modes.contains(&held.mode))
+        .ok_or_else(|| Withdrawal::Tunnel(held.device.clone()))?;
+    let name = |unit: u32| format!("{}{unit}", held.mode.prefix());
+    if granted
+        .unit
+        .is_some_and(|unit| held.device.as_str() != name(unit.get()))
+    {
+        return Err(Withdrawal::Unit(held.device.clone()));
+    }
+    let mut addresses = held.addresses.iter();
+    if let Some(lost) = addresses.find(|address| !keeps(held, granted, policy, **address)) {
+        return Err(Withdrawal::Address(*lost));
+    }
+    // Frames of a bridge pass by the guards of those that get them.
+    if held.mode == Mode::Ethernet && !held.grant.groups.is_subset(&granted.groups) {
+        return Err(Withdrawal::Group(held.device.clone()));
+    }
+    let is_granted = |source: &IpNetwork| {
+        granted
+            .sources
+            .iter()
+            .any(|wider| wider.prefix() <= source.prefix() && wider.contains(source.network()))
+    };
+    let mut sources = held.grant.sources.iter();
+    match sources.find(|source| !is_granted(source)) {
+        Some(lost) => Err(Withdrawal::Source(*lost)),
+        None => Ok(granted),
+    }
+}
+
+/// Whether a client keeps an address: one of its own, or one of the pool, where
+/// neither it nor another client has come to be given one of its own instead.
+fn keeps(held: &TunnelHeld, granted: &TunnelGrant, policy: &Policy, address: IpAddr) -> bool {
+    let own = |grant: &TunnelGrant| {
+        let mut own = grant.addresses.iter().copied();
+        own.find(|own| Family::of(*own) == Family::of(address))
+    };
+    granted.addresses.contains(&address)
+        || (own(granted) == own(&held.grant) && !policy.is_fixed(address))
+}
+
+/// Whether a grant still permits a forward. A connection that one of many places
+/// permits may lead to a client of a group, and needs all groups that there were.
+pub(super) fn check_place(
+    place: &PlaceHeld,
+    before: &Grant,
+    now: &Grant,
+) -> Result<(), Withdrawal> {
+    let groups = |grant: &Grant| {
+        let tunnel = grant.tunnel.as_ref();
+        tunnel
+            .map(|tunnel| tunnel.groups.clone())
+            .unwrap_or_default()
+    };
+    let is_named = place.kind == ForwardKind::Open && now.open.names(&place.host, place.port);
+    let in_groups = match place.kind {
+        ForwardKind::Open => is_named || groups(before).is_subset(&groups(now)),
+        ForwardKind::Listen => true,
+    };
+    match in_groups && place.is_permitted(now) {
+        true => Ok(()),
+        false => Err(Withdrawal::Forward {
+            host: place.host.clone(),
+            port: place.port,
+        }),
+    }
+}
