@@ -6,6 +6,7 @@ use super::change::TunnelRoute;
 use super::error::{NetError, Refusal};
 use super::facts::{AddressFacts, AddressGeneration, InterfaceIndex, LinkFacts};
 use super::firewall;
+use super::iptables;
 use super::journal::{Entry, Journal};
 use super::netlink::Netlink;
 use super::resolver;
@@ -95,6 +96,9 @@ async fn undo(
         Entry::ForwardAccept { ipv6 } => {
             firewall::remove_accept(journal.interface(), Family::of_ipv6(*ipv6)).await
         }
+        Entry::FirewallRules { ipv6 } => {
+            iptables::remove(journal.interface(), Family::of_ipv6(*ipv6)).await
+        }
         Entry::NameServers { way } => resolver::release(netlink, journal, way).await,
         _ => match journal.index() {
             Some(index) => undo_link(netlink, journal.interface(), index, entry).await,
@@ -180,6 +184,7 @@ async fn undo_on(netlink: &Netlink, link: &LinkFacts, entry: &Entry) -> Result<O
         Entry::SharedSysctl { .. }
         | Entry::FirewallTable
         | Entry::ForwardAccept { .. }
+        | Entry::FirewallRules { .. }
         | Entry::NameServers { .. } => Ok(Outcome::Gone),
     }
 }
@@ -292,6 +297,8 @@ fn described(entry: &Entry, interface: &str) -> String {
             "the rules for {interface} in '{}'",
             firewall::forward_chain(Family::of_ipv6(*ipv6))
         ),
+        Entry::FirewallRules { ipv6: false } => format!("the iptables rules for {interface}"),
+        Entry::FirewallRules { ipv6: true } => format!("the ip6tables rules for {interface}"),
         Entry::NameServers { way } => format!("the name servers of {interface} in {way}"),
     }
 }
