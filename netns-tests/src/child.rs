@@ -126,6 +126,12 @@ impl Child {
         self.shared.lock().status.is_none()
     }
 
+    /// Whether it has ended and all that it wrote is here.
+    pub fn has_ended(&self) -> bool {
+        let progress = self.shared.lock();
+        progress.status.is_some() && progress.open_streams == 0
+    }
+
     /// Waits until a complete line of either stream contains `part`, and returns that line.
     pub fn wait_for_line(&self, part: &str, limit: Duration) -> Result<String> {
         self.wait_until(limit, &format!("a line with '{part}'"), |progress| {

@@ -29,6 +29,21 @@ fn lab(limits: &str) -> Result<Subnet> {
     Ok(lab)
 }
 
+/// The same, where the agent's host has iptables alone, with the tables that it
+/// makes at first use.
+fn lab_without_nft() -> Result<Subnet> {
+    let lab = lab("")?;
+    for program in ["iptables", "ip6tables"] {
+        lab.direct.bastion.sh(&format!(
+            "{program} -t mangle -A FORWARD -j ACCEPT; {program} -t mangle -D FORWARD -j ACCEPT
+             {program} -t nat -A POSTROUTING -j ACCEPT; {program} -t nat -D POSTROUTING -j ACCEPT"
+        ))?;
+    }
+    let bastion = &lab.direct.bastion;
+    bastion.sh("mount --bind /dev/null /usr/sbin/nft")?;
+    Ok(lab)
+}
+
 fn hosts(lab: &Subnet) -> Result<Before<'_>> {
     Before::of(&[&lab.direct.laptop, &lab.direct.bastion, &lab.lan])
 }
@@ -87,18 +102,16 @@ fn a_route_that_is_not_allowed() -> Result<()> {
 
 /// A near end that sends packets elsewhere than it was allowed to: they go nowhere,
 /// though the bastion forwards anyway, for others.
-#[test]
-fn packets_beyond_an_allowed_route_are_dropped() -> Result<()> {
-    let lab = lab("")?;
+fn packets_beyond_an_allowed_route(lab: &Subnet) -> Result<()> {
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
     bastion.sh(
         "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding",
     )?;
     lab.lan
         .sh("ip route add default via 198.51.100.1; ip -6 route add default via 2001:db8:64::1")?;
-    let before = hosts(&lab)?;
+    let before = hosts(lab)?;
     let tunnel = up(
-        &lab,
+        lab,
         "--allow-route 198.51.100.2",
         &["--route", "198.51.100.2/32"],
     )?;
@@ -111,6 +124,40 @@ fn packets_beyond_an_allowed_route_are_dropped() -> Result<()> {
     // The bastion's own addresses are not forwarded to.
     ping(laptop, "198.51.100.1")?;
     ends(tunnel, &before)
+}
+
+#[test]
+fn packets_beyond_an_allowed_route_are_dropped() -> Result<()> {
+    packets_beyond_an_allowed_route(&lab("")?)
+}
+
+#[test]
+fn packets_beyond_an_allowed_route_are_dropped_by_iptables() -> Result<()> {
+    packets_beyond_an_allowed_route(&lab_without_nft()?)
+}
+
+/// What is allowed passes, in both families, by either firewall.
+fn allowed_routes(lab: &Subnet) -> Result<()> {
+    let before = hosts(lab)?;
+    let allowed = format!("--allow-route {LAN4} --allow-route {LAN6}");
+    let tunnel = up(lab, &allowed, &["--route", LAN4, "--route", LAN6])?;
+    for address in ["198.51.100.2", "2001:db8:64::2"] {
+        ping(&lab.direct.laptop, address)?;
+    }
+    for address in Device::only(&lab.direct.bastion)?.addresses {
+        ping(&lab.direct.laptop, &address.to_string())?;
+    }
+    ends(tunnel, &before)
+}
+
+#[test]
+fn allowed_routes_pass() -> Result<()> {
+    allowed_routes(&lab("")?)
+}
+
+#[test]
+fn allowed_routes_pass_by_iptables() -> Result<()> {
+    allowed_routes(&lab_without_nft()?)
 }
 
 #[test]
@@ -131,9 +178,7 @@ fn without_forwarding_the_host_itself_is_reached() -> Result<()> {
 }
 
 /// A source address that does not lead back into the tunnel goes nowhere either.
-#[test]
-fn a_foreign_source_address_is_dropped() -> Result<()> {
-    let lab = lab("")?;
+fn a_foreign_source_address(lab: &Subnet) -> Result<()> {
     let laptop = &lab.direct.laptop;
     lab.lan.sh("ip route add default via 198.51.100.1")?;
     // Only the agent's own table is to hold it back, not the kernel's reverse path filter.
@@ -141,8 +186,8 @@ fn a_foreign_source_address_is_dropped() -> Result<()> {
         "echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter; echo 0 >/proc/sys/net/ipv4/conf/default/rp_filter",
     )?;
     laptop.sh("ip address add 203.0.113.9/32 dev lo")?;
-    let before = hosts(&lab)?;
-    let tunnel = up(&lab, &format!("--allow-route {LAN4}"), &["--route", LAN4])?;
+    let before = hosts(lab)?;
+    let tunnel = up(lab, &format!("--allow-route {LAN4}"), &["--route", LAN4])?;
     ping(laptop, "198.51.100.2")?;
     let capture = netns_tests::capture::Capture::start(&lab.lan, "lan")?;
     let output = laptop.run(&[
@@ -166,6 +211,16 @@ fn a_foreign_source_address_is_dropped() -> Result<()> {
     let foreign = captured.matching("host 203.0.113.9")?;
     ensure!(foreign.is_empty(), "{foreign:?}");
     ends(tunnel, &before)
+}
+
+#[test]
+fn a_foreign_source_address_is_dropped() -> Result<()> {
+    a_foreign_source_address(&lab("")?)
+}
+
+#[test]
+fn a_foreign_source_address_is_dropped_by_iptables() -> Result<()> {
+    a_foreign_source_address(&lab_without_nft()?)
 }
 
 #[test]

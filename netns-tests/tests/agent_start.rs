@@ -102,6 +102,18 @@ fn a_broken_subsystem_is_passed_over() -> Result<()> {
     goes_up(&lab, &["bastion"], BY_AGENT, |_| Ok(()))
 }
 
+/// The line in sshd_config names a program that says nothing for longer than
+/// anybody waits, and does not end with its input.
+#[test]
+fn a_silent_subsystem_is_passed_over() -> Result<()> {
+    let lab = subsystem("sleep 15")?;
+    let reason = "by tun: bastion: cannot start an agent there as the subsystem 'sshvpn': \
+        no answer in 10 seconds";
+    goes_up(&lab, &["bastion"], reason, |_| Ok(()))?;
+    install(&lab.bastion)?;
+    goes_up(&lab, &["bastion"], BY_AGENT, |_| Ok(()))
+}
+
 #[test]
 fn sudo_makes_it_root() -> Result<()> {
     let lab = topology::direct()?;

@@ -71,3 +71,39 @@ fn packets_are_lost_at_will() -> Result<()> {
     ensure!(lost("100")? == 0);
     Ok(())
 }
+
+/// Super-frames that come in at the bastion are counted.
+const SUPER_FRAMES: &str = "table netdev seen { chain in {
+    type filter hook ingress device wan priority -10
+    meta length > 1500 counter
+    }
+}";
+
+/// A super-frame passes whole, but where packets are lost each segment is one.
+#[test]
+fn segments_are_lost_one_by_one() -> Result<()> {
+    let network = Network::new(Kind::Distant)?;
+    let (laptop, bastion) = (&network.lab.laptop, &network.lab.bastion);
+    let super_frames = |loss| -> Result<u64> {
+        network.set_loss(loss)?;
+        bastion.sh(&format!("nft '{SUPER_FRAMES}'"))?;
+        let flow = Flow {
+            direction: Direction::Up,
+            seconds: 1,
+            pace: Some(50_000_000),
+        };
+        let figures = iperf3::measure(laptop, bastion, FAR, flow)?;
+        ensure!(figures.bytes > 1_000_000, "{figures:?}");
+        let rules = bastion.sh("nft list table netdev seen; nft delete table netdev seen")?;
+        let mut words = rules
+            .split_whitespace()
+            .skip_while(|word| *word != "packets");
+        Ok(words.nth(1).unwrap_or("none").parse()?)
+    };
+    let (whole, cut, again) = (super_frames(0)?, super_frames(10)?, super_frames(0)?);
+    ensure!(whole > 100 && again > 100, "{whole}, {again} without loss");
+    ensure!(cut == 0, "{cut} with loss");
+    let rules = bastion.sh("nft list ruleset")?;
+    ensure!(rules.trim().is_empty(), "left: {rules}");
+    Ok(())
+}

@@ -8,12 +8,13 @@
 use anyhow::{Result, ensure};
 use netns_tests::iperf3::{self, Direction, Flow};
 use netns_tests::topology::{self, Subnet};
-use netns_tests::vpn::{self, Device};
+use netns_tests::vpn::Device;
 use netns_tests::{Before, Carrier, Child, traffic, with_each_carrier};
 use nix::sys::signal::Signal;
 
 with_each_carrier!(
     a_forward_chain_that_drops_lets_the_tunnel_through,
+    iptables_does_where_nft_is_missing,
     nat_needs_no_route_back,
     without_nat_the_lan_sees_who_asks,
     without_nat_ipv6_goes_by_the_route_back,
@@ -52,12 +53,14 @@ fn a_forward_chain_that_drops_lets_the_tunnel_through(carrier: Carrier) -> Resul
     ends(up, &before)
 }
 
-/// The bastion has iptables alone, with the tables that it makes at first use.
-#[test]
-fn iptables_does_where_nft_is_missing() -> Result<()> {
+/// The bastion has iptables alone, with the tables that it makes at first use,
+/// and a forward chain that drops.
+fn iptables_does_where_nft_is_missing(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
+    carrier.prepare(&lab.direct.bastion)?;
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
     for program in ["iptables", "ip6tables"] {
+        bastion.sh(&format!("{program} -P FORWARD DROP"))?;
         for (table, chain) in [("nat", "POSTROUTING"), ("mangle", "FORWARD")] {
             bastion.sh(&format!(
                 "{program} -t {table} -A {chain} -j ACCEPT; {program} -t {table} -D {chain} -j ACCEPT"
@@ -66,15 +69,17 @@ fn iptables_does_where_nft_is_missing() -> Result<()> {
     }
     let before = hosts(&lab)?;
     bastion.sh("mount --bind /dev/null /usr/sbin/nft")?;
-    let up = vpn::up(laptop, &["bastion", "--route", LAN4, "--route", LAN6])?;
+    let up = carrier.up(laptop, &["bastion", "--route", LAN4, "--route", LAN6])?;
     traffic::ping(laptop, HOST4)?;
     traffic::ping(laptop, HOST6)?;
-    bastion.sh("umount /usr/sbin/nft")?;
     ensure!(
         bastion.sh("iptables -t nat -S")?.contains("MASQUERADE"),
         "no rule of iptables was made"
     );
-    ends(up, &before)
+    let output = up.end_with(Signal::SIGINT)?;
+    ensure!(output.code() == 0, "{output:?}");
+    bastion.sh("umount /usr/sbin/nft")?;
+    before.is_back()
 }
 
 fn nat_needs_no_route_back(carrier: Carrier) -> Result<()> {

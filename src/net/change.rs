@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::address_range::Family;
 use super::firewall::FirewallTable;
+use super::iptables::FirewallRules;
 use super::resolver::ResolverChange;
 use super::server_table::ServerTable;
 use super::shared_setting::SharedSetting;
@@ -67,6 +68,8 @@ pub enum Change {
     /// Let the tunnel's packets through the host's own forward chain of this
     /// family; needs a table with [`FirewallTable::mark_replies`].
     ForwardAccept(Family),
+    /// Make the tunnel's firewall rules by iptables, where there is no nft.
+    FirewallRules(FirewallRules),
     /// Make name servers known that lie behind the tunnel.
     NameServers(ResolverChange),
     /// Make a server's firewall table, or put this one in place of it.

@@ -7,6 +7,7 @@ use std::io;
 use nix::errno::Errno;
 use thiserror::Error;
 
+use super::iptables::IptablesError;
 use super::journal::JournalError;
 use super::nft::NftError;
 use super::resolver::ResolverError;
@@ -81,6 +82,9 @@ pub enum NetError {
     /// By the nft program.
     #[error(transparent)]
     Nft(#[from] NftError),
+    /// By the iptables programs.
+    #[error(transparent)]
+    Iptables(#[from] IptablesError),
     /// The host's name servers.
     #[error(transparent)]
     Resolver(#[from] ResolverError),
@@ -95,6 +99,7 @@ impl NetError {
         match self {
             NetError::NoAnswer { .. } => false,
             NetError::Nft(error) => error.nothing_changed(),
+            NetError::Iptables(error) => error.nothing_changed(),
             NetError::Resolver(error) => error.nothing_changed(),
             _ => true,
         }

@@ -1,10 +1,12 @@
 //! In a fresh network namespace each, with the real nft and iptables.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::net::change::Change;
 use crate::net::error::NetError;
+use crate::net::iptables::{self, FirewallRules};
 use crate::net::recovery::Recovery;
 use crate::net::sysctl::SysctlKey;
 use crate::net::test_host::Host;
@@ -195,7 +197,9 @@ struct Neighbour(String);
 
 impl Neighbour {
     fn new(interface: &str, network: &str) -> Self {
-        let name = format!("sv-fw-{interface}-{}", std::process::id());
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("sv-fw-{interface}-{}-{number}", std::process::id());
         ip(&format!("netns add {name}"));
         let neighbour = Neighbour(name);
         let Neighbour(name) = &neighbour;
@@ -231,23 +235,44 @@ impl Drop for Neighbour {
     }
 }
 
-#[test]
-fn only_replies_come_back_through_a_chain_that_drops() {
+fn forwards() {
+    "net/ipv4/conf/all/forwarding"
+        .parse::<SysctlKey>()
+        .and_then(|key| key.write("1"))
+        .unwrap();
+}
+
+/// Makes these without a journal, for a tunnel of this name.
+async fn make_all(name: &str, changes: Vec<Change>) {
+    for change in changes {
+        let made = match &change {
+            Change::FirewallTable(table) => make_table(name, table).await,
+            Change::ForwardAccept(family) => add_accept(name, *family).await,
+            Change::FirewallRules(rules) => iptables::make(name, rules).await,
+            _ => panic!("{change:?}"),
+        };
+        made.unwrap();
+    }
+}
+
+fn by_iptables(accept: bool, limit: Option<Vec<IpNetwork>>) -> Change {
+    Change::FirewallRules(FirewallRules {
+        family: Family::V4,
+        masquerade: Vec::new(),
+        accept,
+        limit,
+    })
+}
+
+/// Whether by these changes only replies come back through a chain that drops.
+fn only_replies_come_back(changes: Vec<Change>) {
     test_namespace::run(async {
         let near = Neighbour::new("near0", "10.1.0");
         let behind = Neighbour::new("behind0", "10.2.0");
-        "net/ipv4/conf/all/forwarding"
-            .parse::<SysctlKey>()
-            .and_then(|key| key.write("1"))
-            .unwrap();
+        forwards();
         run("iptables -P FORWARD DROP");
         assert!(!near.pings("10.2.0.2"));
-        let table = FirewallTable {
-            mark_replies: true,
-            ..FirewallTable::default()
-        };
-        make_table("near0", &table).await.unwrap();
-        add_accept("near0", Family::V4).await.unwrap();
+        make_all("near0", changes).await;
         assert!(
             near.pings("10.2.0.2"),
             "what the near end begins passes, with its answers"
@@ -257,21 +282,30 @@ fn only_replies_come_back_through_a_chain_that_drops() {
 }
 
 #[test]
-fn a_limited_tunnel_reaches_what_is_listed_and_from_its_own_address() {
+fn only_replies_come_back_by_nft() {
+    let table = FirewallTable {
+        mark_replies: true,
+        ..FirewallTable::default()
+    };
+    let accept = Change::ForwardAccept(Family::V4);
+    only_replies_come_back(vec![Change::FirewallTable(table), accept]);
+}
+
+#[test]
+fn only_replies_come_back_by_iptables() {
+    only_replies_come_back(vec![by_iptables(true, None)]);
+}
+
+/// Whether by this change a tunnel reaches 10.2.0.0/24 alone, and that from its
+/// own address.
+fn is_limited(change: Change) {
     test_namespace::run(async {
         let near = Neighbour::new("near1", "10.1.0");
         let listed = Neighbour::new("listed0", "10.2.0");
         let _other = Neighbour::new("other0", "10.3.0");
-        "net/ipv4/conf/all/forwarding"
-            .parse::<SysctlKey>()
-            .and_then(|key| key.write("1"))
-            .unwrap();
-        let table = FirewallTable {
-            limit: Some(vec!["10.2.0.0/24".parse().unwrap()]),
-            ..FirewallTable::default()
-        };
+        forwards();
         assert!(near.pings("10.3.0.2"));
-        make_table("near1", &table).await.unwrap();
+        make_all("near1", vec![change]).await;
         assert!(near.pings("10.2.0.2"));
         assert!(near.pings("10.1.0.1"), "this host itself");
         assert!(!near.pings("10.3.0.2"));
@@ -286,6 +320,20 @@ fn a_limited_tunnel_reaches_what_is_listed_and_from_its_own_address() {
         assert!(!near.pings("10.2.0.2"));
         assert_eq!(listed.echo_requests(), heard);
     });
+}
+
+#[test]
+fn a_tunnel_is_limited_by_nft() {
+    is_limited(Change::FirewallTable(FirewallTable {
+        limit: Some(vec!["10.2.0.0/24".parse().unwrap()]),
+        ..FirewallTable::default()
+    }));
+}
+
+#[test]
+fn a_tunnel_is_limited_by_iptables() {
+    let limit = vec!["10.2.0.0/24".parse().unwrap()];
+    is_limited(by_iptables(false, Some(limit)));
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::packet::guard_link::MacAddress;
 /// The version of the format that this program writes, and the newest it
 /// reads. Version 2 added the kinds of change that reach beyond the interface,
 /// version 3 name servers, and those of a server: without an interface, bridges,
-/// groups; version 4 guarded ports of bridges.
+/// groups; version 4 guarded ports of bridges, and rules of iptables.
 pub(super) const VERSION: u32 = 4;
 /// A journal is far smaller; a larger file is not one.
 pub(super) const SIZE_LIMIT: u64 = 1 << 20;
@@ -174,6 +174,11 @@ pub enum Entry {
     /// Rules that let the tunnel's packets through were put into the host's
     /// own forward chain.
     ForwardAccept {
+        /// Of IPv6, or of IPv4.
+        ipv6: bool,
+    },
+    /// The tunnel's firewall rules were made by iptables or ip6tables.
+    FirewallRules {
         /// Of IPv6, or of IPv4.
         ipv6: bool,
     },

@@ -39,6 +39,7 @@ pub async fn make(netlink: &Netlink, link: &LinkFacts, change: &Change) -> Resul
         | Change::NameServers(_)
         | Change::FirewallTable(_)
         | Change::ForwardAccept(_)
+        | Change::FirewallRules(_)
         | Change::ServerTable(_)
         | Change::ForwardPassed(_) => Ok(()),
     }

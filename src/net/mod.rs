@@ -21,6 +21,7 @@ pub mod change;
 pub mod error;
 pub mod facts;
 pub mod firewall;
+pub mod iptables;
 pub mod journal;
 mod journal_format;
 pub mod make;

@@ -7,6 +7,7 @@ use super::change::Change;
 use super::error::NetError;
 use super::facts::{AddressGeneration, LinkFacts};
 use super::firewall;
+use super::iptables;
 use super::journal::{Entry, Journal};
 use super::make::{bridge_index, exists, make};
 use super::netlink::{Netlink, PortSettings};
@@ -133,6 +134,7 @@ impl HostState {
         let result = match change {
             Change::FirewallTable(table) => firewall::make_table(&name, table).await,
             Change::ForwardAccept(family) => firewall::add_accept(&name, *family).await,
+            Change::FirewallRules(rules) => iptables::make(&name, rules).await,
             Change::ServerTable(table) => server_table::make(&name, table).await,
             Change::ForwardPassed(family) => server_table::add_accept(&name, *family).await,
             _ => Ok(()),
@@ -211,6 +213,7 @@ impl HostState {
             | Change::NameServers(_)
             | Change::FirewallTable(_)
             | Change::ForwardAccept(_)
+            | Change::FirewallRules(_)
             | Change::ServerTable(_)
             | Change::ForwardPassed(_) => None,
         })
@@ -263,6 +266,9 @@ fn firewall_entry(change: &Change) -> Option<Entry> {
                 ipv6: *family == Family::V6,
             })
         }
+        Change::FirewallRules(rules) => Some(Entry::FirewallRules {
+            ipv6: rules.family == Family::V6,
+        }),
         _ => None,
     }
 }

@@ -2,6 +2,7 @@
 //! it takes to forward.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use ipnetwork::IpNetwork;
 
@@ -9,11 +10,15 @@ use super::address_range::Family;
 use super::error::NetError;
 use super::facts::HostFacts;
 use super::firewall;
+use super::iptables::Iptables;
 use super::netlink::Netlink;
 use super::nft::Nft;
 use super::shared_setting::SharedSetting;
 use super::ways;
 use crate::config::types::InterfaceName;
+
+/// There as long as the kernel knows IPv6, whatever is switched off.
+const IPV6: &str = "/proc/sys/net/ipv6";
 
 /// What of this host the changes depend on.
 #[derive(Debug, Default)]
@@ -24,6 +29,10 @@ pub struct Surroundings {
     pub takes_advertisements: BTreeSet<InterfaceName>,
     /// Whether there is an nft program.
     pub nft: bool,
+    /// Without one, the families for which there is iptables.
+    pub iptables: Vec<Family>,
+    /// Whether the kernel knows IPv6.
+    pub ipv6: bool,
     /// Families whose forward chain drops by default.
     pub drops: Vec<Family>,
 }
@@ -41,11 +50,17 @@ impl Surroundings {
             })
             .collect();
         let nft = Nft::find();
-        let mut drops = Vec::new();
+        let (mut iptables, mut drops) = (Vec::new(), Vec::new());
         for family in [Family::V4, Family::V6] {
-            if let Some(nft) = &nft
-                && firewall::forward_drops(nft, family).await
-            {
+            let dropping = match (&nft, Iptables::find(family)) {
+                (Some(nft), _) => firewall::forward_drops(nft, family).await,
+                (None, Some(program)) => {
+                    iptables.push(family);
+                    program.forward_drops().await
+                }
+                (None, None) => false,
+            };
+            if dropping {
                 drops.push(family);
             }
         }
@@ -53,6 +68,8 @@ impl Surroundings {
             facts,
             takes_advertisements,
             nft: nft.is_some(),
+            iptables,
+            ipv6: Path::new(IPV6).exists(),
             drops,
         })
     }

@@ -6,6 +6,7 @@ use super::change::TunnelRoute;
 use super::error::{NetError, Refusal};
 use super::facts::{AddressFacts, AddressGeneration, InterfaceIndex, LinkFacts};
 use super::firewall;
+use super::iptables;
 use super::journal::{Entry, Journal};
 use super::netlink::{Netlink, PortSettings};
 use super::resolver;
@@ -95,6 +96,9 @@ async fn undo(
         Entry::FirewallTable => firewall::remove_table(journal.interface()).await,
         Entry::ForwardAccept { ipv6 } => {
             firewall::remove_accept(journal.interface(), Family::of_ipv6(*ipv6)).await
+        }
+        Entry::FirewallRules { ipv6 } => {
+            iptables::remove(journal.interface(), Family::of_ipv6(*ipv6)).await
         }
         Entry::NameServers { way } => resolver::release(netlink, journal, way).await,
         _ => match journal.index() {
@@ -186,6 +190,7 @@ async fn undo_on(netlink: &Netlink, link: &LinkFacts, entry: &Entry) -> Result<O
         Entry::SharedSysctl { .. }
         | Entry::FirewallTable
         | Entry::ForwardAccept { .. }
+        | Entry::FirewallRules { .. }
         | Entry::NameServers { .. } => Ok(Outcome::Gone),
     }
 }
@@ -321,6 +326,8 @@ fn described(entry: &Entry, interface: &str) -> String {
             "the rules for {interface} in '{}'",
             firewall::forward_chain(Family::of_ipv6(*ipv6))
         ),
+        Entry::FirewallRules { ipv6: false } => format!("the iptables rules for {interface}"),
+        Entry::FirewallRules { ipv6: true } => format!("the ip6tables rules for {interface}"),
         Entry::NameServers { way } => format!("the name servers of {interface} in {way}"),
     }
 }

@@ -25,7 +25,7 @@ const GROUPS: [(&str, &str, &str); 8] = [
     (
         "delay",
         "A long way, with loss",
-        "Over a cable of 40 ms there and back, TCP up through the tunnel, what arrived. The loss is below the tunnel, by chance, each way.",
+        "Over a cable of 40 ms there and back, TCP up through the tunnel, what arrived; the kernel may keep 64 MiB of a connection on its way, at either end. The loss is below the tunnel, by chance, each way, and of single packets: in the columns with loss the hosts get segments one by one, in the one without it super-packets may arrive whole, so that column can be faster by more than what the loss takes.",
     ),
     (
         "cpu",
@@ -57,7 +57,8 @@ pub fn page(results: &Results, options: &Options, machine: &str, plot: &str) -> 
         "Written by `scripts/bench`: two hosts made of network namespaces on one machine, \
          AES-128-GCM wherever ssh is used, {} rounds in each of which every way was measured, \
          {} s for each transfer. A cell has the median (least–most) and the median as a multiple \
-         of that of `ssh -w` and of that of the cable without a tunnel.\n\n{machine}\n\
+         of that of `ssh -w` and of that of the cable without a tunnel; – is what a way cannot \
+         give: `ssh -L` and sshuttle carry connections, no pings and no datagrams.\n\n{machine}\n\
          ![Throughput of each way, TCP up and down]({plot})\n",
         options.rounds, options.seconds
     );

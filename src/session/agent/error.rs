@@ -56,9 +56,16 @@ pub enum AgentError {
     /// A request that no host could fulfil.
     #[error("a set-up that makes no sense: {0}")]
     Nonsense(String),
-    /// nft is needed.
-    #[error("there is no 'nft' program there, which {0} needs: install nftables there")]
-    NoNft(&'static str),
+    /// nft or iptables is needed.
+    #[error(
+        "there is neither an 'nft' nor an '{program}' program there, which {needed_for} needs: install nftables there"
+    )]
+    NoFirewall {
+        /// The one that would do.
+        program: &'static str,
+        /// What it would do.
+        needed_for: &'static str,
+    },
     /// The file of limits.
     #[error("{0}; no agent runs there until that is mended")]
     LimitsFile(#[from] LimitsFileError),

@@ -13,6 +13,7 @@ use crate::frame::control::{Addresses, Forward, SetUp};
 use crate::net::address_range::Family;
 use crate::net::change::{Change, GSO_MAX_SIZE, InterfaceAddress, TX_QUEUE_LENGTH};
 use crate::net::firewall::FirewallTable;
+use crate::net::iptables::FirewallRules;
 use crate::net::surroundings::{Onward, Surroundings};
 use crate::net::sysctl::SysctlKey;
 
@@ -117,7 +118,7 @@ pub(super) fn changes(
         Change::GsoMaxSize(GSO_MAX_SIZE),
         Change::Mtu(wish.mtu),
     ];
-    changes.extend(table(wish, &onward, around, limits)?.map(Change::FirewallTable));
+    changes.extend(firewall(wish, &onward, around, limits)?);
     // The link first: an IPv6 peer address given to a link that is down loses
     // the route to its peer when the link comes up (net/ipv6/addrconf.c,
     // fixup_permanent_addr).
@@ -148,40 +149,82 @@ fn onward(wish: &SetUp, around: &Surroundings) -> Onward {
     Onward::to(&around.facts, networks)
 }
 
-/// The firewall table, where one is of use.
-fn table(
+/// The firewall's part, where it is of use: a table of nft's, or rules of iptables'.
+fn firewall(
     wish: &SetUp,
     onward: &Onward,
     around: &Surroundings,
     limits: &Limits,
-) -> Result<Option<FirewallTable>, AgentError> {
+) -> Result<Vec<Change>, AgentError> {
     let forwards = [Family::V4, Family::V6]
         .into_iter()
         .any(|family| onward.has(family));
-    let nat = forwards && matches!(wish.forward, Some(Forward { nat: true, .. }));
     if !forwards && limits.routes.is_none() {
+        return Ok(Vec::new());
+    }
+    let nat = matches!(wish.forward, Some(Forward { nat: true, .. }));
+    let sources = wish.addresses.iter().map(|pair| pair.near);
+    let masquerade: Vec<IpAddr> = sources
+        .filter(|near| nat && onward.has(Family::of(*near)))
+        .collect();
+    if around.nft {
+        return Ok(vec![Change::FirewallTable(FirewallTable {
+            masquerade,
+            mark_replies: around.drops.iter().any(|family| onward.has(*family)),
+            limit: limits.routes.clone(),
+        })]);
+    }
+    let mut changes = Vec::new();
+    for family in [Family::V4, Family::V6] {
+        let rules = FirewallRules {
+            family,
+            masquerade: of_family(family, &masquerade),
+            accept: around.drops.contains(&family) && onward.has(family),
+            limit: limits.routes.clone(),
+        };
+        changes.extend(by_iptables(rules, onward, around)?);
+    }
+    Ok(changes)
+}
+
+fn of_family(family: Family, addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let addresses = addresses.iter().copied();
+    addresses
+        .filter(|address| Family::of(*address) == family)
+        .collect()
+}
+
+/// One family's rules by iptables, where they are of use: a limit holds also
+/// what this host forwards by itself.
+fn by_iptables(
+    rules: FirewallRules,
+    onward: &Onward,
+    around: &Surroundings,
+) -> Result<Option<Change>, AgentError> {
+    let family = rules.family;
+    let limited = rules.limit.is_some() && (family == Family::V4 || around.ipv6);
+    if !onward.has(family) && !limited {
         return Ok(None);
     }
-    if !around.nft {
-        return match (nat, &limits.routes) {
-            (_, Some(_)) => Err(AgentError::NoNft(
-                "holding the tunnel to the allowed routes",
-            )),
-            (true, None) => Err(AgentError::NoNft("NAT (or do without, by --no-nat)")),
-            (false, None) => {
-                tracing::debug!("no nft: TCP's segment size is not held to what the path carries");
-                Ok(None)
-            }
-        };
+    if around.iptables.contains(&family) {
+        return Ok(Some(Change::FirewallRules(rules)));
     }
-    let sources = wish.addresses.iter().map(|pair| pair.near);
-    Ok(Some(FirewallTable {
-        masquerade: sources
-            .filter(|near| nat && onward.has(Family::of(*near)))
-            .collect(),
-        mark_replies: around.drops.iter().any(|family| onward.has(*family)),
-        limit: limits.routes.clone(),
-    }))
+    let program = match family {
+        Family::V4 => "iptables",
+        Family::V6 => "ip6tables",
+    };
+    let needed_for = if limited {
+        "holding the tunnel to the allowed routes"
+    } else if !rules.masquerade.is_empty() {
+        "NAT (or do without, by --no-nat)"
+    } else {
+        tracing::debug!("no {program}: TCP's segment size is not held to what the path carries");
+        return Ok(None);
+    };
+    Err(AgentError::NoFirewall {
+        program,
+        needed_for,
+    })
 }
 
 fn address(mode: Mode, pair: &Addresses) -> InterfaceAddress {
@@ -211,6 +254,18 @@ pub(super) fn described(change: &Change) -> String {
         Change::Shared(setting) => setting.to_string(),
         Change::FirewallTable(table) if table.masquerade.is_empty() => "firewall table".to_owned(),
         Change::FirewallTable(_) => "firewall table with NAT".to_owned(),
+        Change::FirewallRules(rules) => {
+            let program = match rules.family {
+                Family::V4 => "iptables",
+                Family::V6 => "ip6tables",
+            };
+            let nat = if rules.masquerade.is_empty() {
+                ""
+            } else {
+                " with NAT"
+            };
+            format!("rules by {program}{nat}")
+        }
         Change::ServerTable(_) => "a server's firewall table".to_owned(),
         Change::ForwardAccept(family) | Change::ForwardPassed(family) => match family {
             Family::V4 => "rules in the IPv4 forward chain".to_owned(),

@@ -75,7 +75,20 @@ fn around() -> Surroundings {
         },
         takes_advertisements: ["eth1".parse().unwrap()].into(),
         nft: true,
+        iptables: Vec::new(),
+        ipv6: true,
         drops: Vec::new(),
+    }
+}
+
+/// The firewall table that a request comes to.
+fn table(wish: &SetUp, around: &Surroundings) -> Option<FirewallTable> {
+    let onward = super::onward(wish, around);
+    let changes = firewall(wish, &onward, around, &Limits::default()).unwrap();
+    match changes.as_slice() {
+        [] => None,
+        [Change::FirewallTable(table)] => Some(table.clone()),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -147,11 +160,7 @@ fn advertisements_that_a_program_takes_are_its_own_business() {
 
 #[test]
 fn nat_is_for_the_families_that_go_on() {
-    let table = |forward: &[&str], nat| {
-        let wish = wish(forward, nat);
-        let onward = super::onward(&wish, &around());
-        table(&wish, &onward, &around(), &Limits::default()).unwrap()
-    };
+    let table = |forward: &[&str], nat| table(&wish(forward, nat), &around());
     let nat = table(&["10.20.0.0/16"], true).unwrap();
     assert_eq!(nat.masquerade, ["10.1.0.0".parse::<IpAddr>().unwrap()]);
     let nat = table(&["10.20.0.0/16", "fd20::/16"], true).unwrap();
@@ -175,13 +184,11 @@ fn a_chain_that_drops_gets_rules_for_what_goes_on() {
     assert_eq!(done.last().unwrap(), "rules in the IPv4 forward chain");
     assert!(!done.iter().any(|line| line.contains("IPv6 forward chain")));
     let wish = wish(&["10.20.0.0/16"], true);
-    let onward = super::onward(&wish, &around);
-    let table = table(&wish, &onward, &around, &Limits::default()).unwrap();
-    assert!(table.unwrap().mark_replies);
+    assert!(table(&wish, &around).unwrap().mark_replies);
 }
 
 #[test]
-fn without_nft_only_what_needs_it_fails() {
+fn without_nft_and_iptables_only_what_needs_them_fails() {
     let around = Surroundings {
         nft: false,
         drops: Vec::new(),
@@ -202,7 +209,53 @@ fn without_nft_only_what_needs_it_fails() {
         ..Limits::default()
     };
     let error = result(false, &limited).unwrap_err();
-    assert!(matches!(error, AgentError::NoNft(_)), "{error}");
+    assert!(matches!(error, AgentError::NoFirewall { .. }), "{error}");
+}
+
+#[test]
+fn without_nft_it_is_done_by_iptables() {
+    let around = |iptables: &[Family]| Surroundings {
+        nft: false,
+        iptables: iptables.to_vec(),
+        drops: vec![Family::V4, Family::V6],
+        ..around()
+    };
+    let both = around(&[Family::V4, Family::V6]);
+    let limits = Limits::default();
+    let done = lines(&wish(&["10.20.0.0/16"], true), &both, &limits);
+    assert_eq!(done[4..6], ["rules by iptables with NAT", "link up"]);
+    assert!(!done.iter().any(|line| line.contains("forward chain")));
+    let done = lines(&wish(&["10.20.0.0/16", "fd20::/16"], false), &both, &limits);
+    assert_eq!(done[4..6], ["rules by iptables", "rules by ip6tables"]);
+    // A limit holds both families, whatever was asked for.
+    let limited = Limits {
+        routes: Some(networks(&["10.0.0.0/8"])),
+        ..Limits::default()
+    };
+    let changes = |around: &Surroundings| {
+        let wish = wish(&["10.20.0.0/16"], true);
+        changes(&wish, &"sshvpn0".parse().unwrap(), around, &limited)
+    };
+    let rules: Vec<FirewallRules> = changes(&both)
+        .unwrap()
+        .into_iter()
+        .filter_map(|change| match change {
+            Change::FirewallRules(rules) => Some(rules),
+            _ => None,
+        })
+        .collect();
+    let [four, six] = rules.as_slice() else {
+        panic!("{rules:?}");
+    };
+    assert!(four.accept && four.limit == limited.routes && four.masquerade.len() == 1);
+    assert!(!six.accept && six.limit == limited.routes && six.masquerade.is_empty());
+    let error = changes(&around(&[Family::V4])).unwrap_err().to_string();
+    assert!(error.contains("'ip6tables'"), "{error}");
+    let without_ipv6 = Surroundings {
+        ipv6: false,
+        ..around(&[Family::V4])
+    };
+    assert!(changes(&without_ipv6).is_ok());
 }
 
 #[test]

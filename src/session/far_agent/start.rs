@@ -41,6 +41,11 @@ const SUDO: &str = "sshvpn-start: sudo";
 const START_IT: &str = "start an agent there";
 /// How long a shell and sudo may take until then.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same where nothing is between the server and the agent.
+const BY_SUBSYSTEM: &str = "start an agent there as the subsystem 'sshvpn'";
+/// How long that may take, from the server's word that it has started it: other
+/// ways wait behind it.
+const SUBSYSTEM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How an agent is to be started.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -99,7 +104,8 @@ pub async fn start(
     };
     if request.push {
         let process = push::push(connection, &progress).await?;
-        return starting.met(process, "the copy of sshvpn").await;
+        let copy = Way::by_shell("the copy of sshvpn");
+        return starting.met(process, &copy).await;
     }
     // A subsystem that is configured and does not work is the better reason.
     Err(subsystem.unwrap_or(error))
@@ -125,6 +131,40 @@ pub async fn meet_server(connection: &Connection) -> Result<FarAgent, FarAgentEr
     Err(FarAgentError::NoServer { host, found })
 }
 
+/// A way of starting one.
+struct Way<'a> {
+    /// What it is, to precede "started no agent".
+    name: &'a str,
+    /// What is done, to follow "cannot".
+    what: &'static str,
+    /// How long it may take.
+    limit: Duration,
+}
+
+impl<'a> Way<'a> {
+    const SUBSYSTEM: Way<'static> = Way {
+        name: "the subsystem 'sshvpn'",
+        what: BY_SUBSYSTEM,
+        limit: SUBSYSTEM_TIMEOUT,
+    };
+
+    fn by_shell(name: &'a str) -> Self {
+        Way {
+            name,
+            what: START_IT,
+            limit: START_TIMEOUT,
+        }
+    }
+
+    fn no_answer(&self, host: &str) -> FarAgentError {
+        FarAgentError::NoAnswer {
+            host: host.to_owned(),
+            what: self.what,
+            limit: self.limit,
+        }
+    }
+}
+
 /// What every way of starting needs.
 struct Starting<'a> {
     connection: &'a Connection,
@@ -135,10 +175,10 @@ impl Starting<'_> {
     /// Nothing if the server has no such subsystem.
     async fn by_subsystem(&self) -> Option<Result<Started, FarAgentError>> {
         match self.connection.subsystem(SUBSYSTEM).await {
-            Ok(process) => {
-                let how = format!("the subsystem '{SUBSYSTEM}'");
-                Some(self.met(parts(self.connection, process), &how).await)
-            }
+            Ok(process) => Some(
+                self.met(parts(self.connection, process), &Way::SUBSYSTEM)
+                    .await,
+            ),
             Err(ChannelError::Process { reason, .. }) => {
                 tracing::debug!("no subsystem {SUBSYSTEM}: {reason}");
                 None
@@ -153,7 +193,8 @@ impl Starting<'_> {
             ..Default::default()
         };
         let process = self.connection.start(&request).await?;
-        self.met(parts(self.connection, process), how).await
+        let way = Way::by_shell(how);
+        self.met(parts(self.connection, process), &way).await
     }
 
     /// Waits for the preamble, exchanges hellos, and has it look at its host.
@@ -161,11 +202,11 @@ impl Starting<'_> {
     async fn met(
         &self,
         (mut opening, input): Candidate,
-        how: &str,
+        way: &Way<'_>,
     ) -> Result<Started, FarAgentError> {
         let host = self.connection.host();
-        let found = timeout(START_TIMEOUT, preamble(host, &mut opening, how)).await;
-        let found = found.unwrap_or_else(|_| Err(no_answer(host, START_TIMEOUT)));
+        let found = timeout(way.limit, preamble(host, &mut opening, way.name)).await;
+        let found = found.unwrap_or_else(|_| Err(way.no_answer(host)));
         if let Err(error) = found {
             input.0.close().await;
             return Err(or_lost(self.connection, error));

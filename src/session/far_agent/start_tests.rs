@@ -315,6 +315,53 @@ async fn a_process_that_says_nothing_is_given_up() {
     assert_eq!(error.to_string(), text);
 }
 
+#[tokio::test]
+async fn a_subsystem_that_says_nothing_is_passed_over_soon() {
+    let listening = WireServer::bind().await;
+    let (connection, mut wire) = listening.connect().await;
+    let request = plain();
+    let late = async {
+        let (_, name) = wire.start_next().await.unwrap();
+        assert!(name.ends_with("sshvpn"), "{name}");
+        let before = tokio::time::Instant::now();
+        tokio::time::pause();
+        let (channel, command) = wire.start_next().await.unwrap();
+        tokio::time::resume();
+        assert!(command.contains("sshvpn-start"), "{command}");
+        let waited = before.elapsed().as_secs();
+        assert!((9..=11).contains(&waited), "{waited} s");
+        wire.send(&data(channel, first_words(Hello::ours())))
+            .await
+            .unwrap();
+        wire
+    };
+    let both = async { tokio::join!(start(&connection, &request, |_| {}), late) };
+    let (started, _wire) = both.await;
+    assert!(matches!(started, Ok(Started::Agent(_))));
+}
+
+#[tokio::test]
+async fn a_subsystem_that_says_nothing_is_the_reason() {
+    let listening = WireServer::bind().await;
+    let (connection, mut wire) = listening.connect().await;
+    let request = plain();
+    let none = async {
+        wire.start_next().await.unwrap();
+        tokio::time::pause();
+        let (channel, _) = wire.start_next().await.unwrap();
+        tokio::time::resume();
+        ends(&mut wire, channel, "sshvpn-start: none\n", "", 127)
+            .await
+            .unwrap();
+        wire
+    };
+    let both = async { tokio::join!(start(&connection, &request, |_| {}), none) };
+    let (started, _wire) = both.await;
+    let text =
+        "server: cannot start an agent there as the subsystem 'sshvpn': no answer in 10 seconds";
+    assert_eq!(started.err().unwrap().to_string(), text);
+}
+
 /// What meeting a server yields where the far end calls itself so.
 async fn met(
     identification: &'static str,

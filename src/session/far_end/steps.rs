@@ -9,6 +9,7 @@ use super::facts::Facts;
 use super::quote;
 use crate::config::types::{InterfaceName, Mode, Mtu, Unit};
 use crate::net::addressing::AddressPair;
+use crate::net::iptables::{self, Rule};
 
 /// One change of the far end's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,7 +135,7 @@ fn forward(name: &str, plan: &Plan, forwarding: &Forwarding, facts: &Facts) -> V
     if facts.nft {
         steps.push(nftables(name, plan, forwarding));
     } else {
-        steps.extend(iptables(name, plan, forwarding, facts));
+        steps.extend(by_iptables(name, plan, forwarding, facts));
     }
     steps.extend(accept(name, forwarding, facts));
     steps
@@ -196,31 +197,22 @@ fn nat_sources(plan: &Plan, forwarding: &Forwarding) -> Vec<IpAddr> {
 
 /// The same by iptables, for hosts without nft; without NAT the clamp is let go
 /// where there is no iptables either.
-fn iptables(name: &str, plan: &Plan, forwarding: &Forwarding, facts: &Facts) -> Vec<Step> {
+fn by_iptables(name: &str, plan: &Plan, forwarding: &Forwarding, facts: &Facts) -> Vec<Step> {
     let mut steps = Vec::new();
     if forwarding.nat {
         for near in nat_sources(plan, forwarding) {
-            let rule = format!("POSTROUTING -s {near} ! -o {name} -j MASQUERADE");
-            steps.push(iptables_rule(near.is_ipv4(), "nat", "-A", &rule));
+            let rule = iptables::masquerade(name, near);
+            steps.push(iptables_rule(near.is_ipv4(), &rule));
         }
     }
     let families = [
-        (true, !forwarding.ways4.is_empty()),
-        (false, forwarding.ipv6),
+        (true, facts.iptables && !forwarding.ways4.is_empty()),
+        (false, facts.ip6tables && forwarding.ipv6),
     ];
     for (ipv4, wanted) in families {
-        let there = if ipv4 {
-            facts.iptables
-        } else {
-            facts.ip6tables
-        };
-        for side in ["-i", "-o"] {
-            let rule = format!(
-                "FORWARD {side} {name} -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu"
-            );
-            if wanted && there {
-                steps.push(iptables_rule(ipv4, "mangle", "-A", &rule));
-            }
+        if wanted {
+            let rules = iptables::clamp(name);
+            steps.extend(rules.iter().map(|rule| iptables_rule(ipv4, rule)));
         }
     }
     steps
@@ -236,22 +228,20 @@ fn accept(name: &str, forwarding: &Forwarding, facts: &Facts) -> Vec<Step> {
     let mut steps = Vec::new();
     for (ipv4, wanted) in families {
         if wanted {
-            let out = format!("FORWARD -i {name} -j ACCEPT");
-            let back =
-                format!("FORWARD -o {name} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT");
-            steps.push(iptables_rule(ipv4, "filter", "-I", &out));
-            steps.push(iptables_rule(ipv4, "filter", "-I", &back));
+            let rules = iptables::let_through(name);
+            steps.extend(rules.iter().map(|rule| iptables_rule(ipv4, rule)));
         }
     }
     steps
 }
 
-fn iptables_rule(ipv4: bool, table: &str, add: &str, rule: &str) -> Step {
+fn iptables_rule(ipv4: bool, rule: &Rule) -> Step {
     let program = if ipv4 { "iptables" } else { "ip6tables" };
+    let (table, command, text) = (rule.table, rule.command, rule.text(None));
     Step {
         what: format!("add an {program} rule"),
-        undo: vec![format!("{program} -w -t {table} -D {rule}")],
-        command: format!("{program} -w -t {table} {add} {rule}"),
+        undo: vec![format!("{program} -w -t {table} -D {text}")],
+        command: format!("{program} -w -t {table} {command} {text}"),
     }
 }
 

@@ -7,9 +7,11 @@ pub mod wireguard;
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
+use crate::child::Child;
 use crate::host::PATH;
+use crate::wait::{PATIENCE, until};
 
 /// Where scripts/bench installs what Debian does not have; git ignores it.
 const INSTALLED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../run-scripts-bench/bin");
@@ -26,4 +28,45 @@ pub fn program(name: &str) -> Result<String> {
         .into_string()
         .ok()
         .context("a path that is not UTF-8")
+}
+
+/// Waits until `step` succeeds; an error has its last complaint, or, where the
+/// peer's process has ended meanwhile, what that said.
+fn once_up<T>(peer: &Child, mut step: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut complaint = String::new();
+    let done = until("the peer to be up", PATIENCE, || match step() {
+        Ok(value) => Some(Some(value)),
+        Err(error) => {
+            complaint = format!("{error:#}");
+            peer.has_ended().then_some(None)
+        }
+    });
+    let Some(value) = done.with_context(|| complaint)? else {
+        let said = [peer.stdout(), peer.stderr()].concat();
+        bail!("it ended before it was up: {}", said.trim());
+    };
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::ensure;
+
+    use super::*;
+    use crate::host::Host;
+
+    #[test]
+    fn a_peer_that_ends_is_not_waited_for() -> Result<()> {
+        let host = Host::new("laptop")?;
+        let peer = host.spawn(&["sh", "-c", "echo no luck >&2; exit 1"])?;
+        let error = once_up::<()>(&peer, || bail!("no device")).map_err(|error| error.to_string());
+        ensure!(error == Err("it ended before it was up: no luck".to_owned()));
+        let mut tries = 0;
+        let peer = host.spawn(&["sleep", "100"])?;
+        once_up(&peer, || {
+            tries += 1;
+            ensure!(tries > 2, "not yet");
+            Ok(())
+        })
+    }
 }

@@ -1,12 +1,11 @@
 //! sshuttle: TCP connections to an address of the bastion are taken at the
 //! laptop and made anew at the bastion.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::bench::network::{BEYOND, Network};
 use crate::bench::opened::{CIPHER, Opened};
-use crate::bench::peers::program;
-use crate::wait::{PATIENCE, until};
+use crate::bench::peers::{once_up, program};
 
 /// Opens it.
 pub fn open(network: &Network) -> Result<Opened> {
@@ -22,9 +21,10 @@ pub fn open(network: &Network) -> Result<Opened> {
     ];
     let laptop = &network.lab.laptop;
     let child = laptop.spawn(&command)?;
-    until("sshuttle takes connections", PATIENCE, || {
-        let rules = laptop.sh("nft list ruleset").ok()?;
-        rules.contains(BEYOND).then_some(())
+    once_up(&child, || {
+        let rules = laptop.sh("nft list ruleset")?;
+        ensure!(rules.contains(BEYOND), "no rules of its own");
+        Ok(())
     })?;
     Ok(Opened {
         children: vec![child],

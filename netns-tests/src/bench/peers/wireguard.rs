@@ -7,11 +7,10 @@ use anyhow::Result;
 
 use crate::bench::network::Network;
 use crate::bench::opened::Opened;
-use crate::bench::peers::program;
+use crate::bench::peers::{once_up, program};
 use crate::child::Child;
 use crate::host::Host;
 use crate::tunnel::{FAR, NEAR};
-use crate::wait::{PATIENCE, until};
 
 /// An implementation.
 pub struct WireGuard {
@@ -33,17 +32,17 @@ impl WireGuard {
         let (laptop, bastion) = (&network.lab.laptop, &network.lab.bastion);
         let (ours, theirs) = (make_key(laptop)?, make_key(bastion)?);
         let started = Instant::now();
-        let children = vec![self.start(laptop)?, self.start(bastion)?];
-        configure(bastion, &ours, NEAR[0], "")?;
+        let (near, far) = (self.start(laptop)?, self.start(bastion)?);
+        configure(bastion, &far, &ours, NEAR[0], "")?;
         let endpoint = format!("endpoint 192.0.2.2:{PORT}");
-        configure(laptop, &theirs, FAR[0], &endpoint)?;
+        configure(laptop, &near, &theirs, FAR[0], &endpoint)?;
         for (host, address, peer) in [(bastion, FAR[0], NEAR[0]), (laptop, NEAR[0], FAR[0])] {
             host.sh(&format!(
                 "ip address add {address} peer {peer} dev {DEVICE}; \
                  ip link set dev {DEVICE} mtu {MTU} up"
             ))?;
         }
-        Opened::tunnel(children, network, started)
+        Opened::tunnel(vec![near, far], network, started)
     }
 
     fn start(&self, host: &Host) -> Result<Child> {
@@ -61,21 +60,13 @@ fn make_key(host: &Host) -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// Tells the device of `host` who its peer is, as soon as it can be told.
-fn configure(host: &Host, peer: &str, address: &str, endpoint: &str) -> Result<()> {
+/// Tells the device of `host`, which `child` makes, who its peer is, as soon as
+/// it can be told.
+fn configure(host: &Host, child: &Child, peer: &str, address: &str, endpoint: &str) -> Result<()> {
     let line = format!(
         "wg set {DEVICE} listen-port {PORT} private-key {KEY} \
          peer {peer} allowed-ips {address}/32 {endpoint}"
     );
-    let mut refusal = String::new();
-    let told = until("a device that wg can configure", PATIENCE, || {
-        match host.sh(&line) {
-            Ok(_) => Some(()),
-            Err(error) => {
-                refusal = error.to_string();
-                None
-            }
-        }
-    });
-    told.map_err(|error| error.context(refusal))
+    once_up(child, || host.sh(&line))?;
+    Ok(())
 }
