@@ -1,4 +1,4 @@
-//! How much may be on its way in one direction of an agent stream, so that what
+//! How much may be on its way in one direction of a tunnel, so that what
 //! is more waits in the fair queue, where a packet in a hurry overtakes it, and
 //! not in sshd, pipes and sockets, where nothing does.
 //!

@@ -470,7 +470,7 @@ async fn frames_of_strangers_are_not_heard() {
         &heard,
         &sink,
         extra,
-        None,
+        Pings::None,
         &counters,
     )
     .await;

@@ -9,8 +9,8 @@
 //!                           super-packets are divided here, and packets are merged
 //!              by stream, by datagram with offload:
 //!                           between two of us, super-packets as they are; packets
-//!                           that wait together for a stream are merged into such,
-//!                           and no more of it is on its way than fills the path (flight)
+//!                           that wait together for a stream are merged into such
+//!              of all: no more is on its way than fills the path (flight)
 //!   at a server, in addition: guard (what a client may send), rate (how much),
 //!                             strangers (whom it does not hear on a bridge)
 //! ```

@@ -26,6 +26,7 @@ mod known_hosts_add;
 pub mod private_key;
 pub mod process;
 pub mod prompt;
+pub mod prompt_acks;
 mod revoked_keys;
 pub mod secret;
 pub mod server;

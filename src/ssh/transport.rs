@@ -14,6 +14,7 @@ use tokio::process::Child;
 use tokio::time::timeout;
 
 use super::error::ConnectError;
+use super::prompt_acks::PromptAcks;
 use crate::config::invoker::Invoker;
 use crate::config::ssh_args::AddressFamily;
 use crate::config::ssh_options::SshOptions;
@@ -91,7 +92,7 @@ pub async fn tcp(options: &SshOptions) -> Result<Transport, ConnectError> {
             match tcp_to(*address, options).await {
                 Ok(stream) => {
                     return Ok(Transport {
-                        stream: Box::new(stream),
+                        stream: Box::new(PromptAcks::new(stream)),
                         peer: Some(*address),
                         proxy: None,
                     });

@@ -173,7 +173,8 @@ impl Forwards {
             };
             tasks.spawn(accept(listener, address.to_owned(), port, carrier));
         }
-        self.listeners.insert((address.to_owned(), port), (tasks, held));
+        self.listeners
+            .insert((address.to_owned(), port), (tasks, held));
     }
 }
 
