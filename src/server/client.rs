@@ -67,6 +67,8 @@ pub(super) async fn attend(
             return server.registry.failed(id, peer, "", &stopping);
         }
     };
+    // Those of a connection that stays for days may be large, and old.
+    drop(rules);
     let login = match accepted {
         Ok(login) => login,
         Err(failure) => return server.turned_away(id, peer, &failure),

@@ -16,6 +16,7 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
+use super::forward::listen::Named;
 use super::grant::{Grant, TunnelGrant};
 use super::policy::Policy;
 use super::reach::Reachability;
@@ -157,12 +158,17 @@ impl Standing {
     }
 
     fn hold(self: &Arc<Self>, kind: ForwardKind, host: &str, port: u16) -> Option<Held> {
+        let mut state = self.lock();
+        let at = match kind {
+            ForwardKind::Open => Vec::new(),
+            ForwardKind::Listen => Named::of(host).places(&state.grant.listen, port),
+        };
         let place = PlaceHeld {
             kind,
             host: host.to_owned(),
             port,
+            at,
         };
-        let mut state = self.lock();
         if !place.is_permitted(&state.grant) {
             return None;
         }

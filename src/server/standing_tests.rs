@@ -234,6 +234,26 @@ fn forwards_have_to_stay_permitted_as_long_as_they_are_there() {
 }
 
 #[test]
+fn what_was_named_stays_as_long_as_it_is_named() {
+    let before = policy("permitopen=\"10.9.0.8:22\",permitlisten=\"0.0.0.0:8080\" KEY");
+    let wider = policy("permitopen=\"*:22\",permitlisten=\"8080\" KEY");
+    let standing = logged_in(&before);
+    let everywhere = standing.hold_listener("0.0.0.0", 8080).unwrap();
+    // A new one would listen at loopback alone.
+    assert!(said(standing.judge_again(&wider, now())).contains("0.0.0.0:8080"));
+    drop(everywhere);
+    let another_client = standing.hold_open("10.9.0.8", 22).unwrap();
+    assert!(said(standing.judge_again(&wider, now())).contains("10.9.0.8:22"));
+    drop(another_client);
+    assert_eq!(standing.judge_again(&wider, now()), Ok(()));
+    let _here = standing.hold_listener("0.0.0.0", 8080).unwrap();
+    // That there may be more does not take anything away.
+    let more = policy("permitlisten=\"8080\",permitlisten=\"0.0.0.0:8080\" KEY");
+    assert_eq!(standing.judge_again(&more, now()), Ok(()));
+    assert_eq!(standing.judge_again(&wider, now()), Ok(()));
+}
+
+#[test]
 fn a_connection_by_a_group_ends_with_the_group() {
     let member = |groups: &[&str]| {
         ruled(ClientRule {
@@ -315,11 +335,13 @@ fn routes_and_groups_of_a_live_tunnel_follow_the_rules() {
     assert_eq!(told().groups, groups(&["lab"]));
     standing.dismiss(&Dismissal::AccessWithdrawn);
     assert!(told().routes.is_empty() && told().groups.is_empty());
-    // A port that was put among those of a group does not leave them.
+    // A port that was put among those of its groups stays among them.
     let bridged = logged_in(&before);
     let _held = hold_as(&bridged, &before, Mode::Ethernet, &["10.9.0.7"]);
-    let more = with(&["10.20.0.0/16"], &["office", "lab"]);
-    assert_eq!(bridged.judge_again(&more, now()), Ok(()));
-    let judged = said(bridged.judge_again(&with(&[], &["lab"]), now()));
-    assert!(judged.contains("tap7 is on one link"), "{judged}");
+    let same = with(&["10.30.0.0/16"], &["office"]);
+    assert_eq!(bridged.judge_again(&same, now()), Ok(()));
+    for other in [&["office", "lab"][..], &["lab"], &[]] {
+        let judged = said(bridged.judge_again(&with(&[], other), now()));
+        assert!(judged.contains("tap7 is on one link"), "{judged}");
+    }
 }

@@ -7,6 +7,7 @@ use ipnetwork::IpNetwork;
 use thiserror::Error;
 
 use super::denial::Denial;
+use super::forward::listen::Named;
 use super::grant::{Grant, TunnelGrant};
 use super::policy::Policy;
 use super::registry::forwards::ForwardKind;
@@ -31,8 +32,8 @@ pub(super) enum Withdrawal {
     /// A network behind it is not.
     #[error("the network {0} behind it is not granted any more")]
     Source(IpNetwork),
-    /// It is on one link with members of a group that it has left.
-    #[error("a group is not granted any more, and {0} is on one link with its members")]
+    /// It is on one link with members of its groups, which are others now.
+    #[error("its groups are others now, and {0} is on one link with their members")]
     Group(InterfaceName),
     /// It has a TCP forward that it may not have.
     #[error("the forward {host}:{port} is not permitted any more")]
@@ -69,6 +70,8 @@ pub(super) struct PlaceHeld {
     pub host: String,
     /// Its port.
     pub port: u16,
+    /// The addresses of a listener.
+    pub at: Vec<IpAddr>,
 }
 
 impl PlaceHeld {
@@ -102,8 +105,8 @@ pub(super) fn check_tunnel<'a>(
     if let Some(lost) = addresses.find(|address| !keeps(held, granted, policy, **address)) {
         return Err(Withdrawal::Address(*lost));
     }
-    // Frames of a bridge pass by the guards of those that get them.
-    if held.mode == Mode::Ethernet && !held.grant.groups.is_subset(&granted.groups) {
+    // Who hears whom on a link is settled when a station joins it.
+    if held.mode == Mode::Ethernet && held.grant.groups != granted.groups {
         return Err(Withdrawal::Group(held.device.clone()));
     }
     let is_granted = |source: &IpNetwork| {
@@ -131,7 +134,9 @@ fn keeps(held: &TunnelHeld, granted: &TunnelGrant, policy: &Policy, address: IpA
 }
 
 /// Whether a grant still permits a forward. A connection that one of many places
-/// permits may lead to a client of a group, and needs all groups that there were.
+/// permits may lead to a client of a group, and needs all groups that there were;
+/// one to a place that was named may lead to any client, and needs the name. A
+/// listener beyond loopback needs the name of its address.
 pub(super) fn check_place(
     place: &PlaceHeld,
     before: &Grant,
@@ -143,12 +148,16 @@ pub(super) fn check_place(
             .map(|tunnel| tunnel.groups.clone())
             .unwrap_or_default()
     };
-    let is_named = place.kind == ForwardKind::Open && now.open.names(&place.host, place.port);
-    let in_groups = match place.kind {
-        ForwardKind::Open => is_named || groups(before).is_subset(&groups(now)),
-        ForwardKind::Listen => true,
+    let names = |grant: &Grant| grant.open.names(&place.host, place.port);
+    let stays = match place.kind {
+        ForwardKind::Open => names(now) || !names(before) && groups(before).is_subset(&groups(now)),
+        ForwardKind::Listen => {
+            let now = Named::of(&place.host).places(&now.listen, place.port);
+            let mut at = place.at.iter();
+            at.all(|address| address.is_loopback() || now.contains(address))
+        }
     };
-    match in_groups && place.is_permitted(now) {
+    match stays && place.is_permitted(now) {
         true => Ok(()),
         false => Err(Withdrawal::Forward {
             host: place.host.clone(),

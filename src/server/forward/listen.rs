@@ -21,7 +21,7 @@ use crate::ssh::server::requests::ListenReply;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Where a client wants to listen (RFC 4254, section 7.1).
-pub(super) enum Named {
+pub(in crate::server) enum Named {
     /// At one address.
     At(IpAddr),
     /// Anywhere, or at a name.
@@ -29,7 +29,8 @@ pub(super) enum Named {
 }
 
 impl Named {
-    pub(super) fn of(address: &str) -> Self {
+    /// As the client names it.
+    pub(in crate::server) fn of(address: &str) -> Self {
         match address.parse() {
             Ok(address) => Named::At(address),
             Err(_) => Named::Anywhere,
@@ -38,7 +39,7 @@ impl Named {
 
     /// Addresses to listen at: loopback, as sshd without GatewayPorts, unless the
     /// rule has the very address that is asked for.
-    pub(super) fn places(&self, rule: &ForwardRule, port: u16) -> Vec<IpAddr> {
+    pub(in crate::server) fn places(&self, rule: &ForwardRule, port: u16) -> Vec<IpAddr> {
         let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
         match (self, rule) {
             (Named::At(address), ForwardRule::Places(places))

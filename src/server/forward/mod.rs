@@ -7,7 +7,7 @@
 //! ```
 
 mod carry;
-mod listen;
+pub(super) mod listen;
 mod names;
 mod open;
 

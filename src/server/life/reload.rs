@@ -3,7 +3,6 @@
 
 use super::{Life, choose_pools, set_reach, warn, warn_of_no_keys};
 use crate::config::serve::request::ServeRequest;
-use crate::config::serve::settings::ServeSettings;
 use crate::message::say;
 use crate::server::audit::event::Event;
 use crate::server::pool::Pools;
@@ -33,13 +32,13 @@ impl Life {
         let settings = &rules.settings;
         let facts = host::prepare().await?;
         let pools = choose_pools(&rules, Some(&self.pools), &facts)?;
-        self.server
-            .leases
-            .reload(pools.clone(), rules.fixed_addresses())?;
-        if let Err(error) = self.change_host(settings, &pools).await {
+        // What closes or forgets comes last: a port below 1024 may not be had again.
+        let opened = self.listeners.open(&settings.listen)?;
+        if let Err(error) = self.change_host(&rules, &pools).await {
             self.put_back().await;
             return Err(error);
         }
+        self.listeners.take(opened);
         self.audit.reopen(&settings.audit);
         self.server.admission.replace(&settings.login);
         self.server.registry.set_limits(&settings.limits);
@@ -60,26 +59,16 @@ impl Life {
         Ok(())
     }
 
-    async fn change_host(
-        &mut self,
-        settings: &ServeSettings,
-        pools: &Pools,
-    ) -> Result<(), ServeError> {
-        self.listeners.replace(&settings.listen)?;
-        Ok(self.host.reload(settings, pools).await?)
+    async fn change_host(&mut self, rules: &Rules, pools: &Pools) -> Result<(), ServeError> {
+        self.host.reload(&rules.settings, pools).await?;
+        let leases = &self.server.leases;
+        Ok(leases.reload(pools.clone(), rules.fixed_addresses())?)
     }
 
     /// After a reload that failed half way.
     async fn put_back(&mut self) {
-        let rules = self.server.rules();
-        let pools = self.pools.clone();
-        let leases = self
-            .server
-            .leases
-            .reload(pools.clone(), rules.fixed_addresses());
-        let host = self.change_host(&rules.settings, &pools).await;
-        let leases = leases.map_err(ServeError::from).err();
-        for error in leases.into_iter().chain(host.err()) {
+        let (rules, pools) = (self.server.rules(), self.pools.clone());
+        if let Err(error) = self.change_host(&rules, &pools).await {
             say(format_args!("warning: not all is as before: {error}"));
         }
     }

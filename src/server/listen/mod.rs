@@ -106,6 +106,16 @@ impl Listener {
     }
 }
 
+/// Sockets that are open besides those that take connections.
+#[derive(Debug, Default)]
+#[must_use = "nothing is listened at before it is taken"]
+pub struct Opened {
+    /// All that is to be listened at.
+    plan: Vec<SocketAddr>,
+    /// What of it is new.
+    opened: Vec<Listener>,
+}
+
 /// Open sockets that take connections.
 #[derive(Debug)]
 pub struct Listeners {
@@ -130,7 +140,7 @@ impl Listeners {
         all.iter().filter(|one| !of_both(one)).copied().collect()
     }
 
-    /// Whether they are the service manager's, and `replace` leaves them alone.
+    /// Whether they are the service manager's, and a reload leaves them alone.
     pub fn are_handed_over(&self) -> bool {
         self.open.iter().any(|one| one.wanted.is_none())
     }
@@ -181,13 +191,11 @@ impl Listeners {
         Poll::Pending
     }
 
-    /// Listens at `addresses` from now on. What is in both sets goes on; what goes
-    /// is closed when all that is new is open, so an error changes nothing, and
-    /// whoever connects meanwhile finds one or the other. Connections that are
-    /// there, or wait to be accepted, stay.
-    pub fn replace(&mut self, addresses: &[SocketAddr]) -> Result<(), ListenError> {
+    /// Opens what is needed to listen at `addresses`, and closes nothing: an error
+    /// changes nothing, and neither does what is opened, if it is not taken.
+    pub fn open(&self, addresses: &[SocketAddr]) -> Result<Opened, ListenError> {
         if self.are_handed_over() {
-            return Ok(());
+            return Ok(Opened::default());
         }
         let plan = plan(addresses);
         if plan.is_empty() {
@@ -196,14 +204,24 @@ impl Listeners {
         let is_new =
             |wanted: &&SocketAddr| !self.open.iter().any(|one| one.wanted == Some(**wanted));
         let new: Vec<SocketAddr> = plan.iter().filter(is_new).copied().collect();
-        let mut opened = self.open_beside(&new)?;
+        let opened = self.open_beside(&new)?;
+        Ok(Opened { plan, opened })
+    }
+
+    /// Listens from now on where `opened` says. What was there already goes on;
+    /// what goes is closed now, so whoever connects meanwhile finds one or the
+    /// other. Connections that are there, or wait to be accepted, stay.
+    pub fn take(&mut self, mut opened: Opened) {
+        if self.are_handed_over() {
+            return;
+        }
+        let plan = opened.plan;
         let goes = |one: &mut Listener| !one.wanted.is_some_and(|wanted| plan.contains(&wanted));
         for closed in self.open.extract_if(.., goes) {
             // It ends with an error, mostly as nobody waits any more.
             let _ = closed.close(&mut self.waiting);
         }
-        self.open.append(&mut opened);
-        Ok(())
+        self.open.append(&mut opened.opened);
     }
 
     /// Opens `new` while the old ones stay, also where these are in the way.

@@ -80,12 +80,14 @@ async fn a_reload_keeps_opens_and_closes() {
     let [kept, new] = [free_port(), free_port()].map(|port| (Ipv4Addr::LOCALHOST, port).into());
     let mut listeners = listeners(&[kept]);
     let held = TcpStream::connect(kept).await.unwrap();
-    listeners.replace(&[kept, new]).unwrap();
+    let opened = listeners.open(&[kept, new]).unwrap();
+    listeners.take(opened);
     // What waited in a socket that stays is not lost.
     let (_stream, peer) = listeners.accept().await;
     assert_eq!(peer, held.local_addr().unwrap());
     reaches(&mut listeners, new).await;
-    listeners.replace(&[new]).unwrap();
+    let opened = listeners.open(&[new]).unwrap();
+    listeners.take(opened);
     assert!(TcpStream::connect(kept).await.is_err());
     reaches(&mut listeners, new).await;
 }
@@ -105,13 +107,15 @@ async fn a_reload_from_one_family_to_both_leaves_the_first_alone() {
     let v4 = inodes(&listeners);
     let waiting = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
     let waiting = waiting.unwrap().local_addr().unwrap();
-    listeners.replace(&[both]).unwrap();
+    let opened = listeners.open(&[both]).unwrap();
+    listeners.take(opened);
     assert_eq!(listeners.addresses(), [both]);
     assert_eq!(listeners.accept().await.1, waiting);
     reaches(&mut listeners, (Ipv6Addr::LOCALHOST, port).into()).await;
     reaches(&mut listeners, (Ipv4Addr::LOCALHOST, port).into()).await;
     assert_eq!(inodes(&listeners)[..1], v4);
-    listeners.replace(&[one]).unwrap();
+    let opened = listeners.open(&[one]).unwrap();
+    listeners.take(opened);
     assert_eq!((listeners.addresses(), inodes(&listeners)), (vec![one], v4));
     assert!(
         TcpStream::connect((Ipv6Addr::LOCALHOST, port))
@@ -130,7 +134,8 @@ async fn one_address_and_all_of_them_take_turns_without_a_gap() {
     for addresses in [[all], [one], [all]] {
         // It waits in the socket that is closed.
         let waiting = TcpStream::connect(one).await.unwrap();
-        listeners.replace(&addresses).unwrap();
+        let opened = listeners.open(&addresses).unwrap();
+        listeners.take(opened);
         assert_eq!(listeners.addresses(), addresses);
         let (_stream, peer) = listeners.accept().await;
         assert_eq!(peer, waiting.local_addr().unwrap());
@@ -168,14 +173,14 @@ async fn a_reload_that_fails_changes_nothing() {
     // The same port of the other family: it is in nobody's way, but would go.
     let before = SocketAddr::from((Ipv4Addr::LOCALHOST, taken.1.port()));
     let mut listeners = listeners(&[before]);
-    let error = listeners.replace(&[taken.1]).unwrap_err();
+    let error = listeners.open(&[taken.1]).unwrap_err();
     assert!(matches!(error, ListenError::InUse { .. }), "{error}");
-    assert!(matches!(listeners.replace(&[]), Err(ListenError::Nothing)));
+    assert!(matches!(listeners.open(&[]), Err(ListenError::Nothing)));
     reaches(&mut listeners, before).await;
     // Nor where it would have to be beside one of ours.
     let all = SocketAddr::from((Ipv4Addr::UNSPECIFIED, before.port()));
     let sockets = inodes(&listeners);
-    assert!(listeners.replace(&[all, taken.1]).is_err());
+    assert!(listeners.open(&[all, taken.1]).is_err());
     assert_eq!(
         (listeners.addresses(), inodes(&listeners)),
         (vec![before], sockets)
