@@ -1,11 +1,14 @@
 //! `sshvpn serve` with the distribution's ssh as its client: tunnels of both
-//! modes, units, addresses, and what lies behind the server.
+//! modes, units, addresses, and what lies behind the server; how forwards end.
 //!
 //! ```text
 //!   laptop ssh -w ══ SSH ══╗
 //!                          ╠═ tunN  bastion: sshvpn serve ── lan host
 //!   phone  ssh -w ══ SSH ══╝
 //! ```
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::link::has_device;
@@ -14,7 +17,11 @@ use netns_tests::serve::attempt::{self, Outcome};
 use netns_tests::serve::joined::Joined;
 use netns_tests::serve::lab::{LAN, ServeLab};
 use netns_tests::tunnel::{Mode, Tunnel};
-use netns_tests::{Before, bridge, traffic, until};
+use netns_tests::{Before, Child, Client, Host, PATIENCE, bridge, traffic, until};
+use nix::sys::signal::Signal;
+
+/// Where ssh is asked to share its connection.
+const MUX: &str = "/run/lab/mux";
 
 /// A tunnel for `user` with `units`.
 fn asking<'a>(destination: &'a str, units: &'a str) -> Tunnel<'a> {
@@ -92,7 +99,7 @@ fn ethernet_on_a_bridge() -> Result<()> {
     let address = record["addresses"][0].as_str().context("no address")?;
     let master = lab.bastion.sh("ip -o link show dev tap7")?;
     ensure!(master.contains("master br0"), "{master}");
-    until("tap3", netns_tests::PATIENCE, || {
+    until("tap3", PATIENCE, || {
         has_device(&lab.laptop, "tap3").then_some(())
     })?;
     lab.laptop.sh(&format!(
@@ -116,7 +123,7 @@ fn two_units_in_a_row_and_one_that_is_taken() -> Result<()> {
     attempt::tunnel(&server, &lab.phone, "bob@bastion", "3:7", Outcome::NoTunnel)?;
     joined.pings(&lab.laptop)?;
     joined.leave()?;
-    until("the device is gone", netns_tests::PATIENCE, || {
+    until("the device is gone", PATIENCE, || {
         (!has_device(&lab.bastion, "tun7")).then_some(())
     })?;
     Joined::open(&server, &lab.phone, &asking("bob@bastion", "3:7"))?.pings(&lab.phone)
@@ -259,4 +266,107 @@ fn nobody_without_a_key() -> Result<()> {
         );
     }
     Joined::open(&server, &lab.phone, &asking("bob@bastion", "3:any"))?.pings(&lab.phone)
+}
+
+/// ssh of the laptop with these forwards, once others can share its connection.
+fn sharing(lab: &ServeLab, forwards: &[&str]) -> Result<Child> {
+    let arguments = [&["-N", "-M", "-S", MUX][..], forwards, &["alice@bastion"]].concat();
+    let child = lab.laptop.spawn(&Client::Ssh.command(&arguments)?)?;
+    until("the connection", PATIENCE, || {
+        let check = lab.laptop.sh(&format!("ssh -S {MUX} -O check bastion"));
+        check.ok()
+    })?;
+    Ok(child)
+}
+
+/// Waits until somebody listens at `port` of `host`, or nobody.
+fn listens(host: &Host, port: u16, expected: bool) -> Result<()> {
+    until(&format!("port {port}: {expected}"), PATIENCE, || {
+        let list = host.sh(&format!("ss -Hltn sport = :{port}")).ok()?;
+        (list.trim().is_empty() != expected).then_some(())
+    })
+}
+
+/// Who shared a connection and is gone takes his forward along, though the far
+/// host says nothing and closes nothing.
+#[test]
+fn a_forward_ends_with_its_channel() -> Result<()> {
+    let lab = ServeLab::new()?;
+    lab.authorize(&[(&lab.laptop, "port-forwarding")])?;
+    let far = lab.lan.in_network(|| Ok(TcpListener::bind((LAN, 8080))?))?;
+    let server = Serve::default().start(&lab.bastion)?;
+    let ssh = sharing(&lab, &[])?;
+    let place = format!("{LAN}:8080");
+    let command = Client::Ssh.command(&["-S", MUX, "-W", &place, "bastion"])?;
+    // It has no end while the other half is here.
+    let (input, mut says) = std::io::pipe()?;
+    let leaves = lab.laptop.spawn_with_input(&command, input.into())?;
+    server.wait_for_record(0, "request-granted", |record| record["request"] == "open")?;
+    let (mut far, _) = far.accept()?;
+    far.set_read_timeout(Some(PATIENCE))?;
+    says.write_all(b"hello")?;
+    let mut heard = [0; 5];
+    far.read_exact(&mut heard)?;
+    ensure!(&heard == b"hello", "{heard:?}");
+    let live = || server.status().ok()?["sessions"][0]["forwards"][0]["live"].as_u64();
+    ensure!(live() == Some(1), "{:#}", server.status()?);
+    until("keep-alives", PATIENCE, || {
+        let sockets = lab.bastion.sh("ss -Htno dport = :8080").ok()?;
+        sockets.contains("timer:(keepalive").then_some(())
+    })?;
+    leaves.signal(Signal::SIGKILL)?;
+    until("the end of the forward", PATIENCE, || {
+        (live()? == 0).then_some(())
+    })?;
+    ensure!(far.read(&mut heard)? == 0, "it says more");
+    ensure!(ssh.is_running(), "its connection ended");
+    Ok(())
+}
+
+/// Sends a byte, which has to come back.
+fn echoes(stream: &mut TcpStream) -> Result<()> {
+    let mut answer = [0];
+    stream.write_all(b"x")?;
+    stream.read_exact(&mut answer).context("no answer")?;
+    ensure!(&answer == b"x", "{answer:?}");
+    Ok(())
+}
+
+/// A listener that is cancelled leaves what came in by it, until a reload takes
+/// away what both are there by.
+#[test]
+fn a_listener_that_is_cancelled_leaves_its_connections() -> Result<()> {
+    let lab = ServeLab::new()?;
+    lab.authorize(&[(&lab.laptop, "permitlisten=\"8080\"")])?;
+    let _echo = lab
+        .laptop
+        .spawn(&["socat", "TCP-LISTEN:9000,fork,reuseaddr", "EXEC:cat"])?;
+    listens(&lab.laptop, 9000, true)?;
+    let server = Serve::default().start(&lab.bastion)?;
+    let forward = "8080:127.0.0.1:9000";
+    let ssh = sharing(&lab, &["-R", forward])?;
+    listens(&lab.bastion, 8080, true)?;
+    let connect = || {
+        lab.bastion
+            .in_network(|| Ok(TcpStream::connect("127.0.0.1:8080")))
+    };
+    let mut early = connect()??;
+    early.set_read_timeout(Some(PATIENCE))?;
+    echoes(&mut early)?;
+    lab.laptop
+        .sh(&format!("ssh -S {MUX} -O cancel -R {forward} bastion"))?;
+    listens(&lab.bastion, 8080, false)?;
+    ensure!(connect()?.is_err(), "somebody came in");
+    echoes(&mut early)?;
+    lab.authorize(&[(&lab.laptop, "permitlisten=\"8081\"")])?;
+    server.reload()?;
+    server.wait_for_record(0, "access-withdrawn", |record| {
+        record["reason"].to_string().contains(":8080")
+    })?;
+    let output = ssh.wait(PATIENCE)?;
+    ensure!(
+        output.code() == 255 && output.stderr.contains("access was withdrawn"),
+        "{output:?}"
+    );
+    Ok(())
 }

@@ -19,6 +19,7 @@ use super::channel::ChannelTunnel;
 use super::denial::Denial;
 use super::forward::Forwards;
 use super::grant::Grant;
+use super::lease::LeaseKey;
 use super::rates::Rates;
 use super::registry::ConnectionId;
 use super::registry::outcome::LoginFailed;
@@ -89,6 +90,7 @@ pub(super) async fn attend(
     let connection = Arc::new(login.connection);
     let session = live.share();
     let rates = server.rates.of(&login.grant);
+    let names = server.lookups.names(LeaseKey::of(&login.grant.identity));
     let entry = Entry {
         user: login.user,
         peer: login.peer,
@@ -110,7 +112,7 @@ pub(super) async fn attend(
             Arc::clone(&session),
             Arc::clone(&server.reach),
             rates.clone(),
-            server.lookups.names(),
+            names,
         ),
         rates,
         server,

@@ -2,37 +2,90 @@
 //! rates.
 
 use std::io;
+use std::pin::pin;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::pump::RateLimit;
 use crate::server::rates::Rates;
 use crate::server::registry::forwards::Forward;
+use crate::ssh::server::stream::{ForwardInput, ForwardOutput};
 
 /// Bytes moved in one go.
 const CHUNK: usize = 32 * 1024;
 
-/// Carries bytes both ways until both directions have ended, or one failed.
-pub(super) async fn carry<C>(channel: C, stream: TcpStream, forward: &Forward, rates: &Rates)
-where
-    C: AsyncRead + AsyncWrite + Unpin,
-{
-    // It fails only where the connection is gone, which reading tells.
+/// One direction broke.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    /// Where it comes from.
+    #[error("reading: {0}")]
+    Reading(io::Error),
+    /// Where it goes to.
+    #[error("writing: {0}")]
+    Writing(io::Error),
+}
+
+/// The client's side of a connection, once its data has ended.
+trait Client {
+    /// Waits until it has closed the channel.
+    fn closed(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+impl Client for ForwardInput {
+    fn closed(&mut self) -> impl Future<Output = ()> + Send {
+        ForwardInput::closed(self)
+    }
+}
+
+/// Carries bytes both ways until both directions have ended, one failed, or the
+/// client has closed the channel and all that it sent is written.
+pub(super) async fn carry(
+    (from_client, to_client): (ForwardInput, ForwardOutput),
+    stream: TcpStream,
+    forward: &Forward,
+    rates: &Rates,
+) {
+    // They fail only where the connection is gone, which reading tells; keep-alives
+    // tell of a host that is gone without a word.
     let _ = stream.set_nodelay(true);
-    let (from_client, to_client) = tokio::io::split(channel);
+    let _ = SockRef::from(&stream).set_keepalive(true);
     let (from_here, to_here) = stream.into_split();
-    let Rates {
-        upload, download, ..
-    } = rates;
-    let upload = copy(from_client, to_here, upload, |bytes| {
-        forward.uploaded(bytes)
-    });
-    let download = copy(from_here, to_client, download, |bytes| {
-        forward.downloaded(bytes)
-    });
-    if let Err(error) = tokio::try_join!(upload, download) {
+    let upload = async {
+        let mut from_client = from_client;
+        let count = |bytes| forward.uploaded(bytes);
+        copy(&mut from_client, to_here, &rates.upload, count).await?;
+        Ok::<_, Broken>(from_client)
+    };
+    let count = |bytes| forward.downloaded(bytes);
+    let download = copy(from_here, to_client, &rates.download, count);
+    if let Err(error) = both(upload, download).await {
         tracing::debug!(%error, "a forwarded connection ended");
+    }
+}
+
+/// Has both directions run to the end of the connection. The upload yields the
+/// client once its data has ended, by the close of the channel at the latest.
+async fn both<C: Client>(
+    upload: impl Future<Output = Result<C, Broken>>,
+    download: impl Future<Output = Result<(), Broken>>,
+) -> Result<(), Broken> {
+    let mut upload = pin!(upload);
+    let mut download = pin!(download);
+    let mut client = tokio::select! {
+        uploaded = &mut upload => uploaded?,
+        downloaded = &mut download => return match downloaded {
+            // Nobody can write to a channel that is closed, and what came before
+            // that is to get there.
+            Ok(()) | Err(Broken::Writing(_)) => upload.await.map(drop),
+            broken => broken,
+        },
+    };
+    // The other side may be silent for ever.
+    tokio::select! {
+        downloaded = download => downloaded,
+        () = client.closed() => Ok(()),
     }
 }
 
@@ -41,25 +94,85 @@ async fn copy(
     mut to: impl AsyncWrite + Unpin,
     limit: &RateLimit,
     count: impl Fn(usize),
-) -> io::Result<()> {
+) -> Result<(), Broken> {
     let mut buffer = vec![0; CHUNK];
     loop {
         limit.opened().await;
-        let length = from.read(&mut buffer).await?;
+        let length = from.read(&mut buffer).await.map_err(Broken::Reading)?;
         let Some(data) = buffer.get(..length).filter(|data| !data.is_empty()) else {
-            return to.shutdown().await;
+            return to.shutdown().await.map_err(Broken::Writing);
         };
         limit.take(length);
-        to.write_all(data).await?;
-        to.flush().await?;
+        to.write_all(data).await.map_err(Broken::Writing)?;
+        to.flush().await.map_err(Broken::Writing)?;
         count(length);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::{pending, ready};
+    use std::time::Duration;
+
+    use tokio::sync::oneshot;
+    use tokio::time::{Instant, sleep, timeout};
+
     use super::*;
     use crate::pump::Rate;
+
+    /// A client that closes its channel when it is told to.
+    struct FakeClient(oneshot::Receiver<()>);
+
+    impl Client for FakeClient {
+        async fn closed(&mut self) {
+            (&mut self.0).await.unwrap();
+        }
+    }
+
+    fn client() -> (oneshot::Sender<()>, FakeClient) {
+        let (close, closed) = oneshot::channel();
+        (close, FakeClient(closed))
+    }
+
+    fn broken() -> io::Error {
+        io::ErrorKind::BrokenPipe.into()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_close_of_the_channel_ends_what_is_silent() {
+        let (close, client) = client();
+        let mut carried = pin!(both(ready(Ok(client)), pending()));
+        let day = Duration::from_secs(86400);
+        let open = timeout(day, &mut carried).await;
+        assert!(open.is_err(), "half of it goes on");
+        close.send(()).unwrap();
+        timeout(day, carried).await.expect("it stays").unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_came_before_the_close_gets_there() {
+        const TIME: Duration = Duration::from_secs(60);
+        let start = Instant::now();
+        let (_close, client) = client();
+        let upload = async {
+            sleep(TIME).await;
+            Ok(client)
+        };
+        both(upload, ready(Err(Broken::Writing(broken()))))
+            .await
+            .unwrap();
+        assert_eq!(start.elapsed(), TIME);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_far_host_that_is_gone_ends_both_directions() {
+        let upload = pending::<Result<FakeClient, Broken>>();
+        let ended = both(upload, ready(Err(Broken::Reading(broken())))).await;
+        assert!(matches!(ended, Err(Broken::Reading(_))));
+        let (_close, client) = client();
+        let ended = both(ready(Ok(client)), ready(Ok(()))).await;
+        assert!(ended.is_ok());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_forward_keeps_to_the_rate_that_it_shares() {
@@ -76,7 +189,7 @@ mod tests {
             &limit,
             |_| (),
         );
-        let start = tokio::time::Instant::now();
+        let start = Instant::now();
         let (one, other) = tokio::join!(one, other);
         one.and(other).unwrap();
         let took = start.elapsed().as_secs_f64();

@@ -2,18 +2,19 @@
 //! comes in at them.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::carry::carry;
+use super::running::Running;
 use crate::server::grant::ForwardRule;
 use crate::server::rates::Rates;
 use crate::server::registry::forwards::ForwardKind;
 use crate::server::registry::session::Session;
+use crate::server::standing::Held;
 use crate::ssh::server::connection::ClientConnection;
 use crate::ssh::server::requests::ListenReply;
 
@@ -94,49 +95,67 @@ async fn bind(places: &[IpAddr], port: u16) -> io::Result<(u16, Vec<TcpListener>
     }
 }
 
-/// What a listener needs to hand its connections on.
+/// What hands the connections of a listener on to the client.
 #[derive(Clone)]
 pub(super) struct Carrier {
     pub(super) connection: Arc<ClientConnection>,
     pub(super) session: Arc<Session>,
     pub(super) rates: Rates,
+    /// As the client names the listener.
+    pub(super) address: String,
+    pub(super) port: u16,
+    /// By which there is the listener, and what came in by it.
+    pub(super) _held: Arc<Held>,
 }
 
-/// Gives the client each connection that comes in.
-pub(super) async fn accept(listener: TcpListener, address: String, port: u16, carrier: Carrier) {
-    let mut running = JoinSet::new();
+impl Carrier {
+    /// Gives the client a connection that came from `originator`, and carries it.
+    pub(super) async fn carry(self, stream: TcpStream, originator: SocketAddr) {
+        let (address, port) = (self.address.as_str(), self.port);
+        let opened = self.connection.open_forwarded(address, port, originator);
+        match opened.await {
+            Ok(channel) => {
+                let forward = self
+                    .session
+                    .forward(ForwardKind::Listen, address, port.into());
+                carry(channel, stream, &forward, &self.rates).await;
+            }
+            Err(error) => tracing::debug!(%error, "a connection to a client's listener"),
+        }
+    }
+}
+
+/// Has each connection that comes in go on by `carried` among those that are
+/// `running`; it outlives this.
+pub(super) async fn accept<F>(
+    listener: TcpListener,
+    running: Running,
+    carried: impl Fn(TcpStream, SocketAddr) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
     loop {
-        let (stream, originator) = match listener.accept().await {
-            Ok(accepted) => accepted,
+        match listener.accept().await {
+            Ok((stream, originator)) => running.spawn(carried(stream, originator)),
             Err(error) => {
                 tracing::debug!(%error, "a connection to a client's listener");
                 tokio::time::sleep(PAUSE).await;
-                continue;
             }
-        };
-        while running.try_join_next().is_some() {}
-        let (carrier, address) = (carrier.clone(), address.clone());
-        running.spawn(async move {
-            let Carrier {
-                connection,
-                session,
-                rates,
-            } = carrier;
-            match connection.open_forwarded(&address, port, originator).await {
-                Ok(channel) => {
-                    let forward = session.forward(ForwardKind::Listen, &address, port.into());
-                    carry(channel, stream, &forward, &rates).await;
-                }
-                Err(error) => tracing::debug!(%error, "a connection to a client's listener"),
-            }
-        });
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::JoinSet;
+    use tokio::time::timeout;
+
     use super::*;
     use crate::server::grant::Place;
+
+    /// Far longer than anything here takes; what reaches it hangs.
+    const HANGS: Duration = Duration::from_secs(30);
 
     fn places(address: &str, rule: &ForwardRule) -> Vec<String> {
         let places = Named::of(address).places(rule, 8080);
@@ -190,5 +209,35 @@ mod tests {
         assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);
         let elsewhere = bind(&["192.0.2.1".parse().unwrap()], 0).await;
         assert!(elsewhere.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_came_in_outlives_its_listener() {
+        let (_, mut listeners) = bind(&[Ipv4Addr::LOCALHOST.into()], 0).await.unwrap();
+        let listener = listeners.remove(0);
+        let place = listener.local_addr().unwrap();
+        let echo = |mut stream: TcpStream, _: SocketAddr| async move {
+            let (mut from, mut to) = stream.split();
+            tokio::io::copy(&mut from, &mut to).await.unwrap();
+        };
+        let running = Running::default();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(listener, running.clone(), echo));
+        let mut client = TcpStream::connect(place).await.unwrap();
+        let said = async {
+            let mut answer = [0];
+            for number in 1..=2 {
+                client.write_all(&[number]).await.unwrap();
+                client.read_exact(&mut answer).await.unwrap();
+                assert_eq!(answer, [number]);
+                // Nothing, the second time.
+                tasks.shutdown().await;
+                let late = TcpStream::connect(place).await;
+                assert!(late.is_err(), "it listens");
+            }
+            drop(running);
+            client.read(&mut answer).await.unwrap()
+        };
+        assert_eq!(timeout(HANGS, said).await.expect("it hangs"), 0);
     }
 }

@@ -10,6 +10,7 @@ mod carry;
 pub(super) mod listen;
 mod names;
 mod open;
+mod running;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -33,6 +34,7 @@ use carry::carry;
 use listen::{Carrier, Named, accept, listen_at};
 use names::Names;
 use open::{Among, NotConnected, connect};
+use running::Running;
 
 pub(super) use names::Lookups;
 
@@ -49,9 +51,9 @@ pub(super) struct Forwards {
     reach: Arc<Reachability>,
     rates: Rates,
     names: Names,
-    running: JoinSet<()>,
+    running: Running,
     /// By address and port, as the client knows them.
-    listeners: BTreeMap<(String, u16), (JoinSet<()>, Held)>,
+    listeners: BTreeMap<(String, u16), JoinSet<()>>,
 }
 
 impl Forwards {
@@ -71,14 +73,13 @@ impl Forwards {
             reach,
             rates,
             names,
-            running: JoinSet::new(),
+            running: Running::default(),
             listeners: BTreeMap::new(),
         }
     }
 
     /// Connects the client to `host`, if it may.
     pub(super) async fn open(&mut self, host: String, port: u16, reply: OpenReply) {
-        while self.running.try_join_next().is_some() {}
         let asked = asked(&host, port, false);
         let Some(held) = self.standing.hold_open(&host, port) else {
             self.session.refused(asked, "not permitted");
@@ -152,10 +153,10 @@ impl Forwards {
         reply.refuse();
     }
 
-    /// Listens no more there, once this returns.
+    /// Listens no more there, once this returns; what came in goes on.
     pub(super) async fn cancel(&mut self, address: String, port: u16, reply: CancelReply) {
         match self.listeners.remove(&(address, port)) {
-            Some((mut tasks, _held)) => {
+            Some(mut tasks) => {
                 tasks.shutdown().await;
                 reply.accept();
             }
@@ -164,17 +165,24 @@ impl Forwards {
     }
 
     fn accept_at(&mut self, address: &str, port: u16, listeners: Vec<TcpListener>, held: Held) {
+        let carrier = Carrier {
+            connection: Arc::clone(&self.connection),
+            session: Arc::clone(&self.session),
+            rates: self.rates.clone(),
+            address: address.to_owned(),
+            port,
+            _held: Arc::new(held),
+        };
         let mut tasks = JoinSet::new();
         for listener in listeners {
-            let carrier = Carrier {
-                connection: Arc::clone(&self.connection),
-                session: Arc::clone(&self.session),
-                rates: self.rates.clone(),
-            };
-            tasks.spawn(accept(listener, address.to_owned(), port, carrier));
+            let carrier = carrier.clone();
+            tasks.spawn(accept(
+                listener,
+                self.running.clone(),
+                move |stream, originator| carrier.clone().carry(stream, originator),
+            ));
         }
-        self.listeners
-            .insert((address.to_owned(), port), (tasks, held));
+        self.listeners.insert((address.to_owned(), port), tasks);
     }
 }
 

@@ -1,20 +1,24 @@
 //! The addresses of names that clients want to be connected to. The system's
 //! resolver keeps a thread for as long as it likes, whoever stopped waiting, so
-//! few names are looked up at once, for one client and for all.
+//! few names are looked up at once, for one key and for all.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::net::lookup_host;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::server::lease::LeaseKey;
+
 /// Names of all clients that are looked up at once; the runtime has some 500
 /// threads for what blocks, and others need them too.
 const MOST: usize = 64;
-/// Names of one connection that are looked up at once.
+/// Names of one key's connections that are looked up at once, with those of
+/// connections that have ended.
 const MOST_OF_ONE: usize = 4;
 /// How long a name may wait for its turn.
 const TURN: Duration = Duration::from_secs(5);
@@ -33,9 +37,14 @@ pub(super) enum LookupError {
 
 /// What is looked up for all clients.
 #[derive(Debug)]
-pub(in crate::server) struct Lookups(Arc<Semaphore>);
+pub(in crate::server) struct Lookups {
+    all: Arc<Semaphore>,
+    /// A key's (of certificates: authority and key id) while it has a connection,
+    /// or a look-up that goes on.
+    keys: Mutex<HashMap<LeaseKey, Weak<Semaphore>>>,
+}
 
-/// What is looked up for one connection.
+/// What is looked up for one connection; shared with the others of its key.
 #[derive(Debug, Clone)]
 pub(in crate::server) struct Names {
     all: Arc<Semaphore>,
@@ -44,16 +53,27 @@ pub(in crate::server) struct Names {
 
 impl Default for Lookups {
     fn default() -> Self {
-        Lookups(Arc::new(Semaphore::new(MOST)))
+        Lookups {
+            all: Arc::new(Semaphore::new(MOST)),
+            keys: Mutex::default(),
+        }
     }
 }
 
 impl Lookups {
-    /// For one more connection.
-    pub(in crate::server) fn names(&self) -> Names {
+    /// For one more connection of `key`.
+    pub(in crate::server) fn names(&self, key: LeaseKey) -> Names {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = keys.get(&key).and_then(Weak::upgrade);
+        let own = known.unwrap_or_else(|| {
+            keys.retain(|_, own| own.strong_count() > 0);
+            let own = Arc::new(Semaphore::new(MOST_OF_ONE));
+            keys.insert(key, Arc::downgrade(&own));
+            own
+        });
         Names {
-            all: Arc::clone(&self.0),
-            own: Arc::new(Semaphore::new(MOST_OF_ONE)),
+            all: Arc::clone(&self.all),
+            own,
         }
     }
 }
@@ -89,6 +109,7 @@ impl Names {
             return Err(LookupError::Busy);
         };
         let asked = tokio::spawn(async move {
+            // With its turn it keeps the share of its key known, for later connections.
             let answer = asking.await;
             drop(turn);
             answer
@@ -109,57 +130,87 @@ mod tests {
 
     use super::*;
 
-    fn is_busy<T>(found: &Result<T, LookupError>) -> bool {
-        matches!(found, Err(LookupError::Busy))
+    fn key(name: &str) -> LeaseKey {
+        LeaseKey::from_text(name)
     }
 
-    #[tokio::test]
-    async fn an_address_is_looked_up_nowhere() {
-        let lookups = Lookups(Arc::new(Semaphore::new(0)));
-        let found = lookups.names().addresses("2001:db8::1", 80).await;
-        assert_eq!(found.unwrap(), ["[2001:db8::1]:80".parse().unwrap()]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_has_its_share_and_what_it_gave_up_still_counts() {
-        let lookups = Lookups::default();
-        let names = lookups.names();
+    /// Has so many names looked up that are not found, and gives them up; they end
+    /// with what is yielded.
+    async fn give_up(names: &Names, count: usize) -> Vec<oneshot::Sender<()>> {
         let mut answers = Vec::new();
-        for _ in 0..MOST_OF_ONE {
+        for _ in 0..count {
             let (answer, answered) = oneshot::channel::<()>();
             let asking = async move { answered.await.map_err(io::Error::other) };
             let waited = timeout(Duration::from_secs(1), names.look_up(asking)).await;
             assert!(waited.is_err(), "it was not given up");
             answers.push(answer);
         }
+        answers
+    }
+
+    fn is_busy<T>(found: &Result<T, LookupError>) -> bool {
+        matches!(found, Err(LookupError::Busy))
+    }
+
+    #[tokio::test]
+    async fn an_address_is_looked_up_nowhere() {
+        let lookups = Lookups {
+            all: Arc::new(Semaphore::new(0)),
+            ..Lookups::default()
+        };
+        let found = lookups.names(key("a")).addresses("2001:db8::1", 80).await;
+        assert_eq!(found.unwrap(), ["[2001:db8::1]:80".parse().unwrap()]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_has_its_share_and_what_it_gave_up_still_counts() {
+        let lookups = Lookups::default();
+        let names = lookups.names(key("a"));
+        let mut answers = give_up(&names, MOST_OF_ONE).await;
         let start = Instant::now();
         assert!(is_busy(&names.look_up(async { Ok(()) }).await));
         assert_eq!(start.elapsed(), TURN);
         // Another client has its own share.
-        assert!(lookups.names().look_up(async { Ok(()) }).await.is_ok());
+        let other = lookups.names(key("b"));
+        assert!(other.look_up(async { Ok(()) }).await.is_ok());
         // The resolver comes back.
         answers.pop().unwrap().send(()).unwrap();
         assert!(names.look_up(async { Ok(()) }).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_comes_back_has_no_more_for_that() {
+        let lookups = Lookups::default();
+        let answers = give_up(&lookups.names(key("a")), MOST_OF_ONE).await;
+        let again = lookups.names(key("a"));
+        assert!(is_busy(&again.look_up(async { Ok(()) }).await));
+        drop(answers);
+        assert!(again.look_up(async { Ok(()) }).await.is_ok());
+        // Nothing stays of a key that is gone.
+        drop(again);
+        let _other = lookups.names(key("b"));
+        assert_eq!(lookups.keys.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn all_clients_together_have_so_many_and_no_more() {
         let lookups = Lookups::default();
         let stuck = || pending::<io::Result<()>>();
-        for _ in 0..MOST / MOST_OF_ONE {
-            let names = lookups.names();
+        for number in 0..MOST / MOST_OF_ONE {
+            let names = lookups.names(key(&number.to_string()));
             for _ in 0..MOST_OF_ONE {
                 let asked = names.look_up(stuck());
                 assert!(timeout(Duration::from_millis(1), asked).await.is_err());
             }
         }
-        assert!(is_busy(&lookups.names().look_up(async { Ok(()) }).await));
+        let names = lookups.names(key("one more"));
+        assert!(is_busy(&names.look_up(async { Ok(()) }).await));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_resolver_that_never_answers_is_waited_for_so_long() {
         let start = Instant::now();
-        let names = Lookups::default().names();
+        let names = Lookups::default().names(key("a"));
         let found = names.look_up(pending::<io::Result<()>>()).await;
         let Err(LookupError::Failed(error)) = found else {
             panic!("{found:?}");

@@ -69,6 +69,7 @@ mod tests {
 
     use super::super::names::Lookups;
     use super::*;
+    use crate::server::lease::LeaseKey;
     use crate::server::reach::Terms;
 
     #[tokio::test]
@@ -86,7 +87,7 @@ mod tests {
         };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let names = Lookups::default().names();
+        let names = Lookups::default().names(LeaseKey::from_text("a"));
         for host in ["127.0.0.1", "::ffff:127.0.0.1"] {
             let refused = connect(&names, host, port, Some(&among)).await;
             assert!(matches!(refused, Err(NotConnected::Client)), "{host}");

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use super::place::Places;
-use super::stream::ForwardStream;
+use super::stream::{self, ForwardInput, ForwardOutput};
 
 /// How long a goodbye may take.
 pub(super) const GOODBYE: Duration = Duration::from_secs(1);
@@ -106,7 +106,7 @@ impl ClientConnection {
         address: &str,
         port: u16,
         originator: SocketAddr,
-    ) -> Result<ForwardStream, ForwardError> {
+    ) -> Result<(ForwardInput, ForwardOutput), ForwardError> {
         let place = self.places.take().ok_or(ForwardError::TooManyChannels)?;
         let opened = self.handle.channel_open_forwarded_tcpip(
             address,
@@ -115,7 +115,7 @@ impl ClientConnection {
             u32::from(originator.port()),
         );
         match timeout(ANSWER_TIMEOUT, opened).await {
-            Ok(Ok(channel)) => Ok(ForwardStream::new(channel.into_stream(), place)),
+            Ok(Ok(channel)) => Ok(stream::forward(channel, place)),
             Ok(Err(error)) => Err(ForwardError::Refused(error.to_string())),
             Err(_) => {
                 place.lose();

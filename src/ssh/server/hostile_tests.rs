@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::login::{Login, LoginFailure};
 use super::requests::{RefusalCode, Request};
+use super::stream::{ForwardInput, ForwardOutput};
 use super::test_lab::{HANGS, Lab, UNTOUCHED};
 use crate::ssh::wire_client::{WireKey, WireSecurityKey, login_request, open};
 use crate::ssh::wire_server::{Message, Reader, Wire, about, confirmation, data, number};
@@ -478,21 +479,52 @@ async fn a_reader_who_stops_stops_only_its_channel() {
     answer(&mut wire, number::CHANNEL_WINDOW_ADJUST).await;
 }
 
+/// A TCP forward: its channel's number, and the server's end.
+async fn forwarded(
+    wire: &mut Wire,
+    login: &mut Login<String>,
+) -> (u32, (ForwardInput, ForwardOutput)) {
+    let open = open("direct-tcpip", 3, 100).string("host").word(80);
+    wire.send(&open.string("127.0.0.1").word(1)).await.unwrap();
+    let Request::Open { reply, .. } = next(login).await else {
+        panic!("another request");
+    };
+    let halves = reply.accept().await;
+    let packet = answer(wire, number::CHANNEL_OPEN_CONFIRMATION).await;
+    let mut reader = Reader::new(&packet);
+    reader.word();
+    (reader.word(), halves)
+}
+
+#[tokio::test]
+async fn the_end_of_a_forward_is_told_from_its_close() {
+    let lab = lab().await;
+    for first in [number::CHANNEL_EOF, number::CHANNEL_CLOSE] {
+        let (mut wire, mut login) = connected(&lab).await;
+        let (channel, (mut input, _output)) = forwarded(&mut wire, &mut login).await;
+        wire.send(&data(channel, [7; 100])).await.unwrap();
+        wire.send(&about(first, channel)).await.unwrap();
+        let mut came = Vec::new();
+        let read = timeout(HANGS, input.read_to_end(&mut came)).await;
+        read.expect("no end of it").unwrap();
+        assert_eq!(came, [7; 100]);
+        if first == number::CHANNEL_EOF {
+            let early = timeout(Duration::from_millis(50), input.closed()).await;
+            assert!(early.is_err(), "nobody has closed it");
+            let close = about(number::CHANNEL_CLOSE, channel);
+            wire.send(&close).await.unwrap();
+        }
+        let closed = timeout(HANGS, input.closed()).await;
+        closed.expect("the close is not told");
+    }
+}
+
 #[tokio::test]
 async fn who_closes_a_channel_stops_its_writer() {
     let lab = lab().await;
     let (mut wire, mut login) = connected(&lab).await;
-    let open = open("direct-tcpip", 3, 100).string("host").word(80);
-    wire.send(&open.string("127.0.0.1").word(1)).await.unwrap();
-    let Request::Open { reply, .. } = next(&mut login).await else {
-        panic!("another request");
-    };
-    let mut stream = reply.accept().await;
-    let packet = answer(&mut wire, number::CHANNEL_OPEN_CONFIRMATION).await;
-    let mut reader = Reader::new(&packet);
-    reader.word();
-    let channel = reader.word();
-    let write = async { stream.write_all(&[5; 1000]).await };
+    let (channel, (_input, mut output)) = forwarded(&mut wire, &mut login).await;
+    let write = async { output.write_all(&[5; 1000]).await };
     let close = async {
         answer(&mut wire, number::CHANNEL_DATA).await;
         wire.send(&about(number::CHANNEL_CLOSE, channel)).await

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::asking::described;
 use super::connection::Shared;
 use super::place::Place;
-use super::stream::{ForwardStream, SubsystemInput, SubsystemOutput};
+use super::stream::{self, ForwardInput, ForwardOutput, SubsystemInput, SubsystemOutput};
 use crate::config::types::{Mode, UnitRequest};
 use crate::ssh::side::ServerSide;
 use crate::ssh::tunnel::{TunnelReceiver, TunnelSender};
@@ -182,14 +182,14 @@ impl TunnelReply {
 
 impl OpenReply {
     /// Opens the channel.
-    pub async fn accept(self) -> ForwardStream {
+    pub async fn accept(self) -> (ForwardInput, ForwardOutput) {
         let Opening {
             channel,
             reply,
             place,
         } = self.0;
         reply.accept().await;
-        ForwardStream::new(channel.into_stream(), place)
+        stream::forward(channel, place)
     }
 
     /// Refuses it.

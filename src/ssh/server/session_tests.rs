@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, join};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
@@ -196,7 +196,8 @@ async fn connections_are_forwarded_from_here_or_refused() {
     };
     assert_eq!((host.as_str(), asked), ("target.example", 4711));
     assert_eq!(originator.address, "127.0.0.1");
-    round_trip(client, reply.accept().await).await;
+    let (input, output) = reply.accept().await;
+    round_trip(client, join(input, output)).await;
 
     let mut client = connect(port).await;
     let Request::Open { reply, .. } = next(&mut login).await else {
@@ -233,11 +234,11 @@ async fn a_socks_client_is_served() {
         panic!("another request");
     };
     assert_eq!((host.as_str(), port), ("host.example", 80));
-    let stream = reply.accept().await;
+    let (input, output) = reply.accept().await;
     let mut answer = [0; 8];
     client.read_exact(&mut answer).await.unwrap();
     assert_eq!(answer[1], 90);
-    round_trip(client, stream).await;
+    round_trip(client, join(input, output)).await;
 }
 
 #[tokio::test]
@@ -263,7 +264,8 @@ async fn listeners_are_asked_for_and_their_connections_given_back() {
         .connection
         .open_forwarded("localhost", 4242, originator);
     let (opened, accepted) = tokio::join!(opened, target.accept());
-    round_trip(accepted.unwrap().0, opened.unwrap()).await;
+    let (input, output) = opened.unwrap();
+    round_trip(accepted.unwrap().0, join(input, output)).await;
 
     // What nobody listens for is refused by the client.
     let opened = login.connection.open_forwarded("localhost", 1, originator);

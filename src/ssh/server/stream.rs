@@ -1,59 +1,121 @@
-//! Channels of bytes, as the server has them: TCP forwards, and the two halves of
-//! a subsystem.
+//! Channels of bytes, as the server has them: the two halves of a TCP forward, and
+//! those of a subsystem.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use russh::{ChannelMsg, ChannelReadHalf, ChannelStream, ChannelWriteHalf};
+use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::runtime::Handle;
 
 use super::connection::Shared;
 use super::place::Place;
 use crate::ssh::side::ServerSide;
 
-/// The channel of a TCP forward. Dropping it closes the channel.
-pub struct ForwardStream {
-    stream: ChannelStream<ServerSide>,
+/// What a client sends by a TCP forward. Dropping it closes the channel.
+pub struct ForwardInput {
+    messages: ChannelReadHalf,
+    /// Gone only while this is dropped.
+    channel: Option<ChannelWriteHalf<ServerSide>>,
+    /// What came, and nobody has read.
+    unread: Bytes,
+    phase: Phase,
     _place: Place,
 }
 
-impl ForwardStream {
-    pub(super) fn new(stream: ChannelStream<ServerSide>, place: Place) -> Self {
-        ForwardStream {
-            stream,
-            _place: place,
+/// What goes to the client by a TCP forward.
+pub struct ForwardOutput(Box<dyn AsyncWrite + Send + Unpin>);
+
+/// How far a client has come with a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It may send more.
+    Open,
+    /// It sends no more (RFC 4254, section 5.3), and may be sent to.
+    Ended,
+    /// It has closed the channel, or the connection is gone.
+    Closed,
+}
+
+/// The directions of a TCP forward.
+pub(super) fn forward(channel: Channel<ServerSide>, place: Place) -> (ForwardInput, ForwardOutput) {
+    let (messages, channel) = channel.split();
+    let output = ForwardOutput(Box::new(channel.make_writer()));
+    let input = ForwardInput {
+        messages,
+        channel: Some(channel),
+        unread: Bytes::new(),
+        phase: Phase::Open,
+        _place: place,
+    };
+    (input, output)
+}
+
+impl ForwardInput {
+    /// Waits until the client has closed the channel or the connection is gone.
+    /// What comes until then is lost, so this is for after the end.
+    pub async fn closed(&mut self) {
+        while self.phase != Phase::Closed {
+            let message = self.messages.wait().await;
+            self.heed(message);
+        }
+    }
+
+    fn heed(&mut self, message: Option<ChannelMsg>) {
+        match message {
+            Some(ChannelMsg::Data { data }) => self.unread = data,
+            Some(ChannelMsg::Eof) => self.phase = Phase::Ended,
+            Some(ChannelMsg::Close) | None => self.phase = Phase::Closed,
+            Some(_) => {}
         }
     }
 }
 
-impl AsyncRead for ForwardStream {
+impl AsyncRead for ForwardInput {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let input = &mut *self;
+        while input.unread.is_empty() && input.phase == Phase::Open {
+            // The queue keeps the waker, and loses nothing with the future.
+            let message = ready!(pin!(input.messages.wait()).poll(cx));
+            input.heed(message);
+        }
+        let length = buffer.remaining().min(input.unread.len());
+        buffer.put_slice(&input.unread.split_to(length));
+        Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for ForwardStream {
+impl Drop for ForwardInput {
+    fn drop(&mut self) {
+        // Without a runtime there is no connection either.
+        if let (Some(channel), Ok(runtime)) = (self.channel.take(), Handle::try_current()) {
+            runtime.spawn(async move { channel.close().await });
+        }
+    }
+}
+
+impl AsyncWrite for ForwardOutput {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, data)
+        Pin::new(&mut self.0).poll_write(cx, data)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.0).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
 
