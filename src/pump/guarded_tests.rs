@@ -478,6 +478,16 @@ async fn only_the_first_frame_waits_where_nobody_answers() {
     assert!(waited >= Duration::from_secs(1) && waited < Duration::from_secs(2));
 }
 
+/// Hears all but these.
+#[derive(Debug)]
+struct DeafTo(HashSet<MacAddress>);
+
+impl Hears for DeafTo {
+    fn hears(&self, station: MacAddress) -> bool {
+        !self.0.contains(&station)
+    }
+}
+
 #[tokio::test]
 async fn frames_of_strangers_are_not_heard() {
     let frames = [7, 8, 8, 7, 8].map(|station| {
@@ -488,8 +498,8 @@ async fn frames_of_strangers_are_not_heard() {
     });
     let device = FakeDevice::yielding_offload(frames);
     let (sink, counters) = (sink(), Counters::default());
-    let stranger: HashSet<_> = [station_of(&from_station(8, false))].into();
-    let strangers = Strangers::new(watch::channel(Arc::new(stranger)).1);
+    let stranger = [station_of(&from_station(8, false))].into();
+    let strangers = Strangers::new(Box::new(DeafTo(stranger)));
     let (_nothing, extra) = mpsc::channel(1);
     let heard = strangers.without(&device, &counters);
     let end = outbound(

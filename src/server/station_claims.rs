@@ -82,7 +82,7 @@ pub(super) fn join(
     };
     let held = told.held;
     let claims = LinkClaims { wanted, held };
-    (claims, Strangers::new(told.strangers), place)
+    (claims, Strangers::new(Box::new(told.hearing)), place)
 }
 
 impl BridgePlace {

@@ -1,8 +1,6 @@
 //! Claims on a bridge with a neighbour behind a cable, in a fresh network namespace
 //! each.
 
-use std::collections::BTreeSet;
-
 use super::*;
 use crate::net::facts::LinkFacts;
 use crate::net::netlink::PortSettings;
@@ -64,7 +62,7 @@ impl Lab {
         ip(&format!("link set {name} up"));
         let terms = StationTerms {
             key: LeaseKey::from_text(key),
-            groups: BTreeSet::new(),
+            groups: Arc::default(),
             one_station: true,
             port: port.index,
         };
