@@ -143,17 +143,22 @@ fn a_client_is_no_station_that_is_somebody_elses() -> Result<()> {
     // With one of its own it gets in, and keeps it.
     let laptop = Station::open(&server, &lab.laptop, "alice", "true")?;
     traffic::ping(laptop.host, LAN)?;
-    // Until a host of the network turns up with it.
     let (own, lans) = (mac(laptop.host, "tap3")?, mac(&lab.lan, "lan")?);
+    let another = "ip link set tap3 address 02:00:00:00:77:77";
+    laptop.host.sh(another)?;
+    traffic::no_ping(laptop.host, BASTION)?;
+    laptop.host.sh(&format!("ip link set tap3 address {own}"))?;
+    traffic::ping(laptop.host, BASTION)?;
+    // Until a host of the network turns up with it.
     lab.lan.sh(&format!("ip link set lan address {own}"))?;
     traffic::ping(&lab.lan, BASTION)?;
     traffic::no_ping(laptop.host, BASTION)?;
     traffic::ping(&lab.lan, BASTION)?;
     lab.lan.sh(&format!("ip link set lan address {lans}"))?;
-    laptop
-        .host
-        .sh("ip link set tap3 address 02:00:00:00:77:77")?;
     traffic::no_ping(laptop.host, BASTION)?;
+    // Then it has none any more, and may have another.
+    laptop.host.sh(another)?;
+    traffic::ping(laptop.host, BASTION)?;
     ensure!(refused(&laptop.leave(&server)?) > 0);
     phone.leave(&server)?;
     let left = lab

@@ -4,8 +4,10 @@
 //! On a link that the far end shares with others its MAC and link-local addresses
 //! are granted one by one, as its frames turn out to need them. Those that come
 //! meanwhile are dropped; but the first of all waits, since most often it is the
-//! question on whose answer a conversation begins.
+//! question on whose answer a conversation begins. No later one does, so a far end
+//! that is granted nothing is held up once.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +30,8 @@ pub struct Guard {
     /// Whom the far end's Ethernet frames come from.
     sender: Sender,
     claims: Option<LinkClaims>,
+    /// Whether a frame has waited for its station.
+    waited: bool,
 }
 
 /// The way to whoever grants addresses of a shared link.
@@ -50,6 +54,7 @@ impl Guard {
             rules: current,
             sender: Sender::default(),
             claims: None,
+            waited: false,
         }
     }
 
@@ -97,11 +102,7 @@ impl Guard {
             return false;
         };
         let asked = claims.wanted.try_send(wanted).is_ok();
-        let first = match &self.sender {
-            Sender::Shared { held, .. } => held.stations.is_empty(),
-            Sender::Alone(_) => false,
-        };
-        asked && first
+        asked && !mem::replace(&mut self.waited, true)
     }
 
     async fn answer(&mut self) {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::Ipv6Addr;
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use tokio::sync::watch;
@@ -424,7 +425,7 @@ async fn until(mut condition: impl FnMut() -> bool) {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_station_that_is_refused_or_never_answered_does_not_get_in() {
     let (_held, replaced) = watch::channel(of_templates());
     let (wanted, mut asked) = mpsc::channel(4);
@@ -433,10 +434,13 @@ async fn a_station_that_is_refused_or_never_answered_does_not_get_in() {
     let refusing = async {
         asked.recv().await;
         grant.send_modify(|_| {});
-        // The second has no answer.
-        asked.recv().await;
+        // The others have no answer.
+        for _ in 0..3 {
+            asked.recv().await;
+        }
     };
-    let frames = vec![from_station(7, false), from_station(9, false)];
+    let frames = [7, 9, 9, 7].map(|station| from_station(station, false));
+    let (frames, start) = (frames.to_vec(), tokio::time::Instant::now());
     let far = FakeDevice::default();
     let received = receive_guarded(
         Mode::Ethernet,
@@ -447,7 +451,41 @@ async fn a_station_that_is_refused_or_never_answered_does_not_get_in() {
     );
     let (counted, ()) = tokio::join!(received, refusing);
     assert_eq!(counted.packets, 0);
-    assert_eq!(counted.dropped, [("source not allowed", 2)]);
+    assert_eq!(counted.dropped, [("source not allowed", 4)]);
+    // And none of them waits for it.
+    assert!(start.elapsed() < Duration::from_millis(100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_first_frame_waits_where_nobody_answers() {
+    let (_held, replaced) = watch::channel(of_templates());
+    let (wanted, _asked) = mpsc::channel(4);
+    let (_grant, held) = watch::channel(Arc::<LinkAddresses>::default());
+    let guard = Guard::new(replaced).on_shared_link(LinkClaims { wanted, held });
+    let frames = [7, 7, 9, 7].map(|station| from_station(station, false));
+    let far = FakeDevice::default();
+    let start = tokio::time::Instant::now();
+    let counted = receive_guarded(
+        Mode::Ethernet,
+        Framing::Datagrams,
+        frames.to_vec(),
+        &far,
+        Some(guard),
+    )
+    .await;
+    assert_eq!(counted.dropped, [("source not allowed", 4)]);
+    let waited = start.elapsed();
+    assert!(waited >= Duration::from_secs(1) && waited < Duration::from_secs(2));
+}
+
+/// Hears all but these.
+#[derive(Debug)]
+struct DeafTo(HashSet<MacAddress>);
+
+impl Hears for DeafTo {
+    fn hears(&self, station: MacAddress) -> bool {
+        !self.0.contains(&station)
+    }
 }
 
 #[tokio::test]
@@ -460,8 +498,8 @@ async fn frames_of_strangers_are_not_heard() {
     });
     let device = FakeDevice::yielding_offload(frames);
     let (sink, counters) = (sink(), Counters::default());
-    let stranger: HashSet<_> = [station_of(&from_station(8, false))].into();
-    let strangers = Strangers::new(watch::channel(Arc::new(stranger)).1);
+    let stranger = [station_of(&from_station(8, false))].into();
+    let strangers = Strangers::new(Box::new(DeafTo(stranger)));
     let (_nothing, extra) = mpsc::channel(1);
     let heard = strangers.without(&device, &counters);
     let end = outbound(

@@ -53,7 +53,7 @@ pub use inbound::{inbound_datagrams, inbound_stream};
 pub use outbound::outbound;
 pub use queue_settings::QueueSettings;
 pub use rate::{Limited, Rate, RateLimit};
-pub use strangers::{Strangers, WithoutStrangers};
+pub use strangers::{Hears, Strangers, WithoutStrangers};
 
 /// The reading side of a device. What is read is an offload header
 /// ([`VirtioHeader`], little-endian) and the packet behind it.

@@ -3,12 +3,11 @@
 //! device, by their source address, so that broadcasts and what a bridge floods
 //! are held back as well.
 
-use std::collections::HashSet;
+use std::fmt;
 use std::io;
-use std::sync::Arc;
 
 use bytes::BytesMut;
-use tokio::sync::watch;
+use tokio::task::yield_now;
 
 use super::{Counters, Dropped, PacketSource};
 use crate::frame::stream::OFFLOAD_LEN;
@@ -17,14 +16,21 @@ use crate::packet::guard_link::MacAddress;
 /// Frames that are dropped in a row before others have their turn.
 const AT_ONCE: usize = 64;
 
+/// Says whom one far end hears; asked about each frame, so that the answer may
+/// change at any time.
+pub trait Hears: fmt::Debug + Send + Sync {
+    /// Whether it hears what comes of this station.
+    fn hears(&self, station: MacAddress) -> bool;
+}
+
 /// Stations that one far end does not hear; nobody, by default.
 #[derive(Debug, Default)]
-pub struct Strangers(Option<watch::Receiver<Arc<HashSet<MacAddress>>>>);
+pub struct Strangers(Option<Box<dyn Hears>>);
 
 impl Strangers {
-    /// Those of `stations`, from time to time.
-    pub fn new(stations: watch::Receiver<Arc<HashSet<MacAddress>>>) -> Self {
-        Strangers(Some(stations))
+    /// All but those that it hears.
+    pub fn new(far_end: Box<dyn Hears>) -> Self {
+        Strangers(Some(far_end))
     }
 
     /// What `device` yields besides their frames, which are counted as dropped.
@@ -44,11 +50,11 @@ impl Strangers {
     fn sent(&self, read: &[u8]) -> bool {
         /// Behind the destination (IEEE 802.3, section 3.1.1).
         const SOURCE: std::ops::Range<usize> = OFFLOAD_LEN + 6..OFFLOAD_LEN + 12;
-        let Some(stations) = &self.0 else {
+        let Some(far_end) = &self.0 else {
             return false;
         };
         let source = read.get(SOURCE).and_then(|source| source.try_into().ok());
-        source.is_some_and(|source| stations.borrow().contains(&MacAddress(source)))
+        source.is_some_and(|source| !far_end.hears(MacAddress(source)))
     }
 }
 
@@ -64,10 +70,13 @@ impl<S: PacketSource + Sync> PacketSource for WithoutStrangers<'_, S> {
     async fn read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         let start = buffer.len();
         loop {
-            let length = self.device.read(buffer).await?;
-            if !self.drops(buffer, start) {
-                return Ok(length);
+            for _ in 0..AT_ONCE {
+                let length = self.device.read(buffer).await?;
+                if !self.drops(buffer, start) {
+                    return Ok(length);
+                }
             }
+            yield_now().await;
         }
     }
 

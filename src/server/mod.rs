@@ -20,6 +20,7 @@ pub mod capabilities;
 mod certificate;
 mod channel;
 pub mod check;
+mod claim_queue;
 mod client;
 pub mod client_device;
 pub mod denial;

@@ -15,7 +15,12 @@ use crate::net::netlink::Netlink;
 
 /// The tunnels whose packets this host routes.
 #[derive(Debug, Default)]
-pub(super) struct Neighbours(Mutex<BTreeMap<ConnectionId, Routed>>);
+pub(super) struct Neighbours {
+    tunnels: Mutex<BTreeMap<ConnectionId, Routed>>,
+    /// Whose turn it is to tell the kernel, so that nobody who joins lets it answer
+    /// for somebody who is leaving.
+    turn: tokio::sync::Mutex<()>,
+}
 
 /// One of them.
 #[derive(Debug, Clone)]
@@ -71,6 +76,7 @@ impl Neighbours {
             netlink: netlink.clone(),
             id,
         };
+        let _turn = self.turn.lock().await;
         self.lock().insert(id, routed);
         for (link, address) in self.answers(id) {
             tolerate(netlink.answer_for(link, address).await);
@@ -95,14 +101,17 @@ impl Neighbours {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ConnectionId, Routed>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tunnels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Neighbour {
     /// Gives it up, while the device is still there.
     pub(super) async fn leave(self) {
-        for (link, address) in self.neighbours.answers(self.id) {
+        let _turn = self.neighbours.turn.lock().await;
+        let answers = self.neighbours.answers(self.id);
+        self.neighbours.lock().remove(&self.id);
+        for (link, address) in answers {
             tolerate(self.netlink.answer_no_more(link, address).await);
         }
     }

@@ -4,28 +4,29 @@
 //!
 //! A station that is granted is told to the bridge, whose port learns nothing by
 //! itself and takes no frames of others: where the station speaks up elsewhere
-//! later, the kernel moves it there and drops what comes of it here, until the
-//! bridge has forgotten that again.
+//! later, the kernel moves it there and drops what comes of it here. Within seconds
+//! it is taken from the client, which gets it again only once the bridge has
+//! forgotten that.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
+use super::claim_queue::ClaimQueue;
 use super::client_device::BridgedPort;
 use super::registry::ConnectionId;
 use super::stations::{NotYours, Reserved, StationTerms, Stations};
 use crate::net::error::NetError;
+use crate::net::facts::AddressFacts;
 use crate::net::netlink::{NeighbourFacts, Netlink, StationFacts};
 use crate::packet::guard_link::{LinkAddress, MacAddress};
 use crate::pump::{LinkClaims, Strangers};
 
-/// Claims of a client that wait.
-const WAITING: usize = 4;
 /// How long nothing else is looked into after a claim that was refused.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long others have to say that an address is theirs.
@@ -33,9 +34,9 @@ const ANSWER: Duration = Duration::from_millis(500);
 /// The same for one that had it a while ago, whom the kernel asks three times, a
 /// second apart (RFC 4861, section 10).
 const ANSWER_AGAIN: Duration = Duration::from_millis(4500);
-/// How often the bridge is told again of stations that it has forgotten.
-const RENEWAL: Duration = Duration::from_secs(60);
-/// How often it is looked whether they have.
+/// How often it is looked where the bridge has a client's stations.
+const RENEWAL: Duration = Duration::from_secs(5);
+/// How often it is looked whether others have answered.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Why a claim is refused.
@@ -47,6 +48,8 @@ enum Refused {
     OurOwn,
     #[error("somebody else on the bridge has it")]
     OnBridge,
+    #[error("the bridge has no link-local IPv6 address to ask the others from")]
+    NobodyAsks,
     #[error(transparent)]
     Net(#[from] NetError),
 }
@@ -68,7 +71,7 @@ pub(super) fn join(
     port: BridgedPort,
 ) -> (LinkClaims, Strangers, BridgePlace) {
     let told = stations.join(id, terms);
-    let (wanted, asked) = mpsc::channel(WAITING);
+    let (wanted, asked) = ClaimQueue::new();
     let (leaving, left) = oneshot::channel();
     let claims = Claims {
         stations: Arc::clone(stations),
@@ -82,7 +85,7 @@ pub(super) fn join(
     };
     let held = told.held;
     let claims = LinkClaims { wanted, held };
-    (claims, Strangers::new(told.strangers), place)
+    (claims, Strangers::new(Box::new(told.hearing)), place)
 }
 
 impl BridgePlace {
@@ -102,7 +105,7 @@ struct Claims {
 }
 
 impl Claims {
-    async fn run(self, asked: mpsc::Receiver<LinkAddress>, left: oneshot::Receiver<()>) {
+    async fn run(self, asked: ClaimQueue, left: oneshot::Receiver<()>) {
         tokio::select! {
             () = self.answer(asked) => {}
             _ = left => {}
@@ -110,19 +113,21 @@ impl Claims {
         self.forget().await;
     }
 
-    async fn answer(&self, mut asked: mpsc::Receiver<LinkAddress>) {
+    async fn answer(&self, mut asked: ClaimQueue) {
         let mut renewal = interval_at(Instant::now() + RENEWAL, RENEWAL);
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let address = tokio::select! {
-                asked = asked.recv() => match asked {
-                    Some(address) => address,
-                    None => return,
-                },
+                biased;
+                // In time, whatever a client asks for.
                 _ = renewal.tick() => {
                     not_done(self.renew().await);
                     continue;
                 }
+                next = asked.next() => match next {
+                    Some(address) => address,
+                    None => return,
+                },
             };
             if self.stations.has(self.id, address) {
                 continue;
@@ -132,6 +137,7 @@ impl Claims {
                 Err(why) => {
                     let port = &self.port.link.name;
                     tracing::debug!(?address, %port, "a client does not get it: {why}");
+                    asked.drop_claims_to(address);
                     self.stations.refuse(self.id, address);
                     sleep(PAUSE).await;
                 }
@@ -164,16 +170,29 @@ impl Claims {
         Ok(self.netlink.add_station(link, station).await?)
     }
 
-    /// Tells the bridge again of stations that turned up elsewhere for a while.
+    /// Takes stations from the client that turned up elsewhere, and tells the bridge
+    /// again of those that it has forgotten.
     async fn renew(&self) -> Result<(), NetError> {
         let held = self.stations.held(self.id);
         if held.stations.is_empty() {
             return Ok(());
         }
+        let link = &self.port.link;
         let known = self.netlink.stations(self.port.bridge).await?;
         for station in &held.stations {
-            if !known.iter().any(|found| found.station == *station) {
-                self.netlink.add_station(&self.port.link, *station).await?;
+            // A later connection of its key may have it by now.
+            if !self.stations.has(self.id, LinkAddress::Station(*station)) {
+                continue;
+            }
+            let mut found = known.iter().filter(|found| found.station == *station);
+            let elsewhere = |found: &StationFacts| found.own || found.port != link.index;
+            if found.clone().next().is_none() {
+                self.netlink.add_station(link, *station).await?;
+            } else if found.any(elsewhere) {
+                tracing::debug!(%station, port = %link.name, "it is elsewhere by now");
+                self.stations.lose(self.id, *station);
+                // Where it is in one VLAN alone.
+                self.netlink.remove_station(link, *station).await?;
             }
         }
         Ok(())
@@ -185,6 +204,13 @@ impl Claims {
             return Err(Refused::OurOwn);
         }
         let bridge = self.port.bridge;
+        let asks = |own: &AddressFacts| match own.address {
+            IpAddr::V6(own_address) => own.index == bridge && own_address.is_unicast_link_local(),
+            IpAddr::V4(_) => false,
+        };
+        if !own.iter().any(asks) {
+            return Err(Refused::NobodyAsks);
+        }
         let known = self.netlink.neighbour(bridge, address).await?;
         let held = self.stations.held(self.id);
         let by_us = |known: &NeighbourFacts| {
@@ -198,11 +224,8 @@ impl Claims {
         }
         let known = known.filter(|known| known.station.is_some() && !by_us(known));
         let known = known.is_some_and(|known| !known.failed);
-        if let Err(error) = self.netlink.ask_for_neighbour(bridge, address, known).await {
-            // No IPv6 on the bridge itself: nobody can be asked.
-            tracing::debug!(%address, "a link-local address is granted unasked: {error}");
-            return Ok(());
-        }
+        let asked = self.netlink.ask_for_neighbour(bridge, address, known);
+        asked.await?;
         let patience = if known { ANSWER_AGAIN } else { ANSWER };
         let end = Instant::now() + patience;
         while Instant::now() < end {

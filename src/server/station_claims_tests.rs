@@ -1,8 +1,6 @@
 //! Claims on a bridge with a neighbour behind a cable, in a fresh network namespace
 //! each.
 
-use std::collections::BTreeSet;
-
 use super::*;
 use crate::net::facts::LinkFacts;
 use crate::net::netlink::PortSettings;
@@ -22,6 +20,7 @@ fn furnish() {
         "link set lo up",
         "link add br0 type bridge",
         "link set br0 address 02:00:00:00:00:01 up",
+        "addr add fe80::1/64 dev br0 nodad",
         "link add v0 type veth peer name v1",
         "link set v0 address 02:00:00:00:00:02 master br0 up",
         "link set v1 up",
@@ -64,7 +63,7 @@ impl Lab {
         ip(&format!("link set {name} up"));
         let terms = StationTerms {
             key: LeaseKey::from_text(key),
-            groups: BTreeSet::new(),
+            groups: Arc::default(),
             one_station: true,
             port: port.index,
         };
@@ -158,7 +157,6 @@ fn stations_of_others_are_refused() {
 fn link_local_addresses_of_others_are_refused() {
     test_namespace::run(async {
         let lab = Lab::new();
-        ip("addr add fe80::1/64 dev br0 nodad");
         // A router that keeps silent, one set by hand.
         ip("-6 neigh add fe80::2 dev br0 lladdr 02:00:00:00:00:03 router nud stale");
         ip("-6 neigh add fe80::3 dev br0 lladdr 02:00:00:00:00:03 nud permanent");
@@ -181,7 +179,6 @@ fn link_local_addresses_of_others_are_refused() {
 fn whoever_had_an_address_once_loses_it_to_the_next_unless_it_answers() {
     test_namespace::run(async {
         let lab = Lab::new();
-        ip("addr add fe80::1/64 dev br0 nodad");
         ip("-6 neigh add fe80::7 dev br0 lladdr 02:00:00:00:00:03 nud stale");
         let mut client = lab.join(1, "a").await;
         assert!(client.gets_station(FREE).await);
@@ -204,35 +201,73 @@ fn what_the_link_knew_of_a_client_is_forgotten_with_it() {
 }
 
 #[test]
-fn the_bridge_is_told_again_of_what_it_has_forgotten() {
+fn without_ipv6_on_the_bridge_nobody_gets_a_link_local_address() {
     test_namespace::run(async {
         let lab = Lab::new();
         let mut client = lab.join(1, "a").await;
         assert!(client.gets_station(FREE).await);
-        let link = lab.link("tap1").await;
-        let bridge_index = link.master.unwrap();
-        let claims = Claims {
-            stations: Arc::clone(&lab.stations),
-            netlink: lab.netlink.clone(),
-            id: ConnectionId::of_test(1),
-            port: BridgedPort {
-                link,
-                bridge: bridge_index,
-            },
-        };
-        let port = || {
-            let table = bridge("fdb show br br0");
-            let line = table.lines().find(|line| line.contains(&FREE.to_string()));
-            line.map(|line| line.split_whitespace().nth(2).unwrap().to_owned())
-        };
-        // As where it turned up elsewhere: that is left alone while it lasts.
+        ip("link set br0 addrgenmode none");
+        ip("-6 addr flush dev br0");
+        assert!(!client.gets_link_local("fe80::5").await);
+        ip("addr add 2001:db8::1/64 dev br0 nodad");
+        assert!(!client.gets_link_local("fe80::5").await);
+        ip("addr add fe80::1/64 dev br0 nodad");
+        assert!(client.gets_link_local("fe80::5").await);
+    });
+}
+
+/// A client that has [`FREE`], and its claims, to be renewed by hand.
+async fn client_with_station(lab: &Lab) -> (Client, Claims) {
+    let mut client = lab.join(1, "a").await;
+    assert!(client.gets_station(FREE).await);
+    let link = lab.link("tap1").await;
+    let claims = Claims {
+        stations: Arc::clone(&lab.stations),
+        netlink: lab.netlink.clone(),
+        id: ConnectionId::of_test(1),
+        port: BridgedPort {
+            bridge: link.master.unwrap(),
+            link,
+        },
+    };
+    (client, claims)
+}
+
+/// Where the bridge has [`FREE`].
+fn port_of_free() -> Option<String> {
+    let table = bridge("fdb show br br0");
+    let line = table.lines().find(|line| line.contains(&FREE.to_string()));
+    line.map(|line| line.split_whitespace().nth(2).unwrap().to_owned())
+}
+
+#[test]
+fn the_bridge_is_told_again_of_what_it_has_forgotten() {
+    test_namespace::run(async {
+        let lab = Lab::new();
+        let (client, claims) = client_with_station(&lab).await;
+        bridge(&format!("fdb del {FREE} dev tap1 master"));
+        claims.renew().await.unwrap();
+        assert_eq!(port_of_free().as_deref(), Some("tap1"));
+        client.place.leave().await;
+    });
+}
+
+#[test]
+fn a_station_that_turns_up_elsewhere_has_to_be_claimed_anew() {
+    test_namespace::run(async {
+        let lab = Lab::new();
+        let (mut client, claims) = client_with_station(&lab).await;
         bridge(&format!("fdb del {FREE} dev tap1 master"));
         bridge(&format!("fdb add {FREE} dev v0 master dynamic"));
         claims.renew().await.unwrap();
-        assert_eq!(port().as_deref(), Some("v0"));
+        assert!(claims.stations.held(claims.id).stations.is_empty());
+        assert!(!client.gets_station(FREE).await);
+        assert_eq!(port_of_free().as_deref(), Some("v0"));
         bridge(&format!("fdb del {FREE} dev v0 master"));
         claims.renew().await.unwrap();
-        assert_eq!(port().as_deref(), Some("tap1"));
+        assert_eq!(port_of_free(), None);
+        assert!(client.gets_station(FREE).await);
+        assert_eq!(port_of_free().as_deref(), Some("tap1"));
         client.place.leave().await;
     });
 }

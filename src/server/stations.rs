@@ -1,8 +1,8 @@
 //! Whose MAC and link-local addresses are whose, among the clients on the server's
-//! bridge, and whom each of them does not hear. Pure; `station_claims` asks the
+//! bridge, and whom each of them hears. Pure; `station_claims` asks the
 //! kernel about the others of the bridge.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::net::Ipv6Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,7 @@ use super::lease::LeaseKey;
 use super::registry::ConnectionId;
 use crate::net::facts::InterfaceIndex;
 use crate::packet::guard_link::{LinkAddress, LinkAddresses, MacAddress};
+use crate::pump::Hears;
 
 /// Stations of a client with networks behind it; of another it is one.
 const MOST_STATIONS: usize = 64;
@@ -27,15 +28,52 @@ pub(super) struct Stations(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     members: BTreeMap<ConnectionId, Member>,
-    stations: HashMap<MacAddress, ConnectionId>,
-    link_local: HashMap<Ipv6Addr, ConnectionId>,
+    stations: HashMap<MacAddress, Holder>,
+    link_local: HashMap<Ipv6Addr, Holder>,
+    granted: watch::Sender<Granted>,
 }
 
 #[derive(Debug)]
 struct Member {
     terms: StationTerms,
     held: watch::Sender<Arc<LinkAddresses>>,
-    strangers: watch::Sender<Arc<HashSet<MacAddress>>>,
+}
+
+/// For whom an address is kept from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Holder {
+    id: ConnectionId,
+    /// Whether the client has it; else it is still looked into.
+    granted: bool,
+}
+
+/// The stations that clients have, as all tunnels look them up. Changed in place:
+/// nobody keeps a copy.
+type Granted = HashMap<MacAddress, Owner>;
+
+/// The client that has a station.
+#[derive(Debug)]
+struct Owner {
+    id: ConnectionId,
+    groups: Arc<BTreeSet<Group>>,
+}
+
+/// Whom a client hears: itself, clients with which it has a group in common, and
+/// all stations of the bridge that are no client's.
+#[derive(Debug)]
+pub(super) struct Hearing {
+    id: ConnectionId,
+    groups: Arc<BTreeSet<Group>>,
+    granted: watch::Receiver<Granted>,
+}
+
+impl Hears for Hearing {
+    fn hears(&self, station: MacAddress) -> bool {
+        let granted = self.granted.borrow();
+        granted
+            .get(&station)
+            .is_none_or(|owner| owner.id == self.id || !owner.groups.is_disjoint(&self.groups))
+    }
 }
 
 /// What one client is, and may have.
@@ -44,7 +82,7 @@ pub(super) struct StationTerms {
     /// Whose tunnel it is: the latest of its connections has its addresses.
     pub key: LeaseKey,
     /// Clients of the same group hear each other.
-    pub groups: BTreeSet<Group>,
+    pub groups: Arc<BTreeSet<Group>>,
     /// Whether there is one host at its end.
     pub one_station: bool,
     /// The port of the bridge where it is.
@@ -56,8 +94,8 @@ pub(super) struct StationTerms {
 pub(super) struct Told {
     /// Its own addresses.
     pub held: watch::Receiver<Arc<LinkAddresses>>,
-    /// Whom it does not hear.
-    pub strangers: watch::Receiver<Arc<HashSet<MacAddress>>>,
+    /// Whom it hears.
+    pub hearing: Hearing,
 }
 
 /// Why a client does not get an address.
@@ -88,18 +126,16 @@ impl Stations {
     /// A client whose tunnel joins the bridge; it has no addresses yet.
     pub(super) fn join(&self, id: ConnectionId, terms: StationTerms) -> Told {
         let (held, of_its_own) = watch::channel(Arc::default());
-        let (strangers, not_heard) = watch::channel(Arc::default());
-        let member = Member {
-            terms,
-            held,
-            strangers,
-        };
         let mut state = self.lock();
-        state.members.insert(id, member);
-        state.tell_strangers();
+        let hearing = Hearing {
+            id,
+            groups: Arc::clone(&terms.groups),
+            granted: state.granted.subscribe(),
+        };
+        state.members.insert(id, Member { terms, held });
         Told {
             held: of_its_own,
-            strangers: not_heard,
+            hearing,
         }
     }
 
@@ -121,17 +157,17 @@ impl Stations {
         if full {
             return Err(NotYours::TooMany);
         }
-        let of_same_key = |holder: &ConnectionId| {
-            let terms = state.members.get(holder).map(|holder| &holder.terms);
+        let of_same_key = |holder: Holder| {
+            let terms = state.members.get(&holder.id).map(|holder| &holder.terms);
             terms.filter(|terms| terms.key == member.terms.key)
         };
         match state.holder(address) {
             None => {
-                state.set_holder(address, id);
+                state.set_holder(address, Holder { id, granted: false });
                 Ok(Reserved::New)
             }
-            Some(holder) if holder == id => Ok(Reserved::New),
-            Some(holder) => match of_same_key(&holder) {
+            Some(holder) if holder.id == id => Ok(Reserved::New),
+            Some(holder) => match of_same_key(holder) {
                 Some(terms) => Ok(Reserved::MovesFrom(terms.port)),
                 None => Err(NotYours::Taken),
             },
@@ -141,18 +177,20 @@ impl Stations {
     /// From now on the client has what was reserved for it.
     pub(super) fn confirm(&self, id: ConnectionId, address: LinkAddress) {
         let mut state = self.lock();
-        if !state.members.contains_key(&id) {
+        let Some(member) = state.members.get(&id) else {
             return;
+        };
+        let groups = Arc::clone(&member.terms.groups);
+        if let Some(before) = state.holder(address).filter(|before| before.id != id) {
+            state.take(before.id, address);
         }
-        if let Some(before) = state.holder(address).filter(|before| *before != id) {
-            state.change(before, |held| match address {
-                LinkAddress::Station(gone) => held.stations.retain(|it| *it != gone),
-                LinkAddress::LinkLocal(gone) => held.link_local.retain(|it| *it != gone),
+        state.set_holder(address, Holder { id, granted: true });
+        if let LinkAddress::Station(station) = address {
+            // Before its first frame can pass.
+            state.granted.send_modify(|granted| {
+                granted.insert(station, Owner { id, groups });
             });
         }
-        state.set_holder(address, id);
-        // Before its first frame can pass.
-        state.tell_strangers();
         state.change(id, |held| match address {
             LinkAddress::Station(own) => held.stations.push(own),
             LinkAddress::LinkLocal(own) => held.link_local.push(own),
@@ -162,14 +200,25 @@ impl Stations {
     /// The client does not get what it wanted; whatever was reserved is free.
     pub(super) fn refuse(&self, id: ConnectionId, address: LinkAddress) {
         let mut state = self.lock();
-        if !state.holds(id, address) && state.holder(address) == Some(id) {
-            match address {
-                LinkAddress::Station(station) => drop(state.stations.remove(&station)),
-                LinkAddress::LinkLocal(own) => drop(state.link_local.remove(&own)),
-            }
+        if state.holder(address) == Some(Holder { id, granted: false }) {
+            state.free(address);
         }
         // Whoever waits for the answer has it.
         state.change(id, |_| {});
+    }
+
+    /// The client has this station no more, and may claim it anew.
+    pub(super) fn lose(&self, id: ConnectionId, station: MacAddress) {
+        let mut state = self.lock();
+        let address = LinkAddress::Station(station);
+        if !state.holds(id, address) {
+            return;
+        }
+        state.take(id, address);
+        state.free(address);
+        state.granted.send_modify(|granted| {
+            granted.remove(&station);
+        });
     }
 
     /// Whether the client has that address.
@@ -187,10 +236,16 @@ impl Stations {
     /// The client's tunnel is gone; others may have its addresses.
     pub(super) fn leave(&self, id: ConnectionId) {
         let mut state = self.lock();
-        state.members.remove(&id);
+        let Some(member) = state.members.remove(&id) else {
+            return;
+        };
         release(&mut state.stations, id);
         release(&mut state.link_local, id);
-        state.tell_strangers();
+        state.granted.send_modify(|granted| {
+            for station in &member.held.borrow().stations {
+                granted.remove(station);
+            }
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -198,62 +253,48 @@ impl Stations {
     }
 }
 
-fn release<A: Eq + Hash>(holders: &mut HashMap<A, ConnectionId>, id: ConnectionId) {
-    holders.retain(|_, holder| *holder != id);
+fn release<A: Eq + Hash>(holders: &mut HashMap<A, Holder>, id: ConnectionId) {
+    holders.retain(|_, holder| holder.id != id);
 }
 
 impl State {
-    fn holder(&self, address: LinkAddress) -> Option<ConnectionId> {
+    fn holder(&self, address: LinkAddress) -> Option<Holder> {
         match address {
             LinkAddress::Station(station) => self.stations.get(&station).copied(),
             LinkAddress::LinkLocal(address) => self.link_local.get(&address).copied(),
         }
     }
 
-    fn set_holder(&mut self, address: LinkAddress, id: ConnectionId) {
+    fn set_holder(&mut self, address: LinkAddress, holder: Holder) {
         match address {
-            LinkAddress::Station(station) => self.stations.insert(station, id),
-            LinkAddress::LinkLocal(address) => self.link_local.insert(address, id),
+            LinkAddress::Station(station) => self.stations.insert(station, holder),
+            LinkAddress::LinkLocal(address) => self.link_local.insert(address, holder),
+        };
+    }
+
+    /// Keeps it for nobody any more.
+    fn free(&mut self, address: LinkAddress) {
+        match address {
+            LinkAddress::Station(station) => self.stations.remove(&station),
+            LinkAddress::LinkLocal(address) => self.link_local.remove(&address),
         };
     }
 
     fn holds(&self, id: ConnectionId, address: LinkAddress) -> bool {
-        let Some(member) = self.members.get(&id) else {
-            return false;
-        };
-        let held = member.held.borrow();
-        match address {
-            LinkAddress::Station(station) => held.stations.contains(&station),
-            LinkAddress::LinkLocal(address) => held.link_local.contains(&address),
-        }
+        self.holder(address) == Some(Holder { id, granted: true })
+    }
+
+    /// The client's frames may not have it any more.
+    fn take(&self, id: ConnectionId, address: LinkAddress) {
+        self.change(id, |held| match address {
+            LinkAddress::Station(gone) => held.stations.retain(|it| *it != gone),
+            LinkAddress::LinkLocal(gone) => held.link_local.retain(|it| *it != gone),
+        });
     }
 
     fn change(&self, id: ConnectionId, change: impl FnOnce(&mut LinkAddresses)) {
         if let Some(member) = self.members.get(&id) {
             member.held.send_modify(|held| change(Arc::make_mut(held)));
-        }
-    }
-
-    /// Works out again whom each client does not hear.
-    fn tell_strangers(&self) {
-        for (id, member) in &self.members {
-            let stranger = |holder: &ConnectionId| {
-                let other = self.members.get(holder);
-                let apart = |other: &Member| member.terms.groups.is_disjoint(&other.terms.groups);
-                holder != id && other.is_none_or(apart)
-            };
-            let stations = self.stations.iter();
-            let strangers: HashSet<MacAddress> = stations
-                .filter(|(_, holder)| stranger(holder))
-                .map(|(station, _)| *station)
-                .collect();
-            member.strangers.send_if_modified(|known| {
-                let differs = **known != strangers;
-                if differs {
-                    *known = Arc::new(strangers);
-                }
-                differs
-            });
         }
     }
 }

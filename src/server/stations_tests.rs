@@ -6,7 +6,7 @@ fn terms(key: &str, groups: &[&str], port: u32) -> StationTerms {
     let groups = groups.iter().map(|name| Group((*name).to_owned()));
     StationTerms {
         key: LeaseKey::from_text(key),
-        groups: groups.collect(),
+        groups: Arc::new(groups.collect()),
         one_station: true,
         port: InterfaceIndex(port),
     }
@@ -121,13 +121,61 @@ fn clients_without_a_common_group_do_not_hear_each_other() {
     for client in 1..4 {
         take(&stations, id(u64::from(client)), station(client));
     }
-    let heard_not = |told: &Told| told.strangers.borrow().clone();
-    assert_eq!(*heard_not(&alice), HashSet::from([mac(3)]));
-    assert_eq!(*heard_not(&bob), HashSet::from([mac(3)]));
-    assert_eq!(*heard_not(&carol), HashSet::from([mac(1), mac(2)]));
+    let heard = |told: &Told| [1, 2, 3].map(|other| told.hearing.hears(mac(other)));
+    assert_eq!(heard(&alice), [true, true, false]);
+    assert_eq!(heard(&bob), [true, true, false]);
+    assert_eq!(heard(&carol), [false, false, true]);
     stations.leave(id(1));
-    assert_eq!(*heard_not(&carol), HashSet::from([mac(2)]));
-    // Who comes later is told as well.
+    assert_eq!(heard(&carol), [true, false, true]);
+    // Who comes later as well.
     let dave = stations.join(id(4), terms("d", &["all"], 4));
-    assert_eq!(*heard_not(&dave), HashSet::from([mac(2), mac(3)]));
+    assert_eq!(heard(&dave), [true, false, false]);
+    // Of one key, but without a group.
+    let eve = stations.join(id(5), terms("c", &[], 5));
+    assert!(!eve.hearing.hears(mac(3)));
+    take(&stations, id(5), station(3));
+    assert!(eve.hearing.hears(mac(3)) && !carol.hearing.hears(mac(3)));
+}
+
+#[test]
+fn a_claim_alone_makes_nobody_deaf() {
+    let stations = Stations::default();
+    let _claims = stations.join(id(1), terms("a", &[], 1));
+    let bob = stations.join(id(2), terms("b", &[], 2));
+    stations.reserve(id(1), station(1)).unwrap();
+    // Whatever happens meanwhile.
+    let carol = stations.join(id(3), terms("c", &[], 3));
+    take(&stations, id(2), station(2));
+    stations.leave(id(2));
+    for told in [&bob, &carol] {
+        assert!(told.hearing.hears(mac(1)));
+    }
+    stations.refuse(id(1), station(1));
+    assert!(carol.hearing.hears(mac(1)));
+    take(&stations, id(1), station(1));
+    assert!(!carol.hearing.hears(mac(1)));
+}
+
+#[test]
+fn a_station_that_is_lost_is_free_and_heard_by_all() {
+    let stations = Stations::default();
+    let first = stations.join(id(1), terms("a", &[], 1));
+    let other = stations.join(id(2), terms("b", &[], 2));
+    take(&stations, id(1), station(1));
+    take(&stations, id(1), link_local(1));
+    // Others cannot lose it, and what is only looked into is nobody's to lose.
+    stations.lose(id(2), mac(1));
+    stations.reserve(id(2), station(2)).unwrap();
+    stations.lose(id(2), mac(2));
+    assert_eq!(stations.reserve(id(1), station(2)), Err(NotYours::TooMany));
+    assert!(stations.has(id(1), station(1)));
+    assert!(!other.hearing.hears(mac(1)));
+    stations.lose(id(1), mac(1));
+    assert!(!stations.has(id(1), station(1)));
+    assert!(first.held.borrow().stations.is_empty());
+    assert_eq!(first.held.borrow().link_local.len(), 1);
+    assert!(other.hearing.hears(mac(1)));
+    // It has to claim it anew.
+    assert_eq!(stations.reserve(id(1), station(2)), Err(NotYours::Taken));
+    assert_eq!(stations.reserve(id(1), station(1)), Ok(Reserved::New));
 }

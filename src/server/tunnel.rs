@@ -273,7 +273,7 @@ impl Reserved {
     fn join_bridge(&self, port: BridgedPort) -> (LinkClaims, Strangers, BridgePlace) {
         let terms = StationTerms {
             key: self.key.clone(),
-            groups: self.grant.groups.clone(),
+            groups: Arc::new(self.grant.groups.clone()),
             one_station: self.grant.sources.is_empty(),
             port: port.link.index,
         };
