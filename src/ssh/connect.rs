@@ -17,6 +17,7 @@ use super::error::{ChannelError, ConnectError};
 use super::events::{EventError, Events, Shared};
 use super::host_key::{HostKeyCheck, HostTrust};
 use super::prompt::Prompter;
+use super::prompt_acks::AckSwitch;
 use super::stalled::StallLimit;
 use super::transport::{self, Stream, Transport};
 use crate::config::invoker::Invoker;
@@ -60,6 +61,8 @@ pub struct Connection {
     pub(super) trust: HostTrust,
     /// The connection that this one runs through, kept open.
     through: Option<Box<Connection>>,
+    /// For who opens a session, upon which sshd switches Nagle's algorithm off.
+    pub(super) acks: AckSwitch,
     _proxy: Option<Child>,
 }
 
@@ -233,6 +236,7 @@ async fn establish(
         first_hop,
         trust,
         through,
+        acks: transport.acks,
         _proxy: transport.proxy,
     })
 }

@@ -251,6 +251,7 @@ impl Connection {
             what: name.to_owned(),
             reason: reason.to_owned(),
         };
+        self.acks.leave_to_kernel();
         let channel = match self.handle.channel_open_session().await {
             Ok(channel) => channel,
             Err(russh::Error::ChannelOpenFailure(_)) => {

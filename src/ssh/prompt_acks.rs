@@ -1,10 +1,13 @@
-//! A TCP connection that acknowledges what was read at once. A peer that leaves
+//! A TCP connection that acknowledges at once what was read, as long as that is of
+//! use: each costs a packet, which a fast transfer notices. A peer that leaves
 //! Nagle's algorithm on, as sshd does until there is a session channel, holds what
 //! is small back until everything before it is acknowledged (RFC 1122, section
 //! 4.2.3.4), and our kernel would delay that by 40 ms (section 4.2.3.2).
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use socket2::SockRef;
@@ -13,12 +16,31 @@ use tokio::net::TcpStream;
 
 /// A connection without delayed acknowledgments.
 #[derive(Debug)]
-pub struct PromptAcks(TcpStream);
+pub struct PromptAcks {
+    stream: TcpStream,
+    prompt: Arc<AtomicBool>,
+}
+
+/// Ends that.
+#[derive(Debug, Clone, Default)]
+pub struct AckSwitch(Option<Arc<AtomicBool>>);
 
 impl PromptAcks {
     /// What is read of `stream` from now on is acknowledged at once.
-    pub fn new(stream: TcpStream) -> Self {
-        PromptAcks(stream)
+    pub fn new(stream: TcpStream) -> (Self, AckSwitch) {
+        let prompt = Arc::new(AtomicBool::new(true));
+        let switch = AckSwitch(Some(Arc::clone(&prompt)));
+        (PromptAcks { stream, prompt }, switch)
+    }
+}
+
+impl AckSwitch {
+    /// The peer sends without Nagle's algorithm: acknowledgments are the kernel's
+    /// business from now on.
+    pub fn leave_to_kernel(&self) {
+        if let Some(prompt) = &self.0 {
+            prompt.store(false, Ordering::Relaxed);
+        }
     }
 }
 
@@ -29,11 +51,11 @@ impl AsyncRead for PromptAcks {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.0).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before && self.prompt.load(Ordering::Relaxed) {
             // The kernel takes it back by itself (tcp(7), TCP_QUICKACK). Without it
             // the connection is slower, and that is all.
-            let _ = SockRef::from(&self.0).set_tcp_quickack(true);
+            let _ = SockRef::from(&self.stream).set_tcp_quickack(true);
         }
         read
     }
@@ -45,7 +67,7 @@ impl AsyncWrite for PromptAcks {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -53,19 +75,19 @@ impl AsyncWrite for PromptAcks {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, pieces)
+        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -109,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_acknowledged_late() {
+    fn nothing_is_acknowledged_late_before_that_is_the_kernels_business() {
         test_namespace::run(async {
             ip("link set lo up");
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -119,10 +141,12 @@ mod tests {
                 (near.unwrap(), far.unwrap().0)
             };
             let (near, far) = connect().await;
-            talk(PromptAcks::new(near), far).await;
+            let (near, _switch) = PromptAcks::new(near);
+            talk(near, far).await;
             assert_eq!(delayed(), 0);
-            // Without, there are such.
             let (near, far) = connect().await;
+            let (near, switch) = PromptAcks::new(near);
+            switch.leave_to_kernel();
             talk(near, far).await;
             assert_ne!(delayed(), 0);
         });

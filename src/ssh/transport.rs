@@ -14,7 +14,7 @@ use tokio::process::Child;
 use tokio::time::timeout;
 
 use super::error::ConnectError;
-use super::prompt_acks::PromptAcks;
+use super::prompt_acks::{AckSwitch, PromptAcks};
 use crate::config::invoker::Invoker;
 use crate::config::ssh_args::AddressFamily;
 use crate::config::ssh_options::SshOptions;
@@ -35,6 +35,8 @@ pub struct Transport {
     pub peer: Option<SocketAddr>,
     /// The ProxyCommand, ended when this is dropped.
     pub proxy: Option<Child>,
+    /// Ends prompt acknowledgments, where there are such.
+    pub acks: AckSwitch,
 }
 
 impl Transport {
@@ -44,6 +46,7 @@ impl Transport {
             stream: Box::new(stream),
             peer: None,
             proxy: None,
+            acks: AckSwitch::default(),
         }
     }
 }
@@ -91,10 +94,12 @@ pub async fn tcp(options: &SshOptions) -> Result<Transport, ConnectError> {
         for address in &addresses {
             match tcp_to(*address, options).await {
                 Ok(stream) => {
+                    let (stream, acks) = PromptAcks::new(stream);
                     return Ok(Transport {
-                        stream: Box::new(PromptAcks::new(stream)),
+                        stream: Box::new(stream),
                         peer: Some(*address),
                         proxy: None,
+                        acks,
                     });
                 }
                 Err(Failure::Final(error)) => return Err(error),
@@ -209,5 +214,6 @@ pub fn proxy_command(command: &str, invoker: &Invoker) -> Result<Transport, Conn
         stream: Box::new(tokio::io::join(output, input)),
         peer: None,
         proxy: Some(child),
+        acks: AckSwitch::default(),
     })
 }

@@ -20,7 +20,6 @@ use super::login::{Login, LoginFailure};
 use super::place::Places;
 use super::requests::{QUEUE, Requests};
 use super::settings::ServerSettings;
-use crate::ssh::prompt_acks::PromptAcks;
 use crate::ssh::stalled::StallLimit;
 use crate::ssh::terminal_text;
 use crate::ssh::transport;
@@ -53,7 +52,7 @@ async fn log_in<G: Gate>(
     progress: &Arc<Progress>,
 ) -> Result<Login<G::Grant>, LoginFailure> {
     transport::tune(&stream, true);
-    let stream = StallLimit::new(PromptAcks::new(stream), settings.stall_limit());
+    let stream = StallLimit::new(stream, settings.stall_limit());
     let shared = Arc::<Shared>::default();
     let places = Places::new(settings.channels);
     let (admit, admitted) = oneshot::channel();
