@@ -12,6 +12,7 @@ use anyhow::{Result, ensure};
 use netns_tests::bench::network::{Kind, Network};
 use netns_tests::emulator::Emulator;
 use netns_tests::iperf3::{self, Direction, Flow};
+use netns_tests::wait::{self, PATIENCE};
 use netns_tests::{Host, connect, traffic};
 
 const DELAY: Duration = Duration::from_millis(20);
@@ -62,13 +63,19 @@ fn packets_are_lost_at_will() -> Result<()> {
         let loss: f64 = loss.unwrap_or("none").parse()?;
         Ok(loss as u32)
     };
-    ensure!(lost("100")? == 0);
+    // An answer that a busy machine holds up is too late for ping, though not lost.
+    let nothing_lost = || {
+        wait::until("a hundred pings, all answered", PATIENCE, || {
+            lost("100").ok().filter(|lost| *lost == 0)
+        })
+    };
+    nothing_lost()?;
     // A round trip is lost if either way loses it: three of four.
     network.set_loss(5_000)?;
     let half = lost("1000")?;
     ensure!((60..90).contains(&half), "{half} % lost");
     network.set_loss(0)?;
-    ensure!(lost("100")? == 0);
+    nothing_lost()?;
     Ok(())
 }
 
