@@ -10,7 +10,7 @@ use netns_tests::carrier::{INSTALLED, install};
 use netns_tests::sshd::{Privilege, Sshd, add_account, authorize};
 use netns_tests::topology::{self, Direct};
 use netns_tests::vpn::{self, Device};
-use netns_tests::{Before, Child, Host, traffic};
+use netns_tests::{Before, Child, Host, PATIENCE, traffic};
 use nix::sys::signal::Signal;
 
 /// What is said of a tunnel by an agent.
@@ -35,6 +35,18 @@ fn goes_up(
     let output = up.end_with(Signal::SIGINT)?;
     ensure!(output.code() == 0 && output.stdout.is_empty(), "{output:?}");
     before.is_back()
+}
+
+/// Whether the stream goes over a socket, of whose folder nothing is left.
+fn by_socket(host: &Host) -> Result<bool> {
+    let left = host.sh("ls -d /run/sshvpn-agent.* 2>/dev/null || true")?;
+    ensure!(left.trim().is_empty(), "still there: {left}");
+    let sockets = host.sh("cat /proc/net/unix")?;
+    let connected = |line: &str| {
+        let mut words = line.split_whitespace().skip(5);
+        words.next() == Some("03") && line.contains("/run/sshvpn-agent.")
+    };
+    Ok(sockets.lines().any(connected))
 }
 
 /// The command line of the agent that runs on `host`.
@@ -69,6 +81,7 @@ fn a_subsystem_comes_first() -> Result<()> {
             agent == "/run/lab/sshvpn agent --max-mtu 1400",
             "another agent: {agent}"
         );
+        ensure!(by_socket(&lab.bastion)?, "not by its socket");
         ensure!(Device::only(&lab.bastion)?.mtu == 1400);
         Ok(())
     })
@@ -123,6 +136,7 @@ fn sudo_makes_it_root() -> Result<()> {
     goes_up(&lab, &["alice@bastion"], BY_AGENT, |up| {
         let stderr = up.stderr();
         ensure!(stderr.contains("the agent runs as root"), "{stderr}");
+        ensure!(by_socket(&lab.bastion)?, "not by its socket");
         Ok(())
     })
 }
@@ -248,7 +262,32 @@ fn an_sshd_that_forbids_tunnels_is_enough() -> Result<()> {
     fails(&lab, &["bastion"], &["by tun: no sshvpn", "PermitTunnel"])?;
     install(&lab.bastion)?;
     fails(&lab, &["--via", "tun", "bastion"], &["PermitTunnel"])?;
-    goes_up(&lab, &["bastion"], BY_AGENT, |_| Ok(()))
+    goes_up(&lab, &["bastion"], BY_AGENT, |_| {
+        ensure!(!by_socket(&lab.bastion)?, "by its socket");
+        Ok(())
+    })
+}
+
+/// What an agent left that was killed before anybody came to it.
+#[test]
+fn a_folder_left_behind_is_removed_by_the_next() -> Result<()> {
+    let lab = topology::direct()?;
+    install(&lab.bastion)?;
+    let agent = (lab.bastion).spawn(&["sh", "-c", &format!("sleep 60 | {INSTALLED} agent")])?;
+    agent.wait_for_line("sshvpn-agent/1", PATIENCE)?;
+    let folders = || (lab.bastion).sh("ls -d /run/sshvpn-agent.* 2>/dev/null || true");
+    let left = folders()?;
+    ensure!(left.trim().lines().count() == 1, "{left}");
+    // Another login finds no way in.
+    add_account(&lab.bastion, "mallory", Privilege::None)?;
+    let look = format!("su mallory -s /bin/sh -c 'ls {}'", left.trim());
+    ensure!(lab.bastion.sh(&look).is_err(), "mallory looks in");
+    lab.bastion.sh("kill -9 $(pidof sshvpn)")?;
+    ensure!(folders()? == left, "already gone");
+    goes_up(&lab, &["bastion"], BY_AGENT, |_| {
+        ensure!(by_socket(&lab.bastion)?, "not by its socket");
+        Ok(())
+    })
 }
 
 /// The key may start the agent, with these limits, and nothing else.

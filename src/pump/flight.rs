@@ -32,7 +32,7 @@ const SHORT: Duration = Duration::from_millis(5);
 const SLACK: Duration = Duration::from_millis(1);
 const SLACK_RATE: f64 = 2.5e7;
 const MOST_SLACKS: f64 = 8.0;
-/// A round trip that is longer by this factor and [`SLACK`] is no chance.
+/// A round trip that is longer by this factor and the slack is no chance.
 const LONGER: f64 = 2.0;
 /// The least that may be on its way in bytes, however slow the path.
 const FLOOR: u64 = 16 * 1024;
@@ -54,7 +54,7 @@ const DRAINED_FLOOR: u64 = 4096;
 /// Pings in what may be on its way.
 const PINGS_IN_FLIGHT: u64 = 8;
 /// Bytes between pings, at least and at most.
-const PING_SPACING: (u64, u64) = (4096, 256 * 1024);
+const PING_SPACING: (u64, u64) = (4096, 1024 * 1024);
 /// Pings that are remembered; a peer that answers none costs no more.
 const MOST_PINGS: usize = 64;
 /// How long, or how many round trips, a pong is waited for before another ping is sent.
@@ -260,8 +260,10 @@ impl Flight {
 
     fn measure_round_trip(&mut self, took: Duration, now: Instant) {
         let before = self.round_trip.unwrap_or(took);
-        let longer = took > before.mul_f64(LONGER) + SLACK;
-        let shorter = before > took.mul_f64(LONGER) + SLACK;
+        // What is less than the slack changes the bound by little.
+        let chance = slack(self.rate.highest().unwrap_or(0.0));
+        let longer = took > before.mul_f64(LONGER) + chance;
+        let shorter = before > took.mul_f64(LONGER) + chance;
         // The first may have waited for the other end to be ready.
         if longer || shorter || self.round_trip.is_none() {
             let soon = at_least(DRAIN_SOON, Some(took.min(before)));

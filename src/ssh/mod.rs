@@ -11,6 +11,7 @@ mod auth_publickey;
 pub mod connect;
 pub mod error;
 mod events;
+mod far_socket;
 mod host_certificate;
 pub mod host_key;
 pub mod host_key_algorithms;

@@ -113,6 +113,23 @@ pub struct ProcessInput {
 #[error("the process or the connection is gone")]
 pub struct ProcessGone;
 
+impl Process {
+    /// At the other end of a channel.
+    pub(super) fn over(
+        read: ChannelReadHalf,
+        write: ChannelWriteHalf<Msg>,
+        connection: &Arc<Shared>,
+    ) -> Self {
+        Process {
+            events: ProcessEvents::new(read),
+            input: ProcessInput {
+                channel: write,
+                connection: Arc::clone(connection),
+            },
+        }
+    }
+}
+
 impl ProcessEvents {
     fn new(channel: ChannelReadHalf) -> Self {
         ProcessEvents {
@@ -279,13 +296,7 @@ impl Connection {
             }
         };
         tokio::try_join!(ask, answer)?;
-        Ok(Process {
-            events: ProcessEvents::new(read),
-            input: ProcessInput {
-                channel: write,
-                connection: Arc::clone(&self.shared),
-            },
-        })
+        Ok(Process::over(read, write, &self.shared))
     }
 
     /// Runs a command without input to its end; keeps `limit` bytes of each

@@ -4,11 +4,12 @@
 //!
 //! ```text
 //!   stdio ⇄ conversation ⇄ dialogue, then running, then end ──► host ──► net, tun
-//!                                                                 │
+//!    door                                                         │
 //!            limits, limits_file ──► set_up          what may be, and what it takes
 //! ```
 
 mod dialogue;
+mod door;
 mod end;
 mod error;
 mod host;
@@ -19,9 +20,13 @@ mod running;
 mod set_up;
 mod stdio;
 
-use std::pin::pin;
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use nix::unistd::Uid;
+use tokio::net::UnixStream;
+use tokio::time::sleep;
 
 use super::conversation::Conversation;
 use super::failure::Failure;
@@ -30,10 +35,15 @@ use crate::frame::control::PREAMBLE;
 use crate::message::say;
 use crate::pump::FrameSink;
 use dialogue::Dialogue;
+use door::Door;
 use host::ThisHost;
 use limits::Limits;
+use stdio::Input;
 
 pub use error::AgentError;
+
+/// How long the socket stays for a near end that says nothing.
+const FIRST_WORD: Duration = Duration::from_secs(30);
 
 /// What the command line asks for.
 #[derive(Debug, Clone, Default)]
@@ -54,18 +64,53 @@ pub async fn run(request: AgentRequest) -> Result<u8, Failure> {
     {
         say(format_args!("sshvpn: agent: {error}"));
     }
-    if output.send(Bytes::from_static(PREAMBLE)).await.is_err() {
+    let door = Door::open(login_of_sudo());
+    if let Err(error) = &door {
+        tracing::debug!(%error, "no socket beside standard input and output");
+    }
+    let door = door.ok();
+    let mut first = Vec::from_iter(door.as_ref().map(Door::announcement));
+    first.push(Bytes::from_static(PREAMBLE));
+    if output.send_all(&mut first).await.is_err() {
         // Nobody listens, and nothing was done.
         return Ok(0);
     }
+    let stop = shutdown.requested().boxed().shared();
+    let guest = tokio::select! {
+        guest = guest(door, &input) => guest,
+        _ = stop.clone() => None,
+    };
+    let (input, output) = match guest {
+        Some(guest) => stdio::of_socket(guest).map_err(Failure::local)?,
+        None => (input, output),
+    };
     let conversation = Conversation::new(input, output);
     let host = ThisHost::new(request.limits);
-    let stop = pin!(shutdown.requested());
     let end = Dialogue::new(conversation, host, stop, host_name())
         .run()
         .await;
     tracing::debug!(?end, "the agent ends");
     Ok(if end.is_orderly() { 0 } else { Failure::LOCAL })
+}
+
+/// Who called sudo, if that was how this process became root.
+fn login_of_sudo() -> Option<u32> {
+    let login = std::env::var("SUDO_UID").ok();
+    let login = login.and_then(|uid| uid.parse().ok());
+    login.filter(|_| Uid::effective().is_root())
+}
+
+/// Who came to the socket, if the near end's first words come that way.
+async fn guest(door: Option<Door>, input: &Input) -> Option<UnixStream> {
+    let door = door?;
+    tokio::select! {
+        guest = door.guest() => guest
+            .inspect_err(|error| tracing::debug!(%error, "nobody can come to the socket"))
+            .ok(),
+        _ = input.readable() => None,
+        // It is silent: for the dialogue to notice.
+        () = sleep(FIRST_WORD) => None,
+    }
 }
 
 fn host_name() -> String {

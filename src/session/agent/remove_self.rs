@@ -11,6 +11,8 @@ use nix::fcntl::OFlag;
 use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 use thiserror::Error;
 
+use super::login_of_sudo;
+
 /// How the folder's name begins; mktemp(1) adds the rest.
 pub const FOLDER_PREFIX: &str = "sshvpn-push.";
 
@@ -37,11 +39,10 @@ pub fn remove_self() -> Result<(), RemoveSelfError> {
         source,
     })?;
     // Under sudo the folder is the login's.
-    let login = std::env::var("SUDO_UID")
-        .ok()
-        .and_then(|uid| uid.parse().ok());
-    let login = login.filter(|_| Uid::effective().is_root());
-    remove(&program, &[Some(Uid::effective().as_raw()), login])
+    remove(
+        &program,
+        &[Some(Uid::effective().as_raw()), login_of_sudo()],
+    )
 }
 
 /// `owners` are those whom the folder may belong to.

@@ -1,5 +1,6 @@
 //! The agent's end of the stream: its standard input and output, which sshd
-//! makes pipes or sockets, read and written without blocking.
+//! makes pipes or sockets, or the socket that sshd came to instead; read and
+//! written without blocking.
 
 use std::io::{self, IoSlice, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
@@ -112,6 +113,17 @@ pub(super) fn open() -> Result<(Input, Output), StdioError> {
     Ok((Input::new(input)?, Output::new(output)?))
 }
 
+/// Both, of a socket.
+pub(super) fn of_socket(socket: UnixStream) -> io::Result<(Input, Output)> {
+    let socket = socket.into_std()?;
+    let other = UnixStream::from_std(socket.try_clone()?)?;
+    let input = Input {
+        stream: Source::Socket(UnixStream::from_std(socket)?),
+        buffer: BytesMut::new(),
+    };
+    Ok((input, Output(Sink::Socket(other))))
+}
+
 impl Input {
     fn new(descriptor: Descriptor) -> Result<Self, StdioError> {
         let name = descriptor.name;
@@ -125,7 +137,8 @@ impl Input {
         Ok(Input { stream, buffer })
     }
 
-    async fn readable(&self) -> io::Result<()> {
+    /// Waits for the first bytes, or the end.
+    pub(super) async fn readable(&self) -> io::Result<()> {
         match &self.stream {
             Source::Pipe(pipe) => pipe.readable().await,
             Source::Socket(socket) => socket.readable().await,

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::last_words::{LastWords, last_lines};
 use super::stream::AgentOutput;
-use crate::frame::control::PREAMBLE;
+use crate::frame::control::{MAX_SOCKET_PATH, PREAMBLE, SOCKET_LINE};
 use crate::pump::FrameSource;
 
 /// The most that may come before the preamble, in bytes.
@@ -25,6 +25,8 @@ pub enum Line {
     Preamble,
     /// That of an agent whose stream is another: the stream's version.
     OtherPreamble(String),
+    /// A path on its host, where the agent listens also.
+    Socket(String),
     /// Any other, without its end.
     Other(String),
 }
@@ -99,10 +101,18 @@ fn read(line: &[u8]) -> Line {
     }
     let text = String::from_utf8_lossy(line);
     let text = text.trim_end_matches(['\r', '\n']);
-    match other_version(text) {
-        Some(version) => Line::OtherPreamble(version.to_owned()),
-        None => Line::Other(text.to_owned()),
+    match (other_version(text), socket(text)) {
+        (Some(version), _) => Line::OtherPreamble(version.to_owned()),
+        (None, Some(path)) => Line::Socket(path.to_owned()),
+        (None, None) => Line::Other(text.to_owned()),
     }
+}
+
+/// The path that a line tells of, if it can be one of a socket.
+fn socket(line: &str) -> Option<&str> {
+    let (_, path) = line.rsplit_once(SOCKET_LINE)?;
+    let fits = path.len() <= MAX_SOCKET_PATH && path.bytes().all(|byte| byte.is_ascii_graphic());
+    (fits && path.starts_with('/')).then_some(path)
 }
 
 /// The version of a preamble at the end of `text`.
@@ -158,6 +168,24 @@ mod tests {
         let newer = Line::OtherPreamble("12".to_owned());
         assert_eq!(opening.line().await, Ok(newer));
         assert_eq!(opening.line().await, Err(NoLine::Ended));
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_told_of_by_its_path() {
+        let long = format!("sshvpn-socket: /{}\n", "x".repeat(MAX_SOCKET_PATH));
+        let lines = [
+            "$ sshvpn-socket: /run/a.b/socket\r\n",
+            "sshvpn-socket: run/socket\n",
+            "sshvpn-socket: /run/a b\n",
+            "sshvpn-socket: \n",
+            &long,
+        ];
+        let mut opening = opening(&lines.map(str::as_bytes)).await;
+        let path = "/run/a.b/socket".to_owned();
+        assert_eq!(opening.line().await, Ok(Line::Socket(path)));
+        for line in &lines[1..] {
+            assert_eq!(opening.line().await, other(line.trim_end_matches('\n')));
+        }
     }
 
     #[tokio::test]

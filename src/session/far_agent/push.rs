@@ -93,7 +93,7 @@ pub(super) async fn push(
     match hand_over(connection.host(), &mut candidate, program, progress).await {
         Ok(()) => Ok(candidate),
         Err(error) => {
-            candidate.1.0.close().await;
+            candidate.1.close().await;
             Err(or_lost(connection, error))
         }
     }
@@ -157,7 +157,7 @@ async fn send(host: &str, input: &AgentInput, mut program: Program) -> Result<()
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
         left = left.saturating_sub(piece.len() as u64);
-        match timeout(PIECE_TIMEOUT, input.0.write(piece)).await {
+        match timeout(PIECE_TIMEOUT, input.write(piece)).await {
             Ok(Ok(())) => program = rest,
             Ok(Err(gone)) => return Err(refused(host, gone.to_string())),
             Err(_) => return Err(refused(host, "it takes no more of it".to_owned())),
@@ -185,7 +185,7 @@ async fn next_word(host: &str, opening: &mut Opening) -> Result<String, FarAgent
                     return Ok(terminal_text::line(said.trim()).chars().take(300).collect());
                 }
             }
-            Ok(Line::Preamble | Line::OtherPreamble(_)) => {}
+            Ok(Line::Preamble | Line::OtherPreamble(_) | Line::Socket(_)) => {}
             Err(no_line) => return Err(refused(host, what_came(opening, no_line))),
         }
     }

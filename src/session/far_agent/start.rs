@@ -11,7 +11,7 @@ use super::agent::FarAgent;
 use super::error::{FarAgentError, Role};
 use super::opening::{Line, NoLine, Opening};
 use super::push;
-use super::stream::{AgentInput, AgentOutput};
+use super::stream::{self, AgentInput};
 use crate::config::types::Mode;
 use crate::frame::control::{Facts, Hello};
 use crate::session::conversation::Conversation;
@@ -201,18 +201,29 @@ impl Starting<'_> {
     /// Closes what is no agent, or none that can be used.
     async fn met(
         &self,
-        (mut opening, input): Candidate,
+        (mut opening, mut input): Candidate,
         way: &Way<'_>,
     ) -> Result<Started, FarAgentError> {
         let host = self.connection.host();
-        let found = timeout(way.limit, preamble(host, &mut opening, way.name)).await;
-        let found = found.unwrap_or_else(|_| Err(way.no_answer(host)));
-        if let Err(error) = found {
-            input.0.close().await;
-            return Err(or_lost(self.connection, error));
-        }
+        let found = timeout(way.limit, async {
+            let socket = preamble(host, &mut opening, way.name).await?;
+            self.by_socket(socket).await
+        });
+        let found = found.await.unwrap_or_else(|_| Err(way.no_answer(host)));
+        let socket = match found {
+            Ok(socket) => socket,
+            Err(error) => {
+                input.close().await;
+                return Err(or_lost(self.connection, error));
+            }
+        };
         let last_words = opening.last_words();
-        let (unread, output) = opening.into_parts();
+        let (mut unread, mut output) = opening.into_parts();
+        if let Some(socket) = socket {
+            stream::go_over(socket, &mut output, &mut input);
+            // That was printed, and is no part of the stream.
+            unread.clear();
+        }
         let mut conversation = Conversation::new(output, input);
         conversation.unread(unread);
         let mut agent = FarAgent::new(host, conversation, last_words);
@@ -225,9 +236,25 @@ impl Starting<'_> {
             Ok(facts) => Ok(Started::Agent(StartedAgent { agent, facts })),
             Err(error) => {
                 let (_, _, input) = agent.into_stream().0.into_parts(Mode::default());
-                input.0.close().await;
+                input.close().await;
                 Err(or_lost(self.connection, error))
             }
+        }
+    }
+
+    /// Goes where the agent listens, if sshd lets us: it is quicker with a socket
+    /// than with the pipes to a process.
+    async fn by_socket(&self, path: Option<String>) -> Result<Option<Process>, FarAgentError> {
+        let Some(path) = path else {
+            return Ok(None);
+        };
+        match self.connection.far_socket(&path).await {
+            Ok(socket) => Ok(Some(socket)),
+            Err(ChannelError::Process { reason, .. }) => {
+                tracing::debug!("not by the agent's socket {path}: {reason}");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
         }
     }
 }
@@ -236,17 +263,22 @@ impl Starting<'_> {
 pub(super) type Candidate = (Opening, AgentInput);
 
 pub(super) fn parts(connection: &Connection, process: Process) -> Candidate {
-    let output = AgentOutput::new(connection.host().to_owned(), process.events);
-    (Opening::new(output), AgentInput(process.input))
+    let (output, input) = stream::of_process(connection.host().to_owned(), process);
+    (Opening::new(output), input)
 }
 
-/// Passes over all that comes before the preamble.
-async fn preamble(host: &str, opening: &mut Opening, how: &str) -> Result<(), FarAgentError> {
+/// Passes over all that comes before the preamble, but for the path of a socket.
+async fn preamble(
+    host: &str,
+    opening: &mut Opening,
+    how: &str,
+) -> Result<Option<String>, FarAgentError> {
     let host = host.to_owned();
-    let mut sudo = false;
+    let (mut sudo, mut socket) = (false, None);
     loop {
         match opening.line().await {
-            Ok(Line::Preamble) => return Ok(()),
+            Ok(Line::Preamble) => return Ok(socket),
+            Ok(Line::Socket(path)) => socket = Some(path),
             Ok(Line::OtherPreamble(version)) => return Err(other_stream(host, &version)),
             Ok(Line::Other(line)) if line == NONE => {
                 return Err(FarAgentError::NotInstalled { host });

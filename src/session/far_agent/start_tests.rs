@@ -13,7 +13,7 @@ use crate::frame::control::{CloseReason, Facts, Hello, Message, PREAMBLE, Permis
 use crate::frame::stream::encode_control;
 use crate::session::far_end::quote;
 use crate::ssh::test_settings::write_program;
-use crate::ssh::wire_server::{Wire, WireServer, about, data, number};
+use crate::ssh::wire_server::{Wire, WireServer, about, confirmation, data, number};
 
 /// Far longer than anything here takes; what reaches it hangs.
 const HANGS: Duration = Duration::from_secs(20);
@@ -130,6 +130,70 @@ async fn without_subsystem_a_shell_starts_it_behind_noise() {
         wire.flush().await
     });
     assert!(done.await.is_ok());
+}
+
+const SOCKET: &str = "sshvpn-socket: /run/x/socket\r\n";
+
+/// Starts an agent that tells of a socket; yields the process's channel and
+/// that in which the near end asks for the socket.
+async fn with_socket(wire: &mut Wire) -> std::io::Result<(u32, u32)> {
+    let (process, _) = wire.start_next().await?;
+    let words = [SOCKET.as_bytes(), PREAMBLE].concat();
+    wire.send(&data(process, words)).await?;
+    let (socket, kind) = wire.open_request().await?;
+    assert_eq!(kind, "direct-streamlocal@openssh.com");
+    Ok((process, socket))
+}
+
+#[tokio::test]
+async fn an_agent_is_talked_to_by_its_socket() {
+    let done = started(plain(), async |wire| {
+        let (process, socket) = with_socket(wire).await?;
+        wire.send(&confirmation(socket, 1 << 20, 1 << 15)).await?;
+        let hello = wire.wait_for(number::CHANNEL_DATA).await?;
+        assert_ne!(
+            hello[1..5],
+            process.to_be_bytes(),
+            "it was told the process"
+        );
+        // What else the process prints is no part of the stream.
+        wire.put(&data(process, "more\n")).await?;
+        let hello = frame(&Message::Hello(Hello::ours()));
+        wire.put(&data(socket, hello)).await?;
+        wire.put(&about(number::CHANNEL_EOF, process)).await?;
+        wire.send(&data(socket, frame(&facts()))).await
+    });
+    let Started::Agent(StartedAgent { facts, .. }) = done.await.unwrap() else {
+        panic!("it is a server")
+    };
+    assert_eq!(facts.login, "root");
+}
+
+#[tokio::test]
+async fn where_the_socket_is_refused_the_process_is_talked_to() {
+    let done = started(plain(), async |wire| {
+        let (process, socket) = with_socket(wire).await?;
+        let failure = about(number::CHANNEL_OPEN_FAILURE, socket).word(1);
+        wire.send(&failure.string("open failed").string("")).await?;
+        wire.wait_for(number::CHANNEL_DATA).await?;
+        let words = [&frame(&Message::Hello(Hello::ours())), &frame(&facts())[..]].concat();
+        wire.send(&data(process, words)).await
+    });
+    assert!(matches!(done.await, Ok(Started::Agent(_))));
+}
+
+#[tokio::test]
+async fn a_socket_that_ends_is_the_end_of_the_agent() {
+    let error = error_of(by_command(), async |wire| {
+        let (process, socket) = with_socket(wire).await?;
+        wire.send(&confirmation(socket, 1 << 20, 1 << 15)).await?;
+        wire.wait_for(number::CHANNEL_DATA).await?;
+        wire.put(&about(number::CHANNEL_EOF, socket)).await?;
+        ends(wire, process, "", "it broke\n", 3).await
+    })
+    .await;
+    let text = error.to_string();
+    assert!(text.contains("it broke (it ended with code 3)"), "{text}");
 }
 
 #[tokio::test]
