@@ -76,7 +76,7 @@ impl Printed {
     }
 
     /// How it ended comes behind the end of its output.
-    async fn to_the_end(&mut self) {
+    async fn finish(&mut self) {
         while let Some(event) = self.events.next().await {
             self.note(event);
         }
@@ -149,7 +149,7 @@ impl FrameSource for AgentOutput {
             }
             self.ended = true;
         }
-        let _ = timeout(EXIT_WAIT, self.printed.to_the_end()).await;
+        let _ = timeout(EXIT_WAIT, self.printed.finish()).await;
         None
     }
 
