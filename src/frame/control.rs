@@ -48,11 +48,14 @@ pub const OLDEST_VERSION: u32 = 1;
 /// What the agent prints before its first frame, so that what a login shell's
 /// startup files print in front of it can be told apart.
 pub const PREAMBLE: &[u8] = b"sshvpn-agent/1\r\n";
-/// How a line begins in which an agent tells of a socket, before the preamble: the
-/// path follows. A near end that is connected to it talks to the agent there.
+/// How a line begins in which an agent tells of a socket, before the preamble: a
+/// path follows, a space and a word of [`SOCKET_WORD`] characters. Who says the word
+/// there first talks to the agent.
 pub const SOCKET_LINE: &str = "sshvpn-socket: ";
 /// The longest path that a socket can have in bytes (unix(7), less the final zero).
 pub const MAX_SOCKET_PATH: usize = 107;
+/// The length of the word that is to be said at a socket: 16 bytes in hexadecimal.
+pub const SOCKET_WORD: usize = 32;
 
 /// Packets may come behind an offload header: TCP super-packets and checksums
 /// that are left to whoever needs them.

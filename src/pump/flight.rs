@@ -17,21 +17,20 @@ use std::time::{Duration, Instant};
 
 use super::delivery_rate::{Delivered, DeliveryRate, at_least};
 
-/// Round trips of an empty path that what is on its way may take: more than one,
-/// so that the path shows if it has become faster.
-const ROUND_TRIPS: f64 = 1.25;
-/// The same for what exceeds [`SHORT`]: where something is lost on a long path,
-/// sending it again takes round trips, and what is behind it waits for it.
-const LONG_ROUND_TRIPS: f64 = 2.5;
+/// Round trips that what is on its way may take besides the first, for what exceeds
+/// [`SHORT`]: where something is lost on a long path, sending it again takes round
+/// trips, and what is behind it waits for it.
+const MORE_ROUND_TRIPS: f64 = 1.5;
 /// A round trip that is not long.
 const SHORT: Duration = Duration::from_millis(5);
 /// What may wait in the path besides at [`SLACK_RATE`], in proportion to the rate
-/// from one to some times as much. The faster the path, the more are the processes
+/// from a part to some times as much: so the path shows if it has become faster. The
+/// faster the path, the more are the processes
 /// on it the limit, which work best if they find much each time that they are
 /// given a processor; at such rates, that is still little time.
 const SLACK: Duration = Duration::from_millis(1);
 const SLACK_RATE: f64 = 2.5e7;
-const MOST_SLACKS: f64 = 8.0;
+const SLACKS: (f64, f64) = (0.5, 8.0);
 /// A round trip that is longer by this factor and the slack is no chance.
 const LONGER: f64 = 2.0;
 /// The least that may be on its way in bytes, however slow the path.
@@ -228,11 +227,8 @@ impl Flight {
         };
         let least = if self.rate.is_settled() { 0.0 } else { START };
         let rate = self.rate.highest().unwrap_or(0.0).max(least);
-        let time = round_trip.mul_f64(ROUND_TRIPS)
-            + round_trip
-                .saturating_sub(SHORT)
-                .mul_f64(LONG_ROUND_TRIPS - ROUND_TRIPS)
-            + slack(rate);
+        let more = round_trip.saturating_sub(SHORT).mul_f64(MORE_ROUND_TRIPS);
+        let time = round_trip + more + slack(rate);
         ((rate * time.as_secs_f64()) as u64).max(FLOOR)
     }
 
@@ -280,7 +276,8 @@ impl Flight {
 
 /// The [`SLACK`] at a rate.
 fn slack(rate: f64) -> Duration {
-    SLACK.mul_f64((rate / SLACK_RATE).clamp(1.0, MOST_SLACKS))
+    let (least, most) = SLACKS;
+    SLACK.mul_f64((rate / SLACK_RATE).clamp(least, most))
 }
 
 #[cfg(test)]

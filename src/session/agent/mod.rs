@@ -77,6 +77,7 @@ pub async fn run(request: AgentRequest) -> Result<u8, Failure> {
     }
     let stop = shutdown.requested().boxed().shared();
     let guest = tokio::select! {
+        biased;
         guest = guest(door, &input) => guest,
         _ = stop.clone() => None,
     };
@@ -104,6 +105,7 @@ fn login_of_sudo() -> Option<u32> {
 async fn guest(door: Option<Door>, input: &Input) -> Option<UnixStream> {
     let door = door?;
     tokio::select! {
+        biased;
         guest = door.guest() => guest
             .inspect_err(|error| tracing::debug!(%error, "nobody can come to the socket"))
             .ok(),

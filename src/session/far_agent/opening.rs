@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::last_words::{LastWords, last_lines};
 use super::stream::AgentOutput;
-use crate::frame::control::{MAX_SOCKET_PATH, PREAMBLE, SOCKET_LINE};
+use crate::frame::control::{MAX_SOCKET_PATH, PREAMBLE, SOCKET_LINE, SOCKET_WORD};
 use crate::pump::FrameSource;
 
 /// The most that may come before the preamble, in bytes.
@@ -25,10 +25,19 @@ pub enum Line {
     Preamble,
     /// That of an agent whose stream is another: the stream's version.
     OtherPreamble(String),
-    /// A path on its host, where the agent listens also.
-    Socket(String),
+    /// Where the agent listens also.
+    Socket(AgentSocket),
     /// Any other, without its end.
     Other(String),
+}
+
+/// A socket on an agent's host.
+#[derive(Debug, PartialEq, Eq)]
+pub struct AgentSocket {
+    /// Where.
+    pub path: String,
+    /// What the agent is to be told there first, so that it knows who comes.
+    pub word: String,
 }
 
 /// Why there is no next line.
@@ -103,16 +112,21 @@ fn read(line: &[u8]) -> Line {
     let text = text.trim_end_matches(['\r', '\n']);
     match (other_version(text), socket(text)) {
         (Some(version), _) => Line::OtherPreamble(version.to_owned()),
-        (None, Some(path)) => Line::Socket(path.to_owned()),
+        (None, Some(socket)) => Line::Socket(socket),
         (None, None) => Line::Other(text.to_owned()),
     }
 }
 
-/// The path that a line tells of, if it can be one of a socket.
-fn socket(line: &str) -> Option<&str> {
-    let (_, path) = line.rsplit_once(SOCKET_LINE)?;
-    let fits = path.len() <= MAX_SOCKET_PATH && path.bytes().all(|byte| byte.is_ascii_graphic());
-    (fits && path.starts_with('/')).then_some(path)
+/// The socket that a line tells of, if it can be one.
+fn socket(line: &str) -> Option<AgentSocket> {
+    let (_, socket) = line.rsplit_once(SOCKET_LINE)?;
+    let (path, word) = socket.split_once(' ')?;
+    let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+    let fits = path.starts_with('/') && path.len() <= MAX_SOCKET_PATH && plain(path);
+    (fits && word.len() == SOCKET_WORD && plain(word)).then(|| AgentSocket {
+        path: path.to_owned(),
+        word: word.to_owned(),
+    })
 }
 
 /// The version of a preamble at the end of `text`.
@@ -171,18 +185,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_is_told_of_by_its_path() {
-        let long = format!("sshvpn-socket: /{}\n", "x".repeat(MAX_SOCKET_PATH));
+    async fn a_socket_is_told_of_by_path_and_word() {
+        let word = "w".repeat(SOCKET_WORD);
+        let long = "x".repeat(MAX_SOCKET_PATH);
         let lines = [
-            "$ sshvpn-socket: /run/a.b/socket\r\n",
-            "sshvpn-socket: run/socket\n",
-            "sshvpn-socket: /run/a b\n",
-            "sshvpn-socket: \n",
-            &long,
+            format!("$ sshvpn-socket: /run/a.b/socket {word}\r\n"),
+            format!("sshvpn-socket: /run/socket {word}w\n"),
+            format!("sshvpn-socket: run/socket {word}\n"),
+            format!("sshvpn-socket: /run/a b {word}\n"),
+            format!("sshvpn-socket: /{long} {word}\n"),
+            "sshvpn-socket: /run/socket\n".to_owned(),
         ];
-        let mut opening = opening(&lines.map(str::as_bytes)).await;
+        let mut opening = opening(&lines.each_ref().map(String::as_bytes)).await;
         let path = "/run/a.b/socket".to_owned();
-        assert_eq!(opening.line().await, Ok(Line::Socket(path)));
+        let socket = AgentSocket { path, word };
+        assert_eq!(opening.line().await, Ok(Line::Socket(socket)));
         for line in &lines[1..] {
             assert_eq!(opening.line().await, other(line.trim_end_matches('\n')));
         }

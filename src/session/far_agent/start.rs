@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::agent::FarAgent;
 use super::error::{FarAgentError, Role};
-use super::opening::{Line, NoLine, Opening};
+use super::opening::{AgentSocket, Line, NoLine, Opening};
 use super::push;
 use super::stream::{self, AgentInput};
 use crate::config::types::Mode;
@@ -46,6 +46,9 @@ const BY_SUBSYSTEM: &str = "start an agent there as the subsystem 'sshvpn'";
 /// How long that may take, from the server's word that it has started it: other
 /// ways wait behind it.
 const SUBSYSTEM_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a server may take to connect to the agent's socket, or to refuse.
+const SOCKET_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How an agent is to be started.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -205,11 +208,11 @@ impl Starting<'_> {
         way: &Way<'_>,
     ) -> Result<Started, FarAgentError> {
         let host = self.connection.host();
-        let found = timeout(way.limit, async {
-            let socket = preamble(host, &mut opening, way.name).await?;
-            self.by_socket(socket).await
-        });
-        let found = found.await.unwrap_or_else(|_| Err(way.no_answer(host)));
+        let found = timeout(way.limit, preamble(host, &mut opening, way.name)).await;
+        let found = match found.unwrap_or_else(|_| Err(way.no_answer(host))) {
+            Ok(socket) => self.by_socket(socket).await,
+            Err(error) => Err(error),
+        };
         let socket = match found {
             Ok(socket) => socket,
             Err(error) => {
@@ -244,18 +247,23 @@ impl Starting<'_> {
 
     /// Goes where the agent listens, if sshd lets us: it is quicker with a socket
     /// than with the pipes to a process.
-    async fn by_socket(&self, path: Option<String>) -> Result<Option<Process>, FarAgentError> {
-        let Some(path) = path else {
+    async fn by_socket(
+        &self,
+        socket: Option<AgentSocket>,
+    ) -> Result<Option<Process>, FarAgentError> {
+        let Some(AgentSocket { path, word }) = socket else {
             return Ok(None);
         };
-        match self.connection.far_socket(&path).await {
-            Ok(socket) => Ok(Some(socket)),
-            Err(ChannelError::Process { reason, .. }) => {
-                tracing::debug!("not by the agent's socket {path}: {reason}");
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
+        let answer = timeout(SOCKET_TIMEOUT, self.connection.far_socket(&path)).await;
+        let reason = match answer {
+            Ok(Ok(socket)) if socket.input.write(word).await.is_ok() => return Ok(Some(socket)),
+            Ok(Ok(_)) => "it is closed".to_owned(),
+            Ok(Err(ChannelError::Process { reason, .. })) => reason,
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => "no answer".to_owned(),
+        };
+        tracing::debug!("not by the agent's socket {path}: {reason}");
+        Ok(None)
     }
 }
 
@@ -267,18 +275,18 @@ pub(super) fn parts(connection: &Connection, process: Process) -> Candidate {
     (Opening::new(output), input)
 }
 
-/// Passes over all that comes before the preamble, but for the path of a socket.
+/// Passes over all that comes before the preamble, but for the socket there.
 async fn preamble(
     host: &str,
     opening: &mut Opening,
     how: &str,
-) -> Result<Option<String>, FarAgentError> {
+) -> Result<Option<AgentSocket>, FarAgentError> {
     let host = host.to_owned();
     let (mut sudo, mut socket) = (false, None);
     loop {
         match opening.line().await {
             Ok(Line::Preamble) => return Ok(socket),
-            Ok(Line::Socket(path)) => socket = Some(path),
+            Ok(Line::Socket(found)) => socket = Some(found),
             Ok(Line::OtherPreamble(version)) => return Err(other_stream(host, &version)),
             Ok(Line::Other(line)) if line == NONE => {
                 return Err(FarAgentError::NotInstalled { host });

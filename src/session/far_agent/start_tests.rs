@@ -132,7 +132,7 @@ async fn without_subsystem_a_shell_starts_it_behind_noise() {
     assert!(done.await.is_ok());
 }
 
-const SOCKET: &str = "sshvpn-socket: /run/x/socket\r\n";
+const SOCKET: &str = "sshvpn-socket: /run/x/socket 0123456789abcdef0123456789abcdef\r\n";
 
 /// Starts an agent that tells of a socket; yields the process's channel and
 /// that in which the near end asks for the socket.
@@ -150,12 +150,10 @@ async fn an_agent_is_talked_to_by_its_socket() {
     let done = started(plain(), async |wire| {
         let (process, socket) = with_socket(wire).await?;
         wire.send(&confirmation(socket, 1 << 20, 1 << 15)).await?;
+        let word = wire.wait_for(number::CHANNEL_DATA).await?;
+        assert!(word.ends_with(b"0123456789abcdef"), "{word:?}");
         let hello = wire.wait_for(number::CHANNEL_DATA).await?;
-        assert_ne!(
-            hello[1..5],
-            process.to_be_bytes(),
-            "it was told the process"
-        );
+        assert_eq!(hello[1..5], word[1..5], "two channels are spoken to");
         // What else the process prints is no part of the stream.
         wire.put(&data(process, "more\n")).await?;
         let hello = frame(&Message::Hello(Hello::ours()));
