@@ -50,6 +50,11 @@ fn attempt(laptop: &Host, command: &[String]) -> Result<Outcome> {
     })?;
     if came_up {
         child.signal(Signal::SIGINT)?;
+        // The fault may come to the byte by which a signal wakes the program.
+        let ended = || (!child.is_running()).then_some(());
+        if until("its end", PATIENCE / 2, ended).is_err() {
+            child.signal(Signal::SIGINT)?;
+        }
     }
     let output = child.wait(PATIENCE)?;
     match output.code() {

@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use nix::mount::{MsFlags, mount};
@@ -283,6 +283,16 @@ fn nobody_who_listens_removes_it_too() {
     });
 }
 
+/// Removes what a killed `push.sh` left, whose programs may be writing into it still.
+fn remove(copy: &Path) {
+    let limit = Instant::now() + Duration::from_secs(20);
+    while copy.exists() {
+        let removed = fs::remove_dir_all(copy);
+        assert!(Instant::now() < limit, "{removed:?}");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn the_first_place_with_room_where_files_run_is_taken() {
     in_every_shell(|host| {
@@ -295,7 +305,7 @@ fn the_first_place_with_room_where_files_run_is_taken() {
         };
         assert_eq!(place(&host), host.runtime.path());
         for entry in fs::read_dir(host.runtime.path()).unwrap() {
-            fs::remove_dir_all(entry.unwrap().path()).unwrap();
+            remove(&entry.unwrap().path());
         }
         memory(host.runtime.path(), MsFlags::MS_NOEXEC, "");
         assert_eq!(place(&host), Path::new("/tmp"));
@@ -305,7 +315,7 @@ fn the_first_place_with_room_where_files_run_is_taken() {
         assert_eq!(host.copies()[0].parent(), Some(host.home.path()));
         drop(pushing);
         for copy in host.copies() {
-            fs::remove_dir_all(copy).unwrap();
+            remove(&copy);
         }
         memory(host.home.path(), MsFlags::MS_NOEXEC, "");
         let mut pushing = host.push(1 << 20, &sum(PROGRAM));
