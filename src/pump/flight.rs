@@ -25,9 +25,9 @@ const MORE_ROUND_TRIPS: f64 = 1.5;
 const SHORT: Duration = Duration::from_millis(5);
 /// What may wait in the path besides at [`SLACK_RATE`], in proportion to the rate
 /// from a part to some times as much: so the path shows if it has become faster. The
-/// faster the path, the more are the processes
-/// on it the limit, which work best if they find much each time that they are
-/// given a processor; at such rates, that is still little time.
+/// faster it is, the more are the processes on it the limit, which work best if they
+/// find much each time that they are given a processor; at such rates, that is still
+/// little time.
 const SLACK: Duration = Duration::from_millis(1);
 const SLACK_RATE: f64 = 2.5e7;
 const SLACKS: (f64, f64) = (0.5, 8.0);

@@ -47,7 +47,8 @@ const BY_SUBSYSTEM: &str = "start an agent there as the subsystem 'sshvpn'";
 /// ways wait behind it.
 const SUBSYSTEM_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a server may take to connect to the agent's socket, or to refuse.
+/// How long a server may take to connect to the agent's socket and to let us say
+/// the word, or to refuse.
 const SOCKET_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How an agent is to be started.
@@ -254,10 +255,14 @@ impl Starting<'_> {
         let Some(AgentSocket { path, word }) = socket else {
             return Ok(None);
         };
-        let answer = timeout(SOCKET_TIMEOUT, self.connection.far_socket(&path)).await;
-        let reason = match answer {
-            Ok(Ok(socket)) if socket.input.write(word).await.is_ok() => return Ok(Some(socket)),
-            Ok(Ok(_)) => "it is closed".to_owned(),
+        let answer = timeout(SOCKET_TIMEOUT, async {
+            let socket = self.connection.far_socket(&path).await?;
+            let said = socket.input.write(word).await;
+            Ok(said.is_ok().then_some(socket))
+        });
+        let reason = match answer.await {
+            Ok(Ok(Some(socket))) => return Ok(Some(socket)),
+            Ok(Ok(None)) => "it is closed".to_owned(),
             Ok(Err(ChannelError::Process { reason, .. })) => reason,
             Ok(Err(error)) => return Err(error.into()),
             Err(_) => "no answer".to_owned(),

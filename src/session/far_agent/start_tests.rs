@@ -181,6 +181,19 @@ async fn where_the_socket_is_refused_the_process_is_talked_to() {
 }
 
 #[tokio::test]
+async fn a_socket_that_takes_nothing_is_passed_over() {
+    let done = started(plain(), async |wire| {
+        let (process, socket) = with_socket(wire).await?;
+        wire.send(&confirmation(socket, 0, 1 << 15)).await?;
+        let hello = wire.wait_for(number::CHANNEL_DATA).await?;
+        assert_eq!(hello[1..5], process.to_be_bytes());
+        let words = [frame(&Message::Hello(Hello::ours())), frame(&facts())].concat();
+        wire.send(&data(process, words)).await
+    });
+    assert!(matches!(done.await, Ok(Started::Agent(_))));
+}
+
+#[tokio::test]
 async fn a_socket_that_ends_is_the_end_of_the_agent() {
     let error = error_of(by_command(), async |wire| {
         let (process, socket) = with_socket(wire).await?;
