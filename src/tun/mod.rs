@@ -90,9 +90,11 @@ impl Device {
         }
     }
 
-    /// The same if there is a packet now.
+    /// The same if the kernel has told of a packet.
     pub fn try_read(&self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
-        match self.read_once(buffer) {
+        // Once a read finds none, the next is not tried before the kernel tells of one.
+        let read = |_: &_| self.read_once(buffer);
+        match self.fd.try_io(Interest::READABLE, read) {
             Ok(length) => Ok(Some(length)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),

@@ -31,7 +31,7 @@ const SOCKET: &str = "socket";
 /// Half of what waits in the socket for sshd at most, in bytes, since the kernel
 /// doubles it. Unlike a pipe a socket wakes who writes only when three quarters have
 /// gone.
-const SEND_BUFFER: usize = 512 * 1024;
+const SEND_BUFFER: usize = 256 * 1024;
 /// How long somebody may take to say the word.
 const WORD_WAIT: Duration = Duration::from_secs(5);
 /// Who may be asked for the word at a time.

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   stdio ⇄ conversation ⇄ dialogue, then running, then end ──► host ──► net, tun
-//!    door                                                         │
+//!    door, lending                                                │
 //!            limits, limits_file ──► set_up          what may be, and what it takes
 //! ```
 
@@ -13,6 +13,7 @@ mod door;
 mod end;
 mod error;
 mod host;
+mod lending;
 pub mod limits;
 pub mod limits_file;
 pub mod remove_self;

@@ -2,17 +2,21 @@
 //! makes pipes or sockets, or the socket that sshd came to instead; read and
 //! written without blocking.
 
-use std::io::{self, IoSlice, IsTerminal};
+use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
 
 use bytes::{Buf, Bytes, BytesMut};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
+use nix::sys::prctl::get_dumpable;
 use nix::sys::stat::{SFlag, fstat};
+use nix::unistd::Uid;
 use thiserror::Error;
+use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
+use super::lending::{Lender, slices};
 use crate::pump::{FrameSink, FrameSource, SendFailure};
 
 /// Bytes that one read takes at most.
@@ -21,8 +25,6 @@ const READ_SIZE: usize = 256 * 1024;
 /// two switches of processes. More would be late: what is in a pipe cannot be
 /// overtaken.
 const PIPE_SIZE: libc::c_int = 256 * 1024;
-/// Frames that one write takes at most; the kernel takes 1024 (UIO_MAXIOV).
-const MOST_PIECES: usize = 64;
 
 /// Why there is no stream to speak over.
 #[derive(Debug, Error)]
@@ -104,6 +106,7 @@ pub(super) struct Output(Sink);
 enum Sink {
     Pipe(pipe::Sender),
     Socket(UnixStream),
+    Lending(UnixStream, Lender),
 }
 
 /// Both, of this process.
@@ -113,15 +116,27 @@ pub(super) fn open() -> Result<(Input, Output), StdioError> {
     Ok((Input::new(input)?, Output::new(output)?))
 }
 
-/// Both, of a socket.
+/// Both, of a Unix socket to which nothing was written yet.
 pub(super) fn of_socket(socket: UnixStream) -> io::Result<(Input, Output)> {
+    let reader = socket.peer_cred()?.uid();
     let socket = socket.into_std()?;
     let other = UnixStream::from_std(socket.try_clone()?)?;
     let input = Input {
         stream: Source::Socket(UnixStream::from_std(socket)?),
         buffer: BytesMut::new(),
     };
-    Ok((input, Output(Sink::Socket(other))))
+    let output = match Lender::new() {
+        Ok(lender) if may_be_lent(reader) => Sink::Lending(other, lender),
+        _ => Sink::Socket(other),
+    };
+    Ok((input, Output(output)))
+}
+
+/// Whether this user may see all of this process's memory (ptrace(2), the check of
+/// access modes; PR_SET_DUMPABLE): who may not could learn from a lent page.
+fn may_be_lent(reader: u32) -> bool {
+    let own = reader == Uid::effective().as_raw() && get_dumpable().unwrap_or(false);
+    own || Uid::from_raw(reader).is_root()
 }
 
 impl Input {
@@ -157,16 +172,19 @@ impl Input {
 impl FrameSource for Input {
     /// Some bytes of the stream; nothing at its end.
     async fn receive(&mut self) -> Option<Bytes> {
-        loop {
-            self.readable().await.ok()?;
-            match self.try_read() {
-                Ok(0) => return None,
-                Ok(_) => return Some(self.buffer.split().freeze()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => {
-                    tracing::debug!(%error, "standard input failed");
-                    return None;
-                }
+        self.readable().await.ok()?;
+        self.buffer.reserve(READ_SIZE);
+        // After a read that did not fill the buffer none is tried in vain.
+        let read = match &mut self.stream {
+            Source::Pipe(pipe) => pipe.read_buf(&mut self.buffer).await,
+            Source::Socket(socket) => socket.read_buf(&mut self.buffer).await,
+        };
+        match read {
+            Ok(0) => None,
+            Ok(_) => Some(self.buffer.split().freeze()),
+            Err(error) => {
+                tracing::debug!(%error, "standard input failed");
+                None
             }
         }
     }
@@ -204,29 +222,35 @@ impl Output {
             if rest.is_empty() {
                 break;
             }
-            let pieces: Vec<IoSlice<'_>> = rest
-                .iter()
-                .take(MOST_PIECES)
-                .map(|frame| IoSlice::new(frame))
-                .collect();
-            let written = self.write_some(&pieces).await?;
+            let written = self.write_some(rest).await?;
             skip(rest, written);
         }
         frames.clear();
-        Ok(())
+        match &self.0 {
+            Sink::Lending(socket, lender) => {
+                let pass_on = || lender.pass_on(socket);
+                socket.async_io(Interest::WRITABLE, pass_on).await
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// Waits until the kernel takes something, and yields how many bytes.
-    async fn write_some(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    /// Waits until some of `frames` is taken, and yields how many bytes.
+    async fn write_some(&self, frames: &[Bytes]) -> io::Result<usize> {
+        let pieces = || slices(frames.iter());
         loop {
             let written = match &self.0 {
                 Sink::Pipe(pipe) => {
                     pipe.writable().await?;
-                    pipe.try_write_vectored(pieces)
+                    pipe.try_write_vectored(&pieces())
                 }
                 Sink::Socket(socket) => {
                     socket.writable().await?;
-                    socket.try_write_vectored(pieces)
+                    socket.try_write_vectored(&pieces())
+                }
+                Sink::Lending(socket, lender) => {
+                    let write = || lender.write(socket, frames);
+                    socket.async_io(Interest::WRITABLE, write).await
                 }
             };
             match written {
@@ -284,7 +308,10 @@ mod tests {
     async fn much_goes_through(mut input: Input, output: Output) {
         let sent = Bytes::from((0..300_000).map(|n| n as u8).collect::<Vec<_>>());
         let write = async {
-            let mut frames: Vec<Bytes> = sent.chunks(700).map(Bytes::copy_from_slice).collect();
+            // Small ones, and such as are lent where that is done.
+            let (small, large) = sent.split_at(100_000);
+            let sizes = small.chunks(700).chain(large.chunks(60_000));
+            let mut frames: Vec<Bytes> = sizes.map(Bytes::copy_from_slice).collect();
             frames.insert(3, Bytes::new());
             output.send_all(&mut frames).await.unwrap();
             assert!(frames.is_empty());
@@ -310,6 +337,23 @@ mod tests {
         let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
         let (input, output) = ends(one.into(), other.into());
         much_goes_through(input, output).await;
+    }
+
+    #[tokio::test]
+    async fn much_goes_through_a_socket_that_is_lent_pages() {
+        let (one, other) = UnixStream::pair().unwrap();
+        let (input, _) = of_socket(one).unwrap();
+        let (_, output) = of_socket(other).unwrap();
+        assert!(matches!(output.0, Sink::Lending(..)));
+        much_goes_through(input, output).await;
+    }
+
+    #[test]
+    fn nobody_is_lent_pages_who_may_not_see_the_rest() {
+        let own = Uid::effective().as_raw();
+        assert!(may_be_lent(own));
+        assert!(may_be_lent(0));
+        assert!(!may_be_lent(own + 1));
     }
 
     #[tokio::test]

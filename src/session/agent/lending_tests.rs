@@ -1,0 +1,171 @@
+use std::io::{ErrorKind, Read};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use super::*;
+
+/// A writer that does not block, and its reader.
+fn pair() -> (UnixStream, UnixStream) {
+    let (writer, reader) = UnixStream::pair().unwrap();
+    writer.set_nonblocking(true).unwrap();
+    (writer, reader)
+}
+
+/// Bytes that tell when nobody holds them any more: by the strong count of what is returned.
+fn watched(length: usize, fill: u8) -> (Bytes, Arc<Vec<u8>>) {
+    struct Owner(Arc<Vec<u8>>);
+    impl AsRef<[u8]> for Owner {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    let memory = Arc::new(vec![fill; length]);
+    (Bytes::from_owner(Owner(Arc::clone(&memory))), memory)
+}
+
+fn held(memory: &Arc<Vec<u8>>) -> bool {
+    Arc::strong_count(memory) > 1
+}
+
+/// All of `frames`, while `reader` reads what the socket cannot hold; what it read.
+fn write_all(
+    lender: &Lender,
+    writer: &UnixStream,
+    reader: &mut UnixStream,
+    frames: &[Bytes],
+) -> Vec<u8> {
+    let mut got = Vec::new();
+    for frame in frames {
+        let mut rest = frame.clone();
+        while !rest.is_empty() {
+            match lender.write(writer, std::slice::from_ref(&rest)) {
+                Ok(count) => drop(rest.split_to(count)),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                    read_some(reader, &mut got);
+                }
+            }
+        }
+    }
+    while let Err(error) = lender.pass_on(writer) {
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        read_some(reader, &mut got);
+    }
+    got
+}
+
+fn read_some(reader: &mut UnixStream, got: &mut Vec<u8>) {
+    let mut piece = [0; 10_000];
+    let count = reader.read(&mut piece).unwrap();
+    got.extend_from_slice(&piece[..count]);
+}
+
+#[test]
+fn frames_of_all_sizes_arrive_in_order() {
+    let (writer, mut reader) = pair();
+    let lender = Lender::new().unwrap();
+    let sizes = [1, 16_383, 16_384, 65_000, 7, 200_000, 16_384, 300_000, 9, 9];
+    let frames: Vec<Bytes> = (0..200_usize)
+        .map(|n| {
+            (0..sizes[n % sizes.len()])
+                .map(|at| (at * 7 + n) as u8)
+                .collect()
+        })
+        .collect();
+    let mut got = write_all(&lender, &writer, &mut reader, &frames);
+    drop(writer);
+    reader.read_to_end(&mut got).unwrap();
+    assert!(got == frames.concat());
+}
+
+#[test]
+fn a_frame_is_kept_until_all_of_it_was_read() {
+    let (writer, mut reader) = pair();
+    let lender = Lender::new().unwrap();
+    let (frame, memory) = watched(50_000, 5);
+    assert_eq!(lender.write(&writer, &[frame]).unwrap(), 50_000);
+    let small = [Bytes::from_static(b"small")];
+    lender.write(&writer, &small).unwrap();
+    assert!(held(&memory));
+    reader.read_exact(&mut [0; 49_999]).unwrap();
+    lender.write(&writer, &small).unwrap();
+    assert!(held(&memory));
+    reader.read_exact(&mut [0; 11]).unwrap();
+    lender.write(&writer, &small).unwrap();
+    assert!(!held(&memory));
+}
+
+#[test]
+fn small_frames_are_not_kept() {
+    let (writer, _reader) = pair();
+    let lender = Lender::new().unwrap();
+    let (frame, memory) = watched(WORTH_IT - 1, 5);
+    lender.write(&writer, &[frame]).unwrap();
+    assert!(!held(&memory));
+}
+
+#[test]
+fn what_is_unread_at_the_end_stays_as_it_was() {
+    let (writer, mut reader) = pair();
+    let lender = Lender::new().unwrap();
+    let (frame, memory) = watched(50_000, 5);
+    lender.write(&writer, &[frame]).unwrap();
+    drop((lender, writer));
+    assert!(held(&memory));
+    let mut got = Vec::new();
+    reader.read_to_end(&mut got).unwrap();
+    assert!(got == *memory);
+}
+
+#[test]
+fn what_the_pipe_still_holds_comes_first() {
+    let (writer, mut reader) = pair();
+    let lender = Lender::new().unwrap();
+    let large = Bytes::from(vec![1; 60_000]);
+    // Until the socket is full and a frame stays in the pipe, whose sender then
+    // gives up, as one does that is dropped.
+    let mut taken = 0;
+    loop {
+        match lender.write(&writer, std::slice::from_ref(&large)) {
+            Ok(count) => taken += count,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                break;
+            }
+        }
+    }
+    assert!(lender.state().in_pipe > 0);
+    let next = [Bytes::from_static(b"next")];
+    let mut got = write_all(&lender, &writer, &mut reader, &next);
+    drop(writer);
+    reader.read_to_end(&mut got).unwrap();
+    assert_eq!(got.len(), taken + 4);
+    assert!(got[..taken].iter().all(|byte| *byte == 1));
+    assert!(got.ends_with(b"next"));
+}
+
+#[test]
+fn where_pages_cannot_be_lent_they_are_copied() {
+    let (writer, mut reader) = pair();
+    let lender = Lender::new().unwrap();
+    // A pipe that nobody reads takes nothing.
+    let (reading, _) = pipe2(OFlag::O_CLOEXEC).unwrap();
+    drop(std::mem::replace(&mut lender.state().pipe.0, reading));
+    let (frame, memory) = watched(50_000, 5);
+    let mut got = write_all(&lender, &writer, &mut reader, &[frame]);
+    assert!(!held(&memory));
+    drop(writer);
+    reader.read_to_end(&mut got).unwrap();
+    assert!(got == *memory);
+}
+
+#[test]
+fn a_reader_that_is_gone_is_told() {
+    let (writer, reader) = pair();
+    let lender = Lender::new().unwrap();
+    drop(reader);
+    for frame in [Bytes::from(vec![1; 60_000]), Bytes::from_static(b"small")] {
+        let error = lender.write(&writer, &[frame]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+    }
+}
