@@ -48,6 +48,12 @@ impl DeliveryRate {
         self.rates.settled
     }
 
+    /// Whether the path was the limit for long enough: the rate is the path's, not that
+    /// of what there was to send.
+    pub fn is_of_path(&self) -> bool {
+        self.rates.of_path
+    }
+
     /// Takes what has come through since, once that is long enough.
     pub fn measure(&mut self, now: Delivered, round_trip: Option<Duration>) {
         let mut since = Delivered { busy: true, ..now };
@@ -85,6 +91,10 @@ struct HighestRate {
     since: Option<Instant>,
     /// A whole window has passed.
     settled: bool,
+    /// Since when the path was the limit, if ever.
+    busy_since: Option<Instant>,
+    /// A whole window has passed since then.
+    of_path: bool,
     /// The one that was measured last.
     latest: f64,
 }
@@ -104,6 +114,10 @@ impl HighestRate {
         let since = *self.since.get_or_insert(now);
         let passed = now.saturating_duration_since(since) >= window;
         self.settled |= passed;
+        if busy {
+            let since = *self.busy_since.get_or_insert(now);
+            self.of_path |= now.saturating_duration_since(since) >= window;
+        }
         if !busy && self.highest().is_some_and(|highest| rate <= highest) {
             return;
         }

@@ -35,6 +35,10 @@ const SLACKS: (f64, f64) = (0.5, 8.0);
 const LONGER: f64 = 2.0;
 /// The least that may be on its way in bytes, however slow the path.
 const FLOOR: u64 = 16 * 1024;
+/// By so much may more be on its way than what came through without waiting, as long
+/// as the path was never the limit: a TCP connection that begins doubles what it sends
+/// in each round trip, and a rate of the last ones would follow too late.
+const GROWTH: f64 = 2.5;
 /// The rate that is assumed until the path is known, in bytes a second.
 const START: f64 = 5e7;
 /// So often, or once in so many round trips, the path is emptied to measure it.
@@ -81,6 +85,8 @@ pub(super) struct Flight {
     /// what is measured before says nothing about the path.
     idle_at: Option<u64>,
     rate: DeliveryRate,
+    /// What may be on its way in bytes as long as the path was never the limit.
+    grown: u64,
     /// The round trip of a path that is not filled.
     round_trip: Option<Duration>,
     /// Less is sent, until the path is drained.
@@ -99,6 +105,8 @@ struct Ping {
     measures: bool,
     /// There was more to send all the time.
     busy: bool,
+    /// Bytes that were on their way with it.
+    on_its_way: u64,
 }
 
 impl Flight {
@@ -110,6 +118,7 @@ impl Flight {
             pings: VecDeque::new(),
             idle_at: None,
             rate: DeliveryRate::default(),
+            grown: 0,
             round_trip: None,
             draining: false,
             next_drain: now,
@@ -183,7 +192,13 @@ impl Flight {
             self.idle_at = None;
         }
         let took = pong.at.saturating_duration_since(ping.at);
-        let waited = took > self.round_trip.unwrap_or_default().mul_f64(LONGER);
+        let late = took > self.round_trip.unwrap_or_default().mul_f64(LONGER);
+        // As little as may always be on its way does not fill the path.
+        let waited = late && ping.on_its_way > FLOOR;
+        if !late {
+            let grown = (ping.on_its_way as f64 * GROWTH) as u64;
+            self.grown = self.grown.max(grown);
+        }
         let delivered = Delivered {
             bytes: self.delivered,
             at: pong.at,
@@ -199,7 +214,14 @@ impl Flight {
     /// Bytes from one ping to the next.
     fn spacing(&self) -> u64 {
         let (least, most) = PING_SPACING;
-        (self.full_bound() / PINGS_IN_FLIGHT).clamp(least, most)
+        let long = self.round_trip.is_some_and(|time| time > SHORT);
+        let filled = if long && !self.rate.is_of_path() {
+            // What little there is is to show that more may follow.
+            self.on_its_way()
+        } else {
+            self.full_bound()
+        };
+        (filled / PINGS_IN_FLIGHT).clamp(least, most)
     }
 
     /// Bytes that were sent behind the last ping.
@@ -229,7 +251,12 @@ impl Flight {
         let rate = self.rate.highest().unwrap_or(0.0).max(least);
         let more = round_trip.saturating_sub(SHORT).mul_f64(MORE_ROUND_TRIPS);
         let time = round_trip + more + slack(rate);
-        ((rate * time.as_secs_f64()) as u64).max(FLOOR)
+        let grown = if self.rate.is_of_path() {
+            0
+        } else {
+            self.grown
+        };
+        ((rate * time.as_secs_f64()) as u64).max(grown).max(FLOOR)
     }
 
     fn drained_bound(&self) -> u64 {
@@ -250,6 +277,7 @@ impl Flight {
             at: now,
             measures,
             busy: self.idle_at.is_none(),
+            on_its_way: self.on_its_way(),
         });
         self.sent
     }

@@ -22,6 +22,8 @@ struct Path {
     longest_wait: Duration,
     /// Bytes that the sender lets wait in it at most, of its own accord.
     window: f64,
+    /// Bytes that the sender still has.
+    left: f64,
     /// Of so many pongs one is lost.
     lost: Option<u32>,
     answered: u32,
@@ -39,6 +41,7 @@ impl Path {
             delivered: 0,
             longest_wait: Duration::ZERO,
             window: f64::INFINITY,
+            left: f64::INFINITY,
             lost: None,
             answered: 0,
         }
@@ -85,7 +88,7 @@ fn fill(flight: &mut Flight, path: &mut Path, packet: usize, time: Duration) -> 
             flight.pong(path.pongs.pop_front().unwrap());
         }
         let mut room = flight.room();
-        if path.delivered as f64 - path.served() >= path.window {
+        if path.delivered as f64 - path.served() >= path.window || path.left <= 0.0 {
             flight.idle();
             path.now += MS / 10;
             continue;
@@ -97,9 +100,10 @@ fn fill(flight: &mut Flight, path: &mut Path, packet: usize, time: Duration) -> 
         // As outbound does: what goes at once is 64 KiB, and goes in no time.
         if room > 0 {
             let mut filled = 0;
-            while filled < room.min(64 * 1024) {
+            while filled < room.min(64 * 1024) && path.left > 0.0 {
                 path.carry(packet);
                 filled += packet;
+                path.left -= packet as f64;
             }
             flight.sent(filled);
             // The sender is faster than the path, not infinitely.
@@ -142,6 +146,26 @@ fn the_start_is_fast() {
         let mut flight = Flight::new(path.now);
         let part = fill(&mut flight, &mut path, 1500, 10 * round_trip);
         assert!(part > 0.75, "{rate} Mbit/s, {round_trip:?}: {part}");
+    }
+}
+
+#[test]
+fn a_connection_that_begins_after_little_was_sent_is_not_held_back() {
+    let round_trip = 40 * MS;
+    let mut path = Path::new(1000.0 * MBIT, round_trip);
+    let mut flight = Flight::new(path.now);
+    for _ in 0..120 {
+        path.left = 500.0;
+        fill(&mut flight, &mut path, 100, round_trip);
+    }
+    // As TCP's slow start: twice as much in each round trip.
+    let mut window = 14_000.0;
+    path.left = 0.0;
+    for _ in 0..9 {
+        path.left += window;
+        fill(&mut flight, &mut path, 1500, round_trip);
+        assert!(path.left < window / 4.0, "{} of {window}", path.left);
+        window *= 2.0;
     }
 }
 
