@@ -133,9 +133,10 @@ impl Netlink {
         let Some(mut address) = addresses.next() else {
             return Ok(());
         };
-        if let Some(first) = address.first_mut() {
-            // Locally administered, of one station.
-            *first = 0xfe;
+        if let Some(highest) = address.first_chunk_mut() {
+            // Locally administered, of one station; the second as well, since one in
+            // 64 of the kernel's random addresses begins with the first.
+            *highest = [0xfe, 0xff];
         }
         let message = LinkUnspec::new_with_index(link.index.0)
             .append_extra_attribute(LinkAttribute::Address(address));
