@@ -91,9 +91,9 @@ struct HighestRate {
     since: Option<Instant>,
     /// A whole window has passed.
     settled: bool,
-    /// Since when the path was the limit, if ever.
-    busy_since: Option<Instant>,
-    /// A whole window has passed since then.
+    /// Since when and until when the path was the limit, never less than once in a window.
+    busy: Option<(Instant, Instant)>,
+    /// That was a whole window once.
     of_path: bool,
     /// The one that was measured last.
     latest: f64,
@@ -115,7 +115,12 @@ impl HighestRate {
         let passed = now.saturating_duration_since(since) >= window;
         self.settled |= passed;
         if busy {
-            let since = *self.busy_since.get_or_insert(now);
+            let lately = |until| now.saturating_duration_since(until) <= window;
+            let since = match self.busy {
+                Some((since, until)) if lately(until) => since,
+                _ => now,
+            };
+            self.busy = Some((since, now));
             self.of_path |= now.saturating_duration_since(since) >= window;
         }
         if !busy && self.highest().is_some_and(|highest| rate <= highest) {
@@ -156,6 +161,17 @@ mod tests {
                 .iter()
                 .all(|highest| *highest == Some(10.0))
         );
+    }
+
+    #[test]
+    fn a_path_that_was_the_limit_for_moments_is_not_known() {
+        let (mut rate, start) = (HighestRate::default(), Instant::now());
+        for seconds in [0, 2, 10, 11] {
+            assert!(!rate.of_path);
+            rate.add(1.0, true, start + WINDOW * seconds, WINDOW);
+            rate.add(2.0, false, start + WINDOW * seconds, WINDOW);
+        }
+        assert!(rate.of_path);
     }
 
     #[test]

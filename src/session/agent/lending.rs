@@ -1,6 +1,7 @@
 //! Sends large frames over a Unix socket without copying them: their pages are lent
 //! to a pipe (vmsplice(2)) and from there to the socket (splice(2)), and who reads
-//! the socket copies out of them. Until it has, they have to stay as they are.
+//! the socket copies out of them. Until it has, they have to stay as they are; for a
+//! reader that splices them on, the kernel would not tell for how long.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -12,6 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice, vmsplice};
 use nix::libc;
 use nix::sys::uio::writev;
+use nix::sys::utsname::uname;
 use nix::unistd::pipe2;
 
 /// Bytes of a frame from which on lending its pages costs less than copying them.
@@ -21,6 +23,22 @@ const WORTH_IT: usize = 16 * 1024;
 const PIPE_SIZE: libc::c_int = 256 * 1024;
 /// Frames that are written at once at most; the kernel takes 1024 (UIO_MAXIOV).
 const MOST_PIECES: usize = 64;
+
+/// Linux from which on it pays: before, the kernel adds up all bytes of a page that is
+/// spliced into a Unix socket, and before 6.5 takes the reader's lock for each page.
+const SINCE: (u32, u32) = (6, 13);
+
+/// Whether this kernel is fast at it.
+pub(super) fn pays() -> bool {
+    uname().is_ok_and(|host| version(&host.release().to_string_lossy()) >= Some(SINCE))
+}
+
+/// The first two numbers of a kernel's release.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let (major, rest) = release.split_once('.')?;
+    let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
 
 // What was written and not read yet, and at a Unix socket more than that: what the
 // kernel keeps around it counts too (`unix_ioctl` in net/unix/af_unix.c, SIOCOUTQ).
