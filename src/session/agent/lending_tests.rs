@@ -197,3 +197,28 @@ fn a_reader_that_is_gone_is_told() {
         }
     }
 }
+
+#[test]
+fn nothing_is_lent_where_a_trial_fails() {
+    let (writer, mut reader) = pair();
+    let state = || State::new().unwrap();
+    assert!(state().try_out(&writer, &mut reader).is_ok());
+
+    // Pages can be lent to the pipe, but what appends takes no splice (splice(2)).
+    let path = std::env::temp_dir().join(format!("sshvpn-lending-{}", std::process::id()));
+    let mut options = File::options();
+    let file = options.append(true).create_new(true).open(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let refused = state().try_out(&file, &mut reader).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+
+    // It arrives, but the kernel does not tell what has been read: a pipe has no such count.
+    let (mut end, pipe) = std::io::pipe().unwrap();
+    let unknown = state().try_out(&pipe, &mut end).unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::Unsupported);
+
+    // What arrives is something else.
+    let mut other: &[u8] = &[0; WORTH_IT];
+    let wrong = state().try_out(&writer, &mut other).unwrap_err();
+    assert_eq!(wrong.kind(), ErrorKind::Unsupported);
+}

@@ -126,11 +126,22 @@ pub(super) fn of_socket(socket: UnixStream) -> io::Result<(Input, Output)> {
         stream: Source::Socket(UnixStream::from_std(socket)?),
         buffer: BytesMut::new(),
     };
-    let output = match Lender::new() {
-        Ok(lender) if lending::pays() && may_be_lent(reader) => Sink::Lending(other, lender),
-        _ => Sink::Socket(other),
+    let output = match lender(reader) {
+        Some(lender) => Sink::Lending(other, lender),
+        None => Sink::Socket(other),
     };
     Ok((input, Output(output)))
+}
+
+/// What saves a copy on the way to this user, where it pays, is safe and works.
+fn lender(reader: u32) -> Option<Lender> {
+    if !lending::pays() || !may_be_lent(reader) {
+        return None;
+    }
+    let lender = Lender::new();
+    lender
+        .inspect_err(|error| tracing::debug!(%error, "pages cannot be lent, and are copied"))
+        .ok()
 }
 
 /// Whether this user may see all of this process's memory, as far as that is easy to
