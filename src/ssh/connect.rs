@@ -32,13 +32,17 @@ pub(super) const IDENTIFICATION: &str = concat!("SSH-2.0-sshvpn_", env!("CARGO_P
 /// The window that we grant on each channel, in bytes: 40 ms at 800 Mbit/s.
 const WINDOW: u32 = 4 * 1024 * 1024;
 
+/// The window of a channel that carries an agent stream, in bytes: 40 ms at 1.6 Gbit/s.
+/// Its sender bounds by itself what is on its way; sshd and ssh fill any window.
+pub(super) const STREAM_WINDOW: u32 = 8 * 1024 * 1024;
+
 /// The largest message we take, in bytes: the most that russh allows.
 pub(super) const MAX_PACKET: u32 = 65535;
 
 /// Messages that may wait between a channel and its reader. Their bytes are
 /// bounded by the channel's window; with this many the window fills first, so that a reader
 /// who stops stops its own channel alone.
-pub(super) const QUEUE: usize = 4096;
+pub(super) const QUEUE: usize = 8192;
 
 /// Messages that may wait between all channels and the connection's task: few,
 /// since none of them can be overtaken, and each is up to 64 KiB. When

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use russh::client::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Pty, Sig};
 
-use super::connect::Connection;
+use super::connect::{Connection, STREAM_WINDOW};
 use super::error::ChannelError;
 use super::events::Shared;
 use super::terminal_text;
@@ -136,6 +136,11 @@ impl ProcessEvents {
             channel,
             closed: false,
         }
+    }
+
+    /// Lets the process send as much as an agent stream takes before it has to wait.
+    pub fn widen(&self) {
+        self.channel.set_window(STREAM_WINDOW);
     }
 
     /// The next event; nothing once the channel is closed.

@@ -34,6 +34,7 @@ pub struct AgentInput {
 
 /// A process at `host` that may be an agent.
 pub(super) fn of_process(host: String, process: Process) -> (AgentOutput, AgentInput) {
+    process.events.widen();
     let output = AgentOutput {
         printed: Printed {
             host,
@@ -52,6 +53,7 @@ pub(super) fn of_process(host: String, process: Process) -> (AgentOutput, AgentI
 
 /// The stream goes over `socket` from here on.
 pub(super) fn go_over(socket: Process, output: &mut AgentOutput, input: &mut AgentInput) {
+    socket.events.widen();
     output.socket = Some(socket.events);
     input.socket = Some(socket.input);
 }

@@ -13,6 +13,7 @@ use super::login::{Login, LoginFailure};
 use super::requests::{RefusalCode, Request};
 use super::stream::{ForwardInput, ForwardOutput};
 use super::test_lab::{HANGS, Lab, UNTOUCHED};
+use crate::ssh::connect::STREAM_WINDOW;
 use crate::ssh::wire_client::{WireKey, WireSecurityKey, login_request, open};
 use crate::ssh::wire_server::{Message, Reader, Wire, about, confirmation, data, number};
 
@@ -466,13 +467,20 @@ async fn a_reader_who_stops_stops_only_its_channel() {
         panic!("another request");
     };
     let (_output, mut input) = reply.accept().await;
-    // All of the window, and nobody reads it.
-    for _ in 0..64 {
+    // A stream has a larger window than a channel has at its start, from the first
+    // data on.
+    wire.send(&data(stopped, vec![1; 32768])).await.unwrap();
+    let packet = answer(&mut wire, number::CHANNEL_WINDOW_ADJUST).await;
+    let mut reader = Reader::new(&packet);
+    reader.word();
+    assert_eq!((2 << 20) + reader.word(), STREAM_WINDOW);
+    // All of it, and nobody reads it.
+    for _ in 1..STREAM_WINDOW / 32768 {
         wire.send(&data(stopped, vec![1; 32768])).await.unwrap();
     }
     session(&mut wire, 2).await;
     let mut bytes = 0;
-    while bytes < 64 * 32768 {
+    while bytes < STREAM_WINDOW as usize {
         bytes += input.receive().await.unwrap().len();
     }
     // Having been read, it may send on.

@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 
 use super::connection::Shared;
 use super::place::Place;
+use crate::ssh::connect::STREAM_WINDOW;
 use crate::ssh::side::ServerSide;
 
 /// What a client sends by a TCP forward. Dropping it closes the channel.
@@ -139,6 +140,7 @@ pub struct SubsystemGone;
 
 impl SubsystemInput {
     pub(super) fn new(channel: ChannelReadHalf) -> Self {
+        channel.set_window(STREAM_WINDOW);
         SubsystemInput {
             channel,
             ended: false,
