@@ -182,12 +182,17 @@ fn is_program(path: &Path) -> bool {
 mod tests {
     use super::*;
 
+    /// Written by a shell: a process that another test starts meanwhile would inherit
+    /// a descriptor of ours, and what is open for writing cannot be run (ETXTBSY).
     fn program(script: &str) -> (tempfile::TempDir, Program) {
-        use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::tempdir().unwrap();
         let program = directory.path().join("nft");
-        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let write = r#"printf '#!/bin/sh\n%s\n' "$2" >"$1" && chmod 700 "$1""#;
+        let written = std::process::Command::new("/bin/sh")
+            .args(["-c", write, "sh"])
+            .args([program.as_os_str(), script.as_ref()])
+            .status();
+        assert!(written.unwrap().success());
         (directory, Program::at(program))
     }
 
