@@ -29,11 +29,11 @@ use crate::frame::offload;
 /// What we call ourselves (RFC 4253, section 4.2).
 pub(super) const IDENTIFICATION: &str = concat!("SSH-2.0-sshvpn_", env!("CARGO_PKG_VERSION"));
 
-/// The window that we grant on each channel, in bytes: 40 ms at 800 Mbit/s.
+/// The window that we grant on each channel, in bytes: 40 ms at 800 Mbit/s at most.
 const WINDOW: u32 = 4 * 1024 * 1024;
 
-/// The window of a channel that carries an agent stream, in bytes: 40 ms at 1.6 Gbit/s.
-/// Its sender bounds by itself what is on its way; sshd and ssh fill any window.
+/// The window of a channel that carries an agent stream, in bytes: 40 ms at 1.6 Gbit/s
+/// at most. Its sender bounds by itself what is on its way; sshd and ssh fill any window.
 pub(super) const STREAM_WINDOW: u32 = 8 * 1024 * 1024;
 
 /// The largest message we take, in bytes: the most that russh allows.
