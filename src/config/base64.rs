@@ -1,31 +1,21 @@
 //! Base64 (RFC 4648, section 4), as public keys and fingerprints are written.
+//!
+//! Decoding is strict: it refuses padding and trailing bits that encoding does not
+//! write, so that no bytes have two texts.
 
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+use data_encoding::BASE64_NOPAD;
 
 /// The text without padding, as fingerprints have it.
 pub(crate) fn encode_unpadded(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let group = chunk.iter().enumerate().fold(0u32, |group, (i, &byte)| {
-            group | u32::from(byte) << (16 - 8 * i)
-        });
-        for place in 0..=chunk.len() {
-            let digit = (group >> (18 - 6 * place)) & 63;
-            text.extend(ALPHABET.get(digit as usize).map(|&letter| letter as char));
-        }
-    }
-    text
+    BASE64_NOPAD.encode(bytes)
 }
 
-/// Reads padded text; `None` for anything that encoding would not have written,
-/// so that no bytes have two texts.
+/// Reads padded text.
 pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(4) {
-        return None;
-    }
-    let padding = text.bytes().rev().take_while(|&byte| byte == b'=').count();
-    let digits = text.get(..text.len().checked_sub(padding)?)?;
-    if padding > 2 {
+    // `data_encoding::BASE64` would also take padding in the middle.
+    let digits = text.trim_end_matches('=');
+    let padding = text.len() - digits.len();
+    if !text.len().is_multiple_of(4) || padding > 2 {
         return None;
     }
     decode_unpadded(digits)
@@ -33,34 +23,7 @@ pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
 
 /// The same without padding.
 pub(crate) fn decode_unpadded(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3 + 2);
-    for chunk in text.as_bytes().chunks(4) {
-        let mut group = 0u32;
-        for (i, &letter) in chunk.iter().enumerate() {
-            group |= digit(letter)? << (18 - 6 * i);
-        }
-        let whole = chunk.len().checked_sub(1).filter(|&whole| whole > 0)?;
-        let [_, first, second, third] = group.to_be_bytes();
-        let three = [first, second, third];
-        let (kept, rest) = three.split_at_checked(whole)?;
-        if rest.iter().any(|&byte| byte != 0) {
-            return None;
-        }
-        bytes.extend(kept);
-    }
-    Some(bytes)
-}
-
-fn digit(letter: u8) -> Option<u32> {
-    let value = match letter {
-        b'A'..=b'Z' => letter - b'A',
-        b'a'..=b'z' => letter - b'a' + 26,
-        b'0'..=b'9' => letter - b'0' + 52,
-        b'+' => 62,
-        b'/' => 63,
-        _ => return None,
-    };
-    Some(value.into())
+    BASE64_NOPAD.decode(text.as_bytes()).ok()
 }
 
 #[cfg(test)]

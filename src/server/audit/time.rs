@@ -5,12 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
-const DAY: u64 = 24 * 3600;
-/// Days of 400 years, after which the calendar begins again.
-const CYCLE: u64 = 146_097;
-const MONTHS: [u64; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-
-/// A point in time, in milliseconds; what was before 1970 counts as its beginning.
+/// A point in time, in milliseconds; a time before 1970 counts as 1970-01-01.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(Duration);
 
@@ -34,13 +29,10 @@ impl From<SystemTime> for Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (seconds, milliseconds) = (self.0.as_secs(), self.0.subsec_millis());
-        let (year, month, day) = date(seconds / DAY);
-        let (hour, minute, second) = (seconds % DAY / 3600, seconds / 60 % 60, seconds % 60);
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milliseconds:03}Z"
-        )
+        let milliseconds = i64::try_from(self.0.as_millis()).unwrap_or(i64::MAX);
+        let time = jiff::Timestamp::from_millisecond(milliseconds);
+        // jiff's calendar ends with the year 9999.
+        write!(f, "{:.3}", time.unwrap_or(jiff::Timestamp::MAX))
     }
 }
 
@@ -48,29 +40,6 @@ impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
-}
-
-/// The Gregorian year, month and day that is `days` after 1970-01-01.
-fn date(days: u64) -> (u64, usize, u64) {
-    let mut year = 1970 + days / CYCLE * 400;
-    let mut left = days % CYCLE;
-    while left >= 365 + u64::from(is_leap(year)) {
-        left -= 365 + u64::from(is_leap(year));
-        year += 1;
-    }
-    for (index, length) in MONTHS.into_iter().enumerate() {
-        let length = length + u64::from(index == 1 && is_leap(year));
-        if left < length {
-            return (year, index + 1, left + 1);
-        }
-        left -= length;
-    }
-    // The months of a year have all its days.
-    (year, 12, 31)
-}
-
-fn is_leap(year: u64) -> bool {
-    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
 }
 
 #[cfg(test)]
