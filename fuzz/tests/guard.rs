@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, LazyLock};
 
-use etherparse::{NetSlice, SlicedPacket};
+use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use sshvpn::config::types::Mode;
 use sshvpn::packet::address_set::AddressSet;
 use sshvpn::packet::guard::{GuardRules, Reach};
@@ -76,7 +76,12 @@ fn run(input: &[u8]) {
             let length = usize::from(source.byte());
             source.bytes(length).to_vec()
         } else {
-            let mut packet = Stream::new(mode, built >> 1, built >> 5).packet(20);
+            let mut stream = Stream::new(mode, built >> 1, built >> 5);
+            let mut packet = stream.packet(20);
+            if !stream.is_tcp() {
+                let transport = stream.ip() + if built & 2 == 0 { 20 } else { 40 };
+                give_port(&mut packet, transport, source.byte());
+            }
             damage(&mut packet, &mut source);
             packet
         };
@@ -89,6 +94,9 @@ fn run(input: &[u8]) {
         }
         if verdict.is_ok() {
             passed(mode, &packet);
+            if matches!(station, Sender::Shared { .. }) {
+                passed_to_others(&packet);
+            }
             if mode == Mode::Ethernet {
                 let sender = packet.get(6..12).expect("an Ethernet header");
                 match &station {
@@ -116,6 +124,39 @@ fn run(input: &[u8]) {
                 _ => {}
             }
         }
+    }
+}
+
+/// Gives a UDP datagram a port of DHCP, as its source or destination, or neither.
+fn give_port(packet: &mut [u8], transport: usize, choice: u8) {
+    const PORTS: [u16; 4] = [67, 68, 546, 547];
+    let port = PORTS[usize::from(choice & 3)].to_be_bytes();
+    let at = transport + usize::from(choice & 4) / 2;
+    if choice & 8 != 0
+        && let Some(field) = packet.get_mut(at..at + 2)
+    {
+        field.copy_from_slice(&port);
+    }
+}
+
+/// Holds a packet that passed to a shared link to the part of a client.
+fn passed_to_others(packet: &[u8]) {
+    let Ok(sliced) = SlicedPacket::from_ethernet(packet) else {
+        return;
+    };
+    let v4 = matches!(sliced.net, Some(NetSlice::Ipv4(_)));
+    match sliced.transport {
+        Some(TransportSlice::Udp(udp)) => {
+            let (client, server) = if v4 { (68, 67) } else { (546, 547) };
+            let (from, to) = (udp.source_port(), udp.destination_port());
+            assert!(from != server && to != client, "{from} to {to}");
+            assert_eq!(from == client, to == server, "{from} to {to}");
+        }
+        Some(TransportSlice::Icmpv6(message)) => {
+            let kind = message.type_u8();
+            assert!(!matches!(kind, 130 | 134 | 137), "{kind}");
+        }
+        _ => {}
     }
 }
 

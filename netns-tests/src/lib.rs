@@ -10,6 +10,7 @@
 //!   carrier               how `up` travels
 //!   serve                 `sshvpn serve`: the server, its clients, its lab
 //!   state        what a host looks like, to be compared before and after
+//!   forge        frames that an honest host does not send
 //!   traffic, transfer, capture, iperf3: what passes, what the wire shows, how fast
 //!   emulator     a long cable; datagrams: many at once, for it and for bench
 //!   bench        the benchmark: ways to a host, side by side
@@ -29,6 +30,7 @@ pub mod client;
 pub mod datagrams;
 pub mod emulator;
 pub mod fault;
+pub mod forge;
 pub mod host;
 pub mod iperf3;
 pub mod link;

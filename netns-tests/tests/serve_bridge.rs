@@ -10,102 +10,12 @@
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::capture::Capture;
-use netns_tests::child::Child;
-use netns_tests::link::has_device;
+use netns_tests::serve::Serve;
 use netns_tests::serve::joined::Joined;
 use netns_tests::serve::lab::{KEY, LAN, ServeLab};
-use netns_tests::serve::{Serve, Server};
+use netns_tests::serve::station::{BASTION, Station, lab, link_local, mac, serve};
 use netns_tests::tunnel::{Mode, Tunnel};
-use netns_tests::{Host, PATIENCE, bridge, traffic, until};
-use nix::sys::signal::Signal;
-
-const BASTION: &str = "198.51.100.1";
-
-fn lab() -> Result<ServeLab> {
-    let lab = ServeLab::with_tunnels()?;
-    bridge(&lab.bastion, "br0", &["lan"])?;
-    lab.bastion.sh(&format!(
-        "ip address flush dev lan; ip address add {BASTION}/24 dev br0"
-    ))?;
-    // So that the bridge knows it.
-    traffic::ping(&lab.lan, BASTION)?;
-    Ok(lab)
-}
-
-fn serve<'a>(lab: &'a ServeLab, config: &str) -> Result<Server<'a>> {
-    Serve::default()
-        .config(config)
-        .with(&["--bridge", "br0", "--pool", "198.51.100.128/25"])
-        .with(&["--route", "198.51.100.0/24"])
-        .start(&lab.bastion)
-}
-
-/// A client on the bridge by its device tap3.
-struct Station<'a> {
-    host: &'a Host,
-    ssh: Child,
-    /// Its device at the server.
-    far: &'static str,
-    address: String,
-}
-
-impl<'a> Station<'a> {
-    /// The device is set up by `as_whom` before it speaks.
-    fn open(server: &Server<'_>, host: &'a Host, user: &str, as_whom: &str) -> Result<Self> {
-        let (units, far) = match user {
-            "alice" => ("3:7", "tap7"),
-            _ => ("3:8", "tap8"),
-        };
-        let tunnel = Tunnel {
-            mode: Mode::Ethernet,
-            units,
-            destination: &format!("{user}@bastion"),
-            ..Tunnel::default()
-        };
-        let before = server.audit()?.len();
-        let ssh = host.spawn(&tunnel.command()?)?;
-        let record =
-            server.wait_for_record(before, "tunnel-up", |record| record["user"] == user)?;
-        let address = record["addresses"][0].as_str().context("no address")?;
-        until("tap3", PATIENCE, || has_device(host, "tap3").then_some(()))?;
-        host.sh(&format!(
-            "{as_whom}; ip link set tap3 up; ip address add {address}/24 dev tap3"
-        ))?;
-        let address = address.to_owned();
-        Ok(Station {
-            host,
-            ssh,
-            far,
-            address,
-        })
-    }
-
-    /// Ends it; yields its packets that the server has not let in, by reason.
-    fn leave(self, server: &Server<'_>) -> Result<serde_json::Value> {
-        let before = server.audit()?.len();
-        self.ssh.end_with(Signal::SIGINT)?;
-        let mut record = server.wait_for_record(before, "session", |_| true)?;
-        until(self.far, PATIENCE, || {
-            (!has_device(server.host(), self.far)).then_some(())
-        })?;
-        Ok(record["upload"]["dropped"].take())
-    }
-}
-
-fn mac(host: &Host, device: &str) -> Result<String> {
-    let shown = host.sh(&format!("ip -br link show dev {device}"))?;
-    let address = shown.split_whitespace().nth(2);
-    Ok(address.context("no address")?.to_owned())
-}
-
-fn link_local(host: &Host, device: &str) -> Result<String> {
-    until("a link-local address", PATIENCE, || {
-        let shown = format!("ip -o -6 address show dev {device} scope link -tentative");
-        let shown = host.sh(&shown).ok()?;
-        let address = shown.split_whitespace().nth(3)?.split('/').next()?;
-        Some(address.to_owned())
-    })
-}
+use netns_tests::{Host, PATIENCE, traffic, until};
 
 fn refused(dropped: &serde_json::Value) -> u64 {
     dropped["source not allowed"].as_u64().unwrap_or(0)

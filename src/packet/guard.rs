@@ -184,8 +184,11 @@ pub(super) struct Datagram4<'a> {
     pub protocol: u8,
     /// Whether it has an option by which it goes elsewhere first (RFC 791, section 3.1).
     pub source_routed: bool,
-    /// Whether this is a fragment; `payload` may be from the middle then.
+    /// Whether this is a fragment.
     pub fragment: bool,
+    /// Whether this is a fragment other than the first, whose `payload` begins
+    /// with data.
+    pub middle: bool,
     pub payload: &'a [u8],
 }
 
@@ -203,13 +206,15 @@ impl<'a> Datagram4<'a> {
             _ => has_source_route(packet.get(IPV4_LEN..length).unwrap_or_default())?,
         };
         let [.., s0, s1, s2, s3, d0, d1, d2, d3] = *header;
+        let place = u16::from_be_bytes([header[6], header[7]]);
         Ok(Datagram4 {
             source: Ipv4Addr::new(s0, s1, s2, s3),
             destination: Ipv4Addr::new(d0, d1, d2, d3),
             protocol: header[9],
             source_routed,
             // More fragments, or an offset.
-            fragment: u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0,
+            fragment: place & 0x3fff != 0,
+            middle: place & 0x1fff != 0,
             payload,
         })
     }
@@ -244,8 +249,13 @@ pub(super) struct Datagram6<'a> {
     pub protocol: u8,
     /// Whether a routing header sends it on from its destination.
     pub source_routed: bool,
-    /// Whether this is a fragment; `payload` may be from the middle then.
+    /// Whether this is a fragment.
     pub fragment: bool,
+    /// Whether this is a fragment other than the first, whose `payload` begins
+    /// with data.
+    pub middle: bool,
+    /// Whether there is a fragment header, be it in front of a whole packet.
+    pub fragment_header: bool,
     /// Whether `payload` goes to the packet's end; else some of it is out of sight.
     pub whole: bool,
     pub payload: &'a [u8],
@@ -268,6 +278,8 @@ impl<'a> Datagram6<'a> {
             protocol: header[6],
             source_routed: false,
             fragment: false,
+            middle: false,
+            fragment_header: false,
             whole,
             payload,
         };
@@ -293,7 +305,6 @@ impl<'a> Datagram6<'a> {
             };
             let [next, length, third, fourth] = field(self.payload, 0).ok_or(Refused::Malformed)?;
             let mut size = 8 + usize::from(length) * units;
-            let mut middle = false;
             match self.protocol {
                 // The fourth byte counts the segments left.
                 ROUTING => self.source_routed |= fourth != 0,
@@ -301,15 +312,16 @@ impl<'a> Datagram6<'a> {
                     // RFC 6946: offset 0 and no more to come is a whole packet.
                     let place = u16::from_be_bytes([third, fourth]);
                     self.fragment |= place & !0b110 != 0;
-                    middle = place & !0b111 != 0;
+                    self.middle = place & !0b111 != 0;
+                    self.fragment_header = true;
                     size = 8;
                 }
                 _ => {}
             }
             self.protocol = next;
             self.payload = self.payload.get(size..).ok_or(Refused::Malformed)?;
-            if middle {
-                // What follows may be data. The first fragment has all of the
+            if self.middle {
+                // What follows is data. The first fragment has all of the
                 // headers (RFC 7112).
                 return Ok(());
             }

@@ -2,7 +2,7 @@
 //! without VLAN tags, that speaks IP and ARP, and of what stays on a link only
 //! that which a station needs: DHCP as a client, multicast membership, and
 //! neighbour discovery about its own addresses. It never speaks as a router or as
-//! a DHCP server (compare RFC 6105 and RFC 7610).
+//! a DHCP server (compare RFC 6105, and [`guard_dhcp`]).
 //!
 //! On a link that it shares with others a sender has the MAC and link-local
 //! addresses that somebody who knows the others has found to be free
@@ -16,6 +16,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::guard::{Datagram4, Datagram6, GuardRules, Refused, is_link_local};
+use super::guard_dhcp;
 use super::headers::field;
 
 /// The address of an Ethernet station.
@@ -128,7 +129,8 @@ impl Sender {
 
 /// IP protocol numbers.
 const IGMP: u8 = 2;
-const UDP: u8 = 17;
+const TCP: u8 = 6;
+pub(super) const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 
 /// Judges a frame of which `head` is the start. Only one that is in order says
@@ -141,14 +143,22 @@ pub(super) fn check(rules: &GuardRules, sender: &mut Sender, head: &[u8]) -> Res
     let ethertype = u16::from_be_bytes(field(head, 12).ok_or(Refused::Malformed)?);
     let payload = head.get(14..).ok_or(Refused::Malformed)?;
     let version = payload.first().map(|byte| byte >> 4);
+    let shared = matches!(sender, Sender::Shared { .. });
     let link_local = match ethertype {
         0x0800 if version == Some(4) => {
-            check_v4(rules, &Datagram4::read(payload)?)?;
+            let datagram = Datagram4::read(payload)?;
+            check_v4(rules, &datagram)?;
+            if shared {
+                guard_dhcp::check_v4(rules, station, &datagram)?;
+            }
             [None; 2]
         }
         0x86dd if version == Some(6) => {
             let datagram = Datagram6::read(payload)?;
             let target = check_v6(rules, station, &datagram)?;
+            if shared {
+                guard_dhcp::check_v6(&datagram)?;
+            }
             [Some(datagram.source), target].map(|own| own.filter(|own| is_link_local(*own)))
         }
         0x0800 | 0x86dd => return Err(Refused::Malformed),
@@ -180,14 +190,17 @@ fn check_v4(rules: &GuardRules, datagram: &Datagram4<'_>) -> Result<(), Refused>
             false => Err(Refused::Source),
         };
     }
-    if datagram.protocol == IGMP && destination.is_multicast() && !datagram.fragment {
+    if datagram.protocol == IGMP {
         return multicast_membership(datagram);
     }
     rules.check_v4(datagram)
 }
 
-/// Lets reports pass (RFC 3376, section 4; RFC 2236), and no queries.
+/// Lets reports to groups pass (RFC 3376, section 4; RFC 2236), and no queries.
 fn multicast_membership(datagram: &Datagram4<'_>) -> Result<(), Refused> {
+    if !datagram.destination.is_multicast() || datagram.fragment {
+        return Err(Refused::NotCarried);
+    }
     match datagram.payload.first() {
         Some(0x12 | 0x16 | 0x17 | 0x22) => Ok(()),
         Some(_) => Err(Refused::NotCarried),
@@ -196,7 +209,7 @@ fn multicast_membership(datagram: &Datagram4<'_>) -> Result<(), Refused> {
 }
 
 /// Source and destination port.
-fn ports(datagram: &[u8]) -> Option<(u16, u16)> {
+pub(super) fn ports(datagram: &[u8]) -> Option<(u16, u16)> {
     let [s0, s1, d0, d1] = field(datagram, 0)?;
     Some((u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])))
 }
@@ -239,16 +252,13 @@ fn check_v6(
         || source.is_unspecified()
         || is_link_local(destination)
         || field(&destination.octets(), 0) == Some(ON_LINK);
-    let control = match protocol == ICMPV6 && !datagram.fragment {
-        // Behind other headers its type may be out of sight.
-        true => Some(*datagram.payload.first().ok_or(Refused::Malformed)?),
-        false => None,
-    };
+    let control = control_message(datagram)?;
     match control {
         Some(133..=137) => {}
-        _ if !stays => return rules.check_v6(datagram).map(|()| None),
         // RFC 3810, section 5.2 and RFC 2710: reports and leaves, no queries.
-        Some(131 | 132 | 143) => {}
+        Some(131 | 132 | 143) if stays => {}
+        Some(130..=132 | 143) => return Err(Refused::NotCarried),
+        _ if !stays => return rules.check_v6(datagram).map(|()| None),
         _ => {
             let dhcp = protocol == UDP && ports(datagram.payload) == Some((546, 547));
             if !dhcp || datagram.fragment || source.is_unspecified() {
@@ -267,6 +277,35 @@ fn check_v6(
     match control {
         Some(133..=137) => check_neighbour_discovery(rules, sender, datagram),
         _ => Ok(None),
+    }
+}
+
+/// The type of an ICMPv6 message. Refuses a first fragment that does not have all
+/// headers (RFC 7112), and fragments of what stays on a link (RFC 6980, which is
+/// about neighbour discovery; nor is multicast listener discovery ever that long).
+fn control_message(datagram: &Datagram6<'_>) -> Result<Option<u8>, Refused> {
+    if datagram.middle {
+        return Ok(None);
+    }
+    let header = match datagram.protocol {
+        TCP => 20,
+        UDP => 8,
+        ICMPV6 => 4,
+        _ => 0,
+    };
+    if datagram.fragment && datagram.payload.len() < header {
+        return Err(Refused::Malformed);
+    }
+    if datagram.protocol != ICMPV6 {
+        return Ok(None);
+    }
+    // Behind other headers it may be out of sight.
+    let kind = *datagram.payload.first().ok_or(Refused::Malformed)?;
+    match kind {
+        130..=137 | 141..=143 | 148 | 149 | 151..=153 if datagram.fragment_header => {
+            Err(Refused::NotCarried)
+        }
+        _ => Ok(Some(kind)),
     }
 }
 

@@ -164,11 +164,21 @@ fn multicast_groups_are_joined_and_never_asked_about() {
             verdict,
             "{kind:#x}"
         );
+        // Routers and bridges would take a query to one host, too.
+        packet[16..20].copy_from_slice(&[10, 9, 0, 1]);
+        let to_one = judge(&frame(OURS, SERVER, 0x0800, &packet));
+        assert_eq!(to_one, Err(Refused::NotCarried), "{kind:#x}");
+        packet[6] = 0x20;
+        let first = judge(&frame(OURS, SERVER, 0x0800, &packet));
+        assert_eq!(first, Err(Refused::NotCarried), "{kind:#x}");
         let kind = match kind {
             0x16 => 143,
             0x17 => 132,
             _ => 130,
         };
+        let to_one = v6("fd09::5", "fd09::1", 58, &[kind, 0, 0, 0, 0, 0, 0, 0]);
+        let to_one = judge(&frame(OURS, SERVER, 0x86dd, &to_one));
+        assert_eq!(to_one, Err(Refused::NotCarried), "{kind}");
         // Behind a router alert, as they are sent (RFC 3810, section 5).
         let report = [58, 0, 5, 2, 0, 0, 1, 0, kind, 0, 0, 0, 0, 0, 0, 0];
         for from in ["fe80::5", "::"] {
@@ -426,6 +436,56 @@ fn options_that_make_no_sense_are_malformed() {
     );
     let padded = [&whole[..], &[0; 9]].concat();
     assert_eq!(judge(&frame(OURS, ALL, 0x86dd, &padded)), Ok(()));
+}
+
+/// RFC 6980: those that ask or answer truly are as little carried as others.
+#[test]
+fn what_stays_on_a_link_comes_in_no_fragment() {
+    let own = neighbour(136, "fd09::5", 2, OURS);
+    let report = vec![143, 0, 0, 0, 0, 0, 0, 0];
+    let asks = neighbour(135, "fd09::1", 1, OURS);
+    let path = neighbour(148, "::", 1, OURS);
+    for message in [&own, &report, &asks, &path] {
+        let kind = message[0];
+        for (more, part) in [(1, &message[..8]), (1, message), (0, message)] {
+            for to in ["fd09::1", "ff02::1"] {
+                let whole = [&[58, 0, 0, more, 0, 0, 0, 1][..], part].concat();
+                let options = [&[58, 0, 1, 4, 0, 0, 0, 0][..], part].concat();
+                let behind = [&[60, 0, 0, more, 0, 0, 0, 1][..], &options].concat();
+                for payload in [whole, behind] {
+                    let packet = v6("fd09::5", to, 44, &payload);
+                    let verdict = judge(&frame(OURS, SERVER, 0x86dd, &packet));
+                    assert_eq!(verdict, Err(Refused::NotCarried), "{kind} {to}");
+                }
+            }
+        }
+    }
+    // Others come in fragments.
+    let echo = [58, 0, 0, 1, 0, 0, 0, 1, 128, 0, 0, 0, 0, 1, 0, 1];
+    let packet = v6("fd09::5", "fd09::1", 44, &echo);
+    assert_eq!(judge(&frame(OURS, SERVER, 0x86dd, &packet)), Ok(()));
+}
+
+/// RFC 7112.
+#[test]
+fn a_first_fragment_has_all_headers() {
+    for (protocol, least) in [(58, 4), (17, 8), (6, 20)] {
+        for length in 0..32 {
+            let header = [protocol, 0, 0, 1, 0, 0, 0, 1];
+            let behind = [&header[..], &vec![0; length]].concat();
+            let hidden = [&[60, 0, 0, 1, 0, 0, 0, 1], &header[..1]].concat();
+            let hidden = [&hidden[..], &[0, 1, 4, 0, 0, 0, 0], &vec![0; length]].concat();
+            for payload in [behind, hidden] {
+                let packet = v6("fd09::5", "fd09::1", 44, &payload);
+                let verdict = judge(&frame(OURS, SERVER, 0x86dd, &packet));
+                let expected = match length >= least {
+                    true => Ok(()),
+                    false => Err(Refused::Malformed),
+                };
+                assert_eq!(verdict, expected, "{protocol} {length}");
+            }
+        }
+    }
 }
 
 fn shared(stations: &[[u8; 6]], link_local: &[&str]) -> Sender {

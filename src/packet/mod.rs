@@ -8,7 +8,7 @@
 //!   offload    whether the two agree; a checksum completed in place
 //!   segment    one super-packet into packets       coalesce   packets into super-packets
 //!   flow       which flow it belongs to, hashed        candidate, unit   which go together, and what they make
-//!   guard, guard_link   what one end may send          address_set       the sets that it asks
+//!   guard, guard_link, guard_dhcp   what one end may send    address_set   the sets that it asks
 //! ```
 
 pub mod address_set;
@@ -17,6 +17,7 @@ pub mod checksum;
 pub mod coalesce;
 pub mod flow;
 pub mod guard;
+mod guard_dhcp;
 pub mod guard_link;
 pub mod headers;
 pub mod offload;

@@ -5,6 +5,7 @@ pub mod attempt;
 pub mod joined;
 pub mod lab;
 pub mod notify;
+pub mod station;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
