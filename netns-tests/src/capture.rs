@@ -20,7 +20,9 @@ impl<'a> Capture<'a> {
         let file = format!("/run/lab/{device}.pcap");
         // As root, since the file's directory belongs to root; each packet
         // written at once, or the last ones would be missed.
-        let options = ["-Z", "root", "--immediate-mode", "-U"];
+        // Few bytes of each: tcpdump has room for 2 MiB of the longest ones, and loses
+        // the others of a burst.
+        let options = ["-Z", "root", "--immediate-mode", "-U", "-s", "4096"];
         let command = [&["tcpdump"][..], &options, &["-i", device, "-w", &file]].concat();
         let tcpdump = host.spawn(&command)?;
         tcpdump.wait_for_line("listening on", PATIENCE)?;

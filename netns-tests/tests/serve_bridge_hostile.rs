@@ -265,7 +265,8 @@ fn of_bridges(it: &Parties) -> Vec<Vec<u8>> {
     const PVST: Mac = [1, 0, 0x0c, 0xcc, 0xcc, 0xcd];
     let offer = udp((67, 68), &dhcp(2, it.lan_mac, it.lan, it.lan));
     let offer = it.v4(it.lan, UDP, &offer).bytes(0);
-    let tagged = |inner: u16| [&[0, 0][..], &inner.to_be_bytes(), &offer].concat();
+    let tagged = [&[0, 0, 8, 0][..], &offer].concat();
+    let twice = [&[0, 0, 0x81, 0][..], &tagged].concat();
     let snap = [&[0xaa, 0xaa, 3, 0, 0, 0, 8, 0][..], &offer].concat();
     let spanning = [&[0x42, 0x42, 3][..], &[0; 43]].concat();
     let frames: [(Mac, u16, &[u8]); 9] = [
@@ -274,8 +275,8 @@ fn of_bridges(it: &Parties) -> Vec<Vec<u8>> {
         (it.lan_mac, 0x88cc, &[2, 7, 4, 0, 0, 0]),
         (it.lan_mac, 0x888e, &[1, 1, 0, 0]),
         (it.lan_mac, 0x8863, &[0x11, 9, 0, 0, 0, 0]),
-        (it.lan_mac, 0x8100, &tagged(0x0800)),
-        (it.lan_mac, 0x88a8, &tagged(0x8100)),
+        (it.lan_mac, 0x8100, &tagged),
+        (it.lan_mac, 0x88a8, &twice),
         (it.lan_mac, snap.len() as u16, &snap),
         (BROADCAST, 0x8035, &[0; 28]),
     ];
@@ -313,7 +314,9 @@ fn seen(
         }
     }
     let others = captured.matching("not arp and not ip and not ip6")?;
-    Ok((passed, others.len()))
+    // The bytes of those that tcpdump does not know are on lines behind them.
+    let others = others.iter().filter(|line| !line.starts_with('\t'));
+    Ok((passed, others.count()))
 }
 
 #[test]
