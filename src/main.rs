@@ -23,6 +23,10 @@ use sshvpn::session::{agent, cleanup, tunnel, up};
 use tokio::runtime::Runtime;
 
 fn main() -> ExitCode {
+    if config::elevation::by_set_user_id() {
+        say("sshvpn: not to be run with the set-user-ID or set-group-ID bit: use sudo, or setcap");
+        return ExitCode::FAILURE;
+    }
     sshvpn::memory::keep_freed();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

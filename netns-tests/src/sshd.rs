@@ -100,14 +100,18 @@ pub enum Privilege {
     Sudo,
 }
 
-/// Adds the account `user` to `host` alone.
+/// Adds the account `user` to `host` alone; the accounts have the ids 2001, 2002 and so on.
 pub fn add_account(host: &Host, user: &str, privilege: Privilege) -> Result<()> {
     let home = format!("/run/home/{user}");
+    let passwd = host.read("/etc/passwd")?;
+    let others = passwd.lines().filter(|line| line.contains(":/run/home/"));
+    // Root's home is there too.
+    let id = 2000 + others.count();
     host.append(
         "/etc/passwd",
-        &format!("{user}:x:2001:2001::{home}:/bin/bash\n"),
+        &format!("{user}:x:{id}:{id}::{home}:/bin/bash\n"),
     )?;
-    host.append("/etc/group", &format!("{user}:x:2001:\n"))?;
+    host.append("/etc/group", &format!("{user}:x:{id}:\n"))?;
     // An asterisk is no password, but not a locked account either.
     host.append("/etc/shadow", &format!("{user}:*:19000:0:99999:7:::\n"))?;
     host.sh(&format!(

@@ -34,6 +34,16 @@ pub enum ConfigError {
         /// `SUDO_GID`.
         gid: String,
     },
+    /// doas or pkexec names a caller whom the passwd database does not know.
+    #[error(
+        "{variable}={value} is no user of this host: unset it, or run through doas or pkexec itself"
+    )]
+    Caller {
+        /// The variable.
+        variable: &'static str,
+        /// Its value.
+        value: String,
+    },
     /// A system call failed; `what` was being done.
     #[error("{what}: {source}")]
     System {

@@ -1,26 +1,29 @@
 //! The person who runs sshvpn: whose ~/.ssh and agent are used, also when
-//! that person came through sudo.
+//! that person came through sudo, doas or pkexec.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use nix::unistd::{Gid, Uid, User, geteuid, getppid, getuid};
+use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist, getppid, getuid};
 
 use super::error::ConfigError;
 use super::invoker_agent::agent_of_ancestors;
+use super::invoker_identity::give_up_ambient;
 
 /// Where ssh-agent(1) says where it listens.
 const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
 
-/// The person who runs sshvpn, also when that is under sudo.
+/// The person who runs sshvpn, also when that is under sudo or the like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invoker {
     /// User id.
     pub uid: Uid,
     /// Group id.
     pub gid: Gid,
+    /// All groups, as the group database has them.
+    pub groups: Vec<Gid>,
     /// Login name.
     pub name: String,
     /// Home directory as the passwd database has it, which is what ssh uses
@@ -28,15 +31,15 @@ pub struct Invoker {
     pub home: PathBuf,
     /// The agent's socket (`SSH_AUTH_SOCK`), if there is one.
     pub agent_socket: Option<PathBuf>,
-    /// The process runs as root on behalf of `name`, through sudo.
+    /// The process runs as root on behalf of `name`, through sudo or the like.
     pub via_sudo: bool,
 }
 
 impl Invoker {
-    /// Finds out from the process's ids and sudo's variables. sudo(8)'s
-    /// `SUDO_UID`, `SUDO_GID` and `SUDO_USER` count only for root.
+    /// Finds out from the process's ids and, for root, from what sudo(8), doas(1)
+    /// and pkexec(1) say of their caller in the environment.
     pub fn detect() -> Result<Self, ConfigError> {
-        let mut invoker = match Self::from_sudo()? {
+        let mut invoker = match Self::behind_root()? {
             Some(invoker) => invoker,
             None => Self::from_passwd(getuid())?,
         };
@@ -44,36 +47,67 @@ impl Invoker {
             .filter(|path| !path.is_empty())
             .map(PathBuf::from);
         if invoker.agent_socket.is_none() && invoker.via_sudo {
-            invoker.agent_socket = agent_of_ancestors(getppid().as_raw(), invoker.uid);
+            invoker.agent_socket = agent_of_ancestors(getppid().as_raw(), &invoker);
         }
         Ok(invoker)
     }
 
     fn from_passwd(uid: Uid) -> Result<Self, ConfigError> {
         let user = look_up(User::from_uid(uid))?.ok_or(ConfigError::NoSuchUser(uid))?;
-        Ok(Self {
-            uid,
-            gid: user.gid,
+        let gid = user.gid;
+        Ok(Self::new(user, gid, false))
+    }
+
+    fn new(user: User, gid: Gid, via_sudo: bool) -> Self {
+        Self {
+            groups: groups_of(&user),
+            uid: user.uid,
+            gid,
             name: user.name,
             home: user.dir,
             agent_socket: None,
-            via_sudo: false,
-        })
+            via_sudo,
+        }
     }
 
-    fn from_sudo() -> Result<Option<Self>, ConfigError> {
+    /// The person for whom this process is root.
+    fn behind_root() -> Result<Option<Self>, ConfigError> {
         let variable = |name| std::env::var(name).ok();
-        let (Some(name), Some(uid), Some(gid)) = (
+        if !geteuid().is_root() {
+            return Ok(None);
+        }
+        let sudo = (
             variable("SUDO_USER"),
             variable("SUDO_UID"),
             variable("SUDO_GID"),
-        ) else {
-            return Ok(None);
-        };
-        if !geteuid().is_root() || uid == "0" {
-            return Ok(None);
+        );
+        if let (Some(name), Some(uid), Some(gid)) = sudo
+            && uid != "0"
+        {
+            return Self::from_sudo_variables(name, uid, gid).map(Some);
         }
-        Self::from_sudo_variables(name, uid, gid).map(Some)
+        if let Some(name) = variable("DOAS_USER") {
+            return Self::from_caller("DOAS_USER", &name, User::from_name(&name));
+        }
+        if let Some(uid) = variable("PKEXEC_UID") {
+            let found = uid.parse().map(|uid| User::from_uid(Uid::from_raw(uid)));
+            return Self::from_caller("PKEXEC_UID", &uid, found.unwrap_or(Ok(None)));
+        }
+        Ok(None)
+    }
+
+    /// The user whom `variable` names; none where that is root.
+    fn from_caller(
+        variable: &'static str,
+        value: &str,
+        user: nix::Result<Option<User>>,
+    ) -> Result<Option<Self>, ConfigError> {
+        let user = look_up(user)?.ok_or_else(|| ConfigError::Caller {
+            variable,
+            value: value.to_owned(),
+        })?;
+        let gid = user.gid;
+        Ok((!user.uid.is_root()).then(|| Self::new(user, gid, true)))
     }
 
     fn from_sudo_variables(name: String, uid: String, gid: String) -> Result<Self, ConfigError> {
@@ -86,26 +120,26 @@ impl Invoker {
             None => None,
         };
         match invoker {
-            Some((user, gid)) if user.name == name && belongs_to(&user, gid) => Ok(Self {
-                uid: user.uid,
-                gid,
-                name: user.name,
-                home: user.dir,
-                agent_socket: None,
-                via_sudo: true,
-            }),
+            Some((user, gid)) if user.name == name && groups_of(&user).contains(&gid) => {
+                Ok(Self::new(user, gid, true))
+            }
             _ => Err(ConfigError::Sudo { name, uid, gid }),
         }
     }
 
-    /// `program`, to be run as the invoker: under sudo with the invoker's ids,
-    /// root's supplementary groups dropped, and `HOME`, `USER`, `LOGNAME` and
-    /// `SSH_AUTH_SOCK` set.
+    /// `program`, to be run as the invoker: under sudo with the invoker's ids and
+    /// groups, and `HOME`, `USER`, `LOGNAME` and `SSH_AUTH_SOCK` set. It is given no
+    /// capability.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
+        let identity = self.via_sudo.then(|| self.identity());
+        let become_invoker = move || match &identity {
+            Some(identity) => identity.assume(),
+            None => give_up_ambient(),
+        };
+        // SAFETY: the closure makes system calls alone, and allocates nothing.
+        unsafe { command.pre_exec(become_invoker) };
         if self.via_sudo {
-            // Given a uid, std also empties the supplementary groups of root.
-            command.uid(self.uid.as_raw()).gid(self.gid.as_raw());
             command
                 .env("HOME", &self.home)
                 .env("USER", &self.name)
@@ -163,16 +197,11 @@ fn look_up(user: nix::Result<Option<User>>) -> Result<Option<User>, ConfigError>
     })
 }
 
-/// Whether `gid` is one of the groups of `user`: newgrp(1) may have changed
-/// it from the one in the passwd database.
-fn belongs_to(user: &User, gid: Gid) -> bool {
-    if user.gid == gid {
-        return true;
-    }
-    let Ok(name) = std::ffi::CString::new(user.name.as_str()) else {
-        return false;
-    };
-    nix::unistd::getgrouplist(&name, user.gid).is_ok_and(|groups| groups.contains(&gid))
+/// The groups of `user`, the one in the passwd database included.
+fn groups_of(user: &User) -> Vec<Gid> {
+    let name = std::ffi::CString::new(user.name.as_str()).ok();
+    name.and_then(|name| getgrouplist(&name, user.gid).ok())
+        .unwrap_or_else(|| vec![user.gid])
 }
 
 #[cfg(test)]

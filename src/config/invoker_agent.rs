@@ -11,16 +11,18 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
 
+use super::invoker::Invoker;
+
 /// How far up the process tree an agent is looked for.
 const MAX_ANCESTORS: usize = 64;
 /// How much of an ancestor's environment is read, in bytes.
 const MAX_ENVIRON: u64 = 1 << 20;
 
 /// The agent socket in the environment of the nearest process that has one and
-/// belongs to `uid`, from `pid` up through its ancestors. The socket has to
-/// belong to `uid`, too.
-pub(super) fn agent_of_ancestors(pid: i32, uid: Uid) -> Option<PathBuf> {
-    let mut pid = pid;
+/// belongs to the invoker, from `pid` up through its ancestors. The socket has to
+/// belong to the invoker, too.
+pub(super) fn agent_of_ancestors(pid: i32, invoker: &Invoker) -> Option<PathBuf> {
+    let (mut pid, uid) = (pid, invoker.uid);
     for _ in 0..MAX_ANCESTORS {
         if pid <= 1 {
             return None;
@@ -28,7 +30,7 @@ pub(super) fn agent_of_ancestors(pid: i32, uid: Uid) -> Option<PathBuf> {
         let process = PathBuf::from(format!("/proc/{pid}"));
         if owner(&process).is_ok_and(|owner| owner == uid)
             && let Some(socket) = agent_in_environ(&process.join("environ"))
-            && is_socket_of(&socket, uid)
+            && is_socket_of(&socket, invoker)
         {
             return Some(socket);
         }
@@ -41,9 +43,9 @@ fn owner(path: &Path) -> io::Result<Uid> {
     Ok(Uid::from_raw(fs::metadata(path)?.uid()))
 }
 
-fn is_socket_of(path: &Path, uid: Uid) -> bool {
-    fs::metadata(path).is_ok_and(|found| found.file_type().is_socket())
-        && owner(path).is_ok_and(|owner| owner == uid)
+fn is_socket_of(path: &Path, invoker: &Invoker) -> bool {
+    let found = invoker.act(|| fs::metadata(path));
+    found.is_ok_and(|found| found.file_type().is_socket() && found.uid() == invoker.uid.as_raw())
 }
 
 /// `SSH_AUTH_SOCK` in a file of NUL-terminated `NAME=value` (proc(5)).
@@ -73,6 +75,7 @@ mod tests {
     use nix::unistd::geteuid;
 
     use super::*;
+    use crate::config::ssh_tokens::tests::alice;
 
     #[test]
     fn an_ancestor_lends_its_agent_only_to_its_owner() {
@@ -93,10 +96,17 @@ mod tests {
             .read_line(&mut line)
             .unwrap();
         let child = line.trim().parse().unwrap();
-        assert_eq!(agent_of_ancestors(child, geteuid()), Some(socket.clone()));
-        assert_eq!(agent_of_ancestors(child, Uid::from_raw(54321)), None);
+        let invoker = |uid| Invoker {
+            uid,
+            via_sudo: false,
+            ..alice()
+        };
+        let own = invoker(geteuid());
+        assert_eq!(agent_of_ancestors(child, &own), Some(socket.clone()));
+        let other = invoker(Uid::from_raw(54321));
+        assert_eq!(agent_of_ancestors(child, &other), None);
         fs::remove_file(&socket).unwrap();
-        assert_ne!(agent_of_ancestors(child, geteuid()), Some(socket));
+        assert_ne!(agent_of_ancestors(child, &own), Some(socket));
         drop(shell.stdin.take());
         shell.wait().unwrap();
     }

@@ -1,53 +1,70 @@
-//! Files opened with the invoker's permissions: a sudo rule that allows sshvpn
-//! is not to be one that allows reading root's keys and files.
+//! Files and sockets opened as the invoker: a sudo rule that allows sshvpn is not to
+//! be one that allows using what is root's or a colleague's.
+//!
+//! Each path that the person who runs `up` or `-w` can name, in options, in
+//! ssh_config or in the environment, takes one of these ways:
+//!
+//! | named by | used by |
+//! |---|---|
+//! | `-F`, `~/.ssh/config`, `Include` (its pattern, too) | `ssh -G`, run by [`Invoker::command`]; without ssh [`Invoker::open`] and [`Invoker::act`] |
+//! | `-i`, `IdentityFile`, `CertificateFile` | [`Invoker::open`] |
+//! | `UserKnownHostsFile`, `GlobalKnownHostsFile`, `RevokedHostKeys` | [`Invoker::open`]; keys are added, and `~/.ssh` is made, by [`Invoker::act`] |
+//! | `IdentityAgent`, `SSH_AUTH_SOCK` | [`Invoker::connect`] |
+//! | `ProxyCommand`, `Match exec`, `SSH_ASKPASS`, `SHELL`, `PATH` of these | [`Invoker::command`] |
+//! | `ControlPath`, `-S`, `-E`, `LocalCommand`, `KnownHostsCommand`, `PKCS11Provider`, `SecurityKeyProvider`, `XAuthLocation` | not supported, or without effect |
+//! | `HOME`, `XDG_RUNTIME_DIR`, `TMPDIR`, `PATH` for nft and the like | not used under sudo |
+//!
+//! `netns-tests/tests/rights_sudo.rs` traces a run for each of them. The file options
+//! of `serve` and the limits of `agent` are the administrator's own: a sudo rule must
+//! not leave these commands' arguments to its holder.
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::thread;
 
-use nix::unistd::{Gid, Uid, getegid, geteuid, setfsgid, setfsuid};
+use nix::sys::socket::{getsockopt, sockopt};
 
 use super::invoker::Invoker;
 
 impl Invoker {
-    /// Opens `path` for reading, as the invoker could. Under sudo, groups other
-    /// than the invoker's first one do not count.
-    pub fn open(&self, path: &Path) -> io::Result<File> {
+    /// Does `work` as the invoker: under sudo in a thread that has the invoker's ids
+    /// and groups and no capabilities, and ends with it.
+    pub fn act<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
         if !self.via_sudo {
-            return File::open(path);
+            return work();
         }
-        let file = {
-            let _as_invoker = FileSystemIds::assume(self.uid, self.gid);
-            File::open(path)?
+        let identity = self.identity();
+        let as_invoker = || {
+            identity.assume()?;
+            work()
         };
-        // The process still is in root's groups; those are not the invoker's.
-        let found = file.metadata()?;
-        let own = found.uid() == self.uid.as_raw() || found.gid() == self.gid.as_raw();
-        if own || found.mode() & 0o004 != 0 {
-            Ok(file)
-        } else {
-            Err(io::ErrorKind::PermissionDenied.into())
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().name("invoker".to_owned());
+            let ended = thread.spawn_scoped(scope, as_invoker)?.join();
+            ended.unwrap_or_else(|_| Err(io::Error::other("the thread of the invoker panicked")))
+        })
+    }
+
+    /// Opens `path` for reading, as the invoker could.
+    pub fn open(&self, path: &Path) -> io::Result<File> {
+        self.act(|| File::open(path))
+    }
+
+    /// Connects to the socket at `path`, as the invoker could: the process that listens
+    /// there sees the invoker's ids. Under sudo it has to be the invoker's own. Waits
+    /// where its queue is full.
+    pub fn connect(&self, path: &Path) -> io::Result<UnixStream> {
+        let stream = self.act(|| UnixStream::connect(path))?;
+        if self.via_sudo {
+            let listener = getsockopt(&stream, sockopt::PeerCredentials)?.uid();
+            if listener != self.uid.as_raw() {
+                let reason = format!("user {listener} listens there, not {}", self.name);
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
+            }
         }
-    }
-}
-
-/// While it lives, the kernel checks this thread's access to files as if it
-/// were someone else's (setfsuid(2)), without root's capabilities.
-struct FileSystemIds;
-
-impl FileSystemIds {
-    fn assume(uid: Uid, gid: Gid) -> Self {
-        setfsgid(gid);
-        setfsuid(uid);
-        Self
-    }
-}
-
-impl Drop for FileSystemIds {
-    fn drop(&mut self) {
-        setfsuid(geteuid());
-        setfsgid(getegid());
+        Ok(stream)
     }
 }
 
@@ -55,6 +72,8 @@ impl Drop for FileSystemIds {
 mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, chown};
+
+    use nix::unistd::geteuid;
 
     use super::*;
     use crate::config::ssh_tokens::tests::alice;
@@ -67,11 +86,13 @@ mod tests {
         }
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let invoker = alice();
+        let mut invoker = alice();
+        invoker.groups = vec![invoker.gid, 4321.into()];
         let (uid, gid) = (invoker.uid.as_raw(), invoker.gid.as_raw());
         for (index, (owner, group, mode, readable)) in [
             (uid, gid, 0o600, true),
             (0, gid, 0o640, true),
+            (0, 4321, 0o640, true),
             (0, 0, 0o644, true),
             (0, 0, 0o600, false),
             (0, 0, 0o640, false),
@@ -88,5 +109,43 @@ mod tests {
             // Afterwards the process is root again.
             assert!(File::open(&file).is_ok());
         }
+    }
+
+    /// The credentials that a listener sees of who connects.
+    fn seen(listener: &std::os::unix::net::UnixListener) -> (u32, u32) {
+        let (stream, _) = listener.accept().unwrap();
+        let peer = getsockopt(&stream, sockopt::PeerCredentials).unwrap();
+        (peer.uid(), peer.gid())
+    }
+
+    #[test]
+    fn under_sudo_a_socket_sees_the_invoker_and_has_to_be_theirs() {
+        use std::os::unix::net::UnixListener;
+        if !geteuid().is_root() {
+            eprintln!("skipped: only root runs on behalf of someone else");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let invoker = alice();
+        let path = directory.path().join("of-root");
+        let listener = UnixListener::bind(&path).unwrap();
+        for (mode, reason) in [
+            (0o600, "Permission denied"),
+            (0o666, "user 0 listens there"),
+        ] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let error = invoker.connect(&path).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+        assert_eq!(seen(&listener), (1000, 1000));
+        chown(directory.path(), Some(1000), None).unwrap();
+        let path = directory.path().join("own");
+        let listener = invoker.act(|| UnixListener::bind(&path)).unwrap();
+        invoker.connect(&path).unwrap();
+        assert_eq!(seen(&listener), (1000, 1000));
+        // Other threads are root as before.
+        assert!(geteuid().is_root());
+        fs::write(directory.path().join("file"), "").unwrap();
     }
 }

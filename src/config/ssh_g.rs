@@ -201,6 +201,7 @@ mod tests {
         let invoker = Invoker {
             uid: nobody.uid,
             gid: nobody.gid,
+            groups: vec![nobody.gid],
             ..alice()
         };
         let args = SshArgs {

@@ -165,6 +165,7 @@ pub(crate) mod tests {
         Invoker {
             uid: 1000.into(),
             gid: 1000.into(),
+            groups: vec![1000.into()],
             name: "alice".into(),
             home: "/home/alice".into(),
             agent_socket: Some("/run/agent".into()),

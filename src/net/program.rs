@@ -1,23 +1,30 @@
 //! Programs of this host that are the interface to a part of it: found where
 //! administrators' programs are, run without a shell, for a bounded time, with
-//! bounded output.
+//! bounded output and an environment of their own.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::unistd::Uid;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
+use crate::config::elevation;
+use crate::config::trusted_file::TrustedOwners;
+
 /// Where they are looked for first: the path of a command over SSH may lack these.
-const DIRECTORIES: [&str; 5] = [
+/// The last one is NixOS's.
+const DIRECTORIES: [&str; 7] = [
     "/usr/sbin",
     "/sbin",
     "/usr/local/sbin",
     "/usr/bin",
+    "/bin",
     "/usr/local/bin",
+    "/run/current-system/sw/bin",
 ];
 /// The most that one may print, in bytes; what is more is not read.
 const OUTPUT_LIMIT: u64 = 4 * 1024 * 1024;
@@ -66,14 +73,26 @@ pub struct Program {
 }
 
 impl Program {
-    /// Looks for it.
+    /// Looks for it. With rights that the caller lacks (sudo, file capabilities) the
+    /// caller's PATH does not count, and only what root alone can have put there does.
     pub fn find(name: &str) -> Option<Self> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
         let fixed = DIRECTORIES.iter().map(PathBuf::from);
+        if elevation::is_elevated() {
+            return Self::find_of_root(name, fixed);
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
         let found = fixed
             .chain(std::env::split_paths(&path).filter(|directory| directory.is_absolute()))
             .map(|directory| directory.join(name))
             .find(|program| is_program(program));
+        found.map(Self::at)
+    }
+
+    fn find_of_root(name: &str, directories: impl Iterator<Item = PathBuf>) -> Option<Self> {
+        let root = TrustedOwners(&[Uid::from_raw(0)]);
+        let is_of_root = |program: &PathBuf| matches!(root.open(program), Ok(Some(_)));
+        let mut programs = directories.map(|directory| directory.join(name));
+        let found = programs.find(|program| is_program(program) && is_of_root(program));
         found.map(Self::at)
     }
 
@@ -102,6 +121,8 @@ impl Program {
         };
         let mut child = Command::new(&self.path)
             .args(arguments)
+            .env_clear()
+            .env("PATH", DIRECTORIES.join(":"))
             .env("LC_ALL", "C")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -194,6 +215,35 @@ mod tests {
             .status();
         assert!(written.unwrap().success());
         (directory, Program::at(program))
+    }
+
+    #[tokio::test]
+    async fn its_environment_is_not_the_callers() {
+        let (_directory, nft) = program("env | cut -d= -f1 | sort | tr '\n' ' '");
+        let output = nft.run("look", &[], "").await.unwrap();
+        // The shell adds its own.
+        assert_eq!(output, "LC_ALL PATH PWD ");
+    }
+
+    #[test]
+    fn for_others_only_programs_of_root_are_found() {
+        use std::fs::{Permissions, set_permissions};
+        use std::os::unix::fs::PermissionsExt;
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: only root has programs of its own");
+            return;
+        }
+        let (directory, _) = program("exec true");
+        let find = || {
+            let nowhere = PathBuf::from("/nowhere");
+            Program::find_of_root("nft", [nowhere, directory.path().to_owned()].into_iter())
+        };
+        assert!(find().is_some());
+        set_permissions(directory.path(), Permissions::from_mode(0o777)).unwrap();
+        assert!(find().is_none());
+        set_permissions(directory.path(), Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::chown(directory.path().join("nft"), Some(1000), None).unwrap();
+        assert!(find().is_none());
     }
 
     #[tokio::test]

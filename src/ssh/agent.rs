@@ -1,6 +1,7 @@
 //! The user's SSH agent (draft-miller-ssh-agent): what it holds, and its
 //! signatures. An agent that fails is as good as none.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use russh::keys::agent::{AgentIdentity, AgentSessionBinding};
 use russh::keys::{self, HashAlg};
 use tokio::net::UnixStream;
 
-/// How long the agent may take to say what it holds. A signature may take any
+use crate::config::invoker::Invoker;
+
+/// How long the agent may take to let us in, and to say what it holds. A signature may take any
 /// time: the agent can ask the user for permission.
 const LISTING_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -19,15 +22,14 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Connects to the agent at `socket`, binds the connection to the session
-    /// with the server (OpenSSH PROTOCOL.agent, section 1), and lists what the
-    /// agent holds. `None` when there is no agent that answers.
-    pub async fn connect(
-        socket: &Path,
+    /// Binds the connection to the session with the server (OpenSSH PROTOCOL.agent,
+    /// section 1), and lists what the agent holds. `None` when it does not answer.
+    pub async fn ask(
+        stream: UnixStream,
         session: Option<&AgentSessionBinding>,
     ) -> Option<(Self, Vec<AgentIdentity>)> {
-        let connecting = async {
-            let client = AgentClient::connect_uds(socket).await?;
+        let asking = async {
+            let client = AgentClient::connect(stream);
             let mut agent = Self { client };
             if let Some(session) = session {
                 agent.bind(session).await;
@@ -35,12 +37,12 @@ impl Agent {
             let identities = agent.client.request_identities().await?;
             Ok::<_, keys::Error>((agent, identities))
         };
-        let failure = match tokio::time::timeout(LISTING_TIMEOUT, connecting).await {
-            Ok(Ok(connected)) => return Some(connected),
+        let failure = match tokio::time::timeout(LISTING_TIMEOUT, asking).await {
+            Ok(Ok(listed)) => return Some(listed),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer".to_owned(),
         };
-        tracing::debug!("agent at {}: {failure}", socket.display());
+        tracing::debug!("agent: {failure}");
         None
     }
 
@@ -62,4 +64,15 @@ impl Agent {
     ) -> Result<Vec<u8>, keys::Error> {
         self.client.sign_request(identity, hash, data).await
     }
+}
+
+/// Connects to the agent at `socket` as the invoker.
+pub async fn connect(socket: &Path, invoker: &Invoker) -> io::Result<UnixStream> {
+    let (path, invoker) = (socket.to_owned(), invoker.clone());
+    let connecting = tokio::task::spawn_blocking(move || invoker.connect(&path));
+    let connected = tokio::time::timeout(LISTING_TIMEOUT, connecting).await;
+    let stream = connected.map_err(|_| io::ErrorKind::TimedOut)?;
+    let stream = stream.map_err(io::Error::other)??;
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
 }

@@ -2,16 +2,19 @@
 //! other is offered, and signed for if the server takes it.
 
 use std::collections::VecDeque;
+use std::io;
 
 use russh::client::{AuthResult, Handle, Handler};
+use russh::keys::agent::AgentIdentity;
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, HashAlg, PublicKey};
 
-use super::agent::Agent;
+use super::agent::{self, Agent};
 use super::auth::{Attempt, AuthError, Person};
 use super::auth_candidates::{self, Candidate, SignedBy};
 use super::identity::{self, Public};
 use super::key_signer::KeySigner;
+use super::transport::plain;
 use crate::config::ssh_pattern::matches_any;
 
 /// The keys of one authentication.
@@ -31,19 +34,38 @@ enum RsaSupport {
     UpTo(Option<HashAlg>),
 }
 
+/// The user's agent and what it holds, if there is one that answers.
+async fn agent_of<H: Handler>(
+    handle: &Handle<H>,
+    person: &Person<'_>,
+) -> Option<(Agent, Vec<AgentIdentity>)> {
+    let socket = person.options.identity_agent.as_ref()?;
+    match agent::connect(socket, person.invoker).await {
+        Ok(stream) => Agent::ask(stream, handle.agent_session_binding()).await,
+        Err(error) => {
+            // Root could use it, and would be expected to.
+            if person.invoker.via_sudo && error.kind() == io::ErrorKind::PermissionDenied {
+                person.prompter.error(&format!(
+                    "The agent at {} is not used: {} cannot: {}",
+                    socket.display(),
+                    person.invoker.name,
+                    plain(&error)
+                ));
+            }
+            tracing::debug!("agent at {}: {error}", socket.display());
+            None
+        }
+    }
+}
+
 impl PublicKeys {
     /// Reads the configured files, and asks the agent what it holds.
     pub(super) async fn collect<H: Handler>(handle: &Handle<H>, person: &Person<'_>) -> Self {
         let options = person.options;
-        let mut agent = None;
-        let mut held = Vec::new();
-        if let Some(socket) = &options.identity_agent
-            && let Some((connected, identities)) =
-                Agent::connect(socket, handle.agent_session_binding()).await
-        {
-            agent = Some(connected);
-            held = identities;
-        }
+        let (agent, held) = match agent_of(handle, person).await {
+            Some((agent, held)) => (Some(agent), held),
+            None => (None, Vec::new()),
+        };
         let (identities, certificates) = identity::load(options, person.invoker);
         let queue = auth_candidates::arrange(identities, certificates, held, options);
         for candidate in &queue {

@@ -2,12 +2,11 @@
 //! in a directory that is theirs, so nothing there is touched with root's
 //! rights.
 
-use std::fs::{DirBuilder, File, Metadata, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-use nix::unistd::{Gid, Uid, getegid, geteuid, setfsgid, setfsuid};
 use russh::keys::ssh_key::known_hosts::HostPatterns;
 use russh::keys::ssh_key::public::KeyData;
 
@@ -34,29 +33,29 @@ pub(super) fn append(
     invoker: &Invoker,
 ) -> io::Result<()> {
     let entry = entry(hosts, key, form)?;
-    let as_invoker = FileAccess::of(invoker)?;
     let home_ssh = invoker.home.join(".ssh");
-    if file.starts_with(&home_ssh) && !home_ssh.exists() {
-        DirBuilder::new().mode(0o700).create(&home_ssh)?;
-    }
-    let mut file = OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(file)?;
-    as_invoker.check(&file.metadata()?, invoker)?;
-    let entry = match lacks_line_end(&mut file)? {
-        true => format!("\n{entry}"),
-        false => entry,
-    };
-    // One write: another ssh may append at the same time.
-    let written = file.write(entry.as_bytes())?;
-    if written == entry.len() {
-        Ok(())
-    } else {
-        Err(io::ErrorKind::WriteZero.into())
-    }
+    invoker.act(|| {
+        if file.starts_with(&home_ssh) && !home_ssh.exists() {
+            DirBuilder::new().mode(0o700).create(&home_ssh)?;
+        }
+        let mut file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(file)?;
+        let entry = match lacks_line_end(&mut file)? {
+            true => format!("\n{entry}"),
+            false => entry,
+        };
+        // One write: another ssh may append at the same time.
+        let written = file.write(entry.as_bytes())?;
+        if written == entry.len() {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::WriteZero.into())
+        }
+    })
 }
 
 /// The lines for `hosts`: one with both names, or one for each hash.
@@ -91,50 +90,6 @@ fn lacks_line_end(file: &mut File) -> io::Result<bool> {
     let mut last = [0];
     let count = file.read(&mut last)?;
     Ok(count == 1 && last != *b"\n")
-}
-
-/// While it lives, this thread opens and makes files with the invoker's
-/// rights and ownership (setfsuid(2): it is a property of the thread).
-struct FileAccess {
-    restore: Option<(Uid, Gid)>,
-}
-
-impl FileAccess {
-    fn of(invoker: &Invoker) -> io::Result<Self> {
-        if invoker.uid == geteuid() {
-            return Ok(Self { restore: None });
-        }
-        let access = Self {
-            restore: Some((geteuid(), getegid())),
-        };
-        setfsgid(invoker.gid);
-        setfsuid(invoker.uid);
-        // The calls report no failure; asking with an id that is not one does.
-        let nobody = Uid::from_raw(u32::MAX);
-        if setfsuid(nobody) != invoker.uid {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
-        Ok(access)
-    }
-
-    /// The thread still is in root's groups, which are not the invoker's.
-    fn check(&self, file: &Metadata, invoker: &Invoker) -> io::Result<()> {
-        let own = file.uid() == invoker.uid.as_raw() || file.gid() == invoker.gid.as_raw();
-        if self.restore.is_none() || own || file.mode() & 0o002 != 0 {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::PermissionDenied.into())
-        }
-    }
-}
-
-impl Drop for FileAccess {
-    fn drop(&mut self) {
-        if let Some((uid, gid)) = self.restore {
-            setfsuid(uid);
-            setfsgid(gid);
-        }
-    }
 }
 
 #[cfg(test)]

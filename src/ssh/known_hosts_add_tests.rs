@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 
-use nix::unistd::User;
+use nix::unistd::{User, geteuid};
 use tempfile::TempDir;
 
 use super::*;
@@ -103,6 +103,7 @@ fn under_sudo_all_of_it_happens_with_the_rights_of_the_invoker() {
     let (home, mut invoker, file) = at_home();
     let user = User::from_name("nobody").unwrap().unwrap();
     (invoker.uid, invoker.gid, invoker.via_sudo) = (user.uid, user.gid, true);
+    invoker.groups = vec![user.gid];
     let owned = append(&file, &["alpha"], &key(), NameForm::Plain, &invoker);
     assert!(owned.is_err(), "the home is not theirs to write in");
 

@@ -21,6 +21,7 @@ pub(crate) fn invoker() -> Invoker {
     Invoker {
         uid: user.uid,
         gid: user.gid,
+        groups: vec![user.gid],
         name: user.name,
         home: PathBuf::from("/nonexistent/home"),
         agent_socket: None,

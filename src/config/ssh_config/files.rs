@@ -178,7 +178,7 @@ impl Reader<'_> {
             depth: mode.depth + 1,
             ..mode
         };
-        for file in matching_files(&path)? {
+        for file in matching_files(&path, self.invoker)? {
             match self.read_file(&file, included, files)? {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(ConfigError::read(&file, error).into());
@@ -190,8 +190,8 @@ impl Reader<'_> {
     }
 }
 
-/// The files that a pattern of glob(7) matches, in order.
-fn matching_files(pattern: &Path) -> Result<Vec<PathBuf>, Failure> {
+/// The files that a pattern of glob(7) matches, in order, as far as the invoker can see.
+fn matching_files(pattern: &Path, invoker: &Invoker) -> Result<Vec<PathBuf>, Failure> {
     let text = pattern.to_str().ok_or("a path is not UTF-8")?;
     // To glob(7) several stars are one; to the crate, two are any directories.
     let mut text = text.to_owned();
@@ -203,8 +203,12 @@ fn matching_files(pattern: &Path) -> Result<Vec<PathBuf>, Failure> {
         require_literal_separator: true,
         require_literal_leading_dot: true,
     };
-    let found = glob::glob_with(&text, options).map_err(|error| format!("{text}: {error}"))?;
-    Ok(found.flatten().take(MAX_FILES).collect())
+    let find = || {
+        let found = glob::glob_with(&text, options).map_err(io::Error::other)?;
+        Ok(found.flatten().take(MAX_FILES).collect())
+    };
+    let found = invoker.act(find);
+    found.map_err(|error| format!("{text}: {error}").into())
 }
 
 /// The text of a file, if the invoker can read it and, where that is asked for,

@@ -130,7 +130,8 @@ impl Reader<'_> {
     fn take_identities(&mut self, identities: &[PathBuf]) -> Result<(), ConfigError> {
         for identity in identities {
             let path = identity.to_string_lossy().into_owned();
-            if let Err(error) = self.invoker.expand_tilde(&path)?.metadata() {
+            let file = self.invoker.expand_tilde(&path)?;
+            if let Err(error) = self.invoker.act(|| file.metadata()) {
                 warn!("identity file {path} not accessible: {error}");
                 continue;
             }
