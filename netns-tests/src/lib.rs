@@ -14,6 +14,7 @@
 //!   traffic, transfer, capture, iperf3: what passes, what the wire shows, how fast
 //!   emulator     a long cable; datagrams: many at once, for it and for bench
 //!   bench        the benchmark: ways to a host, side by side
+//!   router       a false router at one end of a tunnel
 //!   fault        a system call or a far command that fails at its N-th use
 //! ```
 //!
@@ -34,6 +35,7 @@ pub mod forge;
 pub mod host;
 pub mod iperf3;
 pub mod link;
+pub mod router;
 pub mod serve;
 pub mod sshd;
 pub mod state;

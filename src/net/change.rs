@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::address_range::Family;
 use super::firewall::FirewallTable;
 use super::iptables::FirewallRules;
+use super::protection::Ipv6;
 use super::resolver::ResolverChange;
 use super::server_table::ServerTable;
 use super::shared_setting::SharedSetting;
@@ -40,6 +41,11 @@ pub enum Change {
     /// Let the kernel make no IPv6 address of its own for the link, so that a
     /// fresh tun sends no router solicitations.
     AddressGenerationNone,
+    /// Keep the other end from configuring this host by the interface: no router
+    /// advertisements, redirects or source routes, and no IPv6 where none was
+    /// agreed on. Before the link is up, and after its MTU: below 1280 bytes the
+    /// kernel has no settings for IPv6.
+    Protection(Ipv6),
     /// Make the interface a port of a bridge that is there.
     Bridge(InterfaceName),
     /// Let the bridge learn nothing from what comes by the interface, which is a

@@ -4,6 +4,7 @@ use super::change::Change;
 use super::error::{NetError, Refusal};
 use super::facts::{AddressGeneration, InterfaceIndex, LinkFacts};
 use super::netlink::{Netlink, PortSettings};
+use super::protection;
 use crate::config::types::InterfaceName;
 
 /// Makes a change of a link, without a journal: for a link that goes away with
@@ -33,6 +34,10 @@ pub async fn make(netlink: &Netlink, link: &LinkFacts, change: &Change) -> Resul
         Change::Route(route) => already_there(netlink.add_route(link, route).await, || {
             format!("a route to {}", route.destination)
         }),
+        Change::Protection(ipv6) => {
+            protection::set_by_name(&link.name, *ipv6);
+            Ok(())
+        }
         Change::Sysctl { key, value } => Ok(key.write(value)?),
         // These are not the link's.
         Change::Shared(_)

@@ -8,6 +8,7 @@
 //!     ├──────► make               and made,
 //!     └──────► undo               and taken back in reverse;
 //!   recovery ─► journal, undo     so is what a process left that died
+//!   protection                    what keeps the other end from configuring this host
 //!   netlink, sysctl, nft          what reads and changes the kernel's state
 //!   shared_sysctl, firewall, server_table, resolver
 //!                                 what reaches beyond the tunnel's interface
@@ -32,6 +33,7 @@ pub mod owner;
 pub mod private_space;
 pub mod privilege;
 pub mod program;
+pub mod protection;
 pub mod recovery;
 pub mod resolver;
 mod resolver_file;

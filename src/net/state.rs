@@ -11,6 +11,7 @@ use super::iptables;
 use super::journal::{Entry, Journal};
 use super::make::{bridge_index, exists, make};
 use super::netlink::{Netlink, PortSettings};
+use super::protection::{self, Difference, Differing, Ipv6};
 use super::resolver;
 use super::runtime_dir::RuntimeDir;
 use super::server_table;
@@ -81,6 +82,7 @@ impl HostState {
         match &change {
             Change::Shared(setting) => return shared_sysctl::take(&mut self.journal, setting),
             Change::NameServers(wanted) => return resolver::take(&mut self.journal, wanted).await,
+            Change::Protection(ipv6) => return self.protect(*ipv6).await,
             _ => {}
         }
         if let Some(entry) = firewall_entry(&change) {
@@ -119,6 +121,40 @@ impl HostState {
     /// fails the journal stays with that for a later try.
     pub async fn undo(self) -> UndoReport {
         undo_and_close(&self.netlink, self.journal).await
+    }
+
+    /// Journals and changes all settings at once. Those that cannot be changed
+    /// leave the journal again.
+    async fn protect(&mut self, ipv6: Ipv6) -> Result<(), NetError> {
+        let link = self.link().await?;
+        // Addresses that the user gave it would be gone for good.
+        let addresses = self.netlink.addresses(Some(link.index)).await?;
+        let ipv6 = match addresses.iter().any(|found| found.address.is_ipv6()) {
+            true => Ipv6::On,
+            false => ipv6,
+        };
+        let Difference {
+            differing,
+            mut failed,
+        } = Difference::of(&link.name, ipv6);
+        if !differing.is_empty() {
+            let mut made = self.journal.entries().to_vec();
+            let planned = differing.iter().map(sysctl_entry);
+            self.journal
+                .replace(made.iter().cloned().chain(planned).collect())?;
+            let known = failed.len();
+            for one in &differing {
+                match one.key.write(one.set) {
+                    Ok(()) => made.push(sysctl_entry(one)),
+                    Err(error) => failed.push(error),
+                }
+            }
+            if failed.len() > known {
+                self.journal.replace(made)?;
+            }
+        }
+        protection::warn(&link.name, &failed);
+        Ok(())
     }
 
     /// What a server has already is not made twice; its table is replaced.
@@ -208,8 +244,9 @@ impl HostState {
                 Some(Entry::Route { route: *route })
             }
             Change::Sysctl { key, value } => plan_sysctl(link, key, value)?,
-            // These are not the link's.
-            Change::Shared(_)
+            // Not the link's, or journalled elsewhere.
+            Change::Protection(_)
+            | Change::Shared(_)
             | Change::NameServers(_)
             | Change::FirewallTable(_)
             | Change::ForwardAccept(_)
@@ -270,6 +307,14 @@ fn firewall_entry(change: &Change) -> Option<Entry> {
             ipv6: rules.family == Family::V6,
         }),
         _ => None,
+    }
+}
+
+fn sysctl_entry(differing: &Differing) -> Entry {
+    Entry::Sysctl {
+        key: differing.key.clone(),
+        before: differing.before.clone(),
+        set: differing.set.to_owned(),
     }
 }
 

@@ -2,6 +2,9 @@
 //! nothing else is touched.
 
 use std::net::IpAddr;
+use std::process::Command;
+
+use nix::sched::{CloneFlags, unshare};
 
 use super::*;
 use crate::net::error::Refusal;
@@ -253,6 +256,78 @@ fn refusals_say_why_and_leave_no_entry() {
         state.apply(pair("fd77::1", "fd77::2")).await.unwrap();
         let small = state.apply(mtu(1000)).await.unwrap_err();
         assert!(matches!(small, NetError::MtuUnderIpv6 { .. }));
+        assert!(state.undo().await.is_clean());
+    });
+}
+
+/// A device of the user's: what it was set to comes back, after a death too.
+#[test]
+fn protection_is_put_back() {
+    test_namespace::run(async {
+        let host = Host::with_tun();
+        let accept_ra = SysctlKey::ipv6(&name(), "accept_ra").unwrap();
+        accept_ra.write("2").unwrap();
+        let before = snapshot();
+        for recovered in [false, true] {
+            let mut state = host.begin().await;
+            apply_all(&mut state, vec![Change::Protection(Ipv6::Off)]).await;
+            assert_eq!(accept_ra.read().unwrap(), "0");
+            let set = Difference::of("sshvpn0", Ipv6::Off);
+            assert!(set.differing.is_empty(), "{set:?}");
+            assert_eq!(state.journal.entries().len(), 8);
+            // A second time there is nothing to do.
+            apply_all(&mut state, vec![Change::Protection(Ipv6::Off)]).await;
+            assert_eq!(state.journal.entries().len(), 8);
+            match recovered {
+                false => assert!(state.undo().await.is_clean()),
+                true => {
+                    drop(state);
+                    host.recover().await;
+                }
+            }
+            assert_eq!(snapshot(), before);
+        }
+    });
+}
+
+#[test]
+fn ipv6_stays_on_a_device_that_has_an_address() {
+    test_namespace::run(async {
+        let host = Host::with_tun();
+        ip("link set sshvpn0 up");
+        ip("address add fd77::5/64 dev sshvpn0 nodad");
+        let mut state = host.begin().await;
+        apply_all(&mut state, vec![Change::Protection(Ipv6::Off)]).await;
+        assert!(ip("address show sshvpn0").contains("fd77::5"));
+        assert!(Difference::of("sshvpn0", Ipv6::On).differing.is_empty());
+        assert!(state.undo().await.is_clean());
+        assert!(ip("address show sshvpn0").contains("fd77::5"));
+    });
+}
+
+/// As in most containers: the link is set up all the same, and nothing is
+/// journalled that was not done.
+#[test]
+fn read_only_settings_are_no_failure() {
+    test_namespace::run(async {
+        let host = Host::with_tun();
+        unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).unwrap();
+        for command in [
+            "--make-rprivate /",
+            "--bind /proc/sys /proc/sys",
+            "-o remount,ro,bind /proc/sys",
+        ] {
+            let words = command.split(' ');
+            let done = Command::new("mount").args(words).status().unwrap();
+            assert!(done.success(), "mount {command}");
+        }
+        let mut state = host.begin().await;
+        apply_all(
+            &mut state,
+            vec![Change::Protection(Ipv6::Off), Change::LinkUp],
+        )
+        .await;
+        assert_eq!(state.journal.entries().len(), 1);
         assert!(state.undo().await.is_clean());
     });
 }

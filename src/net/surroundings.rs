@@ -75,10 +75,12 @@ impl Surroundings {
     }
 
     /// What has to be set for the host to forward IPv6, beginning with what
-    /// keeps its own routes.
-    pub fn to_forward_ipv6(&self) -> Vec<SharedSetting> {
+    /// keeps its own routes. The tunnel's own device, where it was there
+    /// before, lives by no advertisements while the tunnel is up.
+    pub fn to_forward_ipv6(&self, tunnel: Option<&InterfaceName>) -> Vec<SharedSetting> {
         let learned = ways::advertised(&self.facts);
         let kept = learned.intersection(&self.takes_advertisements).cloned();
+        let kept = kept.filter(|interface| Some(interface) != tunnel);
         let mut settings: Vec<SharedSetting> =
             kept.map(SharedSetting::AcceptAdvertisements).collect();
         settings.push(SharedSetting::ForwardIpv6);

@@ -22,6 +22,7 @@ use crate::net::error::NetError;
 use crate::net::facts::{InterfaceIndex, LinkFacts};
 use crate::net::make::make;
 use crate::net::netlink::Netlink;
+use crate::net::protection::Ipv6;
 use crate::net::runtime_dir::RuntimeDir;
 use crate::net::state::{HostState, UndoReport};
 use crate::net::sysctl::{SysctlError, SysctlKey};
@@ -244,15 +245,20 @@ impl ClientDevices {
         request: &ClientDeviceRequest,
         device: &InterfaceName,
     ) -> Result<Vec<Change>, ClientDeviceError> {
+        let bridge = self.bridge().filter(|_| request.mode == Mode::Ethernet);
+        let networks = request.sources.iter().map(IpNetwork::ip);
+        let clients = request.addresses.iter().map(|address| address.client);
+        let any_ipv6 = clients.chain(networks).any(|address| address.is_ipv6());
         let mut changes = vec![
             Change::AddressGenerationNone,
             Change::TxQueueLength(TX_QUEUE_LENGTH),
             Change::GsoMaxSize(GSO_MAX_SIZE),
             Change::Mtu(request.mtu),
             Change::Group(self.group),
+            Change::Protection(Ipv6::agreed(any_ipv6 && bridge.is_none())),
         ];
         let ethernet = request.mode == Mode::Ethernet;
-        if let Some(bridge) = self.bridge().filter(|_| ethernet) {
+        if let Some(bridge) = bridge {
             // Addresses and routes are those of the bridge's network.
             // Before it is up nothing comes by it.
             let isolated = !request.grouped;

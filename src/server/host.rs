@@ -192,7 +192,7 @@ impl Wish {
         };
         let mut shared = ways.to_forward_ipv4();
         if ways.has(Family::V6) || among_clients(Family::V6) {
-            shared.extend(around.to_forward_ipv6());
+            shared.extend(around.to_forward_ipv6(None));
         }
         let drops = around.drops.iter().copied();
         let drops: Vec<Family> = drops

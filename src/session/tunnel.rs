@@ -11,6 +11,7 @@ use crate::config::ssh_args::SshArgs;
 use crate::config::ssh_options::{LogLevel, SessionType, SshOptions};
 use crate::config::types::{Mode, UnitRequest};
 use crate::message::say;
+use crate::net::protection::{self, Ipv6};
 use crate::pump::End;
 use crate::ssh::connect::Connection;
 use crate::tun::{Device, DeviceRequest};
@@ -102,6 +103,10 @@ async fn open_link(
         }
     };
     tracing::debug!("tunnel forwarding using interface {}", device.name());
+    // One that was made beforehand is as its maker wants it.
+    if !device.preexisting() {
+        protection::set(device.name(), Ipv6::On);
+    }
     let remote: UnitRequest = options.tunnel_device.remote;
     match connection.open_tunnel(mode, remote).await {
         Ok((sender, receiver)) => {

@@ -14,6 +14,7 @@ use crate::net::address_range::Family;
 use crate::net::change::{Change, GSO_MAX_SIZE, InterfaceAddress, TX_QUEUE_LENGTH};
 use crate::net::firewall::FirewallTable;
 use crate::net::iptables::FirewallRules;
+use crate::net::protection::Ipv6;
 use crate::net::surroundings::{Onward, Surroundings};
 use crate::net::sysctl::SysctlKey;
 
@@ -117,6 +118,9 @@ pub(super) fn changes(
         Change::TxQueueLength(TX_QUEUE_LENGTH),
         Change::GsoMaxSize(GSO_MAX_SIZE),
         Change::Mtu(wish.mtu),
+        Change::Protection(Ipv6::agreed(
+            wish.addresses.iter().any(|pair| pair.agent.is_ipv6()),
+        )),
     ];
     changes.extend(firewall(wish, &onward, around, limits)?);
     // The link first: an IPv6 peer address given to a link that is down loses
@@ -135,7 +139,12 @@ pub(super) fn changes(
         changes.extend(onward.to_forward_ipv4().into_iter().map(Change::Shared));
     }
     if onward.has(Family::V6) {
-        changes.extend(around.to_forward_ipv6().into_iter().map(Change::Shared));
+        changes.extend(
+            around
+                .to_forward_ipv6(Some(device))
+                .into_iter()
+                .map(Change::Shared),
+        );
     }
     if around.nft {
         let dropping = around.drops.iter().filter(|family| onward.has(**family));
@@ -245,6 +254,10 @@ pub(super) fn described(change: &Change) -> String {
         Change::GsoMaxSize(bytes) => format!("super-packets of at most {bytes} bytes"),
         Change::TxQueueLength(packets) => format!("transmit queue of {packets} packets"),
         Change::AddressGenerationNone => "no IPv6 address of the kernel's own".to_owned(),
+        Change::Protection(Ipv6::On) => {
+            "no router advertisements, redirects or source routes".to_owned()
+        }
+        Change::Protection(Ipv6::Off) => "no redirects, source routes or IPv6".to_owned(),
         Change::Bridge(bridge) => format!("port of {bridge}"),
         Change::GuardedPort { .. } => "guarded port of its bridge".to_owned(),
         Change::Group(group) => format!("link group {group}"),

@@ -98,11 +98,12 @@ fn lines(wish: &SetUp, around: &Surroundings, limits: &Limits) -> Vec<String> {
     changes.iter().map(described).collect()
 }
 
-const LINK: [&str; 7] = [
+const LINK: [&str; 8] = [
     "no IPv6 address of the kernel's own",
     "transmit queue of 500 packets",
     "super-packets of at most 64000 bytes",
     "MTU 1500",
+    "no router advertisements, redirects or source routes",
     "link up",
     "address 10.1.0.1 peer 10.1.0.0",
     "address fd01::1 peer fd01::",
@@ -128,24 +129,60 @@ fn a_route_opens_the_way_there_and_back() {
         &around(),
         &Limits::default(),
     );
-    assert_eq!(done[4], "firewall table with NAT");
+    assert_eq!(done[5], "firewall table with NAT");
     assert_eq!(
-        done[8..],
+        done[9..],
         [
             "net/ipv4/conf/sshvpn0/forwarding = 1",
             "net/ipv4/conf/eth2/forwarding = 1"
         ]
     );
     let done = lines(&wish(&["fd20::/16"], false), &around(), &Limits::default());
-    assert_eq!(done[4], "firewall table");
+    assert_eq!(done[5], "firewall table");
     // Advertisements first: the kernel drops their routes when it begins to forward.
     assert_eq!(
-        done[8..],
+        done[9..],
         [
             "net/ipv6/conf/eth1/accept_ra = 2",
             "net/ipv6/conf/all/forwarding = 1"
         ]
     );
+}
+
+/// The agent's own device is named sshvpn0 here, and was there before.
+#[test]
+fn no_advertisements_are_taken_by_the_tunnel() {
+    let mut around = around();
+    around.facts.links.push(LinkFacts {
+        index: InterfaceIndex(3),
+        name: "sshvpn0".to_owned(),
+        ..around.facts.links[0].clone()
+    });
+    around.facts.routes.push(route("2000::/3", 3, 9));
+    around
+        .takes_advertisements
+        .insert("sshvpn0".parse().unwrap());
+    let done = lines(&wish(&["fd20::/16"], false), &around, &Limits::default());
+    assert!(!done.iter().any(|line| line.contains("sshvpn0/accept_ra")));
+    assert!(done.iter().any(|line| line.contains("eth1/accept_ra = 2")));
+}
+
+/// Before the link is up, and after the MTU, which may take IPv6 away.
+#[test]
+fn the_near_end_cannot_configure_this_host() {
+    let changes = |wish: &SetUp| {
+        let device = "sshvpn0".parse().unwrap();
+        changes(wish, &device, &around(), &Limits::default()).unwrap()
+    };
+    let both = wish(&[], false);
+    let mut ipv4_alone = both.clone();
+    ipv4_alone.addresses.truncate(1);
+    for (wish, ipv6) in [(both, Ipv6::On), (ipv4_alone, Ipv6::Off)] {
+        let changes = changes(&wish);
+        let at = |wanted: Change| changes.iter().position(|change| *change == wanted).unwrap();
+        let protected = at(Change::Protection(ipv6));
+        assert!(at(Change::Mtu(wish.mtu)) < protected && protected < at(Change::LinkUp));
+    }
 }
 
 #[test]
@@ -155,7 +192,7 @@ fn advertisements_that_a_program_takes_are_its_own_business() {
         ..around()
     };
     let done = lines(&wish(&["fd20::/16"], false), &around, &Limits::default());
-    assert_eq!(done[8..], ["net/ipv6/conf/all/forwarding = 1"]);
+    assert_eq!(done[9..], ["net/ipv6/conf/all/forwarding = 1"]);
 }
 
 #[test]
@@ -223,10 +260,10 @@ fn without_nft_it_is_done_by_iptables() {
     let both = around(&[Family::V4, Family::V6]);
     let limits = Limits::default();
     let done = lines(&wish(&["10.20.0.0/16"], true), &both, &limits);
-    assert_eq!(done[4..6], ["rules by iptables with NAT", "link up"]);
+    assert_eq!(done[5..7], ["rules by iptables with NAT", "link up"]);
     assert!(!done.iter().any(|line| line.contains("forward chain")));
     let done = lines(&wish(&["10.20.0.0/16", "fd20::/16"], false), &both, &limits);
-    assert_eq!(done[4..6], ["rules by iptables", "rules by ip6tables"]);
+    assert_eq!(done[5..7], ["rules by iptables", "rules by ip6tables"]);
     // A limit holds both families, whatever was asked for.
     let limited = Limits {
         routes: Some(networks(&["10.0.0.0/8"])),

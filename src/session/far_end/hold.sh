@@ -38,6 +38,21 @@ hold() {
     echo "$me" >"$held/by-$$" || return
     echo "$2" >"/proc/sys/$1"
 }
+# put FILE VALUE: the same for a file that goes with its device.
+put() { echo "$2" >"/proc/sys/$1"; }
+
+# each COMMAND FILE VALUE [FILE VALUE ...]: gives each FILE that is here its VALUE
+# by COMMAND; prints those that COMMAND could not set.
+each() {
+    by=$1
+    shift
+    while [ $# -ge 2 ]; do
+        is=$(cat "/proc/sys/$1" 2>/dev/null) && [ "$is" != "$2" ] && ! "$by" "$1" "$2" 2>/dev/null && echo "$1"
+        shift 2
+    done
+    :
+}
+
 release() {
     lock
     held="$dir/held/$(echo "$1" | tr / ,)"

@@ -352,6 +352,36 @@ fn a_sysctl_goes_back_with_the_last_who_wants_it() {
     });
 }
 
+/// Several settings at once: those that are absent or as wanted are passed over,
+/// those that cannot be set are named, and the rest are set all the same.
+#[test]
+fn settings_of_a_device() {
+    in_every_shell(|shell| {
+        run("ip tuntap add dev tun3 mode tun");
+        let file = |leaf: &str| format!("net/ipv6/conf/tun3/{leaf}");
+        let (ra, redirects) = (file("accept_ra"), file("accept_redirects"));
+        // A read-only setting stands in for a read-only /proc/sys.
+        let stubborn = "net/ipv4/conf/tun3/mc_forwarding";
+        let list = format!("'{ra}' 0 'net/no/such' 1 '{stubborn}' 1 '{redirects}' 0");
+        let mut held = shell.hold();
+        let answer = held.step("true", &format!("each put {list}"));
+        assert_eq!(answer.trim_end(), format!("ok {stubborn}"));
+        assert_eq!((&*sysctl(&ra), &*sysctl(&redirects)), ("0", "0"));
+        held.ends();
+        for setting in [&ra, &redirects] {
+            fs::write(format!("/proc/sys/{setting}"), "1").unwrap();
+        }
+        let mut held = shell.hold();
+        let undo = format!("release '{ra}' $HOLDER; release '{redirects}' $HOLDER");
+        let list = format!("'{ra}' 0 'net/no/such' 1 '{redirects}' 0");
+        assert_eq!(held.step(&undo, &format!("each hold {list}")), "ok ");
+        assert_eq!((&*sysctl(&ra), &*sysctl(&redirects)), ("0", "0"));
+        held.ends();
+        assert_eq!((&*sysctl(&ra), &*sysctl(&redirects)), ("1", "1"));
+        nothing_left();
+    });
+}
+
 fn a_missing_sysctl(shell: Shell) -> String {
     let mut held = shell.hold();
     let answer = held.step("release net/no/such $HOLDER", "hold net/no/such 1");

@@ -39,7 +39,9 @@ done
 done
 ip -6 route show proto ra 2>/dev/null | while read -r line; do
     name=${line##* dev }
-    [ "$name" != "$line" ] && echo "advertised ${name%% *}"
+    name=${name%% *}
+    # With 0 a program takes them, or nobody is to.
+    [ "$name" != "$line" ] && [ "$(cat "/proc/sys/net/ipv6/conf/$name/accept_ra" 2>/dev/null)" != 0 ] && echo "advertised $name"
 done
 for address in "$@"; do
     line=$(ip -o route get "$address" 2>/dev/null | head -n 1)

@@ -5,11 +5,13 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::facts::Facts;
+use super::facts::{Device, Facts};
 use super::quote;
 use crate::config::types::{InterfaceName, Mode, Mtu, Unit};
 use crate::net::addressing::AddressPair;
 use crate::net::iptables::{self, Rule};
+use crate::net::protection::{self, Ipv6};
+use crate::net::sysctl::SysctlKey;
 
 /// One change of the far end's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +65,46 @@ pub fn make_device(unit: Unit, mode: Mode, login: &str) -> Step {
     }
 }
 
-/// Everything that brings the far end's part up, in order.
+/// Before all else: keeps the near end from configuring the far end by its
+/// device. Prints the settings that could not be changed.
+pub fn protect(plan: &Plan, facts: &Facts) -> Step {
+    let name = plan.unit.device_name(plan.mode);
+    let own = |pair: &AddressPair| pair.far.is_ipv6();
+    // Addresses that the user gave it would be gone for good.
+    let premade = facts
+        .addresses
+        .iter()
+        .any(|found| found.interface.as_str() == name && found.address.is_ipv6());
+    let ipv6 = Ipv6::agreed(premade || plan.addresses.iter().any(own));
+    let settings = protection::settings(&name, ipv6);
+    let words: String = settings
+        .iter()
+        .map(|(key, value)| format!(" {} {}", quote(key.as_str()), quote(value)))
+        .collect();
+    // Below an MTU of 1280 there are no settings for IPv6.
+    let mtu = format!("ip link set dev {name} mtu {}", plan.mtu);
+    let mut undo = Vec::new();
+    if let Some(device) = device_before(plan, facts) {
+        undo.push(format!("ip link set dev {name} mtu {}", device.mtu));
+        let release =
+            |(key, _): &(SysctlKey, _)| format!("release {} $HOLDER", quote(key.as_str()));
+        undo.extend(settings.iter().map(release));
+    }
+    let by = if plan.preexisting { "hold" } else { "put" };
+    Step {
+        what: format!("refuse router advertisements, redirects and source routes by {name}"),
+        undo,
+        command: format!("{mtu} && each {by}{words}"),
+    }
+}
+
+/// The device as it was before us, where it was.
+fn device_before<'a>(plan: &Plan, facts: &'a Facts) -> Option<&'a Device> {
+    let mut devices = facts.devices.iter().filter(|_| plan.preexisting);
+    devices.find(|device| device.unit == plan.unit && device.mode == plan.mode)
+}
+
+/// Everything that brings the far end's part up, in order, behind [`protect`].
 pub fn bring_up(plan: &Plan, facts: &Facts) -> Vec<Step> {
     let name = plan.unit.device_name(plan.mode);
     // The link first: an IPv6 peer address given to a link that is down loses
@@ -97,21 +138,14 @@ fn address(name: &str, mode: Mode, pair: &AddressPair) -> Step {
 }
 
 fn link_up(name: &str, plan: &Plan, facts: &Facts) -> Step {
-    let before = facts
-        .devices
-        .iter()
-        .find(|d| d.unit == plan.unit && d.mode == plan.mode);
-    let undo = match before {
-        Some(device) if plan.preexisting => {
-            let state = if device.up { "up" } else { "down" };
-            vec![format!("ip link set dev {name} mtu {} {state}", device.mtu)]
-        }
-        _ => Vec::new(),
-    };
+    let undo = device_before(plan, facts).map(|device| {
+        let state = if device.up { "up" } else { "down" };
+        format!("ip link set dev {name} {state}")
+    });
     Step {
         what: format!("set {name} up"),
-        undo,
-        command: format!("ip link set dev {name} mtu {} up", plan.mtu),
+        undo: undo.into_iter().collect(),
+        command: format!("ip link set dev {name} up"),
     }
 }
 
@@ -127,7 +161,8 @@ fn forward(name: &str, plan: &Plan, forwarding: &Forwarding, facts: &Facts) -> V
     if forwarding.ipv6 {
         // An interface that forwards no longer takes router advertisements
         // unless told to (kernel: Documentation/networking/ip-sysctl.rst, accept_ra).
-        for interface in &facts.advertised {
+        let others = facts.advertised.iter().filter(|it| it.as_str() != name);
+        for interface in others {
             steps.push(hold(&format!("net/ipv6/conf/{interface}/accept_ra"), 2));
         }
         steps.push(hold("net/ipv6/conf/all/forwarding", 1));

@@ -36,7 +36,10 @@ fn commands(steps: &[Step]) -> String {
 
 #[test]
 fn two_hosts_alone_change_nothing_but_the_device() {
-    let text = commands(&bring_up(&plan(None), &host("nft yes")));
+    let facts = host("nft yes");
+    let first = protect(&plan(None), &facts);
+    let steps = [vec![first], bring_up(&plan(None), &facts)].concat();
+    let text = commands(&steps);
     assert!(
         text.contains("ip -4 addr add 10.9.0.1 peer 10.9.0.2 dev tun3\n"),
         "{text}"
@@ -45,7 +48,44 @@ fn two_hosts_alone_change_nothing_but_the_device() {
         text.contains("ip -6 addr add fd00::1 peer fd00::2 dev tun3 nodad\n"),
         "{text}"
     );
-    assert!(text.contains("mtu 1500 up") && !text.contains("nft") && !text.contains("hold"));
+    assert!(!text.contains("nft") && !text.contains("hold"), "{text}");
+    // sshd made the device, and it goes with sshd's end of the tunnel.
+    assert!(steps[0].undo.is_empty(), "{steps:?}");
+    let mtu = text
+        .find("ip link set dev tun3 mtu 1500 && each put ")
+        .unwrap();
+    let accept_ra = text.find("'net/ipv6/conf/tun3/accept_ra' '0'").unwrap();
+    let up = text.find("ip link set dev tun3 up").unwrap();
+    assert!(mtu < accept_ra && accept_ra < up, "{text}");
+    assert!(!text.contains("disable_ipv6"), "{text}");
+}
+
+#[test]
+fn a_device_has_ipv6_where_it_was_agreed_on_or_there_before() {
+    let mut plan = plan(None);
+    plan.addresses.truncate(1);
+    let off = "'net/ipv6/conf/tun3/disable_ipv6' '1'";
+    let own = "device tun3 0x1801 0 1500 0x1002";
+    assert!(protect(&plan, &host("")).command.contains(off));
+    plan.preexisting = true;
+    assert!(protect(&plan, &host(own)).command.contains(off));
+    let with_address = host(&format!("{own}\naddress tun3 fd00::5/64"));
+    assert!(!protect(&plan, &with_address).command.contains(off));
+}
+
+/// An interface that lives by advertisements goes on taking them; the tunnel's
+/// own takes none.
+#[test]
+fn no_advertisements_are_taken_by_the_tunnel() {
+    let forwarding = Forwarding {
+        nat: false,
+        ways4: BTreeSet::new(),
+        ipv6: true,
+    };
+    let facts = host("nft yes\nadvertised eth0\nadvertised tun3");
+    let text = commands(&bring_up(&plan(Some(forwarding)), &facts));
+    assert!(text.contains("'net/ipv6/conf/eth0/accept_ra' 2"), "{text}");
+    assert!(!text.contains("tun3/accept_ra"), "{text}");
 }
 
 #[test]
@@ -140,6 +180,14 @@ fn every_change_has_its_undo() {
     let facts = host(
         "iptables yes\nip6tables yes\nforward_drop 4\nforward_drop 6\ndevice tun3 0x1801 0 1400 0x1002",
     );
+    let first = protect(&plan, &facts);
+    assert!(first.command.contains(" && each hold "), "{first:?}");
+    // Undone in reverse: the settings, then the MTU, which may take them away.
+    assert_eq!(first.undo[0], "ip link set dev tun3 mtu 1400");
+    assert_eq!(
+        first.undo.len(),
+        first.command.matches("net/ipv").count() + 1
+    );
     for step in bring_up(&plan, &facts) {
         assert!(!step.undo.is_empty(), "{step:?}");
     }
@@ -147,5 +195,5 @@ fn every_change_has_its_undo() {
         .into_iter()
         .find(|s| s.what == "set tun3 up")
         .unwrap();
-    assert_eq!(link.undo, ["ip link set dev tun3 mtu 1400 down"]);
+    assert_eq!(link.undo, ["ip link set dev tun3 down"]);
 }

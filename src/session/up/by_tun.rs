@@ -187,9 +187,18 @@ impl ByTun {
         let Some(holder) = &mut self.holder else {
             return Err(no_connection());
         };
+        let host = start.connection.host();
+        let step = steps::protect(plan, facts);
+        let left = holder.step(&step).await.map_err(Failure::ssh)?;
+        match left.is_empty() {
+            true => start.reporter.step(format_args!("{host}: {}", step.what)),
+            false => start.reporter.warning(format_args!(
+                "{host}: cannot {}: these settings stay as they were: {left}",
+                step.what
+            )),
+        }
         for step in steps::bring_up(plan, facts) {
             holder.step(&step).await.map_err(Failure::ssh)?;
-            let host = start.connection.host();
             start.reporter.step(format_args!("{host}: {}", step.what));
         }
         Ok(())

@@ -5,17 +5,20 @@ use ipnetwork::IpNetwork;
 use super::far_part::Agreed;
 use crate::config::types::Mode;
 use crate::net::change::{Change, GSO_MAX_SIZE, InterfaceAddress, TX_QUEUE_LENGTH, TunnelRoute};
+use crate::net::protection::Ipv6;
 use crate::net::resolver::{ResolverChange, ResolverWay};
 
 /// The link, then its addresses, then the routes through it, then the name
 /// servers behind it.
 pub(super) fn changes<P>(mode: Mode, agreed: &Agreed<P>, routes: &[IpNetwork]) -> Vec<Change> {
     let addresses = &agreed.addresses;
+    let ipv6 = Ipv6::agreed(addresses.iter().any(|pair| pair.near.is_ipv6()));
     let mut changes = vec![
         Change::AddressGenerationNone,
         Change::TxQueueLength(TX_QUEUE_LENGTH),
         Change::GsoMaxSize(GSO_MAX_SIZE),
         Change::Mtu(agreed.mtu),
+        Change::Protection(ipv6),
         Change::LinkUp,
     ];
     for pair in addresses {
