@@ -8,8 +8,8 @@ use super::wire_reader::WireReader;
 
 /// RSA keys that are shorter are not taken.
 const MIN_RSA_BITS: usize = 2048;
-/// The longest, as in OpenSSH (`SSHBUF_MAX_BIGNUM`).
-const MAX_RSA_BITS: usize = 16384;
+/// The longest that aws-lc verifies.
+const MAX_RSA_BITS: usize = 8192;
 
 /// The type of DSA keys.
 const DSA: &str = "ssh-dss";

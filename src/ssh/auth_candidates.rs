@@ -123,9 +123,9 @@ pub(super) fn is_accepted(public: &Public, accepted: &[String]) -> bool {
 fn algorithm_names(algorithm: &Algorithm, name: impl Fn(&Algorithm) -> String) -> Vec<String> {
     use russh::keys::HashAlg::{Sha256, Sha512};
     match algorithm {
-        Algorithm::Rsa { .. } => [Some(Sha512), Some(Sha256), None]
+        Algorithm::Rsa { .. } => [Sha512, Sha256]
             .into_iter()
-            .map(|hash| name(&Algorithm::Rsa { hash }))
+            .map(|hash| name(&Algorithm::Rsa { hash: Some(hash) }))
             .collect(),
         other => vec![name(other)],
     }

@@ -21,17 +21,10 @@ use crate::config::ssh_pattern::matches_any;
 pub(super) struct PublicKeys {
     queue: VecDeque<Candidate>,
     agent: Option<Agent>,
-    /// What the server takes for RSA keys, once it was asked.
-    rsa: Option<RsaSupport>,
-}
-
-/// The RSA signatures the server said it takes (RFC 8308, server-sig-algs).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum RsaSupport {
-    /// It said nothing: only SHA-1 is certain (RFC 8332, section 3.3).
-    Unsaid,
-    /// This hash function, or a shorter SHA-2.
-    UpTo(Option<HashAlg>),
+    /// The longest SHA-2 that the server takes for RSA keys (RFC 8308, server-sig-algs),
+    /// once it was asked. None where it says nothing: then only SHA-1 is certain
+    /// (RFC 8332, section 3.3), which is not supported.
+    rsa: Option<Option<HashAlg>>,
 }
 
 /// The user's agent and what it holds, if there is one that answers.
@@ -176,32 +169,33 @@ impl PublicKeys {
         if !matches!(public.key()?, KeyData::Rsa(_)) {
             return auth_candidates::is_accepted(public, accepted).then_some(None);
         }
-        let support = match self.rsa {
-            Some(support) => support,
+        let best = match self.rsa {
+            Some(best) => best,
             None => {
                 let said = handle.best_supported_rsa_hash().await.ok().flatten();
-                *self
-                    .rsa
-                    .insert(said.map_or(RsaSupport::Unsaid, RsaSupport::UpTo))
+                *self.rsa.insert(said.flatten())
             }
         };
-        rsa_hash(public, support, accepted)
+        rsa_hash(public, best, accepted).map(Some)
     }
 }
 
 /// The first accepted RSA algorithm that the server takes as well.
-fn rsa_hash(public: &Public, support: RsaSupport, accepted: &[String]) -> Option<Option<HashAlg>> {
-    let taken: &[Option<HashAlg>] = match support {
-        RsaSupport::UpTo(Some(HashAlg::Sha512)) => &[Some(HashAlg::Sha512), Some(HashAlg::Sha256)],
-        RsaSupport::UpTo(Some(_)) => &[Some(HashAlg::Sha256)],
-        RsaSupport::UpTo(None) | RsaSupport::Unsaid => &[None],
+fn rsa_hash(public: &Public, best: Option<HashAlg>, accepted: &[String]) -> Option<HashAlg> {
+    let taken: &[HashAlg] = match best {
+        Some(HashAlg::Sha512) => &[HashAlg::Sha512, HashAlg::Sha256],
+        Some(_) => &[HashAlg::Sha256],
+        None => &[],
     };
-    let name = |hash: Option<HashAlg>| match public {
-        Public::Certificate(_) => Algorithm::Rsa { hash }.to_certificate_type(),
-        _ => Algorithm::Rsa { hash }.as_str().to_owned(),
+    let name = |hash: HashAlg| {
+        let algorithm = Algorithm::Rsa { hash: Some(hash) };
+        match public {
+            Public::Certificate(_) => algorithm.to_certificate_type(),
+            _ => algorithm.as_str().to_owned(),
+        }
     };
     accepted.iter().find_map(|pattern| {
-        let matching = |hash: &&Option<HashAlg>| matches_any(&name(**hash), [pattern.as_str()]);
+        let matching = |hash: &&HashAlg| matches_any(&name(**hash), [pattern.as_str()]);
         taken.iter().find(matching).copied()
     })
 }
@@ -221,16 +215,16 @@ mod tests {
         let key = rsa_key();
         let names = |list: &str| list.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let sha2 = names("ssh-ed25519 rsa-sha2-512 rsa-sha2-256");
-        let both = RsaSupport::UpTo(Some(HashAlg::Sha512));
-        assert_eq!(rsa_hash(&key, both, &sha2), Some(Some(HashAlg::Sha512)));
+        let both = Some(HashAlg::Sha512);
+        assert_eq!(rsa_hash(&key, both, &sha2), Some(HashAlg::Sha512));
         let short = names("rsa-sha2-256 rsa-sha2-512");
-        assert_eq!(rsa_hash(&key, both, &short), Some(Some(HashAlg::Sha256)));
-        let only_256 = RsaSupport::UpTo(Some(HashAlg::Sha256));
-        assert_eq!(rsa_hash(&key, only_256, &sha2), Some(Some(HashAlg::Sha256)));
-        // SHA-1 only where the user asked for it.
-        assert_eq!(rsa_hash(&key, RsaSupport::Unsaid, &sha2), None);
+        assert_eq!(rsa_hash(&key, both, &short), Some(HashAlg::Sha256));
+        let only_256 = Some(HashAlg::Sha256);
+        assert_eq!(rsa_hash(&key, only_256, &sha2), Some(HashAlg::Sha256));
+        // SHA-1 not even where the user asks for it.
         let sha1 = names("ssh-rsa");
-        assert_eq!(rsa_hash(&key, RsaSupport::Unsaid, &sha1), Some(None));
+        assert_eq!(rsa_hash(&key, None, &sha2), None);
+        assert_eq!(rsa_hash(&key, None, &sha1), None);
         assert_eq!(rsa_hash(&key, both, &sha1), None);
     }
 }

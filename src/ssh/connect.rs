@@ -302,7 +302,8 @@ fn handshake_reason(error: &russh::Error) -> String {
             ours.join(","),
             super::terminal_text::line(&theirs.join(","))
         ),
-        other => other.to_string(),
+        // Names of algorithms in it are the server's.
+        other => super::terminal_text::line(&other.to_string()),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use russh::keys::ssh_key::certificate::CertType;
-use russh::keys::{Certificate, HashAlg};
+use russh::keys::{Certificate, signing};
 use thiserror::Error;
 
 /// Why a certificate is not good; the texts are ssh's.
@@ -70,10 +70,7 @@ pub(super) fn check(
     {
         return Err(CertificateError::Algorithm);
     }
-    let authority = certificate.signature_key().fingerprint(HashAlg::Sha256);
-    certificate
-        .validate_at(now, [&authority])
-        .map_err(|_| CertificateError::Signature)
+    signing::verify_certificate(certificate).map_err(|_| CertificateError::Signature)
 }
 
 #[cfg(test)]

@@ -52,10 +52,10 @@ pub(super) fn choose(
     chosen
 }
 
-/// What russh can verify a key exchange with.
+/// What can verify a key exchange; for RSA by SHA-2 alone, whatever is configured.
 fn is_supported(algorithm: &Algorithm) -> bool {
     matches!(
         algorithm,
-        Algorithm::Ed25519 | Algorithm::Ecdsa { .. } | Algorithm::Rsa { .. }
+        Algorithm::Ed25519 | Algorithm::Ecdsa { .. } | Algorithm::Rsa { hash: Some(_) }
     )
 }

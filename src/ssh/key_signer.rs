@@ -1,21 +1,22 @@
 //! Signs for one key when the server takes it: the agent does, or the private
 //! key, which is loaded no sooner than now.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use russh::keys::agent::AgentIdentity;
-use russh::keys::signature::Signer as _;
 use russh::keys::ssh_encoding::Encode;
-use russh::keys::ssh_key::Signature;
-use russh::keys::ssh_key::private::KeypairData;
 use russh::keys::ssh_key::public::KeyData;
-use russh::keys::{HashAlg, PrivateKey};
+use russh::keys::{HashAlg, PrivateKey, signing};
 use thiserror::Error;
 
 use super::agent::Agent;
 use super::auth::{AuthError, Person};
 use super::auth_candidates::{Candidate, SignedBy};
 use super::identity::{self, IdentityError};
+
+/// The RSA keys that aws-lc signs with, in bits.
+const RSA_BITS: RangeInclusive<u32> = 2048..=8192;
 
 /// Why a signature could not be made.
 #[derive(Debug, Error)]
@@ -32,6 +33,9 @@ pub(super) enum SignError {
     /// The private key is another one than the public key beside it.
     #[error("private key {} contents do not match public", .0.display())]
     Mismatch(PathBuf),
+    /// An RSA key that is too short or too long.
+    #[error("the RSA key has {0} bits; 2048 to 8192 are supported")]
+    RsaLength(u32),
     /// The key cannot sign.
     #[error("{0}")]
     Key(String),
@@ -95,15 +99,16 @@ fn append_signature(
     hash: Option<HashAlg>,
     mut data: Vec<u8>,
 ) -> Result<Vec<u8>, SignError> {
-    let failed = |error: &dyn std::fmt::Display| SignError::Key(error.to_string());
-    let signature: Signature = match key.key_data() {
-        KeypairData::Rsa(pair) => (pair, hash).try_sign(&data),
-        _ => key.try_sign(&data),
+    if let Some(rsa) = key.public_key().key_data().rsa()
+        && !RSA_BITS.contains(&rsa.key_size())
+    {
+        return Err(SignError::RsaLength(rsa.key_size()));
     }
-    .map_err(|error| failed(&error))?;
+    let signed = signing::sign(key.key_data(), hash, &data);
+    let signature = signed.map_err(|error| SignError::Key(error.to_string()))?;
     signature
         .encode_prefixed(&mut data)
-        .map_err(|error| failed(&error))?;
+        .map_err(|error| SignError::Key(error.to_string()))?;
     Ok(data)
 }
 
@@ -136,11 +141,13 @@ impl Person<'_> {
                 candidate.kind(),
                 candidate.label
             )),
-            SignError::Mismatch(_) | SignError::Key(_) => self.prompter.error(&format!(
-                "signing failed for {} \"{}\": {error}",
-                candidate.kind(),
-                candidate.label
-            )),
+            SignError::Mismatch(_) | SignError::RsaLength(_) | SignError::Key(_) => {
+                self.prompter.error(&format!(
+                    "signing failed for {} \"{}\": {error}",
+                    candidate.kind(),
+                    candidate.label
+                ))
+            }
         }
         Ok(())
     }

@@ -51,9 +51,13 @@ mod host_key_case;
 #[cfg(test)]
 mod host_key_certificate_tests;
 #[cfg(test)]
+mod host_key_proof_tests;
+#[cfg(test)]
 mod process_tests;
 #[cfg(test)]
 mod prompt_script;
+#[cfg(test)]
+mod rsa_tests;
 #[cfg(test)]
 mod test_server;
 #[cfg(test)]

@@ -189,6 +189,25 @@ impl Wire {
         self.send(&request.string(signature)).await
     }
 
+    /// The same, with the algorithm of the request and of the signature called
+    /// `name`: only the key says what the signature is.
+    pub(crate) async fn show_security_key_as(
+        &mut self,
+        session: &[u8],
+        key: &WireSecurityKey,
+        name: &str,
+    ) -> io::Result<()> {
+        let request = signed_request("mallory", name, &key.blob());
+        let signature = key.sign(&signed(session, &request), false);
+        let signature = &signature[4 + WireSecurityKey::ALGORITHM.len()..];
+        // The flags and the counter inside of the string, as other algorithms have it.
+        let (bare, tail) = signature[4..].split_at(64);
+        let signature = Message(Vec::new())
+            .string(name)
+            .string([bare, tail].concat());
+        self.send(&request.string(signature.0)).await
+    }
+
     /// Everything up to being logged in.
     pub(crate) async fn log_in_as_client(&mut self, key: &WireKey) -> io::Result<()> {
         let session = self.ask_for_login().await?;

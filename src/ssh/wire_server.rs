@@ -224,9 +224,14 @@ pub(super) struct Cipher {
 }
 
 impl Cipher {
-    /// Of the keys `iv` and `key` (RFC 4253, section 7.2; RFC 5647, section 7.1).
+    /// Of the keys `iv` and `key` in a session's first key exchange.
     pub(super) fn derived(secret: &[u8], hash: &[u8], iv: u8, key: u8) -> Self {
-        let derive = |letter: u8| digest(&SHA256, &[secret, hash, &[letter], hash].concat());
+        Self::derived_in(hash, secret, hash, iv, key)
+    }
+
+    /// Of the keys `iv` and `key` (RFC 4253, section 7.2; RFC 5647, section 7.1).
+    fn derived_in(session: &[u8], secret: &[u8], hash: &[u8], iv: u8, key: u8) -> Self {
+        let derive = |letter: u8| digest(&SHA256, &[secret, hash, &[letter], session].concat());
         let key = UnboundKey::new(&AES_256_GCM, derive(key).as_ref()).unwrap();
         Cipher {
             key: LessSafeKey::new(key),
@@ -242,6 +247,46 @@ impl Cipher {
     }
 }
 
+/// How a server proves who it is in a key exchange. What it negotiates, shows and
+/// signs with need not fit together.
+pub(super) trait HostProof {
+    /// The one host key algorithm that its KEXINIT names.
+    fn negotiated(&self) -> &str;
+    /// The key, or certificate, that it shows.
+    fn shown(&self) -> Vec<u8>;
+    /// Its signature of the exchange hash, the algorithm's name included.
+    async fn sign(&self, hash: &[u8]) -> Vec<u8>;
+}
+
+/// The key of a server that does as it says.
+struct Honest(Ed25519KeyPair);
+
+impl Honest {
+    fn new() -> Self {
+        Honest(Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap())
+    }
+}
+
+impl HostProof for Honest {
+    fn negotiated(&self) -> &str {
+        ALGORITHMS[1]
+    }
+
+    fn shown(&self) -> Vec<u8> {
+        let mut key = Vec::new();
+        put_string(&mut key, b"ssh-ed25519");
+        put_string(&mut key, self.0.public_key().as_ref());
+        key
+    }
+
+    async fn sign(&self, hash: &[u8]) -> Vec<u8> {
+        let mut signature = Vec::new();
+        put_string(&mut signature, b"ssh-ed25519");
+        put_string(&mut signature, self.0.sign(hash).as_ref());
+        signature
+    }
+}
+
 /// One connection.
 pub(crate) struct Wire {
     input: BufReader<OwnedReadHalf>,
@@ -249,6 +294,10 @@ pub(crate) struct Wire {
     pub(super) opening: Option<Cipher>,
     pub(super) sealing: Option<Cipher>,
     identification: &'static str,
+    /// What the client called itself, once it has.
+    client: Vec<u8>,
+    /// The session identifier: the first exchange's hash (RFC 4253, section 7.2).
+    session: Option<Vec<u8>>,
 }
 
 impl Wire {
@@ -260,6 +309,8 @@ impl Wire {
             opening: None,
             sealing: None,
             identification,
+            client: Vec::new(),
+            session: None,
         }
     }
 
@@ -365,9 +416,16 @@ impl Wire {
 
     /// A KEXINIT (RFC 4253, section 7.1).
     pub(crate) fn kexinit() -> Message {
+        Self::kexinit_with(ALGORITHMS[1])
+    }
+
+    /// A KEXINIT with this host key algorithm.
+    fn kexinit_with(host_key: &str) -> Message {
         let mut message = Message::new(number::KEXINIT);
         message.0.extend_from_slice(&[7; 16]);
-        ALGORITHMS
+        let mut algorithms = ALGORITHMS;
+        algorithms[1] = host_key;
+        algorithms
             .iter()
             .fold(message, |message, names| message.string(names))
             .byte(0)
@@ -376,8 +434,24 @@ impl Wire {
 
     /// Identification and key exchange (RFC 4253, sections 7 and 8; RFC 8731).
     pub(crate) async fn exchange_keys(&mut self) -> io::Result<()> {
-        let client = self.identify().await?;
-        let ours = Self::kexinit();
+        self.client = self.identify().await?;
+        self.exchange_keys_by(&Honest::new()).await
+    }
+
+    /// Identification and key exchange with this proof.
+    pub(super) async fn begin_by(&mut self, proof: &impl HostProof) -> io::Result<()> {
+        self.client = self.identify().await?;
+        self.exchange_keys_by(proof).await
+    }
+
+    /// A key exchange once more (RFC 4253, section 9), by the same key as the first.
+    pub(super) async fn exchange_keys_again(&mut self) -> io::Result<()> {
+        self.exchange_keys_by(&Honest::new()).await
+    }
+
+    /// The session's first key exchange or a later one.
+    pub(super) async fn exchange_keys_by(&mut self, proof: &impl HostProof) -> io::Result<()> {
+        let ours = Self::kexinit_with(proof.negotiated());
         self.send(&ours).await?;
         let theirs = self.wait_for(number::KEXINIT).await?;
         let init = self.wait_for(number::KEX_ECDH_INIT).await?;
@@ -388,14 +462,11 @@ impl Wire {
         let public = private.compute_public_key().unwrap();
         let peer = UnparsedPublicKey::new(&X25519, client_key);
         let secret = agree_ephemeral(private, peer, (), |secret| Ok(mpint(secret))).unwrap();
-        let host = Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
-        let mut host_key = Vec::new();
-        put_string(&mut host_key, b"ssh-ed25519");
-        put_string(&mut host_key, host.public_key().as_ref());
+        let host_key = proof.shown();
 
         let mut exchange = Vec::new();
         for part in [
-            &client[..],
+            &self.client[..],
             self.identification.as_bytes(),
             &theirs,
             &ours.0,
@@ -407,25 +478,29 @@ impl Wire {
         }
         exchange.extend_from_slice(&secret);
         let hash = digest(&SHA256, &exchange);
-        let mut signature = Vec::new();
-        put_string(&mut signature, b"ssh-ed25519");
-        put_string(&mut signature, host.sign(hash.as_ref()).as_ref());
+        let hash = hash.as_ref();
 
         let reply = Message::new(number::KEX_ECDH_REPLY)
             .string(&host_key)
             .string(public.as_ref())
-            .string(&signature);
+            .string(proof.sign(hash).await);
         self.send(&reply).await?;
         self.send(&Message::new(number::NEWKEYS)).await?;
         self.wait_for(number::NEWKEYS).await?;
-        self.opening = Some(Cipher::derived(&secret, hash.as_ref(), b'A', b'C'));
-        self.sealing = Some(Cipher::derived(&secret, hash.as_ref(), b'B', b'D'));
+        let session = self.session.get_or_insert_with(|| hash.to_vec());
+        self.opening = Some(Cipher::derived_in(session, &secret, hash, b'A', b'C'));
+        self.sealing = Some(Cipher::derived_in(session, &secret, hash, b'B', b'D'));
         Ok(())
     }
 
     /// Everything up to a client that is logged in.
     pub(crate) async fn log_in(&mut self) -> io::Result<()> {
         self.exchange_keys().await?;
+        self.authenticate().await
+    }
+
+    /// What follows the key exchange, up to a client that is logged in.
+    pub(super) async fn authenticate(&mut self) -> io::Result<()> {
         self.wait_for(number::SERVICE_REQUEST).await?;
         let accept = Message::new(number::SERVICE_ACCEPT).string("ssh-userauth");
         self.send(&accept).await?;

@@ -40,6 +40,26 @@ async fn keys_of_every_kind_come_in() {
 }
 
 #[tokio::test]
+async fn an_rsa_host_key_is_shown_with_either_hash() {
+    for bits in ["2048", "4096"] {
+        let mut lab = Lab::new().await;
+        lab.known_key("alice");
+        lab.host_key(&["-t", "rsa", "-b", bits]);
+        for algorithm in ["rsa-sha2-512", "rsa-sha2-256"] {
+            let only = format!("HostKeyAlgorithms={algorithm}");
+            let _ssh = lab.ssh(&["alice"], &["-N", "-o", &only]);
+            lab.login().await;
+        }
+        let ssh = lab.ssh(&["alice"], &["-N", "-o", "HostKeyAlgorithms=ssh-rsa"]);
+        assert!(matches!(
+            lab.accept().await.err(),
+            Some(LoginFailure::Algorithms(_))
+        ));
+        assert_eq!(ssh.ended().await.code, Some(255));
+    }
+}
+
+#[tokio::test]
 async fn a_certificate_comes_in_by_its_authority() {
     let lab = Lab::new().await;
     for (kind, authority_kind) in [

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use nix::unistd::Uid;
 use russh::keys::ssh_key::LineEnding;
-use russh::keys::{Algorithm, HashAlg, PrivateKey};
+use russh::keys::{Algorithm, HashAlg, PrivateKey, signing};
 use thiserror::Error;
 
 use super::key_strength;
@@ -67,8 +67,11 @@ pub enum HostKeyProblem {
     #[error("protected by a passphrase, which a server cannot ask for (ssh-keygen -p)")]
     Passphrase,
     /// The kind of key is not sound, or cannot be used by a server.
-    #[error("{0}; use ed25519, ecdsa, or rsa of 2048 bits or more")]
+    #[error("{0}; use ed25519, ecdsa, or rsa of 2048 to 8192 bits")]
     Kind(String),
+    /// The numbers of which an RSA key consists do not fit together, say.
+    #[error("a key that cannot sign: {0}")]
+    Broken(String),
 }
 
 impl HostKeys {
@@ -133,10 +136,12 @@ fn load_or_make(path: &Path) -> Result<PrivateKey, HostKeyProblem> {
     ) {
         return Err(HostKeyProblem::Kind(format!("a key of type {algorithm}")));
     }
-    match key_strength::check(key.public_key().key_data()) {
-        Ok(()) => Ok(key),
-        Err(weakness) => Err(HostKeyProblem::Kind(weakness.to_owned())),
-    }
+    key_strength::check(key.public_key().key_data())
+        .map_err(|weakness| HostKeyProblem::Kind(weakness.to_owned()))?;
+    // Else it would show with the first client.
+    signing::sign(key.key_data(), Some(HashAlg::Sha512), b"sshvpn")
+        .map_err(|error| HostKeyProblem::Broken(error.to_string()))?;
+    Ok(key)
 }
 
 /// The text of a key file, if others cannot write it, nor read it (authfile.c,

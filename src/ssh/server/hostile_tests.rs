@@ -292,6 +292,27 @@ async fn a_security_key_has_to_be_touched() {
     }
 }
 
+/// A signature says by its algorithm whether it tells of a touch at all, so a
+/// security key's under the name of another algorithm is refused.
+#[tokio::test]
+async fn a_security_key_signs_as_a_security_key() {
+    let lab = lab().await;
+    let key = WireSecurityKey::new(2);
+    lab.gate.know_blob(key.blob());
+    for name in ["rsa-sha2-512", "ssh-rsa", "ecdsa-sha2-nistp256"] {
+        let failure = before_login(&lab, async |wire| {
+            let session = wire.ask_for_login().await?;
+            wire.show_security_key_as(&session, &key, name).await?;
+            wire.wait_for(number::USERAUTH_FAILURE).await.map(drop)
+        });
+        let failure = failure.await;
+        assert!(
+            matches!(failure, LoginFailure::Failed(1) | LoginFailure::Protocol(_)),
+            "{name}: {failure}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn keys_cannot_be_asked_for_without_end() {
     let lab = lab().await;

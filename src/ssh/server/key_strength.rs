@@ -3,16 +3,16 @@
 use russh::keys::Algorithm;
 use russh::keys::ssh_key::public::KeyData;
 
-/// The smallest RSA key that is taken, in bits (RFC 9142 and NIST SP 800-131A;
-/// sshd's `RequiredRSASize` is 1024 by default).
-const RSA_BITS: u32 = 2048;
+/// The RSA keys that are taken, in bits: none shorter (RFC 9142 and NIST SP 800-131A;
+/// sshd's `RequiredRSASize` is 1024 by default), none longer than aws-lc verifies.
+const RSA_BITS: std::ops::RangeInclusive<u32> = 2048..=8192;
 
 /// Fails, with what is wrong, for a key that is too weak or of an unknown kind.
 pub(super) fn check(key: &KeyData) -> Result<(), &'static str> {
     match key.algorithm() {
         Algorithm::Rsa { .. } => match key.rsa() {
-            Some(rsa) if rsa.key_size() >= RSA_BITS => Ok(()),
-            _ => Err("an rsa key of less than 2048 bits"),
+            Some(rsa) if RSA_BITS.contains(&rsa.key_size()) => Ok(()),
+            _ => Err("an rsa key of less than 2048 or more than 8192 bits"),
         },
         Algorithm::Ed25519
         | Algorithm::Ecdsa { .. }

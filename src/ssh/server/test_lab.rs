@@ -108,10 +108,23 @@ impl Lab {
             listener,
             directory,
         };
-        let host = std::fs::read_to_string(lab.path("host.pub")).unwrap();
-        let known = format!("[127.0.0.1]:{} {host}", lab.address().port());
-        std::fs::write(lab.path("known_hosts"), known).unwrap();
+        lab.is_known_by("host");
         lab
+    }
+
+    /// Takes a host key made with these arguments of ssh-keygen in place of its own.
+    pub(super) fn host_key(&mut self, arguments: &[&str]) {
+        self.key("other-host", arguments);
+        let key = self.path("other-host");
+        self.settings.host_keys = HostKeys::load_or_make(&[key]).unwrap();
+        self.is_known_by("other-host");
+    }
+
+    /// Has its clients know it by the key `name`.
+    fn is_known_by(&self, name: &str) {
+        let host = std::fs::read_to_string(self.path(&format!("{name}.pub"))).unwrap();
+        let known = format!("[127.0.0.1]:{} {host}", self.address().port());
+        std::fs::write(self.path("known_hosts"), known).unwrap();
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
