@@ -4,7 +4,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use russh::keys::ssh_key::certificate::CertType;
-use russh::keys::{Certificate, signing};
+use russh::keys::{Algorithm, Certificate, signing};
 use thiserror::Error;
 
 /// Why a certificate is not good; the texts are ssh's.
@@ -64,9 +64,11 @@ pub(super) fn check(
         return Err(CertificateError::CriticalOptions);
     }
     let algorithm = certificate.signature().algorithm();
-    if !signature_algorithms
-        .iter()
-        .any(|name| name == algorithm.as_str())
+    // SHA-1 not even where it is configured.
+    if algorithm == (Algorithm::Rsa { hash: None })
+        || !signature_algorithms
+            .iter()
+            .any(|name| name == algorithm.as_str())
     {
         return Err(CertificateError::Algorithm);
     }
@@ -75,8 +77,8 @@ pub(super) fn check(
 
 #[cfg(test)]
 mod tests {
+    use russh::keys::PrivateKey;
     use russh::keys::ssh_key::certificate::Builder;
-    use russh::keys::{Algorithm, PrivateKey};
 
     use super::*;
 

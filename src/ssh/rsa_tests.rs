@@ -126,7 +126,7 @@ fn certificates_of_an_rsa_authority_are_verified() {
         ("rsa-sha2-256", Ok(())),
         ("rsa-sha2-512", Ok(())),
         // SHA-1, even if it is configured.
-        ("ssh-rsa", Err(CertificateError::Signature)),
+        ("ssh-rsa", Err(CertificateError::Algorithm)),
     ] {
         run(Command::new("ssh-keygen")
             .args([

@@ -131,7 +131,7 @@ impl<G: Gate> Attempts<G> {
         match shown {
             Ok(_) if user.len() > MAX_USER => self.failed("", Tried::Unfit(why)),
             Ok(credential) => self.failed(user, Tried::Unproven(&credential, why)),
-            Err(_) => self.failed(user, Tried::Unfit(why)),
+            Err(unfit) => self.failed(user, Tried::Unfit(unfit)),
         }
     }
 
