@@ -127,7 +127,7 @@ fn a_security_key_that_nobody_touched_needs_a_line_that_says_so() {
     }
 }
 
-/// OpenSSH let a key with `restrict` open tunnels.
+/// As in OpenSSH since 10.5; before, `restrict` left tunnels alone.
 #[test]
 fn restrict_also_stops_tunnels() {
     assert_eq!(granted("restrict KEY").tunnel, None);
@@ -138,13 +138,24 @@ fn restrict_also_stops_tunnels() {
         None
     );
     assert!(granted_with("KEY", tunnel_rule()).tunnel.is_some());
-    // On the same line it is given back, wherever it stands.
-    for line in ["restrict,tunnel=\"any\" KEY", "tunnel=\"any\",restrict KEY"] {
-        assert!(granted(line).tunnel.is_some(), "{line}");
-    }
 }
 
-/// OpenSSH's DisableForwarding did not disable tunnels.
+/// Unlike OpenSSH 10.5, where `restrict` forbids tunnels whatever `tunnel=` says: a line
+/// of a server for tunnels that names one means it.
+#[test]
+fn a_tunnel_on_the_line_of_restrict_is_given_unlike_openssh_10_5() {
+    for line in ["restrict,tunnel=\"7\" KEY", "tunnel=\"7\",restrict KEY"] {
+        let tunnel = granted(line).tunnel.expect(line);
+        assert_eq!(tunnel.unit, Unit::new(7).ok(), "{line}");
+    }
+    // What the line does not name stays forbidden.
+    let granted = granted("restrict,tunnel=\"any\" KEY");
+    assert!(granted.tunnel.is_some());
+    assert_eq!(granted.open, ForwardRule::Nothing);
+    assert_eq!(granted.listen, ForwardRule::Nothing);
+}
+
+/// As in OpenSSH since 10.4; before, DisableForwarding left tunnels alone.
 #[test]
 fn disable_forwarding_also_disables_tunnels() {
     let line = "tunnel=\"any\",port-forwarding,permitopen=\"a:1\" KEY";
