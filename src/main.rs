@@ -16,6 +16,7 @@ use sshvpn::config::ssh_args::SshArgs;
 use sshvpn::config::ssh_options::{LogLevel, SshOptions};
 use sshvpn::config::types::UnitRequest;
 use sshvpn::message::say;
+use sshvpn::net::privilege::require_own_rights;
 use sshvpn::server::check::check;
 use sshvpn::session::background::{Forked, Ready, fork_until_ready};
 use sshvpn::session::failure::Failure;
@@ -109,6 +110,7 @@ fn run_serve(args: &ServeArgs) -> Result<u8, Failure> {
         ServeCommand::Check(request) => Ok(check_serve(&request)),
         ServeCommand::Run(request) => {
             log(request.verbosity);
+            require_own_rights("serve").map_err(Failure::local)?;
             sshvpn::server::run(&request)
         }
         ServeCommand::Status { json } => sshvpn::server::status::show(json),

@@ -14,7 +14,8 @@ use crate::tun::DeviceRequest;
 #[derive(Debug, Args)]
 #[command(
     args_override_self = true,
-    after_help = "Needs root here (sudo), or once: setcap cap_net_admin+ep on the binary. At HOST: \
+    after_help = "Needs root here (sudo), or a program file with CAP_NET_ADMIN: see SUDO AND \
+                  CAPABILITIES in sshvpn(1). At HOST: \
                   root or 'sudo -n', and sshvpn in PATH (or --push, or 'Subsystem sshvpn \
                   /usr/bin/sshvpn agent' in sshd_config); else sshd with PermitTunnel yes, and \
                   iproute2; or for that a device made for the login beforehand. Or HOST runs \

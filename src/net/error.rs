@@ -42,6 +42,16 @@ pub enum NetError {
     /// No interface of that name.
     #[error("there is no interface '{0}' on this host")]
     NoInterface(String),
+    /// A change beyond the device, with a capability of the program file.
+    #[error(
+        "this takes root: with file capabilities (setcap) only the tunnel device itself is changed, not forwarding, firewall, bridges or name servers"
+    )]
+    Borrowed,
+    /// The device of another user, with a capability of the program file.
+    #[error(
+        "the device '{0}' is not this user's: with file capabilities (setcap) no other is changed"
+    )]
+    NotOwn(String),
     /// The interface is no tun or tap device, so not one for a tunnel.
     #[error(
         "the interface '{0}' is not a tun or tap device; give the tunnel one of its own, or another name"
@@ -232,7 +242,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Refusal::NotPermitted => {
-                "permission denied; this needs root or CAP_NET_ADMIN: run it with sudo, or once: sudo setcap cap_net_admin+ep \"$(command -v sshvpn)\""
+                "permission denied; this needs root or CAP_NET_ADMIN: run it with sudo, or give the program to a group: chgrp vpn, chmod 0750, setcap cap_net_admin+ep (sshvpn(1), SUDO AND CAPABILITIES)"
             }
             Refusal::Exists => "it is there already; remove it first or choose another",
             Refusal::Absent => "it is not there",

@@ -29,6 +29,7 @@ pub mod make;
 pub mod name_servers;
 pub mod netlink;
 pub mod nft;
+mod own_device;
 pub mod owner;
 pub mod private_space;
 pub mod privilege;

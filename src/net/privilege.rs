@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use thiserror::Error;
 
+use crate::config::elevation;
+
 /// Where the kernel lets processes make tun and tap devices.
 pub const TUN_DEVICE: &str = "/dev/net/tun";
 /// The number of CAP_NET_ADMIN (linux/capability.h).
@@ -17,9 +19,14 @@ const CAP_NET_ADMIN: u32 = 12;
 pub enum PrivilegeError {
     /// Not root, and no file capability.
     #[error(
-        "changing this host's network needs root or CAP_NET_ADMIN: run it with sudo, or once: sudo setcap cap_net_admin+ep \"$(command -v sshvpn)\" (in a container: --cap-add NET_ADMIN)"
+        "changing this host's network needs root or CAP_NET_ADMIN: run it with sudo, or give the program to a group: chgrp vpn, chmod 0750, setcap cap_net_admin+ep (sshvpn(1), SUDO AND CAPABILITIES; in a container: --cap-add NET_ADMIN)"
     )]
     NoNetAdmin,
+    /// By a capability of the program file, which any user may have who can run it.
+    #[error(
+        "'{0}' does not run by file capabilities (setcap), which are for the callers' own tunnels: start it as root or, as packaging/sshvpn-serve.service does, with ambient capabilities and a program file without any"
+    )]
+    Borrowed(&'static str),
     /// The capabilities could not be read.
     #[error("cannot read this process's capabilities from {path}: {reason}")]
     Unreadable {
@@ -67,6 +74,15 @@ pub fn require_net_admin() -> Result<(), PrivilegeError> {
         Ok(())
     } else {
         Err(PrivilegeError::NoNetAdmin)
+    }
+}
+
+/// An error where this process has its capabilities from the program file; `command`
+/// is what the caller wants.
+pub fn require_own_rights(command: &'static str) -> Result<(), PrivilegeError> {
+    match elevation::by_file_capabilities() {
+        true => Err(PrivilegeError::Borrowed(command)),
+        false => Ok(()),
     }
 }
 

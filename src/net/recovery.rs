@@ -6,7 +6,7 @@ use super::journal::{self, Journal, JournalError, Stale};
 use super::netlink::Netlink;
 use super::owner::Owner;
 use super::runtime_dir::RuntimeDir;
-use super::undo::{UndoReport, undo_and_close};
+use super::undo::{UndoReport, undo_left_behind};
 
 /// A journal that was found without an owner.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ async fn recover(journal: Journal, here: &Owner) -> Result<Recovery, NetError> {
         return Ok(Recovery::OtherNamespace { namespace });
     }
     let netlink = Netlink::open()?;
-    Ok(Recovery::Undone(undo_and_close(&netlink, journal).await))
+    Ok(Recovery::Undone(undo_left_behind(&netlink, journal).await?))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::iptables;
 use super::journal::{Entry, Journal};
 use super::make::{bridge_index, exists, make};
 use super::netlink::{Netlink, PortSettings};
+use super::own_device;
 use super::protection::{self, Difference, Differing, Ipv6};
 use super::resolver;
 use super::runtime_dir::RuntimeDir;
@@ -46,6 +47,9 @@ impl HostState {
         if !link.is_tun() {
             return Err(NetError::NotTunnel(interface.to_string()));
         }
+        if !own_device::is_own(&netlink, &link).await? {
+            return Err(NetError::NotOwn(interface.to_string()));
+        }
         let journal = Journal::create(directory, interface, Some(link.index))?;
         Ok(Self { netlink, journal })
     }
@@ -79,6 +83,7 @@ impl HostState {
     /// outcome is unknown, or this future is dropped half way, it stays there:
     /// undoing what was not made does nothing.
     pub async fn apply(&mut self, change: Change) -> Result<(), NetError> {
+        own_device::require_on_device(&change)?;
         match &change {
             Change::Shared(setting) => return shared_sysctl::take(&mut self.journal, setting),
             Change::NameServers(wanted) => return resolver::take(&mut self.journal, wanted).await,

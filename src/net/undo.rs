@@ -9,6 +9,7 @@ use super::firewall;
 use super::iptables;
 use super::journal::{Entry, Journal};
 use super::netlink::{Netlink, PortSettings};
+use super::own_device;
 use super::resolver;
 use super::shared_sysctl;
 use super::sysctl::{SysctlError, SysctlKey};
@@ -59,6 +60,27 @@ pub(super) async fn undo_and_close(netlink: &Netlink, mut journal: Journal) -> U
         report.failed.push((name, error.into()));
     }
     report
+}
+
+/// The same with a journal of a dead process, of which with file capabilities nothing
+/// is undone that reaches beyond the device.
+pub(super) async fn undo_left_behind(
+    netlink: &Netlink,
+    mut journal: Journal,
+) -> Result<UndoReport, NetError> {
+    let entries = journal.entries().to_vec();
+    let (undone, left): (Vec<_>, Vec<_>) = entries.into_iter().partition(own_device::may_be_undone);
+    let left = left.iter().map(|entry| {
+        let what = described(entry, journal.interface());
+        format!("{what}: this takes root")
+    });
+    let left: Vec<String> = left.collect();
+    if !left.is_empty() {
+        journal.replace(undone)?;
+    }
+    let mut report = undo_and_close(netlink, journal).await;
+    report.left.extend(left);
+    Ok(report)
 }
 
 /// Undoes every change of `journal` in reverse; the second part is what could
@@ -123,6 +145,9 @@ async fn undo_link(
             "interface number {} is now '{}'",
             index.0, link.name
         )));
+    }
+    if !own_device::is_own(netlink, &link).await? {
+        return Ok(Outcome::Left(format!("'{interface}' is not this user's")));
     }
     let result = undo_on(netlink, &link, entry).await;
     match result {

@@ -1,6 +1,7 @@
 //! `sshvpn cleanup`, and the same before every `up`: what a killed sshvpn left
 //! on this host is undone by its journal.
 
+use crate::config::elevation;
 use crate::message::say;
 use crate::net::recovery::{Recovered, Recovery, recover_stale};
 use crate::net::resolver::{self, RecoveredFile};
@@ -17,6 +18,7 @@ pub fn runtime_dir() -> Result<RuntimeDir, Failure> {
 /// The same, with the error that tells what is wrong with it.
 pub fn open_runtime_dir() -> Result<RuntimeDir, RuntimeDirError> {
     let session = std::env::var_os("XDG_RUNTIME_DIR");
+    let session = session.filter(|_| !elevation::is_elevated());
     RuntimeDir::of_user(session.as_deref())
 }
 

@@ -4,15 +4,19 @@
 use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
+use std::thread;
 
+use caps::CapSet;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::net::if_::if_nametoindex;
+use nix::unistd::getuid;
 use thiserror::Error;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::{Device, sys};
+use crate::config::elevation;
 use crate::config::types::{DevicePrefix, InterfaceName, Mode, UnitRequest};
 use crate::packet::virtio::Offload;
 
@@ -55,8 +59,7 @@ pub enum OpenError {
     Missing,
     /// Not allowed to make or attach to it.
     #[error(
-        "no permission to open {name} on this host: run with sudo, give the binary the capability \
-         (setcap cap_net_admin+ep PATH), or make the device for your user beforehand \
+        "no permission to open {name} on this host: run with sudo, or make the device for your user beforehand \
          (ip tuntap add dev {name} mode {kind} user $USER)"
     )]
     Permission {
@@ -68,6 +71,11 @@ pub enum OpenError {
     /// Another process has it.
     #[error("{0} is in use by another process on this host: choose another unit, or 'any'")]
     Busy(String),
+    /// A name that other programs may take for another interface.
+    #[error(
+        "no device {0} is made with file capabilities (setcap): choose a name that begins with sshvpn, tun or tap, or run it as root"
+    )]
+    ForeignName(String),
     /// There is an interface of that name that is no tun or tap of this mode.
     #[error("{name} exists on this host and is not a {kind} device: choose another name")]
     WrongKind {
@@ -96,7 +104,12 @@ impl Device {
         // The offloads of a device that stays would stay on it, and whoever opens
         // it next may not know of them.
         let headers = !preexisting;
-        let opened = open_nonblocking(&pattern, mode, headers);
+        let opened = match elevation::by_file_capabilities() {
+            true if preexisting => as_the_caller(|| open_nonblocking(&pattern, mode, headers)),
+            true if !has_usual_name(&pattern) => return Err(OpenError::ForeignName(pattern)),
+            true => open_nonblocking(&pattern, mode, headers).and_then(become_the_callers),
+            false => open_nonblocking(&pattern, mode, headers),
+        };
         let (fd, name) = opened.map_err(|error| explain(error, &pattern, mode, preexisting))?;
         let offload = match headers {
             true => sys::enable_offload(&fd)
@@ -118,6 +131,38 @@ impl Device {
             offload,
         })
     }
+}
+
+/// Whether firewalls and the like take a device of that name for a tunnel.
+fn has_usual_name(pattern: &str) -> bool {
+    let usual = DevicePrefix::default();
+    pattern.starts_with(&usual.to_string())
+        || [Mode::PointToPoint, Mode::Ethernet]
+            .iter()
+            .any(|mode| pattern.starts_with(mode.prefix()))
+}
+
+/// Opens a device without the capability of the program file: the kernel gives the
+/// caller what is the caller's own.
+fn as_the_caller<T: Send>(open: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let opening = || {
+        // Capabilities are a thread's, and this one ends here.
+        caps::clear(None, CapSet::Effective).map_err(io::Error::other)?;
+        open()
+    };
+    thread::scope(|scope| {
+        let ended = thread::Builder::new().spawn_scoped(scope, opening)?.join();
+        ended.unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+    })
+}
+
+/// Makes a new device the caller's. One that somebody made in the meantime is not taken.
+fn become_the_callers<T>((fd, name): (OwnedFd, T)) -> io::Result<(OwnedFd, T)> {
+    if sys::is_persistent(&fd)? {
+        return Err(Errno::EBUSY.into());
+    }
+    sys::set_owner(&fd, getuid())?;
+    Ok((fd, name))
 }
 
 /// In the network namespace of the calling thread, which /sys need not be of.

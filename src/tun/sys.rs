@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use bytes::{BufMut, BytesMut};
 use nix::errno::Errno;
 use nix::libc;
+use nix::unistd::Uid;
 
 use crate::packet::virtio::Offload;
 
@@ -22,6 +23,18 @@ mod ioctl {
         /// `TUNSETOFFLOAD`: which offload packets the reader of the device takes.
         set_offload,
         nix::request_code_write!(b'T', 208, size_of::<nix::libc::c_uint>())
+    );
+    nix::ioctl_write_int_bad!(
+        /// `TUNSETOWNER`: who may attach to the device besides CAP_NET_ADMIN.
+        set_owner,
+        nix::request_code_write!(b'T', 204, size_of::<nix::libc::c_int>())
+    );
+    nix::ioctl_read!(
+        /// `TUNGETIFF`: name and flags.
+        get_interface,
+        b'T',
+        210,
+        nix::libc::c_uint
     );
     nix::ioctl_write_ptr!(
         /// `TUNSETVNETLE`: the numbers in offload headers are little-endian.
@@ -61,6 +74,28 @@ pub(super) fn enable_offload(fd: &impl AsFd) -> io::Result<Offload> {
         }
     }
     Err(Errno::EINVAL.into())
+}
+
+/// Makes the device that of a user.
+pub(super) fn set_owner(fd: &impl AsFd, owner: Uid) -> io::Result<()> {
+    // Ids above the largest positive number are taken as they are.
+    let owner = owner.as_raw() as libc::c_int;
+    // SAFETY: the descriptor is open while `fd` is borrowed; the argument is a
+    // number, not a pointer.
+    unsafe { ioctl::set_owner(fd.as_fd().as_raw_fd(), owner) }?;
+    Ok(())
+}
+
+/// Whether the device stays without a process that has it open: it was there before.
+pub(super) fn is_persistent(fd: &impl AsFd) -> io::Result<bool> {
+    // SAFETY: an all-zero ifreq is a valid one.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open while `fd` is borrowed, and the kernel writes one
+    // ifreq behind the pointer, which has the size of one, whatever its type says.
+    unsafe { ioctl::get_interface(fd.as_fd().as_raw_fd(), (&raw mut request).cast()) }?;
+    // SAFETY: the kernel has written the flags there.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    Ok(i32::from(flags) & libc::IFF_PERSIST != 0)
 }
 
 /// Switches all offloads off.

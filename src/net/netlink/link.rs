@@ -1,13 +1,14 @@
 //! Links: finding one, reading all, setting up or down, MTU, transmit queue
 //! length, IPv6 address generation, bridge and group.
 
+use nix::unistd::Uid;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkExtentMask, LinkMessage,
 };
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
-use super::{Netlink, Request};
+use super::{Netlink, Request, parse};
 use crate::net::error::{NetError, Operation, Refusal};
 use crate::net::facts::{AddressGeneration, InterfaceIndex, LinkFacts};
 
@@ -53,6 +54,14 @@ impl Netlink {
             Err(error) if error.refusal() == Some(Refusal::NoDevice) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whose tun or tap device it is (TUNSETOWNER); none where it is nobody's.
+    pub async fn owner_of_tun(&self, link: &LinkFacts) -> Result<Option<Uid>, NetError> {
+        let request = Request::new(Operation::Read, format!("the owner of {}", link.name));
+        let get = self.handle.link().get().match_index(link.index.0);
+        let messages = request.collect(get.execute()).await?;
+        Ok(messages.first().and_then(parse::owner_of_tun))
     }
 
     /// Brings a link up or down.

@@ -4,12 +4,14 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use nix::unistd::Uid;
+use rtnetlink::packet_core::Nla;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
 };
 use rtnetlink::packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, InfoData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteNextHop, RouteType, RouteVia,
@@ -20,6 +22,9 @@ use crate::net::facts::{
     AddressFacts, AddressGeneration, InterfaceIndex, LinkFacts, NextHop, RouteFacts, RouteKind,
     RuleFacts,
 };
+
+/// `IFLA_TUN_OWNER` (linux/if_link.h).
+const IFLA_TUN_OWNER: u16 = 1;
 
 impl LinkFacts {
     /// Reads an RTM_NEWLINK.
@@ -56,6 +61,30 @@ impl LinkFacts {
         }
         link
     }
+}
+
+/// The owner in an RTM_NEWLINK of a tun or tap device.
+pub(super) fn owner_of_tun(message: &LinkMessage) -> Option<Uid> {
+    let infos = message
+        .attributes
+        .iter()
+        .filter_map(|attribute| match attribute {
+            LinkAttribute::LinkInfo(info) => Some(info),
+            _ => None,
+        });
+    let values = infos.flatten().filter_map(|info| match info {
+        LinkInfo::Data(InfoData::Tun(values)) => Some(values),
+        _ => None,
+    });
+    let mut owners = values
+        .flatten()
+        .filter(|value| value.kind() == IFLA_TUN_OWNER);
+    let owner = owners.next()?;
+    let mut bytes = [0; 4];
+    (owner.value_len() == bytes.len()).then(|| {
+        owner.emit_value(&mut bytes);
+        Uid::from_raw(u32::from_ne_bytes(bytes))
+    })
 }
 
 fn kind(info: &[LinkInfo]) -> Option<String> {
