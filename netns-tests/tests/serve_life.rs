@@ -389,7 +389,7 @@ fn a_user_of_its_own_does() -> Result<()> {
     add_account(bastion, "vpn", Privilege::None)?;
     bastion.sh(
         "install -d -m 700 -o vpn -g vpn /run/sshvpn /var/lib/sshvpn; chown -R vpn: /etc/sshvpn; \
-         chmod 777 /run/lab",
+         chown vpn: /run/lab",
     )?;
     let ambient = [
         "setpriv",

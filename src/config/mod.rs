@@ -32,6 +32,7 @@ mod ssh_tokens;
 mod ssh_value_reader;
 mod ssh_values;
 pub(crate) mod toml_text;
+mod trusted_append;
 pub mod trusted_file;
 pub mod types;
 mod wire_reader;

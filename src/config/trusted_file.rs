@@ -13,12 +13,12 @@ use nix::unistd::Uid;
 use thiserror::Error;
 
 /// The bits of a mode by which others than the owner may write (inode(7)).
-const OTHERS_WRITE: u32 = 0o022;
+pub(super) const OTHERS_WRITE: u32 = 0o022;
 /// Only the owner of an entry may remove it from the directory (inode(7)).
-const STICKY: u32 = 0o1000;
+pub(super) const STICKY: u32 = 0o1000;
 
 /// Links that are followed on the way to one file (path_resolution(7)).
-const MOST_LINKS: usize = 40;
+pub(super) const MOST_LINKS: usize = 40;
 
 /// Why a file cannot be relied on.
 #[derive(Debug, Error)]
@@ -170,14 +170,19 @@ impl TrustedOwners<'_> {
         if owned && (mode & OTHERS_WRITE == 0 || mode & excuse != 0) {
             return Ok(());
         }
+        Err(self.unsafe_path(path))
+    }
+
+    /// The error that `path` is not as it has to be.
+    pub(super) fn unsafe_path(self, path: &Path) -> TrustedFileError {
         let owner = self.0.first().map_or(0, |owner| owner.as_raw());
-        Err(TrustedFileError::Unsafe {
+        TrustedFileError::Unsafe {
             path: path.to_owned(),
             owner: match owner {
                 0 => "root".to_owned(),
                 other => other.to_string(),
             },
-        })
+        }
     }
 }
 
@@ -205,7 +210,7 @@ fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> TrustedFileError {
 }
 
 /// The names on the way, the first one last.
-fn reversed(path: &Path) -> Vec<OsString> {
+pub(super) fn reversed(path: &Path) -> Vec<OsString> {
     let parts = path.components().rev();
     let names = parts.filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
     names.map(|part| part.as_os_str().to_owned()).collect()

@@ -1,13 +1,11 @@
 //! The audit log as a file of JSON lines.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::libc;
-
 use super::event::Record;
+use crate::config::serve::request::append_trusted;
 
 #[derive(Debug)]
 pub(super) struct FileSink {
@@ -19,15 +17,9 @@ pub(super) struct FileSink {
 
 impl FileSink {
     /// Opens the file to append to it; makes it, with mode 0600, where there is
-    /// none.
+    /// none. Others must not have led us to it.
     pub fn open(path: &Path) -> io::Result<Self> {
-        // O_NONBLOCK: a FIFO that nobody reads must not hang us.
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(path)?;
+        let file = append_trusted(path)?;
         Ok(Self {
             path: path.to_owned(),
             file,

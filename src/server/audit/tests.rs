@@ -113,6 +113,26 @@ fn a_file_that_cannot_be_opened_is_an_error_that_names_it() {
     assert!(error.to_string().contains("/no/such/audit.log"), "{error}");
 }
 
+/// The server may write what a user who can put a link there may not.
+#[test]
+fn a_link_that_others_could_have_made_is_not_followed() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let directory = tempfile::tempdir().unwrap();
+    let (open, target) = (
+        directory.path().join("open"),
+        directory.path().join("target"),
+    );
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o1777)).unwrap();
+    symlink(&target, open.join("audit.log")).unwrap();
+    let error = Audit::open(&settings(&open.join("audit.log"))).unwrap_err();
+    assert!(
+        error.to_string().contains("writable by nobody else"),
+        "{error}"
+    );
+    assert!(!target.exists());
+}
+
 #[test]
 fn a_full_disk_costs_records_and_says_so_in_the_log() {
     let directory = tempfile::tempdir().unwrap();
