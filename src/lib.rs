@@ -22,7 +22,7 @@
 //! - **server**: `sshvpn serve`, our own SSH server; **client**: whoever is logged in to it.
 //! - **grant**: what a login may do at a server, settled when it logs in.
 //! - **lease**: an address of a server's pool, lent to one connection and remembered for its key.
-//! - **guard**: what judges each packet of a client by where it comes from and goes to.
+//! - **guard**: what judges each packet of the far end, in every role, by where it comes from and goes to.
 //! - **near end, far end**: this host, and the host that the SSH connection leads to.
 //! - **peer**: the far end of the tunnel, as an address or as a party to the protocol.
 //! - **headroom**: bytes kept free in front of a packet, where a header is written in place.

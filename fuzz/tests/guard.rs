@@ -1,5 +1,6 @@
-//! What passes the guard is from its sender, and goes where that may reach, also
-//! by etherparse; and the start of a packet is judged as all of it.
+//! What passes the guard in any role is from its sender, and goes where that may
+//! reach, also by etherparse, and changes no routes; and the start of a packet is
+//! judged as all of it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, LazyLock};
@@ -7,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use sshvpn::config::types::Mode;
 use sshvpn::packet::address_set::AddressSet;
-use sshvpn::packet::guard::{GuardRules, Reach};
+use sshvpn::packet::guard::{ClientTerms, GuardRules, Reach};
 use sshvpn::packet::guard_link::{LinkAddress, LinkAddresses, MacAddress, Sender};
 use sshvpn_fuzz::packets::{Stream, damage, mode};
 use sshvpn_fuzz::{Source, target};
@@ -36,7 +37,39 @@ fn v6(host: u8) -> [u8; 16] {
     address
 }
 
-fn rules(one_station: bool) -> GuardRules {
+/// Whose side judges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// A server or an agent.
+    Gateway,
+    /// A client, on an ethernet tunnel to a LAN.
+    Client,
+    /// One that knows no addresses.
+    ByHand,
+}
+
+impl Role {
+    fn of(kind: u8) -> Self {
+        match kind >> 3 & 3 {
+            0 | 1 => Role::Gateway,
+            2 => Role::Client,
+            _ => Role::ByHand,
+        }
+    }
+}
+
+fn rules(role: Role, one_station: bool) -> GuardRules {
+    match role {
+        Role::Gateway => {}
+        Role::Client => {
+            return GuardRules::of_client(&ClientTerms {
+                own: REACH.clone(),
+                routed: SOURCES.clone(),
+                ..ClientTerms::default()
+            });
+        }
+        Role::ByHand => return GuardRules::without_addresses(),
+    }
     let reach = Reach {
         here: &REACH,
         networks: &[],
@@ -68,7 +101,8 @@ fn run(input: &[u8]) {
     let mut source = Source::new(input);
     let kind = source.byte();
     let mode = mode(kind);
-    let rules = rules(kind & 2 != 0);
+    let role = Role::of(kind);
+    let rules = rules(role, kind & 2 != 0);
     let mut station = sender(kind);
     while !source.is_empty() {
         let built = source.byte();
@@ -77,8 +111,10 @@ fn run(input: &[u8]) {
             source.bytes(length).to_vec()
         } else {
             let mut stream = Stream::new(mode, built >> 1, built >> 5);
-            let mut packet = stream.packet(20);
-            if !stream.is_tcp() {
+            let mut packet = stream.packet(40);
+            if built & 16 != 0 {
+                as_icmp(mode, &mut packet, source.byte());
+            } else if !stream.is_tcp() {
                 let transport = stream.ip() + if built & 2 == 0 { 20 } else { 40 };
                 give_port(&mut packet, transport, source.byte());
             }
@@ -93,11 +129,12 @@ fn run(input: &[u8]) {
             assert!(judged.is_err() || verdict.is_ok());
         }
         if verdict.is_ok() {
-            passed(mode, &packet);
-            if matches!(station, Sender::Shared { .. }) {
+            passed(role, mode, &packet);
+            let of_one_host = mode == Mode::Ethernet && role == Role::Gateway;
+            if of_one_host && matches!(station, Sender::Shared { .. }) {
                 passed_to_others(&packet);
             }
-            if mode == Mode::Ethernet {
+            if of_one_host {
                 let sender = packet.get(6..12).expect("an Ethernet header");
                 match &station {
                     Sender::Alone(known) => {
@@ -160,15 +197,48 @@ fn passed_to_others(packet: &[u8]) {
     }
 }
 
+/// Makes a message of ICMP of its payload, of this type.
+fn as_icmp(mode: Mode, packet: &mut [u8], kind: u8) {
+    let ip = match mode {
+        Mode::PointToPoint => 0,
+        Mode::Ethernet => 14,
+    };
+    let places = match packet.get(ip).map(|byte| byte >> 4) {
+        Some(4) => [(ip + 9, 1), (ip + 20, kind)],
+        _ => [(ip + 6, 58), (ip + 40, kind)],
+    };
+    for (place, byte) in places {
+        if let Some(place) = packet.get_mut(place) {
+            *place = byte;
+        }
+    }
+}
+
 /// Holds a packet that passed to what etherparse reads in it.
-fn passed(mode: Mode, packet: &[u8]) {
+fn passed(role: Role, mode: Mode, packet: &[u8]) {
     let sliced = match mode {
         Mode::PointToPoint => SlicedPacket::from_ip(packet),
         Mode::Ethernet => SlicedPacket::from_ethernet(packet),
     };
     // The lengths are not for the guard to judge.
     let Ok(sliced) = sliced else { return };
-    assert!(sliced.vlan().is_none());
+    let tagged = sliced.vlan().is_some();
+    assert!(role == Role::ByHand || !tagged);
+    let (changes_routes, reports) = match &sliced.transport {
+        Some(TransportSlice::Icmpv4(icmp)) => (
+            matches!(icmp.type_u8(), 5 | 9 | 10),
+            matches!(icmp.type_u8(), 3 | 4 | 11 | 12),
+        ),
+        Some(TransportSlice::Icmpv6(icmp)) => (
+            matches!(icmp.type_u8(), 134 | 137 | 138),
+            matches!(icmp.type_u8(), 1..=4),
+        ),
+        _ => (false, false),
+    };
+    assert!(!changes_routes);
+    if role == Role::ByHand {
+        return;
+    }
     let (source, destination): (IpAddr, IpAddr) = match sliced.net {
         Some(NetSlice::Ipv4(ip)) => (
             ip.header().source_addr().into(),
@@ -181,12 +251,17 @@ fn passed(mode: Mode, packet: &[u8]) {
         Some(NetSlice::Arp(_)) if mode == Mode::Ethernet => return,
         other => panic!("{other:?} passed"),
     };
+    // Routers outside of a client's routes report errors.
+    let reports = reports && role == Role::Client && !REACH.contains(source);
     if mode == Mode::PointToPoint {
-        assert!(SOURCES.contains(source), "{source}");
+        assert!(SOURCES.contains(source) || reports, "{source}");
         assert!(REACH.contains(destination), "{destination}");
         return;
     }
-    assert!(SOURCES.contains(source) || on_link(source), "{source}");
+    assert!(
+        SOURCES.contains(source) || on_link(source) || reports,
+        "{source}"
+    );
     assert!(
         REACH.contains(destination) || on_link(destination),
         "{destination}"

@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 
 use crate::child::Child;
 use crate::host::Host;
-use crate::wait::PATIENCE;
+use crate::wait::{PATIENCE, until};
 
 /// A running tcpdump.
 pub struct Capture<'a> {
@@ -30,6 +30,16 @@ impl<'a> Capture<'a> {
             host,
             file,
             tcpdump,
+        })
+    }
+
+    /// Waits for a packet that matches `filter`. What came before it is not lost
+    /// when the capture ends.
+    pub fn wait_for(&self, filter: &str) -> Result<()> {
+        until(&format!("a packet: {filter}"), PATIENCE, || {
+            let read = ["tcpdump", "-nn", "-r", &self.file, filter];
+            let output = self.host.run(&read).ok()?;
+            (!output.stdout.is_empty()).then_some(())
         })
     }
 

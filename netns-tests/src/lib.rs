@@ -13,6 +13,7 @@
 //!   forge        frames that an honest host does not send
 //!   traffic, transfer, capture, iperf3: what passes, what the wire shows, how fast
 //!   emulator     a long cable; datagrams: many at once, for it and for bench
+//!   inject       packets with any addresses, out of a tunnel device
 //!   bench        the benchmark: ways to a host, side by side
 //!   router       a false router at one end of a tunnel
 //!   fault        a system call or a far command that fails at its N-th use
@@ -33,6 +34,7 @@ pub mod emulator;
 pub mod fault;
 pub mod forge;
 pub mod host;
+pub mod inject;
 pub mod iperf3;
 pub mod link;
 pub mod router;

@@ -18,10 +18,13 @@ use crate::session::agent::limits::Limits;
                   the host, and has to belong to root; of both the narrower holds."
 )]
 pub struct AgentArgs {
-    /// Network that it may forward to; may be repeated [default: all]
+    /// Network that the near end may reach, addresses of this host included; may be repeated [default: all]
     #[arg(long = "allow-route", value_name = "CIDR", value_parser = network)]
     pub routes: Vec<IpNetwork>,
-    /// Forward nothing: the near end reaches this host alone
+    /// Network behind the near end that it may send from; may be repeated [default: none, its tunnel address alone]
+    #[arg(long = "allow-source", value_name = "CIDR", value_parser = network)]
+    pub sources: Vec<IpNetwork>,
+    /// Forward nothing: the near end reaches the tunnel address of this host alone
     #[arg(long)]
     pub no_forward: bool,
     /// Do not put this host's address on what goes on from it
@@ -54,6 +57,7 @@ impl AgentArgs {
                     true => Some(Vec::new()),
                     false => listed(&self.routes),
                 },
+                sources: listed(&self.sources),
                 addresses: listed(&self.addresses),
                 no_nat: self.no_nat,
                 device_prefix: self.device_prefix.clone(),
@@ -98,6 +102,8 @@ mod tests {
         assert!(limits.no_nat);
         assert_eq!(limits.device_prefix, "vpn".parse().ok());
         assert_eq!(limits.max_mtu.map(Mtu::get), Some(1400));
+        let behind = request("sshvpn agent --allow-source 10.77.0.0/24").limits;
+        assert_eq!(behind.sources.map(|list| list.len()), Some(1));
         let none = request("sshvpn agent --allow-route 10.1.0.0/16 --no-forward").limits;
         assert_eq!(none.routes, Some(Vec::new()));
     }

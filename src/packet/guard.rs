@@ -1,14 +1,25 @@
-//! What one end of a tunnel may send: only from its own addresses, and only to
-//! where it was let. Asked about each packet, before anything else looks at it.
+//! The guard: what the far end of a tunnel may send, by the addresses that were
+//! agreed on. It judges each packet of every role, before anything else reads it.
+//!
+//! ```text
+//!   at a server       from the client's addresses           to where the client may reach
+//!   at an agent       from the near end's address           to what its limits allow
+//!   at a client       from the peer and the routes taken    to the client's own addresses
+//!   with `ssh -w`     from anywhere, to anywhere: each end's addresses are its user's
+//! ```
+//!
+//! In every role router advertisements and redirects are refused, since they would
+//! change this host's routes; and an ICMP error has to quote a packet that was sent
+//! to where the error comes from.
 //!
 //! Both directions of a conversation between two clients are judged at their
 //! senders, by the same kind of rules; so a reply passes only where the one who
 //! replies may reach the other by itself, and nothing here remembers who began.
 //!
-//! Link-local traffic has no place on a point-to-point tunnel, where there is
-//! nobody to discover: it is dropped under a name of its own ([`Refused::NotCarried`]),
-//! since every kernel sends some. On an ethernet tunnel it is what makes the
-//! link work, and [`guard_link`] judges it.
+//! A point-to-point tunnel has no use for link-local traffic. Every kernel sends
+//! some, so its drops have a name of their own ([`Refused::NotCarried`]). An ethernet
+//! tunnel needs it: [`guard_link`] judges it where the far end is one host, and
+//! [`guard_lan`] where it is a LAN.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
@@ -17,6 +28,9 @@ use ipnetwork::IpNetwork;
 use thiserror::Error;
 
 use super::address_set::AddressSet;
+use super::guard_datagram::{Datagram4, Datagram6, is_link_local};
+use super::guard_icmp;
+use super::guard_lan;
 use super::guard_link::{self, Sender};
 use super::headers::field;
 use super::{IpVersion, PacketError};
@@ -37,6 +51,9 @@ pub enum Refused {
     /// needs to be one.
     #[error("not carried on such a tunnel")]
     NotCarried,
+    /// A router advertisement or redirect, which would change this host's routes.
+    #[error("a router advertisement or redirect")]
+    RouterControl,
     /// Its headers are cut short, or make no sense.
     #[error("headers that make no sense")]
     Malformed,
@@ -66,18 +83,21 @@ pub struct Reach<'a> {
 
 impl Reach<'_> {
     fn destinations(&self) -> AddressSet {
-        let (within, wide): (Vec<IpNetwork>, Vec<IpNetwork>) = self
-            .networks
-            .iter()
-            .partition(|network| SPECIAL.includes(&AddressSet::from_iter([**network])));
-        let wide: AddressSet = wide.into_iter().collect();
-        let within: AddressSet = within.into_iter().collect();
-        let beyond = wide.minus(&SPECIAL).union(&within);
-        beyond
+        opened(self.networks)
             .minus(self.clients)
             .union(self.peers)
             .union(self.here)
     }
+}
+
+/// The addresses of `networks`. A wide network does not open [`SPECIAL`] ones: that
+/// takes a network which lies in there.
+pub fn opened(networks: &[IpNetwork]) -> AddressSet {
+    let (within, wide): (Vec<IpNetwork>, Vec<IpNetwork>) = networks
+        .iter()
+        .partition(|network| SPECIAL.includes(&AddressSet::from_iter([**network])));
+    let wide: AddressSet = wide.into_iter().collect();
+    wide.minus(&SPECIAL).union(&within.into_iter().collect())
 }
 
 /// What is no place in the world (RFC 6890), or many at once.
@@ -101,6 +121,17 @@ static SPECIAL: LazyLock<AddressSet> = LazyLock::new(|| {
         .collect()
 });
 
+/// What the far end is on an ethernet tunnel, and whether its addresses are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FarEnd {
+    /// A host, with its addresses and the networks behind it.
+    Host,
+    /// The way to networks; on an ethernet tunnel a LAN.
+    Networks,
+    /// Whatever its user made of it.
+    Unknown,
+}
+
 /// The rules for one sender.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuardRules {
@@ -108,6 +139,27 @@ pub struct GuardRules {
     pub(super) destinations: AddressSet,
     /// Whether all that it sends by Ethernet comes from one station.
     pub(super) one_station: bool,
+    /// Broadcast addresses of networks that this host is in.
+    pub(super) groups: AddressSet,
+    /// Where an ICMP error may come from besides `sources`: routers on the way have
+    /// addresses outside of the networks that they lead to.
+    reporters: AddressSet,
+    far_end: FarEnd,
+}
+
+/// What a client agreed on, or was told by its user.
+#[derive(Debug, Clone, Default)]
+pub struct ClientTerms {
+    /// The client's own addresses in the tunnel.
+    pub own: AddressSet,
+    /// The peer's addresses, and what is routed to it.
+    pub routed: AddressSet,
+    /// Networks behind the client that the far end may send to.
+    pub behind: AddressSet,
+    /// All addresses of the client's host, from which nothing else can come.
+    pub host: AddressSet,
+    /// Broadcast addresses of an ethernet tunnel's network.
+    pub broadcast: AddressSet,
 }
 
 impl GuardRules {
@@ -120,6 +172,39 @@ impl GuardRules {
             sources,
             destinations: reach.destinations(),
             one_station,
+            groups: AddressSet::EMPTY,
+            reporters: AddressSet::EMPTY,
+            far_end: FarEnd::Host,
+        }
+    }
+
+    /// For what a client receives.
+    pub fn of_client(terms: &ClientTerms) -> Self {
+        let ours = terms.own.union(&terms.behind).union(&terms.host);
+        let everywhere = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
+            .into_iter()
+            .filter_map(|base| IpNetwork::new(base, 0).ok());
+        let everywhere: AddressSet = everywhere.collect();
+        GuardRules {
+            sources: terms.routed.minus(&ours),
+            destinations: terms.own.union(&terms.behind),
+            one_station: false,
+            groups: terms.broadcast.clone(),
+            reporters: everywhere.minus(&SPECIAL).minus(&ours),
+            far_end: FarEnd::Networks,
+        }
+    }
+
+    /// For a far end of which no addresses are known: only what would change this
+    /// host's routes is refused.
+    pub fn without_addresses() -> Self {
+        GuardRules {
+            sources: AddressSet::EMPTY,
+            destinations: AddressSet::EMPTY,
+            one_station: false,
+            groups: AddressSet::EMPTY,
+            reporters: AddressSet::EMPTY,
+            far_end: FarEnd::Unknown,
         }
     }
 
@@ -127,20 +212,21 @@ impl GuardRules {
     /// all. `sender` is what is known about it on its link; the same for all of a
     /// tunnel's packets.
     pub fn check(&self, mode: Mode, sender: &mut Sender, head: &[u8]) -> Result<(), Refused> {
-        match mode {
-            Mode::PointToPoint => self.check_ip(head),
-            Mode::Ethernet => guard_link::check(self, sender, head),
+        match (self.far_end, mode) {
+            (FarEnd::Unknown, Mode::PointToPoint) => router_control(head),
+            (FarEnd::Unknown, Mode::Ethernet) => router_control_in_frame(head),
+            (_, Mode::PointToPoint) => self.check_ip(head),
+            (FarEnd::Host, Mode::Ethernet) => guard_link::check(self, sender, head),
+            (FarEnd::Networks, Mode::Ethernet) => guard_lan::check(self, head),
         }
     }
 
     fn check_ip(&self, packet: &[u8]) -> Result<(), Refused> {
         match IpVersion::of(packet)? {
-            IpVersion::V4 => {
-                let datagram = Datagram4::read(packet)?;
-                self.check_v4(&datagram)
-            }
+            IpVersion::V4 => self.check_v4(&Datagram4::read(packet)?),
             IpVersion::V6 => {
                 let datagram = Datagram6::read(packet)?;
+                guard_icmp::quoted_v6(&datagram)?;
                 let (source, destination) = (datagram.source, datagram.destination);
                 let on_link = is_link_local(source) || source.is_unspecified();
                 if on_link && (destination.is_multicast() || is_link_local(destination)) {
@@ -152,9 +238,7 @@ impl GuardRules {
     }
 
     pub(super) fn check_v4(&self, datagram: &Datagram4<'_>) -> Result<(), Refused> {
-        if !self.sources.contains_v4(datagram.source) {
-            return Err(Refused::Source);
-        }
+        self.check_source_v4(datagram)?;
         if datagram.source_routed || !self.destinations.contains_v4(datagram.destination) {
             return Err(Refused::Destination);
         }
@@ -162,174 +246,69 @@ impl GuardRules {
     }
 
     pub(super) fn check_v6(&self, datagram: &Datagram6<'_>) -> Result<(), Refused> {
-        if !self.sources.contains_v6(datagram.source) {
-            return Err(Refused::Source);
-        }
+        self.check_source_v6(datagram)?;
         if datagram.source_routed || !self.destinations.contains_v6(datagram.destination) {
             return Err(Refused::Destination);
         }
         Ok(())
     }
-}
 
-/// Whether it is of fe80::/10.
-pub(super) fn is_link_local(address: Ipv6Addr) -> bool {
-    address.is_unicast_link_local()
-}
-
-/// What of an IPv4 packet is judged.
-pub(super) struct Datagram4<'a> {
-    pub source: Ipv4Addr,
-    pub destination: Ipv4Addr,
-    pub protocol: u8,
-    /// Whether it has an option by which it goes elsewhere first (RFC 791, section 3.1).
-    pub source_routed: bool,
-    /// Whether this is a fragment.
-    pub fragment: bool,
-    /// Whether this is a fragment other than the first, whose `payload` begins
-    /// with data.
-    pub middle: bool,
-    pub payload: &'a [u8],
-}
-
-/// Bytes of an IPv4 header without options.
-const IPV4_LEN: usize = 20;
-
-impl<'a> Datagram4<'a> {
-    pub(super) fn read(packet: &'a [u8]) -> Result<Self, Refused> {
-        let header: &[u8; IPV4_LEN] = packet.first_chunk().ok_or(Refused::Malformed)?;
-        let length = usize::from(header[0] & 0x0f) * 4;
-        let payload = packet.get(length..).ok_or(Refused::Malformed)?;
-        let source_routed = match length {
-            0..IPV4_LEN => return Err(Refused::Malformed),
-            IPV4_LEN => false,
-            _ => has_source_route(packet.get(IPV4_LEN..length).unwrap_or_default())?,
-        };
-        let [.., s0, s1, s2, s3, d0, d1, d2, d3] = *header;
-        let place = u16::from_be_bytes([header[6], header[7]]);
-        Ok(Datagram4 {
-            source: Ipv4Addr::new(s0, s1, s2, s3),
-            destination: Ipv4Addr::new(d0, d1, d2, d3),
-            protocol: header[9],
-            source_routed,
-            // More fragments, or an offset.
-            fragment: place & 0x3fff != 0,
-            middle: place & 0x1fff != 0,
-            payload,
-        })
-    }
-}
-
-/// Looks for a loose or strict source route among IPv4 options.
-fn has_source_route(mut options: &[u8]) -> Result<bool, Refused> {
-    const END: u8 = 0;
-    const NO_OPERATION: u8 = 1;
-    const LOOSE_SOURCE_ROUTE: u8 = 131;
-    const STRICT_SOURCE_ROUTE: u8 = 137;
-    while let Some(kind) = options.first() {
-        let length = match *kind {
-            END => break,
-            NO_OPERATION => 1,
-            LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => return Ok(true),
-            _ => match options.get(1) {
-                Some(length) if *length >= 2 => usize::from(*length),
-                _ => return Err(Refused::Malformed),
-            },
-        };
-        options = options.get(length..).ok_or(Refused::Malformed)?;
-    }
-    Ok(false)
-}
-
-/// What of an IPv6 packet is judged.
-pub(super) struct Datagram6<'a> {
-    pub source: Ipv6Addr,
-    pub destination: Ipv6Addr,
-    /// What `payload` is; behind the extension headers that matter here.
-    pub protocol: u8,
-    /// Whether a routing header sends it on from its destination.
-    pub source_routed: bool,
-    /// Whether this is a fragment.
-    pub fragment: bool,
-    /// Whether this is a fragment other than the first, whose `payload` begins
-    /// with data.
-    pub middle: bool,
-    /// Whether there is a fragment header, be it in front of a whole packet.
-    pub fragment_header: bool,
-    /// Whether `payload` goes to the packet's end; else some of it is out of sight.
-    pub whole: bool,
-    pub payload: &'a [u8],
-}
-
-/// Extension headers that are walked over (RFC 8200, section 4.1).
-const MAX_EXTENSIONS: usize = 8;
-
-impl<'a> Datagram6<'a> {
-    pub(super) fn read(packet: &'a [u8]) -> Result<Self, Refused> {
-        let (header, payload) = packet.split_first_chunk().ok_or(Refused::Malformed)?;
-        let header: &[u8; 40] = header;
-        // Behind the packet's own end is padding of an Ethernet frame.
-        let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
-        let whole = payload.len() >= length;
-        let payload = payload.get(..length).unwrap_or(payload);
-        let mut datagram = Datagram6 {
-            source: Ipv6Addr::from(field::<16>(header, 8).ok_or(Refused::Malformed)?),
-            destination: Ipv6Addr::from(field::<16>(header, 24).ok_or(Refused::Malformed)?),
-            protocol: header[6],
-            source_routed: false,
-            fragment: false,
-            middle: false,
-            fragment_header: false,
-            whole,
-            payload,
-        };
-        datagram.walk_extensions()?;
-        Ok(datagram)
-    }
-
-    /// Walks to what is behind the extension headers; all of them have to be in
-    /// the bytes that are here, or a routing header could be out of sight.
-    fn walk_extensions(&mut self) -> Result<(), Refused> {
-        const HOP_BY_HOP: u8 = 0;
-        const ROUTING: u8 = 43;
-        const FRAGMENT: u8 = 44;
-        const AUTHENTICATION: u8 = 51;
-        const DESTINATION: u8 = 60;
-        for _ in 0..MAX_EXTENSIONS {
-            let units = match self.protocol {
-                HOP_BY_HOP | ROUTING | DESTINATION => 8,
-                // RFC 4302, section 2.2: in words, less two.
-                AUTHENTICATION => 4,
-                FRAGMENT => 0,
-                _ => return Ok(()),
-            };
-            let [next, length, third, fourth] = field(self.payload, 0).ok_or(Refused::Malformed)?;
-            let mut size = 8 + usize::from(length) * units;
-            match self.protocol {
-                // The fourth byte counts the segments left.
-                ROUTING => self.source_routed |= fourth != 0,
-                FRAGMENT => {
-                    // RFC 6946: offset 0 and no more to come is a whole packet.
-                    let place = u16::from_be_bytes([third, fourth]);
-                    self.fragment |= place & !0b110 != 0;
-                    self.middle = place & !0b111 != 0;
-                    self.fragment_header = true;
-                    size = 8;
-                }
-                _ => {}
+    /// An error has to be about a packet from our side to the sender's.
+    pub(super) fn check_source_v4(&self, datagram: &Datagram4<'_>) -> Result<(), Refused> {
+        let own = self.sources.contains_v4(datagram.source);
+        let passes = match guard_icmp::quoted_v4(datagram)? {
+            None => own,
+            Some(quoted) => {
+                (own || self.reporters.contains_v4(datagram.source))
+                    && self.destinations.contains_v4(quoted.source)
+                    && self.sources.contains_v4(quoted.destination)
             }
-            self.protocol = next;
-            self.payload = self.payload.get(size..).ok_or(Refused::Malformed)?;
-            if self.middle {
-                // What follows is data. The first fragment has all of the
-                // headers (RFC 7112).
-                return Ok(());
+        };
+        if passes { Ok(()) } else { Err(Refused::Source) }
+    }
+
+    /// The same for IPv6.
+    pub(super) fn check_source_v6(&self, datagram: &Datagram6<'_>) -> Result<(), Refused> {
+        let own = self.sources.contains_v6(datagram.source);
+        let passes = match guard_icmp::quoted_v6(datagram)? {
+            None => own,
+            Some(quoted) => {
+                (own || self.reporters.contains_v6(datagram.source))
+                    && self.destinations.contains_v6(quoted.source)
+                    && self.sources.contains_v6(quoted.destination)
             }
+        };
+        if passes { Ok(()) } else { Err(Refused::Source) }
+    }
+}
+
+/// Refuses what would change this host's routes, and passes everything else.
+fn router_control(packet: &[u8]) -> Result<(), Refused> {
+    match IpVersion::of(packet)? {
+        IpVersion::V4 => guard_icmp::quoted_v4(&Datagram4::read(packet)?).map(|_| ()),
+        IpVersion::V6 => guard_icmp::quoted_v6(&Datagram6::read(packet)?).map(|_| ()),
+    }
+}
+
+/// The same for an Ethernet frame, also behind tags (IEEE 802.1Q, 802.1ad).
+fn router_control_in_frame(frame: &[u8]) -> Result<(), Refused> {
+    const TAGS: usize = 8;
+    let mut rest = frame.get(12..).ok_or(Refused::Malformed)?;
+    for _ in 0..TAGS {
+        let kind = u16::from_be_bytes(field(rest, 0).ok_or(Refused::Malformed)?);
+        match kind {
+            0x8100 | 0x88a8 | 0x9100 => rest = rest.get(4..).ok_or(Refused::Malformed)?,
+            0x0800 | 0x86dd => return router_control(rest.get(2..).unwrap_or_default()),
+            _ => return Ok(()),
         }
-        Err(Refused::Malformed)
     }
+    Err(Refused::Malformed)
 }
 
 #[cfg(test)]
 #[path = "guard_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "guard_role_tests.rs"]
+mod role_tests;

@@ -5,7 +5,8 @@
 
 use std::net::Ipv4Addr;
 
-use super::guard::{Datagram4, Datagram6, GuardRules, Refused};
+use super::guard::{GuardRules, Refused};
+use super::guard_datagram::{Datagram4, Datagram6};
 use super::guard_link::{MacAddress, UDP, ports};
 use super::headers::field;
 

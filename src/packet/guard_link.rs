@@ -15,7 +15,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::guard::{Datagram4, Datagram6, GuardRules, Refused, is_link_local};
+use super::guard::{GuardRules, Refused};
+use super::guard_datagram::{Datagram4, Datagram6, is_link_local};
 use super::guard_dhcp;
 use super::headers::field;
 

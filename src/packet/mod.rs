@@ -8,7 +8,8 @@
 //!   offload    whether the two agree; a checksum completed in place
 //!   segment    one super-packet into packets       coalesce   packets into super-packets
 //!   flow       which flow it belongs to, hashed        candidate, unit   which go together, and what they make
-//!   guard, guard_link, guard_dhcp   what one end may send    address_set   the sets that it asks
+//!   guard      what the far end may send: IP, guard_icmp; on Ethernet guard_link (a host, with
+//!              guard_dhcp), guard_lan; guard_datagram is what they read, address_set what they ask
 //! ```
 
 pub mod address_set;
@@ -17,7 +18,10 @@ pub mod checksum;
 pub mod coalesce;
 pub mod flow;
 pub mod guard;
+mod guard_datagram;
 mod guard_dhcp;
+mod guard_icmp;
+mod guard_lan;
 pub mod guard_link;
 pub mod headers;
 pub mod offload;

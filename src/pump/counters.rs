@@ -33,10 +33,12 @@ pub enum Dropped {
     Destination,
     /// Link traffic that has no place on such a tunnel.
     NotCarried,
+    /// What would change the routes of the host that takes it in.
+    RouterControl,
 }
 
 impl Dropped {
-    const ALL: [Dropped; 11] = [
+    const ALL: [Dropped; 12] = [
         Dropped::TooShort,
         Dropped::TooLong,
         Dropped::WrongFamily,
@@ -48,6 +50,7 @@ impl Dropped {
         Dropped::Source,
         Dropped::Destination,
         Dropped::NotCarried,
+        Dropped::RouterControl,
     ];
 
     /// As it is shown.
@@ -64,6 +67,7 @@ impl Dropped {
             Dropped::Source => "source not allowed",
             Dropped::Destination => "destination not allowed",
             Dropped::NotCarried => "link traffic not carried",
+            Dropped::RouterControl => "router advertisement or redirect",
         }
     }
 }
@@ -97,6 +101,7 @@ impl From<Refused> for Dropped {
             Refused::Source => Dropped::Source,
             Refused::Destination => Dropped::Destination,
             Refused::NotCarried => Dropped::NotCarried,
+            Refused::RouterControl => Dropped::RouterControl,
             Refused::Malformed => Dropped::Malformed,
         }
     }
@@ -169,6 +174,27 @@ pub struct Snapshot {
     pub dropped: Vec<(&'static str, u64)>,
 }
 
+impl Snapshot {
+    /// What the guard refused, beside link traffic that every kernel sends: `3 source
+    /// not allowed, 1 destination not allowed`; nothing if there was none.
+    pub fn refused(&self) -> Option<String> {
+        let by_guard = [
+            Dropped::Source,
+            Dropped::Destination,
+            Dropped::RouterControl,
+        ]
+        .map(Dropped::name);
+        let refused = self
+            .dropped
+            .iter()
+            .filter(|(name, _)| by_guard.contains(name));
+        let texts: Vec<String> = refused
+            .map(|(name, count)| format!("{count} {name}"))
+            .collect();
+        (!texts.is_empty()).then(|| texts.join(", "))
+    }
+}
+
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} packets, {} bytes", self.packets, self.bytes)?;
@@ -201,6 +227,15 @@ mod tests {
         assert_eq!(
             counters.snapshot().to_string(),
             "1 packets, 1500 bytes, 1 dropped (malformed)"
+        );
+        assert_eq!(counters.snapshot().refused(), None);
+        counters.dropped_many(Dropped::Source, 3);
+        counters.dropped(Dropped::NotCarried);
+        counters.dropped(Dropped::RouterControl);
+        let refused = counters.snapshot().refused().unwrap();
+        assert_eq!(
+            refused,
+            "3 source not allowed, 1 router advertisement or redirect"
         );
     }
 }

@@ -1,5 +1,5 @@
-//! The rules for what the far end may send, on a running tunnel: asked about each
-//! packet, replaced at any time by whoever holds the other end of the watch.
+//! The rules for what the far end may send, on a running tunnel of any role. A
+//! server replaces them while packets flow; a client and an agent have one set.
 //!
 //! On a link that the far end shares with others its MAC and link-local addresses
 //! are granted one by one, as its frames turn out to need them. Those that come
@@ -9,16 +9,20 @@
 
 use std::mem;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::Dropped;
 use crate::config::types::Mode;
-use crate::packet::guard::GuardRules;
+use crate::packet::guard::{GuardRules, Refused};
 use crate::packet::guard_link::{LinkAddress, LinkAddresses, Sender};
 
+/// Time between two log lines about refused packets.
+const LOG_INTERVAL: Duration = Duration::from_secs(5);
+/// Bytes of a refused packet that its log line shows.
+const LOG_BYTES: usize = 64;
 /// How long a frame waits for its station to be granted.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -32,6 +36,31 @@ pub struct Guard {
     claims: Option<LinkClaims>,
     /// Whether a frame has waited for its station.
     waited: bool,
+    log: RefusalLog,
+}
+
+/// Writes a line about a refused packet, at most one in [`LOG_INTERVAL`].
+#[derive(Debug, Default)]
+struct RefusalLog {
+    last: Option<Instant>,
+    /// Refused since the last line.
+    silent: u64,
+}
+
+impl RefusalLog {
+    #[cold]
+    fn note(&mut self, reason: Refused, head: &[u8]) {
+        let now = Instant::now();
+        let soon = |last| now.duration_since(last) < LOG_INTERVAL;
+        if self.last.is_some_and(soon) {
+            self.silent += 1;
+            return;
+        }
+        self.last = Some(now);
+        let silent = mem::take(&mut self.silent);
+        let head = head.get(..LOG_BYTES).unwrap_or(head);
+        tracing::debug!(%reason, head = format_args!("{head:02x?}"), silent, "packet refused");
+    }
 }
 
 /// The way to whoever grants addresses of a shared link.
@@ -55,7 +84,13 @@ impl Guard {
             sender: Sender::default(),
             claims: None,
             waited: false,
+            log: RefusalLog::default(),
         }
+    }
+
+    /// By rules that stay the same.
+    pub fn fixed(rules: GuardRules) -> Self {
+        Guard::new(watch::channel(Arc::new(rules)).1)
     }
 
     /// The same for a far end that shares its link with others, and has there
@@ -71,17 +106,18 @@ impl Guard {
 
     /// Judges a packet of which `head` is the start, with all of its headers.
     pub(super) async fn check(&mut self, mode: Mode, head: &[u8]) -> Result<(), Dropped> {
-        let judged = self.check_now(mode, head);
-        match judged {
-            Err(_) if self.asks() => {
-                self.answer().await;
-                self.check_now(mode, head)
-            }
-            judged => judged,
+        let mut judged = self.check_now(mode, head);
+        if judged.is_err() && self.asks() {
+            self.answer().await;
+            judged = self.check_now(mode, head);
         }
+        judged.map_err(|reason| {
+            self.log.note(reason, head);
+            reason.into()
+        })
     }
 
-    fn check_now(&mut self, mode: Mode, head: &[u8]) -> Result<(), Dropped> {
+    fn check_now(&mut self, mode: Mode, head: &[u8]) -> Result<(), Refused> {
         // Atomic loads; the locks are taken for something new alone.
         if self.replaced.has_changed().unwrap_or(false) {
             self.rules = Arc::clone(&self.replaced.borrow_and_update());
@@ -91,8 +127,7 @@ impl Guard {
         {
             *held = Arc::clone(&claims.held.borrow_and_update());
         }
-        let judged = self.rules.check(mode, &mut self.sender, head);
-        judged.map_err(Dropped::from)
+        self.rules.check(mode, &mut self.sender, head)
     }
 
     /// Asks for what the last frame needed, if it did; yields whether that frame is

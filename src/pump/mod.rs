@@ -11,8 +11,9 @@
 //!                           between two of us, super-packets as they are; packets
 //!                           that wait together for a stream are merged into such
 //!              of all: no more is on its way than fills the path (flight)
-//!   at a server, in addition: guard (what a client may send), rate (how much),
-//!                             strangers (whom it does not hear on a bridge)
+//!   inbound, in every role:   guard (what the far end may send)
+//!   at a server, in addition: rate (how much), strangers (whom a client does not
+//!                             hear on a bridge)
 //! ```
 
 mod bounded;

@@ -62,8 +62,7 @@ impl ChannelTunnel {
         let framing = carrier::framing(self.offload);
         let sender = sender.counted_by(WindowRule::of(self.offload));
         let counters = Arc::clone(&tunnel.counters);
-        let mut link =
-            Link::start_restricted(device, framing, sender, receiver, restrictions, counters);
+        let mut link = Link::start(device, framing, sender, receiver, restrictions, counters);
         let end = tokio::select! {
             end = link.ended() => Some(end),
             _ = self.standing.dismissed() => None,

@@ -141,7 +141,7 @@ impl StreamTunnel {
         let end = match self.come_up(&mut conversation).await {
             Ok(up) => {
                 let counters = Arc::clone(&up.tunnel.counters);
-                let link = StreamLink::start_restricted(
+                let link = StreamLink::start(
                     up.device,
                     conversation,
                     up.offload,

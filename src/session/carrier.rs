@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::config::types::Mode;
+use crate::packet::guard::GuardRules;
 use crate::packet::virtio::{Offload, VirtioHeader};
 use crate::pump::{
     self, Counters, End, FrameSink, FrameSource, Framing, Guard, Limited, PacketSink, PacketSource,
@@ -121,10 +122,10 @@ pub fn framing(is_sshvpn: bool) -> Framing {
     }
 }
 
-/// What the far end is held to; nothing, unless somebody says so.
+/// What the far end is held to; nothing by default.
 #[derive(Debug, Default)]
 pub struct Restrictions {
-    /// Where it may send from and to.
+    /// Where it may send from and to; anywhere if `None`.
     pub guard: Option<Guard>,
     /// Whom it does not hear.
     pub strangers: Strangers,
@@ -132,6 +133,16 @@ pub struct Restrictions {
     pub upload: RateLimit,
     /// How much it may be sent.
     pub download: RateLimit,
+}
+
+impl Restrictions {
+    /// Where the far end may send from and to, and no more.
+    pub fn of_addresses(rules: GuardRules) -> Self {
+        Restrictions {
+            guard: Some(Guard::fixed(rules)),
+            ..Restrictions::default()
+        }
+    }
 }
 
 /// A running link over a channel whose messages are frames, to which `W` sends.
@@ -143,17 +154,9 @@ pub struct Link<W = TunnelSender<ClientSide>> {
 }
 
 impl<W: FrameSink + Send + 'static> Link<W> {
-    /// Starts both directions, with frames as `framing` has them.
-    pub fn start<R>(device: Device, framing: Framing, sender: W, receiver: R) -> Self
-    where
-        R: FrameSource + Send + 'static,
-    {
-        let (held, counters) = (Restrictions::default(), Arc::default());
-        Self::start_restricted(device, framing, sender, receiver, held, counters)
-    }
-
-    /// The same, with the far end held to `restrictions`, and counted in `counters`.
-    pub fn start_restricted<R>(
+    /// Starts both directions, with frames as `framing` has them, the far end held
+    /// to `restrictions`, and counted in `counters`.
+    pub fn start<R>(
         device: Device,
         framing: Framing,
         sender: W,

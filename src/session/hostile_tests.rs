@@ -1,12 +1,13 @@
 //! A real device joined to a far end that keeps to no rule: bad frames are
 //! counted, the link ends when its channel does, and everything can be stopped.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-use super::carrier::Link;
+use super::carrier::{Link, Restrictions};
 use crate::config::types::{DevicePrefix, Mode, UnitRequest};
 use crate::net::test_namespace::{self, ip};
 use crate::packet::IpVersion;
@@ -47,7 +48,14 @@ async fn linked(window: u32, max_packet: u32) -> Linked {
     };
     let (opened, channel) = tokio::join!(open, answer);
     let (sender, receiver) = opened.unwrap();
-    let link = Link::start(device, Framing::Datagrams, sender, receiver);
+    let link = Link::start(
+        device,
+        Framing::Datagrams,
+        sender,
+        receiver,
+        Restrictions::default(),
+        Arc::default(),
+    );
     // Only now: nothing is to be read from it that no test sent.
     std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1").unwrap();
     ip(&format!("link set {name} up"));

@@ -69,18 +69,8 @@ struct Heard {
 
 impl StreamLink {
     /// Starts both directions, once both ends are ready, to an end that takes
-    /// `takes` merged.
-    pub fn start<R, W>(device: Device, conversation: Conversation<R, W>, takes: Offload) -> Self
-    where
-        R: FrameSource + Send + 'static,
-        W: FrameSink + Send + 'static,
-    {
-        let (held, counters) = (Restrictions::default(), Arc::default());
-        Self::start_restricted(device, conversation, takes, held, counters)
-    }
-
-    /// The same, with the other end held to `restrictions`, and counted in `counters`.
-    pub fn start_restricted<R, W>(
+    /// `takes` merged and is held to `restrictions`; counts in `counters`.
+    pub fn start<R, W>(
         device: Device,
         conversation: Conversation<R, W>,
         takes: Offload,

@@ -1,8 +1,10 @@
 //! `sshvpn -w LOCAL[:REMOTE] host [command]`: what `ssh -w` does. A device here,
 //! a device there, a session beside them; addresses are the user's business.
 
+use std::sync::Arc;
+
 use super::background::Ready;
-use super::carrier::{self, Link};
+use super::carrier::{self, Link, Restrictions};
 use super::failure::Failure;
 use super::remote::{self, Ended, Output};
 use super::shutdown::Shutdown;
@@ -12,6 +14,7 @@ use crate::config::ssh_options::{LogLevel, SessionType, SshOptions};
 use crate::config::types::{Mode, UnitRequest};
 use crate::message::say;
 use crate::net::protection::{self, Ipv6};
+use crate::packet::guard::GuardRules;
 use crate::pump::End;
 use crate::ssh::connect::Connection;
 use crate::tun::{Device, DeviceRequest};
@@ -111,12 +114,23 @@ async fn open_link(
     match connection.open_tunnel(mode, remote).await {
         Ok((sender, receiver)) => {
             let framing = carrier::framing(connection.is_sshvpn());
-            Ok(Some(Link::start(device, framing, sender, receiver)))
+            let (held, counters) = (restrictions(mode), Arc::default());
+            let link = Link::start(device, framing, sender, receiver, held, counters);
+            Ok(Some(link))
         }
         Err(error) => {
             complain(options, error);
             unless_fatal(options, "Tunnel forwarding failed")
         }
+    }
+}
+
+/// What the far end is held to. The user sets the addresses of both ends, so they are
+/// not known here; an ethernet tunnel may join two networks, and carries everything.
+fn restrictions(mode: Mode) -> Restrictions {
+    match mode {
+        Mode::PointToPoint => Restrictions::of_addresses(GuardRules::without_addresses()),
+        Mode::Ethernet => Restrictions::default(),
     }
 }
 
@@ -145,6 +159,13 @@ async fn watch(mut link: Link, level: LogLevel) {
             End::Stream(error) => say(format_args!("The far end sent nonsense: {error}")),
             End::Device(error) => say(format_args!("The tunnel device failed: {error}")),
         }
+    }
+    if level >= LogLevel::Info
+        && let Some(refused) = counters.inbound.snapshot().refused()
+    {
+        say(format_args!(
+            "Packets of the far end were refused: {refused}."
+        ));
     }
     tracing::debug!(
         outbound = %counters.outbound.snapshot(),

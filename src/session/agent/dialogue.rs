@@ -2,6 +2,7 @@
 //! order of messages that `frame::control` draws.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -11,8 +12,10 @@ use super::host::Host;
 use super::running;
 use super::set_up::described;
 use crate::frame::control::{Hello, Message, SetUp};
+use crate::packet::guard::GuardRules;
 use crate::packet::virtio::Offload;
 use crate::pump::{FrameSink, FrameSource};
+use crate::session::carrier::Restrictions;
 use crate::session::conversation::{Conversation, ConversationError};
 use crate::session::stream_link::StreamLink;
 use crate::tun::Device;
@@ -64,8 +67,10 @@ where
             can_speak,
         } = self;
         let (end, speaker) = match result {
-            Ok(device) => {
-                let mut link = StreamLink::start(device, conversation, peer);
+            Ok((device, guard)) => {
+                let held = Restrictions::of_addresses(guard);
+                let counters = Arc::default();
+                let mut link = StreamLink::start(device, conversation, peer, held, counters);
                 let end = running::until_end(&mut link, &mut stop).await;
                 (end, Speaker::Link(link))
             }
@@ -77,8 +82,8 @@ where
     }
 
     /// From the first message to the last before packets flow; yields the
-    /// device for them.
-    async fn come_up(&mut self) -> Result<Device, End> {
+    /// device for them, and what may come to it.
+    async fn come_up(&mut self) -> Result<(Device, GuardRules), End> {
         self.greet().await?;
         self.host.prepare().await?;
         let wish = self.negotiate().await?;
@@ -121,15 +126,15 @@ where
     }
 
     /// A change that was begun is made to its end, so that it can be undone.
-    async fn set_up(&mut self, wish: &SetUp) -> Result<Device, End> {
-        let (device, ready, changes) = self.host.open(wish).await?;
-        for change in changes {
+    async fn set_up(&mut self, wish: &SetUp) -> Result<(Device, GuardRules), End> {
+        let opened = self.host.open(wish).await?;
+        for change in opened.changes {
             let what = described(&change);
             self.host.apply(change).await?;
             self.say(&Message::Done { what }).await?;
         }
-        self.say(&Message::Ready(ready)).await?;
-        Ok(device)
+        self.say(&Message::Ready(opened.ready)).await?;
+        Ok((opened.device, opened.guard))
     }
 
     /// What may come at any time; the rest is misplaced.

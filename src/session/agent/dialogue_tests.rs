@@ -7,6 +7,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use super::super::error::AgentError;
+use super::super::guard;
+use super::super::host::Opened;
+use super::super::limits::Limits;
 use super::*;
 use crate::config::types::{DevicePrefix, Mode, Mtu};
 use crate::frame::control::{
@@ -62,12 +65,17 @@ impl Host for NotedHost {
         Ok(facts())
     }
 
-    async fn open(&mut self, _: &SetUp) -> Result<(Device, Ready, Vec<Change>), AgentError> {
+    async fn open(&mut self, wish: &SetUp) -> Result<Opened, AgentError> {
         self.note("open")?;
         let request = DeviceRequest::FirstFree(DevicePrefix::default());
         let device = Device::open(&request, Mode::PointToPoint).unwrap();
         let changes = vec![Change::Mtu(Mtu::ETHERNET), Change::LinkUp];
-        Ok((device, ready(), changes))
+        Ok(Opened {
+            device,
+            ready: ready(),
+            changes,
+            guard: guard::rules(wish, &Limits::default()),
+        })
     }
 
     async fn apply(&mut self, _: Change) -> Result<(), AgentError> {

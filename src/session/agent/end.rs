@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use super::dialogue::SILENCE;
 use super::error::AgentError;
 use super::host::Host;
+use super::refusals;
 use crate::frame::control::{CloseReason, Hello, Message, OLDEST_VERSION, VERSION};
 use crate::message::say;
 use crate::pump::{FrameSink, FrameSource};
@@ -126,6 +127,9 @@ impl<R: FrameSource, W: FrameSink> Speaker<R, W> {
             tracing::debug!("the near end does not end the stream");
         }
         let counters = link.stop().await;
+        if let Some(refused) = counters.inbound.snapshot().refused() {
+            refusals::report(&refused);
+        }
         tracing::debug!(
             outbound = %counters.outbound.snapshot(),
             inbound = %counters.inbound.snapshot(),

@@ -9,6 +9,7 @@ use ipnetwork::IpNetwork;
 use nix::unistd::{Uid, User};
 
 use super::error::AgentError;
+use super::guard;
 use super::limits::Limits;
 use super::limits_file;
 use super::set_up;
@@ -22,6 +23,7 @@ use crate::net::runtime_dir::RuntimeDir;
 use crate::net::state::HostState;
 use crate::net::surroundings::Surroundings;
 use crate::net::sysctl;
+use crate::packet::guard::GuardRules;
 use crate::session::cleanup;
 use crate::tun::{Device, DeviceRequest};
 
@@ -37,10 +39,7 @@ pub(super) trait Host {
     /// Answers a question about the host.
     fn look(&self, look: &Look) -> impl Future<Output = Result<Facts, AgentError>>;
     /// Makes the device; yields it, and what else there is to change.
-    fn open(
-        &mut self,
-        wish: &SetUp,
-    ) -> impl Future<Output = Result<(Device, Ready, Vec<Change>), AgentError>>;
+    fn open(&mut self, wish: &SetUp) -> impl Future<Output = Result<Opened, AgentError>>;
     /// Makes one change.
     fn apply(&mut self, change: Change) -> impl Future<Output = Result<(), AgentError>>;
     /// Undoes everything; yields what could not be undone, or was changed by
@@ -48,6 +47,17 @@ pub(super) trait Host {
     fn undo(&mut self) -> impl Future<Output = Vec<String>>;
     /// The end, when the device is gone too.
     fn finish(&mut self) -> impl Future<Output = ()>;
+}
+
+/// A device that was made for a request.
+pub(super) struct Opened {
+    pub device: Device,
+    /// What the near end is told of it once the changes are made.
+    pub ready: Ready,
+    /// What is still to be changed, in order.
+    pub changes: Vec<Change>,
+    /// What the near end may send to it.
+    pub guard: GuardRules,
 }
 
 /// This host.
@@ -98,7 +108,7 @@ impl Host for ThisHost {
         })
     }
 
-    async fn open(&mut self, wish: &SetUp) -> Result<(Device, Ready, Vec<Change>), AgentError> {
+    async fn open(&mut self, wish: &SetUp) -> Result<Opened, AgentError> {
         set_up::check(wish, &self.limits)?;
         let around = Surroundings::look(&Netlink::open()?).await?;
         let device = Device::open(&self.device_request(wish), wish.mode)?;
@@ -112,7 +122,12 @@ impl Host for ThisHost {
             mtu: wish.mtu,
         };
         let changes = set_up::changes(wish, &ready.device, &around, &self.limits)?;
-        Ok((device, ready, changes))
+        Ok(Opened {
+            device,
+            ready,
+            changes,
+            guard: guard::rules(wish, &self.limits),
+        })
     }
 
     async fn apply(&mut self, change: Change) -> Result<(), AgentError> {

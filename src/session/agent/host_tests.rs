@@ -87,13 +87,13 @@ fn close(device: Device) {
 }
 
 async fn set_up(host: &mut ThisHost, wish: &SetUp) -> (Device, Ready) {
-    let (device, ready, changes) = host.open(wish).await.unwrap();
-    for change in changes {
+    let opened = host.open(wish).await.unwrap();
+    for change in opened.changes {
         let text = format!("{change:?}");
         let applied = host.apply(change).await;
         applied.unwrap_or_else(|error| panic!("{text}: {error}"));
     }
-    (device, ready)
+    (opened.device, opened.ready)
 }
 
 #[test]
@@ -134,17 +134,17 @@ fn whatever_was_done_before_a_failure_is_undone() {
         let place = Place::new();
         let before = state();
         let opened = host(&place, Limits::default()).open(&wish()).await;
-        let changes = opened.unwrap().2;
+        let changes = opened.unwrap().changes;
         // The device of that one is gone, its empty journal is not.
         place.recover().await;
         for steps in 0..changes.len() {
             let mut host = host(&place, Limits::default());
-            let (device, _, changes) = host.open(&wish()).await.unwrap();
-            for change in changes.into_iter().take(steps) {
+            let opened = host.open(&wish()).await.unwrap();
+            for change in opened.changes.into_iter().take(steps) {
                 host.apply(change).await.unwrap();
             }
             assert!(host.undo().await.is_empty());
-            close(device);
+            close(opened.device);
             assert_eq!(state(), before, "after {steps} steps");
         }
     });

@@ -13,6 +13,9 @@ use crate::net::address_range::{AddressSet, Family};
 pub struct Limits {
     /// Networks that it forwards to; all, where there is no list.
     pub routes: Option<Vec<IpNetwork>>,
+    /// Networks behind the near end that it may send from, besides its tunnel
+    /// address; none, where there is no list.
+    pub sources: Option<Vec<IpNetwork>>,
     /// Networks that the tunnel's addresses may be in; all, where there is no list.
     pub addresses: Option<Vec<IpNetwork>>,
     /// It does not put its own address on what goes on from it.
@@ -44,6 +47,7 @@ impl Limits {
         };
         Ok(Limits {
             routes: in_both(self.routes, other.routes),
+            sources: in_both(self.sources, other.sources),
             addresses: in_both(self.addresses, other.addresses),
             no_nat: self.no_nat || other.no_nat,
             device_prefix,
@@ -129,6 +133,7 @@ mod tests {
             no_nat: true,
             max_mtu: Some(Mtu::MIN_IPV6),
             device_prefix: Some("vpn-a".parse().unwrap()),
+            ..Limits::default()
         };
         let both = file.clone().narrowed_by(line.clone()).unwrap();
         assert_eq!(both.routes, networks(&["10.1.0.0/16", "fd00::/16"]));

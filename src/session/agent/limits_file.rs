@@ -40,6 +40,7 @@ pub enum LimitsFileError {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 struct Document {
     allow_route: Option<Vec<Network>>,
+    allow_source: Vec<Network>,
     allow_address: Option<Vec<Network>>,
     no_forward: bool,
     no_nat: bool,
@@ -72,6 +73,8 @@ fn limits(document: Document) -> Limits {
     };
     Limits {
         routes,
+        // An owner who wrote limits down did not mean to leave this one open.
+        sources: Some(plain(document.allow_source)),
         addresses: document.allow_address.map(plain),
         no_nat: document.no_nat,
         device_prefix: document.device_prefix,
@@ -101,6 +104,7 @@ mod tests {
     fn every_key_is_read() {
         let limits = ours(
             "allow-route = [\"10.20.0.0/16\", \"fd20::/16\"]\n\
+             allow-source = [\"10.77.0.0/24\"]\n\
              allow-address = [\"10.99.0.0/16\"]\n\
              no-nat = true\n\
              device-prefix = \"vpn\"\n\
@@ -108,13 +112,24 @@ mod tests {
         )
         .unwrap();
         assert_eq!(limits.routes.unwrap().len(), 2);
+        assert_eq!(limits.sources.unwrap().len(), 1);
         assert_eq!(limits.addresses.unwrap().len(), 1);
         assert!(limits.no_nat);
         assert_eq!(limits.device_prefix, "vpn".parse().ok());
         assert_eq!(limits.max_mtu.map(Mtu::get), Some(1400));
         let none = ours("allow-route = [\"10.0.0.0/8\"]\nno-forward = true").unwrap();
         assert_eq!(none.routes, Some(Vec::new()));
-        assert_eq!(ours("").unwrap(), Limits::default());
+        // A command line does not add sources to a file that names none.
+        let asked = Limits {
+            sources: Some(vec!["10.77.0.0/24".parse().unwrap()]),
+            ..Limits::default()
+        };
+        let empty = ours("").unwrap().narrowed_by(asked).unwrap();
+        let expected = Limits {
+            sources: Some(Vec::new()),
+            ..Limits::default()
+        };
+        assert_eq!(empty, expected);
     }
 
     #[test]

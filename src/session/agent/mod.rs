@@ -5,17 +5,19 @@
 //! ```text
 //!   stdio ⇄ conversation ⇄ dialogue, then running, then end ──► host ──► net, tun
 //!    door, lending                                                │
-//!            limits, limits_file ──► set_up          what may be, and what it takes
+//!            limits, limits_file ──► set_up, guard   what may be, and what it takes
 //! ```
 
 mod dialogue;
 mod door;
 mod end;
 mod error;
+mod guard;
 mod host;
 mod lending;
 pub mod limits;
 pub mod limits_file;
+mod refusals;
 pub mod remove_self;
 mod running;
 mod set_up;

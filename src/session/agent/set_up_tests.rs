@@ -317,6 +317,7 @@ fn a_limited_agent_holds_to_its_list_before_the_link_is_up() {
 fn what_is_not_allowed_is_refused() {
     let limits = Limits {
         routes: Some(networks(&["10.20.0.0/16"])),
+        sources: None,
         addresses: Some(networks(&["10.1.0.0/24", "fd01::/64"])),
         no_nat: true,
         device_prefix: Some("vpn".parse().unwrap()),

@@ -4,7 +4,8 @@
 use anyhow::anyhow;
 use ipnetwork::IpNetwork;
 
-use super::far_part::{Agreed, FarPart, Start};
+use super::far_part::{Agreed, FarPart, NearDevice, Start};
+use super::guard::{self, GuardInput};
 use super::{Reporter, UpRequest};
 use super::{near, plan};
 use crate::config::ssh_options::SshOptions;
@@ -12,6 +13,7 @@ use crate::net::facts::HostFacts;
 use crate::net::netlink::Netlink;
 use crate::net::route_plan::{self, RoutePlan, RouteRequest};
 use crate::net::state::HostState;
+use crate::session::carrier::Restrictions;
 use crate::session::cleanup;
 use crate::session::failure::Failure;
 use crate::ssh::connect::Connection;
@@ -68,7 +70,15 @@ impl<F: FarPart> Attempt<F> {
                 .await
                 .map_err(Failure::local)?,
         );
-        let far_device = self.far.open(&start, &agreed, tun).await?;
+        let held = Restrictions::of_addresses(guard::rules(&GuardInput {
+            mode: request.mode,
+            addresses: &agreed.addresses,
+            routes: &routes.routes,
+            behind: &[],
+            near: &start.near,
+        }));
+        let device = NearDevice { tun, held };
+        let far_device = self.far.open(&start, &agreed, device).await?;
         for change in near::changes(request.mode, &agreed, &routes.routes) {
             let line = near::describe(&change);
             near.apply(change).await.map_err(Failure::local)?;

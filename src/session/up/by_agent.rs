@@ -2,7 +2,7 @@
 //! is to look like, makes it so, and puts it back.
 
 use super::Reporter;
-use super::far_part::{Agreed, FarPart, Pushed, Start, report_undone};
+use super::far_part::{Agreed, FarPart, NearDevice, Pushed, Start, report_undone};
 use super::plan_agent::{self, AgentInput};
 use super::plan_error::PlanError;
 use super::running::{Running, gone};
@@ -12,7 +12,6 @@ use crate::net::sysctl;
 use crate::session::failure::Failure;
 use crate::session::far_agent::{FarAgent, StartedAgent};
 use crate::ssh::connect::Connection;
-use crate::tun::Device;
 
 /// What it holds so far.
 pub(super) struct ByAgent {
@@ -74,16 +73,16 @@ impl FarPart for ByAgent {
         &mut self,
         start: &Start<'_>,
         agreed: &Agreed<SetUp>,
-        tun: Device,
+        near: NearDevice,
     ) -> Result<String, Failure> {
         let (host, reporter) = (start.connection.host(), start.reporter);
         let step = |what: &str| reporter.step(format_args!("{host}: {what}"));
         let agent = self.agent.as_mut().ok_or_else(gone)?;
         let ready = agent.set_up(agreed.far.clone(), step).await;
         let far_device = ready.map_err(Failure::ssh)?.device;
-        let near_name = tun.name().clone();
+        let near_name = near.tun.name().clone();
         let agent = self.agent.take().ok_or_else(gone)?;
-        self.running = Some(Running::start(tun, agent));
+        self.running = Some(Running::start(near, agent));
         reporter.step(format_args!(
             "tunnel open: {near_name} here, {far_device} at {host}"
         ));

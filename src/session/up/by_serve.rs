@@ -1,7 +1,7 @@
 //! The far end's part of a tunnel by a server of ours there: it says what the
 //! tunnel is like, and what of that the user allows is taken.
 
-use super::far_part::{Agreed, FarPart, Start};
+use super::far_part::{Agreed, FarPart, NearDevice, Start};
 use super::plan_error::PlanError;
 use super::plan_serve::{self, OfferInput};
 use super::running::{Running, gone};
@@ -12,7 +12,6 @@ use crate::net::sysctl;
 use crate::session::failure::Failure;
 use crate::session::far_agent::FarAgent;
 use crate::ssh::connect::Connection;
-use crate::tun::Device;
 
 /// What it holds so far.
 pub(super) struct ByServe {
@@ -82,13 +81,13 @@ impl FarPart for ByServe {
         &mut self,
         start: &Start<'_>,
         agreed: &Agreed<Mtu>,
-        tun: Device,
+        near: NearDevice,
     ) -> Result<String, Failure> {
         let server = self.server.as_mut().ok_or_else(gone)?;
         let ready = server.accept(agreed.far).await.map_err(Failure::ssh)?;
-        let near_name = tun.name().clone();
+        let near_name = near.tun.name().clone();
         let server = self.server.take().ok_or_else(gone)?;
-        self.running = Some(Running::start(tun, server));
+        self.running = Some(Running::start(near, server));
         start.reporter.step(format_args!(
             "tunnel open: {near_name} here, {} at {}",
             ready.device,

@@ -13,10 +13,11 @@ use crate::frame::control::{Addresses, CloseReason, Dns, Hello, Message, Offer, 
 use crate::frame::stream::{StreamFrame, StreamReader, encode_control};
 use crate::net::facts::HostFacts;
 use crate::net::test_namespace::{self, ip};
+use crate::session::carrier::Restrictions;
 use crate::session::up::choice::{self, Chosen};
 use crate::session::up::test_request::request;
 use crate::ssh::wire_server::{Reader, Wire, WireServer, data, number};
-use crate::tun::DeviceRequest;
+use crate::tun::{Device, DeviceRequest};
 
 /// Far longer than anything here takes; what reaches it hangs.
 const HANGS: Duration = Duration::from_secs(20);
@@ -122,7 +123,9 @@ async fn comes_up(
     let agreed = far.agree(&start).await?;
     let first = DeviceRequest::FirstFree(DevicePrefix::default());
     let tun = Device::open(&first, Mode::PointToPoint).unwrap();
-    let device = far.open(&start, &agreed, tun).await?;
+    let held = Restrictions::default();
+    let near = NearDevice { tun, held };
+    let device = far.open(&start, &agreed, near).await?;
     assert_eq!(device, "tun4");
     Ok((far, agreed))
 }

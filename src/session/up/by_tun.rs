@@ -2,11 +2,12 @@
 //! `tun@openssh.com`, and shell commands for addresses, forwarding and NAT.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use anyhow::anyhow;
 
 use super::Reporter;
-use super::far_part::{Agreed, FarPart, Pushed, Start, report_undone};
+use super::far_part::{Agreed, FarPart, NearDevice, Pushed, Start, report_undone};
 use super::plan::{self, AddressInput, FarDevice};
 use crate::config::types::{Unit, UnitRequest};
 use crate::net::sysctl;
@@ -17,7 +18,6 @@ use crate::session::far_end::facts::{Facts, Privilege};
 use crate::session::far_end::steps::{self, Forwarding, Plan};
 use crate::session::far_end::{self, Holder};
 use crate::ssh::connect::Connection;
-use crate::tun::Device;
 
 /// What it holds so far.
 #[derive(Default)]
@@ -83,10 +83,10 @@ impl FarPart for ByTun {
         &mut self,
         start: &Start<'_>,
         agreed: &Agreed<TunPlan>,
-        tun: Device,
+        near: NearDevice,
     ) -> Result<String, Failure> {
         let mode = start.request.mode;
-        let unit = self.open_link(start, &agreed.far, tun).await?;
+        let unit = self.open_link(start, &agreed.far, near).await?;
         if agreed.far.facts.privilege != Privilege::None {
             let plan = Plan {
                 unit,
@@ -142,7 +142,7 @@ impl ByTun {
         &mut self,
         start: &Start<'_>,
         plan: &TunPlan,
-        tun: Device,
+        near: NearDevice,
     ) -> Result<Unit, Failure> {
         let (connection, mode) = (start.connection, start.request.mode);
         if plan.facts.privilege != Privilege::None {
@@ -159,11 +159,13 @@ impl ByTun {
             .open_tunnel(mode, plan.device.unit())
             .await
             .map_err(Failure::ssh)?;
-        let near_name = tun.name().clone();
+        let near_name = near.tun.name().clone();
         // From here on frames are drawn from the channel, though both devices
         // are still down, so that nothing else on the connection waits for them.
         let framing = carrier::framing(connection.is_sshvpn());
-        self.link = Some(Link::start(tun, framing, sender, receiver));
+        let NearDevice { tun, held } = near;
+        let link = Link::start(tun, framing, sender, receiver, held, Arc::default());
+        self.link = Some(link);
         let unit = match plan.device.unit() {
             UnitRequest::Unit(unit) => unit,
             UnitRequest::Any => far_end::opened_unit(connection, mode)

@@ -7,6 +7,7 @@ use crate::config::types::Mtu;
 use crate::net::addressing::AddressPair;
 use crate::net::facts::HostFacts;
 use crate::net::name_servers::NameServers;
+use crate::session::carrier::Restrictions;
 use crate::session::failure::Failure;
 use crate::ssh::connect::Connection;
 use crate::tun::Device;
@@ -39,6 +40,13 @@ pub(super) struct Agreed<P> {
     pub pushed: Pushed,
 }
 
+/// The device here, and what may come to it.
+pub(super) struct NearDevice {
+    pub tun: Device,
+    /// What the far end is held to.
+    pub held: Restrictions,
+}
+
 /// What a server gave and the user allows, besides the tunnel itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Pushed {
@@ -57,13 +65,13 @@ pub(super) trait FarPart {
     /// Looks at the far end and decides; nothing is changed yet.
     async fn agree(&mut self, start: &Start<'_>) -> Result<Agreed<Self::Plan>, Failure>;
 
-    /// Sets the far end up and joins `tun` to the device there; yields that
+    /// Sets the far end up and joins `near` to the device there; yields that
     /// device's name.
     async fn open(
         &mut self,
         start: &Start<'_>,
         agreed: &Agreed<Self::Plan>,
-        tun: Device,
+        near: NearDevice,
     ) -> Result<String, Failure>;
 
     /// Waits until the tunnel is lost; yields why.

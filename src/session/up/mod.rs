@@ -15,6 +15,7 @@ mod by_serve;
 mod by_tun;
 mod choice;
 mod far_part;
+mod guard;
 mod near;
 mod offer_addresses;
 mod offer_error;

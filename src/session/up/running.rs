@@ -1,20 +1,20 @@
 //! A tunnel that is up, by the stream of an sshvpn at the far end, be it an agent
 //! or a server: how it is lost, and how it is ended.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
 use tokio::time::timeout;
 
 use super::Reporter;
-use super::far_part::report_undone;
+use super::far_part::{NearDevice, report_undone};
 use crate::frame::control::{CloseReason, Message};
 use crate::pump::End;
 use crate::session::failure::Failure;
 use crate::session::far_agent::{FarAgent, LastWords, Role, reason_text, shown};
 use crate::session::stream_link::{LinkEvent, StreamLink};
 use crate::ssh::connect::Connection;
-use crate::tun::Device;
 
 /// How long the far end may take to undo its part before we leave it to do so by
 /// itself.
@@ -30,14 +30,14 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Has packets flow between `tun` and the stream of `far`, which is ready:
+    /// Has packets flow between `near` and the stream of `far`, which is ready:
     /// from here on it is read, though our device is still down, so that nothing
     /// else on the connection waits for it.
-    pub(super) fn start(tun: Device, far: FarAgent) -> Self {
+    pub(super) fn start(near: NearDevice, far: FarAgent) -> Self {
         let (role, takes) = (far.role(), far.offload());
         let (conversation, last_words) = far.into_stream();
         Running {
-            link: StreamLink::start(tun, conversation, takes),
+            link: StreamLink::start(near.tun, conversation, takes, near.held, Arc::default()),
             role,
             last_words,
             closing: false,

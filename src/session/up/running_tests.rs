@@ -5,9 +5,10 @@ use super::*;
 use crate::config::types::{DevicePrefix, Mode};
 use crate::net::test_namespace;
 use crate::packet::virtio::Offload;
+use crate::session::carrier::Restrictions;
 use crate::session::conversation::Conversation;
 use crate::session::conversation::tests::{Input, Output, pair};
-use crate::tun::DeviceRequest;
+use crate::tun::{Device, DeviceRequest};
 
 type Peer = Conversation<Input, Output>;
 
@@ -20,7 +21,13 @@ fn running() -> (Running, Peer) {
     .unwrap();
     let [near, far] = pair();
     let running = Running {
-        link: StreamLink::start(device, near, Offload::ALL),
+        link: StreamLink::start(
+            device,
+            near,
+            Offload::ALL,
+            Restrictions::default(),
+            Arc::default(),
+        ),
         role: Role::Agent,
         last_words: LastWords::default(),
         closing: false,
