@@ -49,6 +49,15 @@ pub fn give_back() -> bool {
     true
 }
 
+/// The memory that this process has, in bytes (proc_pid_status(5)).
+#[cfg(test)]
+pub(crate) fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
+    kilobytes.parse::<u64>().unwrap() * 1024
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

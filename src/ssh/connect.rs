@@ -36,6 +36,11 @@ const WINDOW: u32 = 4 * 1024 * 1024;
 /// at most. Its sender bounds by itself what is on its way; sshd and ssh fill any window.
 pub(super) const STREAM_WINDOW: u32 = 8 * 1024 * 1024;
 
+/// What may wait for the readers of all channels of one connection, in bytes. The
+/// windows that are granted add up to no more, but for a small one each, so a channel
+/// beside many others gets less than its share of the others' and never nothing.
+pub(super) const UNREAD_LIMIT: usize = 16 * 1024 * 1024;
+
 /// The largest message we take, in bytes: the most that russh allows.
 pub(super) const MAX_PACKET: u32 = 65535;
 
@@ -319,8 +324,10 @@ fn configuration(
         client_id: SshId::Standard(IDENTIFICATION.into()),
         limits: limits(options),
         window_size: WINDOW,
+        unread_limit: UNREAD_LIMIT,
         maximum_packet_size: MAX_PACKET,
         channel_buffer_size: QUEUE,
+        requests_to_readers: false,
         handle_queue_size: SEND_QUEUE,
         preferred,
         keepalive_interval: options.server_alive_interval,

@@ -53,6 +53,8 @@ mod host_key_certificate_tests;
 #[cfg(test)]
 mod host_key_proof_tests;
 #[cfg(test)]
+mod memory_tests;
+#[cfg(test)]
 mod process_tests;
 #[cfg(test)]
 mod prompt_script;
@@ -66,6 +68,8 @@ pub(crate) mod test_settings;
 mod tunnel_batch_tests;
 #[cfg(test)]
 mod tunnel_tests;
+#[cfg(test)]
+pub(crate) mod wire;
 #[cfg(test)]
 pub(crate) mod wire_client;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::connect::Connection;
+use super::connect::{Connection, MAX_PACKET};
 use super::error::ChannelError;
 use super::host_key::HostTrust;
 use super::server::place::Place;
@@ -108,6 +108,8 @@ fn refused(error: russh::Error) -> SendError {
 
 impl TunnelReceiver {
     pub(super) fn new(channel: ChannelReadHalf) -> Self {
+        // A frame is not divided, so the window has to have room for one.
+        channel.set_window(MAX_PACKET);
         TunnelReceiver {
             channel,
             ended: false,

@@ -1,10 +1,9 @@
-//! The mirror of [`wire_server`](super::wire_server): an SSH client for tests that
+//! The mirror of `wire_server`: an SSH client for tests that
 //! sends exactly what a test tells it to, also what no client may send. It does
 //! not ask for strict key exchange, as old clients do not.
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 
 use aws_lc_rs::agreement::{EphemeralPrivateKey, UnparsedPublicKey, X25519, agree_ephemeral};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -12,9 +11,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use tokio::net::TcpStream;
 
-use super::wire_server::{
-    Cipher, IDENTIFICATION, Message, Reader, Wire, mpint, number, put_string,
-};
+use super::wire::{Cipher, IDENTIFICATION, Message, Reader, Wire, mpint, number, put_string};
 
 /// Whose key a client has.
 pub(crate) struct WireKey(Ed25519KeyPair);
@@ -107,13 +104,6 @@ impl Wire {
     /// A connection on which nothing has been said.
     pub(crate) async fn dial(address: SocketAddr) -> Self {
         Wire::new(TcpStream::connect(address).await.unwrap(), IDENTIFICATION)
-    }
-
-    /// Its socket once more, by which answers can be taken off the wire unread.
-    pub(crate) fn socket(&self) -> TcpStream {
-        let stream: &TcpStream = self.output.get_ref().as_ref();
-        let copy = stream.as_fd().try_clone_to_owned().unwrap();
-        TcpStream::from_std(copy.into()).unwrap()
     }
 
     /// Identification and key exchange; yields the session identifier.

@@ -1,158 +1,23 @@
 //! An SSH server for tests that sends exactly what a test tells it to, also
 //! what no server may send: messages are bytes, and it keeps no state of
-//! channels. Just enough of RFC 4253 for one key exchange
-//! (curve25519-sha256, ssh-ed25519, aes256-gcm@openssh.com), and RFC 4252's
-//! "none".
+//! channels. Just enough of RFC 4253 for one key exchange, and RFC 4252's "none".
 
 use std::io;
 use std::net::Ipv4Addr;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::agreement::{EphemeralPrivateKey, UnparsedPublicKey, X25519, agree_ephemeral};
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-use nix::sys::socket::{setsockopt, sockopt};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 use super::connect::Connection;
 use super::error::ConnectError;
 use super::test_settings;
+use super::wire::{ALGORITHMS, Cipher, IDENTIFICATION, mpint, put_string};
+pub(crate) use super::wire::{Message, Reader, Wire, about, adjust, confirmation, data, number};
 use crate::config::ssh_options::{LogLevel, SshOptions, StrictHostKeyChecking};
-
-pub(super) const IDENTIFICATION: &str = "SSH-2.0-hostile";
-const ALGORITHMS: [&str; 10] = [
-    "curve25519-sha256",
-    "ssh-ed25519",
-    "aes256-gcm@openssh.com",
-    "aes256-gcm@openssh.com",
-    "hmac-sha2-256-etm@openssh.com",
-    "hmac-sha2-256-etm@openssh.com",
-    "none",
-    "none",
-    "",
-    "",
-];
-const TAG: usize = 16;
-
-/// Message numbers (RFC 4250, section 4.1.2).
-pub(crate) mod number {
-    pub(crate) const DISCONNECT: u8 = 1;
-    pub(crate) const DEBUG: u8 = 4;
-    pub(crate) const SERVICE_REQUEST: u8 = 5;
-    pub(crate) const SERVICE_ACCEPT: u8 = 6;
-    pub(crate) const KEXINIT: u8 = 20;
-    pub(crate) const NEWKEYS: u8 = 21;
-    pub(crate) const KEX_ECDH_INIT: u8 = 30;
-    pub(crate) const KEX_ECDH_REPLY: u8 = 31;
-    pub(crate) const USERAUTH_REQUEST: u8 = 50;
-    pub(crate) const USERAUTH_FAILURE: u8 = 51;
-    pub(crate) const USERAUTH_SUCCESS: u8 = 52;
-    pub(crate) const GLOBAL_REQUEST: u8 = 80;
-    pub(crate) const REQUEST_FAILURE: u8 = 82;
-    pub(crate) const CHANNEL_OPEN: u8 = 90;
-    pub(crate) const CHANNEL_OPEN_CONFIRMATION: u8 = 91;
-    pub(crate) const CHANNEL_OPEN_FAILURE: u8 = 92;
-    pub(crate) const CHANNEL_WINDOW_ADJUST: u8 = 93;
-    pub(crate) const CHANNEL_DATA: u8 = 94;
-    pub(crate) const CHANNEL_EXTENDED_DATA: u8 = 95;
-    pub(crate) const CHANNEL_EOF: u8 = 96;
-    pub(crate) const CHANNEL_CLOSE: u8 = 97;
-    pub(crate) const CHANNEL_REQUEST: u8 = 98;
-    pub(crate) const CHANNEL_SUCCESS: u8 = 99;
-    pub(crate) const CHANNEL_FAILURE: u8 = 100;
-}
-
-/// The bytes of one message, put together field by field (RFC 4251, section 5).
-#[derive(Clone)]
-pub(crate) struct Message(pub(crate) Vec<u8>);
-
-impl Message {
-    pub(crate) fn new(number: u8) -> Self {
-        Message(vec![number])
-    }
-
-    pub(crate) fn byte(mut self, value: u8) -> Self {
-        self.0.push(value);
-        self
-    }
-
-    pub(crate) fn word(mut self, value: u32) -> Self {
-        self.0.extend_from_slice(&value.to_be_bytes());
-        self
-    }
-
-    pub(crate) fn string(mut self, bytes: impl AsRef<[u8]>) -> Self {
-        put_string(&mut self.0, bytes.as_ref());
-        self
-    }
-}
-
-/// Confirms the client's channel 'channel'; ours has the same number.
-pub(crate) fn confirmation(channel: u32, window: u32, max_packet: u32) -> Message {
-    Message::new(number::CHANNEL_OPEN_CONFIRMATION)
-        .word(channel)
-        .word(channel)
-        .word(window)
-        .word(max_packet)
-}
-
-pub(crate) fn data(channel: u32, bytes: impl AsRef<[u8]>) -> Message {
-    Message::new(number::CHANNEL_DATA)
-        .word(channel)
-        .string(bytes)
-}
-
-/// A message about a channel that has no other field.
-pub(crate) fn about(number: u8, channel: u32) -> Message {
-    Message::new(number).word(channel)
-}
-
-pub(crate) fn adjust(channel: u32, bytes: u32) -> Message {
-    about(number::CHANNEL_WINDOW_ADJUST, channel).word(bytes)
-}
-
-/// A message of the client's, read field by field.
-pub(crate) struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    /// Behind the message number.
-    pub(crate) fn new(packet: &'a [u8]) -> Self {
-        Reader(&packet[1..])
-    }
-
-    pub(crate) fn word(&mut self) -> u32 {
-        let (word, rest) = self.0.split_first_chunk().unwrap();
-        self.0 = rest;
-        u32::from_be_bytes(*word)
-    }
-
-    pub(crate) fn string(&mut self) -> &'a [u8] {
-        let length = self.word() as usize;
-        let (string, rest) = self.0.split_at(length);
-        self.0 = rest;
-        string
-    }
-}
-
-pub(super) fn put_string(to: &mut Vec<u8>, bytes: &[u8]) {
-    to.extend_from_slice(&u32::try_from(bytes.len()).unwrap().to_be_bytes());
-    to.extend_from_slice(bytes);
-}
-
-pub(super) fn mpint(magnitude: &[u8]) -> Vec<u8> {
-    let zeros = magnitude.iter().take_while(|byte| **byte == 0).count();
-    let mut number = magnitude[zeros..].to_vec();
-    if number.first().is_some_and(|byte| byte & 0x80 != 0) {
-        number.insert(0, 0);
-    }
-    let mut encoded = Vec::new();
-    put_string(&mut encoded, &number);
-    encoded
-}
 
 /// Where a client connects to.
 pub(crate) struct WireServer {
@@ -218,35 +83,6 @@ impl WireServer {
     }
 }
 
-pub(super) struct Cipher {
-    key: LessSafeKey,
-    nonce: [u8; 12],
-}
-
-impl Cipher {
-    /// Of the keys `iv` and `key` in a session's first key exchange.
-    pub(super) fn derived(secret: &[u8], hash: &[u8], iv: u8, key: u8) -> Self {
-        Self::derived_in(hash, secret, hash, iv, key)
-    }
-
-    /// Of the keys `iv` and `key` (RFC 4253, section 7.2; RFC 5647, section 7.1).
-    fn derived_in(session: &[u8], secret: &[u8], hash: &[u8], iv: u8, key: u8) -> Self {
-        let derive = |letter: u8| digest(&SHA256, &[secret, hash, &[letter], session].concat());
-        let key = UnboundKey::new(&AES_256_GCM, derive(key).as_ref()).unwrap();
-        Cipher {
-            key: LessSafeKey::new(key),
-            nonce: derive(iv).as_ref()[..12].try_into().unwrap(),
-        }
-    }
-
-    fn next_nonce(&mut self) -> Nonce {
-        let nonce = self.nonce;
-        let counter = u64::from_be_bytes(nonce[4..].try_into().unwrap()).wrapping_add(1);
-        self.nonce[4..].copy_from_slice(&counter.to_be_bytes());
-        Nonce::assume_unique_for_key(nonce)
-    }
-}
-
 /// How a server proves who it is in a key exchange. What it negotiates, shows and
 /// signs with need not fit together.
 pub(super) trait HostProof {
@@ -287,151 +123,7 @@ impl HostProof for Honest {
     }
 }
 
-/// One connection.
-pub(crate) struct Wire {
-    input: BufReader<OwnedReadHalf>,
-    pub(super) output: BufWriter<OwnedWriteHalf>,
-    pub(super) opening: Option<Cipher>,
-    pub(super) sealing: Option<Cipher>,
-    identification: &'static str,
-    /// What the client called itself, once it has.
-    client: Vec<u8>,
-    /// The session identifier: the first exchange's hash (RFC 4253, section 7.2).
-    session: Option<Vec<u8>>,
-}
-
 impl Wire {
-    pub(super) fn new(stream: TcpStream, identification: &'static str) -> Self {
-        let (input, output) = stream.into_split();
-        Wire {
-            input: BufReader::new(input),
-            output: BufWriter::with_capacity(1 << 16, output),
-            opening: None,
-            sealing: None,
-            identification,
-            client: Vec::new(),
-            session: None,
-        }
-    }
-
-    /// Has the kernel keep as little as it can of what is sent and not taken.
-    pub(crate) fn keep_little(&self) {
-        let stream: &TcpStream = self.output.get_ref().as_ref();
-        setsockopt(stream, sockopt::SndBuf, &65536).unwrap();
-    }
-
-    /// Sends bytes as they are.
-    pub(crate) async fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.output.write_all(bytes).await?;
-        self.output.flush().await
-    }
-
-    pub(crate) async fn send(&mut self, message: &Message) -> io::Result<()> {
-        self.put(message).await?;
-        self.output.flush().await
-    }
-
-    /// Puts a message into the buffer, which is sent when it is full.
-    pub(crate) async fn put(&mut self, message: &Message) -> io::Result<()> {
-        let packet = self.seal(&message.0);
-        self.output.write_all(&packet).await
-    }
-
-    pub(crate) async fn flush(&mut self) -> io::Result<()> {
-        self.output.flush().await
-    }
-
-    /// A packet (RFC 4253, section 6), encrypted once there are keys.
-    pub(crate) fn seal(&mut self, payload: &[u8]) -> Vec<u8> {
-        let (block, outside) = if self.sealing.is_some() {
-            (16, 0)
-        } else {
-            (8, 4)
-        };
-        let mut padding = block - (outside + 1 + payload.len()) % block;
-        if padding < 4 {
-            padding += block;
-        }
-        let length = u32::try_from(1 + payload.len() + padding)
-            .unwrap()
-            .to_be_bytes();
-        let mut body = vec![u8::try_from(padding).unwrap()];
-        body.extend_from_slice(payload);
-        body.resize(body.len() + padding, 0);
-        if let Some(cipher) = &mut self.sealing {
-            let nonce = cipher.next_nonce();
-            cipher
-                .key
-                .seal_in_place_append_tag(nonce, Aad::from(length), &mut body)
-                .unwrap();
-        }
-        [&length[..], &body].concat()
-    }
-
-    /// The client's next message.
-    pub(crate) async fn receive(&mut self) -> io::Result<Vec<u8>> {
-        let mut length = [0; 4];
-        self.input.read_exact(&mut length).await?;
-        let tag = if self.opening.is_some() { TAG } else { 0 };
-        let mut body = vec![0; u32::from_be_bytes(length) as usize + tag];
-        self.input.read_exact(&mut body).await?;
-        if let Some(cipher) = &mut self.opening {
-            let nonce = cipher.next_nonce();
-            cipher
-                .key
-                .open_in_place(nonce, Aad::from(length), &mut body)
-                .unwrap();
-            body.truncate(body.len() - TAG);
-        }
-        let padding = usize::from(body[0]);
-        Ok(body[1..body.len() - padding].to_vec())
-    }
-
-    /// The client's next message of this kind; others are passed over.
-    pub(crate) async fn wait_for(&mut self, number: u8) -> io::Result<Vec<u8>> {
-        loop {
-            let packet = self.receive().await?;
-            if packet.first() == Some(&number) {
-                return Ok(packet);
-            }
-        }
-    }
-
-    /// Reads whatever the client sends, to the end.
-    pub(crate) async fn drain(mut self) {
-        while self.receive().await.is_ok() {}
-    }
-
-    /// Identification strings (RFC 4253, section 4.2); yields the client's.
-    pub(crate) async fn identify(&mut self) -> io::Result<Vec<u8>> {
-        let line = format!("{}\r\n", self.identification);
-        self.raw(line.as_bytes()).await?;
-        let mut line = Vec::new();
-        while !line.ends_with(b"\r\n") {
-            line.push(self.input.read_u8().await?);
-        }
-        line.truncate(line.len() - 2);
-        Ok(line)
-    }
-
-    /// A KEXINIT (RFC 4253, section 7.1).
-    pub(crate) fn kexinit() -> Message {
-        Self::kexinit_with(ALGORITHMS[1])
-    }
-
-    /// A KEXINIT with this host key algorithm.
-    fn kexinit_with(host_key: &str) -> Message {
-        let mut message = Message::new(number::KEXINIT);
-        message.0.extend_from_slice(&[7; 16]);
-        let mut algorithms = ALGORITHMS;
-        algorithms[1] = host_key;
-        algorithms
-            .iter()
-            .fold(message, |message, names| message.string(names))
-            .byte(0)
-            .word(0)
-    }
-
     /// Identification and key exchange (RFC 4253, sections 7 and 8; RFC 8731).
     pub(crate) async fn exchange_keys(&mut self) -> io::Result<()> {
         self.client = self.identify().await?;

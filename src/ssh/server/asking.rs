@@ -32,8 +32,15 @@ const TOO_MANY: &str = "too many channels";
 /// Why something is refused that nobody gets.
 const NOT_SERVED: &str = "not served here";
 
-/// Characters that are kept of what was refused.
+/// Characters that are kept of what was refused, and of what a client says of itself.
 const KEPT_CHARACTERS: usize = 256;
+
+/// The longest name of a host (RFC 1035, section 2.3.4), listener or subsystem, in
+/// bytes. Longer ones name nothing, and would be kept, logged and sent back.
+const LONGEST_NAME: usize = 255;
+
+/// Why such a name is refused.
+const TOO_LONG: &str = "the name is too long";
 
 /// What one client asks for.
 pub(super) struct Asking {
@@ -95,6 +102,11 @@ impl Asking {
         self.refused(what, NOT_SERVED);
     }
 
+    /// The same where it is about something with a name.
+    pub(super) fn unserved_named(&self, what: &str, name: &str) {
+        self.unserved(&format!("{what} {}", kept(name)));
+    }
+
     /// Half of the queue stays free for what is still to be answered: of a flood
     /// only a part is written down.
     fn refused(&self, what: &str, why: &str) {
@@ -103,7 +115,7 @@ impl Asking {
         }
         // There is room, or nobody any more who would write it down.
         let _ = self.requests.try_send(Request::Unserved {
-            what: what.chars().take(KEPT_CHARACTERS).collect(),
+            what: kept(what).to_owned(),
             why: why.to_owned(),
         });
     }
@@ -140,7 +152,8 @@ impl Asking {
         };
         let id = channel.id();
         self.sessions.insert(id, Waiting { channel, place });
-        reply.accept().await;
+        // Its window is granted when something is started in it.
+        reply.accept_without_window().await;
         Ok(())
     }
 
@@ -151,6 +164,10 @@ impl Asking {
 
     /// A subsystem is asked for in a session. False where it cannot be had.
     pub(super) fn subsystem(&mut self, id: ChannelId, name: &str, handle: Handle) -> bool {
+        if name.len() > LONGEST_NAME {
+            self.refused(&format!("subsystem {}", kept(name)), TOO_LONG);
+            return false;
+        }
         let Ok(queue) = self.requests.try_reserve() else {
             return false;
         };
@@ -159,9 +176,7 @@ impl Asking {
             self.refused(&format!("subsystem {name}"), "not in such a channel");
             return false;
         };
-        // Data that came before there was anybody to take it.
-        let (mut read, write) = channel.split();
-        while read.try_wait().is_some() {}
+        let (read, write) = channel.split();
         queue.send(Request::Subsystem {
             name: name.to_owned(),
             reply: SubsystemReply {
@@ -204,14 +219,21 @@ impl Asking {
         &mut self,
         channel: Channel<ServerSide>,
         (host, port): (&str, u32),
-        originator: Originator,
+        (address, originator_port): (&str, u32),
         reply: ChannelOpenHandle,
     ) -> Result<(), ServeError> {
-        let what = format!("direct-tcpip {host}:{port}");
+        let what = format!("direct-tcpip {}:{port}", kept(host));
+        if host.len() > LONGEST_NAME {
+            return self.refuse(reply, prohibited(TOO_LONG), &what).await;
+        }
         let Some(port) = u16::try_from(port).ok().filter(|port| *port != 0) else {
             return self.refuse(reply, prohibited("no such port"), &what).await;
         };
         let host = host.to_owned();
+        let originator = Originator {
+            address: kept(address).to_owned(),
+            port: originator_port,
+        };
         self.ask(channel, reply, &what, |opening| Request::Open {
             host,
             port,
@@ -229,6 +251,9 @@ impl Asking {
         what: &str,
         request: impl FnOnce(Opening) -> Request,
     ) -> Result<(), ServeError> {
+        if self.patience.is_exhausted(Instant::now()) {
+            return Err(ServeError::Flood);
+        }
         let reserved = self.requests.try_reserve();
         let (Ok(queue), Some(place)) = (reserved, self.places.take()) else {
             return self.refuse(reply, shortage(), what).await;
@@ -237,6 +262,7 @@ impl Asking {
             channel,
             reply,
             place,
+            patience: self.patience.clone(),
         }));
         Ok(())
     }
@@ -244,10 +270,15 @@ impl Asking {
     /// A listener is asked for; yields its port.
     pub(super) async fn listen(&self, address: &str, port: u32) -> Option<u16> {
         let (reply, answer) = oneshot::channel();
+        let what = || format!("tcpip-forward {}:{port}", kept(address));
         let Ok(port) = u16::try_from(port) else {
-            self.refused(&format!("tcpip-forward {address}:{port}"), "no such port");
+            self.refused(&what(), "no such port");
             return None;
         };
+        if address.len() > LONGEST_NAME {
+            self.refused(&what(), TOO_LONG);
+            return None;
+        }
         let request = Request::Listen {
             address: address.to_owned(),
             port,
@@ -262,6 +293,9 @@ impl Asking {
         let Ok(port) = u16::try_from(port) else {
             return false;
         };
+        if address.len() > LONGEST_NAME {
+            return false;
+        }
         let request = Request::CancelListen {
             address: address.to_owned(),
             port,
@@ -286,6 +320,12 @@ impl Asking {
             Err(TrySendError::Full(_) | TrySendError::Closed(_)) => None,
         }
     }
+}
+
+/// As much of a client's words as is kept.
+pub(super) fn kept(text: &str) -> &str {
+    let end = text.char_indices().nth(KEPT_CHARACTERS);
+    end.map_or(text, |(end, _)| &text[..end])
 }
 
 fn shortage() -> ChannelOpenFailure {

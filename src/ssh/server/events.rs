@@ -8,11 +8,10 @@ use russh::server::{
 };
 use russh::{Channel, ChannelId, ChannelOpenFailure, Pty};
 
-use super::asking::{Asking, described};
+use super::asking::{Asking, described, kept};
 use super::attempts::Attempts;
 use super::connection::Shared;
 use super::gate::Gate;
-use super::requests::Originator;
 use super::shown;
 use crate::ssh::terminal_text;
 use crate::ssh::tunnel::CHANNEL_TYPE;
@@ -148,10 +147,7 @@ impl<G: Gate> Handler for Events<G> {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), ServeError> {
-        let originator = Originator {
-            address: originator_address.to_owned(),
-            port: originator_port,
-        };
+        let originator = (originator_address, originator_port);
         self.asking
             .open(channel, (host, port), originator, reply)
             .await
@@ -183,7 +179,7 @@ impl<G: Gate> Handler for Events<G> {
     ) -> Result<(), ServeError> {
         let failure = ChannelOpenFailure::AdministrativelyProhibited;
         let failure = described(failure, "no forwarding to sockets");
-        let what = format!("direct-streamlocal {path}");
+        let what = format!("direct-streamlocal {}", kept(path));
         self.asking.refuse(reply, failure, &what).await
     }
 
@@ -246,8 +242,9 @@ impl<G: Gate> Handler for Events<G> {
         command: &[u8],
         session: &mut Session,
     ) -> Result<(), ServeError> {
-        self.asking
-            .unserved(&format!("exec {}", String::from_utf8_lossy(command)));
+        let command = command.get(..KEPT_CHARACTERS).unwrap_or(command);
+        let command = String::from_utf8_lossy(command);
+        self.asking.unserved_named("exec", &command);
         Ok(session.channel_failure(id)?)
     }
 
@@ -286,7 +283,7 @@ impl<G: Gate> Handler for Events<G> {
         _: &str,
         session: &mut Session,
     ) -> Result<(), ServeError> {
-        self.asking.unserved(&format!("env {name}"));
+        self.asking.unserved_named("env", name);
         Ok(session.channel_failure(id)?)
     }
 
@@ -312,7 +309,7 @@ impl<G: Gate> Handler for Events<G> {
         path: &str,
         _: &mut Session,
     ) -> Result<bool, ServeError> {
-        self.asking.unserved(&format!("streamlocal-forward {path}"));
+        self.asking.unserved_named("streamlocal-forward", path);
         Ok(false)
     }
 

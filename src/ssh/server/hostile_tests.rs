@@ -11,11 +11,12 @@ use tokio::time::timeout;
 
 use super::login::{Login, LoginFailure};
 use super::requests::{RefusalCode, Request};
-use super::stream::{ForwardInput, ForwardOutput};
+use super::stream::{ForwardInput, ForwardOutput, SubsystemInput, SubsystemOutput};
 use super::test_lab::{HANGS, Lab, UNTOUCHED};
-use crate::ssh::connect::STREAM_WINDOW;
+use crate::memory::resident;
+use crate::ssh::connect::{STREAM_WINDOW, UNREAD_LIMIT};
 use crate::ssh::wire_client::{WireKey, WireSecurityKey, login_request, open};
-use crate::ssh::wire_server::{Message, Reader, Wire, about, confirmation, data, number};
+use crate::ssh::wire_server::{Message, Reader, Wire, about, adjust, confirmation, data, number};
 
 /// Memory that a client may cost in these tests, in bytes: less than half of what
 /// it would cost without a bound, and more than other tests use meanwhile.
@@ -104,32 +105,9 @@ fn request(channel: u32, kind: &str) -> Message {
     about(number::CHANNEL_REQUEST, channel).string(kind).byte(1)
 }
 
-/// Sends as much as is taken, while somebody reads what comes back.
+/// Sends as much as is taken.
 async fn flood(mut wire: Wire, count: usize, message: impl Fn(usize) -> Message) {
-    let mut answers = wire.socket();
-    let write = async {
-        for number in 0..count {
-            if wire.send(&message(number)).await.is_err() {
-                break;
-            }
-        }
-    };
-    let read = async {
-        let mut buffer = vec![0; 1 << 16];
-        while matches!(answers.read(&mut buffer).await, Ok(1..)) {}
-    };
-    tokio::select! {
-        () = write => {}
-        () = read => {}
-    }
-}
-
-/// The memory that this process has, in bytes (proc_pid_status(5)).
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
-    kilobytes.parse::<u64>().unwrap() * 1024
+    wire.flood((0..count).map(message)).await;
 }
 
 #[tokio::test]
@@ -454,6 +432,192 @@ async fn requests_with_huge_strings_take_no_memory() {
     ended(&login).await;
 }
 
+/// The next window adjustment, which is of this channel.
+async fn granted(wire: &mut Wire, channel: u32) -> u32 {
+    let packet = answer(wire, number::CHANNEL_WINDOW_ADJUST).await;
+    let mut reader = Reader::new(&packet);
+    // We give our channels the numbers that the server's have.
+    assert_eq!(reader.word(), channel);
+    reader.word()
+}
+
+/// A subsystem that is started, and the window that it is granted.
+async fn subsystem(
+    wire: &mut Wire,
+    login: &mut Login<String>,
+    channel: u32,
+) -> (u32, (SubsystemOutput, SubsystemInput)) {
+    assert_eq!(session(wire, channel).await, channel);
+    let subsystem = request(channel, "subsystem").string("sshvpn");
+    wire.send(&subsystem).await.unwrap();
+    let Request::Subsystem { reply, .. } = next(login).await else {
+        panic!("another request");
+    };
+    let halves = reply.accept().await;
+    (granted(wire, channel).await, halves)
+}
+
+/// Data of which each message is cut off a chunk of its own.
+fn scattered(channels: &[u32], count: usize) -> impl Iterator<Item = Message> {
+    let messages = (0..count).map(|turn| channels[turn % channels.len()]);
+    messages.flat_map(|channel| {
+        let between = Message::new(number::IGNORE).string(vec![2; 250_000]);
+        [data(channel, vec![1; 8200]), between]
+    })
+}
+
+#[tokio::test]
+async fn a_session_has_no_window_until_something_is_started() {
+    let lab = lab().await;
+    let (mut wire, login) = connected(&lab).await;
+    wire.send(&open("session", 2, 1 << 20)).await.unwrap();
+    let packet = answer(&mut wire, number::CHANNEL_OPEN_CONFIRMATION).await;
+    let mut reader = Reader::new(&packet);
+    assert_eq!((reader.word(), reader.word(), reader.word()), (2, 2, 0));
+    wire.send(&data(2, [1])).await.unwrap();
+    ended(&login).await;
+}
+
+#[tokio::test]
+async fn all_channels_of_a_connection_have_one_limit() {
+    let lab = lab().await;
+    let (mut wire, mut login) = connected(&lab).await;
+    let channels: Vec<u32> = (2..18).collect();
+    let (mut windows, mut unread) = (0, Vec::new());
+    for &channel in &channels {
+        let (window, halves) = subsystem(&mut wire, &mut login, channel).await;
+        windows += window as usize;
+        unread.push(halves);
+    }
+    let least = channels.len() * (256 << 10);
+    assert!(
+        windows > UNREAD_LIMIT / 2 && windows <= UNREAD_LIMIT + least,
+        "{windows}"
+    );
+    // All that the smallest window takes, on each, in the way that holds most.
+    let before = resident();
+    let each = (256 << 10) / 8200;
+    wire.flood(scattered(&channels, each * channels.len()))
+        .await;
+    // Everything has come.
+    session(&mut wire, 90).await;
+    assert!(resident().saturating_sub(before) < AFFORDABLE / 2);
+    // Who reads is granted more, however little the others leave.
+    let (_, input) = &mut unread[15];
+    for _ in 0..each {
+        assert_eq!(input.receive().await.unwrap().len(), 8200);
+    }
+    assert!(granted(&mut wire, 17).await > 0);
+}
+
+#[tokio::test]
+async fn a_client_that_fills_all_its_windows_takes_what_was_granted() {
+    let lab = lab().await;
+    let (mut wire, mut login) = connected(&lab).await;
+    let (window, _first) = subsystem(&mut wire, &mut login, 2).await;
+    let (other, _second) = subsystem(&mut wire, &mut login, 3).await;
+    let count = (window as usize / 8200).min(1000);
+    let before = resident();
+    wire.flood(scattered(&[2], count)).await;
+    wire.flood(scattered(&[3], (other as usize / 8200).min(500)))
+        .await;
+    session(&mut wire, 4).await;
+    assert!(resident().saturating_sub(before) < AFFORDABLE / 2);
+    // Messages that no window bounds: the server reads no more at some point, and
+    // the connection is still there.
+    let small = (0..2_000_000).map(|_| data(2, []));
+    let _ = timeout(Duration::from_secs(2), wire.flood(small)).await;
+    assert!(resident().saturating_sub(before) < AFFORDABLE / 2);
+    drop(wire);
+    drop((_first, _second));
+    ended(&login).await;
+}
+
+#[tokio::test]
+async fn ends_and_windows_are_not_queued() {
+    let lab = lab().await;
+    let (mut wire, mut login) = connected(&lab).await;
+    let (_, (_output, mut input)) = subsystem(&mut wire, &mut login, 2).await;
+    let before = resident();
+    let messages = (0..1_000_000).map(|turn| match turn % 2 {
+        0 => about(number::CHANNEL_EOF, 2),
+        _ => adjust(2, 1),
+    });
+    wire.flood(messages).await;
+    session(&mut wire, 3).await;
+    assert!(resident().saturating_sub(before) < AFFORDABLE / 2);
+    assert_eq!(input.receive().await, None);
+}
+
+#[tokio::test]
+async fn refused_connections_cost_patience() {
+    let lab = lab().await;
+    for (code, lasts) in [
+        (RefusalCode::Prohibited, false),
+        (RefusalCode::ResourceShortage, false),
+        (RefusalCode::ConnectFailed, true),
+    ] {
+        let (mut wire, mut login) = connected(&lab).await;
+        let mut refused = 0;
+        let ask = async {
+            // One after the other, so that each is refused by who takes it.
+            while refused < 3000 {
+                let open = open("direct-tcpip", refused, 100).string("host").word(80);
+                wire.send(&open.string("127.0.0.1").word(1)).await?;
+                wire.wait_for(number::CHANNEL_OPEN_FAILURE).await?;
+                refused += 1;
+            }
+            std::io::Result::Ok(())
+        };
+        let refuse = async {
+            while let Some(Request::Open { reply, .. }) = login.requests.next().await {
+                reply.refuse(code, "no").await;
+            }
+        };
+        tokio::select! {
+            asked = ask => assert_eq!(asked.is_ok(), lasts, "{code:?}: {refused}"),
+            () = refuse => assert!(!lasts, "{code:?}: {refused}"),
+        }
+        assert!(refused >= 1000, "{code:?}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn long_names_are_not_sent_back_or_kept() {
+    let lab = lab().await;
+    let (mut wire, mut login) = connected(&lab).await;
+    let long = "x".repeat(100_000);
+    let open = open("direct-tcpip", 1, 100).string(&long).word(80);
+    wire.send(&open.string(&long).word(1)).await.unwrap();
+    let packet = answer(&mut wire, number::CHANNEL_OPEN_FAILURE).await;
+    assert!(packet.len() < 300, "{}", packet.len());
+    assert!(unserved(&mut login).await.len() < 300);
+    let listen = Message::new(number::GLOBAL_REQUEST).string("tcpip-forward");
+    let listen = listen.byte(1).string(&long).word(80);
+    wire.send(&listen).await.unwrap();
+    answer(&mut wire, number::REQUEST_FAILURE).await;
+    assert!(unserved(&mut login).await.len() < 300);
+    let channel = session(&mut wire, 1).await;
+    let subsystem = request(channel, "subsystem").string(&long);
+    wire.send(&subsystem).await.unwrap();
+    answer(&mut wire, number::CHANNEL_FAILURE).await;
+    assert!(unserved(&mut login).await.len() < 300);
+}
+
+#[tokio::test]
+async fn a_long_kexinit_is_no_login() {
+    let lab = lab().await;
+    let failure = before_login(&lab, async |wire| {
+        wire.identify().await?;
+        let mut long = Wire::kexinit();
+        long.0.truncate(long.0.len() - 9);
+        let long = long.string("x".repeat(40_000)).byte(0).word(0);
+        wire.send(&long).await?;
+        wire.wait_for(0).await.map(drop)
+    });
+    assert!(matches!(failure.await, LoginFailure::Protocol(_)));
+}
+
 #[tokio::test]
 async fn data_beyond_the_window_ends_the_connection() {
     let lab = lab().await;
@@ -488,15 +652,10 @@ async fn a_reader_who_stops_stops_only_its_channel() {
         panic!("another request");
     };
     let (_output, mut input) = reply.accept().await;
-    // A stream has a larger window than a channel has at its start, from the first
-    // data on.
-    wire.send(&data(stopped, vec![1; 32768])).await.unwrap();
-    let packet = answer(&mut wire, number::CHANNEL_WINDOW_ADJUST).await;
-    let mut reader = Reader::new(&packet);
-    reader.word();
-    assert_eq!((2 << 20) + reader.word(), STREAM_WINDOW);
+    // Our channel has the number 1.
+    assert_eq!(granted(&mut wire, 1).await, STREAM_WINDOW);
     // All of it, and nobody reads it.
-    for _ in 1..STREAM_WINDOW / 32768 {
+    for _ in 0..STREAM_WINDOW / 32768 {
         wire.send(&data(stopped, vec![1; 32768])).await.unwrap();
     }
     session(&mut wire, 2).await;

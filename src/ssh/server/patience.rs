@@ -1,5 +1,6 @@
 //! How much refusing a client may cause: each refusal is memory until it is sent.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Refusals in a row. A browser behind -D may well ask for hundreds of hosts that
@@ -9,37 +10,56 @@ const MOST: u32 = 1000;
 /// One more is allowed after each of these.
 const RECOVERY: Duration = Duration::from_millis(20);
 
-/// The patience with one client.
+/// The patience with one client, of which each that refuses something has a clone.
+#[derive(Debug, Clone)]
+pub(super) struct Patience(Arc<Mutex<Left>>);
+
 #[derive(Debug)]
-pub(super) struct Patience {
-    left: u32,
+struct Left {
+    refusals: u32,
     counted_at: Instant,
 }
 
 impl Patience {
     /// All of it.
     pub(super) fn new(now: Instant) -> Self {
-        Patience {
-            left: MOST,
+        Patience(Arc::new(Mutex::new(Left {
+            refusals: MOST,
             counted_at: now,
-        }
+        })))
     }
 
     /// Takes from it for one refusal; false once there is none left.
-    pub(super) fn try_refuse(&mut self, now: Instant) -> bool {
-        let passed = now.saturating_duration_since(self.counted_at);
-        let recovered = passed.as_millis() / RECOVERY.as_millis();
-        if let Ok(recovered @ 1..) = u32::try_from(recovered.min(u128::from(MOST))) {
-            self.left = self.left.saturating_add(recovered).min(MOST);
-            self.counted_at = now;
-        }
-        match self.left.checked_sub(1) {
-            Some(left) => {
-                self.left = left;
+    pub(super) fn try_refuse(&self, now: Instant) -> bool {
+        let mut left = self.left(now);
+        match left.refusals.checked_sub(1) {
+            Some(refusals) => {
+                left.refusals = refusals;
                 true
             }
             None => false,
         }
+    }
+
+    /// Takes from it for a refusal that the client has had already.
+    pub(super) fn refused(&self, now: Instant) {
+        self.try_refuse(now);
+    }
+
+    /// Whether there is none left.
+    pub(super) fn is_exhausted(&self, now: Instant) -> bool {
+        self.left(now).refusals == 0
+    }
+
+    fn left(&self, now: Instant) -> MutexGuard<'_, Left> {
+        let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let passed = now.saturating_duration_since(left.counted_at);
+        let recovered = passed.as_millis() / RECOVERY.as_millis();
+        if let Ok(recovered @ 1..) = u32::try_from(recovered.min(u128::from(MOST))) {
+            left.refusals = left.refusals.saturating_add(recovered).min(MOST);
+            left.counted_at = now;
+        }
+        left
     }
 }
 
@@ -50,7 +70,7 @@ mod tests {
     #[test]
     fn patience_ends_and_comes_back() {
         let start = Instant::now();
-        let mut patience = Patience::new(start);
+        let patience = Patience::new(start);
         let refused = (0..5000).filter(|_| patience.try_refuse(start)).count();
         assert_eq!(refused, MOST as usize);
         let later = start + RECOVERY * 3;
@@ -64,9 +84,22 @@ mod tests {
     }
 
     #[test]
+    fn refusals_elsewhere_exhaust_it_too() {
+        let start = Instant::now();
+        let patience = Patience::new(start);
+        let elsewhere = patience.clone();
+        for _ in 0..MOST {
+            assert!(!patience.is_exhausted(start));
+            elsewhere.refused(start);
+        }
+        assert!(patience.is_exhausted(start));
+        assert!(!patience.is_exhausted(start + RECOVERY));
+    }
+
+    #[test]
     fn a_slow_client_never_runs_out() {
         let mut now = Instant::now();
-        let mut patience = Patience::new(now);
+        let patience = Patience::new(now);
         for _ in 0..5000 {
             now += RECOVERY;
             assert!(patience.try_refuse(now));

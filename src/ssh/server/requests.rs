@@ -2,6 +2,7 @@
 //! reply. A reply that is dropped refuses.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use russh::server::{ChannelOpenHandle, Handle};
 use russh::{Channel, ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf};
@@ -9,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::asking::described;
 use super::connection::Shared;
+use super::patience::Patience;
 use super::place::Place;
 use super::stream::{self, ForwardInput, ForwardOutput, SubsystemInput, SubsystemOutput};
 use crate::config::types::{Mode, UnitRequest};
@@ -51,7 +53,7 @@ pub enum Request {
     },
     /// A subsystem (RFC 4254, section 6.5).
     Subsystem {
-        /// Which; of any length up to a packet's.
+        /// Which.
         name: String,
         /// To be answered.
         reply: SubsystemReply,
@@ -130,6 +132,7 @@ pub(super) struct Opening {
     pub(super) channel: Channel<ServerSide>,
     pub(super) reply: ChannelOpenHandle,
     pub(super) place: Place,
+    pub(super) patience: Patience,
 }
 
 /// Answers [`Request::Subsystem`].
@@ -154,6 +157,18 @@ impl Requests {
     }
 }
 
+impl Opening {
+    /// Refuses it. A place that cannot be connected to costs the client no patience:
+    /// it may go there.
+    async fn refuse(self, code: RefusalCode, description: &str) {
+        if code != RefusalCode::ConnectFailed {
+            self.patience.refused(Instant::now());
+        }
+        let failure = described(code.into(), description);
+        self.reply.reject(failure).await;
+    }
+}
+
 impl TunnelReply {
     /// Opens the tunnel.
     pub async fn accept(self) -> (ServedSender, ServedReceiver) {
@@ -161,13 +176,15 @@ impl TunnelReply {
             channel,
             reply,
             place,
+            ..
         } = self.opening;
-        reply.accept().await;
         let (read, write) = channel.split();
-        (
+        let (sender, receiver) = (
             TunnelSender::new(write, Some(place)),
             TunnelReceiver::new(read),
-        )
+        );
+        reply.accept().await;
+        (sender, receiver)
     }
 
     /// Refuses it. The description also goes out as a debug message, where a
@@ -175,8 +192,7 @@ impl TunnelReply {
     pub async fn refuse(self, code: RefusalCode, description: &str) {
         // A connection that is gone needs no reason.
         let _ = self.handle.debug(true, description.to_owned());
-        let failure = described(code.into(), description);
-        self.opening.reply.reject(failure).await;
+        self.opening.refuse(code, description).await;
     }
 }
 
@@ -187,6 +203,7 @@ impl OpenReply {
             channel,
             reply,
             place,
+            ..
         } = self.0;
         reply.accept().await;
         stream::forward(channel, place)
@@ -194,8 +211,7 @@ impl OpenReply {
 
     /// Refuses it.
     pub async fn refuse(self, code: RefusalCode, description: &str) {
-        let failure = described(code.into(), description);
-        self.0.reply.reject(failure).await;
+        self.0.refuse(code, description).await;
     }
 }
 

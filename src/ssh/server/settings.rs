@@ -8,11 +8,15 @@ use russh::{Limits, MethodKind, MethodSet, SshId};
 
 use super::host_keys::HostKeys;
 use crate::ssh::algorithms;
-use crate::ssh::connect::{IDENTIFICATION, MAX_PACKET, QUEUE, SEND_QUEUE};
+use crate::ssh::connect::{IDENTIFICATION, MAX_PACKET, QUEUE, SEND_QUEUE, UNREAD_LIMIT};
 
 /// The window that a client is granted on each channel, in bytes: what OpenSSH
 /// grants on a session. It carries 250 Mbit/s over 40 ms, as it is granted in halves.
 const WINDOW: u32 = 2 * 1024 * 1024;
+
+/// The window that a forward has at its start, in bytes; it doubles as it is used. Many
+/// forwards of a browser stay idle, and what they are granted is missing elsewhere.
+const FIRST_WINDOW: u32 = 256 * 1024;
 
 /// How often a client is asked whether it is there (sshd's `ClientAliveInterval`).
 const ALIVE_INTERVAL: Duration = Duration::from_secs(15);
@@ -51,6 +55,8 @@ impl ServerSettings {
             keys: self.host_keys.to_vec(),
             limits: Limits::default(),
             window_size: WINDOW,
+            first_window_size: FIRST_WINDOW,
+            unread_limit: UNREAD_LIMIT,
             maximum_packet_size: MAX_PACKET,
             channel_buffer_size: QUEUE,
             requests_to_readers: false,

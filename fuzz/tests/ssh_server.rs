@@ -1,0 +1,294 @@
+//! A client that says anything to the server's side of SSH, before and after it has
+//! logged in: its connection ends or goes on, the task does not fail, and the memory
+//! that it takes is bounded.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sshvpn::ssh::server::accept::accept;
+use sshvpn::ssh::server::credential::{Attempt, KeyBlob};
+use sshvpn::ssh::server::gate::{Gate, Tried};
+use sshvpn::ssh::server::host_keys::HostKeys;
+use sshvpn::ssh::server::login::Login;
+use sshvpn::ssh::server::requests::{RefusalCode, Request};
+use sshvpn::ssh::server::settings::ServerSettings;
+use sshvpn_fuzz::{Source, target};
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
+
+#[allow(dead_code)]
+#[path = "../../src/ssh/wire.rs"]
+mod wire;
+#[allow(dead_code)]
+#[path = "../../src/ssh/wire_client.rs"]
+mod wire_client;
+
+use wire::{Message, Wire, about, adjust, confirmation, data, number};
+use wire_client::{WireKey, login_request, open};
+
+target!(ssh_server, run);
+
+/// What one client may take, in bytes: what its channels may have unread, half as
+/// much again, what packets hold, and this side of the conversation.
+const AFFORDABLE: u64 = 48 << 20;
+/// Channels that a client may have.
+const CHANNELS: u8 = 24;
+/// How long messages may wait for a server that reads no more: it waits for readers.
+const STALLED: Duration = Duration::from_millis(200);
+/// Far longer than anything here takes; what reaches it hangs.
+const HANGS: Duration = Duration::from_secs(20);
+
+/// Lets in the key of the tests.
+struct OneKey(KeyBlob);
+
+impl Gate for OneKey {
+    type Grant = ();
+
+    fn judge(&self, attempt: &Attempt<'_>) -> Option<()> {
+        (attempt.credential.key() == &self.0).then_some(())
+    }
+
+    fn failed(&self, _: SocketAddr, _: &str, _: Tried<'_>) {}
+}
+
+/// A server on a loopback listener.
+struct Lab {
+    runtime: Runtime,
+    listener: TcpListener,
+    settings: ServerSettings,
+    gate: Arc<OneKey>,
+    key: WireKey,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path: PathBuf = directory.path().join("host");
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let bound = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+        let key = WireKey::new(1);
+        Lab {
+            runtime,
+            listener: bound.expect("a listener"),
+            settings: ServerSettings {
+                host_keys: HostKeys::load_or_make(&[path]).expect("a host key"),
+                max_auth_tries: 6,
+                grace_time: None,
+                channels: CHANNELS.into(),
+            },
+            gate: Arc::new(OneKey(KeyBlob(key.blob()))),
+            key,
+        }
+    }
+}
+
+thread_local!(static LAB: Lab = Lab::new());
+
+fn run(input: &[u8]) {
+    LAB.with(|lab| lab.runtime.block_on(conversation(lab, input)));
+}
+
+async fn conversation(lab: &Lab, input: &[u8]) {
+    let mut source = Source::new(input);
+    let before = resident();
+    let address = lab.listener.local_addr().expect("an address");
+    let mut wire = Wire::dial(address).await;
+    let (stream, peer) = lab.listener.accept().await.expect("a connection");
+    let (settings, gate) = (lab.settings.clone(), Arc::clone(&lab.gate));
+    let manner = Manner(source.byte());
+    let server = tokio::spawn(async move {
+        if let Ok(login) = accept(stream, peer, &settings, gate).await {
+            serve(login, manner).await;
+        }
+    });
+    // A server that hangs up ends it.
+    let _ = timeout(HANGS, talk(lab, &mut wire, source)).await;
+    let grown = resident().saturating_sub(before);
+    assert!(grown < AFFORDABLE, "grown by {grown} bytes");
+    drop(wire);
+    let ended = timeout(HANGS, server).await;
+    ended
+        .expect("the server goes on")
+        .expect("the server failed");
+}
+
+/// What the server does with requests.
+#[derive(Clone, Copy)]
+struct Manner(u8);
+
+impl Manner {
+    fn refuses(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    fn reads(self) -> bool {
+        self.0 & 2 != 0
+    }
+}
+
+/// Answers the requests of a client until it is gone. What is opened is kept, and read
+/// or not.
+async fn serve(mut login: Login<()>, manner: Manner) {
+    let (mut tunnels, mut subsystems, mut forwards) = (Vec::new(), Vec::new(), Vec::new());
+    while let Some(request) = login.requests.next().await {
+        match request {
+            Request::Tunnel { reply, .. } if !manner.refuses() => {
+                let (sender, mut receiver) = reply.accept().await;
+                if manner.reads() {
+                    tokio::spawn(async move { while receiver.receive().await.is_some() {} });
+                } else {
+                    tunnels.push(receiver);
+                }
+                drop(sender);
+            }
+            Request::Subsystem { reply, .. } if !manner.refuses() => {
+                let (output, mut input) = reply.accept().await;
+                if manner.reads() {
+                    tokio::spawn(async move { while input.receive().await.is_some() {} });
+                } else {
+                    subsystems.push(input);
+                }
+                drop(output);
+            }
+            Request::Open { reply, .. } if !manner.refuses() => {
+                forwards.push(reply.accept().await);
+            }
+            Request::Listen { reply, .. } if !manner.refuses() => {
+                let _ = reply.accept(80);
+            }
+            Request::Open { reply, .. } => reply.refuse(RefusalCode::Prohibited, "no").await,
+            // What is dropped is refused.
+            _ => {}
+        }
+    }
+    let reason = timeout(HANGS, login.connection.ended()).await;
+    // What a panic of the connection's task leaves.
+    assert_ne!(reason.expect("no end"), "the connection failed");
+}
+
+/// Says what the input says, up to where it says so, logs in, and goes on.
+async fn talk(lab: &Lab, wire: &mut Wire, mut source: Source<'_>) -> std::io::Result<()> {
+    let before = source.byte() % 8;
+    if before == 0 {
+        wire.identify().await?;
+        return say(wire, source).await;
+    }
+    let session = wire.exchange_keys_as_client().await?;
+    if before == 1 {
+        return say(wire, source).await;
+    }
+    let service = Message::new(number::SERVICE_REQUEST).string("ssh-userauth");
+    wire.send(&service).await?;
+    wire.wait_for(number::SERVICE_ACCEPT).await?;
+    if before == 2 {
+        return say(wire, source).await;
+    }
+    wire.show(&session, "mallory", &lab.key).await?;
+    wire.wait_for(number::USERAUTH_SUCCESS).await?;
+    say(wire, source).await
+}
+
+/// Sends messages, each as often as the input says.
+async fn say(wire: &mut Wire, mut source: Source<'_>) -> std::io::Result<()> {
+    while !source.is_empty() {
+        let message = message(&mut source);
+        let count = 1 << (source.byte() % 10);
+        let messages = std::iter::repeat_n(message, count);
+        if timeout(STALLED, wire.flood(messages)).await != Ok(true) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Bytes up to a length that a packet takes.
+fn payload(source: &mut Source<'_>) -> Vec<u8> {
+    let length = source.byte();
+    vec![length; (1 << (length % 18)) + usize::from(source.byte())]
+}
+
+fn message(source: &mut Source<'_>) -> Message {
+    let kind = source.byte();
+    let channel = u32::from(source.byte() % CHANNELS) + 2;
+    match kind % 16 {
+        0 | 1 => data(channel, payload(source)),
+        2 => {
+            let extended = about(number::CHANNEL_EXTENDED_DATA, channel);
+            extended.word(1).string(payload(source))
+        }
+        3 => Message::new(number::IGNORE).string(payload(source)),
+        4 | 5 => opening(source, channel),
+        6 | 7 => channel_request(source, channel),
+        8 => {
+            let request = Message::new(number::GLOBAL_REQUEST);
+            let names = [
+                "tcpip-forward",
+                "cancel-tcpip-forward",
+                "keepalive@openssh.com",
+            ];
+            let request = request.string(names[usize::from(source.byte()) % names.len()]);
+            request.byte(1).string(payload(source)).word(80)
+        }
+        9 => adjust(channel, u32::from(source.word()) << 16),
+        10 => about(number::CHANNEL_EOF + source.byte() % 2, channel),
+        11 => confirmation(channel, 1 << 20, 1 << source.byte().min(31)),
+        12 => about(number::CHANNEL_OPEN_FAILURE, channel)
+            .word(1)
+            .string(payload(source))
+            .string(""),
+        13 => Wire::kexinit(),
+        14 => {
+            let methods = ["none", "password", "publickey", "keyboard-interactive"];
+            let method = methods[usize::from(source.byte()) % methods.len()];
+            let request = login_request("mallory", method).byte(source.byte() % 2);
+            request.string(payload(source)).string(payload(source))
+        }
+        _ => {
+            let mut any = vec![source.byte()];
+            let length = source.byte();
+            any.extend_from_slice(source.bytes(length.into()));
+            Message(any)
+        }
+    }
+}
+
+fn opening(source: &mut Source<'_>, channel: u32) -> Message {
+    let window = u32::from(source.word());
+    match source.byte() % 5 {
+        0 | 1 => open("session", channel, window),
+        2 => {
+            let open = open("direct-tcpip", channel, window).string(payload(source));
+            open.word(80).string(payload(source)).word(1)
+        }
+        3 => {
+            let tunnel = open("tun@openssh.com", channel, window);
+            tunnel.word(1).word(0x7fff_ffff)
+        }
+        _ => open(&String::from_utf8_lossy(&payload(source)), channel, window),
+    }
+}
+
+fn channel_request(source: &mut Source<'_>, channel: u32) -> Message {
+    let request = about(number::CHANNEL_REQUEST, channel);
+    match source.byte() % 5 {
+        0 | 1 => request.string("subsystem").byte(1).string("sshvpn"),
+        2 => {
+            let request = request.string("env").byte(1).string(payload(source));
+            request.string(payload(source))
+        }
+        3 => request.string("exec").byte(1).string(payload(source)),
+        _ => request.string(payload(source)).byte(source.byte() % 2),
+    }
+}
+
+/// The memory that this process has, in bytes (proc_pid_status(5)).
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("a status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.expect("VmRSS").trim().trim_end_matches(" kB");
+    kilobytes.parse::<u64>().expect("a number") * 1024
+}
