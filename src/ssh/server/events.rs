@@ -48,7 +48,13 @@ fn unknown_type() -> ChannelOpenFailure {
 impl<G: Gate> Handler for Events<G> {
     type Error = ServeError;
 
+    async fn auth_none(&mut self, _: &str) -> Result<Auth, ServeError> {
+        self.attempts.begin();
+        Ok(Auth::reject())
+    }
+
     async fn auth_password(&mut self, user: &str, _: &str) -> Result<Auth, ServeError> {
+        self.attempts.begin();
         Ok(self.attempts.unoffered(user, "password"))
     }
 
@@ -58,6 +64,7 @@ impl<G: Gate> Handler for Events<G> {
         _: &str,
         _: Option<Response<'a>>,
     ) -> Result<Auth, ServeError> {
+        self.attempts.begin();
         Ok(self.attempts.unoffered(user, "keyboard-interactive"))
     }
 
@@ -66,6 +73,7 @@ impl<G: Gate> Handler for Events<G> {
         user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, ServeError> {
+        self.attempts.begin();
         Ok(self.attempts.offered(user, shown::offered(&offer)))
     }
 
@@ -97,6 +105,7 @@ impl<G: Gate> Handler for Events<G> {
         user: &str,
         key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, ServeError> {
+        self.attempts.begin();
         Ok(self.attempts.verified(user, shown::key(key.public_key)))
     }
 
@@ -105,6 +114,7 @@ impl<G: Gate> Handler for Events<G> {
         user: &str,
         certificate: &Certificate,
     ) -> Result<Auth, ServeError> {
+        self.attempts.begin();
         Ok(self
             .attempts
             .verified(user, shown::certificate(certificate)))
