@@ -17,7 +17,8 @@ use crate::config::types::InterfaceName;
     after_help = "Without options and without /etc/sshvpn/serve.toml it listens on [::]:2222 and lets \
                   in the keys in /etc/sshvpn/authorized_keys (as sshd reads such a file), those with \
                   tunnel=\"any\" or tunnel=\"N\" to a tunnel. Options win over the file. SIGHUP: read \
-                  everything again."
+                  everything again. How many connections may be without a login, from one source, one \
+                  network and in all, and for how long, is set in the file's [login]."
 )]
 pub struct ServeArgs {
     /// Configuration [default: /etc/sshvpn/serve.toml, if it is there]

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::Server;
-use super::admission::Startup;
+use super::admission::{Place, Startup};
 use super::audit::allowance::Allowance;
 use super::audit::event::{Asked, Who};
 use super::channel::ChannelTunnel;
@@ -51,7 +51,7 @@ pub(super) async fn attend(
     server: Arc<Server>,
     stream: TcpStream,
     peer: SocketAddr,
-    startup: Startup,
+    mut startup: Startup,
 ) {
     let mut changes = server.rules.subscribe();
     let rules = Arc::clone(&changes.borrow_and_update());
@@ -60,12 +60,16 @@ pub(super) async fn attend(
         server: Arc::clone(&server),
         id,
         denial: Mutex::default(),
+        place: startup.place(),
     });
     let accepted = tokio::select! {
         accepted = accept(stream, peer, &rules.ssh, door) => accepted,
         _ = server.stopping() => {
             let stopping = LoginFailed::ServerStopping;
             return server.registry.failed(id, peer, "", &stopping);
+        }
+        why = startup.displaced() => {
+            return server.registry.refused(peer, why, Instant::now());
         }
     };
     // Those of a connection that stays for days may be large, and old.
@@ -188,10 +192,16 @@ struct Door {
     id: ConnectionId,
     /// Why the last one was denied.
     denial: Mutex<Option<Denial>>,
+    /// Of the connection among those that are not logged in.
+    place: Place,
 }
 
 impl Gate for Door {
     type Grant = Grant;
+
+    fn begun(&self) {
+        self.place.begun();
+    }
 
     fn judge(&self, attempt: &Attempt<'_>) -> Option<Grant> {
         // Those of this moment: a key may be gone since the client connected.

@@ -1,5 +1,7 @@
-//! What a server does where nobody says otherwise. Where sshd_config(5) has the
-//! same setting, the value is sshd's.
+//! The settings of a server without a configuration. Where sshd_config(5) has the
+//! same setting, the value is sshd's, but for the number of connections that are
+//! not logged in: sshd's are for a few administrators, and 100 silent connections
+//! of one host would keep everybody else out.
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -41,14 +43,17 @@ impl Default for LoginSettings {
     fn default() -> Self {
         Self {
             grace_time: Some(Duration::from_secs(120)),
+            crowded_grace_time: Some(Duration::from_secs(20)),
             max_auth_tries: 6,
             max_startups: MaxStartups {
-                start: 10,
+                start: 100,
                 rate: 30,
-                full: 100,
+                full: 1000,
             },
-            per_source_max_startups: None,
-            source_block: (32, 128),
+            per_source_max_startups: Some(20),
+            source_block: (32, 64),
+            per_network_max_startups: Some(100),
+            network_block: (24, 48),
             penalties: Some(Penalties::default()),
             exempt: Vec::new(),
         }

@@ -37,10 +37,13 @@ struct Document {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 struct LoginTable {
     grace_time: Option<OptionalTime>,
+    crowded_grace_time: Option<OptionalTime>,
     max_auth_tries: Option<Count>,
     max_startups: Option<MaxStartups>,
     per_source_max_startups: Option<OptionalCount>,
     per_source_net_block_size: Option<SourceBlock>,
+    per_network_max_startups: Option<OptionalCount>,
+    per_network_block_size: Option<SourceBlock>,
     per_source_penalties: Option<OptionalPenalties>,
     per_source_penalty_exempt: Option<Vec<Network>>,
     disable_forwarding: Option<bool>,
@@ -195,6 +198,10 @@ impl LoginTable {
             self.grace_time.map(|OptionalTime(time)| time),
         );
         put(
+            &mut to.crowded_grace_time,
+            self.crowded_grace_time.map(|OptionalTime(time)| time),
+        );
+        put(
             &mut to.max_auth_tries,
             self.max_auth_tries.map(|Count(count)| count),
         );
@@ -207,6 +214,16 @@ impl LoginTable {
         put(
             &mut to.source_block,
             self.per_source_net_block_size
+                .map(|SourceBlock(v4, v6)| (v4, v6)),
+        );
+        put(
+            &mut to.per_network_max_startups,
+            self.per_network_max_startups
+                .map(|OptionalCount(count)| count),
+        );
+        put(
+            &mut to.network_block,
+            self.per_network_block_size
                 .map(|SourceBlock(v4, v6)| (v4, v6)),
         );
         put(

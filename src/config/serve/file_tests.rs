@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::settings::{Overflow, Penalties};
+use super::super::settings::{LoginSettings, Overflow, Penalties};
 use super::*;
 
 const EXAMPLE: &str = include_str!("../../../packaging/serve.toml");
@@ -39,9 +39,11 @@ fn the_example_shows_every_key_and_mostly_its_default() {
     assert_eq!(settings.listen, usual.listen);
     assert_eq!(settings.host_keys, usual.host_keys);
     assert_eq!(settings.authorized_keys, usual.authorized_keys);
-    assert_eq!(settings.login.penalties, usual.login.penalties);
-    assert_eq!(settings.login.max_startups, usual.login.max_startups);
-    assert_eq!(settings.login.grace_time, usual.login.grace_time);
+    let login = LoginSettings {
+        exempt: Vec::new(),
+        ..settings.login
+    };
+    assert_eq!(login, usual.login);
     assert_eq!(settings.network.leases, usual.network.leases);
     assert_eq!(settings.network.mtu, usual.network.mtu);
     assert_eq!(settings.limits.clients, usual.limits.clients);
@@ -77,7 +79,8 @@ fn every_key_reaches_its_setting() {
          host-key = [\"h\"]\nauthorized-keys = [\"a\"]\ntrusted-user-ca-keys = [\"c\"]\n\
          revoked-keys = \"r\"\n\
          [login]\ngrace-time = 0\nmax-auth-tries = 3\nmax-startups = 20\n\
-         per-source-max-startups = 5\nper-source-net-block-size = \"24:56\"\n\
+         per-source-max-startups = 5\ncrowded-grace-time = 7\n\
+         per-network-max-startups = \"none\"\nper-network-block-size = \"16:40\"\nper-source-net-block-size = \"24:56\"\n\
          per-source-penalties = { authfail = \"1m\", max = 3600 }\n\
          per-source-penalty-exempt = [\"10.0.0.0/8\"]\ndisable-forwarding = true\n\
          [network]\npool = [\"10.9.0.0/24\"]\nassign = true\nleases = \"l\"\nmtu = 1400\n\
@@ -107,6 +110,9 @@ fn every_key_reaches_its_setting() {
     );
     assert_eq!(login.per_source_max_startups, Some(5));
     assert_eq!(login.source_block, (24, 56));
+    assert_eq!(login.crowded_grace_time, Some(Duration::from_secs(7)));
+    assert_eq!(login.per_network_max_startups, None);
+    assert_eq!(login.network_block, (16, 40));
     let penalties = Penalties {
         authfail: Duration::from_secs(60),
         max: Duration::from_secs(3600),

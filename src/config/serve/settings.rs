@@ -51,6 +51,8 @@ pub struct ServeSettings {
 pub struct LoginSettings {
     /// How long a login may take; for ever, where there is none.
     pub grace_time: Option<Duration>,
+    /// How long while more than [`MaxStartups::start`] connections are not logged in.
+    pub crowded_grace_time: Option<Duration>,
     /// Failed attempts of one connection.
     pub max_auth_tries: usize,
     /// `MaxStartups`: connections that are not logged in.
@@ -59,14 +61,19 @@ pub struct LoginSettings {
     pub per_source_max_startups: Option<usize>,
     /// `PerSourceNetBlockSize`: prefix lengths for IPv4 and IPv6.
     pub source_block: (u8, u8),
+    /// The same as `per_source_max_startups` for a network of `network_block`.
+    pub per_network_max_startups: Option<usize>,
+    /// Prefix lengths for IPv4 and IPv6 of what one attacker may well have.
+    pub network_block: (u8, u8),
     /// `PerSourcePenalties`; none, where they are off.
     pub penalties: Option<Penalties>,
     /// `PerSourcePenaltyExemptList`.
     pub exempt: Vec<IpNetwork>,
 }
 
-/// From `start` on connections are refused with a chance of `rate` percent, that
-/// grows to all of them at `full`.
+/// From `start` on a new connection displaces one that has not begun to log in,
+/// or is refused where there is none, with a chance of `rate` percent, that grows
+/// to certainty at `full`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaxStartups {
     /// Connections that are always taken.

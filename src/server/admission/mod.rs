@@ -1,10 +1,12 @@
-//! Who may knock: how many connections may be without a login at once, in all
-//! and from one source, and which sources are refused for what they did
-//! (sshd_config(5): MaxStartups, PerSourceMaxStartups, PerSourcePenalties).
+//! Which connections are taken: how many may be without a login at once, in all,
+//! from one source and from one network, and which sources are refused for what
+//! they did (sshd_config(5): MaxStartups, PerSourceMaxStartups, PerSourcePenalties).
+//! Unlike sshd's, a full table is no refusal: a connection that has not begun to
+//! log in makes room for a new one.
 
 mod penalties;
+mod startups;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,8 +16,10 @@ use crate::config::serve::settings::{LoginSettings, MaxStartups};
 
 pub use penalties::Offence;
 use penalties::{PenaltyTable, SourceBlock};
+pub use startups::{Place, Startup};
+use startups::{Startups, Within};
 
-/// Why a connection is refused before a word is said.
+/// Why a connection is refused, before a word is said or for the sake of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     /// Its source is being penalised.
@@ -27,6 +31,12 @@ pub enum Refused {
     Startups,
     /// Too many of them are from its source.
     SourceStartups,
+    /// Too many of them are from its network.
+    NetworkStartups,
+    /// It had not begun to log in, and another one came.
+    Displaced,
+    /// Its login took longer than it may while there are many.
+    CrowdedGrace,
 }
 
 impl Refused {
@@ -37,6 +47,9 @@ impl Refused {
             Refused::PenaltyOverflow => "penalty-overflow",
             Refused::Startups => "max-startups",
             Refused::SourceStartups => "per-source-max-startups",
+            Refused::NetworkStartups => "per-network-max-startups",
+            Refused::Displaced => "displaced",
+            Refused::CrowdedGrace => "crowded-grace-time",
         }
     }
 }
@@ -49,6 +62,13 @@ impl fmt::Display for Refused {
             Refused::Startups => f.write_str("too many connections are not logged in"),
             Refused::SourceStartups => {
                 f.write_str("too many connections from its source are not logged in")
+            }
+            Refused::NetworkStartups => {
+                f.write_str("too many connections from its network are not logged in")
+            }
+            Refused::Displaced => f.write_str("it made room for a new connection"),
+            Refused::CrowdedGrace => {
+                f.write_str("its login took too long while many are not logged in")
             }
         }
     }
@@ -63,9 +83,7 @@ pub struct Admission {
 #[derive(Debug)]
 struct State {
     settings: LoginSettings,
-    /// The connections that are not logged in, and where they are from.
-    startups: HashMap<u64, IpAddr>,
-    next: u64,
+    startups: Startups,
     penalties: PenaltyTable,
 }
 
@@ -75,8 +93,7 @@ impl Admission {
         Arc::new(Self {
             state: Mutex::new(State {
                 settings: settings.clone(),
-                startups: HashMap::new(),
-                next: 0,
+                startups: Startups::default(),
                 penalties: PenaltyTable::default(),
             }),
         })
@@ -88,7 +105,9 @@ impl Admission {
         self.admit_by(peer, now, draw)
     }
 
-    /// `draw` yields a number below 100, each as likely as any other.
+    /// `draw` yields a number below 100, each as likely as any other. Where a
+    /// limit is reached, a connection that has not begun to log in goes, out of
+    /// what the limit is about; the new one is refused where there is none.
     fn admit_by(
         self: &Arc<Self>,
         peer: IpAddr,
@@ -98,23 +117,11 @@ impl Admission {
         let peer = peer.to_canonical();
         let mut state = self.lock();
         state.check_penalties(peer, now)?;
-        let chance = refusal_chance(state.settings.max_startups, state.startups.len());
-        if chance > 0 && (chance >= 100 || draw() < chance) {
-            return Err(Refused::Startups);
-        }
-        if let Some(most) = state.settings.per_source_max_startups
-            && state.startups_beside(peer) >= most
-        {
-            return Err(Refused::SourceStartups);
-        }
-        let id = state.next;
-        state.next = state.next.wrapping_add(1);
-        state.startups.insert(id, peer);
+        state.make_room(peer, now, draw)?;
+        let (id, displaced) = state.startups.insert(peer, now);
         drop(state);
-        Ok(Startup {
-            admission: Arc::clone(self),
-            id,
-        })
+        let place = Place::new(Arc::clone(self), id);
+        Ok(Startup::new(place, displaced))
     }
 
     /// Holds an offence against the source of `peer`. Connections that it has
@@ -145,6 +152,16 @@ impl Admission {
     /// Connections that are not logged in.
     pub fn startups(&self) -> usize {
         self.lock().startups.len()
+    }
+
+    /// One of them has begun to log in.
+    fn begun(&self, id: u64) {
+        self.lock().startups.begun(id);
+    }
+
+    /// One of them is gone, or logged in.
+    fn forget(&self, id: u64) {
+        self.lock().startups.remove(id);
     }
 
     /// Sources that are refused now.
@@ -180,19 +197,51 @@ impl State {
         }
     }
 
-    /// Connections from the block of `peer` that are not logged in. They are
-    /// looked through, as MaxStartups keeps them few.
-    fn startups_beside(&self, peer: IpAddr) -> usize {
-        let sizes = self.settings.source_block;
-        let block = SourceBlock::of(peer, sizes);
-        let known = self.startups.values();
-        known
-            .filter(|other| SourceBlock::of(**other, sizes) == block)
-            .count()
+    /// Sees to it that there is a place for a connection from `peer`.
+    fn make_room(
+        &mut self,
+        peer: IpAddr,
+        now: Instant,
+        draw: impl FnOnce() -> u8,
+    ) -> Result<(), Refused> {
+        let Self {
+            settings, startups, ..
+        } = self;
+        let limits = settings.max_startups;
+        if startups.len() >= limits.start
+            && let Some(grace) = settings.crowded_grace_time
+        {
+            startups.end_older(grace, now);
+        }
+        for (most, sizes, refused) in [
+            (
+                settings.per_source_max_startups,
+                settings.source_block,
+                Refused::SourceStartups,
+            ),
+            (
+                settings.per_network_max_startups,
+                settings.network_block,
+                Refused::NetworkStartups,
+            ),
+        ] {
+            let within = Within::block(peer, sizes);
+            if most.is_some_and(|most| startups.count(within) >= most)
+                && !startups.displace(within, peer, settings, now)
+            {
+                return Err(refused);
+            }
+        }
+        let chance = refusal_chance(limits, startups.len());
+        let wanted = chance > 0 && (chance >= 100 || draw() < chance);
+        match wanted && !startups.displace(Within::All, peer, settings, now) {
+            true => Err(Refused::Startups),
+            false => Ok(()),
+        }
     }
 }
 
-/// Percent of the connections that are refused while `startups` are there: none
+/// Percent of the connections for which another one has to go while `startups` are there: none
 /// below `start`, `rate` there, growing in a straight line to all at `full`.
 fn refusal_chance(limits: MaxStartups, startups: usize) -> u8 {
     if startups < limits.start {
@@ -214,25 +263,6 @@ fn draw() -> u8 {
     match aws_lc_rs::rand::fill(&mut bytes) {
         Ok(()) => (u64::from_le_bytes(bytes) % 100) as u8,
         Err(_) => 0,
-    }
-}
-
-/// A connection that is not logged in, until it is dropped.
-#[derive(Debug)]
-#[must_use = "the connection counts as one without a login until this is dropped"]
-pub struct Startup {
-    admission: Arc<Admission>,
-    id: u64,
-}
-
-impl Startup {
-    /// It is logged in: it counts no longer.
-    pub fn logged_in(self) {}
-}
-
-impl Drop for Startup {
-    fn drop(&mut self) {
-        self.admission.lock().startups.remove(&self.id);
     }
 }
 

@@ -12,6 +12,7 @@ fn seconds(number: u64) -> Duration {
 pub fn settings() -> LoginSettings {
     LoginSettings {
         grace_time: Some(seconds(120)),
+        crowded_grace_time: Some(seconds(20)),
         max_auth_tries: 6,
         max_startups: MaxStartups {
             start: 10,
@@ -20,6 +21,8 @@ pub fn settings() -> LoginSettings {
         },
         per_source_max_startups: None,
         source_block: (32, 128),
+        per_network_max_startups: None,
+        network_block: (24, 48),
         penalties: Some(Penalties {
             authfail: seconds(5),
             noauth: seconds(1),
@@ -66,12 +69,34 @@ fn the_chance_grows_as_sshd_has_it() {
     }
 }
 
+/// A connection that has begun to log in, from each of these addresses.
+fn begun<'a>(
+    admission: &Arc<Admission>,
+    peers: impl IntoIterator<Item = &'a str>,
+    now: Instant,
+) -> Vec<Startup> {
+    let begin = |peer| {
+        let startup = admission.admit_by(ip(peer), now, || 99).unwrap();
+        startup.place().begun();
+        startup
+    };
+    peers.into_iter().map(begin).collect()
+}
+
+/// Why it has to go, if it has to.
+fn told(startup: &mut Startup) -> Option<Refused> {
+    let mut waiting = std::pin::pin!(startup.displaced());
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match waiting.as_mut().poll(&mut context) {
+        std::task::Poll::Ready(why) => Some(why),
+        std::task::Poll::Pending => None,
+    }
+}
+
 #[test]
 fn a_draw_decides_between_start_and_full() {
     let (admission, now) = (Admission::new(&settings()), Instant::now());
-    let mut inside: Vec<Startup> = (0..10)
-        .map(|_| admission.admit_by(ip("192.0.2.1"), now, || 0).unwrap())
-        .collect();
+    let mut inside = begun(&admission, ["192.0.2.1"; 10], now);
     let eleventh = |draw| admission.admit_by(ip("192.0.2.1"), now, || draw);
     assert_eq!(eleventh(29).err(), Some(Refused::Startups));
     assert!(eleventh(30).is_ok());
@@ -82,6 +107,139 @@ fn a_draw_decides_between_start_and_full() {
     );
     inside.pop().unwrap().logged_in();
     assert!(eleventh(0).is_ok(), "who is logged in does not count");
+}
+
+#[test]
+fn one_that_has_not_begun_goes_before_a_new_one_is_refused() {
+    let (admission, start) = (Admission::new(&settings()), Instant::now());
+    let mut inside = begun(&admission, ["192.0.2.1"; 8], start);
+    let mut first = admission.admit(ip("192.0.2.1"), start).unwrap();
+    let mut second = admission
+        .admit(ip("192.0.2.1"), start + seconds(1))
+        .unwrap();
+    let mut third = admission
+        .admit_by(ip("198.51.100.1"), start + seconds(4), || 0)
+        .unwrap();
+    assert_eq!(told(&mut first), Some(Refused::Displaced));
+    assert_eq!(told(&mut second), None);
+    assert_eq!(admission.startups(), 10);
+    // It is over once it has begun.
+    second.place().begun();
+    let _fourth = admission
+        .admit_by(ip("198.51.100.1"), start + seconds(4), || 0)
+        .unwrap();
+    assert_eq!(told(&mut third), Some(Refused::Displaced));
+    assert!(inside.iter_mut().all(|one| told(one).is_none()));
+}
+
+#[test]
+fn the_most_crowded_network_gives_way_first() {
+    let (admission, start) = (Admission::new(&settings()), Instant::now());
+    let mut alone = admission.admit(ip("198.51.100.1"), start).unwrap();
+    let later = start + seconds(1);
+    let mut crowd: Vec<Startup> = (1..10)
+        .map(|last| {
+            let peer = ip(&format!("192.0.2.{last}"));
+            admission.admit_by(peer, later, || 99).unwrap()
+        })
+        .collect();
+    let after = start + seconds(5);
+    let _new = admission.admit_by(ip("203.0.113.1"), after, || 0).unwrap();
+    assert_eq!(told(&mut alone), None, "though it is the oldest");
+    assert_eq!(told(&mut crowd[0]), Some(Refused::Displaced));
+    assert!(crowd[1..].iter_mut().all(|one| told(one).is_none()));
+}
+
+/// Its key exchange takes two round trips, whatever comes meanwhile.
+#[test]
+fn a_young_one_has_a_head_start() {
+    let (admission, start) = (Admission::new(&settings()), Instant::now());
+    let mut old = admission.admit(ip("198.51.100.1"), start).unwrap();
+    let now = start + seconds(5);
+    let mut young: Vec<Startup> = (1..10)
+        .map(|last| {
+            let peer = ip(&format!("192.0.2.{last}"));
+            admission.admit_by(peer, now, || 99).unwrap()
+        })
+        .collect();
+    let _new = admission.admit_by(ip("203.0.113.1"), now, || 0).unwrap();
+    assert_eq!(told(&mut old), Some(Refused::Displaced));
+    let _new = admission.admit_by(ip("203.0.113.1"), now, || 0).unwrap();
+    assert_eq!(told(&mut young[0]), Some(Refused::Displaced));
+}
+
+/// Idle behind the key exchange: one network cannot keep others out that way.
+#[test]
+fn a_network_with_half_of_what_it_may_have_gives_way_to_others() {
+    let settings = LoginSettings {
+        per_network_max_startups: Some(10),
+        ..settings()
+    };
+    let (admission, now) = (Admission::new(&settings), Instant::now());
+    let mut many = begun(&admission, ["192.0.2.1"; 5], now);
+    let mut few = begun(&admission, ["198.51.100.1"; 4], now);
+    let _one = begun(&admission, ["203.0.113.1"], now);
+    let own = admission.admit_by(ip("192.0.2.9"), now, || 0);
+    assert_eq!(own.err(), Some(Refused::Startups));
+    let mut new = begun(&admission, [], now);
+    new.push(admission.admit_by(ip("203.0.113.2"), now, || 0).unwrap());
+    assert_eq!(told(&mut many[0]), Some(Refused::Displaced));
+    assert!(few.iter_mut().all(|one| told(one).is_none()));
+}
+
+#[test]
+fn a_login_that_takes_long_goes_while_there_are_many() {
+    let (admission, start) = (Admission::new(&settings()), Instant::now());
+    let mut slow = begun(&admission, ["192.0.2.1"], start);
+    let _others = begun(&admission, ["192.0.2.2"; 8], start + seconds(15));
+    let now = start + seconds(30);
+    let _ninth = admission.admit_by(ip("192.0.2.3"), now, || 99).unwrap();
+    assert_eq!(told(&mut slow[0]), None, "there are not many");
+    let _tenth = admission.admit_by(ip("192.0.2.3"), now, || 99).unwrap();
+    assert_eq!(told(&mut slow[0]), Some(Refused::CrowdedGrace));
+}
+
+/// As one host of a network with 254 addresses can: whatever it opens, it has its
+/// share of places, and everybody else gets in.
+#[test]
+fn thousands_of_silent_connections_from_one_network_keep_nobody_out() {
+    let (admission, start) = (Admission::new(&LoginSettings::default()), Instant::now());
+    let mut silent = Vec::new();
+    for number in 0..20_000_u32 {
+        let now = start + Duration::from_millis(u64::from(number));
+        let peer = IpAddr::from([192, 0, 2, (number % 250) as u8]);
+        silent.push(admission.admit(peer, now).unwrap());
+        assert!(admission.startups() <= 101);
+        if number % 100 == 0 {
+            let peer = IpAddr::from([198, 51, (number / 256) as u8, number as u8]);
+            let mut login = admission.admit(peer, now).unwrap();
+            login.place().begun();
+            assert_eq!(told(&mut login), None);
+        }
+    }
+    let left = silent
+        .iter_mut()
+        .filter_map(|one| told(one).is_none().then_some(()));
+    assert_eq!(left.count(), 100);
+}
+
+/// The same from as many networks as connections: nothing tells them from others
+/// but that they say nothing.
+#[test]
+fn silent_connections_from_everywhere_make_room() {
+    let (admission, start) = (Admission::new(&LoginSettings::default()), Instant::now());
+    let mut silent = Vec::new();
+    for number in 0..5_000_u32 {
+        let [_, _, high, low] = number.to_be_bytes();
+        let peer = IpAddr::from([10, high, low, 1]);
+        let now = start + Duration::from_millis(u64::from(number) * 3);
+        silent.push(admission.admit(peer, now).unwrap());
+        assert!(admission.startups() <= 1000);
+    }
+    let now = start + seconds(15);
+    let mut login = admission.admit(ip("203.0.113.1"), now).unwrap();
+    login.place().begun();
+    assert_eq!(told(&mut login), None);
 }
 
 #[test]
@@ -99,8 +257,7 @@ fn connections_of_one_source_are_limited_by_its_block() {
     settings.per_source_max_startups = Some(1);
     settings.source_block = (24, 64);
     let (admission, now) = (Admission::new(&settings), Instant::now());
-    let _first = admission.admit(ip("192.0.2.1"), now).unwrap();
-    let _other = admission.admit(ip("2001:db8:1::1"), now).unwrap();
+    let _both = begun(&admission, ["192.0.2.1", "2001:db8:1::1"], now);
     for (peer, expected) in [
         ("192.0.2.200", Err(Refused::SourceStartups)),
         ("::ffff:192.0.2.9", Err(Refused::SourceStartups)),
@@ -221,7 +378,13 @@ fn penalties_survive_a_reload_unless_they_are_switched_off() {
 fn each_refusal_has_a_name_of_its_own() {
     let penalties = Offence::ALL.into_iter().map(Refused::Penalty);
     let all: Vec<Refused> = penalties
-        .chain([Refused::Startups, Refused::SourceStartups])
+        .chain([
+            Refused::Startups,
+            Refused::SourceStartups,
+            Refused::NetworkStartups,
+            Refused::Displaced,
+            Refused::CrowdedGrace,
+        ])
         .collect();
     let mut names: Vec<&str> = all.iter().map(|refused| refused.name()).collect();
     names.sort_unstable();

@@ -132,7 +132,7 @@ impl Life {
         let host = ServeHost::start(&directory, settings, &pools).await?;
         let now = SystemTime::now();
         let registry = Registry::new(&settings.limits, audit.clone(), now);
-        let admission = Admission::new(&settings.login);
+        let admission = Admission::new(&open_files::fitting(&settings.login));
         let reach = Arc::new(Reachability::default());
         set_reach(&reach, &pools);
         let server = Arc::new(Server::new(

@@ -5,6 +5,7 @@ use super::{Life, choose_pools, set_reach, warn, warn_of_no_keys};
 use crate::config::serve::request::ServeRequest;
 use crate::message::say;
 use crate::server::audit::event::Event;
+use crate::server::open_files;
 use crate::server::pool::Pools;
 use crate::server::rules::Rules;
 use crate::server::serve_error::ServeError;
@@ -40,7 +41,8 @@ impl Life {
         }
         self.listeners.take(opened);
         self.audit.reopen(&settings.audit);
-        self.server.admission.replace(&settings.login);
+        let login = open_files::fitting(&settings.login);
+        self.server.admission.replace(&login);
         self.server.registry.set_limits(&settings.limits);
         set_reach(&self.server.reach, &pools);
         let metrics = settings.metrics != self.server.rules().settings.metrics;

@@ -35,6 +35,7 @@ async fn keys_of_every_kind_come_in() {
         assert!(!login.connection.is_sshvpn());
     }
     assert_eq!(lab.gate.failures(), Vec::<String>::new());
+    assert_eq!(lab.gate.begun(), kinds.len(), "once for each");
     // Offered, and then verified.
     assert_eq!(lab.gate.judged(), 2 * kinds.len());
 }

@@ -58,6 +58,8 @@ pub(super) struct Attempts<G: Gate> {
     gate: Arc<G>,
     peer: SocketAddr,
     progress: Arc<Progress>,
+    /// Whether the gate was told that a login has begun.
+    begun: bool,
     offers: usize,
     /// False from the word that nobody touched the security key until it is judged.
     touched: bool,
@@ -78,10 +80,18 @@ impl<G: Gate> Attempts<G> {
             gate,
             peer,
             progress,
+            begun: false,
             offers: 0,
             touched: true,
             judged: None,
             admit: Some(admit),
+        }
+    }
+
+    /// The client asks to log in, by whatever method.
+    pub(super) fn begin(&mut self) {
+        if !std::mem::replace(&mut self.begun, true) {
+            self.gate.begun();
         }
     }
 

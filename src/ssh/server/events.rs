@@ -47,7 +47,13 @@ fn unknown_type() -> ChannelOpenFailure {
 impl<G: Gate> Handler for Events<G> {
     type Error = ServeError;
 
+    async fn auth_none(&mut self, _: &str) -> Result<Auth, ServeError> {
+        self.attempts.begin();
+        Ok(Auth::reject())
+    }
+
     async fn auth_password(&mut self, user: &str, _: &str) -> Result<Auth, ServeError> {
+        self.attempts.begin();
         Ok(self.attempts.unoffered(user, "password"))
     }
 
@@ -57,6 +63,7 @@ impl<G: Gate> Handler for Events<G> {
         _: &str,
         _: Option<Response<'a>>,
     ) -> Result<Auth, ServeError> {
+        self.attempts.begin();
         Ok(self.attempts.unoffered(user, "keyboard-interactive"))
     }
 
@@ -65,6 +72,7 @@ impl<G: Gate> Handler for Events<G> {
         user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, ServeError> {
+        self.attempts.begin();
         Ok(self.attempts.offered(user, shown::offered(&offer)))
     }
 
@@ -96,6 +104,7 @@ impl<G: Gate> Handler for Events<G> {
         user: &str,
         key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, ServeError> {
+        self.attempts.begin();
         Ok(self.attempts.verified(user, shown::key(key.public_key)))
     }
 
@@ -104,6 +113,7 @@ impl<G: Gate> Handler for Events<G> {
         user: &str,
         certificate: &Certificate,
     ) -> Result<Auth, ServeError> {
+        self.attempts.begin();
         Ok(self
             .attempts
             .verified(user, shown::certificate(certificate)))

@@ -9,6 +9,9 @@ pub trait Gate: Send + Sync + 'static {
     /// What a login may do; of no concern here.
     type Grant: Send + Sync + 'static;
 
+    /// The client has passed the key exchange and asks to log in for the first time.
+    fn begun(&self) {}
+
     /// Whether `attempt` may come in, and what it may do then. Asked for keys that
     /// are only offered too, so an answer is not a login: [`accept`](super::accept::accept)
     /// returns with one. It has to be quick, since the connection waits.

@@ -170,6 +170,26 @@ async fn messages_out_of_order_are_no_login() {
     assert!(matches!(point_at_infinity.await, LoginFailure::Protocol(_)));
 }
 
+/// Behind a key exchange a client that says no more is as good as a silent one.
+#[tokio::test]
+async fn a_login_has_begun_when_it_is_asked_for() {
+    let mut lab = lab().await;
+    lab.settings.grace_time = Some(Duration::from_millis(500));
+    for asks in [false, true] {
+        let failure = before_login(&lab, async |wire| {
+            wire.ask_for_login().await?;
+            if asks {
+                wire.send(&login_request("mallory", "none")).await?;
+            }
+            // Until it is thrown out.
+            wire.receive().await?;
+            wire.receive().await.map(drop)
+        });
+        assert_eq!(failure.await, LoginFailure::GraceTime(0));
+        assert_eq!(lab.gate.begun(), usize::from(asks));
+    }
+}
+
 #[tokio::test]
 async fn nothing_is_had_before_a_login() {
     let mut lab = lab().await;

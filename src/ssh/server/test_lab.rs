@@ -34,6 +34,7 @@ pub(super) struct TestGate {
     known: Mutex<Vec<KeyBlob>>,
     failures: Mutex<Vec<String>>,
     judged: Mutex<usize>,
+    begun: Mutex<usize>,
 }
 
 impl TestGate {
@@ -43,6 +44,10 @@ impl TestGate {
 
     pub(super) fn judged(&self) -> usize {
         *self.judged.lock().unwrap()
+    }
+
+    pub(super) fn begun(&self) -> usize {
+        *self.begun.lock().unwrap()
     }
 
     pub(super) fn know(&self, key: &PublicKey) {
@@ -56,6 +61,10 @@ impl TestGate {
 
 impl Gate for TestGate {
     type Grant = String;
+
+    fn begun(&self) {
+        *self.begun.lock().unwrap() += 1;
+    }
 
     fn judge(&self, attempt: &Attempt<'_>) -> Option<String> {
         *self.judged.lock().unwrap() += 1;
