@@ -33,6 +33,10 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return wrong_command_line(error),
     };
+    // An agent holds no keys, and may lend its pages only while it is dumpable.
+    if !matches!(&cli.command, Some(Command::Agent(_) | Command::Cleanup)) {
+        sshvpn::memory::keep_secret();
+    }
     let result = match &cli.command {
         Some(Command::Up(args)) => run_up(args),
         Some(Command::Serve(args)) => run_serve(args),

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::libc;
+use nix::sys::prctl::set_dumpable;
 
 /// Freed memory that stays with the process, in bytes.
 const KEPT: libc::c_int = 8 * 1024 * 1024;
@@ -24,6 +25,15 @@ pub fn keep_freed() {
         // SAFETY: mallopt sets numbers of the allocator under its own lock; one
         // that it does not take leaves things as they are.
         unsafe { libc::mallopt(parameter, value) };
+    }
+}
+
+/// Closes this process's memory to core dumps and to other processes of the same user
+/// (ptrace(2), /proc/PID/mem): it holds keys and passwords. Programs that it starts are
+/// as they would be without it.
+pub fn keep_secret() {
+    if let Err(error) = set_dumpable(false) {
+        tracing::debug!("the process's memory stays open to others: {error}");
     }
 }
 

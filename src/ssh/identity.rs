@@ -160,14 +160,14 @@ pub async fn load_private(
     invoker: &Invoker,
     options: &SshOptions,
     prompter: &Prompter,
-) -> Result<PrivateKey, IdentityError> {
+) -> Result<Box<PrivateKey>, IdentityError> {
     let content = read_private(path, invoker, prompter)?;
     let format = |source| IdentityError::Format {
         path: path.to_owned(),
         source,
     };
     match private_key::decode(&content).map_err(format)? {
-        Decoded::Key(key) => Ok(*key),
+        Decoded::Key(key) => Ok(key),
         Decoded::Encrypted => {
             let content = Zeroizing::new(content.to_string());
             decrypt(path, content, options.number_of_password_prompts, prompter).await
@@ -180,7 +180,7 @@ async fn decrypt(
     content: Zeroizing<String>,
     tries: u32,
     prompter: &Prompter,
-) -> Result<PrivateKey, IdentityError> {
+) -> Result<Box<PrivateKey>, IdentityError> {
     let prompt = format!("Enter passphrase for key '{}': ", path.display());
     let content = std::sync::Arc::new(content);
     for _ in 0..tries {

@@ -14,6 +14,7 @@ use super::agent::Agent;
 use super::auth::{AuthError, Person};
 use super::auth_candidates::{Candidate, SignedBy};
 use super::identity::{self, IdentityError};
+use super::secret::wiping_stack;
 
 /// The RSA keys that aws-lc signs with, in bits.
 const RSA_BITS: RangeInclusive<u32> = 2048..=8192;
@@ -56,7 +57,7 @@ pub(super) struct KeySigner<'a> {
     /// The public key that the signature has to be of.
     pub(super) expected: Option<KeyData>,
     /// The private key, if it was needed before.
-    pub(super) loaded: Option<PrivateKey>,
+    pub(super) loaded: Option<Box<PrivateKey>>,
     /// Who is asked for a passphrase.
     pub(super) person: &'a Person<'a>,
 }
@@ -104,7 +105,7 @@ fn append_signature(
     {
         return Err(SignError::RsaLength(rsa.key_size()));
     }
-    let signed = signing::sign(key.key_data(), hash, &data);
+    let signed = wiping_stack(|| signing::sign(key.key_data(), hash, &data));
     let signature = signed.map_err(|error| SignError::Key(error.to_string()))?;
     signature
         .encode_prefixed(&mut data)
@@ -114,7 +115,7 @@ fn append_signature(
 
 impl Person<'_> {
     /// Loads the private key in `path`.
-    pub(super) async fn private_key(&self, path: &Path) -> Result<PrivateKey, IdentityError> {
+    pub(super) async fn private_key(&self, path: &Path) -> Result<Box<PrivateKey>, IdentityError> {
         identity::load_private(path, self.invoker, self.options, self.prompter).await
     }
 

@@ -5,7 +5,7 @@ use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{PrivateKey, decode_secret_key};
 use thiserror::Error;
 
-use super::secret::Secret;
+use super::secret::{Secret, wiping_stack};
 
 /// Why a text is not a usable private key. No part of the key is in the text.
 #[derive(Debug, Error)]
@@ -35,16 +35,17 @@ pub(super) fn decode(text: &str) -> Result<Decoded, KeyFormatError> {
     if is_encrypted(text)? {
         return Ok(Decoded::Encrypted);
     }
-    match decode_secret_key(text, None) {
-        Ok(key) => Ok(Decoded::Key(Box::new(key))),
+    match wiping_stack(|| decode_secret_key(text, None).map(Box::new)) {
+        Ok(key) => Ok(Decoded::Key(key)),
         Err(error) => Err(KeyFormatError::Unusable(error.to_string())),
     }
 }
 
 /// Decodes an encrypted key.
-pub(super) fn decrypt(text: &str, passphrase: &Secret) -> Result<PrivateKey, KeyFormatError> {
+pub(super) fn decrypt(text: &str, passphrase: &Secret) -> Result<Box<PrivateKey>, KeyFormatError> {
+    let decode = || decode_secret_key(text, Some(passphrase.expose())).map(Box::new);
     // With a wrong passphrase the result is noise, which fails in many ways.
-    decode_secret_key(text, Some(passphrase.expose())).map_err(|error| {
+    wiping_stack(decode).map_err(|error| {
         tracing::debug!("decrypting a private key: {error}");
         KeyFormatError::Passphrase
     })
@@ -52,14 +53,14 @@ pub(super) fn decrypt(text: &str, passphrase: &Secret) -> Result<PrivateKey, Key
 
 /// The public half, where the text has it unencrypted.
 pub(super) fn public_half(text: &str) -> Option<KeyData> {
-    let key = match PrivateKey::from_openssh(text) {
-        Ok(key) => key,
+    let public = |key: &PrivateKey| key.public_key().key_data().clone();
+    match wiping_stack(|| PrivateKey::from_openssh(text).map(|key| public(&key))) {
+        Ok(key) => Some(key),
         Err(_) => match decode(text).ok()? {
-            Decoded::Key(key) => *key,
-            Decoded::Encrypted => return None,
+            Decoded::Key(key) => Some(public(&key)),
+            Decoded::Encrypted => None,
         },
-    };
-    Some(key.public_key().key_data().clone())
+    }
 }
 
 /// Whether a passphrase is needed; an error when no passphrase would help.
@@ -69,10 +70,11 @@ fn is_encrypted(text: &str) -> Result<bool, KeyFormatError> {
         return Err(KeyFormatError::Unusable("no BEGIN line".to_owned()));
     };
     match begin {
-        "-----BEGIN OPENSSH PRIVATE KEY-----" => match PrivateKey::from_openssh(text) {
-            Ok(key) => Ok(key.is_encrypted()),
-            Err(error) => Err(KeyFormatError::Unusable(error.to_string())),
-        },
+        "-----BEGIN OPENSSH PRIVATE KEY-----" => {
+            let encrypted =
+                wiping_stack(|| PrivateKey::from_openssh(text).map(|key| key.is_encrypted()));
+            encrypted.map_err(|error| KeyFormatError::Unusable(error.to_string()))
+        }
         "-----BEGIN ENCRYPTED PRIVATE KEY-----" => Ok(true),
         // RFC 1421, section 4.6.1.3: the cipher of a PEM file.
         _ => match lines.find_map(|line| line.strip_prefix("DEK-Info: ")) {

@@ -2,7 +2,29 @@
 
 use std::fmt;
 
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
+
+/// Bytes of stack that are overwritten after work on a secret: more than the
+/// decryption of a key or a signature takes.
+const STACK: usize = 128 * 1024;
+
+/// Does `work`, then overwrites the stack below. A private key that is moved leaves a
+/// copy where it was, which its own wiping does not reach; nor is `work` to yield one
+/// otherwise than on the heap.
+pub fn wiping_stack<T>(work: impl FnOnce() -> T) -> T {
+    #[inline(never)]
+    fn overwrite() {
+        let mut below = [0u8; STACK];
+        below.zeroize();
+    }
+    #[inline(never)]
+    fn run<T>(work: impl FnOnce() -> T) -> T {
+        work()
+    }
+    let result = run(work);
+    overwrite();
+    result
+}
 
 /// A secret text; its memory is overwritten when it is dropped.
 #[derive(Clone, Default)]

@@ -11,6 +11,7 @@ use nix::unistd::Uid;
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, HashAlg, PrivateKey, signing};
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use super::key_strength;
 use crate::config::serve::request::open_trusted;
@@ -147,7 +148,7 @@ fn load_or_make(path: &Path) -> Result<PrivateKey, HostKeyProblem> {
 /// The text of a key file, if others cannot write it, nor read it (authfile.c,
 /// `sshkey_perm_ok`: what others may read of root's is root's affair). `None`
 /// where there is none.
-fn read(path: &Path) -> Result<Option<String>, HostKeyProblem> {
+fn read(path: &Path) -> Result<Option<Zeroizing<String>>, HostKeyProblem> {
     let Some(file) = open_trusted(path)? else {
         return Ok(None);
     };
@@ -156,7 +157,9 @@ fn read(path: &Path) -> Result<Option<String>, HostKeyProblem> {
     if metadata.uid() == Uid::effective().as_raw() && mode & OTHERS != 0 {
         return Err(HostKeyProblem::Open { mode });
     }
-    let mut text = String::new();
+    // Room for all of it: growing would leave copies behind.
+    let length = metadata.len().min(MAX_FILE) as usize;
+    let mut text = Zeroizing::new(String::with_capacity(length + 1));
     file.take(MAX_FILE)
         .read_to_string(&mut text)
         .map_err(HostKeyProblem::Read)?;
