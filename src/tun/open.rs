@@ -6,7 +6,6 @@ use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
 
-use caps::CapSet;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::net::if_::if_nametoindex;
@@ -19,6 +18,7 @@ use super::{Device, sys};
 use crate::config::elevation;
 use crate::config::types::{DevicePrefix, InterfaceName, Mode, UnitRequest};
 use crate::packet::virtio::Offload;
+use crate::sandbox::capabilities;
 
 /// What a device is watched for: packets, room, and its deletion.
 const INTEREST: Interest = Interest::READABLE
@@ -147,7 +147,7 @@ fn has_usual_name(pattern: &str) -> bool {
 fn as_the_caller<T: Send>(open: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     let opening = || {
         // Capabilities are a thread's, and this one ends here.
-        caps::clear(None, CapSet::Effective).map_err(io::Error::other)?;
+        capabilities::clear_effective()?;
         open()
     };
     thread::scope(|scope| {
