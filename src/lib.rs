@@ -4,7 +4,8 @@
 //!   cli ──► session ──► ssh   one SSH connection: who we are, who they are, channels
 //!                  ├──► tun   the tun or tap device of this host
 //!                  ├──► pump  packets from one to the other: outbound, inbound
-//!                  └──► net   addresses, routes, sysctls of this host; the journal that undoes them
+//!                  ├──► net   addresses, routes, sysctls of this host; the journal that undoes them
+//!                  └──► sandbox   what this process may still do once it is set up
 //!   cli ──► server ──► the same, at the other end: who may come in, what each gets and may send
 //!                        all of them stand on: config (settings, parsed), packet, frame, message
 //!
@@ -45,6 +46,7 @@ pub mod message;
 pub mod net;
 pub mod packet;
 pub mod pump;
+pub mod sandbox;
 pub mod server;
 pub mod session;
 pub mod ssh;

@@ -117,6 +117,10 @@ fn run_serve(args: &ServeArgs) -> Result<u8, Failure> {
             require_own_rights("serve").map_err(Failure::local)?;
             sshvpn::server::run(&request)
         }
+        ServeCommand::Prepare(request) => {
+            log(request.verbosity);
+            sshvpn::server::own_user::prepare(&request)
+        }
         ServeCommand::Status { json } => sshvpn::server::status::show(json),
     }
 }
@@ -147,7 +151,8 @@ fn run_agent(args: &AgentArgs) -> Result<u8, Failure> {
 
 fn run_cleanup() -> Result<u8, Failure> {
     log(0);
-    runtime()?.block_on(cleanup::run())
+    let of_server = cleanup::of_servers_user(|| runtime().map_err(|failure| failure.to_string()))?;
+    runtime()?.block_on(cleanup::run(of_server))
 }
 
 fn settings(args: &SshArgs) -> Result<(Invoker, SshOptions), Failure> {

@@ -51,6 +51,12 @@ pub struct ServeArgs {
     /// Where Prometheus may ask for metrics
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
+    /// Run as this user; started as root, it makes what that user needs and keeps CAP_NET_ADMIN alone
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Make what the user of --user needs (host key, /run/sshvpn, /var/lib/sshvpn), and end
+    #[arg(long, requires = "user", conflicts_with_all = ["check", "status"])]
+    pub prepare: bool,
     /// Read all settings and keys, say what is wrong with them, and serve nobody
     #[arg(long)]
     pub check: bool,
@@ -72,6 +78,8 @@ pub enum ServeCommand {
     Run(ServeRequest),
     /// Read all that serving would take, and tell what is wrong with it.
     Check(ServeRequest),
+    /// Make what the server's own user needs.
+    Prepare(ServeRequest),
     /// Ask the servers that run.
     Status {
         /// For programs.
@@ -96,11 +104,13 @@ impl ServeArgs {
             no_nat: self.no_nat,
             audit_log: self.audit_log.clone(),
             metrics: self.metrics,
+            user: self.user.clone(),
             verbosity: self.verbosity,
         };
-        match self.check {
-            true => ServeCommand::Check(request),
-            false => ServeCommand::Run(request),
+        match (self.check, self.prepare) {
+            (true, _) => ServeCommand::Check(request),
+            (_, true) => ServeCommand::Prepare(request),
+            (false, false) => ServeCommand::Run(request),
         }
     }
 }
@@ -133,7 +143,7 @@ mod tests {
         let line = "sshvpn serve --config c --listen 0.0.0.0:22 --listen [::1]:23 \
                     --authorized-keys a --authorized-keys b --host-key h --bridge br0 \
                     --pool 10.9.0.0/24 --pool fd09::/64 --route 10.1.0.0/16 --no-nat \
-                    --audit-log log --metrics 127.0.0.1:9 -vv";
+                    --audit-log log --metrics 127.0.0.1:9 --user vpn -vv";
         let ServeCommand::Run(request) = command(line) else {
             panic!("{line}");
         };
@@ -146,11 +156,14 @@ mod tests {
         assert!(request.no_nat);
         assert_eq!(request.audit_log, Some("log".into()));
         assert_eq!(request.metrics, "127.0.0.1:9".parse().ok());
+        assert_eq!(request.user.as_deref(), Some("vpn"));
         assert_eq!(request.verbosity, 2);
     }
 
     #[test]
     fn checking_and_asking_are_commands_of_their_own() {
+        let prepare = command("sshvpn serve --user vpn --prepare");
+        assert!(matches!(prepare, ServeCommand::Prepare(request) if request.user.is_some()));
         let check = command("sshvpn serve --check --no-nat");
         assert!(matches!(check, ServeCommand::Check(request) if request.no_nat));
         assert_eq!(
@@ -159,6 +172,8 @@ mod tests {
         );
         for wrong in [
             "sshvpn serve --json",
+            "sshvpn serve --prepare",
+            "sshvpn serve --check --prepare --user vpn",
             "sshvpn serve --check --status",
             "sshvpn serve --listen 2222",
             "sshvpn serve --pool 10.9.0.1/24",

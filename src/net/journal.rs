@@ -118,6 +118,11 @@ impl Journal {
         &self.document.changes
     }
 
+    /// Where it is.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// The name of the interface.
     pub fn interface(&self) -> &str {
         &self.document.interface
@@ -152,15 +157,25 @@ impl Locked<'_> {
             document,
             ..
         } = &*self.journal;
-        let mut entries = Vec::new();
+        let mut others = Vec::new();
         for name in directory.names(SUFFIX)? {
             if name == *file_name {
                 continue;
             }
-            let Some(file) = directory.open(&name)? else {
-                continue;
-            };
-            match parse(&file, &display_path(directory, &name)) {
+            if let Some(file) = directory.open(&name)? {
+                others.push(parse(&file, &display_path(directory, &name)));
+            }
+        }
+        if let Some(directory) = directory.other_side() {
+            for name in directory.names(SUFFIX)? {
+                if let Some((file, _)) = directory.look_at(&name)? {
+                    others.push(parse(&file, &display_path(&directory, &name)));
+                }
+            }
+        }
+        let mut entries = Vec::new();
+        for other in others {
+            match other {
                 Ok(other) if other.owner.shares_namespace(&document.owner) => {
                     entries.extend(other.changes);
                 }
@@ -176,9 +191,10 @@ impl Locked<'_> {
         self.journal.entries()
     }
 
-    /// Where the journals are.
+    /// Where the journals are, and what shell programs hold: root's directory for a
+    /// server's user too.
     pub fn directory(&self) -> &Path {
-        self.journal.directory.path()
+        self.journal.directory.whole_path()
     }
 
     /// Puts these changes in place of all.
@@ -258,6 +274,22 @@ fn free_name(
                     holder: holder(&found.owner),
                 },
             });
+        }
+    }
+    // The firewall and devices know nothing of sides.
+    if let Some(other) = directory.other_side() {
+        for name in [&qualified, &plain] {
+            let Some((file, _)) = other.look_at(name)? else {
+                continue;
+            };
+            let path = display_path(&other, name);
+            let found = parse(&file, &path)?;
+            if found.owner.network_namespace == owner.network_namespace {
+                return Err(JournalError::Busy {
+                    name: interface.to_string(),
+                    holder: holder(&found.owner),
+                });
+            }
         }
     }
     let path = display_path(directory, &plain);

@@ -2,6 +2,8 @@
 //! administrators' programs are, run without a shell, for a bounded time, with
 //! bounded output and an environment of their own.
 
+mod prepared;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -119,17 +121,18 @@ impl Program {
             action,
             source,
         };
-        let mut child = Command::new(&self.path)
-            .args(arguments)
-            .env_clear()
-            .env("PATH", DIRECTORIES.join(":"))
-            .env("LC_ALL", "C")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(failed)?;
+        let prepared = match input {
+            "" => prepared::take(&self.path, arguments),
+            _ => None,
+        };
+        let (mut child, input) = match prepared {
+            Some(waiting) => (waiting, prepared::GO),
+            None => {
+                let mut command = Command::new(&self.path);
+                command.args(arguments);
+                (start(&mut command).map_err(failed)?, input)
+            }
+        };
         let talk = tokio::time::timeout(TIME_LIMIT, converse(&mut child, input));
         let (output, complaint) = match talk.await {
             Ok(said) => said.map_err(failed)?,
@@ -152,10 +155,29 @@ impl Program {
         })
     }
 
+    /// Starts a process with this one's privileges of now that will be this program,
+    /// with these arguments and no input, when they are run.
+    pub async fn prepare(&self, arguments: &[&str]) -> io::Result<()> {
+        prepared::prepare(&self.path, arguments)
+    }
+
     fn name(&self) -> String {
         let name = self.path.file_name().unwrap_or_default();
         name.to_string_lossy().into_owned()
     }
+}
+
+/// Starts it with pipes, and nothing of this process's environment.
+fn start(command: &mut Command) -> io::Result<Child> {
+    command
+        .env_clear()
+        .env("PATH", DIRECTORIES.join(":"))
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
 }
 
 /// Gives the program its input and takes what it prints, until it closes both
@@ -260,6 +282,29 @@ mod tests {
     async fn one_that_does_not_read_its_input_is_judged_by_its_exit() {
         let (_directory, nft) = program("exec true");
         nft.run("do it", &[], &"x\n".repeat(1 << 20)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_that_was_prepared_waits_for_its_turn() {
+        let (directory, nft) = program("echo \"$$ $*\" >>\"$(dirname \"$0\")/ran\"; echo done");
+        let ran = directory.path().join("ran");
+        nft.prepare(&["-d", "a b"]).await.unwrap();
+        let waiting = prepared::process_of(nft.path()).unwrap();
+        assert_eq!(nft.run("do it", &["-d", "b"], "").await.unwrap(), "done\n");
+        let other = std::fs::read_to_string(&ran).unwrap();
+        assert!(other.ends_with(" -d b\n"), "{other}");
+        assert_eq!(
+            nft.run("do it", &["-d", "a b"], "").await.unwrap(),
+            "done\n"
+        );
+        let both = std::fs::read_to_string(&ran).unwrap();
+        assert_eq!(both, format!("{other}{waiting} -d a b\n"));
+        // Without a word it does nothing.
+        nft.prepare(&["-d", "c"]).await.unwrap();
+        let mut waiting = prepared::take(nft.path(), &["-d", "c"]).unwrap();
+        drop(waiting.stdin.take());
+        assert!(!waiting.wait().await.unwrap().success());
+        assert_eq!(std::fs::read_to_string(&ran).unwrap(), both);
     }
 
     #[test]

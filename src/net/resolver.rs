@@ -201,6 +201,34 @@ pub(super) async fn take(journal: &mut Journal, change: &ResolverChange) -> Resu
     Ok(made?)
 }
 
+/// Starts what [`release`] will run while this process still has its privileges: it is
+/// a program of the host, and resolvconf even starts some daemons anew, which would have
+/// as few privileges as the process that it runs for.
+pub(super) async fn prepare_to_release(journal: &Journal) {
+    let interface = journal.interface();
+    for entry in journal.entries() {
+        let (name, arguments) = match entry {
+            Entry::NameServers {
+                way: ResolverWay::Resolved,
+            } => (RESOLVECTL, ["revert".to_owned(), interface.to_owned()]),
+            Entry::NameServers {
+                way: ResolverWay::Resolvconf,
+            } => (RESOLVCONF, ["-d".to_owned(), record_name(interface)]),
+            _ => continue,
+        };
+        let arguments = arguments.each_ref().map(String::as_str);
+        if let Some(program) = Program::find(name)
+            && let Err(error) = program.prepare(&arguments).await
+        {
+            tracing::warn!(%error, "{name} will be run with few privileges");
+        }
+    }
+}
+
+fn record_name(interface: &str) -> String {
+    format!("{RECORD}{interface}")
+}
+
 /// Takes the change back.
 pub(super) async fn release(
     netlink: &Netlink,
@@ -312,7 +340,7 @@ async fn tell_resolvconf(
     if !name_servers.domains.is_empty() {
         record.push_str(&format!("search {}\n", joined(&name_servers.domains, " ")));
     }
-    let name = format!("{RECORD}{interface}");
+    let name = record_name(interface);
     program
         .run("set the name servers", &["-a", &name], &record)
         .await?;
@@ -320,7 +348,7 @@ async fn tell_resolvconf(
 }
 
 async fn revert_resolvconf(program: &Program, interface: &str) -> Result<Outcome, ResolverError> {
-    let name = format!("{RECORD}{interface}");
+    let name = record_name(interface);
     let deleted = program
         .run("put the name servers back", &["-d", &name], "")
         .await;

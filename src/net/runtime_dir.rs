@@ -1,5 +1,14 @@
 //! The directory where running tunnels keep their journals: private to its
 //! owner, opened once, and never left by a symbolic link.
+//!
+//! Where a server runs as a user of its own, root's directory has a part that is that
+//! user's, and the user's group may read the rest:
+//!
+//! ```text
+//!   /run/sshvpn         root:GROUP 0750   root's journals; the lock of both parts
+//!   /run/sshvpn/server  USER:GROUP 0755   the server's
+//! ```
+//! Each side looks at the journals of the other, and acts on its own alone.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -11,7 +20,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::{self, OFlag};
 use nix::sys::stat::{self, Mode, SFlag};
-use nix::unistd::{self, Uid, UnlinkatFlags};
+use nix::unistd::{self, Gid, Uid, UnlinkatFlags};
 use thiserror::Error;
 
 /// Root's directory.
@@ -46,11 +55,22 @@ pub enum RuntimeDirError {
     },
 }
 
-/// An open, private directory.
+/// The part of root's directory that belongs to a server's user.
+const SERVERS_PART: &str = "server";
+/// The mode of root's directory that has such a part.
+const WITH_PART: u32 = 0o750;
+/// The mode of that part, into which nobody gets who does not get into root's.
+const PART: u32 = 0o755;
+
+/// An open directory of this user, and what shares its lock with it.
 #[derive(Debug, Clone)]
 pub struct RuntimeDir {
     path: PathBuf,
     directory: Arc<OwnedFd>,
+    /// Root's directory, where this is a server's part of it.
+    whole: Option<Arc<OwnedFd>>,
+    /// Whether others who get in may read the files.
+    readable: bool,
 }
 
 impl RuntimeDir {
@@ -61,6 +81,9 @@ impl RuntimeDir {
     pub fn of_user(session: Option<&OsStr>) -> Result<Self, RuntimeDirError> {
         let uid = Uid::effective();
         let system = Self::at(Path::new(SYSTEM));
+        if let (false, Some(part)) = (uid.is_root(), Self::part_of(Path::new(SYSTEM))) {
+            return Ok(part);
+        }
         if uid.is_root() || system.is_ok() {
             return system;
         }
@@ -74,6 +97,78 @@ impl RuntimeDir {
             Some(directory) => Ok(directory),
             None => Self::at(Path::new(&format!("/tmp/sshvpn-{uid}"))),
         }
+    }
+
+    /// Gives a server's user a part of root's directory, and its group a look at the
+    /// rest; makes what is not there. For root.
+    pub fn share_with(uid: Uid, gid: Gid) -> Result<(), RuntimeDirError> {
+        Self::share_at(Path::new(SYSTEM), uid, gid)
+    }
+
+    fn share_at(path: &Path, uid: Uid, gid: Gid) -> Result<(), RuntimeDirError> {
+        let whole = Self::at(path)?;
+        let (whole, _lock) = whole.lock_linked()?;
+        let share = || -> nix::Result<()> {
+            match stat::mkdirat(&whole.directory, SERVERS_PART, Mode::S_IRWXU) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(errno),
+            }
+            let part = open_directory(&whole.directory, SERVERS_PART)?;
+            unistd::fchown(&part, Some(uid), Some(gid))?;
+            stat::fchmod(&part, Mode::from_bits_retain(PART))?;
+            unistd::fchown(&whole.directory, None, Some(gid))?;
+            stat::fchmod(&whole.directory, Mode::from_bits_retain(WITH_PART))
+        };
+        share().map_err(|errno| whole.failed("share", "", errno.into()))
+    }
+
+    /// The part that this user has of root's directory at `path`.
+    fn part_of(path: &Path) -> Option<Self> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let whole = fcntl::open(path, flags, Mode::empty()).ok()?;
+        let found = stat::fstat(&whole).ok()?;
+        let part = open_directory(&whole, SERVERS_PART).ok()?;
+        let ours = stat::fstat(&part).ok()?;
+        let roots = found.st_uid == 0 && found.st_mode & 0o027 == 0;
+        let private = ours.st_uid == Uid::effective().as_raw() && ours.st_mode & 0o022 == 0;
+        (roots && private).then(|| Self {
+            path: path.join(SERVERS_PART),
+            directory: Arc::new(part),
+            whole: Some(Arc::new(whole)),
+            readable: true,
+        })
+    }
+
+    /// The directory of the other side, to look at: root's for a server's user, and
+    /// that user's for root.
+    pub(super) fn other_side(&self) -> Option<Self> {
+        let (path, directory) = match &self.whole {
+            Some(whole) => (self.path.parent()?.to_owned(), Arc::clone(whole)),
+            None if self.readable => {
+                let part = open_directory(&self.directory, SERVERS_PART).ok()?;
+                (self.path.join(SERVERS_PART), Arc::new(part))
+            }
+            None => return None,
+        };
+        Some(Self {
+            path,
+            directory,
+            whole: None,
+            readable: false,
+        })
+    }
+
+    /// Where root's directory is, where this is a part of it; else where this one is.
+    pub(super) fn whole_path(&self) -> &Path {
+        let whole = self.path.parent().filter(|_| self.whole.is_some());
+        whole.unwrap_or(&self.path)
+    }
+
+    /// For root: the user of a server that has a part of this directory.
+    pub fn servers_user(&self) -> Option<Uid> {
+        let part = self.other_side().filter(|_| self.whole.is_none())?;
+        let found = stat::fstat(&part.directory).ok()?;
+        Some(Uid::from_raw(found.st_uid))
     }
 
     /// The directory at `path`, made with mode 0700 where there is none; its
@@ -100,7 +195,8 @@ impl RuntimeDir {
         };
         let found = stat::fstat(&directory).map_err(failed("look at"))?;
         let (uid, mode) = (Uid::effective().as_raw(), found.st_mode & 0o7777);
-        if found.st_uid != uid || mode & 0o077 != 0 {
+        let with_part = uid == 0 && mode == WITH_PART;
+        if found.st_uid != uid || mode & 0o077 != 0 && !with_part {
             return Err(RuntimeDirError::NotPrivate {
                 path: path.to_owned(),
                 uid,
@@ -111,6 +207,8 @@ impl RuntimeDir {
         Ok(Self {
             path: path.to_owned(),
             directory: Arc::new(directory),
+            whole: None,
+            readable: with_part,
         })
     }
 
@@ -135,8 +233,11 @@ impl RuntimeDir {
     }
 
     /// Removes the directory unless something is in it. Whoever waits for its
-    /// lock makes another.
+    /// lock makes another. A server's part stays, and root's directory with it.
     pub fn remove_if_empty(&self) -> Result<(), RuntimeDirError> {
+        if self.whole.is_some() {
+            return Ok(());
+        }
         let (directory, _lock) = self.lock_linked()?;
         match fs::remove_dir(&directory.path) {
             Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
@@ -151,7 +252,8 @@ impl RuntimeDir {
     /// It is held for a few system calls only.
     pub(super) fn lock(&self) -> Result<File, RuntimeDirError> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let directory = fcntl::openat(&self.directory, ".", flags, Mode::empty())
+        let whole = self.whole.as_ref().unwrap_or(&self.directory);
+        let directory = fcntl::openat(whole, ".", flags, Mode::empty())
             .map(File::from)
             .map_err(io::Error::from);
         let locked = directory.and_then(|directory| {
@@ -191,6 +293,13 @@ impl RuntimeDir {
     /// Opens a regular file of this user for reading; none where there is no
     /// such file, or where it is a link or somebody else's.
     pub(super) fn open(&self, name: &str) -> Result<Option<File>, RuntimeDirError> {
+        let opened = self.look_at(name)?;
+        Ok(opened.and_then(|(file, owner)| (owner == Uid::effective()).then_some(file)))
+    }
+
+    /// Opens a regular file of anybody's for reading, not to be acted on; yields whose
+    /// it is.
+    pub(super) fn look_at(&self, name: &str) -> Result<Option<(File, Uid)>, RuntimeDirError> {
         // O_NONBLOCK: a FIFO put here must not hang us.
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let file = match fcntl::openat(&self.directory, name, flags, Mode::empty()) {
@@ -201,18 +310,22 @@ impl RuntimeDir {
         let found = stat::fstat(file.as_fd())
             .map_err(|errno| self.failed("look at", name, errno.into()))?;
         let regular = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
-        let ours = found.st_uid == Uid::effective().as_raw();
-        Ok((regular && ours).then_some(file))
+        Ok(regular.then(|| (file, Uid::from_raw(found.st_uid))))
     }
 
-    /// Makes a new file of mode 0600.
+    /// Makes a new file of mode 0600; 0644 where the other side looks at it.
     pub(super) fn create(&self, name: &str) -> Result<File, RuntimeDirError> {
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-        fcntl::openat(&self.directory, name, flags, mode)
-            .map(File::from)
-            .map_err(|errno| self.failed("make", name, errno.into()))
+        let made = fcntl::openat(&self.directory, name, flags, mode).and_then(|file| {
+            if self.readable {
+                // Whatever the umask is.
+                stat::fchmod(&file, mode | Mode::S_IRGRP | Mode::S_IROTH)?;
+            }
+            Ok(File::from(file))
+        });
+        made.map_err(|errno| self.failed("make", name, errno.into()))
     }
 
     /// Whether something has that name, whatever it is.
@@ -251,10 +364,59 @@ impl RuntimeDir {
     }
 }
 
+/// A directory in another, by its own name.
+fn open_directory(directory: impl AsFd, name: &str) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    fcntl::openat(directory, name, flags, Mode::empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    #[test]
+    fn a_servers_part_is_looked_at_and_left_alone() {
+        if !Uid::effective().is_root() {
+            eprintln!("skipped: only root shares its directory");
+            return;
+        }
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("sshvpn");
+        let (uid, gid) = (Uid::from_raw(4321), Gid::from_raw(4322));
+        let private = RuntimeDir::at(&path).unwrap();
+        assert!(private.other_side().is_none() && private.servers_user().is_none());
+        for _ in 0..2 {
+            RuntimeDir::share_at(&path, uid, gid).unwrap();
+        }
+        let whole = RuntimeDir::at(&path).unwrap();
+        let seen = |path: &Path| {
+            let found = fs::metadata(path).unwrap();
+            (found.uid(), found.gid(), found.mode() & 0o7777)
+        };
+        assert_eq!(seen(&path), (0, 4322, WITH_PART));
+        assert_eq!(seen(&path.join(SERVERS_PART)), (4321, 4322, PART));
+        assert_eq!(whole.servers_user(), Some(uid));
+        whole.create("a.json").unwrap();
+        assert_eq!(seen(&path.join("a.json")).2, 0o644);
+        // What is the server's is seen and not opened to be acted on.
+        let theirs = path.join(SERVERS_PART).join("b.json");
+        fs::write(&theirs, "").unwrap();
+        std::os::unix::fs::chown(&theirs, Some(4321), None).unwrap();
+        let other = whole.other_side().unwrap();
+        assert_eq!(other.names(".json").unwrap(), ["b.json"]);
+        assert!(other.open("b.json").unwrap().is_none());
+        assert_eq!(other.look_at("b.json").unwrap().unwrap().1, uid);
+        symlink("/etc/passwd", path.join(SERVERS_PART).join("c.json")).unwrap();
+        assert!(other.look_at("c.json").unwrap().is_none());
+        whole.remove("a.json").unwrap();
+        whole.remove_if_empty().unwrap();
+        assert!(path.exists());
+        // This process is not that user.
+        assert!(RuntimeDir::part_of(&path).is_none());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o770)).unwrap();
+        assert!(RuntimeDir::at(&path).is_err());
+    }
 
     #[test]
     fn is_made_private_and_refused_where_it_is_not() {

@@ -7,6 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::{fs, process};
 
+use nix::unistd::Uid;
+
 use super::runtime_dir::{RuntimeDir, RuntimeDirError};
 
 /// How the names of these sockets end.
@@ -67,6 +69,21 @@ impl Drop for RuntimeSocket {
 /// Connections to all servers that listen, by the names of their sockets that
 /// begin with `prefix`.
 pub fn connect_all(
+    directory: &RuntimeDir,
+    prefix: &str,
+) -> Result<Vec<(String, UnixStream)>, RuntimeDirError> {
+    let mut connections = connect_here(directory, prefix)?;
+    // A server's user has no access to root's.
+    if let Some(part) = directory
+        .other_side()
+        .filter(|_| Uid::effective().is_root())
+    {
+        connections.extend(connect_here(&part, prefix)?);
+    }
+    Ok(connections)
+}
+
+fn connect_here(
     directory: &RuntimeDir,
     prefix: &str,
 ) -> Result<Vec<(String, UnixStream)>, RuntimeDirError> {

@@ -2,6 +2,8 @@
 //! then made; all are undone in reverse, by their owner or, where that died, by
 //! the next start.
 
+use std::path::PathBuf;
+
 use super::address_range::Family;
 use super::change::Change;
 use super::error::NetError;
@@ -13,7 +15,7 @@ use super::make::{bridge_index, exists, make};
 use super::netlink::{Netlink, PortSettings};
 use super::own_device;
 use super::protection::{self, Difference, Differing, Ipv6};
-use super::resolver;
+use super::resolver::{self, ResolverWay};
 use super::runtime_dir::RuntimeDir;
 use super::server_table;
 use super::shared_setting::SharedSetting;
@@ -33,6 +35,17 @@ pub use super::undo::UndoReport;
 pub struct HostState {
     netlink: Netlink,
     journal: Journal,
+}
+
+/// What undoing takes besides CAP_NET_ADMIN.
+#[derive(Debug)]
+pub struct ToUndo {
+    /// Where the journals are.
+    pub directory: PathBuf,
+    /// A file with name servers in it.
+    pub file: Option<PathBuf>,
+    /// Whether there are rules made by iptables.
+    pub iptables: bool,
 }
 
 impl HostState {
@@ -120,6 +133,30 @@ impl HostState {
             }
         }
         Ok(())
+    }
+
+    /// What undoing the changes made so far will take.
+    pub fn to_undo(&self) -> ToUndo {
+        let entries = self.journal.entries();
+        let file = |entry: &Entry| match entry {
+            Entry::NameServers {
+                way: ResolverWay::File { path },
+            } => Some(path.clone()),
+            _ => None,
+        };
+        ToUndo {
+            directory: self.journal.directory().to_owned(),
+            file: entries.iter().find_map(file),
+            iptables: entries
+                .iter()
+                .any(|entry| matches!(entry, Entry::FirewallRules { .. })),
+        }
+    }
+
+    /// Starts what could not do its part any more if it were started by a process
+    /// without privileges: it waits until it is needed.
+    pub async fn prepare_to_undo(&self) {
+        resolver::prepare_to_release(&self.journal).await;
     }
 
     /// Undoes every change in reverse and removes the journal; where something

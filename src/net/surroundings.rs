@@ -2,7 +2,7 @@
 //! it takes to forward.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ipnetwork::IpNetwork;
 
@@ -13,6 +13,7 @@ use super::firewall;
 use super::iptables::Iptables;
 use super::netlink::Netlink;
 use super::nft::Nft;
+use super::program::Program;
 use super::shared_setting::SharedSetting;
 use super::ways;
 use crate::config::types::InterfaceName;
@@ -35,6 +36,21 @@ pub struct Surroundings {
     pub ipv6: bool,
     /// Families whose forward chain drops by default.
     pub drops: Vec<Family>,
+}
+
+/// The programs by which a server changes the firewall here: nft, else iptables.
+pub fn firewall_programs() -> Vec<PathBuf> {
+    if let Some(nft) = Program::find("nft") {
+        return vec![nft.path().to_owned()];
+    }
+    let names = [
+        "iptables",
+        "iptables-restore",
+        "ip6tables",
+        "ip6tables-restore",
+    ];
+    let found = names.into_iter().filter_map(Program::find);
+    found.map(|program| program.path().to_owned()).collect()
 }
 
 impl Surroundings {

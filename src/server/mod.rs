@@ -9,20 +9,21 @@
 //!   registry, audit, status, metrics   who carried how much where
 //! ```
 //!
-//! Its life: [`listen`] opens the sockets (or [`activation`] takes those of the
-//! service manager), [`capabilities`] gives up all that is not needed any more,
-//! then comes the runtime; [`signals`] and [`notify`] join it to whoever runs it.
+//! Its life: [`own_user`] leaves root, [`listen`] opens the sockets (or [`activation`]
+//! takes those of the service manager), `confinement` says what stays possible and
+//! `sandbox` takes away the rest, then comes the runtime; [`signals`] and [`notify`]
+//! join it to the process that runs it.
 
 pub mod activation;
 pub mod admission;
 pub mod audit;
-pub mod capabilities;
 mod certificate;
 mod channel;
 pub mod check;
 mod claim_queue;
 mod client;
 pub mod client_device;
+pub mod confinement;
 pub mod denial;
 mod few_at_once;
 mod forward;
@@ -39,6 +40,7 @@ pub mod metrics;
 mod neighbours;
 pub mod notify;
 pub mod open_files;
+pub mod own_user;
 pub mod policy;
 pub mod pool;
 mod rates;

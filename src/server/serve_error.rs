@@ -5,15 +5,17 @@ use std::io;
 use thiserror::Error;
 
 use super::audit::AuditError;
-use super::capabilities::CapabilityError;
 use super::host::ServeHostError;
 use super::lease::LeaseError;
 use super::listen::ListenError;
 use super::metrics::MetricsError;
+use super::own_user::OwnUserError;
 use super::policy::PolicyError;
 use super::pool::PoolError;
 use crate::config::serve::error::ServeConfigError;
+use crate::net::privilege::PrivilegeError;
 use crate::net::runtime_dir::RuntimeDirError;
+use crate::sandbox::SandboxError;
 use crate::ssh::server::host_keys::HostKeyFileError;
 
 /// The reasons, in the order of a start.
@@ -31,9 +33,15 @@ pub enum ServeError {
     /// The sockets.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// What it may do here.
+    /// The user that it should become.
     #[error(transparent)]
-    Capability(#[from] CapabilityError),
+    OwnUser(#[from] OwnUserError),
+    /// It lacks what it needs.
+    #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
+    /// It cannot give up what it does not need.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// The audit log.
     #[error(transparent)]
     Audit(#[from] AuditError),

@@ -1,6 +1,9 @@
 //! `sshvpn cleanup`, and the same before every `up`: what a killed sshvpn left
 //! on this host is undone by its journal.
 
+use nix::unistd::Uid;
+use tokio::runtime::Runtime;
+
 use crate::config::elevation;
 use crate::message::say;
 use crate::net::recovery::{Recovered, Recovery, recover_stale};
@@ -8,6 +11,10 @@ use crate::net::resolver::{self, RecoveredFile};
 use crate::net::runtime_dir::{RuntimeDir, RuntimeDirError};
 use crate::net::runtime_socket::remove_stale;
 use crate::net::state::UndoReport;
+use crate::sandbox::capabilities::{Capabilities, Capability};
+use crate::sandbox::files::Files;
+use crate::sandbox::user::{Account, in_child};
+use crate::sandbox::{Sandbox, confine};
 use crate::session::failure::Failure;
 
 /// Where the journals are.
@@ -23,14 +30,81 @@ pub fn open_runtime_dir() -> Result<RuntimeDir, RuntimeDirError> {
 }
 
 /// Undoes what is left and says so; the exit code is 1 where something could
-/// not be undone.
-pub async fn run() -> Result<u8, Failure> {
+/// not be undone. `of_server` is what became of the part of
+/// a server's own user.
+pub async fn run(of_server: OfServer) -> Result<u8, Failure> {
     let (found, clean) = recover(true).await?;
-    if found == 0 {
+    if found == 0 && !of_server.found {
         say("nothing to clean up");
     }
     remove_empty_runtime_dir();
-    Ok(if clean { 0 } else { Failure::LOCAL })
+    Ok(if clean && of_server.clean {
+        0
+    } else {
+        Failure::LOCAL
+    })
+}
+
+/// What became of what a server of another user left.
+#[derive(Debug, Clone, Copy)]
+pub struct OfServer {
+    found: bool,
+    clean: bool,
+}
+
+/// The exit codes of a child that cleans up as another user.
+const NOTHING: u8 = 0;
+const CLEANED: u8 = 3;
+
+/// As root: undoes what a server left that ran as a user of its own. Its journals are
+/// what that user wrote, so a child does it that can do no more than the server could.
+/// To be called while this process has one thread; `runtime` makes the child's.
+pub fn of_servers_user(runtime: impl Fn() -> Result<Runtime, String>) -> Result<OfServer, Failure> {
+    let mut result = OfServer {
+        found: false,
+        clean: true,
+    };
+    if !Uid::effective().is_root() {
+        return Ok(result);
+    }
+    let directory = runtime_dir()?;
+    if let Some(uid) = directory.servers_user() {
+        let clean_up = || {
+            as_user(uid, &runtime).unwrap_or_else(|error| {
+                say(format_args!(
+                    "warning: what user {uid} left is not undone: {error}"
+                ));
+                Failure::LOCAL
+            })
+        };
+        let code = in_child(clean_up).map_err(Failure::local)?;
+        result.found = code != NOTHING;
+        result.clean = matches!(code, NOTHING | CLEANED);
+    }
+    Ok(result)
+}
+
+fn as_user(uid: Uid, runtime: &impl Fn() -> Result<Runtime, String>) -> Result<u8, String> {
+    let account = Account::of_uid(uid).ok_or("there is no such user any more")?;
+    let told = |error: &dyn std::error::Error| error.to_string();
+    let kept = Capabilities::NET_ADMIN.with(Capability::SetPcap);
+    account.assume(kept).map_err(|error| told(&error))?;
+    let directory = runtime_dir().map_err(|failure| failure.to_string())?;
+    let sandbox = Sandbox {
+        capabilities: Capabilities::NET_ADMIN,
+        for_programs: true,
+        files: Files::limited_in_writing()
+            .write("/dev/null")
+            .write("/proc/sys/net")
+            .change(directory.path()),
+    };
+    confine(&sandbox).map_err(|error| told(&error))?;
+    let recovered = runtime()?.block_on(recover(true));
+    match recovered.map_err(|failure| failure.to_string())? {
+        (0, true) => Ok(NOTHING),
+        (_, true) => Ok(CLEANED),
+        (_, false) => Ok(Failure::LOCAL),
+    }
 }
 
 /// Undoes what is left; yields how many journals there were, and whether all

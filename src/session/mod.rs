@@ -5,6 +5,7 @@ pub mod agent;
 pub mod background;
 pub mod carrier;
 pub mod cleanup;
+mod confinement;
 pub mod conversation;
 mod escape;
 pub mod failure;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::background::Ready;
 use super::carrier::{self, Link, Restrictions};
+use super::confinement;
 use super::failure::Failure;
 use super::remote::{self, Ended, Output};
 use super::shutdown::Shutdown;
@@ -33,7 +34,7 @@ pub async fn run(
         _ = shutdown.requested() => return Ok(Failure::SSH),
     };
     let code = tokio::select! {
-        done = session(&connection, options, background) => match connection.end_reason() {
+        done = session(&connection, options, background, invoker) => match connection.end_reason() {
             Some(reason) => Err(Failure::ssh(anyhow::anyhow!("{reason}"))),
             None => done,
         },
@@ -55,6 +56,7 @@ async fn session(
     connection: &Connection,
     options: &SshOptions,
     background: Option<Ready>,
+    invoker: &Invoker,
 ) -> Result<u8, Failure> {
     let link = match options.tunnel {
         Some(mode) => open_link(connection, options, mode).await?,
@@ -66,6 +68,11 @@ async fn session(
         SessionType::None => None,
         _ => Some(Output::here().map_err(Failure::local)?),
     };
+    // The device and the channel are open, and nothing is undone at the end.
+    let ends_proxy = invoker.via_sudo && connection.has_proxy();
+    if let Err(error) = confinement::keep_nothing(ends_proxy) {
+        complain(options, format_args!("warning: {error}"));
+    }
     if let Some(ready) = background {
         ready
             .detach(options.log_level >= LogLevel::Debug1)

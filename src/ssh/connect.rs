@@ -72,10 +72,17 @@ pub struct Connection {
     through: Option<Box<Connection>>,
     /// For who opens a session, upon which sshd switches Nagle's algorithm off.
     pub(super) acks: AckSwitch,
-    _proxy: Option<Child>,
+    /// Ended with the connection.
+    proxy: Option<Child>,
 }
 
 impl Connection {
+    /// Whether a ProxyCommand runs for it.
+    pub fn has_proxy(&self) -> bool {
+        let through = self.through.as_deref();
+        self.proxy.is_some() || through.is_some_and(Connection::has_proxy)
+    }
+
     /// Connects and authenticates as `options` say. `args` are carried to jump
     /// hosts as ssh does.
     pub async fn open(
@@ -246,7 +253,7 @@ async fn establish(
         trust,
         through,
         acks: transport.acks,
-        _proxy: transport.proxy,
+        proxy: transport.proxy,
     })
 }
 

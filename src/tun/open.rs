@@ -7,7 +7,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
 
-use caps::CapSet;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::libc;
@@ -22,6 +21,7 @@ use super::{Device, sys};
 use crate::config::elevation;
 use crate::config::types::{DevicePrefix, InterfaceName, Mode, UnitRequest};
 use crate::packet::virtio::Offload;
+use crate::sandbox::capabilities;
 
 /// What a device is watched for: packets, room, and its deletion.
 const INTEREST: Interest = Interest::READABLE
@@ -180,7 +180,7 @@ fn has_usual_name(pattern: &str) -> bool {
 fn as_the_caller<T: Send>(open: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     let opening = || {
         // Capabilities are a thread's, and this one ends here.
-        caps::clear(None, CapSet::Effective).map_err(io::Error::other)?;
+        capabilities::clear_effective()?;
         open()
     };
     thread::scope(|scope| {

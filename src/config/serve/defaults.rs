@@ -18,7 +18,8 @@ pub const CONFIG: &str = "/etc/sshvpn/serve.toml";
 const PORT: u16 = 2222;
 const AUTHORIZED_KEYS: &str = "/etc/sshvpn/authorized_keys";
 const HOST_KEY: &str = "/etc/sshvpn/host_ed25519_key";
-const LEASES: &str = "/var/lib/sshvpn/leases.json";
+/// Where leases are kept.
+pub const LEASES: &str = "/var/lib/sshvpn/leases.json";
 
 impl Default for ServeSettings {
     fn default() -> Self {

@@ -44,6 +44,8 @@ pub struct ServeRequest {
     pub audit_log: Option<PathBuf>,
     /// Where Prometheus asks.
     pub metrics: Option<SocketAddr>,
+    /// The user that the server becomes.
+    pub user: Option<String>,
     /// How many log lines: `-v`, up to three times.
     pub verbosity: u8,
 }

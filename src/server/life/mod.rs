@@ -28,11 +28,14 @@ use super::serve_error::ServeError;
 use super::signals::{Asked, Signals};
 use super::status::StatusSocket;
 use super::status::watched::Watched;
-use super::{Server, capabilities, notify, open_files};
+use super::{Server, confinement, notify, open_files, own_user};
 use crate::config::serve::request::ServeRequest;
 use crate::message::say;
 use crate::net::facts::HostFacts;
+use crate::net::privilege::require_net_admin;
+use crate::net::runtime_dir::RuntimeDir;
 use crate::net::sysctl;
+use crate::sandbox;
 use crate::session::cleanup;
 use crate::session::failure::Failure;
 
@@ -54,20 +57,32 @@ pub fn run(request: &ServeRequest) -> Result<u8, Failure> {
 struct Prepared {
     rules: Rules,
     bound: Bound,
+    directory: RuntimeDir,
 }
 
-/// Opens what takes privileges, gives these up, and only then makes threads.
+/// Opens what takes privileges, gives these up, and only then makes threads. With a
+/// user of its own, everything is read as that user, so that a reload can read it too.
 fn prepare(request: &ServeRequest) -> Result<(Runtime, Prepared), ServeError> {
+    own_user::assume(request)?;
     let (rules, warnings) = Rules::load(request)?;
     warn(&warnings);
     open_files::raise_limit();
     let bound = Bound::open(&rules.settings.listen)?;
-    capabilities::keep_net_admin()?;
+    require_net_admin()?;
+    let directory = cleanup::open_runtime_dir()?;
+    sandbox::user::leave_groups()?;
+    let limits = confinement::of(request.config_path(), &rules.settings, &directory);
+    say(format_args!("sandbox: {}", sandbox::confine(&limits)?));
     let runtime = Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(ServeError::start("the runtime"))?;
-    Ok((runtime, Prepared { rules, bound }))
+    let prepared = Prepared {
+        rules,
+        bound,
+        directory,
+    };
+    Ok((runtime, prepared))
 }
 
 fn warn(warnings: &[Warning]) {
@@ -116,7 +131,11 @@ async fn serve(request: &ServeRequest, prepared: Prepared) -> Result<u8, ServeEr
 
 impl Life {
     async fn begin(prepared: Prepared) -> Result<Self, ServeError> {
-        let Prepared { rules, bound } = prepared;
+        let Prepared {
+            rules,
+            bound,
+            directory,
+        } = prepared;
         let settings = &rules.settings;
         let audit = Audit::open(&settings.audit)?;
         let facts = host::prepare().await?;
@@ -127,7 +146,6 @@ impl Life {
             rules.fixed_addresses(),
         )
         .map_err(ServeError::start("the thread that saves leases"))?;
-        let directory = cleanup::open_runtime_dir()?;
         let listeners = bound.start().map_err(ServeError::start("listening"))?;
         let host = ServeHost::start(&directory, settings, &pools).await?;
         let now = SystemTime::now();
@@ -182,10 +200,7 @@ impl Life {
     }
 
     /// Status and metrics.
-    async fn open_for_questions(
-        &mut self,
-        directory: &crate::net::runtime_dir::RuntimeDir,
-    ) -> Result<(), ServeError> {
+    async fn open_for_questions(&mut self, directory: &RuntimeDir) -> Result<(), ServeError> {
         let first = self.watched.listen().first().map_or(0, SocketAddr::port);
         let watched = Arc::clone(&self.watched);
         self.status = Some(StatusSocket::start(directory, first, watched)?);

@@ -68,6 +68,7 @@ where
         } = self;
         let (end, speaker) = match result {
             Ok((device, guard)) => {
+                host.confine().await;
                 let held = Restrictions::of_addresses(guard);
                 let counters = Arc::default();
                 let mut link = StreamLink::start(device, conversation, peer, held, counters);

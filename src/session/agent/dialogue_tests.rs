@@ -82,6 +82,8 @@ impl Host for NotedHost {
         self.note("apply")
     }
 
+    async fn confine(&mut self) {}
+
     async fn undo(&mut self) -> Vec<String> {
         self.0.lock().unwrap().done.push("undo");
         vec!["something".to_owned()]

@@ -14,6 +14,7 @@ use super::limits::Limits;
 use super::limits_file;
 use super::set_up;
 use crate::frame::control::{Facts, Look, Ready, SetUp, Way};
+use crate::message::say;
 use crate::net::address_range::{AddressSet, Family};
 use crate::net::change::Change;
 use crate::net::facts::is_default_like;
@@ -25,6 +26,7 @@ use crate::net::surroundings::Surroundings;
 use crate::net::sysctl;
 use crate::packet::guard::GuardRules;
 use crate::session::cleanup;
+use crate::session::confinement;
 use crate::tun::{Device, DeviceRequest};
 
 /// Networks in use that are told at most; they have to fit one message.
@@ -42,6 +44,8 @@ pub(super) trait Host {
     fn open(&mut self, wish: &SetUp) -> impl Future<Output = Result<Opened, AgentError>>;
     /// Makes one change.
     fn apply(&mut self, change: Change) -> impl Future<Output = Result<(), AgentError>>;
+    /// Gives up, for good, what neither the tunnel nor undoing takes.
+    fn confine(&mut self) -> impl Future<Output = ()>;
     /// Undoes everything; yields what could not be undone, or was changed by
     /// somebody else since.
     fn undo(&mut self) -> impl Future<Output = Vec<String>>;
@@ -138,6 +142,15 @@ impl Host for ThisHost {
             state.apply(change).await?;
         }
         Ok(())
+    }
+
+    async fn confine(&mut self) {
+        let Some(state) = &self.state else {
+            return;
+        };
+        if let Err(error) = confinement::keep_undoing(state, false).await {
+            say(format_args!("sshvpn: agent: warning: {error}"));
+        }
     }
 
     async fn undo(&mut self) -> Vec<String> {

@@ -6,7 +6,6 @@ use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
 
 use bytes::{Buf, Bytes, BytesMut};
-use caps::CapSet;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::sys::prctl::get_dumpable;
@@ -19,6 +18,7 @@ use tokio::net::unix::pipe;
 
 use super::lending::{self, Lender, slices};
 use crate::pump::{FrameSink, FrameSource, SendFailure};
+use crate::sandbox::capabilities;
 
 /// Bytes that one read takes at most.
 const READ_SIZE: usize = 256 * 1024;
@@ -149,7 +149,7 @@ fn lender(reader: u32) -> Option<Lender> {
 fn may_be_lent(reader: u32) -> bool {
     let ordinary = || {
         let same = Uid::current() == Uid::effective() && Gid::current() == Gid::effective();
-        let able = caps::read(None, CapSet::Permitted).map_or(true, |held| !held.is_empty());
+        let able = capabilities::has_any().unwrap_or(true);
         same && !able && get_dumpable().unwrap_or(false)
     };
     Uid::from_raw(reader).is_root() || reader == Uid::effective().as_raw() && ordinary()
@@ -362,7 +362,7 @@ mod tests {
         let (input, _) = of_socket(one).unwrap();
         let (_, output) = of_socket(other).unwrap();
         let lends = matches!(output.0, Sink::Lending(..));
-        let able = !caps::read(None, CapSet::Permitted).unwrap().is_empty();
+        let able = capabilities::has_any().unwrap();
         let own = Uid::effective().is_root() || !able;
         assert_eq!(lends, lending::pays() && own);
         much_goes_through(input, output).await;
@@ -371,7 +371,7 @@ mod tests {
     #[test]
     fn nobody_is_lent_pages_who_may_not_see_the_rest() {
         let own = Uid::effective().as_raw();
-        let able = !caps::read(None, CapSet::Permitted).unwrap().is_empty();
+        let able = capabilities::has_any().unwrap();
         assert!(may_be_lent(0));
         assert_eq!(may_be_lent(own), own == 0 || !able);
         assert!(!may_be_lent(own + 1));

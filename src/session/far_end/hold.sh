@@ -17,12 +17,14 @@ me="$$ $(born $$)"
 # One at a time between here and the end of the step, where flock exists.
 lock() { exec 9<"$dir" && flock 9 2>/dev/null; }
 
-# Whether a journal of an agent of sshvpn has FILE, with REST behind it.
-agent_has() { grep -qsF "\"setting\":\"$1\"$2" "$dir"/*.json; }
+# Whether a journal of an agent or a server of sshvpn has FILE, with REST behind it.
+agent_has() { grep -qsF "\"setting\":\"$1\"$2" "$dir"/*.json "$dir"/server/*.json; }
 
 # hold FILE VALUE: gives a file under /proc/sys a value until the last who
 # wants that lets go of it.
 hold() {
+    # A server with a user of its own reads it.
+    umask 022
     lock
     held="$dir/held/$(echo "$1" | tr / ,)"
     now=$(cat "/proc/sys/$1") || return

@@ -15,6 +15,7 @@ use crate::net::route_plan::{self, RoutePlan, RouteRequest};
 use crate::net::state::HostState;
 use crate::session::carrier::Restrictions;
 use crate::session::cleanup;
+use crate::session::confinement;
 use crate::session::failure::Failure;
 use crate::ssh::connect::Connection;
 use crate::tun::Device;
@@ -88,6 +89,18 @@ impl<F: FarPart> Attempt<F> {
         }
         self.announce(&far_device, request, &agreed);
         Ok(())
+    }
+
+    /// Gives up all that neither the tunnel nor undoing it takes. `other_user`: whether
+    /// a ProxyCommand runs as another user.
+    pub(super) async fn confine(&self, other_user: bool) {
+        let Some(near) = &self.near else {
+            return;
+        };
+        let ends_proxy = other_user && self.connection.has_proxy();
+        if let Err(error) = confinement::keep_undoing(near, ends_proxy).await {
+            self.reporter.warning(error);
+        }
     }
 
     /// The routes to install here: those that were asked for, and `pushed` ones.

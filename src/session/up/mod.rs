@@ -140,6 +140,7 @@ pub async fn run(
         options: &options,
         reporter,
         background,
+        other_user: invoker.via_sudo,
     };
     match chosen {
         Ok(Chosen::Serve(server)) => {
@@ -177,6 +178,8 @@ struct Run<'a> {
     options: &'a SshOptions,
     reporter: Reporter,
     background: Option<Ready>,
+    /// Whether the user's own programs run as another user than this process.
+    other_user: bool,
 }
 
 impl Run<'_> {
@@ -194,6 +197,7 @@ impl Run<'_> {
         };
         let result = match result {
             Ok(()) => {
+                attempt.confine(self.other_user).await;
                 let verbose = self.options.log_level >= LogLevel::Debug1;
                 stay(&mut attempt, self.background, verbose, shutdown).await
             }

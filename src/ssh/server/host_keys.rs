@@ -1,13 +1,13 @@
 //! The keys by which a server shows who it is: files of private keys, made on
 //! the first start.
 
-use std::fs::{self, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nix::unistd::Uid;
+use nix::unistd::{Gid, Uid};
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, HashAlg, PrivateKey, signing};
 use thiserror::Error;
@@ -112,10 +112,26 @@ impl HostKeys {
     }
 }
 
+/// Makes the key in `path` for `owner`, to whom it belongs; does nothing where there is
+/// a file.
+pub fn make_for(path: &Path, owner: (Uid, Gid)) -> Result<(), HostKeyFileError> {
+    let made = match path.symlink_metadata() {
+        Ok(_) => return Ok(()),
+        Err(_) => make(path, Some(owner)),
+    };
+    match made {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(HostKeyFileError {
+            path: path.to_owned(),
+            problem: HostKeyProblem::Make(error),
+        }),
+        _ => Ok(()),
+    }
+}
+
 fn load_or_make(path: &Path) -> Result<PrivateKey, HostKeyProblem> {
     let text = match read(path)? {
         Some(text) => text,
-        None => match make(path) {
+        None => match make(path, None) {
             // Another server was faster.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let missing = || HostKeyProblem::Read(io::ErrorKind::NotFound.into());
@@ -166,8 +182,9 @@ fn read(path: &Path) -> Result<Option<Zeroizing<String>>, HostKeyProblem> {
     Ok(Some(text))
 }
 
-/// Makes a key; fails with `AlreadyExists` where there is a file by now.
-fn make(path: &Path) -> io::Result<PrivateKey> {
+/// Makes a key, for this user where no `owner` is given; fails with `AlreadyExists`
+/// where there is a file by now.
+fn make(path: &Path, owner: Option<(Uid, Gid)>) -> io::Result<PrivateKey> {
     let mut key = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519)
         .map_err(io::Error::other)?;
     key.set_comment("sshvpn");
@@ -177,7 +194,10 @@ fn make(path: &Path) -> io::Result<PrivateKey> {
     let private = key.to_openssh(LineEnding::LF).map_err(io::Error::other)?;
     // Under its name only when it is whole, and never in place of another.
     let draft = beside(path, ".new");
-    write_new(&draft, private.as_bytes(), 0o600)?;
+    let file = write_new(&draft, private.as_bytes(), 0o600)?;
+    if let Some((uid, gid)) = owner {
+        fchown(&file, Some(uid.as_raw()), Some(gid.as_raw()))?;
+    }
     let linked = fs::hard_link(&draft, path);
     fs::remove_file(&draft)?;
     linked?;
@@ -185,7 +205,7 @@ fn make(path: &Path) -> io::Result<PrivateKey> {
     let public_path = beside(path, ".pub");
     // What is left of an earlier key is of no use.
     let _ = fs::remove_file(&public_path);
-    write_new(&public_path, format!("{public}\n").as_bytes(), 0o644)?;
+    let _ = write_new(&public_path, format!("{public}\n").as_bytes(), 0o644)?;
     Ok(key)
 }
 
@@ -195,7 +215,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<File> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -204,7 +224,8 @@ fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     // Whatever the umask is.
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(content)?;
-    file.sync_all()
+    file.sync_all()?;
+    Ok(file)
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ fn a_key_is_never_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let path = keygen(&directory, "host", &["-t", "ed25519", "-N", ""]);
     let before = fs::read(&path).unwrap();
-    let error = make(&path).unwrap_err();
+    let error = make(&path, None).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
     assert_eq!(fs::read(&path).unwrap(), before);
 }
