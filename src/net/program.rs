@@ -176,6 +176,8 @@ fn start(command: &mut Command) -> io::Result<Child> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        // A second Ctrl-C must not end what undoes.
+        .process_group(0)
         .kill_on_drop(true)
         .spawn()
 }
