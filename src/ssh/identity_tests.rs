@@ -35,7 +35,7 @@ fn key_file(arguments: &[&str]) -> (TempDir, PathBuf) {
 async fn load_with(
     path: &Path,
     answers: &[&str],
-) -> (Result<PrivateKey, IdentityError>, Vec<String>) {
+) -> (Result<Box<PrivateKey>, IdentityError>, Vec<String>) {
     let script = Script::new(answers);
     let prompter = Prompter::scripted(script.clone());
     let options = test_settings::options();

@@ -31,6 +31,7 @@ fn wish(forward: &[&str]) -> SetUp {
         forward: Some(Forward {
             networks: networks(forward),
             nat: true,
+            inbound: false,
         }),
     }
 }
