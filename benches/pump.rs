@@ -8,10 +8,13 @@ use std::future::Future;
 
 use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use ipnetwork::IpNetwork;
 use sshvpn::frame;
 use sshvpn::frame::stream::{self, OFFLOAD_LEN, STREAM_HEADROOM, StreamReader};
+use sshvpn::packet::address_set::AddressSet;
+use sshvpn::packet::guard::{ClientTerms, GuardRules};
 use sshvpn::packet::virtio::{Offload, VIRTIO_HEADER_LEN, VirtioHeader};
-use sshvpn::pump::{Counters, Framing, Pings, inbound_datagrams, inbound_stream, outbound};
+use sshvpn::pump::{Counters, Framing, Guard, Pings, inbound_datagrams, inbound_stream, outbound};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
@@ -82,14 +85,20 @@ fn inward_by_datagrams(criterion: &mut Criterion) {
         let frames: Vec<Bytes> = packets.iter().map(|packet| datagram(packet)).collect();
         let times = RUN / total(packets) as usize;
         group.throughput(Throughput::Bytes(total(packets) * times as u64));
-        for (takes, kind) in DEVICES {
+        for (takes, guarded, kind) in DEVICES {
             group.bench_function(format!("{name}/{kind}"), |bencher| {
                 bencher.iter(|| {
                     let (device, counters) = (Writing { takes }, Counters::default());
                     let mut channel = Receiving::new(&frames, times);
                     let framing = Framing::Datagrams;
-                    let receiving =
-                        inbound_datagrams(MODE, framing, &mut channel, &device, None, &counters);
+                    let receiving = inbound_datagrams(
+                        MODE,
+                        framing,
+                        &mut channel,
+                        &device,
+                        guard(guarded),
+                        &counters,
+                    );
                     all_pass(&runtime, receiving, &counters);
                 });
             });
@@ -113,7 +122,7 @@ fn inward_by_stream(criterion: &mut Criterion) {
         let bytes: usize = packets.iter().map(|p| p.len() - VIRTIO_HEADER_LEN).sum();
         let (chunks, times) = (in_chunks(packets), RUN / bytes);
         group.throughput(Throughput::Bytes((bytes * times) as u64));
-        for (takes, kind) in DEVICES {
+        for (takes, guarded, kind) in DEVICES {
             group.bench_function(format!("{name}/{kind}"), |bencher| {
                 bencher.iter(|| {
                     let (device, counters) = (Writing { takes }, Counters::default());
@@ -121,8 +130,15 @@ fn inward_by_stream(criterion: &mut Criterion) {
                     let (control, _said) = mpsc::channel(1);
                     let reader = StreamReader::new(MODE);
                     let (channel, control) = (&mut channel, &control);
-                    let receiving =
-                        inbound_stream(MODE, reader, channel, &device, control, None, &counters);
+                    let receiving = inbound_stream(
+                        MODE,
+                        reader,
+                        channel,
+                        &device,
+                        control,
+                        guard(guarded),
+                        &counters,
+                    );
                     all_pass(&runtime, receiving, &counters);
                 });
             });
@@ -131,7 +147,33 @@ fn inward_by_stream(criterion: &mut Criterion) {
     group.finish();
 }
 
-const DEVICES: [(Offload, &str); 2] = [(Offload::ALL, "offload"), (Offload::NONE, "no_offload")];
+/// What a device takes, and whether a client's guard stands in front of it.
+const DEVICES: [(Offload, bool, &str); 3] = [
+    (Offload::ALL, false, "offload"),
+    (Offload::NONE, false, "no_offload"),
+    (Offload::ALL, true, "guarded"),
+];
+
+/// That of a client with 16 routes, in one of which the packets' source is.
+fn guard(guarded: bool) -> Option<Guard> {
+    let networks = |texts: &[&str]| -> AddressSet {
+        let parsed = texts.iter().map(|text| text.parse::<IpNetwork>());
+        parsed.map(|network| network.expect("a network")).collect()
+    };
+    let routes: AddressSet = (0..16)
+        .filter_map(|index| IpNetwork::new([172, 16 + index, 0, 0].into(), 17).ok())
+        .collect();
+    guarded.then(|| {
+        Guard::fixed(GuardRules::of_client(&ClientTerms {
+            own: networks(&["10.0.0.2", "fefe:fefe:fefe:fefe:fefe:fefe:fefe:fefe"]),
+            routed: routes.union(&networks(&[
+                "10.0.0.1",
+                "fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd",
+            ])),
+            ..ClientTerms::default()
+        }))
+    })
+}
 
 fn runtime() -> Runtime {
     Builder::new_current_thread()

@@ -100,6 +100,13 @@ pub fn opened(networks: &[IpNetwork]) -> AddressSet {
     wide.minus(&SPECIAL).union(&within.into_iter().collect())
 }
 
+/// Both families, as networks.
+pub fn everywhere() -> impl Iterator<Item = IpNetwork> {
+    [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
+        .into_iter()
+        .filter_map(|base| IpNetwork::new(base, 0).ok())
+}
+
 /// What is no place in the world (RFC 6890), or many at once.
 static SPECIAL: LazyLock<AddressSet> = LazyLock::new(|| {
     let v4 = [
@@ -181,10 +188,7 @@ impl GuardRules {
     /// For what a client receives.
     pub fn of_client(terms: &ClientTerms) -> Self {
         let ours = terms.own.union(&terms.behind).union(&terms.host);
-        let everywhere = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
-            .into_iter()
-            .filter_map(|base| IpNetwork::new(base, 0).ok());
-        let everywhere: AddressSet = everywhere.collect();
+        let everywhere: AddressSet = everywhere().collect();
         GuardRules {
             sources: terms.routed.minus(&ours),
             destinations: terms.own.union(&terms.behind),

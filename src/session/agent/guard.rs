@@ -1,23 +1,23 @@
 //! What the near end of an agent's tunnel may send: packets from its agreed address,
 //! to where the limits let it. Pure.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use ipnetwork::IpNetwork;
 
 use super::limits::Limits;
 use crate::frame::control::SetUp;
 use crate::packet::address_set::AddressSet;
-use crate::packet::guard::{GuardRules, Reach};
+use crate::packet::guard::{GuardRules, Reach, everywhere};
 
 /// The rules for a request that was checked. The agent's tunnel addresses can always
 /// be reached, other addresses of its host only if the limits include them.
 pub(super) fn rules(wish: &SetUp, limits: &Limits) -> GuardRules {
     let near: AddressSet = wish.addresses.iter().map(|pair| pair.near).collect();
     let behind: &[IpNetwork] = limits.sources.as_deref().unwrap_or_default();
+    // Of the networks that were asked for some may be special.
+    let asked = wish.forward.iter().flat_map(|forward| &forward.networks);
     let networks = match &limits.routes {
         Some(allowed) => allowed.clone(),
-        None => everywhere(wish),
+        None => everywhere().chain(asked.copied()).collect(),
     };
     let reach = Reach {
         here: &wish.addresses.iter().map(|pair| pair.agent).collect(),
@@ -28,15 +28,6 @@ pub(super) fn rules(wish: &SetUp, limits: &Limits) -> GuardRules {
     };
     let sources = near.union(&behind.iter().copied().collect());
     GuardRules::new(sources, &reach, behind.is_empty())
-}
-
-/// Everything, and the networks that were asked for, of which some may be special.
-fn everywhere(wish: &SetUp) -> Vec<IpNetwork> {
-    let all = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
-        .into_iter()
-        .filter_map(|base| IpNetwork::new(base, 0).ok());
-    let asked = wish.forward.iter().flat_map(|forward| &forward.networks);
-    all.chain(asked.copied()).collect()
 }
 
 #[cfg(test)]
