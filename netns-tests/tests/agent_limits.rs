@@ -164,6 +164,28 @@ fn allowed_routes_pass_by_iptables() -> Result<()> {
     allowed_routes(&lab_without_nft()?)
 }
 
+/// A device that the host's owner made beforehand is not the near end's to take,
+/// unless a limit names it, or there is no limit.
+#[test]
+fn an_agent_with_limits_takes_no_device_that_exists() -> Result<()> {
+    let lab = lab("")?;
+    // Its queueing discipline is that of a device that was up once.
+    lab.direct.bastion.sh(
+        "ip tuntap add dev tun5 mode tun; ip address add 10.55.0.1/24 dev tun5
+         ip link set tun5 up; ip link set tun5 down",
+    )?;
+    let before = hosts(&lab)?;
+    let exists = ["tun5 exists on this host already"];
+    for options in ["--no-nat", "--no-forward", "--max-mtu 1400"] {
+        is_denied(&lab, options, &["--peer-unit", "5"], &exists)?;
+    }
+    for options in ["", "--device-prefix tun5"] {
+        let tunnel = up(&lab, options, &["--peer-unit", "5"])?;
+        ends(tunnel, &before)?;
+    }
+    Ok(())
+}
+
 #[test]
 fn without_forwarding_the_tunnel_address_is_reached() -> Result<()> {
     let lab = lab("")?;

@@ -103,7 +103,10 @@ fn a_reload_ends_who_may_not_be_there_any_more() -> Result<()> {
     let (counted, ()) = Counted::during(near, far, || {
         for (options, why) in [
             (None, "is in no authorized_keys file"),
-            (Some("tunnel=\"9\""), "another unit than that of tun7"),
+            (
+                Some("tunnel=\"9\""),
+                "the unit of tun7 is not granted any more",
+            ),
             (Some("restrict"), "tun7 is not granted any more"),
             (
                 Some("tunnel=\"7\",from=\"198.51.100.1\""),

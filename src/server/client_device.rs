@@ -6,17 +6,19 @@
 //! One that somebody made beforehand stays, so what is changed on it is
 //! journalled and undone.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use ipnetwork::IpNetwork;
+use nix::net::if_::if_nameindex;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
 use super::lease::LeasedAddress;
-use crate::config::types::{InterfaceName, Mode, Mtu, UnitRequest};
+use crate::config::types::{InterfaceName, Mode, Mtu, Unit, UnitRequest};
 use crate::net::change::{Change, GSO_MAX_SIZE, InterfaceAddress, TX_QUEUE_LENGTH, TunnelRoute};
 use crate::net::error::NetError;
 use crate::net::facts::{InterfaceIndex, LinkFacts};
@@ -35,13 +37,27 @@ const AT_ONCE: usize = 4;
 /// is lower, so that of several connections the latest is the way there.
 const FIRST_METRIC: u32 = 1 << 24;
 
+/// Which unit a client may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientUnit {
+    /// The one that its grant names: also a device that was made beforehand.
+    Granted(Unit),
+    /// A new device, of no unit that somebody's grant names.
+    New {
+        /// The client's choice, which is not reserved.
+        asked: UnitRequest,
+        /// Units that grants name.
+        reserved: Arc<BTreeSet<Unit>>,
+    },
+}
+
 /// The device that a client is to have.
 #[derive(Debug, Clone)]
 pub struct ClientDeviceRequest {
     /// What it carries.
     pub mode: Mode,
     /// Its number.
-    pub unit: UnitRequest,
+    pub unit: ClientUnit,
     /// Its MTU.
     pub mtu: Mtu,
     /// The client's addresses, one a family at most.
@@ -182,7 +198,7 @@ impl ClientDevices {
             .acquire()
             .await
             .map_err(|_| ClientDeviceError::Ending)?;
-        let device = open_device(request.unit, request.mode).await?;
+        let device = open_device(request.unit.clone(), request.mode).await?;
         let changes = self.changes(&request, device.name())?;
         let link = self.netlink.link_by_name(device.name().as_str()).await?;
         if device.preexisting() {
@@ -376,11 +392,45 @@ fn gateway(
 
 /// Makes the device on a thread that may wait: the kernel lets one change of
 /// links through at a time.
-async fn open_device(unit: UnitRequest, mode: Mode) -> Result<Device, ClientDeviceError> {
-    let open = move || Device::open(&DeviceRequest::Unit(unit), mode);
+async fn open_device(unit: ClientUnit, mode: Mode) -> Result<Device, ClientDeviceError> {
+    let open = move || match unit {
+        ClientUnit::Granted(unit) => Device::open(&by_unit(unit), mode),
+        ClientUnit::New {
+            asked: UnitRequest::Any,
+            reserved,
+        } if !reserved.is_empty() => first_free(mode, &reserved),
+        ClientUnit::New { asked, .. } => Device::create(&DeviceRequest::Unit(asked), mode),
+    };
     let opened = tokio::task::spawn_blocking(open).await;
     // It is not started any more when the runtime ends.
     Ok(opened.map_err(|_| ClientDeviceError::Ending)??)
+}
+
+fn by_unit(unit: Unit) -> DeviceRequest {
+    DeviceRequest::Unit(UnitRequest::Unit(unit))
+}
+
+/// The device of the first free unit that is not reserved; the kernel, which knows of
+/// no reservations, chooses among all free ones.
+fn first_free(mode: Mode, reserved: &BTreeSet<Unit>) -> Result<Device, OpenError> {
+    let interfaces = if_nameindex().map_err(|errno| OpenError::Other {
+        name: format!("{}N", mode.prefix()),
+        source: errno.into(),
+    })?;
+    let names = interfaces.iter().filter_map(|it| it.name().to_str().ok());
+    let taken: BTreeSet<&str> = names.collect();
+    let mut exists = None;
+    for unit in (0..=Unit::MAX).filter_map(|number| Unit::new(number).ok()) {
+        if reserved.contains(&unit) || taken.contains(unit.device_name(mode).as_str()) {
+            continue;
+        }
+        match Device::create(&by_unit(unit), mode) {
+            // It was made a moment ago.
+            Err(error @ OpenError::Exists(_)) => exists = Some(error),
+            made => return made,
+        }
+    }
+    Err(exists.unwrap_or_else(|| OpenError::Busy(format!("{}N", mode.prefix()))))
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ fn leased(client: &str) -> LeasedAddress {
 fn request(clients: &[&str]) -> ClientDeviceRequest {
     ClientDeviceRequest {
         mode: Mode::PointToPoint,
-        unit: UnitRequest::Any,
+        unit: new(UnitRequest::Any, &[]),
         mtu: Mtu::ETHERNET,
         addresses: clients.iter().map(|client| leased(client)).collect(),
         sources: Vec::new(),
@@ -40,8 +40,15 @@ fn request(clients: &[&str]) -> ClientDeviceRequest {
     }
 }
 
-fn unit(number: &str) -> UnitRequest {
-    number.parse().unwrap()
+fn unit(number: u32) -> Unit {
+    Unit::new(number).unwrap()
+}
+
+fn new(asked: UnitRequest, reserved: &[u32]) -> ClientUnit {
+    ClientUnit::New {
+        asked,
+        reserved: Arc::new(reserved.iter().map(|number| unit(*number)).collect()),
+    }
 }
 
 /// Waits until the way to an address is by that device: the kernel adds the
@@ -137,19 +144,68 @@ fn units_are_as_asked_for_and_one_has_one_client() {
     test_namespace::run(async {
         let host = Host::new();
         let devices = devices(&host);
-        let of_unit = |number: &str| ClientDeviceRequest {
-            unit: unit(number),
+        let of_unit = |unit: ClientUnit| ClientDeviceRequest {
+            unit,
             ..request(&["10.9.0.2"])
         };
-        let five = devices.open(of_unit("5")).await.unwrap();
-        assert_eq!(five.device.name().as_str(), "tun5");
-        let busy = devices.open(of_unit("5")).await.unwrap_err();
+        let five = || of_unit(new(UnitRequest::Unit(unit(5)), &[]));
+        let first = devices.open(five()).await.unwrap();
+        assert_eq!(first.device.name().as_str(), "tun5");
+        let exists = devices.open(five()).await.unwrap_err();
+        assert!(
+            matches!(exists, ClientDeviceError::Open(OpenError::Exists(_))),
+            "{exists}"
+        );
+        let granted = of_unit(ClientUnit::Granted(unit(5)));
+        let busy = devices.open(granted).await.unwrap_err();
         assert!(
             matches!(busy, ClientDeviceError::Open(OpenError::Busy(_))),
             "{busy}"
         );
-        close(five);
-        close(again(&devices, of_unit("5")).await.unwrap());
+        close(first);
+        close(again(&devices, five()).await.unwrap());
+    });
+}
+
+#[test]
+fn a_client_without_a_unit_of_its_own_gets_a_new_device_that_is_nobodys() {
+    test_namespace::run(async {
+        let host = Host::new();
+        ip("tuntap add dev tun5 mode tun");
+        ip("tuntap add dev tun1 mode tun");
+        ip("link add tun3 type bridge");
+        let before = snapshot();
+        let devices = devices(&host);
+        let of_unit = |unit: ClientUnit| ClientDeviceRequest {
+            unit,
+            ..request(&["10.9.0.2"])
+        };
+        for taken in [1, 3, 5] {
+            let asked = UnitRequest::Unit(unit(taken));
+            let refused = devices.open(of_unit(new(asked, &[]))).await.unwrap_err();
+            assert!(
+                matches!(refused, ClientDeviceError::Open(OpenError::Exists(_))),
+                "{refused}"
+            );
+        }
+        assert_eq!(snapshot(), before);
+        let mut opened = Vec::new();
+        for expected in ["tun4", "tun6", "tun8"] {
+            let any = of_unit(new(UnitRequest::Any, &[0, 2, 7]));
+            let device = devices.open(any).await.unwrap();
+            assert_eq!(device.device.name().as_str(), expected);
+            assert!(!device.device.preexisting());
+            opened.push(device);
+        }
+        let first = devices.open(request(&["10.9.0.2"])).await.unwrap();
+        assert_eq!(first.device.name().as_str(), "tun0");
+        opened.push(first);
+        opened.into_iter().for_each(close);
+        let granted = of_unit(ClientUnit::Granted(unit(5)));
+        let premade = again(&devices, granted).await.unwrap();
+        assert!(premade.device.preexisting());
+        drop(premade.device);
+        assert!(premade.changes.undo().await.is_clean());
     });
 }
 
@@ -187,7 +243,9 @@ async fn again(
     let end = Instant::now() + Duration::from_secs(20);
     loop {
         match devices.open(request.clone()).await {
-            Err(ClientDeviceError::Open(OpenError::Busy(_))) => assert!(Instant::now() < end),
+            Err(ClientDeviceError::Open(OpenError::Busy(_) | OpenError::Exists(_))) => {
+                assert!(Instant::now() < end);
+            }
             opened => return opened,
         }
     }
@@ -202,7 +260,7 @@ fn a_device_made_beforehand_gets_its_settings_back() {
         let before = snapshot();
         let devices = devices(&host);
         let premade = || ClientDeviceRequest {
-            unit: unit("3"),
+            unit: ClientUnit::Granted(unit(3)),
             ..request(&["10.9.0.2"])
         };
         let ClientDevice {
@@ -321,7 +379,7 @@ fn an_ethernet_device_joins_the_bridge() {
         ip("tuntap add dev tap4 mode tap");
         ip("link set tap4 master br1");
         let premade = || ClientDeviceRequest {
-            unit: unit("4"),
+            unit: ClientUnit::Granted(unit(4)),
             ..ethernet(&[])
         };
         let ClientDevice {

@@ -11,7 +11,7 @@ use crate::net::recovery::Recovery;
 use crate::net::sysctl::SysctlKey;
 use crate::net::test_host::{Host, snapshot};
 use crate::net::test_namespace::{self, ip};
-use crate::server::client_device::{ClientDevice, ClientDeviceRequest};
+use crate::server::client_device::{ClientDevice, ClientDeviceRequest, ClientUnit};
 use crate::server::lease::LeasedAddress;
 
 fn networks(list: &[&str]) -> Vec<IpNetwork> {
@@ -91,7 +91,10 @@ async fn client(host: &ServeHost, last: u8) -> ClientDevice {
     };
     let request = ClientDeviceRequest {
         mode: Mode::PointToPoint,
-        unit: UnitRequest::Any,
+        unit: ClientUnit::New {
+            asked: UnitRequest::Any,
+            reserved: Arc::default(),
+        },
         mtu: Mtu::ETHERNET,
         addresses: vec![
             address(format!("10.9.0.{last}"), "10.9.0.1", 24),

@@ -14,6 +14,7 @@ use crate::config::revocation_list::{RevocationError, RevocationList};
 use crate::config::serve::request::read_trusted;
 use crate::config::serve::settings::ServeSettings;
 use crate::config::trusted_file::TrustedFileError;
+use crate::config::types::{Unit, UnitRequest};
 
 /// No file of keys is larger, in bytes.
 const MAX_KEYS: u64 = 64 << 20;
@@ -126,6 +127,16 @@ impl KeyFiles {
     /// What is said of a key.
     pub(super) fn lines_of(&self, key: &KeyBlob) -> &[Entry] {
         self.lines.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// The units that lines name.
+    pub(super) fn units(&self) -> impl Iterator<Item = Unit> + '_ {
+        let entries = self.lines.values().flatten();
+        let options = entries.filter_map(|entry| entry.read.as_ref().ok());
+        options.filter_map(|options| match options.tunnel {
+            Some(UnitRequest::Unit(unit)) => Some(unit),
+            _ => None,
+        })
     }
 
     pub(super) fn is_user_authority(&self, key: &KeyBlob) -> bool {

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use ipnetwork::IpNetwork;
@@ -16,7 +17,7 @@ use super::key_files::{Entry, KeyFiles};
 use crate::config::authorized_keys::KeyOptions;
 use crate::config::revocation_list::CertificateName;
 use crate::config::serve::settings::{ClientLimits, ClientRule, ServeSettings};
-use crate::config::types::{Mode, UnitRequest};
+use crate::config::types::{Mode, Unit, UnitRequest};
 use crate::ssh::server::credential::{Attempt, Credential, KeyBlob, UserCertificate};
 
 pub use super::key_files::{PolicyError, Warning};
@@ -29,6 +30,8 @@ pub struct Policy {
     routes: Vec<IpNetwork>,
     limits: ClientLimits,
     disable_forwarding: bool,
+    /// Units that a line or a rule names.
+    reserved: Arc<BTreeSet<Unit>>,
 }
 
 /// By what somebody comes in.
@@ -46,7 +49,10 @@ impl Policy {
     /// let nobody in.
     pub fn load(settings: &ServeSettings) -> Result<(Self, Vec<Warning>), PolicyError> {
         let (files, warnings) = KeyFiles::load(settings)?;
+        let by_rule = settings.clients.iter().filter_map(|rule| rule.unit);
+        let reserved = files.units().chain(by_rule).collect();
         let policy = Self {
+            reserved: Arc::new(reserved),
             files,
             rules: settings.clients.clone(),
             routes: settings.network.routes.clone(),
@@ -94,6 +100,11 @@ impl Policy {
             return Err(Denial::NotTouched);
         }
         Ok(self.grant(&entrance, attempt))
+    }
+
+    /// Units that are somebody's: a client whose own grant names none gets none of them.
+    pub(super) fn reserved_units(&self) -> &Arc<BTreeSet<Unit>> {
+        &self.reserved
     }
 
     /// Whether some rule gives this address to certain clients.

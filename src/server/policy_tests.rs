@@ -101,6 +101,19 @@ fn a_line_with_tunnel_grants_one() {
 }
 
 #[test]
+fn units_that_a_line_or_a_rule_names_are_reserved() {
+    let lines = "tunnel=\"5\" KEY\ntunnel=\"any\" OTHER\ncert-authority,tunnel=\"6\" OTHER\n\
+                 tunnel=\"8\",no-such-option KEY";
+    let rule = ClientRule {
+        unit: Unit::new(7).ok(),
+        ..tunnel_rule()
+    };
+    let (policy, _) = policy_with(lines, |settings| settings.clients = vec![rule]);
+    let reserved = policy.reserved_units().iter().map(|unit| unit.get());
+    assert_eq!(reserved.collect::<Vec<_>>(), [5, 6, 7]);
+}
+
+#[test]
 fn a_security_key_that_nobody_touched_needs_a_line_that_says_so() {
     let untouched = |lines: &str| {
         policy(lines).judge(&Attempt {

@@ -95,6 +95,7 @@ fn hold_as(
     let tunnel = TunnelHeld {
         device: format!("{}7", mode.prefix()).parse().unwrap(),
         mode,
+        premade: false,
         addresses,
         grant,
     };
@@ -127,7 +128,15 @@ fn the_login_is_judged_as_if_it_were_now() {
             "tunnel=\"any\",expiry-time=\"20000101Z\" KEY",
             "expiry-time= is over",
         ),
-        ("tunnel=\"8\" KEY", "another unit than that of tun7"),
+        (
+            "tunnel=\"8\" KEY",
+            "the unit of tun7 is not granted any more",
+        ),
+        (
+            "tunnel=\"any\" KEY\ncert-authority,tunnel=\"7\" KEY",
+            "the unit of tun7 is not granted any more",
+        ),
+        ("tunnel=\"any\" KEY\ncert-authority,tunnel=\"8\" KEY", ""),
         ("KEY", "tun7 is not granted"),
         ("restrict KEY", "tun7 is not granted"),
     ] {
@@ -280,6 +289,7 @@ fn a_tunnel_that_comes_up_is_held_to_the_latest_rules() {
     let tunnel = TunnelHeld {
         device: "tun7".parse().unwrap(),
         mode: Mode::PointToPoint,
+        premade: false,
         addresses: Vec::new(),
         grant: standing.grant().tunnel.clone().unwrap(),
     };
@@ -291,6 +301,16 @@ fn a_tunnel_that_comes_up_is_held_to_the_latest_rules() {
     assert!(matches!(held, Err(Withdrawal::Unit(_))));
     standing.judge_again(&before, now()).unwrap();
     drop(standing.hold_tunnel(tunnel.clone(), &before).unwrap());
+    // A device that was made beforehand takes a grant of its unit.
+    let premade = TunnelHeld {
+        premade: true,
+        ..tunnel.clone()
+    };
+    let held = standing.hold_tunnel(premade.clone(), &before);
+    assert!(matches!(held, Err(Withdrawal::Unit(_))));
+    let seven = policy("tunnel=\"7\" KEY");
+    standing.judge_again(&seven, now()).unwrap();
+    drop(standing.hold_tunnel(premade, &seven).unwrap());
     // One that is gone is held to nothing.
     assert_eq!(standing.judge_again(&eight, now()), Ok(()));
     standing.judge_again(&before, now()).unwrap();

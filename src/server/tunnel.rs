@@ -1,12 +1,15 @@
 //! A client's tunnel at the server's end: what it may be, its addresses, its
 //! device, and what its packets are held to. Packets flow by `channel` or `stream`.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Server;
 use super::audit::event::TunnelFacts;
-use super::client_device::{BridgedPort, ClientChanges, ClientDevice, ClientDeviceRequest};
+use super::client_device::{
+    BridgedPort, ClientChanges, ClientDevice, ClientDeviceRequest, ClientUnit,
+};
 use super::grant::{Grant, TunnelGrant};
 use super::lease::{Lease, LeaseKey};
 use super::neighbours::{Neighbour, Routed};
@@ -59,12 +62,14 @@ impl Refusal {
     }
 }
 
-/// What a grant says about a device that is asked for.
-pub(super) fn permitted(
-    grant: &Grant,
+/// What a grant says about a device that is asked for; other grants name the units
+/// that are `reserved`.
+pub(super) fn permitted<'a>(
+    grant: &'a Grant,
     mode: Mode,
     asked: UnitRequest,
-) -> Result<(&TunnelGrant, UnitRequest), Refusal> {
+    reserved: &Arc<BTreeSet<Unit>>,
+) -> Result<(&'a TunnelGrant, ClientUnit), Refusal> {
     let Some(tunnel) = &grant.tunnel else {
         return Err(Refusal::prohibited(
             "this key is not granted a tunnel (tunnel= on its line in authorized_keys, or 'tunnel' \
@@ -80,16 +85,26 @@ pub(super) fn permitted(
             "this key is not granted {kind} tunnels"
         )));
     }
-    Ok((tunnel, unit(tunnel.unit, asked)?))
+    Ok((tunnel, unit(tunnel.unit, asked, reserved)?))
 }
 
-fn unit(granted: Option<Unit>, asked: UnitRequest) -> Result<UnitRequest, Refusal> {
+fn unit(
+    granted: Option<Unit>,
+    asked: UnitRequest,
+    reserved: &Arc<BTreeSet<Unit>>,
+) -> Result<ClientUnit, Refusal> {
     match (granted, asked) {
         (Some(granted), UnitRequest::Unit(asked)) if asked != granted => Err(Refusal::prohibited(
             format!("this key is granted unit {} alone", granted.get()),
         )),
-        (Some(granted), _) => Ok(UnitRequest::Unit(granted)),
-        (None, asked) => Ok(asked),
+        (Some(granted), _) => Ok(ClientUnit::Granted(granted)),
+        (None, UnitRequest::Unit(asked)) if reserved.contains(&asked) => Err(Refusal::prohibited(
+            format!("unit {} is reserved for another key", asked.get()),
+        )),
+        (None, asked) => Ok(ClientUnit::New {
+            asked,
+            reserved: Arc::clone(reserved),
+        }),
     }
 }
 
@@ -100,7 +115,7 @@ pub(super) struct Reserved {
     grant: TunnelGrant,
     id: ConnectionId,
     mode: Mode,
-    unit: UnitRequest,
+    unit: ClientUnit,
     mtu: Mtu,
     key: LeaseKey,
     lease: Lease,
@@ -135,11 +150,12 @@ impl Reserved {
         wanted: &[IpAddr],
     ) -> Result<Self, Refusal> {
         let grant = standing.grant();
-        let (tunnel, unit) = permitted(&grant, mode, asked)?;
+        let rules = server.rules();
+        let (tunnel, unit) = permitted(&grant, mode, asked, rules.policy.reserved_units())?;
         let key = LeaseKey::of(&grant.identity);
         let lease = server.leases.lease(&key, &tunnel.addresses, wanted);
         let lease = lease.map_err(|error| Refusal::shortage(error.to_string()))?;
-        let most = server.rules().settings.network.mtu;
+        let most = rules.settings.network.mtu;
         let mtu = mtu.map_or(most, |wanted| wanted.min(most));
         Ok(Reserved {
             server: Arc::clone(server),
@@ -181,7 +197,7 @@ impl Reserved {
     ) -> Result<(Tunnel, Device, Restrictions), Refusal> {
         let request = ClientDeviceRequest {
             mode: self.mode,
-            unit: self.unit,
+            unit: self.unit.clone(),
             mtu: self.mtu,
             addresses: self.lease.addresses().to_vec(),
             sources: self.grant.sources.clone(),
@@ -228,6 +244,7 @@ impl Reserved {
         let held = TunnelHeld {
             device: device.name().clone(),
             mode: self.mode,
+            premade: device.preexisting(),
             addresses,
             grant: self.grant,
         };
@@ -333,12 +350,24 @@ mod tests {
     fn a_unit_that_is_granted_is_the_only_one() {
         let number = |number| Unit::new(number).unwrap();
         let (five, six) = (UnitRequest::Unit(number(5)), UnitRequest::Unit(number(6)));
+        let reserved = Arc::new(BTreeSet::from([number(5), number(7)]));
+        let granted = ClientUnit::Granted(number(5));
         for asked in [five, UnitRequest::Any] {
-            assert_eq!(unit(Some(number(5)), asked), Ok(five));
+            assert_eq!(
+                unit(Some(number(5)), asked, &reserved).as_ref(),
+                Ok(&granted)
+            );
         }
-        let other = unit(Some(number(5)), six);
-        assert_eq!(other.unwrap_err().code, RefusalCode::Prohibited);
-        assert_eq!(unit(None, six), Ok(six));
-        assert_eq!(unit(None, UnitRequest::Any), Ok(UnitRequest::Any));
+        for (grant, asked) in [(Some(number(5)), six), (None, five)] {
+            let refused = unit(grant, asked, &reserved).unwrap_err();
+            assert_eq!(refused.code, RefusalCode::Prohibited);
+        }
+        for asked in [six, UnitRequest::Any] {
+            let new = ClientUnit::New {
+                asked,
+                reserved: Arc::clone(&reserved),
+            };
+            assert_eq!(unit(None, asked, &reserved), Ok(new));
+        }
     }
 }

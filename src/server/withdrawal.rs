@@ -11,7 +11,7 @@ use super::forward::listen::Named;
 use super::grant::{Grant, TunnelGrant};
 use super::policy::Policy;
 use super::registry::forwards::ForwardKind;
-use crate::config::types::{InterfaceName, Mode};
+use crate::config::types::{InterfaceName, Mode, Unit};
 use crate::net::address_range::Family;
 
 /// Why access is withdrawn. This is for the log.
@@ -23,8 +23,9 @@ pub(super) enum Withdrawal {
     /// No tunnels, or not of this kind.
     #[error("{0} is not granted any more")]
     Tunnel(InterfaceName),
-    /// Another unit than it has.
-    #[error("another unit than that of {0} is granted")]
+    /// Another unit than it has, or its unit to somebody else, or none in particular
+    /// where its device was made beforehand.
+    #[error("the unit of {0} is not granted any more")]
     Unit(InterfaceName),
     /// It has an address that is not its own, or is another client's.
     #[error("the address {0} is not granted any more")]
@@ -55,6 +56,8 @@ pub(super) struct TunnelHeld {
     pub device: InterfaceName,
     /// What it carries.
     pub mode: Mode,
+    /// Whether the device was made beforehand, which takes a grant of its unit.
+    pub premade: bool,
     /// The client's addresses.
     pub addresses: Vec<IpAddr>,
     /// By what it has them, and what it may reach.
@@ -94,11 +97,12 @@ pub(super) fn check_tunnel<'a>(
     let granted = granted
         .filter(|granted| granted.modes.contains(&held.mode))
         .ok_or_else(|| Withdrawal::Tunnel(held.device.clone()))?;
-    let name = |unit: u32| format!("{}{unit}", held.mode.prefix());
-    if granted
-        .unit
-        .is_some_and(|unit| held.device.as_str() != name(unit.get()))
-    {
+    let is_of = |unit: &Unit| held.device.as_str() == unit.device_name(held.mode);
+    let keeps_unit = match &granted.unit {
+        Some(unit) => is_of(unit),
+        None => !held.premade && !policy.reserved_units().iter().any(is_of),
+    };
+    if !keeps_unit {
         return Err(Withdrawal::Unit(held.device.clone()));
     }
     let mut addresses = held.addresses.iter();

@@ -1,15 +1,18 @@
 //! Opening a tun or tap device, or attaching to one made beforehand, and what
 //! to tell the user when that fails.
 
+use std::ffi::c_int;
 use std::io;
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
 
 use caps::CapSet;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{OFlag, open};
+use nix::libc;
 use nix::net::if_::if_nametoindex;
+use nix::sys::stat::Mode as Permissions;
 use nix::unistd::getuid;
 use thiserror::Error;
 use tokio::io::Interest;
@@ -71,6 +74,12 @@ pub enum OpenError {
     /// Another process has it.
     #[error("{0} is in use by another process on this host: choose another unit, or 'any'")]
     Busy(String),
+    /// Only a new device may be used, and this one exists.
+    #[error(
+        "{0} exists on this host already, and only a new device may be used: choose another unit, \
+         or 'any'"
+    )]
+    Exists(String),
     /// A name that other programs may take for another interface.
     #[error(
         "no device {0} is made with file capabilities (setcap): choose a name that begins with sshvpn, tun or tap, or run it as root"
@@ -101,19 +110,43 @@ impl Device {
     pub fn open(request: &DeviceRequest, mode: Mode) -> Result<Self, OpenError> {
         let pattern = request.pattern(mode);
         let preexisting = !pattern.contains('%') && interface_exists(&pattern);
+        Self::open_as(&pattern, mode, preexisting, 0)
+    }
+
+    /// Makes a device, and fails where there is one of that name, whoever made it.
+    pub fn create(request: &DeviceRequest, mode: Mode) -> Result<Self, OpenError> {
+        let pattern = request.pattern(mode);
+        match Self::open_as(&pattern, mode, false, libc::IFF_TUN_EXCL) {
+            Err(OpenError::Busy(name)) => Err(OpenError::Exists(name)),
+            opened => opened,
+        }
+    }
+
+    fn open_as(
+        pattern: &str,
+        mode: Mode,
+        preexisting: bool,
+        flags: c_int,
+    ) -> Result<Self, OpenError> {
         // The offloads of a device that stays would stay on it, and whoever opens
         // it next may not know of them.
         let headers = !preexisting;
+        // Without it a device that comes up meanwhile would be attached to.
+        let new = flags | libc::IFF_TUN_EXCL;
         let opened = match elevation::by_file_capabilities() {
-            true if preexisting => as_the_caller(|| open_nonblocking(&pattern, mode, headers)),
-            true if !has_usual_name(&pattern) => return Err(OpenError::ForeignName(pattern)),
-            true => open_nonblocking(&pattern, mode, headers).and_then(become_the_callers),
-            false => open_nonblocking(&pattern, mode, headers),
+            true if preexisting => {
+                as_the_caller(|| open_nonblocking(pattern, mode, headers, flags))
+            }
+            true if !has_usual_name(pattern) => {
+                return Err(OpenError::ForeignName(pattern.to_owned()));
+            }
+            true => open_nonblocking(pattern, mode, headers, new).and_then(become_the_callers),
+            false => open_nonblocking(pattern, mode, headers, flags),
         };
-        let (fd, name) = opened.map_err(|error| explain(error, &pattern, mode, preexisting))?;
+        let (fd, name) = opened.map_err(|error| explain(error, pattern, mode, preexisting))?;
         let offload = match headers {
             true => sys::enable_offload(&fd)
-                .map_err(|error| explain(error, &pattern, mode, preexisting))?,
+                .map_err(|error| explain(error, pattern, mode, preexisting))?,
             false => Offload::NONE,
         };
         // SAFETY: an OwnedFd keeps one open descriptor until it is dropped.
@@ -156,11 +189,8 @@ fn as_the_caller<T: Send>(open: impl FnOnce() -> io::Result<T> + Send) -> io::Re
     })
 }
 
-/// Makes a new device the caller's. One that somebody made in the meantime is not taken.
+/// Makes a new device the caller's.
 fn become_the_callers<T>((fd, name): (OwnedFd, T)) -> io::Result<(OwnedFd, T)> {
-    if sys::is_persistent(&fd)? {
-        return Err(Errno::EBUSY.into());
-    }
     sys::set_owner(&fd, getuid())?;
     Ok((fd, name))
 }
@@ -170,28 +200,24 @@ fn interface_exists(name: &str) -> bool {
     if_nametoindex(name).is_ok()
 }
 
+/// Addresses, MTU and state are set through netlink, and not at all by `-w`.
 fn open_nonblocking(
     pattern: &str,
     mode: Mode,
     headers: bool,
+    flags: c_int,
 ) -> io::Result<(OwnedFd, InterfaceName)> {
-    let mut configuration = tun::Configuration::default();
-    configuration.tun_name(pattern).layer(match mode {
-        Mode::PointToPoint => tun::Layer::L3,
-        Mode::Ethernet => tun::Layer::L2,
-    });
-    // Addresses, MTU and state are set through netlink, and not at all by `-w`.
-    configuration.platform_config(|platform| {
-        platform.ensure_root_privileges(false).vnet_hdr(headers);
-    });
-    let device = tun::create(&configuration).map_err(io::Error::from)?;
-    let name = tun::AbstractDevice::tun_name(&device).map_err(io::Error::from)?;
+    let kind = match mode {
+        Mode::PointToPoint => libc::IFF_TUN,
+        Mode::Ethernet => libc::IFF_TAP,
+    };
+    let headers = if headers { libc::IFF_VNET_HDR } else { 0 };
+    let flags = kind | libc::IFF_NO_PI | headers | flags;
+    let access = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let fd = open("/dev/net/tun", access, Permissions::empty())?;
+    // The kernel's field has sixteen bits.
+    let name = sys::set_interface(&fd, pattern, flags as i16)?;
     let name = name.parse().map_err(io::Error::other)?;
-    // SAFETY: into_raw_fd gives up the descriptor, which is open and owned by
-    // nobody else from here on.
-    let fd = unsafe { OwnedFd::from_raw_fd(device.into_raw_fd()) };
-    let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
-    fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok((fd, name))
 }
 

@@ -1,7 +1,10 @@
-//! The system calls on a tun device that no library has in a safe form: what
-//! offloads it does, and a read into memory that nobody has written to yet.
+//! The system calls on a tun device that no library has in a safe form: making it
+//! or attaching to it, what offloads it does, and a read into memory that is not
+//! initialized.
 
+use std::ffi::c_short;
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd};
 
 use bytes::{BufMut, BytesMut};
@@ -19,6 +22,12 @@ const TCP: u32 = 0x02 | 0x04 | 0x08;
 const UDP: u32 = 0x20 | 0x40;
 
 mod ioctl {
+    nix::ioctl_readwrite_bad!(
+        /// `TUNSETIFF`: which device the descriptor is of; yields its name.
+        set_interface,
+        nix::request_code_write!(b'T', 202, size_of::<nix::libc::c_int>()),
+        nix::libc::ifreq
+    );
     nix::ioctl_write_int_bad!(
         /// `TUNSETOFFLOAD`: which offload packets the reader of the device takes.
         set_offload,
@@ -29,13 +38,6 @@ mod ioctl {
         set_owner,
         nix::request_code_write!(b'T', 204, size_of::<nix::libc::c_int>())
     );
-    nix::ioctl_read!(
-        /// `TUNGETIFF`: name and flags.
-        get_interface,
-        b'T',
-        210,
-        nix::libc::c_uint
-    );
     nix::ioctl_write_ptr!(
         /// `TUNSETVNETLE`: the numbers in offload headers are little-endian.
         set_little_endian,
@@ -43,6 +45,27 @@ mod ioctl {
         220,
         nix::libc::c_int
     );
+}
+
+/// Makes `fd` the descriptor of the device `name`, in which `%d` stands for a number
+/// that the kernel chooses; yields the whole name. `flags` are those of linux/if_tun.h.
+pub(super) fn set_interface(fd: &impl AsFd, name: &str, flags: c_short) -> io::Result<String> {
+    // SAFETY: all zeros is a valid ifreq: no name, and a union of plain numbers.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    // With the zero behind it.
+    if name.len() >= request.ifr_name.len() {
+        return Err(Errno::ENAMETOOLONG.into());
+    }
+    for (place, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *place = byte as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = flags;
+    // SAFETY: the descriptor is open while `fd` is borrowed, and the kernel reads and
+    // writes one ifreq behind the pointer.
+    unsafe { ioctl::set_interface(fd.as_fd().as_raw_fd(), &raw mut request) }?;
+    let name = request.ifr_name.iter().map(|byte| *byte as u8);
+    let name = name.take_while(|byte| *byte != 0).collect();
+    String::from_utf8(name).map_err(io::Error::other)
 }
 
 /// Switches on as many offloads as the kernel has. The device was opened with
@@ -84,18 +107,6 @@ pub(super) fn set_owner(fd: &impl AsFd, owner: Uid) -> io::Result<()> {
     // number, not a pointer.
     unsafe { ioctl::set_owner(fd.as_fd().as_raw_fd(), owner) }?;
     Ok(())
-}
-
-/// Whether the device stays without a process that has it open: it was there before.
-pub(super) fn is_persistent(fd: &impl AsFd) -> io::Result<bool> {
-    // SAFETY: an all-zero ifreq is a valid one.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    // SAFETY: the descriptor is open while `fd` is borrowed, and the kernel writes one
-    // ifreq behind the pointer, which has the size of one, whatever its type says.
-    unsafe { ioctl::get_interface(fd.as_fd().as_raw_fd(), (&raw mut request).cast()) }?;
-    // SAFETY: the kernel has written the flags there.
-    let flags = unsafe { request.ifr_ifru.ifru_flags };
-    Ok(i32::from(flags) & libc::IFF_PERSIST != 0)
 }
 
 /// Switches all offloads off.

@@ -111,7 +111,10 @@ impl Host for ThisHost {
     async fn open(&mut self, wish: &SetUp) -> Result<Opened, AgentError> {
         set_up::check(wish, &self.limits)?;
         let around = Surroundings::look(&Netlink::open()?).await?;
-        let device = Device::open(&self.device_request(wish), wish.mode)?;
+        let device = match self.limits.allows_existing_device() {
+            true => Device::open(&self.device_request(wish), wish.mode)?,
+            false => Device::create(&self.device_request(wish), wish.mode)?,
+        };
         let directory = match &self.directory {
             Some(directory) => directory.clone(),
             None => cleanup::open_runtime_dir()?,

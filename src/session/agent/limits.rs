@@ -83,6 +83,12 @@ impl Limits {
         let prefix = self.device_prefix.as_ref();
         prefix.is_none_or(|prefix| name.as_str().starts_with(prefix.as_str()))
     }
+
+    /// Whether a device may be one that was made beforehand: without any limit the
+    /// login may do as much by itself, and with some they have to name it.
+    pub fn allows_existing_device(&self) -> bool {
+        *self == Limits::default() || self.device_prefix.is_some()
+    }
 }
 
 /// Whether every address of `network` is in one of `allowed`.
