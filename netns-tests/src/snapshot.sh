@@ -11,7 +11,8 @@ section 'IPv4 setting' grep -rs . /proc/sys/net/ipv4/conf /proc/sys/net/ipv4/ip_
 section 'IPv6 setting' grep -rs . /proc/sys/net/ipv6/conf
 section 'nftables' nft list ruleset
 for tool in iptables-nft-save ip6tables-nft-save iptables-legacy-save ip6tables-legacy-save; do
-    section "$tool" "$tool" | grep -v '^#'
+    # Comments have the time in them, chains the packets that they have seen.
+    section "$tool" "$tool" | sed '/^#/d; s/ \[[0-9]*:[0-9]*\]$//'
 done
 section '/run/sshvpn' find /run/sshvpn -mindepth 1
 section '/etc' find /etc -printf '%p %T@ %m %u %s\n'

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -37,6 +37,29 @@ pub fn no_ping(host: &Host, address: &str) -> Result<()> {
         output.stdout
     );
     Ok(())
+}
+
+/// How long a connection may take that is expected to be dropped.
+const DROPPED_AFTER: Duration = Duration::from_millis(1500);
+
+/// Whether `from` can open a TCP connection to a service of `to` that listens
+/// on every address, at `address`.
+pub fn opens(from: &Host, to: &Host, address: IpAddr) -> Result<bool> {
+    let any = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0);
+    let listener = to.in_network(|| Ok(TcpListener::bind(any)?))?;
+    let target = SocketAddr::new(address, listener.local_addr()?.port());
+    match from.in_network(|| Ok(TcpStream::connect_timeout(&target, DROPPED_AFTER)?)) {
+        Ok(_) => Ok(true),
+        Err(error) => match error.downcast_ref::<std::io::Error>().map(|it| it.kind()) {
+            Some(
+                ErrorKind::TimedOut
+                | ErrorKind::HostUnreachable
+                | ErrorKind::NetworkUnreachable
+                | ErrorKind::PermissionDenied,
+            ) => Ok(false),
+            _ => Err(error).with_context(|| format!("connecting to {target}")),
+        },
+    }
 }
 
 /// The mean time of a round trip from `host` to `address`.

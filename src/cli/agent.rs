@@ -62,6 +62,7 @@ impl AgentArgs {
                 no_nat: self.no_nat,
                 device_prefix: self.device_prefix.clone(),
                 max_mtu: self.max_mtu,
+                tunnels: false,
             },
             remove_self: self.remove_self,
         }

@@ -44,6 +44,12 @@ pub struct UpArgs {
     /// Keep the source address; the routed networks need a route back
     #[arg(long, overrides_with = "nat")]
     pub no_nat: bool,
+    /// Let HOST and the routed networks open connections to this host [default: answers alone; with --no-nat the routed networks]
+    #[arg(long)]
+    pub inbound: bool,
+    /// Network behind this host that may use the tunnel, and be reached with --inbound; may be repeated [default: none]
+    #[arg(long = "forward", value_name = "CIDR", value_parser = network)]
+    pub forwards: Vec<IpNetwork>,
     /// An ethernet tunnel (tap) instead of an IP tunnel
     #[arg(long)]
     pub tap: bool,
@@ -135,6 +141,8 @@ impl UpArgs {
                 (_, true) => Some(false),
                 _ => None,
             },
+            inbound: self.inbound,
+            forward: self.forwards.clone(),
             mode,
             device: match &self.device {
                 Some(name) => DeviceRequest::Named(name.clone()),

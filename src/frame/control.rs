@@ -263,6 +263,20 @@ pub struct Forward {
     pub networks: Vec<IpNetwork>,
     /// Whether their source becomes the agent's host's own address.
     pub nat: bool,
+    /// Whether hosts there may open connections to the near end. Without NAT they
+    /// may in any case: they are named, and need a route back.
+    #[serde(default)]
+    pub inbound: bool,
+}
+
+impl Forward {
+    /// Networks whose hosts may open connections to the near end.
+    pub fn inbound(&self) -> &[IpNetwork] {
+        match self.inbound || !self.nat {
+            true => &self.networks,
+            false => &[],
+        }
+    }
 }
 
 /// The tunnel that a near end wants of a server.
@@ -423,6 +437,7 @@ mod tests {
                 forward: Some(Forward {
                     networks: vec!["10.0.0.0/8".parse().unwrap()],
                     nat: true,
+                    inbound: true,
                 }),
             }),
             Message::Close {

@@ -8,6 +8,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::address_range::Family;
+use super::client_firewall::{ClientFirewall, Means};
 use super::firewall::FirewallTable;
 use super::iptables::FirewallRules;
 use super::protection::Ipv6;
@@ -76,6 +77,8 @@ pub enum Change {
     ForwardAccept(Family),
     /// Make the tunnel's firewall rules by iptables, where there is no nft.
     FirewallRules(FirewallRules),
+    /// Close this host to what comes by the tunnel, as a client.
+    ClientFirewall(ClientFirewall, Means),
     /// Make name servers known that lie behind the tunnel.
     NameServers(ResolverChange),
     /// Make a server's firewall table, or put this one in place of it.

@@ -1,13 +1,14 @@
-//! What a tunnel asks of the host's firewall: a table of its own with NAT and
-//! TCP's segment size, and rules in a forward chain that drops by default, which
-//! no other table can override. Pure text, handed to `nft`.
+//! What the far end of a tunnel asks of its host's firewall: a table of its own
+//! that holds connections to the near end off, with NAT and TCP's segment size,
+//! and rules in a forward chain that drops by default, which no other table can
+//! override. Pure text, handed to `nft`.
 
 use std::fmt::Write;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::address_range::Family;
+use super::address_range::{AddressSet, Family};
 use super::error::NetError;
 use super::nft::{Nft, NftError};
 use super::undo::Outcome;
@@ -17,10 +18,22 @@ use super::undo::Outcome;
 /// be plainer, but iptables refuses to show a table with a native one in it.
 const REPLY_MARK: u32 = 0x2000_0000;
 
-/// The table that a tunnel has of its own, `inet sshvpn_NAME`. It always holds
-/// TCP's segment size to what the path carries, both ways.
+/// The group (IFLA_GROUP) of every tunnel device of an agent or of the tun carrier,
+/// "sw" in its upper half: by it the tables of two tunnels know each other's device.
+pub const TUNNEL_GROUP: u32 = 0x7377_0000;
+/// The groups of all tunnel devices: [`TUNNEL_GROUP`], and from 0x73760000 on one
+/// for each server.
+const TUNNEL_GROUPS: &str = "0x73760000-0x7377ffff";
+
+/// The table that a tunnel has of its own, `inet sshvpn_NAME`. It always drops
+/// what would open a connection to the near end, and holds TCP's segment size to
+/// what the path carries, both ways.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FirewallTable {
+    /// Networks whose hosts may open connections to the near end.
+    pub inbound: Vec<IpNetwork>,
+    /// Whether hosts of those networks may come by another tunnel of this host.
+    pub tunnels: bool,
     /// Addresses whose packets leave this host with its own address.
     pub masquerade: Vec<IpAddr>,
     /// Whether replies are marked for the rules of
@@ -48,14 +61,17 @@ impl FirewallTable {
                 ),
             );
         }
-        if self.mark_replies {
+        let pass = match self.mark_replies {
+            true => format!("meta mark set meta mark or {REPLY_MARK:#x} accept"),
+            false => "accept".to_owned(),
+        };
+        for rule in closed(&self.inbound, self.tunnels, &pass) {
             add_rule(
                 &mut text,
-                &format!(
-                    "{table} forward oifname \"{interface}\" ct state established,related \
-                 meta mark set meta mark or {REPLY_MARK:#x}"
-                ),
+                &format!("{table} forward oifname \"{interface}\" {rule}"),
             );
+        }
+        if self.mark_replies {
             let cleared = !REPLY_MARK;
             text.push_str(&format!(
                 "add chain {table} unmark {{ type filter hook postrouting priority -160; policy accept; }}\n"
@@ -89,6 +105,42 @@ impl FirewallTable {
         }
         Ok(text)
     }
+
+    /// Whether the tunnel cannot be without it; else it is made where it can be.
+    pub fn is_needed(&self) -> bool {
+        self.limit.is_some() || !self.masquerade.is_empty() || self.mark_replies
+    }
+}
+
+/// Rules for what is on its way to the near end: answers `pass`, and what hosts of
+/// `inbound` send, which come by no other tunnel unless `tunnels`.
+pub(crate) fn closed(inbound: &[IpNetwork], tunnels: bool, pass: &str) -> Vec<String> {
+    let mut rules = vec![format!("ct state established,related {pass}")];
+    if !tunnels && !inbound.is_empty() {
+        rules.push(format!("iifgroup {TUNNEL_GROUPS} drop"));
+    }
+    let beyond = matches(inbound, "saddr").into_iter();
+    rules.extend(beyond.map(|beyond| format!("{beyond} {pass}")));
+    rules.push("drop".to_owned());
+    rules
+}
+
+/// One match a family for packets whose address at `side` is in `networks`.
+pub(super) fn matches(networks: &[IpNetwork], side: &str) -> Vec<String> {
+    let mut matches = Vec::new();
+    for (family, word, number) in [(Family::V4, "ip", 4), (Family::V6, "ip6", 6)] {
+        let joined = AddressSet::of(family, networks).to_networks();
+        match joined.as_slice() {
+            [] => {}
+            // A set cannot hold everything in all versions of nft.
+            [all] if all.prefix() == 0 => matches.push(format!("meta nfproto ipv{number}")),
+            _ => {
+                let listed: Vec<String> = joined.iter().map(ToString::to_string).collect();
+                matches.push(format!("{word} {side} {{ {} }}", listed.join(", ")));
+            }
+        }
+    }
+    matches
 }
 
 /// What comes out of the tunnel goes on to `networks` alone.
@@ -115,6 +167,12 @@ fn limit(text: &mut String, table: &str, interface: &str, networks: &[IpNetwork]
         }
     }
     rule("drop");
+}
+
+/// Whether two of these matches can hold for one packet.
+pub(super) fn same_family(one: &str, other: &str) -> bool {
+    let is_ipv6 = |text: &str| text.starts_with("ip6 ") || text.ends_with("ipv6");
+    is_ipv6(one) == is_ipv6(other)
 }
 
 pub(super) fn add_rule(text: &mut String, rule: &str) {

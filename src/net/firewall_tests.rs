@@ -29,6 +29,8 @@ fn run(line: &str) -> String {
 
 fn table() -> FirewallTable {
     FirewallTable {
+        inbound: vec!["10.20.0.0/16".parse().unwrap(), "::/0".parse().unwrap()],
+        tunnels: false,
         masquerade: vec!["10.77.0.0".parse().unwrap(), "fd77::1".parse().unwrap()],
         mark_replies: true,
         limit: Some(vec![
@@ -258,6 +260,8 @@ async fn make_all(name: &str, changes: Vec<Change>) {
 fn by_iptables(accept: bool, limit: Option<Vec<IpNetwork>>) -> Change {
     Change::FirewallRules(FirewallRules {
         family: Family::V4,
+        inbound: Vec::new(),
+        tunnels: false,
         masquerade: Vec::new(),
         accept,
         limit,

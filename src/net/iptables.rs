@@ -16,13 +16,16 @@ use super::undo::Outcome;
 /// The tables that may hold our rules, in the order in which they are removed.
 const TABLES: [&str; 3] = ["filter", "nat", "mangle"];
 
+/// Matches what belongs to a connection that is there.
+pub(super) const ANSWERS: &str = "-m conntrack --ctstate RELATED,ESTABLISHED";
+/// The groups of all tunnel devices, as a number and a mask.
+const TUNNEL_GROUPS: &str = "0x73760000/0xfffe0000";
+
 /// Why the rules were not changed or read.
 #[derive(Debug, Error)]
 pub enum IptablesError {
     /// Not installed.
-    #[error(
-        "there is neither an 'nft' nor an '{0}' program on this host: install nftables here, or do without NAT (--no-nat)"
-    )]
+    #[error("there is neither an 'nft' nor an '{0}' program on this host: install nftables")]
     Missing(&'static str),
     /// It did not run, or said no; a part may have been done, table by table.
     #[error(transparent)]
@@ -41,12 +44,18 @@ impl IptablesError {
     }
 }
 
-/// What a tunnel asks of one family's tables. TCP's segment size is held to
-/// what the path carries, always and both ways.
+/// What the far end of a tunnel asks of one family's tables. What would open a
+/// connection to the near end is always dropped, and TCP's segment size held to
+/// what the path carries, both ways.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirewallRules {
     /// The family.
     pub family: Family,
+    /// Networks whose hosts may open connections to the near end, of which those
+    /// of this family count.
+    pub inbound: Vec<IpNetwork>,
+    /// Whether hosts of those networks may come by another tunnel of this host.
+    pub tunnels: bool,
     /// Addresses of it whose packets leave this host with its own address.
     pub masquerade: Vec<IpAddr>,
     /// Whether the host's forward chain drops, so that what comes out of the
@@ -103,23 +112,102 @@ pub(crate) fn clamp(interface: &str) -> [Rule; 2] {
     })
 }
 
-/// Lets through what comes out of the tunnel, and what answers it.
-pub(crate) fn let_through(interface: &str) -> [Rule; 2] {
-    let answers = "-m conntrack --ctstate RELATED,ESTABLISHED";
-    [
+/// Lets through what comes out of the tunnel, what answers it, and what hosts of
+/// `inbound`, all of one family, send into it.
+pub(crate) fn let_through(interface: &str, inbound: &[IpNetwork]) -> Vec<Rule> {
+    let beyond = inbound.iter();
+    let mut matches = vec![
         format!("-i {interface}"),
-        format!("-o {interface} {answers}"),
-    ]
-    .map(|matches| Rule {
+        format!("-o {interface} {ANSWERS}"),
+    ];
+    matches.extend(beyond.map(|network| format!("-s {network} -o {interface}")));
+    let accept = |matches| Rule {
         table: "filter",
         command: "-I",
         chain: "FORWARD",
         matches,
         target: "ACCEPT".to_owned(),
-    })
+    };
+    matches.into_iter().map(accept).collect()
+}
+
+/// A chain of our own in the table `mangle`, and the rule that leads into it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Chain {
+    /// Its name.
+    pub name: String,
+    /// Its rules, without the chain in front.
+    pub rules: Vec<String>,
+    /// The rule in a chain of the host.
+    pub entrance: Rule,
+}
+
+impl Chain {
+    /// The chain `name` for packets in `chain` that match `matches`: what none of
+    /// `rules` returns is dropped.
+    pub(super) fn dropping(
+        name: String,
+        chain: &'static str,
+        matches: String,
+        mut rules: Vec<String>,
+    ) -> Self {
+        rules.push("-j DROP".to_owned());
+        let entrance = Rule {
+            table: "mangle",
+            command: "-I",
+            chain,
+            matches,
+            target: name.clone(),
+        };
+        Chain {
+            name,
+            rules,
+            entrance,
+        }
+    }
+
+    /// What makes the chain, for iptables-restore(8); it fails where there is one
+    /// of that name.
+    pub(super) fn lines(&self) -> String {
+        let name = &self.name;
+        let mut lines = format!("-N {name}\n");
+        for rule in &self.rules {
+            let _ = writeln!(lines, "-A {name} {rule}");
+        }
+        lines
+    }
+}
+
+/// Holds off what would open a connection to the near end, except from hosts of
+/// `inbound`, all of one family, which come by no other tunnel unless `tunnels`.
+pub(crate) fn closed(interface: &str, inbound: &[IpNetwork], tunnels: bool) -> Chain {
+    let mut rules = vec![format!("{ANSWERS} -j RETURN")];
+    if !tunnels && !inbound.is_empty() {
+        rules.push(format!("-m devgroup --src-group {TUNNEL_GROUPS} -j DROP"));
+    }
+    let beyond = inbound.iter();
+    rules.extend(beyond.map(|network| format!("-s {network} -j RETURN")));
+    let matches = format!("-o {interface}");
+    Chain::dropping(inbound_chain(interface), "FORWARD", matches, rules)
 }
 
 impl FirewallRules {
+    /// Whether the tunnel cannot be without them; else they are made where they can be.
+    pub fn is_needed(&self) -> bool {
+        self.limit.is_some() || !self.masquerade.is_empty() || self.accept
+    }
+
+    fn inbound(&self) -> Vec<IpNetwork> {
+        let networks = self.inbound.iter().copied();
+        networks
+            .filter(|network| Family::of(network.ip()) == self.family)
+            .collect()
+    }
+
+    fn closed(&self, interface: &str) -> Chain {
+        closed(interface, &self.inbound(), self.tunnels)
+    }
+
     /// Its rules in the host's own chains.
     fn rules(&self, interface: &str) -> Vec<Rule> {
         let sources = self.masquerade.iter();
@@ -127,8 +215,9 @@ impl FirewallRules {
             .map(|source| masquerade(interface, *source))
             .chain(clamp(interface))
             .collect();
+        rules.push(self.closed(interface).entrance);
         if self.accept {
-            rules.extend(let_through(interface));
+            rules.extend(let_through(interface, &self.inbound()));
         }
         if self.limit.is_some() {
             let first = |chain, matches, target| Rule {
@@ -163,22 +252,11 @@ impl FirewallRules {
     /// of our name.
     fn commands(&self, interface: &str) -> Result<String, IptablesError> {
         let comment = comment(interface)?;
-        let rules = self.rules(interface);
-        let mut text = String::new();
-        for table in TABLES {
-            let mut lines = String::new();
-            if let (Some(networks), "mangle") = (&self.limit, table) {
-                self.limit(&mut lines, interface, networks);
-            }
-            for rule in rules.iter().filter(|rule| rule.table == table) {
-                // Writing to a String cannot fail.
-                let _ = writeln!(lines, "{} {}", rule.command, rule.text(Some(&comment)));
-            }
-            if !lines.is_empty() {
-                let _ = write!(text, "*{table}\n{lines}COMMIT\n");
-            }
+        let mut chains = self.closed(interface).lines();
+        if let Some(networks) = &self.limit {
+            self.limit(&mut chains, interface, networks);
         }
-        Ok(text)
+        Ok(restore(&chains, &self.rules(interface), &comment))
     }
 
     /// A chain of our own: what comes out of the tunnel goes on to `networks` alone.
@@ -192,6 +270,26 @@ impl FirewallRules {
         }
         let _ = writeln!(text, "-A {chain} -j DROP");
     }
+}
+
+/// What makes these rules behind the chains of our own that they lead into, for
+/// iptables-restore(8).
+pub(super) fn restore(chains: &str, rules: &[Rule], comment: &str) -> String {
+    let mut text = String::new();
+    for table in TABLES {
+        let mut lines = String::new();
+        if table == "mangle" {
+            lines.push_str(chains);
+        }
+        for rule in rules.iter().filter(|rule| rule.table == table) {
+            // Writing to a String cannot fail.
+            let _ = writeln!(lines, "{} {}", rule.command, rule.text(Some(comment)));
+        }
+        if !lines.is_empty() {
+            let _ = write!(text, "*{table}\n{lines}COMMIT\n");
+        }
+    }
+    text
 }
 
 /// The programs for one family, as found on this host.
@@ -256,9 +354,13 @@ impl Iptables {
 
 /// Makes the rules.
 pub(super) async fn make(interface: &str, rules: &FirewallRules) -> Result<(), NetError> {
-    let commands = rules.commands(interface)?;
-    let iptables = Iptables::require(rules.family)?;
-    Ok(iptables.apply("add firewall rules", &commands).await?)
+    apply(rules.family, &rules.commands(interface)?).await
+}
+
+/// Carries out what [`restore`] yields.
+pub(super) async fn apply(family: Family, commands: &str) -> Result<(), NetError> {
+    let iptables = Iptables::require(family)?;
+    Ok(iptables.apply("add firewall rules", commands).await?)
 }
 
 /// Removes the rules, as far as they are there.
@@ -280,9 +382,9 @@ pub(super) async fn remove(interface: &str, family: Family) -> Result<Outcome, N
     Ok(Outcome::Undone)
 }
 
-/// What removes our rules and our chain from a table that is listed so.
+/// What removes our rules and our chains from a table that is listed so.
 fn removal(listed: &str, interface: &str) -> Result<String, IptablesError> {
-    let (comment, chain) = (format!(" {} ", comment(interface)?), chain_name(interface));
+    let comment = format!(" {} ", comment(interface)?);
     let mut lines = String::new();
     for line in listed.lines() {
         match line.strip_prefix("-A ") {
@@ -292,17 +394,43 @@ fn removal(listed: &str, interface: &str) -> Result<String, IptablesError> {
             _ => {}
         }
     }
-    if listed.lines().any(|line| line == format!("-N {chain}")) {
-        let _ = write!(lines, "-F {chain}\n-X {chain}\n");
+    let chains = [
+        chain_name(interface),
+        inbound_chain(interface),
+        outbound_chain(interface),
+        onward_chain(interface),
+    ];
+    for chain in chains {
+        if listed.lines().any(|line| line == format!("-N {chain}")) {
+            let _ = write!(lines, "-F {chain}\n-X {chain}\n");
+        }
     }
     Ok(lines)
 }
+
+// No interface's name makes one of these names another's, and none is longer than
+// the 28 characters that iptables takes.
 
 fn chain_name(interface: &str) -> String {
     format!("sshvpn-{interface}")
 }
 
-fn comment(interface: &str) -> Result<String, IptablesError> {
+/// What leads to this end of the tunnel, or at a far end to the other.
+pub(super) fn inbound_chain(interface: &str) -> String {
+    format!("sshvpnin-{interface}")
+}
+
+/// What a client's host forwards into the tunnel.
+pub(super) fn outbound_chain(interface: &str) -> String {
+    format!("sshvpnout-{interface}")
+}
+
+/// What a client's host forwards out of the tunnel.
+pub(super) fn onward_chain(interface: &str) -> String {
+    format!("sshvpnfwd-{interface}")
+}
+
+pub(super) fn comment(interface: &str) -> Result<String, IptablesError> {
     let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     match !interface.is_empty() && interface.chars().all(sound) {
         true => Ok(format!("-m comment --comment \"sshvpn {interface}\"")),

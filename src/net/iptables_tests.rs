@@ -24,6 +24,8 @@ fn rules(family: Family) -> FirewallRules {
     };
     FirewallRules {
         family,
+        inbound: vec!["10.20.0.0/16".parse().unwrap(), "::/0".parse().unwrap()],
+        tunnels: false,
         masquerade: vec![near.parse().unwrap()],
         accept: true,
         limit: Some(vec![
@@ -170,7 +172,9 @@ fn a_table_has_what_belongs_there_alone() {
         ..rules(Family::V4)
     };
     let text = plain.commands("tun1").unwrap();
-    assert!(text.starts_with("*mangle\n-A FORWARD -i tun1 "), "{text}");
+    let chain = "*mangle\n-N sshvpnin-tun1\n-A sshvpnin-tun1 ";
+    assert!(text.starts_with(chain), "{text}");
+    assert!(text.contains("\n-I FORWARD -o tun1 "), "{text}");
     assert_eq!(text.matches('*').count(), 1, "{text}");
     let all = rules(Family::V6).commands("tun1").unwrap();
     assert!(all.contains("-d ::/0 -j RETURN"), "{all}");

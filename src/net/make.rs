@@ -45,6 +45,7 @@ pub async fn make(netlink: &Netlink, link: &LinkFacts, change: &Change) -> Resul
         | Change::FirewallTable(_)
         | Change::ForwardAccept(_)
         | Change::FirewallRules(_)
+        | Change::ClientFirewall(..)
         | Change::ServerTable(_)
         | Change::ForwardPassed(_) => Ok(()),
     }

@@ -10,7 +10,7 @@
 //!   recovery ─► journal, undo     so is what a process left that died
 //!   protection                    what keeps the other end from configuring this host
 //!   netlink, sysctl, nft          what reads and changes the kernel's state
-//!   shared_sysctl, firewall, server_table, resolver
+//!   shared_sysctl, firewall, server_table, client_firewall, resolver
 //!                                 what reaches beyond the tunnel's interface
 //!   surroundings                  what forwarding depends on here
 //!   privilege                     whether we may at all
@@ -19,6 +19,7 @@
 pub mod address_range;
 pub mod addressing;
 pub mod change;
+pub mod client_firewall;
 pub mod error;
 pub mod facts;
 pub mod firewall;

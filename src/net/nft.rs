@@ -9,9 +9,7 @@ use super::program::{Program, ProgramError};
 #[derive(Debug, Error)]
 pub enum NftError {
     /// Not installed.
-    #[error(
-        "there is no 'nft' program on this host: install nftables here, or do without NAT (--no-nat)"
-    )]
+    #[error("there is no 'nft' program on this host: install nftables")]
     Missing,
     /// It did not run, or said no.
     #[error(transparent)]

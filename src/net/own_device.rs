@@ -7,7 +7,8 @@
 //! | link up, MTU, queue length, super-packets, address generation | on the own device | on the own device |
 //! | address, route through the device | on the own device | removed from the own device |
 //! | sysctl of the device, its protection | on the own device | no: a journal could loosen it |
-//! | bridge, port of a bridge, group | no | no |
+//! | the group of tunnels | on the own device | no |
+//! | bridge, port of a bridge, another group | no | no |
 //! | forwarding, firewall, name servers | no | no |
 
 use nix::unistd::{Uid, getuid};
@@ -15,6 +16,7 @@ use nix::unistd::{Uid, getuid};
 use super::change::Change;
 use super::error::NetError;
 use super::facts::LinkFacts;
+use super::firewall::TUNNEL_GROUP;
 use super::journal::Entry;
 use super::netlink::Netlink;
 use crate::config::elevation;
@@ -44,6 +46,8 @@ fn is_on_device(change: &Change) -> bool {
         | Change::GsoMaxSize(_)
         | Change::AddressGenerationNone
         | Change::Protection(_)
+        // By it a tunnel is kept from others, and nothing is opened.
+        | Change::Group(TUNNEL_GROUP)
         | Change::Address(_)
         | Change::Route(_)
         | Change::Sysctl { .. } => true,
@@ -54,6 +58,7 @@ fn is_on_device(change: &Change) -> bool {
         | Change::FirewallTable(_)
         | Change::ForwardAccept(_)
         | Change::FirewallRules(_)
+        | Change::ClientFirewall(..)
         | Change::NameServers(_)
         | Change::ServerTable(_)
         | Change::ForwardPassed(_) => false,

@@ -127,6 +127,8 @@ impl Program {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // A second Ctrl-C must not end what undoes.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(failed)?;

@@ -5,9 +5,9 @@
 
 use ipnetwork::IpNetwork;
 
-use super::address_range::{AddressSet, Family};
+use super::address_range::Family;
 use super::error::NetError;
-use super::firewall::{add_rule, comment, forward_chain, table_name};
+use super::firewall::{add_rule, comment, forward_chain, matches, same_family, table_name};
 use super::nft::{Nft, NftError};
 
 /// The bit of a packet's mark that tells our rule in the host's own forward
@@ -113,30 +113,6 @@ fn unmark(text: &mut String, table: &str, group: u32) {
             &format!("{table} unmark {side} {group} meta mark set meta mark and {cleared:#x}"),
         );
     }
-}
-
-/// One match a family for packets whose address at `side` is in `networks`.
-fn matches(networks: &[IpNetwork], side: &str) -> Vec<String> {
-    let mut matches = Vec::new();
-    for (family, word, number) in [(Family::V4, "ip", 4), (Family::V6, "ip6", 6)] {
-        let joined = AddressSet::of(family, networks).to_networks();
-        match joined.as_slice() {
-            [] => {}
-            // A set cannot hold everything in all versions of nft.
-            [all] if all.prefix() == 0 => matches.push(format!("meta nfproto ipv{number}")),
-            _ => {
-                let listed: Vec<String> = joined.iter().map(ToString::to_string).collect();
-                matches.push(format!("{word} {side} {{ {} }}", listed.join(", ")));
-            }
-        }
-    }
-    matches
-}
-
-/// Whether two of these matches can hold for one packet.
-fn same_family(one: &str, other: &str) -> bool {
-    let is_ipv6 = |text: &str| text.starts_with("ip6 ") || text.ends_with("ipv6");
-    is_ipv6(one) == is_ipv6(other)
 }
 
 /// Makes the table.

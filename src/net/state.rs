@@ -4,10 +4,11 @@
 
 use super::address_range::Family;
 use super::change::Change;
+use super::client_firewall::{self, Means};
 use super::error::NetError;
 use super::facts::{AddressGeneration, LinkFacts};
 use super::firewall;
-use super::iptables;
+use super::iptables::{self, FirewallRules};
 use super::journal::{Entry, Journal};
 use super::make::{bridge_index, exists, make};
 use super::netlink::{Netlink, PortSettings};
@@ -176,6 +177,9 @@ impl HostState {
             Change::FirewallTable(table) => firewall::make_table(&name, table).await,
             Change::ForwardAccept(family) => firewall::add_accept(&name, *family).await,
             Change::FirewallRules(rules) => iptables::make(&name, rules).await,
+            Change::ClientFirewall(rules, means) => {
+                client_firewall::make(&name, rules, *means).await
+            }
             Change::ServerTable(table) => server_table::make(&name, table).await,
             Change::ForwardPassed(family) => server_table::add_accept(&name, *family).await,
             _ => Ok(()),
@@ -256,6 +260,7 @@ impl HostState {
             | Change::FirewallTable(_)
             | Change::ForwardAccept(_)
             | Change::FirewallRules(_)
+            | Change::ClientFirewall(..)
             | Change::ServerTable(_)
             | Change::ForwardPassed(_) => None,
         })
@@ -308,9 +313,11 @@ fn firewall_entry(change: &Change) -> Option<Entry> {
                 ipv6: *family == Family::V6,
             })
         }
-        Change::FirewallRules(rules) => Some(Entry::FirewallRules {
-            ipv6: rules.family == Family::V6,
+        Change::FirewallRules(FirewallRules { family, .. })
+        | Change::ClientFirewall(_, Means::Iptables(family)) => Some(Entry::FirewallRules {
+            ipv6: *family == Family::V6,
         }),
+        Change::ClientFirewall(_, Means::Nft | Means::NftStateless) => Some(Entry::FirewallTable),
         _ => None,
     }
 }

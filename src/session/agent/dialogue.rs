@@ -10,7 +10,6 @@ use tokio::time::timeout;
 use super::end::{self, End, Speaker, misplaced};
 use super::host::Host;
 use super::running;
-use super::set_up::described;
 use crate::frame::control::{Hello, Message, SetUp};
 use crate::packet::guard::GuardRules;
 use crate::packet::virtio::Offload;
@@ -129,8 +128,7 @@ where
     async fn set_up(&mut self, wish: &SetUp) -> Result<(Device, GuardRules), End> {
         let opened = self.host.open(wish).await?;
         for change in opened.changes {
-            let what = described(&change);
-            self.host.apply(change).await?;
+            let what = self.host.apply(change).await?;
             self.say(&Message::Done { what }).await?;
         }
         self.say(&Message::Ready(opened.ready)).await?;

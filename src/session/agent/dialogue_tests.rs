@@ -78,8 +78,9 @@ impl Host for NotedHost {
         })
     }
 
-    async fn apply(&mut self, _: Change) -> Result<(), AgentError> {
+    async fn apply(&mut self, change: Change) -> Result<String, AgentError> {
         self.note("apply")
+            .map(|()| super::super::set_up::described(&change))
     }
 
     async fn undo(&mut self) -> Vec<String> {

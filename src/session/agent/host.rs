@@ -40,8 +40,8 @@ pub(super) trait Host {
     fn look(&self, look: &Look) -> impl Future<Output = Result<Facts, AgentError>>;
     /// Makes the device; yields it, and what else there is to change.
     fn open(&mut self, wish: &SetUp) -> impl Future<Output = Result<Opened, AgentError>>;
-    /// Makes one change.
-    fn apply(&mut self, change: Change) -> impl Future<Output = Result<(), AgentError>>;
+    /// Makes one change; yields what was done.
+    fn apply(&mut self, change: Change) -> impl Future<Output = Result<String, AgentError>>;
     /// Undoes everything; yields what could not be undone, or was changed by
     /// somebody else since.
     fn undo(&mut self) -> impl Future<Output = Vec<String>>;
@@ -130,11 +130,16 @@ impl Host for ThisHost {
         })
     }
 
-    async fn apply(&mut self, change: Change) -> Result<(), AgentError> {
-        if let Some(state) = &mut self.state {
-            state.apply(change).await?;
+    async fn apply(&mut self, change: Change) -> Result<String, AgentError> {
+        let (what, needed) = (set_up::described(&change), set_up::is_needed(&change));
+        let Some(state) = &mut self.state else {
+            return Ok(what);
+        };
+        match state.apply(change).await {
+            Ok(()) => Ok(what),
+            Err(error) if needed => Err(error.into()),
+            Err(error) => Ok(format!("no {what}: {error}")),
         }
-        Ok(())
     }
 
     async fn undo(&mut self) -> Vec<String> {

@@ -29,6 +29,7 @@ fn wish() -> SetUp {
                 "fd20::/16".parse().unwrap(),
             ],
             nat: true,
+            inbound: false,
         }),
     }
 }

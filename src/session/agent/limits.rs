@@ -1,5 +1,5 @@
-//! What an agent may do on its host: everything, less what the host's owner
-//! wrote down and less what its command line says. A limit only ever narrows.
+//! What an agent may do on its host: everything but joining tunnels, less what the
+//! host's owner wrote down and less what its command line says, which only narrows.
 
 use ipnetwork::IpNetwork;
 use thiserror::Error;
@@ -24,6 +24,9 @@ pub struct Limits {
     pub device_prefix: Option<DevicePrefix>,
     /// The largest MTU.
     pub max_mtu: Option<Mtu>,
+    /// Whether a tunnel may be reached from other tunnels of this host, where its
+    /// near end asks for that. No option of the command line: a login writes that itself.
+    pub tunnels: bool,
 }
 
 /// Two limits that nothing can satisfy.
@@ -55,6 +58,7 @@ impl Limits {
                 (Some(one), Some(other)) => Some(one.min(other)),
                 (one, other) => one.or(other),
             },
+            tunnels: self.tunnels,
         })
     }
 
@@ -133,12 +137,13 @@ mod tests {
             no_nat: true,
             max_mtu: Some(Mtu::MIN_IPV6),
             device_prefix: Some("vpn-a".parse().unwrap()),
+            tunnels: true,
             ..Limits::default()
         };
         let both = file.clone().narrowed_by(line.clone()).unwrap();
         assert_eq!(both.routes, networks(&["10.1.0.0/16", "fd00::/16"]));
         assert_eq!(both.addresses, networks(&["10.9.0.0/16"]));
-        assert!(both.no_nat);
+        assert!(both.no_nat && !both.tunnels);
         assert_eq!(both.max_mtu, Some(Mtu::MIN_IPV6));
         assert!(both.allows_device(&"vpn-a0".parse().unwrap()));
         assert!(!both.allows_device(&"vpn0".parse().unwrap()));

@@ -35,7 +35,7 @@ pub enum LimitsFileError {
     },
 }
 
-/// The file; its keys are the options of `sshvpn agent`.
+/// The file; its keys are the options of `sshvpn agent`, and `allow-tunnels`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 struct Document {
@@ -46,6 +46,7 @@ struct Document {
     no_nat: bool,
     device_prefix: Option<DevicePrefix>,
     max_mtu: Option<Mtu>,
+    allow_tunnels: bool,
 }
 
 /// Reads the limits of this host; none where there is no file.
@@ -79,6 +80,7 @@ fn limits(document: Document) -> Limits {
         no_nat: document.no_nat,
         device_prefix: document.device_prefix,
         max_mtu: document.max_mtu,
+        tunnels: document.allow_tunnels,
     }
 }
 
@@ -108,13 +110,14 @@ mod tests {
              allow-address = [\"10.99.0.0/16\"]\n\
              no-nat = true\n\
              device-prefix = \"vpn\"\n\
-             max-mtu = 1400\n",
+             max-mtu = 1400\n\
+             allow-tunnels = true\n",
         )
         .unwrap();
         assert_eq!(limits.routes.unwrap().len(), 2);
         assert_eq!(limits.sources.unwrap().len(), 1);
         assert_eq!(limits.addresses.unwrap().len(), 1);
-        assert!(limits.no_nat);
+        assert!(limits.no_nat && limits.tunnels);
         assert_eq!(limits.device_prefix, "vpn".parse().ok());
         assert_eq!(limits.max_mtu.map(Mtu::get), Some(1400));
         let none = ours("allow-route = [\"10.0.0.0/8\"]\nno-forward = true").unwrap();

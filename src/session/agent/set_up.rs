@@ -12,7 +12,7 @@ use crate::config::types::{InterfaceName, Mode, Mtu};
 use crate::frame::control::{Addresses, Forward, SetUp};
 use crate::net::address_range::Family;
 use crate::net::change::{Change, GSO_MAX_SIZE, InterfaceAddress, TX_QUEUE_LENGTH};
-use crate::net::firewall::FirewallTable;
+use crate::net::firewall::{FirewallTable, TUNNEL_GROUP};
 use crate::net::iptables::FirewallRules;
 use crate::net::protection::Ipv6;
 use crate::net::surroundings::{Onward, Surroundings};
@@ -121,6 +121,7 @@ pub(super) fn changes(
         Change::Protection(Ipv6::agreed(
             wish.addresses.iter().any(|pair| pair.agent.is_ipv6()),
         )),
+        Change::Group(TUNNEL_GROUP),
     ];
     changes.extend(firewall(wish, &onward, around, limits)?);
     // The link first: an IPv6 peer address given to a link that is down loses
@@ -158,26 +159,24 @@ fn onward(wish: &SetUp, around: &Surroundings) -> Onward {
     Onward::to(&around.facts, networks)
 }
 
-/// The firewall's part, where it is of use: a table of nft's, or rules of iptables'.
+/// The firewall's part: a table of nft's, or rules of iptables'.
 fn firewall(
     wish: &SetUp,
     onward: &Onward,
     around: &Surroundings,
     limits: &Limits,
 ) -> Result<Vec<Change>, AgentError> {
-    let forwards = [Family::V4, Family::V6]
-        .into_iter()
-        .any(|family| onward.has(family));
-    if !forwards && limits.routes.is_none() {
-        return Ok(Vec::new());
-    }
     let nat = matches!(wish.forward, Some(Forward { nat: true, .. }));
+    let inbound = wish.forward.iter().flat_map(Forward::inbound);
+    let inbound: Vec<IpNetwork> = inbound.copied().collect();
     let sources = wish.addresses.iter().map(|pair| pair.near);
     let masquerade: Vec<IpAddr> = sources
         .filter(|near| nat && onward.has(Family::of(*near)))
         .collect();
     if around.nft {
         return Ok(vec![Change::FirewallTable(FirewallTable {
+            inbound,
+            tunnels: limits.tunnels,
             masquerade,
             mark_replies: around.drops.iter().any(|family| onward.has(*family)),
             limit: limits.routes.clone(),
@@ -187,6 +186,8 @@ fn firewall(
     for family in [Family::V4, Family::V6] {
         let rules = FirewallRules {
             family,
+            inbound: inbound.clone(),
+            tunnels: limits.tunnels,
             masquerade: of_family(family, &masquerade),
             accept: around.drops.contains(&family) && onward.has(family),
             limit: limits.routes.clone(),
@@ -203,20 +204,20 @@ fn of_family(family: Family, addresses: &[IpAddr]) -> Vec<IpAddr> {
         .collect()
 }
 
-/// One family's rules by iptables, where they are of use: a limit holds also
-/// what this host forwards by itself.
+/// One family's rules by iptables, where there is such a program, or what needs them.
 fn by_iptables(
     rules: FirewallRules,
     onward: &Onward,
     around: &Surroundings,
 ) -> Result<Option<Change>, AgentError> {
     let family = rules.family;
-    let limited = rules.limit.is_some() && (family == Family::V4 || around.ipv6);
+    let known = family == Family::V4 || around.ipv6;
+    if around.iptables.contains(&family) && known {
+        return Ok(Some(Change::FirewallRules(rules)));
+    }
+    let limited = rules.limit.is_some() && known;
     if !onward.has(family) && !limited {
         return Ok(None);
-    }
-    if around.iptables.contains(&family) {
-        return Ok(Some(Change::FirewallRules(rules)));
     }
     let program = match family {
         Family::V4 => "iptables",
@@ -227,7 +228,10 @@ fn by_iptables(
     } else if !rules.masquerade.is_empty() {
         "NAT (or do without, by --no-nat)"
     } else {
-        tracing::debug!("no {program}: TCP's segment size is not held to what the path carries");
+        tracing::debug!(
+            "no {program}: nothing here holds connections to the near end off, nor TCP's segment \
+             size to what the path carries"
+        );
         return Ok(None);
     };
     Err(AgentError::NoFirewall {
@@ -246,6 +250,16 @@ fn address(mode: Mode, pair: &Addresses) -> InterfaceAddress {
     }
 }
 
+/// Whether there is no tunnel without a change. The near end holds connections to
+/// itself off too, so the rules that do no more here are made where they can be.
+pub(super) fn is_needed(change: &Change) -> bool {
+    match change {
+        Change::FirewallTable(table) => table.is_needed(),
+        Change::FirewallRules(rules) => rules.is_needed(),
+        _ => true,
+    }
+}
+
 /// What a change does, for the near end to show.
 pub(super) fn described(change: &Change) -> String {
     match change {
@@ -260,6 +274,7 @@ pub(super) fn described(change: &Change) -> String {
         Change::Protection(Ipv6::Off) => "no redirects, source routes or IPv6".to_owned(),
         Change::Bridge(bridge) => format!("port of {bridge}"),
         Change::GuardedPort { .. } => "guarded port of its bridge".to_owned(),
+        Change::Group(TUNNEL_GROUP) => "group of tunnels".to_owned(),
         Change::Group(group) => format!("link group {group}"),
         Change::Address(address) => format!("address {address}"),
         Change::Route(route) => format!("route {route}"),
@@ -280,6 +295,7 @@ pub(super) fn described(change: &Change) -> String {
             format!("rules by {program}{nat}")
         }
         Change::ServerTable(_) => "a server's firewall table".to_owned(),
+        Change::ClientFirewall(..) => "a client's firewall table".to_owned(),
         Change::ForwardAccept(family) | Change::ForwardPassed(family) => match family {
             Family::V4 => "rules in the IPv4 forward chain".to_owned(),
             Family::V6 => "rules in the IPv6 forward chain".to_owned(),

@@ -29,6 +29,7 @@ fn wish(forward: &[&str], nat: bool) -> SetUp {
         forward: (!forward.is_empty()).then(|| Forward {
             networks: networks(forward),
             nat,
+            inbound: false,
         }),
     }
 }
@@ -82,12 +83,11 @@ fn around() -> Surroundings {
 }
 
 /// The firewall table that a request comes to.
-fn table(wish: &SetUp, around: &Surroundings) -> Option<FirewallTable> {
+fn table(wish: &SetUp, around: &Surroundings) -> FirewallTable {
     let onward = super::onward(wish, around);
     let changes = firewall(wish, &onward, around, &Limits::default()).unwrap();
     match changes.as_slice() {
-        [] => None,
-        [Change::FirewallTable(table)] => Some(table.clone()),
+        [Change::FirewallTable(table)] => table.clone(),
         other => panic!("{other:?}"),
     }
 }
@@ -98,12 +98,14 @@ fn lines(wish: &SetUp, around: &Surroundings, limits: &Limits) -> Vec<String> {
     changes.iter().map(described).collect()
 }
 
-const LINK: [&str; 8] = [
+const LINK: [&str; 10] = [
     "no IPv6 address of the kernel's own",
     "transmit queue of 500 packets",
     "super-packets of at most 64000 bytes",
     "MTU 1500",
     "no router advertisements, redirects or source routes",
+    "group of tunnels",
+    "firewall table",
     "link up",
     "address 10.1.0.1 peer 10.1.0.0",
     "address fd01::1 peer fd01::",
@@ -129,19 +131,19 @@ fn a_route_opens_the_way_there_and_back() {
         &around(),
         &Limits::default(),
     );
-    assert_eq!(done[5], "firewall table with NAT");
+    assert_eq!(done[6], "firewall table with NAT");
     assert_eq!(
-        done[9..],
+        done[10..],
         [
             "net/ipv4/conf/sshvpn0/forwarding = 1",
             "net/ipv4/conf/eth2/forwarding = 1"
         ]
     );
     let done = lines(&wish(&["fd20::/16"], false), &around(), &Limits::default());
-    assert_eq!(done[5], "firewall table");
+    assert_eq!(done[6], "firewall table");
     // Advertisements first: the kernel drops their routes when it begins to forward.
     assert_eq!(
-        done[9..],
+        done[10..],
         [
             "net/ipv6/conf/eth1/accept_ra = 2",
             "net/ipv6/conf/all/forwarding = 1"
@@ -192,23 +194,73 @@ fn advertisements_that_a_program_takes_are_its_own_business() {
         ..around()
     };
     let done = lines(&wish(&["fd20::/16"], false), &around, &Limits::default());
-    assert_eq!(done[9..], ["net/ipv6/conf/all/forwarding = 1"]);
+    assert_eq!(done[10..], ["net/ipv6/conf/all/forwarding = 1"]);
 }
 
 #[test]
 fn nat_is_for_the_families_that_go_on() {
     let table = |forward: &[&str], nat| table(&wish(forward, nat), &around());
-    let nat = table(&["10.20.0.0/16"], true).unwrap();
+    let nat = table(&["10.20.0.0/16"], true);
     assert_eq!(nat.masquerade, ["10.1.0.0".parse::<IpAddr>().unwrap()]);
-    let nat = table(&["10.20.0.0/16", "fd20::/16"], true).unwrap();
+    let nat = table(&["10.20.0.0/16", "fd20::/16"], true);
     assert_eq!(nat.masquerade.len(), 2);
-    assert!(
-        table(&["10.20.0.0/16"], false)
-            .unwrap()
-            .masquerade
-            .is_empty()
-    );
-    assert_eq!(table(&[], true), None);
+    assert!(table(&["10.20.0.0/16"], false).masquerade.is_empty());
+    assert_eq!(table(&[], true), FirewallTable::default());
+}
+
+#[test]
+fn connections_to_the_near_end_are_held_off_unless_it_asks() {
+    let networks = networks(&["10.20.0.0/16", "fd20::/16"]);
+    for (nat, inbound, open) in [
+        (true, false, false),
+        (true, true, true),
+        // They are named, and have a route back.
+        (false, false, true),
+    ] {
+        let forward = Forward {
+            networks: networks.clone(),
+            nat,
+            inbound,
+        };
+        let wish = SetUp {
+            forward: Some(forward),
+            ..wish(&[], nat)
+        };
+        let table = table(&wish, &around());
+        assert_eq!(table.inbound == networks, open, "{nat} {inbound}");
+        assert!(!table.tunnels);
+    }
+    // A near end of an earlier version does not ask.
+    let earlier = r#"{"networks":["10.20.0.0/16"],"nat":true}"#;
+    let forward: Forward = serde_json::from_str(earlier).unwrap();
+    assert!(forward.inbound().is_empty());
+}
+
+#[test]
+fn rules_that_only_hold_connections_off_are_made_where_they_can_be() {
+    let needed = |wish: &SetUp, around: &Surroundings, limits: &Limits| {
+        let changes = changes(wish, &"sshvpn0".parse().unwrap(), around, limits).unwrap();
+        let mut changes = changes
+            .iter()
+            .filter(|change| matches!(change, Change::FirewallTable(_) | Change::FirewallRules(_)));
+        changes.all(is_needed)
+    };
+    let by_iptables = Surroundings {
+        nft: false,
+        iptables: vec![Family::V4],
+        ..around()
+    };
+    for around in [around(), by_iptables] {
+        let limits = Limits::default();
+        assert!(!needed(&wish(&[], true), &around, &limits));
+        assert!(!needed(&wish(&["10.20.0.0/16"], false), &around, &limits));
+        assert!(needed(&wish(&["10.20.0.0/16"], true), &around, &limits));
+    }
+    let limited = Limits {
+        routes: Some(Vec::new()),
+        ..Limits::default()
+    };
+    assert!(needed(&wish(&[], false), &around(), &limited));
 }
 
 #[test]
@@ -221,7 +273,7 @@ fn a_chain_that_drops_gets_rules_for_what_goes_on() {
     assert_eq!(done.last().unwrap(), "rules in the IPv4 forward chain");
     assert!(!done.iter().any(|line| line.contains("IPv6 forward chain")));
     let wish = wish(&["10.20.0.0/16"], true);
-    assert!(table(&wish, &around).unwrap().mark_replies);
+    assert!(table(&wish, &around).mark_replies);
 }
 
 #[test]
@@ -260,10 +312,17 @@ fn without_nft_it_is_done_by_iptables() {
     let both = around(&[Family::V4, Family::V6]);
     let limits = Limits::default();
     let done = lines(&wish(&["10.20.0.0/16"], true), &both, &limits);
-    assert_eq!(done[5..7], ["rules by iptables with NAT", "link up"]);
+    assert_eq!(
+        done[6..9],
+        [
+            "rules by iptables with NAT",
+            "rules by ip6tables",
+            "link up"
+        ]
+    );
     assert!(!done.iter().any(|line| line.contains("forward chain")));
     let done = lines(&wish(&["10.20.0.0/16", "fd20::/16"], false), &both, &limits);
-    assert_eq!(done[5..7], ["rules by iptables", "rules by ip6tables"]);
+    assert_eq!(done[6..8], ["rules by iptables", "rules by ip6tables"]);
     // A limit holds both families, whatever was asked for.
     let limited = Limits {
         routes: Some(networks(&["10.0.0.0/8"])),
@@ -322,6 +381,7 @@ fn what_is_not_allowed_is_refused() {
         no_nat: true,
         device_prefix: Some("vpn".parse().unwrap()),
         max_mtu: Some(Mtu::ETHERNET),
+        tunnels: false,
     };
     let refused = |wish: SetUp| {
         let error = check(&wish, &limits).unwrap_err();
@@ -402,6 +462,7 @@ fn what_makes_no_sense_is_refused() {
             forward: Some(Forward {
                 networks: vec!["10.0.0.0/8".parse().unwrap(); MOST_NETWORKS + 1],
                 nat: false,
+                inbound: false,
             }),
             ..wish(&[], false)
         },

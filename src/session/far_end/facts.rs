@@ -89,6 +89,8 @@ pub struct Device {
     pub mtu: u32,
     /// Whether it is up.
     pub up: bool,
+    /// Its group (IFLA_GROUP).
+    pub group: u32,
 }
 
 /// An address of an interface.
@@ -239,10 +241,12 @@ impl Reading {
                 // linux/if.h: IFF_UP 1.
                 let up =
                     u32::from_str_radix(state.trim_start_matches("0x"), 16).unwrap_or(0) & 1 == 1;
+                let group = words.next().and_then(|word| word.parse().ok());
                 self.devices
                     .push(device(value, flags, owner, self.uid).map(|device| Device {
                         mtu,
                         up,
+                        group: group.unwrap_or(0),
                         ..device
                     })?);
             }
@@ -315,6 +319,7 @@ fn device(name: &str, flags: u32, owner: i64, uid: Option<u32>) -> Option<Device
         ours,
         mtu: 0,
         up: false,
+        group: 0,
     })
 }
 

@@ -29,7 +29,7 @@ command -v ip6tables >/dev/null && echo "ip6tables yes"
 [ "$($as_root ip6tables -w -S FORWARD 2>/dev/null | head -n 1)" = "-P FORWARD DROP" ] && echo "forward_drop 6"
 for device in /sys/class/net/*; do
     [ -e "$device/tun_flags" ] || continue
-    echo "device ${device##*/} $(cat "$device/tun_flags") $(cat "$device/owner") $(cat "$device/mtu") $(cat "$device/flags")"
+    echo "device ${device##*/} $(cat "$device/tun_flags") $(cat "$device/owner") $(cat "$device/mtu") $(cat "$device/flags") $(cat "$device/netdev_group")"
 done
 ip -o addr show 2>/dev/null | while read -r index name family address rest; do
     case $rest in "peer "*) peer=${rest#peer }; echo "address $name $address ${peer%% *}" ;; *) echo "address $name $address" ;; esac

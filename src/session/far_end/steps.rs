@@ -5,10 +5,13 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
+
 use super::facts::{Device, Facts};
 use super::quote;
 use crate::config::types::{InterfaceName, Mode, Mtu, Unit};
 use crate::net::addressing::AddressPair;
+use crate::net::firewall::{self, TUNNEL_GROUP};
 use crate::net::iptables::{self, Rule};
 use crate::net::protection::{self, Ipv6};
 use crate::net::sysctl::SysctlKey;
@@ -31,6 +34,8 @@ pub struct Step {
 pub struct Forwarding {
     /// Whether their source becomes the far end's own address.
     pub nat: bool,
+    /// Networks whose hosts may open connections to the near end.
+    pub inbound: Vec<IpNetwork>,
     /// The interfaces by which IPv4 networks are reached.
     pub ways4: BTreeSet<InterfaceName>,
     /// Whether IPv6 networks are among the routes.
@@ -107,17 +112,18 @@ fn device_before<'a>(plan: &Plan, facts: &'a Facts) -> Option<&'a Device> {
 /// Everything that brings the far end's part up, in order, behind [`protect`].
 pub fn bring_up(plan: &Plan, facts: &Facts) -> Vec<Step> {
     let name = plan.unit.device_name(plan.mode);
-    // The link first: an IPv6 peer address given to a link that is down loses
+    // The link before its addresses: an IPv6 peer address given to a link that is down loses
     // the route to its peer when the link comes up (net/ipv6/addrconf.c,
     // fixup_permanent_addr).
-    let mut steps = vec![link_up(&name, plan, facts)];
+    let mut steps = firewall(&name, plan, facts);
+    steps.push(link_up(&name, plan, facts));
     steps.extend(
         plan.addresses
             .iter()
             .map(|pair| address(&name, plan.mode, pair)),
     );
     if let Some(forwarding) = &plan.forwarding {
-        steps.extend(forward(&name, plan, forwarding, facts));
+        steps.extend(forward(&name, forwarding, facts));
     }
     steps
 }
@@ -137,19 +143,25 @@ fn address(name: &str, mode: Mode, pair: &AddressPair) -> Step {
     }
 }
 
+/// By its group the rules of other tunnels know the device; a small `ip` cannot set it.
 fn link_up(name: &str, plan: &Plan, facts: &Facts) -> Step {
     let undo = device_before(plan, facts).map(|device| {
         let state = if device.up { "up" } else { "down" };
-        format!("ip link set dev {name} {state}")
+        [
+            format!("ip link set dev {name} group {}", device.group),
+            format!("ip link set dev {name} {state}"),
+        ]
     });
     Step {
         what: format!("set {name} up"),
-        undo: undo.into_iter().collect(),
-        command: format!("ip link set dev {name} up"),
+        undo: undo.into_iter().flatten().collect(),
+        command: format!(
+            "ip link set dev {name} group {TUNNEL_GROUP} 2>/dev/null; ip link set dev {name} up"
+        ),
     }
 }
 
-fn forward(name: &str, plan: &Plan, forwarding: &Forwarding, facts: &Facts) -> Vec<Step> {
+fn forward(name: &str, forwarding: &Forwarding, facts: &Facts) -> Vec<Step> {
     let mut steps = Vec::new();
     let own = (!forwarding.ways4.is_empty()).then(|| name.to_owned());
     for way in own
@@ -167,11 +179,6 @@ fn forward(name: &str, plan: &Plan, forwarding: &Forwarding, facts: &Facts) -> V
         }
         steps.push(hold("net/ipv6/conf/all/forwarding", 1));
     }
-    if facts.nft {
-        steps.push(nftables(name, plan, forwarding));
-    } else {
-        steps.extend(by_iptables(name, plan, forwarding, facts));
-    }
     steps.extend(accept(name, forwarding, facts));
     steps
 }
@@ -187,11 +194,34 @@ fn hold(file: &str, value: u32) -> Step {
     }
 }
 
-/// A table of our own: NAT for the near end's addresses, and TCP's segment size
-/// held to what the path carries.
-fn nftables(name: &str, plan: &Plan, forwarding: &Forwarding) -> Step {
+/// What holds connections to the near end off, NAT for its addresses, and TCP's
+/// segment size held to what the path carries. Without NAT it is made where it can
+/// be: the near end holds connections off too.
+fn firewall(name: &str, plan: &Plan, facts: &Facts) -> Vec<Step> {
+    let forwarding = plan.forwarding.as_ref();
+    let steps = match facts.nft {
+        true => vec![nftables(name, plan, forwarding)],
+        false => by_iptables(name, plan, forwarding, facts),
+    };
+    let needed = forwarding.is_some_and(|forwarding| forwarding.nat);
+    let optional = |step: Step| Step {
+        command: format!("{{ {}; }} || echo \"not done: $?\"", step.command),
+        ..step
+    };
+    match needed {
+        true => steps,
+        false => steps.into_iter().map(optional).collect(),
+    }
+}
+
+fn inbound(forwarding: Option<&Forwarding>) -> &[IpNetwork] {
+    forwarding.map_or(&[], |forwarding| &forwarding.inbound)
+}
+
+/// A table of our own.
+fn nftables(name: &str, plan: &Plan, forwarding: Option<&Forwarding>) -> Step {
     let mut rules = String::new();
-    if forwarding.nat {
+    if let Some(forwarding) = forwarding.filter(|forwarding| forwarding.nat) {
         rules.push_str("chain post { type nat hook postrouting priority 100; policy accept; ");
         for near in nat_sources(plan, forwarding) {
             let family = if near.is_ipv4() { "ip" } else { "ip6" };
@@ -201,11 +231,14 @@ fn nftables(name: &str, plan: &Plan, forwarding: &Forwarding) -> Step {
         }
         rules.push_str("}; ");
     }
-    rules.push_str("chain clamp { type filter hook forward priority -150; policy accept; ");
+    rules.push_str("chain forward { type filter hook forward priority -150; policy accept; ");
     for side in ["iifname", "oifname"] {
         rules.push_str(&format!(
             "{side} \"{name}\" tcp flags syn tcp option maxseg size set rt mtu; "
         ));
+    }
+    for rule in firewall::closed(inbound(forwarding), false, "accept") {
+        rules.push_str(&format!("oifname \"{name}\" {rule}; "));
     }
     rules.push_str("};");
     let table = format!("inet sshvpn_{name}");
@@ -230,27 +263,61 @@ fn nat_sources(plan: &Plan, forwarding: &Forwarding) -> Vec<IpAddr> {
         .collect()
 }
 
-/// The same by iptables, for hosts without nft; without NAT the clamp is let go
-/// where there is no iptables either.
-fn by_iptables(name: &str, plan: &Plan, forwarding: &Forwarding, facts: &Facts) -> Vec<Step> {
+/// The same by iptables, for hosts without nft.
+fn by_iptables(
+    name: &str,
+    plan: &Plan,
+    forwarding: Option<&Forwarding>,
+    facts: &Facts,
+) -> Vec<Step> {
     let mut steps = Vec::new();
-    if forwarding.nat {
+    if let Some(forwarding) = forwarding.filter(|forwarding| forwarding.nat) {
         for near in nat_sources(plan, forwarding) {
             let rule = iptables::masquerade(name, near);
             steps.push(iptables_rule(near.is_ipv4(), &rule));
         }
     }
-    let families = [
-        (true, facts.iptables && !forwarding.ways4.is_empty()),
-        (false, facts.ip6tables && forwarding.ipv6),
-    ];
-    for (ipv4, wanted) in families {
-        if wanted {
+    for (ipv4, there) in [
+        (true, facts.iptables),
+        (false, facts.ip6tables && facts.ipv6),
+    ] {
+        if there {
+            let inbound = of_family(inbound(forwarding), ipv4);
+            steps.push(closed(name, ipv4, &inbound));
             let rules = iptables::clamp(name);
             steps.extend(rules.iter().map(|rule| iptables_rule(ipv4, rule)));
         }
     }
     steps
+}
+
+fn of_family(networks: &[IpNetwork], ipv4: bool) -> Vec<IpNetwork> {
+    let networks = networks.iter().copied();
+    networks.filter(|it| it.is_ipv4() == ipv4).collect()
+}
+
+/// A chain of our own that holds connections to the near end off.
+fn closed(name: &str, ipv4: bool, inbound: &[IpNetwork]) -> Step {
+    let program = if ipv4 { "iptables" } else { "ip6tables" };
+    let in_mangle = |what: String| format!("{program} -w -t mangle {what}");
+    let chain = iptables::closed(name, inbound, false);
+    let (own, entrance) = (&chain.name, chain.entrance.text(None));
+    let rules = chain.rules.iter().map(|rule| format!("-A {own} {rule}"));
+    let makes = [format!("-N {own}")].into_iter().chain(rules);
+    let makes = makes.chain([format!("{} {entrance}", chain.entrance.command)]);
+    let commands: Vec<String> = makes.map(in_mangle).collect();
+    Step {
+        what: format!("add {program} rules"),
+        // The last of these is carried out first.
+        undo: [
+            format!("-X {own}"),
+            format!("-F {own}"),
+            format!("-D {entrance}"),
+        ]
+        .map(in_mangle)
+        .into(),
+        command: commands.join(" && "),
+    }
 }
 
 /// Where iptables' FORWARD chain drops by default (hosts with Docker, for
@@ -263,7 +330,7 @@ fn accept(name: &str, forwarding: &Forwarding, facts: &Facts) -> Vec<Step> {
     let mut steps = Vec::new();
     for (ipv4, wanted) in families {
         if wanted {
-            let rules = iptables::let_through(name);
+            let rules = iptables::let_through(name, &of_family(&forwarding.inbound, ipv4));
             steps.extend(rules.iter().map(|rule| iptables_rule(ipv4, rule)));
         }
     }

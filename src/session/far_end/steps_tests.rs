@@ -35,7 +35,7 @@ fn commands(steps: &[Step]) -> String {
 }
 
 #[test]
-fn two_hosts_alone_change_nothing_but_the_device() {
+fn two_hosts_alone_change_the_device_and_hold_connections_off() {
     let facts = host("nft yes");
     let first = protect(&plan(None), &facts);
     let steps = [vec![first], bring_up(&plan(None), &facts)].concat();
@@ -48,7 +48,10 @@ fn two_hosts_alone_change_nothing_but_the_device() {
         text.contains("ip -6 addr add fd00::1 peer fd00::2 dev tun3 nodad\n"),
         "{text}"
     );
-    assert!(!text.contains("nft") && !text.contains("hold"), "{text}");
+    assert!(
+        !text.contains("masquerade") && !text.contains("hold"),
+        "{text}"
+    );
     // sshd made the device, and it goes with sshd's end of the tunnel.
     assert!(steps[0].undo.is_empty(), "{steps:?}");
     let mtu = text
@@ -58,6 +61,17 @@ fn two_hosts_alone_change_nothing_but_the_device() {
     let up = text.find("ip link set dev tun3 up").unwrap();
     assert!(mtu < accept_ra && accept_ra < up, "{text}");
     assert!(!text.contains("disable_ipv6"), "{text}");
+    assert!(
+        text.contains("ct state established,related accept; oifname \"tun3\" drop; "),
+        "{text}"
+    );
+    // Before anything can pass, and where that cannot be there is a tunnel all the same.
+    let nft = text.lines().nth(1).unwrap();
+    assert!(nft.contains("; } || echo"), "{nft}");
+    let text = commands(&bring_up(&plan(None), &host("iptables yes")));
+    let first = text.lines().next().unwrap();
+    let chain = "iptables -w -t mangle -N sshvpnin-tun3 && ";
+    assert!(first.starts_with(&format!("{{ {chain}")), "{first}");
 }
 
 #[test]
@@ -79,6 +93,7 @@ fn a_device_has_ipv6_where_it_was_agreed_on_or_there_before() {
 fn no_advertisements_are_taken_by_the_tunnel() {
     let forwarding = Forwarding {
         nat: false,
+        inbound: Vec::new(),
         ways4: BTreeSet::new(),
         ipv6: true,
     };
@@ -89,10 +104,46 @@ fn no_advertisements_are_taken_by_the_tunnel() {
 }
 
 #[test]
+fn hosts_that_were_asked_for_may_open_connections() {
+    let forwarding = Forwarding {
+        nat: true,
+        inbound: vec![
+            "10.20.0.0/16".parse().unwrap(),
+            "fd20::/16".parse().unwrap(),
+        ],
+        ways4: BTreeSet::from(["eth1".parse().unwrap()]),
+        ipv6: true,
+    };
+    let by = |facts: &str| commands(&bring_up(&plan(Some(forwarding.clone())), &host(facts)));
+    let text = by("nft yes\nforward_drop 4");
+    for rule in [
+        "oifname \"tun3\" iifgroup 0x73760000-0x7377ffff drop; ",
+        "oifname \"tun3\" ip saddr { 10.20.0.0/16 } accept; ",
+        "oifname \"tun3\" ip6 saddr { fd20::/16 } accept; oifname \"tun3\" drop; ",
+    ] {
+        assert!(text.contains(rule), "{rule}: {text}");
+    }
+    assert!(
+        text.contains("-I FORWARD -s 10.20.0.0/16 -o tun3 -j ACCEPT"),
+        "{text}"
+    );
+    let text = by("ipv6 yes\niptables yes\nip6tables yes");
+    assert!(
+        text.contains("iptables -w -t mangle -A sshvpnin-tun3 -s 10.20.0.0/16 -j RETURN"),
+        "{text}"
+    );
+    assert!(
+        text.contains("ip6tables -w -t mangle -A sshvpnin-tun3 -s fd20::/16 -j RETURN"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_subnet_gets_forwarding_and_nat_for_its_family_only() {
     let ways4 = BTreeSet::from(["eth1".parse().unwrap()]);
     let forwarding = Forwarding {
         nat: true,
+        inbound: Vec::new(),
         ways4,
         ipv6: false,
     };
@@ -109,7 +160,7 @@ fn a_subnet_gets_forwarding_and_nat_for_its_family_only() {
         "{text}"
     );
     assert!(
-        !text.contains("ip6 saddr") && !text.contains("net/ipv6"),
+        !text.contains("ip6 saddr fd") && !text.contains("net/ipv6"),
         "{text}"
     );
     assert!(
@@ -131,6 +182,7 @@ fn a_subnet_gets_forwarding_and_nat_for_its_family_only() {
 fn no_nat_keeps_the_clamp() {
     let forwarding = Forwarding {
         nat: false,
+        inbound: Vec::new(),
         ways4: BTreeSet::new(),
         ipv6: true,
     };
@@ -152,6 +204,7 @@ fn names_from_the_far_end_cannot_become_commands() {
     let ways4 = BTreeSet::from(["$(id)';x".parse().unwrap()]);
     let forwarding = Forwarding {
         nat: true,
+        inbound: Vec::new(),
         ways4,
         ipv6: false,
     };
@@ -172,13 +225,14 @@ fn every_change_has_its_undo() {
     let ways4 = BTreeSet::from(["eth1".parse().unwrap()]);
     let forwarding = Forwarding {
         nat: true,
+        inbound: Vec::new(),
         ways4,
         ipv6: true,
     };
     let mut plan = plan(Some(forwarding));
     plan.preexisting = true;
     let facts = host(
-        "iptables yes\nip6tables yes\nforward_drop 4\nforward_drop 6\ndevice tun3 0x1801 0 1400 0x1002",
+        "iptables yes\nip6tables yes\nforward_drop 4\nforward_drop 6\ndevice tun3 0x1801 0 1400 0x1002 5",
     );
     let first = protect(&plan, &facts);
     assert!(first.command.contains(" && each hold "), "{first:?}");
@@ -195,5 +249,8 @@ fn every_change_has_its_undo() {
         .into_iter()
         .find(|s| s.what == "set tun3 up")
         .unwrap();
-    assert_eq!(link.undo, ["ip link set dev tun3 down"]);
+    assert_eq!(
+        link.undo,
+        ["ip link set dev tun3 group 5", "ip link set dev tun3 down"]
+    );
 }

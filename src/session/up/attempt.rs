@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 use super::far_part::{Agreed, FarPart, NearDevice, Start};
 use super::guard::{self, GuardInput};
 use super::{Reporter, UpRequest};
-use super::{near, plan};
+use super::{closed, near, plan};
 use crate::config::ssh_options::SshOptions;
 use crate::net::facts::HostFacts;
 use crate::net::netlink::Netlink;
@@ -70,11 +70,15 @@ impl<F: FarPart> Attempt<F> {
                 .await
                 .map_err(Failure::local)?,
         );
+        // Before the link is up, by which something could come in.
+        let firewall = closed::firewall(request, &agreed, &routes.routes);
+        let host = start.connection.host();
+        closed::close(near, firewall, &agreed, host, self.reporter).await?;
         let held = Restrictions::of_addresses(guard::rules(&GuardInput {
             mode: request.mode,
             addresses: &agreed.addresses,
             routes: &routes.routes,
-            behind: &[],
+            behind: &request.forward,
             near: &start.near,
         }));
         let device = NearDevice { tun, held };

@@ -66,6 +66,7 @@ impl FarPart for ByAgent {
             mtu: decided.set_up.mtu,
             far: decided.set_up,
             pushed: Pushed::default(),
+            without_nat: request.nat == Some(false),
         })
     }
 

@@ -74,6 +74,8 @@ impl FarPart for ByServe {
             addresses: decided.addresses,
             mtu: decided.mtu,
             pushed: decided.pushed,
+            // Without effect here.
+            without_nat: false,
         })
     }
 

@@ -76,6 +76,7 @@ impl FarPart for ByTun {
             addresses,
             mtu,
             pushed: Pushed::default(),
+            without_nat: request.nat == Some(false),
         })
     }
 
@@ -200,8 +201,13 @@ impl ByTun {
             )),
         }
         for step in steps::bring_up(plan, facts) {
-            holder.step(&step).await.map_err(Failure::ssh)?;
-            start.reporter.step(format_args!("{host}: {}", step.what));
+            let (said, what) = (holder.step(&step).await.map_err(Failure::ssh)?, step.what);
+            match said.as_str() {
+                "" => start.reporter.step(format_args!("{host}: {what}")),
+                _ => start
+                    .reporter
+                    .step(format_args!("{host}: cannot {what}: {said}")),
+            }
         }
         Ok(())
     }

@@ -38,6 +38,9 @@ pub(super) struct Agreed<P> {
     pub mtu: Mtu,
     /// What else the far end gives.
     pub pushed: Pushed,
+    /// Whether the user asked the far end to leave source addresses alone, so that
+    /// the routed networks have a route back.
+    pub without_nat: bool,
 }
 
 /// The device here, and what may come to it.

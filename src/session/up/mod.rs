@@ -14,6 +14,7 @@ mod by_agent;
 mod by_serve;
 mod by_tun;
 mod choice;
+mod closed;
 mod far_part;
 mod guard;
 mod near;
@@ -80,6 +81,10 @@ pub struct UpRequest {
     /// Whether the far end puts its own address on what goes on from it;
     /// where not said: if a route leads beyond it.
     pub nat: Option<bool>,
+    /// Whether the far end and the routed networks may open connections to this host.
+    pub inbound: bool,
+    /// Networks behind this host that may use the tunnel.
+    pub forward: Vec<IpNetwork>,
     /// What the devices carry.
     pub mode: Mode,
     /// The device here.

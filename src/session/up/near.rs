@@ -79,6 +79,7 @@ mod tests {
             addresses: addresses.to_vec(),
             mtu: Mtu::ETHERNET,
             pushed: Pushed::default(),
+            without_nat: false,
         }
     }
 

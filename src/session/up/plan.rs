@@ -221,7 +221,7 @@ pub fn forwarding(
     let mut ways4: BTreeSet<InterfaceName> = BTreeSet::new();
     let mut ipv6 = false;
     let mut without_way = Vec::new();
-    let mut beyond = None;
+    let mut inbound = Vec::new();
     for route in &request.routes {
         let mut ways = way_probes(route)
             .filter_map(|address| facts.ways.get(&address))
@@ -240,9 +240,9 @@ pub fn forwarding(
                 continue;
             }
         }
-        beyond.get_or_insert(*route);
+        inbound.push(*route);
     }
-    let Some(route) = beyond else {
+    let Some(route) = inbound.first().copied() else {
         return Ok((None, without_way));
     };
     if facts.privilege == Privilege::None {
@@ -265,7 +265,17 @@ pub fn forwarding(
             iptables,
         });
     }
-    Ok((Some(Forwarding { nat, ways4, ipv6 }), without_way))
+    let inbound = match request.inbound || !nat {
+        true => inbound,
+        false => Vec::new(),
+    };
+    let forwarding = Forwarding {
+        nat,
+        inbound,
+        ways4,
+        ipv6,
+    };
+    Ok((Some(forwarding), without_way))
 }
 
 /// The addresses to ask the far end's way about, for a network: its first

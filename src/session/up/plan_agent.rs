@@ -126,7 +126,12 @@ fn forward(input: &AgentInput<'_>) -> Result<(Option<Forward>, Vec<IpNetwork>), 
             route: first,
         });
     }
-    Ok((Some(Forward { networks, nat }), without_way))
+    let forward = Forward {
+        networks,
+        nat,
+        inbound: request.inbound,
+    };
+    Ok((Some(forward), without_way))
 }
 
 /// The tunnel's MTU: what was asked for, else Ethernet's: packets travel in

@@ -15,6 +15,8 @@ pub(super) fn request(routes: &[&str]) -> UpRequest {
         peer_address: None,
         mtu: None,
         nat: None,
+        inbound: false,
+        forward: Vec::new(),
         mode: Mode::PointToPoint,
         device: DeviceRequest::FirstFree(DevicePrefix::default()),
         peer_unit: None,
