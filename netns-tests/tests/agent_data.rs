@@ -120,6 +120,8 @@ fn between_the_subnets_of_both_ends() -> Result<()> {
     branch.sh("ip route add default via 10.77.0.1; ip -6 route add default via 2001:db8:77::1")?;
     lab.lan
         .sh("ip route add default via 198.51.100.1; ip -6 route add default via 2001:db8:64::1")?;
+    let sources = "allow-source = [\"10.77.0.0/24\", \"2001:db8:77::/64\"]\n";
+    bastion.write("/etc/sshvpn/agent.toml", sources)?;
     let before = Before::of(&[laptop, bastion, &lab.lan, &branch])?;
     let forward = ["--forward", "10.77.0.0/24", "--forward", "2001:db8:77::/64"];
     let more = ["--no-nat", "bastion"];

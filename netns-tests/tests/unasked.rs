@@ -316,8 +316,8 @@ fn clients_of_one_bastion_do_not_reach_each_other(carrier: Carrier) -> Result<()
             [&addresses[..], more].concat()
         };
         let target: IpAddr = pair.laptop[0].parse()?;
-        let other = carrier.up(&phone, &arguments(pair.phone, &["--route", pair.route]))?;
-        phone.sh(&format!("ip route add {target} dev sshvpn0"))?;
+        let way = ["--route", pair.route, "--route", pair.laptop[0]];
+        let other = carrier.up(&phone, &arguments(pair.phone, &way))?;
 
         let up = carrier.up(laptop, &arguments(pair.laptop, &["--route", pair.route]))?;
         laptop.sh(&format!("ip route add {} dev sshvpn0", pair.phone[0]))?;
@@ -359,9 +359,9 @@ fn an_agents_host_may_let_its_clients_reach_each_other() -> Result<()> {
     )?;
     introduce(&phone, bastion, &["203.0.113.2"])?;
     authorize(&phone, bastion, "root")?;
-    let addresses = ["--address", "10.60.1.1", "--peer-address", "10.60.1.2"];
-    let _other = Carrier::Agent.up(&phone, &[&["bastion"], &addresses[..]].concat())?;
-    phone.sh("ip route add 10.60.0.0/24 dev sshvpn0")?;
+    let phones = ["--address", "10.60.1.1", "--peer-address", "10.60.1.2"];
+    let way = ["bastion", "--route", "10.60.0.1"];
+    let _other = Carrier::Agent.up(&phone, &[&way[..], &phones].concat())?;
     let target = ["10.60.0.1".parse()?];
     let asks = [
         "bastion",
