@@ -189,20 +189,43 @@ async fn talk(lab: &Lab, wire: &mut Wire, mut source: Source<'_>) -> std::io::Re
     }
     wire.show(&session, "mallory", &lab.key).await?;
     wire.wait_for(number::USERAUTH_SUCCESS).await?;
-    say(wire, source).await
+    converse(wire, source).await
 }
 
-/// Sends messages, each as often as the input says.
+/// Sends messages, each as often as the input says, to a server that does not answer
+/// them all.
 async fn say(wire: &mut Wire, mut source: Source<'_>) -> std::io::Result<()> {
     while !source.is_empty() {
-        let message = message(&mut source);
-        let count = 1 << (source.byte() % 10);
-        let messages = std::iter::repeat_n(message, count);
-        if timeout(STALLED, wire.flood(messages)).await != Ok(true) {
+        if timeout(STALLED, wire.flood(step(&mut source))).await != Ok(true) {
             break;
         }
     }
     Ok(())
+}
+
+/// The same to a server that is logged in to. What is started by one message can be
+/// used by the next.
+async fn converse(wire: &mut Wire, mut source: Source<'_>) -> std::io::Result<()> {
+    while !source.is_empty() {
+        let handled = timeout(STALLED, wire.settle(step(&mut source))).await;
+        let Ok(handled) = handled else { break };
+        handled?;
+        // What was granted meanwhile, by those who take requests.
+        let granted = timeout(STALLED, wire.settle(std::iter::empty())).await;
+        granted.unwrap_or(Ok(()))?;
+    }
+    Ok(())
+}
+
+/// One message, or one and much that nobody reads behind it, as often as the input says.
+fn step(source: &mut Source<'_>) -> impl Iterator<Item = Message> + use<> {
+    let mut messages = vec![message(source)];
+    let often = source.byte();
+    if often & 0x80 != 0 {
+        messages.push(Message::new(number::IGNORE).string(vec![0; 250_000]));
+    }
+    let count = messages.len() << (often % 10);
+    messages.into_iter().cycle().take(count)
 }
 
 /// Bytes up to a length that a packet takes.
@@ -225,11 +248,7 @@ fn message(source: &mut Source<'_>) -> Message {
         6 | 7 => channel_request(source, channel),
         8 => {
             let request = Message::new(number::GLOBAL_REQUEST);
-            let names = [
-                "tcpip-forward",
-                "cancel-tcpip-forward",
-                "keepalive@openssh.com",
-            ];
+            let names = ["tcpip-forward", "cancel-tcpip-forward", "unknown"];
             let request = request.string(names[usize::from(source.byte()) % names.len()]);
             request.byte(1).string(payload(source)).word(80)
         }

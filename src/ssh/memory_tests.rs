@@ -111,18 +111,27 @@ async fn requests_and_answers_are_not_queued_without_end() {
 }
 
 #[tokio::test]
-async fn short_messages_stop_the_reading_at_last() {
-    let kinds: [&dyn Fn(u32) -> Message; 5] = [
-        &|channel| request(channel, "exit-status").word(1),
-        &|channel| request(channel, "xon-xoff").byte(1),
-        &|channel| about(number::CHANNEL_SUCCESS, channel),
-        &|channel| about(number::CHANNEL_EOF, channel),
-        &|channel| adjust(channel, 1),
-    ];
-    for (kind, message) in kinds.iter().enumerate() {
-        let grown = grown_by_many(100_000, message).await;
-        assert!(grown < AFFORDABLE, "{kind}: {grown}");
+async fn what_is_not_queued_holds_nobody_up() {
+    let server = WireServer::bind().await;
+    let (connection, mut wire) = server.connect().await;
+    let ask = ProcessRequest::default();
+    let (process, started) = tokio::join!(connection.start(&ask), start(&mut wire));
+    let (_unread, channel) = (process.unwrap(), started.unwrap().channel);
+    // More than a queue has places.
+    for _ in 0..10_000 {
+        for message in [
+            request(channel, "exit-status").word(1),
+            request(channel, "xon-xoff").byte(1),
+            about(number::CHANNEL_EOF, channel),
+            adjust(channel, 1),
+        ] {
+            wire.put(&message).await.unwrap();
+        }
     }
+    wire.flush().await.unwrap();
+    let both = async { tokio::join!(connection.start(&ask), start(&mut wire)) };
+    let second = timeout(Duration::from_secs(20), both).await;
+    second.expect("held up").0.unwrap();
 }
 
 #[tokio::test]

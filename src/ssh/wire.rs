@@ -3,6 +3,7 @@
 //! aes256-gcm@openssh.com). Which side sends them is in [`wire_client`](super::wire_client)
 //! and in `wire_server`.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::AsFd;
 
@@ -43,6 +44,7 @@ pub(crate) mod number {
     pub(crate) const USERAUTH_FAILURE: u8 = 51;
     pub(crate) const USERAUTH_SUCCESS: u8 = 52;
     pub(crate) const GLOBAL_REQUEST: u8 = 80;
+    pub(crate) const REQUEST_SUCCESS: u8 = 81;
     pub(crate) const REQUEST_FAILURE: u8 = 82;
     pub(crate) const CHANNEL_OPEN: u8 = 90;
     pub(crate) const CHANNEL_OPEN_CONFIRMATION: u8 = 91;
@@ -174,6 +176,51 @@ impl Cipher {
     }
 }
 
+/// A packet with this payload.
+fn sealed(sealing: &mut Option<Cipher>, payload: &[u8]) -> Vec<u8> {
+    let (block, outside) = if sealing.is_some() { (16, 0) } else { (8, 4) };
+    let mut padding = block - (outside + 1 + payload.len()) % block;
+    if padding < 4 {
+        padding += block;
+    }
+    let length = u32::try_from(1 + payload.len() + padding)
+        .unwrap()
+        .to_be_bytes();
+    let mut body = vec![u8::try_from(padding).unwrap()];
+    body.extend_from_slice(payload);
+    body.resize(body.len() + padding, 0);
+    if let Some(cipher) = sealing {
+        let nonce = cipher.next_nonce();
+        cipher
+            .key
+            .seal_in_place_append_tag(nonce, Aad::from(length), &mut body)
+            .unwrap();
+    }
+    [&length[..], &body].concat()
+}
+
+/// The payload of the next packet.
+async fn received(
+    input: &mut BufReader<OwnedReadHalf>,
+    opening: &mut Option<Cipher>,
+) -> io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    input.read_exact(&mut length).await?;
+    let tag = if opening.is_some() { TAG } else { 0 };
+    let mut body = vec![0; u32::from_be_bytes(length) as usize + tag];
+    input.read_exact(&mut body).await?;
+    if let Some(cipher) = opening {
+        let nonce = cipher.next_nonce();
+        cipher
+            .key
+            .open_in_place(nonce, Aad::from(length), &mut body)
+            .unwrap();
+        body.truncate(body.len() - TAG);
+    }
+    let padding = usize::from(body[0]);
+    Ok(body[1..body.len() - padding].to_vec())
+}
+
 /// One connection.
 pub(crate) struct Wire {
     input: BufReader<OwnedReadHalf>,
@@ -230,48 +277,44 @@ impl Wire {
 
     /// A packet (RFC 4253, section 6), encrypted once there are keys.
     pub(crate) fn seal(&mut self, payload: &[u8]) -> Vec<u8> {
-        let (block, outside) = if self.sealing.is_some() {
-            (16, 0)
-        } else {
-            (8, 4)
-        };
-        let mut padding = block - (outside + 1 + payload.len()) % block;
-        if padding < 4 {
-            padding += block;
-        }
-        let length = u32::try_from(1 + payload.len() + padding)
-            .unwrap()
-            .to_be_bytes();
-        let mut body = vec![u8::try_from(padding).unwrap()];
-        body.extend_from_slice(payload);
-        body.resize(body.len() + padding, 0);
-        if let Some(cipher) = &mut self.sealing {
-            let nonce = cipher.next_nonce();
-            cipher
-                .key
-                .seal_in_place_append_tag(nonce, Aad::from(length), &mut body)
-                .unwrap();
-        }
-        [&length[..], &body].concat()
+        sealed(&mut self.sealing, payload)
     }
 
-    /// The client's next message.
+    /// The peer's next message.
     pub(crate) async fn receive(&mut self) -> io::Result<Vec<u8>> {
-        let mut length = [0; 4];
-        self.input.read_exact(&mut length).await?;
-        let tag = if self.opening.is_some() { TAG } else { 0 };
-        let mut body = vec![0; u32::from_be_bytes(length) as usize + tag];
-        self.input.read_exact(&mut body).await?;
-        if let Some(cipher) = &mut self.opening {
-            let nonce = cipher.next_nonce();
-            cipher
-                .key
-                .open_in_place(nonce, Aad::from(length), &mut body)
-                .unwrap();
-            body.truncate(body.len() - TAG);
-        }
-        let padding = usize::from(body[0]);
-        Ok(body[1..body.len() - padding].to_vec())
+        received(&mut self.input, &mut self.opening).await
+    }
+
+    /// Sends messages and a global request that nobody knows, and reads what comes back
+    /// meanwhile, up to the answer to that: the peer has handled them all then.
+    pub(crate) async fn settle(
+        &mut self,
+        messages: impl Iterator<Item = Message>,
+    ) -> io::Result<()> {
+        let request = Message::new(number::GLOBAL_REQUEST).string("unknown");
+        let messages = messages.chain([request.byte(1)]);
+        let (asked, all_sent) = (Cell::new(0), Cell::new(false));
+        let write = async {
+            for message in messages {
+                asked.set(
+                    asked.get() + u64::from(message.0.first() == Some(&number::GLOBAL_REQUEST)),
+                );
+                let packet = sealed(&mut self.sealing, &message.0);
+                self.output.write_all(&packet).await?;
+            }
+            all_sent.set(true);
+            self.output.flush().await
+        };
+        let read = async {
+            let mut answered = 0;
+            while !all_sent.get() || answered < asked.get() {
+                let packet = received(&mut self.input, &mut self.opening).await?;
+                let answers = [number::REQUEST_SUCCESS, number::REQUEST_FAILURE];
+                answered += u64::from(packet.first().is_some_and(|first| answers.contains(first)));
+            }
+            Ok(())
+        };
+        tokio::try_join!(write, read).map(|((), ())| ())
     }
 
     /// The client's next message of this kind; others are passed over.
