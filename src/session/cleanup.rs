@@ -3,7 +3,7 @@
 
 use crate::config::elevation;
 use crate::message::say;
-use crate::net::recovery::{Recovered, Recovery, recover_stale};
+use crate::net::recovery::{Recovered, Recoverer, Recovery, recover_stale};
 use crate::net::resolver::{self, RecoveredFile};
 use crate::net::runtime_dir::{RuntimeDir, RuntimeDirError};
 use crate::net::runtime_socket::remove_stale;
@@ -25,7 +25,7 @@ pub fn open_runtime_dir() -> Result<RuntimeDir, RuntimeDirError> {
 /// Undoes what is left and says so; the exit code is 1 where something could
 /// not be undone.
 pub async fn run() -> Result<u8, Failure> {
-    let (found, clean) = recover(true).await?;
+    let (found, clean) = recover(true, Recoverer::Other).await?;
     if found == 0 {
         say("nothing to clean up");
     }
@@ -35,10 +35,12 @@ pub async fn run() -> Result<u8, Failure> {
 
 /// Undoes what is left; yields how many journals there were, and whether all
 /// is undone.
-pub async fn recover(verbose: bool) -> Result<(usize, bool), Failure> {
+pub async fn recover(verbose: bool, by: Recoverer) -> Result<(usize, bool), Failure> {
     let directory = runtime_dir()?;
     remove_stale(&directory).map_err(Failure::local)?;
-    let recovered = recover_stale(&directory).await.map_err(Failure::local)?;
+    let recovered = recover_stale(&directory, by)
+        .await
+        .map_err(Failure::local)?;
     let mut clean = true;
     for Recovered { file_name, outcome } in &recovered {
         match outcome {
@@ -49,7 +51,7 @@ pub async fn recover(verbose: bool) -> Result<(usize, bool), Failure> {
                     ));
                 }
                 print_report(report, verbose);
-                clean &= report.failed.is_empty();
+                clean &= report.failed.is_empty() && report.beyond.is_empty();
             }
             Recovery::EarlierBoot => {}
             Recovery::OtherNamespace { .. } => {
@@ -97,12 +99,17 @@ pub fn print_report(report: &UndoReport, verbose: bool) {
     for what in &report.undone {
         tracing::debug!("undone: {what}");
     }
-    if verbose && report.failed.is_empty() {
+    if verbose && report.failed.is_empty() && report.beyond.is_empty() {
         say("here: undone");
     }
     for what in &report.left {
         say(format_args!(
             "warning: changed by somebody else since, left as it is: {what}"
+        ));
+    }
+    for what in &report.beyond {
+        say(format_args!(
+            "warning: not undone, and kept in the journal: {what}"
         ));
     }
     for (what, error) in &report.failed {
