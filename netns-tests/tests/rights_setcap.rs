@@ -94,6 +94,34 @@ fn no_server_runs_by_a_capability_of_the_file() -> Result<()> {
     vpn::fails_clearly(&output, Some(1), &["serve", "file capabilities"])
 }
 
+/// A wrapper that passes the capability on as an ambient one leaves nothing of it at the
+/// file: neither the caller's PATH nor a journal of the caller's counts all the same.
+#[test]
+fn a_wrapper_with_ambient_capabilities_opens_nothing() -> Result<()> {
+    let host = host()?;
+    false_resolvconf(&host)?;
+    host.sh(&format!(
+        "setcap -r {PROGRAM}; nft add table inet sshvpn_tun5"
+    ))?;
+    let wrapped = format!(
+        "export XDG_RUNTIME_DIR=/run/user/2001 PATH=/run/lab/bin:$PATH; exec setpriv --reuid alice \
+         --regid alice --init-groups --inh-caps +net_admin --ambient-caps +net_admin {PROGRAM} cleanup"
+    );
+    for (interface, change) in [
+        ("sshvpn0", RESOLVCONF),
+        ("tun5", r#"{"change":"firewall-table"}"#),
+    ] {
+        forge(&host, interface, "null", change)?;
+        let output = host.run(&["sh".into(), "-c".into(), wrapped.clone()])?;
+        ensure!(output.stderr.contains("this takes root"), "{output:?}");
+        let ran = host.read("/run/lab/ran")?;
+        ensure!(ran.is_empty(), "alice's program ran with: {ran}");
+        ensure!(host.sh("nft list tables")?.contains("sshvpn_tun5"));
+        host.sh("rm -rf /run/user/2001/sshvpn")?;
+    }
+    Ok(())
+}
+
 #[test]
 fn programs_are_not_looked_for_where_the_caller_says() -> Result<()> {
     let host = host()?;
@@ -129,23 +157,54 @@ fn a_forged_journal_changes_nothing_of_others() -> Result<()> {
             r#"{{"change":"link-up","ipv6_before":[]}},{{"change":"mtu","before":576,"set":1400}},{{"change":"address","address":{{"network":"10.5.{n}.1/24"}}}},{{"change":"route","route":{{"destination":"10.50.{n}.0/24","gateway":null,"source":null,"metric":null}}}}"#,
             n = &interface[3..]
         );
+        let root = "this takes root".to_owned();
+        let foreign = format!("'{interface}' is not this user's");
+        let on_link = if own { &root } else { &foreign };
         let beyond = [
-            format!(r#"{{"change":"bridge","before":{bridge},"set":0}}"#),
-            r#"{"change":"group","before":77,"set":0}"#.to_owned(),
-            format!(
-                r#"{{"change":"sysctl","key":"net/ipv4/conf/{interface}/forwarding","before":"1","set":"0"}}"#
+            (
+                format!(r#"{{"change":"bridge","before":{bridge},"set":0}}"#),
+                on_link,
             ),
-            r#"{"change":"shared-sysctl","setting":"net/ipv6/conf/all/forwarding","before":"1","same_before":[]}"#.to_owned(),
-            r#"{"change":"firewall-table"}"#.to_owned(),
-            r#"{"change":"forward-accept","ipv6":false}"#.to_owned(),
-            r#"{"change":"firewall-rules","ipv6":false}"#.to_owned(),
-            r#"{"change":"name-servers","way":{"by":"resolved"}}"#.to_owned(),
+            (
+                r#"{"change":"group","before":77,"set":0}"#.to_owned(),
+                on_link,
+            ),
+            (
+                format!(
+                    r#"{{"change":"sysctl","key":"net/ipv4/conf/{interface}/forwarding","before":"1","set":"0"}}"#
+                ),
+                on_link,
+            ),
+            (
+                r#"{"change":"shared-sysctl","setting":"net/ipv6/conf/all/forwarding","before":"1","same_before":[]}"#.to_owned(),
+                &root,
+            ),
+            (r#"{"change":"firewall-table"}"#.to_owned(), &root),
+            (
+                r#"{"change":"forward-accept","ipv6":false}"#.to_owned(),
+                &root,
+            ),
+            (
+                r#"{"change":"firewall-rules","ipv6":false}"#.to_owned(),
+                &root,
+            ),
+            (
+                r#"{"change":"name-servers","way":{"by":"resolved"}}"#.to_owned(),
+                &root,
+            ),
         ];
-        for changes in beyond.iter().chain((!own).then_some(&of_the_link)) {
+        let of_the_link = (of_the_link, &foreign);
+        for (changes, reason) in beyond.iter().chain((!own).then_some(&of_the_link)) {
             forge(&host, interface, &number, changes)?;
             let output = as_alice(&host, &format!("{PROGRAM} cleanup"))?;
             let after = host.sh(look)?;
             ensure!(after == before, "{changes}: {output:?}\n{before}\n{after}");
+            // Each entry was read, and refused for its reason.
+            let refused = output.stderr.matches(reason.as_str()).count();
+            ensure!(
+                refused == changes.matches("\"change\"").count(),
+                "{changes}: {output:?}"
+            );
             host.sh("rm -rf /run/user/2001/sshvpn")?;
         }
     }

@@ -116,11 +116,63 @@ fn no_detour_leads_to_an_agent_of_root() -> Result<()> {
         "printf '%s\\n' 'alice ALL=(root) NOPASSWD: {program} up *' >/etc/sudoers.d/alice; \
          chmod 440 /etc/sudoers.d/alice"
     ))?;
-    let output = alice(
-        laptop,
-        &format!("export SSH_AUTH_SOCK={socket}; $UP root@bastion; exit $?"),
-    )?;
-    vpn::fails_clearly(&output, Some(255), &["Permission denied"])
+    let by_ancestor = |socket: &str| {
+        // Not `exec`: the shell that has the variable is sudo's parent.
+        format!("export SSH_AUTH_SOCK={socket}; timeout -s TERM 60 $UP root@bastion; exit $?")
+    };
+    let output = alice(laptop, &by_ancestor(socket))?;
+    vpn::fails_clearly(&output, Some(255), &["Permission denied"])?;
+    // By the same way an agent of alice's is found.
+    let own = "/run/lab/alice-agent/socket";
+    let _own = agent(laptop, "alice", own)?;
+    let words = ["sh".to_owned(), "-c".to_owned(), {
+        format!(
+            "UP='sudo -n {program} up -o BatchMode=yes'; {}",
+            by_ancestor(own)
+        )
+    }];
+    let up = laptop.spawn(&as_user("alice", &words))?;
+    up.wait_for_line("up:", PATIENCE)?;
+    end_up(laptop, &program)?;
+    ensure!(up.wait(PATIENCE)?.code() == 0);
+    Ok(())
+}
+
+/// Ends the `up` that runs, below sudo.
+fn end_up(host: &Host, program: &str) -> Result<()> {
+    let pid = host
+        .processes()?
+        .into_iter()
+        .find(|process| process.command.starts_with(&format!("{program} up")))
+        .context("sshvpn runs")?
+        .pid;
+    host.sh(&format!("kill -TERM {pid}"))?;
+    Ok(())
+}
+
+/// Only root itself sets the variables of a second program that names its caller; a
+/// caller whose environment is kept (doas, `keepenv`) cannot become another one by them.
+#[test]
+fn the_callers_that_the_environment_names_have_to_agree() -> Result<()> {
+    let lab = lab()?;
+    let laptop = &lab.laptop;
+    let socket = "/run/lab/root-agent/socket";
+    let _agent = agent(laptop, "root", socket)?;
+    let program = Client::Sshvpn.program()?;
+    // As doas starts it for alice, with what alice has put into the environment.
+    let run = |variables: &str| {
+        let line = format!(
+            "env DOAS_USER=alice SSH_AUTH_SOCK={socket} {variables} timeout 60 {program} up \
+             -o BatchMode=yes root@bastion"
+        );
+        laptop.run(&["sh".into(), "-c".into(), line])
+    };
+    for uid in ["0", "00", "+0"] {
+        let output = run(&format!("SUDO_USER=root SUDO_UID={uid} SUDO_GID=0"))?;
+        vpn::fails_clearly(&output, Some(255), &["Permission denied", socket])?;
+    }
+    let output = run("SUDO_USER=bob SUDO_UID=$(id -u bob) SUDO_GID=$(id -g bob)")?;
+    vpn::fails_clearly(&output, Some(1), &["DOAS_USER=alice", "bob"])
 }
 
 /// alice's own agent serves her as before, also where only a group of hers gets to it.
@@ -138,13 +190,7 @@ fn ones_own_agent_is_used_with_all_of_ones_groups() -> Result<()> {
     let line = format!("exec sudo -n {program} up -o IdentityAgent={socket} root@bastion");
     let up = laptop.spawn(&as_user("alice", &["sh".into(), "-c".into(), line]))?;
     up.wait_for_line("up:", PATIENCE)?;
-    let pid = laptop
-        .processes()?
-        .into_iter()
-        .find(|process| process.command.starts_with(&format!("{program} up")))
-        .context("sshvpn runs")?
-        .pid;
-    laptop.sh(&format!("kill -TERM {pid}"))?;
+    end_up(laptop, &program.to_string())?;
     ensure!(up.wait(PATIENCE)?.code() == 0);
     Ok(())
 }

@@ -9,13 +9,9 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::{getegid, geteuid, getgid, getuid};
 
-/// Where programs that run another one as root say for whom: sudo(8), doas(1) and
-/// pkexec(1), each with the value that stands for root.
-const CALLERS: [(&str, &str); 3] = [
-    ("SUDO_UID", "0"),
-    ("DOAS_USER", "root"),
-    ("PKEXEC_UID", "0"),
-];
+/// The variables in which programs that run another one as root name their caller:
+/// sudo(8), doas(1) and pkexec(1).
+pub(super) const CALLERS: [&str; 3] = ["SUDO_UID", "DOAS_USER", "PKEXEC_UID"];
 
 /// Whether this process has rights that its caller lacks.
 pub fn is_elevated() -> bool {
@@ -24,10 +20,27 @@ pub fn is_elevated() -> bool {
 
 /// Whether this process is root for a person who is not, by one of [`CALLERS`].
 fn through_another_user() -> bool {
-    let caller = |(name, root): &(&str, &str)| {
-        std::env::var_os(name).is_some_and(|value| value != *root && !value.is_empty())
+    let caller = |name: &&str| {
+        let value = std::env::var_os(name).filter(|value| !value.is_empty());
+        value.is_some_and(|value| !is_root(name, &value.to_string_lossy()))
     };
     geteuid().is_root() && CALLERS.iter().any(caller)
+}
+
+/// Whether `value` of one of [`CALLERS`] is root's: its name, or its number in any
+/// spelling.
+pub(super) fn is_root(variable: &str, value: &str) -> bool {
+    match variable {
+        "DOAS_USER" => value == "root",
+        _ => value.parse() == Ok(0u32),
+    }
+}
+
+/// Whether the file of a program has to be root's own to be run: everywhere but in a
+/// process of root for root. A process that is not root may have capabilities that
+/// its caller lacks, also where none of the file shows (ambient ones of a wrapper).
+pub fn relies_on_root_alone() -> bool {
+    is_elevated() || !geteuid().is_root()
 }
 
 /// Whether this process has capabilities of its program file (setcap(8)) that its
@@ -79,5 +92,16 @@ mod tests {
     #[test]
     fn a_test_is_run_with_its_callers_own_rights() {
         assert!(!by_file_capabilities() && !by_set_user_id() && !file_has_capabilities());
+    }
+
+    #[test]
+    fn root_is_a_number_in_any_spelling() {
+        for zero in ["0", "00", "+0"] {
+            assert!(is_root("SUDO_UID", zero) && is_root("PKEXEC_UID", zero));
+        }
+        for other in ["1", "x", "-0", "root"] {
+            assert!(!is_root("SUDO_UID", other), "{other}");
+        }
+        assert!(is_root("DOAS_USER", "root") && !is_root("DOAS_USER", "0"));
     }
 }

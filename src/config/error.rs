@@ -44,6 +44,18 @@ pub enum ConfigError {
         /// Its value.
         value: String,
     },
+    /// sudo, doas and pkexec name two callers.
+    #[error(
+        "{variable}={value} is not {other}, whom another such variable names as the caller: unset those of SUDO_UID, DOAS_USER and PKEXEC_UID that are not true"
+    )]
+    Callers {
+        /// The variable.
+        variable: &'static str,
+        /// Its value.
+        value: String,
+        /// The user that the other variable names.
+        other: String,
+    },
     /// A system call failed; `what` was being done.
     #[error("{what}: {source}")]
     System {

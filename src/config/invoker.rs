@@ -8,6 +8,7 @@ use std::process::Command;
 
 use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist, getppid, getuid};
 
+use super::elevation;
 use super::error::ConfigError;
 use super::invoker_agent::agent_of_ancestors;
 use super::invoker_identity::give_up_ambient;
@@ -72,28 +73,49 @@ impl Invoker {
 
     /// The person for whom this process is root.
     fn behind_root() -> Result<Option<Self>, ConfigError> {
-        let variable = |name| std::env::var(name).ok();
-        if !geteuid().is_root() {
-            return Ok(None);
+        match geteuid().is_root() {
+            true => Self::behind_root_in(|name| std::env::var(name).ok()),
+            false => Ok(None),
         }
-        let sudo = (
-            variable("SUDO_USER"),
-            variable("SUDO_UID"),
-            variable("SUDO_GID"),
-        );
-        if let (Some(name), Some(uid), Some(gid)) = sudo
-            && uid != "0"
-        {
-            return Self::from_sudo_variables(name, uid, gid).map(Some);
+    }
+
+    /// The same by these variables. doas and sudo may pass the variables of each other
+    /// on from their caller (`keepenv`, `sudo -E`), so all of them have to agree.
+    fn behind_root_in(
+        variable: impl Fn(&'static str) -> Option<String>,
+    ) -> Result<Option<Self>, ConfigError> {
+        let mut found: Option<Self> = None;
+        for name in elevation::CALLERS {
+            let Some(value) = variable(name).filter(|value| !value.is_empty()) else {
+                continue;
+            };
+            let caller = match name {
+                "SUDO_UID" if elevation::is_root(name, &value) => None,
+                "SUDO_UID" => {
+                    let of_sudo = |name| variable(name).unwrap_or_default();
+                    let (user, gid) = (of_sudo("SUDO_USER"), of_sudo("SUDO_GID"));
+                    Some(Self::from_sudo_variables(user, value.clone(), gid)?)
+                }
+                "DOAS_USER" => Self::from_caller(name, &value, User::from_name(&value))?,
+                _ => {
+                    let uid = value.parse().map(Uid::from_raw);
+                    Self::from_caller(name, &value, uid.map_or(Ok(None), User::from_uid))?
+                }
+            };
+            let Some(caller) = caller else { continue };
+            match &found {
+                Some(other) if other.uid != caller.uid => {
+                    return Err(ConfigError::Callers {
+                        variable: name,
+                        value,
+                        other: other.name.clone(),
+                    });
+                }
+                Some(_) => {}
+                None => found = Some(caller),
+            }
         }
-        if let Some(name) = variable("DOAS_USER") {
-            return Self::from_caller("DOAS_USER", &name, User::from_name(&name));
-        }
-        if let Some(uid) = variable("PKEXEC_UID") {
-            let found = uid.parse().map(|uid| User::from_uid(Uid::from_raw(uid)));
-            return Self::from_caller("PKEXEC_UID", &uid, found.unwrap_or(Ok(None)));
-        }
-        Ok(None)
+        Ok(found)
     }
 
     /// The user whom `variable` names; none where that is root.
@@ -120,7 +142,9 @@ impl Invoker {
             None => None,
         };
         match invoker {
-            Some((user, gid)) if user.name == name && groups_of(&user).contains(&gid) => {
+            Some((user, gid))
+                if !user.uid.is_root() && user.name == name && groups_of(&user).contains(&gid) =>
+            {
                 Ok(Self::new(user, gid, true))
             }
             _ => Err(ConfigError::Sudo { name, uid, gid }),
@@ -231,6 +255,63 @@ mod tests {
         assert!(sudo("nobody", 0, gid).is_err());
         let text = Invoker::from_sudo_variables("nobody".into(), "x".into(), "0".into());
         assert!(matches!(text, Err(ConfigError::Sudo { .. })));
+    }
+
+    /// The user's name for whom a process with these variables is root.
+    fn behind(variables: &[(&str, &str)]) -> Result<Option<String>, ConfigError> {
+        let value = |name| {
+            let mut named = variables.iter().filter(|(it, _)| *it == name);
+            named.next().map(|(_, value)| value.to_string())
+        };
+        Ok(Invoker::behind_root_in(value)?.map(|invoker| invoker.name))
+    }
+
+    /// doas with `keepenv` and `sudo -E` pass the caller's environment on, in which the
+    /// caller has set the variables of the other program.
+    #[test]
+    fn callers_of_two_programs_have_to_agree() {
+        let daemon = User::from_name("daemon").unwrap().unwrap();
+        let nobody = someone();
+        let of = |user: &User| (user.uid.to_string(), user.gid.to_string());
+        let (uid, gid) = of(&daemon);
+        let other = of(&nobody).0;
+        let sudo = [
+            ("SUDO_USER", "daemon"),
+            ("SUDO_UID", uid.as_str()),
+            ("SUDO_GID", gid.as_str()),
+        ];
+        let and = |name, value| [&sudo[..], &[(name, value)]].concat();
+        for doas in ["root", "daemon"] {
+            assert_eq!(behind(&and("DOAS_USER", doas)).unwrap().unwrap(), "daemon");
+        }
+        for (name, value) in [("DOAS_USER", "nobody"), ("PKEXEC_UID", other.as_str())] {
+            assert!(matches!(
+                behind(&and(name, value)),
+                Err(ConfigError::Callers { .. })
+            ));
+        }
+        let unknown = behind(&and("DOAS_USER", "no.such.user"));
+        assert!(matches!(unknown, Err(ConfigError::Caller { .. })));
+        for uid in ["0", "00", "+0"] {
+            let of_root = [
+                ("SUDO_USER", "root"),
+                ("SUDO_UID", uid),
+                ("SUDO_GID", "0"),
+                ("DOAS_USER", "nobody"),
+            ];
+            assert_eq!(behind(&of_root).unwrap().unwrap(), "nobody", "{uid}");
+            assert_eq!(behind(&of_root[..3]).unwrap(), None, "{uid}");
+            assert_eq!(behind(&[("PKEXEC_UID", uid)]).unwrap(), None, "{uid}");
+        }
+        let alone = behind(&[("SUDO_UID", uid.as_str()), ("DOAS_USER", "nobody")]);
+        assert!(matches!(alone, Err(ConfigError::Sudo { .. })));
+        assert!(sudo_of_root_is_refused());
+    }
+
+    fn sudo_of_root_is_refused() -> bool {
+        ["0", "00", "+0"].iter().all(|uid| {
+            Invoker::from_sudo_variables("root".into(), uid.to_string(), "0".into()).is_err()
+        })
     }
 
     #[test]

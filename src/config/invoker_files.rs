@@ -24,6 +24,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
 
+use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::invoker::Invoker;
@@ -50,6 +51,23 @@ impl Invoker {
     /// Opens `path` for reading, as the invoker could.
     pub fn open(&self, path: &Path) -> io::Result<File> {
         self.act(|| File::open(path))
+            .map_err(|error| self.explained(error))
+    }
+
+    /// Says as whom a file was opened where that is why it could not be.
+    fn explained(&self, error: io::Error) -> io::Error {
+        match self.via_sudo && error.raw_os_error() == Some(Errno::EACCES as i32) {
+            true => io::Error::new(error.kind(), format!("{error} {}", self.reads_as())),
+            false => error,
+        }
+    }
+
+    /// For errors: as whom files are read under sudo, and how root reads its own.
+    pub(super) fn reads_as(&self) -> String {
+        format!(
+            "(read as {}, who called sudo; as root itself: env -u SUDO_UID -u DOAS_USER -u PKEXEC_UID sshvpn ...)",
+            self.name
+        )
     }
 
     /// Connects to the socket at `path`, as the invoker could: the process that listens
@@ -105,7 +123,13 @@ mod tests {
             fs::write(&file, "x").unwrap();
             chown(&file, Some(owner), Some(group)).unwrap();
             fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(invoker.open(&file).is_ok(), readable, "{index}");
+            let opened = invoker.open(&file);
+            assert_eq!(opened.is_ok(), readable, "{index}");
+            if let Err(error) = opened {
+                assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+                let hint = format!("(read as {}, who called sudo; ", invoker.name);
+                assert!(error.to_string().contains(&hint), "{error}");
+            }
             // Afterwards the process is root again.
             assert!(File::open(&file).is_ok());
         }

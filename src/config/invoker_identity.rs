@@ -93,7 +93,11 @@ pub(super) fn give_up_ambient() -> io::Result<()> {
             0,
         )
     };
-    succeeded(libc::c_long::from(result))
+    match Errno::result(result) {
+        // Kernels before 4.3 and gVisor have no ambient capabilities.
+        Ok(_) | Err(Errno::EINVAL) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 fn succeeded(result: libc::c_long) -> io::Result<()> {

@@ -58,7 +58,9 @@ fn run(
         .stdin(Stdio::null())
         .output();
     match output {
-        Ok(output) => read_output(&output, host).map(Some),
+        Ok(output) => read_output(&output, host)
+            .map_err(|error| explained(error, invoker))
+            .map(Some),
         // The latter is also what looking through a PATH comes to that has a
         // directory the invoker may not enter, such as one of root's.
         Err(error)
@@ -74,6 +76,19 @@ fn run(
             what: "running ssh -G",
             source,
         }),
+    }
+}
+
+/// ssh runs as the user who called sudo, which may be why it cannot read a file.
+fn explained(error: ConfigError, invoker: &Invoker) -> ConfigError {
+    match error {
+        ConfigError::SshRefused { host, message }
+            if invoker.via_sudo && message.ends_with("Permission denied") =>
+        {
+            let message = format!("{message} {}", invoker.reads_as());
+            ConfigError::SshRefused { host, message }
+        }
+        other => other,
     }
 }
 

@@ -15,7 +15,9 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::Uid;
 
-use super::trusted_file::{MOST_LINKS, OTHERS_WRITE, STICKY, TrustedOwners, reversed};
+use super::trusted_file::{
+    MOST_LINKS, OTHERS_WRITE, STICKY, TrustedFileError, TrustedOwners, reversed,
+};
 
 /// How a directory on the way is opened: a link is none.
 const DIRECTORY: OFlag = OFlag::O_PATH
@@ -85,7 +87,10 @@ impl TrustedOwners<'_> {
         let owner = directory.found.uid();
         match allowed && (owner == 0 || self.0.contains(&Uid::from_raw(owner))) {
             true => Ok(()),
-            false => Err(io::Error::other(self.unsafe_path(&directory.path))),
+            // Other programs may need its permissions: /var/log is rsyslog's on Ubuntu.
+            false => Err(io::Error::other(TrustedFileError::SharedDirectory {
+                path: directory.path.clone(),
+            })),
         }
     }
 
@@ -171,7 +176,10 @@ mod tests {
 
     fn refused(path: &Path, named: &Path) {
         let error = append(path).unwrap_err().to_string();
-        let place = format!("{} has to belong to", named.display());
+        let place = format!(
+            "others can write {}: give the file a directory of its own",
+            named.display()
+        );
         assert!(error.starts_with(&place), "{error}");
     }
 

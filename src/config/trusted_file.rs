@@ -42,6 +42,15 @@ pub enum TrustedFileError {
         /// Whose it has to be.
         owner: String,
     },
+    /// Others can put entries into the directory that a file is appended to in.
+    #[error(
+        "others can write {}: give the file a directory of its own that only root or the server's user can write",
+        path.display()
+    )]
+    SharedDirectory {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Larger than any such file.
     #[error("{} is larger than {limit} bytes", path.display())]
     TooLarge {

@@ -58,8 +58,10 @@ impl ClientFirewall {
         }
         rule(format!("input {from} icmp type echo-request accept"));
         rule(format!(
-            "input {from} icmpv6 type {{ echo-request, nd-neighbor-solicit, nd-neighbor-advert }} accept"
+            "input {from} icmpv6 type {{ echo-request, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-query }} accept"
         ));
+        // Switches that snoop forget a host that answers no query.
+        rule(format!("input {from} ip protocol igmp accept"));
         for beyond in matches(&self.inbound, "saddr") {
             rule(format!("input {from} {beyond} accept"));
         }
@@ -104,7 +106,11 @@ impl ClientFirewall {
         let inbound = of_family(&self.inbound, family);
         let forward = of_family(&self.forward, family);
         let mut input = vec![format!("{ANSWERS} -j RETURN")];
-        input.extend(harmless(family).map(|harmless| format!("{harmless} -j RETURN")));
+        input.extend(
+            harmless(family)
+                .iter()
+                .map(|harmless| format!("{harmless} -j RETURN")),
+        );
         input.extend(
             inbound
                 .iter()
@@ -139,21 +145,17 @@ impl ClientFirewall {
 }
 
 /// What may always come in besides answers.
-fn harmless(family: Family) -> impl Iterator<Item = String> {
-    let (protocol, kind, types): (_, _, &[&str]) = match family {
-        Family::V4 => ("icmp", "--icmp-type", &["echo-request"]),
-        Family::V6 => (
-            "icmpv6",
-            "--icmpv6-type",
-            &[
-                "echo-request",
-                "neighbour-solicitation",
-                "neighbour-advertisement",
-            ],
-        ),
-    };
-    let matches = move |name: &&str| format!("-p {protocol} {kind} {name}");
-    types.iter().map(matches)
+fn harmless(family: Family) -> &'static [&'static str] {
+    match family {
+        // Switches that snoop forget a host that answers no query (IGMP, MLD).
+        Family::V4 => &["-p icmp --icmp-type echo-request", "-p igmp"],
+        Family::V6 => &[
+            "-p icmpv6 --icmpv6-type echo-request",
+            "-p icmpv6 --icmpv6-type neighbour-solicitation",
+            "-p icmpv6 --icmpv6-type neighbour-advertisement",
+            "-p icmpv6 --icmpv6-type 130",
+        ],
+    }
 }
 
 fn of_family(networks: &[IpNetwork], family: Family) -> Vec<IpNetwork> {

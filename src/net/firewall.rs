@@ -23,7 +23,7 @@ const REPLY_MARK: u32 = 0x2000_0000;
 pub const TUNNEL_GROUP: u32 = 0x7377_0000;
 /// The groups of all tunnel devices: [`TUNNEL_GROUP`], and from 0x73760000 on one
 /// for each server.
-const TUNNEL_GROUPS: &str = "0x73760000-0x7377ffff";
+pub(super) const TUNNEL_GROUPS: &str = "0x73760000-0x7377ffff";
 
 /// The table that a tunnel has of its own, `inet sshvpn_NAME`. It always drops
 /// what would open a connection to the near end, and holds TCP's segment size to

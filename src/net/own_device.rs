@@ -6,12 +6,13 @@
 //! |---|---|---|
 //! | link up, MTU, queue length, super-packets, address generation | on the own device | on the own device |
 //! | address, route through the device | on the own device | removed from the own device |
-//! | sysctl of the device, its protection | on the own device | no: a journal could loosen it |
+//! | settings by which it takes no configuration from the other end | on the own device | on the own device |
+//! | other sysctl of the device | on the own device | no |
 //! | the group of tunnels | on the own device | no |
 //! | bridge, port of a bridge, another group | no | no |
 //! | forwarding, firewall, name servers | no | no |
 
-use nix::unistd::{Uid, getuid};
+use nix::unistd::{Uid, geteuid, getuid};
 
 use super::change::Change;
 use super::error::NetError;
@@ -19,11 +20,46 @@ use super::facts::LinkFacts;
 use super::firewall::TUNNEL_GROUP;
 use super::journal::Entry;
 use super::netlink::Netlink;
+use super::protection::{self, Ipv6};
+use super::recovery::Recoverer;
 use crate::config::elevation;
 
+/// What a journal may lead this process to change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Everything that was journalled.
+    Host,
+    /// The caller's own tunnel devices.
+    OwnDevices,
+}
+
+impl Reach {
+    /// For a journal of this process.
+    pub(super) fn of_this_process() -> Self {
+        match elevation::by_file_capabilities() {
+            true => Reach::OwnDevices,
+            false => Reach::Host,
+        }
+    }
+
+    /// For a journal of a dead process, which the user may have forged. A process that
+    /// is not root may have got its capabilities from a wrapper, as ambient ones; a
+    /// server gets them from the administrator, and so does its user.
+    pub(super) fn of_journals_left_behind(by: Recoverer) -> Self {
+        match by {
+            Recoverer::Other if !geteuid().is_root() => Reach::OwnDevices,
+            _ => Self::of_this_process(),
+        }
+    }
+}
+
 /// Whether the device may be changed.
-pub(super) async fn is_own(netlink: &Netlink, link: &LinkFacts) -> Result<bool, NetError> {
-    Ok(!elevation::by_file_capabilities() || belongs_to(netlink, link, getuid()).await?)
+pub(super) async fn is_own(
+    netlink: &Netlink,
+    link: &LinkFacts,
+    reach: Reach,
+) -> Result<bool, NetError> {
+    Ok(reach == Reach::Host || belongs_to(netlink, link, getuid()).await?)
 }
 
 async fn belongs_to(netlink: &Netlink, link: &LinkFacts, uid: Uid) -> Result<bool, NetError> {
@@ -65,13 +101,13 @@ fn is_on_device(change: &Change) -> bool {
     }
 }
 
-/// Whether the entry of a dead process's journal may be undone.
-pub(super) fn may_be_undone(entry: &Entry) -> bool {
-    !elevation::by_file_capabilities() || is_harmless(entry)
-}
-
-fn is_harmless(entry: &Entry) -> bool {
+/// Whether undoing the entry of a journal of `interface` changes that device alone.
+pub(super) fn is_undone_on_device(entry: &Entry, interface: &str) -> bool {
     match entry {
+        Entry::Sysctl { key, .. } => {
+            let settings = protection::settings(interface, Ipv6::Off);
+            settings.iter().any(|(protected, _)| protected == key)
+        }
         Entry::LinkUp { .. }
         | Entry::Mtu { .. }
         | Entry::TxQueueLength { .. }
@@ -82,7 +118,6 @@ fn is_harmless(entry: &Entry) -> bool {
         Entry::Bridge { .. }
         | Entry::GuardedPort { .. }
         | Entry::Group { .. }
-        | Entry::Sysctl { .. }
         | Entry::SharedSysctl { .. }
         | Entry::FirewallTable
         | Entry::ForwardAccept { .. }

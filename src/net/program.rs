@@ -75,11 +75,11 @@ pub struct Program {
 }
 
 impl Program {
-    /// Looks for it. With rights that the caller lacks (sudo, file capabilities) the
-    /// caller's PATH does not count, and only what root alone can have put there does.
+    /// Looks for it. PATH is searched for root itself alone. A process for another user
+    /// (sudo, capabilities) takes only what no one but root can have put there.
     pub fn find(name: &str) -> Option<Self> {
         let fixed = DIRECTORIES.iter().map(PathBuf::from);
-        if elevation::is_elevated() {
+        if elevation::relies_on_root_alone() {
             return Self::find_of_root(name, fixed);
         }
         let path = std::env::var_os("PATH").unwrap_or_default();

@@ -5,6 +5,7 @@
 //! device's own, and 2 (loose) is larger than 1 (strict), so any value written
 //! here could weaken a host that is strict.
 
+use std::net::IpAddr;
 use std::sync::Once;
 
 use super::address_range::Family;
@@ -44,6 +45,12 @@ impl Ipv6 {
             false => Ipv6::Off,
         }
     }
+}
+
+/// Whether an IPv6 address of a device was given to it. The kernel makes link-local
+/// ones for every device that is up, and makes them again.
+pub fn is_given_ipv6(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if !address.is_unicast_link_local())
 }
 
 /// The settings of `device` with their values. The name is one that the kernel

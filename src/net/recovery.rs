@@ -4,9 +4,10 @@
 use super::error::NetError;
 use super::journal::{self, Journal, JournalError, Stale};
 use super::netlink::Netlink;
+use super::own_device::Reach;
 use super::owner::Owner;
 use super::runtime_dir::RuntimeDir;
-use super::undo::{UndoReport, undo_left_behind};
+use super::undo::{UndoReport, undo_and_close};
 
 /// A journal that was found without an owner.
 #[derive(Debug)]
@@ -33,14 +34,26 @@ pub enum Recovery {
     Unreadable(JournalError),
 }
 
+/// Which role undoes what was left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recoverer {
+    /// `serve`, whose administrator chose its user and capabilities.
+    Server,
+    /// Any other: where it is not root, it changes its user's own devices alone.
+    Other,
+}
+
 /// Undoes every journal of a dead owner in the network namespace of the calling
 /// thread. Journals of tunnels that run are not touched.
-pub async fn recover_stale(directory: &RuntimeDir) -> Result<Vec<Recovered>, NetError> {
+pub async fn recover_stale(
+    directory: &RuntimeDir,
+    by: Recoverer,
+) -> Result<Vec<Recovered>, NetError> {
     let here = Owner::current().map_err(JournalError::Owner)?;
     let mut recovered = Vec::new();
     for Stale { file_name, journal } in journal::take_stale(directory)? {
         let outcome = match journal {
-            Ok(journal) => recover(journal, &here).await?,
+            Ok(journal) => recover(journal, &here, by).await?,
             Err(error) => Recovery::Unreadable(error),
         };
         recovered.push(Recovered { file_name, outcome });
@@ -48,7 +61,7 @@ pub async fn recover_stale(directory: &RuntimeDir) -> Result<Vec<Recovered>, Net
     Ok(recovered)
 }
 
-async fn recover(journal: Journal, here: &Owner) -> Result<Recovery, NetError> {
+async fn recover(journal: Journal, here: &Owner, by: Recoverer) -> Result<Recovery, NetError> {
     if journal.owner().boot_id != here.boot_id {
         journal.remove()?;
         return Ok(Recovery::EarlierBoot);
@@ -58,7 +71,10 @@ async fn recover(journal: Journal, here: &Owner) -> Result<Recovery, NetError> {
         return Ok(Recovery::OtherNamespace { namespace });
     }
     let netlink = Netlink::open()?;
-    Ok(Recovery::Undone(undo_left_behind(&netlink, journal).await?))
+    let reach = Reach::of_journals_left_behind(by);
+    Ok(Recovery::Undone(
+        undo_and_close(&netlink, journal, reach).await,
+    ))
 }
 
 #[cfg(test)]

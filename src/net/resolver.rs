@@ -281,7 +281,7 @@ pub fn recover_file(directory: &RuntimeDir) -> Result<Option<RecoveredFile>, Net
     let left = match outcome.map_err(ResolverError::from)? {
         Outcome::Gone => return Ok(None),
         Outcome::Undone | Outcome::Shared => None,
-        Outcome::Left(what) => Some(what),
+        Outcome::Left(what) | Outcome::Beyond(what) => Some(what),
     };
     Ok(Some(RecoveredFile { path, left }))
 }

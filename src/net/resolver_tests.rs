@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::net::change::Change;
-use crate::net::recovery::{Recovery, recover_stale};
+use crate::net::recovery::{Recoverer, Recovery, recover_stale};
 use crate::net::state::HostState;
 use crate::net::test_host::Host;
 use crate::net::test_namespace::{self, ip};
@@ -182,7 +182,13 @@ fn tunnels_share_the_file_and_a_dead_one_leaves_it_to_the_other() {
         first.apply(change(&path, "10.0.0.1")).await.unwrap();
         second.apply(change(&path, "10.0.1.1")).await.unwrap();
         drop(first);
-        assert_eq!(recover_stale(&host.directory).await.unwrap().len(), 1);
+        assert_eq!(
+            recover_stale(&host.directory, Recoverer::Other)
+                .await
+                .unwrap()
+                .len(),
+            1
+        );
         let text = fs::read_to_string(&path).unwrap();
         assert!(
             text.contains("10.0.1.1") && !text.contains("10.0.0.1"),

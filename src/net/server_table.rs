@@ -7,7 +7,9 @@ use ipnetwork::IpNetwork;
 
 use super::address_range::Family;
 use super::error::NetError;
-use super::firewall::{add_rule, comment, forward_chain, matches, same_family, table_name};
+use super::firewall::{
+    TUNNEL_GROUPS, add_rule, comment, forward_chain, matches, same_family, table_name,
+};
 use super::nft::{Nft, NftError};
 
 /// The bit of a packet's mark that tells our rule in the host's own forward
@@ -64,6 +66,8 @@ impl ServerTable {
         rule(&format!("to_client {clamp}"));
         rule(&format!("to_client ct state established,related {pass}"));
         if self.inbound {
+            // Links of this server's own group went to from_client.
+            rule(&format!("to_client iifgroup {TUNNEL_GROUPS} drop"));
             for beyond in matches(&self.onward, "saddr") {
                 rule(&format!("to_client {beyond} {pass}"));
             }

@@ -8,13 +8,13 @@ use super::address_range::Family;
 use super::change::Change;
 use super::client_firewall::{self, Means};
 use super::error::NetError;
-use super::facts::{AddressGeneration, LinkFacts};
+use super::facts::{AddressFacts, AddressGeneration, LinkFacts};
 use super::firewall;
 use super::iptables::{self, FirewallRules};
 use super::journal::{Entry, Journal};
 use super::make::{bridge_index, exists, make};
 use super::netlink::{Netlink, PortSettings};
-use super::own_device;
+use super::own_device::{self, Reach};
 use super::protection::{self, Difference, Differing, Ipv6};
 use super::resolver::{self, ResolverWay};
 use super::runtime_dir::RuntimeDir;
@@ -61,7 +61,7 @@ impl HostState {
         if !link.is_tun() {
             return Err(NetError::NotTunnel(interface.to_string()));
         }
-        if !own_device::is_own(&netlink, &link).await? {
+        if !own_device::is_own(&netlink, &link, Reach::of_this_process()).await? {
             return Err(NetError::NotOwn(interface.to_string()));
         }
         let journal = Journal::create(directory, interface, Some(link.index))?;
@@ -163,7 +163,7 @@ impl HostState {
     /// Undoes every change in reverse and removes the journal; where something
     /// fails the journal stays with that for a later try.
     pub async fn undo(self) -> UndoReport {
-        undo_and_close(&self.netlink, self.journal).await
+        undo_and_close(&self.netlink, self.journal, Reach::of_this_process()).await
     }
 
     /// Journals and changes all settings at once. Those that cannot be changed
@@ -172,7 +172,8 @@ impl HostState {
         let link = self.link().await?;
         // Addresses that the user gave it would be gone for good.
         let addresses = self.netlink.addresses(Some(link.index)).await?;
-        let ipv6 = match addresses.iter().any(|found| found.address.is_ipv6()) {
+        let given = |found: &AddressFacts| protection::is_given_ipv6(found.address);
+        let ipv6 = match addresses.iter().any(given) {
             true => Ipv6::On,
             false => ipv6,
         };

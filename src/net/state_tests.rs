@@ -305,6 +305,64 @@ fn ipv6_stays_on_a_device_that_has_an_address() {
     });
 }
 
+/// A dead process's journal in the hands of a user who is not root: the own device
+/// gets its settings back, and the rest stays journalled for root.
+#[test]
+fn what_takes_root_stays_in_the_journal() {
+    test_namespace::run(async {
+        ip("tuntap add dev sshvpn0 mode tun user root");
+        let host = Host::new();
+        let disabled = SysctlKey::ipv6(&name(), "disable_ipv6").unwrap();
+        let mut state = host.begin().await;
+        apply_all(&mut state, vec![Change::Protection(Ipv6::Off)]).await;
+        assert_eq!(disabled.read().unwrap(), "1");
+        let forwarding = Entry::Sysctl {
+            key: SysctlKey::ipv4(&name(), "forwarding").unwrap(),
+            before: "1".to_owned(),
+            set: "0".to_owned(),
+        };
+        let beyond = [Entry::FirewallTable, forwarding];
+        for entry in &beyond {
+            state.journal.record(entry.clone()).unwrap();
+        }
+        let HostState { netlink, journal } = state;
+        let report = undo_and_close(&netlink, journal, Reach::OwnDevices).await;
+        assert_eq!(disabled.read().unwrap(), "0");
+        assert!(
+            report.left.is_empty() && report.failed.is_empty(),
+            "{report:?}"
+        );
+        assert_eq!(report.beyond.len(), beyond.len(), "{report:?}");
+        let text = std::fs::read_to_string(host.journal_path()).unwrap();
+        assert!(text.contains("firewall-table") && text.contains("ipv4/conf/sshvpn0/forwarding"));
+        assert!(!text.contains("disable_ipv6"), "{text}");
+        // A device of another user is left alone.
+        ip("link del sshvpn0");
+        ip("tuntap add dev sshvpn0 mode tun user 2001");
+        let mut state = host.begin().await;
+        apply_all(&mut state, vec![Change::LinkUp]).await;
+        let HostState { netlink, journal } = state;
+        let report = undo_and_close(&netlink, journal, Reach::OwnDevices).await;
+        assert_eq!(report.beyond, ["sshvpn0 up: 'sshvpn0' is not this user's"]);
+        assert!(netlink.link_by_name("sshvpn0").await.unwrap().up);
+    });
+}
+
+#[test]
+fn a_link_local_address_is_not_ipv6_that_was_given() {
+    test_namespace::run(async {
+        let host = Host::with_tun();
+        ip("link set sshvpn0 up addrgenmode none");
+        ip("address add fe80::1/64 dev sshvpn0 nodad");
+        let mut state = host.begin().await;
+        apply_all(&mut state, vec![Change::Protection(Ipv6::Off)]).await;
+        let disabled = SysctlKey::ipv6(&name(), "disable_ipv6").unwrap();
+        assert_eq!(disabled.read().unwrap(), "1");
+        assert!(state.undo().await.is_clean());
+        assert_eq!(disabled.read().unwrap(), "0");
+    });
+}
+
 /// As in most containers: the link is set up all the same, and nothing is
 /// journalled that was not done.
 #[test]

@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use tempfile::TempDir;
 
 use super::change::{Change, InterfaceAddress, TunnelRoute};
-use super::recovery::{Recovered, recover_stale};
+use super::recovery::{Recovered, Recoverer, recover_stale};
 use super::runtime_dir::RuntimeDir;
 use super::state::HostState;
 use super::sysctl::SysctlKey;
@@ -97,7 +97,9 @@ impl Host {
     }
 
     pub async fn recover(&self) -> Vec<Recovered> {
-        recover_stale(&self.directory).await.unwrap()
+        recover_stale(&self.directory, Recoverer::Other)
+            .await
+            .unwrap()
     }
 
     pub fn files(&self) -> Vec<String> {

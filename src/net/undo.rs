@@ -9,7 +9,7 @@ use super::firewall;
 use super::iptables;
 use super::journal::{Entry, Journal};
 use super::netlink::{Netlink, PortSettings};
-use super::own_device;
+use super::own_device::{self, Reach};
 use super::resolver;
 use super::shared_sysctl;
 use super::sysctl::{SysctlError, SysctlKey};
@@ -24,6 +24,8 @@ pub struct UndoReport {
     pub gone: Vec<String>,
     /// Settings that somebody else has changed since; they stay as they are.
     pub left: Vec<String>,
+    /// Changes that only root may take back; the journal keeps them.
+    pub beyond: Vec<String>,
     /// Changes that could not be taken back; the journal keeps them.
     pub failed: Vec<(String, NetError)>,
 }
@@ -31,7 +33,7 @@ pub struct UndoReport {
 impl UndoReport {
     /// Whether the state is as it was before, as far as it was ours.
     pub fn is_clean(&self) -> bool {
-        self.left.is_empty() && self.failed.is_empty()
+        self.left.is_empty() && self.beyond.is_empty() && self.failed.is_empty()
     }
 }
 
@@ -44,12 +46,24 @@ pub(super) enum Outcome {
     Gone,
     /// Somebody else has changed it to this.
     Left(String),
+    /// The caller may not have it taken back, for this reason.
+    Beyond(String),
 }
 
-/// Undoes every change of `journal` in reverse and removes it; what fails stays
-/// in it for a later try.
-pub(super) async fn undo_and_close(netlink: &Netlink, mut journal: Journal) -> UndoReport {
-    let (mut report, remaining) = undo_all(netlink, &mut journal).await;
+impl Outcome {
+    fn takes_root() -> Self {
+        Outcome::Beyond("this takes root".to_owned())
+    }
+}
+
+/// Undoes every change of `journal` in reverse and removes it; what fails, or is
+/// beyond `reach`, stays in it for a later try.
+pub(super) async fn undo_and_close(
+    netlink: &Netlink,
+    mut journal: Journal,
+    reach: Reach,
+) -> UndoReport {
+    let (mut report, remaining) = undo_all(netlink, &mut journal, reach).await;
     let name = format!("the journal of {}", journal.interface());
     let closed = if remaining.is_empty() {
         journal.remove()
@@ -62,40 +76,27 @@ pub(super) async fn undo_and_close(netlink: &Netlink, mut journal: Journal) -> U
     report
 }
 
-/// The same with a journal of a dead process, of which with file capabilities nothing
-/// is undone that reaches beyond the device.
-pub(super) async fn undo_left_behind(
-    netlink: &Netlink,
-    mut journal: Journal,
-) -> Result<UndoReport, NetError> {
-    let entries = journal.entries().to_vec();
-    let (undone, left): (Vec<_>, Vec<_>) = entries.into_iter().partition(own_device::may_be_undone);
-    let left = left.iter().map(|entry| {
-        let what = described(entry, journal.interface());
-        format!("{what}: this takes root")
-    });
-    let left: Vec<String> = left.collect();
-    if !left.is_empty() {
-        journal.replace(undone)?;
-    }
-    let mut report = undo_and_close(netlink, journal).await;
-    report.left.extend(left);
-    Ok(report)
-}
-
 /// Undoes every change of `journal` in reverse; the second part is what could
 /// not be undone, in the order of the journal.
-async fn undo_all(netlink: &Netlink, journal: &mut Journal) -> (UndoReport, Vec<Entry>) {
+async fn undo_all(
+    netlink: &Netlink,
+    journal: &mut Journal,
+    reach: Reach,
+) -> (UndoReport, Vec<Entry>) {
     let mut report = UndoReport::default();
     let mut remaining = Vec::new();
     for (position, entry) in journal.entries().to_vec().iter().enumerate().rev() {
         let what = described(entry, journal.interface());
-        match undo(netlink, journal, position, entry).await {
+        match undo(netlink, journal, position, reach, entry).await {
             Ok(Outcome::Undone) => report.undone.push(what),
             Ok(Outcome::Shared) => report
                 .undone
                 .push(format!("{what} (another tunnel keeps it)")),
             Ok(Outcome::Gone) => report.gone.push(what),
+            Ok(Outcome::Beyond(why)) => {
+                report.beyond.push(format!("{what}: {why}"));
+                remaining.insert(0, entry.clone());
+            }
             Ok(Outcome::Left(found)) => report.left.push(format!("{what}: {found}")),
             Err(error) => {
                 report.failed.push((what, error));
@@ -111,9 +112,19 @@ async fn undo(
     netlink: &Netlink,
     journal: &mut Journal,
     position: usize,
+    reach: Reach,
     entry: &Entry,
 ) -> Result<Outcome, NetError> {
     match entry {
+        Entry::SharedSysctl { .. }
+        | Entry::FirewallTable
+        | Entry::ForwardAccept { .. }
+        | Entry::FirewallRules { .. }
+        | Entry::NameServers { .. }
+            if reach == Reach::OwnDevices =>
+        {
+            Ok(Outcome::takes_root())
+        }
         Entry::SharedSysctl { .. } => shared_sysctl::release(journal, position),
         Entry::FirewallTable => firewall::remove_table(journal.interface()).await,
         Entry::ForwardAccept { ipv6 } => {
@@ -124,7 +135,7 @@ async fn undo(
         }
         Entry::NameServers { way } => resolver::release(netlink, journal, way).await,
         _ => match journal.index() {
-            Some(index) => undo_link(netlink, journal.interface(), index, entry).await,
+            Some(index) => undo_link(netlink, journal.interface(), index, reach, entry).await,
             None => Ok(Outcome::Gone),
         },
     }
@@ -134,6 +145,7 @@ async fn undo_link(
     netlink: &Netlink,
     interface: &str,
     index: InterfaceIndex,
+    reach: Reach,
     entry: &Entry,
 ) -> Result<Outcome, NetError> {
     let Some(link) = netlink.link_by_index(index).await? else {
@@ -146,8 +158,11 @@ async fn undo_link(
             index.0, link.name
         )));
     }
-    if !own_device::is_own(netlink, &link).await? {
-        return Ok(Outcome::Left(format!("'{interface}' is not this user's")));
+    if !own_device::is_own(netlink, &link, reach).await? {
+        return Ok(Outcome::Beyond(format!("'{interface}' is not this user's")));
+    }
+    if reach == Reach::OwnDevices && !own_device::is_undone_on_device(entry, interface) {
+        return Ok(Outcome::takes_root());
     }
     let result = undo_on(netlink, &link, entry).await;
     match result {

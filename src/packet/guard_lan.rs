@@ -36,9 +36,11 @@ pub(super) fn check(rules: &GuardRules, head: &[u8]) -> Result<(), Refused> {
 
 fn check_v4(rules: &GuardRules, datagram: &Datagram4<'_>) -> Result<(), Refused> {
     const DHCP_SERVER: u16 = 67;
+    const DHCP_CLIENT: u16 = 68;
     rules.check_source_v4(datagram)?;
-    if is_udp_from(
+    if is_dhcp_answer(
         DHCP_SERVER,
+        DHCP_CLIENT,
         datagram.protocol,
         datagram.middle,
         datagram.payload,
@@ -55,6 +57,7 @@ fn check_v4(rules: &GuardRules, datagram: &Datagram4<'_>) -> Result<(), Refused>
 
 fn check_v6(rules: &GuardRules, datagram: &Datagram6<'_>) -> Result<(), Refused> {
     const DHCP_SERVER: u16 = 547;
+    const DHCP_CLIENT: u16 = 546;
     let (from, to) = (datagram.source, datagram.destination);
     let discovery = discovery(datagram)?;
     match discovery {
@@ -71,8 +74,9 @@ fn check_v6(rules: &GuardRules, datagram: &Datagram6<'_>) -> Result<(), Refused>
     {
         return Err(Refused::Source);
     }
-    if is_udp_from(
+    if is_dhcp_answer(
         DHCP_SERVER,
+        DHCP_CLIENT,
         datagram.protocol,
         datagram.middle,
         datagram.payload,
@@ -105,8 +109,13 @@ fn discovery(datagram: &Datagram6<'_>) -> Result<Option<(u8, Ipv6Addr)>, Refused
     }
 }
 
-fn is_udp_from(port: u16, protocol: u8, middle: bool, payload: &[u8]) -> bool {
-    protocol == UDP && !middle && field(payload, 0) == Some(port.to_be_bytes())
+/// Whether it has a port of a DHCP server as its source or of a DHCP client as its
+/// destination: some clients look at the destination alone.
+fn is_dhcp_answer(server: u16, client: u16, protocol: u8, middle: bool, payload: &[u8]) -> bool {
+    protocol == UDP
+        && !middle
+        && (field(payload, 0) == Some(server.to_be_bytes())
+            || field(payload, 2) == Some(client.to_be_bytes()))
 }
 
 /// An ARP packet for IPv4 over Ethernet (RFC 826) of a station that speaks for an

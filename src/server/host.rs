@@ -19,6 +19,7 @@ use crate::net::facts::HostFacts;
 use crate::net::journal::JournalError;
 use crate::net::netlink::Netlink;
 use crate::net::privilege::{PrivilegeError, require_net_admin, require_tun};
+use crate::net::recovery::Recoverer;
 use crate::net::runtime_dir::{RuntimeDir, RuntimeDirError};
 use crate::net::server_table::ServerTable;
 use crate::net::shared_setting::SharedSetting;
@@ -60,7 +61,7 @@ pub enum ServeHostError {
 pub async fn prepare() -> Result<HostFacts, ServeHostError> {
     require_net_admin()?;
     require_tun()?;
-    if let Err(failure) = cleanup::recover(false).await {
+    if let Err(failure) = cleanup::recover(false, Recoverer::Server).await {
         tracing::warn!(%failure, "what an earlier process left is not undone");
     }
     Ok(Netlink::open()?.facts().await?)
@@ -217,7 +218,17 @@ impl Wish {
 fn without_nft(wish: &Wish) -> Result<(), ServeHostError> {
     let table = &wish.table;
     if table.onward.is_empty() {
-        tracing::debug!("no nft: nothing beyond this host is reached, so none is needed");
+        if table.inbound {
+            return Ok(());
+        }
+        if !wish.shared.is_empty() {
+            return Err(ServeHostError::NoNft(
+                "keeping others from opening connections to clients",
+            ));
+        }
+        say(
+            "warning: there is no 'nft' program on this host: if the host forwards, others can open connections to clients",
+        );
         return Ok(());
     }
     if !table.masquerade.is_empty() {

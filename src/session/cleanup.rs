@@ -6,7 +6,7 @@ use tokio::runtime::Runtime;
 
 use crate::config::elevation;
 use crate::message::say;
-use crate::net::recovery::{Recovered, Recovery, recover_stale};
+use crate::net::recovery::{Recovered, Recoverer, Recovery, recover_stale};
 use crate::net::resolver::{self, RecoveredFile};
 use crate::net::runtime_dir::{RuntimeDir, RuntimeDirError};
 use crate::net::runtime_socket::remove_stale;
@@ -33,7 +33,7 @@ pub fn open_runtime_dir() -> Result<RuntimeDir, RuntimeDirError> {
 /// not be undone. `of_server` is what became of the part of
 /// a server's own user.
 pub async fn run(of_server: OfServer) -> Result<u8, Failure> {
-    let (found, clean) = recover(true).await?;
+    let (found, clean) = recover(true, Recoverer::Other).await?;
     if found == 0 && !of_server.found {
         say("nothing to clean up");
     }
@@ -99,7 +99,8 @@ fn as_user(uid: Uid, runtime: &impl Fn() -> Result<Runtime, String>) -> Result<u
             .change(directory.path()),
     };
     confine(&sandbox).map_err(|error| told(&error))?;
-    let recovered = runtime()?.block_on(recover(true));
+    // The child can do no more than the server could.
+    let recovered = runtime()?.block_on(recover(true, Recoverer::Server));
     match recovered.map_err(|failure| failure.to_string())? {
         (0, true) => Ok(NOTHING),
         (_, true) => Ok(CLEANED),
@@ -109,10 +110,12 @@ fn as_user(uid: Uid, runtime: &impl Fn() -> Result<Runtime, String>) -> Result<u
 
 /// Undoes what is left; yields how many journals there were, and whether all
 /// is undone.
-pub async fn recover(verbose: bool) -> Result<(usize, bool), Failure> {
+pub async fn recover(verbose: bool, by: Recoverer) -> Result<(usize, bool), Failure> {
     let directory = runtime_dir()?;
     remove_stale(&directory).map_err(Failure::local)?;
-    let recovered = recover_stale(&directory).await.map_err(Failure::local)?;
+    let recovered = recover_stale(&directory, by)
+        .await
+        .map_err(Failure::local)?;
     let mut clean = true;
     for Recovered { file_name, outcome } in &recovered {
         match outcome {
@@ -123,7 +126,7 @@ pub async fn recover(verbose: bool) -> Result<(usize, bool), Failure> {
                     ));
                 }
                 print_report(report, verbose);
-                clean &= report.failed.is_empty();
+                clean &= report.failed.is_empty() && report.beyond.is_empty();
             }
             Recovery::EarlierBoot => {}
             Recovery::OtherNamespace { .. } => {
@@ -171,12 +174,17 @@ pub fn print_report(report: &UndoReport, verbose: bool) {
     for what in &report.undone {
         tracing::debug!("undone: {what}");
     }
-    if verbose && report.failed.is_empty() {
+    if verbose && report.failed.is_empty() && report.beyond.is_empty() {
         say("here: undone");
     }
     for what in &report.left {
         say(format_args!(
             "warning: changed by somebody else since, left as it is: {what}"
+        ));
+    }
+    for what in &report.beyond {
+        say(format_args!(
+            "warning: not undone, and kept in the journal: {what}"
         ));
     }
     for (what, error) in &report.failed {

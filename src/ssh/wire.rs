@@ -44,6 +44,7 @@ pub(crate) mod number {
     pub(crate) const USERAUTH_FAILURE: u8 = 51;
     pub(crate) const USERAUTH_SUCCESS: u8 = 52;
     pub(crate) const GLOBAL_REQUEST: u8 = 80;
+    #[allow(dead_code, reason = "the fuzz target and a scenario read it")]
     pub(crate) const REQUEST_SUCCESS: u8 = 81;
     pub(crate) const REQUEST_FAILURE: u8 = 82;
     pub(crate) const CHANNEL_OPEN: u8 = 90;
@@ -287,6 +288,7 @@ impl Wire {
 
     /// Sends messages and a global request that nobody knows, and reads what comes back
     /// meanwhile, up to the answer to that: the peer has handled them all then.
+    #[allow(dead_code, reason = "the fuzz target and a scenario call it")]
     pub(crate) async fn settle(
         &mut self,
         messages: impl Iterator<Item = Message>,

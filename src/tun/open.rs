@@ -82,7 +82,7 @@ pub enum OpenError {
     Exists(String),
     /// A name that other programs may take for another interface.
     #[error(
-        "no device {0} is made with file capabilities (setcap): choose a name that begins with sshvpn, tun or tap, or run it as root"
+        "no device {0} is made with file capabilities (setcap): choose sshvpn, tun or tap with a number, or run it as root"
     )]
     ForeignName(String),
     /// There is an interface of that name that is no tun or tap of this mode.
@@ -166,13 +166,21 @@ impl Device {
     }
 }
 
-/// Whether firewalls and the like take a device of that name for a tunnel.
+/// Whether firewalls and the like take a device of that name for a tunnel: a usual
+/// prefix, and then a number or the kernel's `%d`.
 fn has_usual_name(pattern: &str) -> bool {
-    let usual = DevicePrefix::default();
-    pattern.starts_with(&usual.to_string())
-        || [Mode::PointToPoint, Mode::Ethernet]
-            .iter()
-            .any(|mode| pattern.starts_with(mode.prefix()))
+    let default = DevicePrefix::default();
+    let usual = [
+        default.as_str(),
+        Mode::PointToPoint.prefix(),
+        Mode::Ethernet.prefix(),
+    ];
+    let is_number =
+        |rest: &str| rest == "%d" || !rest.is_empty() && rest.bytes().all(|it| it.is_ascii_digit());
+    usual
+        .iter()
+        .filter_map(|prefix| pattern.strip_prefix(prefix))
+        .any(is_number)
 }
 
 /// Opens a device without the capability of the program file: the kernel gives the
@@ -248,6 +256,19 @@ mod tests {
             DeviceRequest::FirstFree(DevicePrefix::default()).pattern(Mode::PointToPoint),
             "sshvpn%d"
         );
+    }
+
+    #[test]
+    fn a_usual_name_is_a_prefix_and_a_number() {
+        for usual in ["tun0", "tap12", "sshvpn3", "tun%d", "tap%d", "sshvpn%d"] {
+            assert!(has_usual_name(usual), "{usual}");
+        }
+        for other in [
+            "tunl0", "tunnel-x", "tun", "tap", "tun0a", "tun%d0", "tap-1", "sshvpn", "vpn0",
+            "docker0",
+        ] {
+            assert!(!has_usual_name(other), "{other}");
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::net::change::Change;
 use crate::net::facts::is_default_like;
 use crate::net::netlink::Netlink;
 use crate::net::privilege::{require_net_admin, require_tun};
+use crate::net::recovery::Recoverer;
 use crate::net::runtime_dir::RuntimeDir;
 use crate::net::state::HostState;
 use crate::net::surroundings::Surroundings;
@@ -93,7 +94,7 @@ impl Host for ThisHost {
         self.limits = limits_file::load()?.narrowed_by(asked)?;
         require_net_admin()?;
         require_tun()?;
-        if let Err(failure) = cleanup::recover(false).await {
+        if let Err(failure) = cleanup::recover(false, Recoverer::Other).await {
             tracing::warn!(%failure, "what an earlier tunnel left is not undone");
         }
         Ok(())
@@ -168,14 +169,19 @@ impl Host for ThisHost {
             .failed
             .iter()
             .map(|(what, error)| format!("{what}: {error}"));
-        report.left.into_iter().chain(failed).collect()
+        report
+            .left
+            .into_iter()
+            .chain(report.beyond)
+            .chain(failed)
+            .collect()
     }
 
     async fn finish(&mut self) {
         // With the device, what could not be undone on it has gone too; what is
         // still there is said.
         if self.unfinished
-            && let Err(failure) = cleanup::recover(false).await
+            && let Err(failure) = cleanup::recover(false, Recoverer::Other).await
         {
             tracing::warn!(%failure, "not everything is undone");
         }

@@ -27,13 +27,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use nix::unistd::Uid;
 use tokio::net::UnixStream;
 use tokio::time::sleep;
 
 use super::conversation::Conversation;
 use super::failure::Failure;
 use super::shutdown::Shutdown;
+use crate::config::invoker::Invoker;
 use crate::frame::control::PREAMBLE;
 use crate::message::say;
 use crate::pump::FrameSink;
@@ -97,11 +97,13 @@ pub async fn run(request: AgentRequest) -> Result<u8, Failure> {
     Ok(if end.is_orderly() { 0 } else { Failure::LOCAL })
 }
 
-/// Who called sudo, if that was how this process became root.
+/// The user who called sudo or doas, if this process became root that way.
 fn login_of_sudo() -> Option<u32> {
-    let login = std::env::var("SUDO_UID").ok();
-    let login = login.and_then(|uid| uid.parse().ok());
-    login.filter(|_| Uid::effective().is_root())
+    let login = Invoker::detect().inspect_err(|error| tracing::debug!(%error, "whose login it is"));
+    login
+        .ok()
+        .filter(|it| it.via_sudo)
+        .map(|it| it.uid.as_raw())
 }
 
 /// Who came to the socket, if the near end's first words come that way.

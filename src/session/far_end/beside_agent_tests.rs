@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::hold_tests::{DIRECTORY, in_every_shell, nothing_left, run, sysctl};
 use crate::net::change::Change;
-use crate::net::recovery::recover_stale;
+use crate::net::recovery::{Recoverer, recover_stale};
 use crate::net::runtime_dir::RuntimeDir;
 use crate::net::state::HostState;
 use tokio::runtime::{Builder, Runtime};
@@ -110,7 +110,9 @@ fn a_killed_agent_is_waited_for() {
         held.ends();
         assert_eq!(values(), SET, "its recovery gives back");
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let recovered = runtime.block_on(recover_stale(&directory())).unwrap();
+        let recovered = runtime
+            .block_on(recover_stale(&directory(), Recoverer::Other))
+            .unwrap();
         assert_eq!(recovered.len(), 1);
         assert_eq!(values(), before);
     });

@@ -79,7 +79,7 @@ pub fn protect(plan: &Plan, facts: &Facts) -> Step {
     let premade = facts
         .addresses
         .iter()
-        .any(|found| found.interface.as_str() == name && found.address.is_ipv6());
+        .any(|found| found.interface.as_str() == name && protection::is_given_ipv6(found.address));
     let ipv6 = Ipv6::agreed(premade || plan.addresses.iter().any(own));
     let settings = protection::settings(&name, ipv6);
     let words: String = settings

@@ -85,6 +85,10 @@ fn a_device_has_ipv6_where_it_was_agreed_on_or_there_before() {
     assert!(protect(&plan, &host(own)).command.contains(off));
     let with_address = host(&format!("{own}\naddress tun3 fd00::5/64"));
     assert!(!protect(&plan, &with_address).command.contains(off));
+    // The kernel makes a link-local one by itself.
+    let link_local = host(&format!("{own}\naddress tun3 fe80::1/64"));
+    assert_eq!(link_local.addresses.len(), 1);
+    assert!(protect(&plan, &link_local).command.contains(off));
 }
 
 /// An interface that lives by advertisements goes on taking them; the tunnel's

@@ -11,6 +11,7 @@ use super::{closed, near, plan};
 use crate::config::ssh_options::SshOptions;
 use crate::net::facts::HostFacts;
 use crate::net::netlink::Netlink;
+use crate::net::recovery::Recoverer;
 use crate::net::route_plan::{self, RoutePlan, RouteRequest};
 use crate::net::state::HostState;
 use crate::session::carrier::Restrictions;
@@ -171,7 +172,7 @@ impl<F: FarPart> Attempt<F> {
             // With the device gone, what could not be undone on it has gone too;
             // what is still there is said.
             Some(report) if !report.failed.is_empty() => {
-                if let Err(failure) = cleanup::recover(verbose).await {
+                if let Err(failure) = cleanup::recover(verbose, Recoverer::Other).await {
                     self.reporter.warning(failure);
                 }
             }

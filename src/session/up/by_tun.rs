@@ -206,7 +206,7 @@ impl ByTun {
                 "" => start.reporter.step(format_args!("{host}: {what}")),
                 _ => start
                     .reporter
-                    .step(format_args!("{host}: cannot {what}: {said}")),
+                    .warning(format_args!("{host}: cannot {what}: {said}")),
             }
         }
         Ok(())

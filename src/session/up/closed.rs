@@ -106,7 +106,12 @@ async fn make(
             }
         }
     }
-    if !families.iter().any(|family| missing.contains(family)) {
+    // Without agreed addresses any family may come.
+    let unmade = match families {
+        [] => !missing.is_empty(),
+        _ => families.iter().any(|family| missing.contains(family)),
+    };
+    if !unmade {
         return Ok(Made::All);
     }
     Ok(match attempt(near, &firewall, Means::NftStateless).await? {

@@ -46,6 +46,7 @@ use crate::config::ssh_options::{LogLevel, SshOptions};
 use crate::config::types::{Mode, Mtu, Unit};
 use crate::message::say;
 use crate::net::privilege::{require_net_admin, require_tun};
+use crate::net::recovery::Recoverer;
 use crate::ssh::connect::Connection;
 use crate::tun::DeviceRequest;
 pub use allowance::Allowance;
@@ -129,7 +130,7 @@ pub async fn run(
     let reporter = Reporter {
         quiet: options.log_level <= LogLevel::Error,
     };
-    cleanup::recover(!reporter.quiet).await?;
+    cleanup::recover(!reporter.quiet, Recoverer::Other).await?;
     let mut options = options.clone();
     options.server_alive_interval.get_or_insert(ALIVE_INTERVAL);
     let connection = tokio::select! {
