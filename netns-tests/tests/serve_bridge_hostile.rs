@@ -19,6 +19,7 @@ use netns_tests::{Host, PATIENCE, traffic, until};
 use nix::sys::signal::Signal;
 
 const LAN_V6: &str = "fd51::2";
+const ICMP: u8 = 1;
 const IGMP: u8 = 2;
 const UDP: u8 = 17;
 const FRAGMENT: u8 = 44;
@@ -227,10 +228,14 @@ fn hidden(protocol: u8, message: &[u8]) -> Vec<(u8, Vec<u8>)> {
 /// What routers and queriers send.
 fn routing(it: &Parties) -> Vec<Packet> {
     let query = [0x11, 100, 0, 0, 0, 0, 0, 0];
+    let redirect = [&[5, 1, 0, 0][..], &it.own.octets(), &[0; 28]].concat();
+    let irdp = [&[9, 0, 0, 0, 1, 2, 7, 8][..], &it.own.octets(), &[0; 4]].concat();
     let multicast = |last| Ipv4Addr::new(224, 0, 0, last);
     let mut forged: Vec<Packet> = [
         (multicast(1), IGMP, &query[..]),
         (it.lan, IGMP, &query),
+        (it.lan, ICMP, &redirect),
+        (it.lan, ICMP, &irdp),
         (multicast(18), VRRP, &[0x21, 1, 255, 1, 0, 1, 0, 0]),
         (multicast(2), UDP, &udp((1985, 1985), &[0; 20])),
         (multicast(5), 89, &[2, 1, 0, 44]),

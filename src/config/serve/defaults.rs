@@ -35,6 +35,7 @@ impl Default for ServeSettings {
             limits: ClientLimits::default(),
             audit: AuditSettings::default(),
             metrics: None,
+            metrics_names: Vec::new(),
             clients: Vec::new(),
         }
     }

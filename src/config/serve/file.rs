@@ -12,6 +12,7 @@ use super::values::{
     Count, Fingerprint, OptionalCount, OptionalPenalties, OptionalTime, Rate, SourceBlock,
 };
 use crate::config::cidr::Network;
+use crate::config::domain_name::DomainName;
 use crate::config::forward_place::{ListenPlace, OpenPlace};
 use crate::config::toml_text;
 use crate::config::types::{InterfaceName, Mode, Mtu, ParseError, Unit};
@@ -85,6 +86,7 @@ struct AuditTable {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 struct MetricsTable {
     listen: Option<SocketAddr>,
+    names: Vec<DomainName>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -185,6 +187,7 @@ impl Document {
         to.audit.file = self.audit.file;
         put(&mut to.audit.journald, self.audit.journald);
         to.metrics = self.metrics.listen;
+        to.metrics_names = self.metrics.names;
         let clients = self.client.into_iter().map(Spanned::into_inner);
         to.clients = clients.map(ClientTable::into_rule).collect();
     }

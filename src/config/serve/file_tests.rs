@@ -87,7 +87,7 @@ fn every_key_reaches_its_setting() {
          route = [\"10.1.0.0/16\"]\nnat = false\ninbound = true\ndns-server = [\"10.1.0.53\"]\n\
          dns-search = [\"lab\"]\nbridge = \"br0\"\n\
          [limits]\nclients = 2\nper-key = 3\nchannels = 4\nupload = \"8mbit\"\ndownload = 7\n\
-         [audit]\nfile = \"f\"\njournald = false\n[metrics]\nlisten = \"127.0.0.1:9\"\n\
+         [audit]\nfile = \"f\"\njournald = false\n[metrics]\nlisten = \"127.0.0.1:9\"\nnames = [\"vpn.example\"]\n\
          [[client]]\nkey = \"SHA256:T7SvZ2cslqpPj6nKzitCBHHlpVF3r3MvLwmFL0fk0IE\"\n\
          user = \"u\"\ncertificate = \"i\"\n\
          authority = \"SHA256:T7SvZ2cslqpPj6nKzitCBHHlpVF3r3MvLwmFL0fk0IE\"\ntunnel = [\"ethernet\"]\nunit = 5\n\
@@ -137,6 +137,7 @@ fn every_key_reaches_its_setting() {
     assert!(!settings.audit.journald);
     assert_eq!(settings.metrics, "127.0.0.1:9".parse().ok());
     assert_ne!(usual.metrics, settings.metrics);
+    assert_eq!(settings.metrics_names, ["vpn.example".parse().unwrap()]);
     let rule = settings.clients.first().unwrap();
     assert_eq!(rule.who.user.as_deref(), Some("u"));
     assert_eq!(rule.who.certificate.as_deref(), Some("i"));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 
+use crate::config::domain_name::DomainName;
 use crate::config::forward_place::Place;
 use crate::config::types::{InterfaceName, Mode, Mtu, Unit};
 
@@ -42,6 +43,8 @@ pub struct ServeSettings {
     pub audit: AuditSettings,
     /// Where Prometheus asks; nowhere, where there is none.
     pub metrics: Option<SocketAddr>,
+    /// Names under which it asks, besides addresses and the name of this host.
+    pub metrics_names: Vec<DomainName>,
     /// Rules for clients; of several that match one, the first counts.
     pub clients: Vec<ClientRule>,
 }

@@ -209,10 +209,12 @@ impl Life {
     }
 
     async fn start_metrics(&self) -> Result<Option<MetricsListener>, ServeError> {
-        let Some(address) = self.server.rules().settings.metrics else {
+        let rules = self.server.rules();
+        let Some(address) = rules.settings.metrics else {
             return Ok(None);
         };
-        let started = MetricsListener::start(address, Arc::clone(&self.watched)).await;
+        let names = &rules.settings.metrics_names;
+        let started = MetricsListener::start(address, names, Arc::clone(&self.watched)).await;
         Ok(Some(started?))
     }
 

@@ -45,7 +45,9 @@ impl Life {
         self.server.admission.replace(&login);
         self.server.registry.set_limits(&settings.limits);
         set_reach(&self.server.reach, &pools);
-        let metrics = settings.metrics != self.server.rules().settings.metrics;
+        let before = self.server.rules();
+        let metrics = settings.metrics != before.settings.metrics
+            || settings.metrics_names != before.settings.metrics_names;
         self.pools = pools;
         self.server.replace_rules(rules);
         if metrics {

@@ -1,5 +1,6 @@
 //! `GET /metrics` for Prometheus, on a listener of its own.
 
+mod asked_host;
 mod exposition;
 mod page;
 
@@ -20,8 +21,10 @@ use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use self::asked_host::AskedHosts;
 use super::few_at_once::{self, AsyncAnswer};
 use super::status::watched::Watched;
+use crate::config::domain_name::DomainName;
 use crate::message::say;
 
 /// Where the metrics are.
@@ -49,9 +52,13 @@ pub struct MetricsListener {
 }
 
 impl MetricsListener {
-    /// Begins to answer at `address`; warns where other hosts can ask, as the
+    /// Begins to answer at `address`, also under `names`; warns where other hosts can ask, as the
     /// metrics name users and keys.
-    pub async fn start(address: SocketAddr, watched: Arc<Watched>) -> Result<Self, MetricsError> {
+    pub async fn start(
+        address: SocketAddr,
+        names: &[DomainName],
+        watched: Arc<Watched>,
+    ) -> Result<Self, MetricsError> {
         let failed = |source| MetricsError { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -61,7 +68,11 @@ impl MetricsListener {
             ));
         }
         let accept = async move || listener.accept().await.map(|(stream, _)| stream);
-        let task = tokio::spawn(few_at_once::serve(accept, Metrics(watched)));
+        let metrics = Metrics {
+            hosts: Arc::new(AskedHosts::new(names)),
+            watched,
+        };
+        let task = tokio::spawn(few_at_once::serve(accept, metrics));
         Ok(Self { address, task })
     }
 
@@ -77,13 +88,16 @@ impl Drop for MetricsListener {
     }
 }
 
-struct Metrics(Arc<Watched>);
+struct Metrics {
+    hosts: Arc<AskedHosts>,
+    watched: Arc<Watched>,
+}
 
 impl AsyncAnswer<TcpStream> for Metrics {
     fn answer(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + 'static {
-        let watched = Arc::clone(&self.0);
+        let (hosts, watched) = (Arc::clone(&self.hosts), Arc::clone(&self.watched));
         let service = service_fn(move |request| {
-            let response = respond(&request, &watched);
+            let response = respond(&request, &hosts, &watched);
             async move { Ok::<_, Infallible>(response) }
         });
         async move {
@@ -98,12 +112,20 @@ impl AsyncAnswer<TcpStream> for Metrics {
     }
 }
 
-fn respond<B>(request: &Request<B>, watched: &Watched) -> Response<Full<Bytes>> {
+fn respond<B>(
+    request: &Request<B>,
+    hosts: &AskedHosts,
+    watched: &Watched,
+) -> Response<Full<Bytes>> {
     let plain = |status, text: &'static str| {
         let mut response = Response::new(Full::from(text));
         *response.status_mut() = status;
         response
     };
+    if !hosts.permit(request) {
+        let text = "not asked for under a name of this host ([metrics] names in serve.toml)\n";
+        return plain(StatusCode::MISDIRECTED_REQUEST, text);
+    }
     if request.uri().path() != PATH {
         return plain(StatusCode::NOT_FOUND, "metrics are at /metrics\n");
     }

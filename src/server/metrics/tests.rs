@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 async fn start() -> (Arc<Watched>, MetricsListener) {
     let watched = watched();
     let anywhere = "127.0.0.1:0".parse().unwrap();
-    let listener = MetricsListener::start(anywhere, Arc::clone(&watched)).await;
+    let listener = MetricsListener::start(anywhere, &[], Arc::clone(&watched)).await;
     (watched, listener.unwrap())
 }
 
@@ -33,7 +33,7 @@ async fn exchange(listener: &MetricsListener, request: &str) -> String {
 }
 
 async fn scrape(listener: &MetricsListener) -> BTreeMap<String, f64> {
-    let answer = exchange(listener, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let answer = exchange(listener, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
     assert!(
@@ -135,14 +135,26 @@ async fn the_document_has_every_metric() {
 async fn there_is_nothing_else_and_nothing_to_change() {
     let (_watched, listener) = start().await;
     for (request, status) in [
-        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "404"),
-        ("GET /metrics/../etc HTTP/1.1\r\nHost: x\r\n\r\n", "404"),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "404"),
         (
-            "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+            "GET /metrics/../etc HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            "404",
+        ),
+        (
+            "POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n",
             "405",
         ),
         ("HEAD /metrics HTTP/1.0\r\n\r\n", "200"),
         ("\x16\x03\x01\r\n\r\n", "400"),
+        // A page of that name, which leads here.
+        (
+            "GET /metrics HTTP/1.1\r\nHost: attacker.example:9\r\n\r\n",
+            "421",
+        ),
+        (
+            "GET http://attacker.example/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            "421",
+        ),
     ] {
         let answer = exchange(&listener, request).await;
         let line = answer.lines().next().unwrap();
@@ -159,7 +171,7 @@ async fn there_is_nothing_else_and_nothing_to_change() {
 #[tokio::test]
 async fn an_address_that_is_taken_is_named() {
     let (watched, listener) = start().await;
-    let taken = MetricsListener::start(listener.address(), watched).await;
+    let taken = MetricsListener::start(listener.address(), &[], watched).await;
     let error = taken.unwrap_err().to_string();
     assert!(error.contains(&listener.address().to_string()), "{error}");
 }
