@@ -164,6 +164,11 @@ impl RuntimeDir {
         whole.unwrap_or(&self.path)
     }
 
+    /// Whether this is the part that root gave the user of a server.
+    pub fn is_servers_part(&self) -> bool {
+        self.whole.is_some()
+    }
+
     /// For root: the user of a server that has a part of this directory.
     pub fn servers_user(&self) -> Option<Uid> {
         let part = self.other_side().filter(|_| self.whole.is_none())?;

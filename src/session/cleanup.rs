@@ -33,7 +33,12 @@ pub fn open_runtime_dir() -> Result<RuntimeDir, RuntimeDirError> {
 /// not be undone. `of_server` is what became of the part of
 /// a server's own user.
 pub async fn run(of_server: OfServer) -> Result<u8, Failure> {
-    let (found, clean) = recover(true, Recoverer::Other).await?;
+    // Root gave the server's user that part, and what the server may change.
+    let by = match runtime_dir()?.is_servers_part() {
+        true => Recoverer::Server,
+        false => Recoverer::Other,
+    };
+    let (found, clean) = recover(true, by).await?;
     if found == 0 && !of_server.found {
         say("nothing to clean up");
     }

@@ -52,7 +52,9 @@ impl Life {
         self.server.replace_rules(rules);
         if metrics {
             // The old listener goes first: the address may be the same but for its port.
-            self.metrics = None;
+            if let Some(old) = self.metrics.take() {
+                old.stop().await;
+            }
             match self.start_metrics().await {
                 Ok(metrics) => self.metrics = metrics,
                 Err(error) => say(format_args!("warning: no metrics: {error}")),

@@ -41,6 +41,15 @@ impl AskedHosts {
             return false;
         };
         let host = authority.host();
+        // The parser lets more stand around it: a user, or text behind brackets.
+        let is_port = |rest: &str| {
+            rest.strip_prefix(':')
+                .is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        let rest = named.strip_prefix(host);
+        if !rest.is_some_and(|rest| rest.is_empty() || is_port(rest)) {
+            return false;
+        }
         let in_brackets = host
             .strip_prefix('[')
             .and_then(|host| host.strip_suffix(']'));
@@ -78,6 +87,7 @@ mod tests {
             ("[::1].attacker.example", false),
             ("[attacker.example]", false),
             ("localhost@attacker.example", false),
+            ("attacker.example@localhost", false),
             ("", false),
         ] {
             let by_header = Request::builder().header(HOST, named).body(()).unwrap();

@@ -76,6 +76,12 @@ impl MetricsListener {
         Ok(Self { address, task })
     }
 
+    /// Ends it, and waits until its address is free.
+    pub async fn stop(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address

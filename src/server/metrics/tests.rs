@@ -169,6 +169,18 @@ async fn there_is_nothing_else_and_nothing_to_change() {
 }
 
 #[tokio::test]
+async fn an_address_is_free_once_its_listener_has_stopped() {
+    let (watched, listener) = start().await;
+    let address = listener.address();
+    listener.stop().await;
+    let names = ["gateway.example".parse().unwrap()];
+    let again = MetricsListener::start(address, &names, watched).await;
+    let request = "GET /metrics HTTP/1.1\r\nHost: gateway.example\r\n\r\n";
+    let answer = exchange(&again.unwrap(), request).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test]
 async fn an_address_that_is_taken_is_named() {
     let (watched, listener) = start().await;
     let taken = MetricsListener::start(listener.address(), &[], watched).await;
