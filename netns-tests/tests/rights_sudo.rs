@@ -190,7 +190,7 @@ fn ones_own_agent_is_used_with_all_of_ones_groups() -> Result<()> {
     let line = format!("exec sudo -n {program} up -o IdentityAgent={socket} root@bastion");
     let up = laptop.spawn(&as_user("alice", &["sh".into(), "-c".into(), line]))?;
     up.wait_for_line("up:", PATIENCE)?;
-    end_up(laptop, &program.to_string())?;
+    end_up(laptop, &program)?;
     ensure!(up.wait(PATIENCE)?.code() == 0);
     Ok(())
 }
