@@ -94,7 +94,7 @@ impl Difference {
 }
 
 /// Sets up a device that goes away with its descriptor, so that nothing has to
-/// be put back. A setting that cannot be changed is a warning, see [`warn`].
+/// be put back. A setting that cannot be changed is a warning, see `warn`.
 pub fn set(device: &InterfaceName, ipv6: Ipv6) {
     set_by_name(device.as_str(), ipv6);
 }

@@ -19,7 +19,7 @@
 //! A point-to-point tunnel has no use for link-local traffic. Every kernel sends
 //! some, so its drops have a name of their own ([`Refused::NotCarried`]). An ethernet
 //! tunnel needs it: [`guard_link`] judges it where the far end is one host, and
-//! [`guard_lan`] where it is a LAN.
+//! `guard_lan` where it is a LAN.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
@@ -90,7 +90,7 @@ impl Reach<'_> {
     }
 }
 
-/// The addresses of `networks`. A wide network does not open [`SPECIAL`] ones: that
+/// The addresses of `networks`. A wide network does not open `SPECIAL` ones: that
 /// takes a network which lies in there.
 pub fn opened(networks: &[IpNetwork]) -> AddressSet {
     let (within, wide): (Vec<IpNetwork>, Vec<IpNetwork>) = networks

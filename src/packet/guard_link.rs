@@ -2,7 +2,7 @@
 //! without VLAN tags, that speaks IP and ARP, and of what stays on a link only
 //! that which a station needs: DHCP as a client, multicast membership, and
 //! neighbour discovery about its own addresses. It never speaks as a router or as
-//! a DHCP server (compare RFC 6105, and [`guard_dhcp`]).
+//! a DHCP server (compare RFC 6105, and `guard_dhcp`).
 //!
 //! On a link that it shares with others a sender has the MAC and link-local
 //! addresses that somebody who knows the others has found to be free

@@ -1,7 +1,7 @@
 //! Capabilities (capabilities(7)) of this process: which stay, and giving up all
 //! others, for itself and for programs that it starts.
 //!
-//! Capabilities belong to threads. [`Reduction::apply`] changes the calling one by
+//! Capabilities belong to threads. `Reduction::apply` changes the calling one by
 //! system calls alone, so that it can run in a signal handler of every other thread:
 //! see `threads`.
 
