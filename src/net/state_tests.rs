@@ -336,6 +336,7 @@ fn what_takes_root_stays_in_the_journal() {
         let text = std::fs::read_to_string(host.journal_path()).unwrap();
         assert!(text.contains("firewall-table") && text.contains("ipv4/conf/sshvpn0/forwarding"));
         assert!(!text.contains("disable_ipv6"), "{text}");
+        std::fs::remove_file(host.journal_path()).unwrap();
         // A device of another user is left alone.
         ip("link del sshvpn0");
         ip("tuntap add dev sshvpn0 mode tun user 2001");

@@ -42,7 +42,7 @@ fn udp(from: &str, to: &str, port: u16) -> Vec<u8> {
         mixed => panic!("{mixed:?}"),
     };
     let mut frame = Vec::new();
-    builder.udp(port, 68).write(&mut frame, &[0; 20]).unwrap();
+    builder.udp(port, 5353).write(&mut frame, &[0; 20]).unwrap();
     frame
 }
 

@@ -150,7 +150,12 @@ impl FileRules {
                 access &= AccessFs::from_file(NEWEST);
             }
             if !access.is_empty() {
-                created = created.add_rule(PathBeneath::new(opened, access))?;
+                created = created.add_rule(PathBeneath::new(&opened, access))?;
+                if path.starts_with("/proc/sys") {
+                    // A rule is an inode's, and procfs makes another inode once it has
+                    // reclaimed this one: open, it stays.
+                    std::mem::forget(opened);
+                }
             }
         }
         Ok(Self {

@@ -204,6 +204,7 @@ impl State {
         now: Instant,
         draw: impl FnOnce() -> u8,
     ) -> Result<(), Refused> {
+        let exempt = self.is_exempt(peer);
         let Self {
             settings, startups, ..
         } = self;
@@ -211,7 +212,7 @@ impl State {
         if startups.len() >= limits.start
             && let Some(grace) = settings.crowded_grace_time
         {
-            startups.end_older(grace, now);
+            startups.end_older(Within::All, grace, now);
         }
         for (most, sizes, refused) in [
             (
@@ -226,9 +227,16 @@ impl State {
             ),
         ] {
             let within = Within::block(peer, sizes);
-            if most.is_some_and(|most| startups.count(within) >= most)
-                && !startups.displace(within, peer, settings, now)
-            {
+            let is_full =
+                |startups: &Startups| most.is_some_and(|most| startups.count(within) >= most);
+            if exempt || !is_full(startups) {
+                continue;
+            }
+            // Many people may share one address: those who take their time go first.
+            if let Some(grace) = settings.crowded_grace_time {
+                startups.end_older(within, grace, now);
+            }
+            if is_full(startups) && !startups.displace(within, peer, settings, now) {
                 return Err(refused);
             }
         }

@@ -90,10 +90,11 @@ impl Startups {
         self.by_id.remove(&id);
     }
 
-    /// Ends those that have taken `grace` or longer.
-    pub fn end_older(&mut self, grace: Duration, now: Instant) {
-        let is_old =
-            |_: &u64, entry: &mut Entry| now.saturating_duration_since(entry.since) >= grace;
+    /// Ends those of `within` that have taken `grace` or longer.
+    pub fn end_older(&mut self, within: Within, grace: Duration, now: Instant) {
+        let is_old = |_: &u64, entry: &mut Entry| {
+            within.has(entry) && now.saturating_duration_since(entry.since) >= grace
+        };
         for (_, entry) in self.by_id.extract_if(is_old) {
             // Its task may be over already.
             let _ = entry.end.send(Refused::CrowdedGrace);

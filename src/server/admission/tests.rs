@@ -422,3 +422,27 @@ fn more_sources_than_can_be_remembered_shut_the_door_where_that_is_wanted() {
     admission.replace(&settings);
     assert_eq!(take(&admission, "198.51.100.1", now), Ok(()));
 }
+
+#[test]
+fn many_people_may_share_an_address() {
+    let mut settings = settings();
+    settings.per_source_max_startups = Some(3);
+    let admission = Admission::new(&settings);
+    let now = Instant::now();
+    let office = ["192.0.2.1"; 3];
+    let mut slow = begun(&admission, office, now);
+    let full = Err(Refused::SourceStartups);
+    assert_eq!(take(&admission, "192.0.2.1", now + seconds(19)), full);
+    // Who has taken the grace of a crowd makes room, though its login has begun.
+    assert_eq!(take(&admission, "192.0.2.1", now + seconds(20)), Ok(()));
+    assert!(
+        slow.iter_mut()
+            .all(|one| told(one) == Some(Refused::CrowdedGrace))
+    );
+    // An exempt network is not counted for each source.
+    settings.exempt = vec!["192.0.2.0/24".parse().unwrap()];
+    let admission = Admission::new(&settings);
+    let held = begun(&admission, office, now);
+    assert_eq!(take(&admission, "192.0.2.1", now), Ok(()));
+    drop(held);
+}
