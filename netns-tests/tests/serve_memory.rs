@@ -175,7 +175,7 @@ fn most_resident(server: &Server<'_>, work: impl FnOnce() -> Result<()>) -> Resu
         let watch = scope.spawn(|| {
             while !over.load(Ordering::SeqCst) {
                 most.fetch_max(resident(server)?, Ordering::SeqCst);
-                thread::sleep(Duration::from_millis(10));
+                thread::sleep(Duration::from_millis(10)); // the pace, not a wait for something
             }
             Ok(())
         });
