@@ -38,16 +38,18 @@
 
 #![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
 
+pub mod agent;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod frame;
-pub mod memory;
-pub mod message;
-pub mod net;
+pub mod host;
+pub mod link;
 pub mod packet;
+pub mod process;
 pub mod pump;
 pub mod sandbox;
 pub mod server;
-pub mod session;
 pub mod ssh;
 pub mod tun;
+pub mod types;

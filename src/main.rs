@@ -7,35 +7,37 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ContextKind;
+use sshvpn::agent;
 use sshvpn::cli::serve::{ServeArgs, ServeCommand};
 use sshvpn::cli::{Cli, Command, TunnelArgs, agent::AgentArgs, up::UpArgs};
+use sshvpn::client::{tunnel, up};
 use sshvpn::config;
 use sshvpn::config::invoker::Invoker;
 use sshvpn::config::serve::request::ServeRequest;
-use sshvpn::config::ssh_args::SshArgs;
-use sshvpn::config::ssh_options::{LogLevel, SshOptions};
-use sshvpn::config::types::UnitRequest;
-use sshvpn::message::say;
-use sshvpn::net::privilege::require_own_rights;
-use sshvpn::server::check::check;
-use sshvpn::session::background::{Forked, Ready, fork_until_ready};
-use sshvpn::session::failure::Failure;
-use sshvpn::session::{agent, cleanup, tunnel, up};
+use sshvpn::config::ssh::args::SshArgs;
+use sshvpn::config::ssh::options::{LogLevel, SshOptions};
+use sshvpn::host::privilege::require_own_rights;
+use sshvpn::process::background::{Forked, Ready, fork_until_ready};
+use sshvpn::process::cleanup;
+use sshvpn::process::failure::Failure;
+use sshvpn::process::message::say;
+use sshvpn::server::life::check::check;
+use sshvpn::types::UnitRequest;
 use tokio::runtime::Runtime;
 
 fn main() -> ExitCode {
-    if config::elevation::by_set_user_id() {
+    if config::invoker::elevation::by_set_user_id() {
         say("sshvpn: not to be run with the set-user-ID or set-group-ID bit: use sudo, or setcap");
         return ExitCode::FAILURE;
     }
-    sshvpn::memory::keep_freed();
+    sshvpn::process::memory::keep_freed();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return wrong_command_line(error),
     };
     // An agent holds no keys, and may lend its pages only while it is dumpable.
     if !matches!(&cli.command, Some(Command::Agent(_) | Command::Cleanup)) {
-        sshvpn::memory::keep_secret();
+        sshvpn::process::memory::keep_secret();
     }
     let result = match &cli.command {
         Some(Command::Up(args)) => run_up(args),
@@ -119,9 +121,9 @@ fn run_serve(args: &ServeArgs) -> Result<u8, Failure> {
         }
         ServeCommand::Prepare(request) => {
             log(request.verbosity);
-            sshvpn::server::own_user::prepare(&request)
+            sshvpn::server::life::own_user::prepare(&request)
         }
-        ServeCommand::Status { json } => sshvpn::server::status::show(json),
+        ServeCommand::Status { json } => sshvpn::server::report::status::show(json),
     }
 }
 

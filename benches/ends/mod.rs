@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use nix::errno::Errno;
-use sshvpn::packet::virtio::{Offload, VirtioHeader};
+use sshvpn::packet::offload::virtio::{Offload, VirtioHeader};
 use sshvpn::pump::{FrameSink, FrameSource, PacketSink, PacketSource, SendFailure};
 
 /// A device with packets to read, which is gone once they are.

@@ -6,10 +6,10 @@ use etherparse::{
     IpHeaders, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, PacketBuilder, PacketBuilderStep,
     TcpHeader,
 };
-use sshvpn::config::types::Mode;
 use sshvpn::packet::IpVersion;
-use sshvpn::packet::coalesce::{Coalescer, Limits, Unit};
-use sshvpn::packet::virtio::VirtioHeader;
+use sshvpn::packet::offload::coalesce::{Coalescer, Limits, Unit};
+use sshvpn::packet::offload::virtio::VirtioHeader;
+use sshvpn::types::Mode;
 
 /// The mode of all that is measured.
 pub const MODE: Mode = Mode::PointToPoint;

@@ -7,10 +7,10 @@ use etherparse::{
     IpHeaders, IpNumber, Ipv4Header, Ipv6Extensions, Ipv6Header, NetSlice, PacketBuilder,
     SlicedPacket, TcpHeader, TransportSlice,
 };
-use sshvpn::config::types::Mode;
-use sshvpn::packet::coalesce::Unit;
-use sshvpn::packet::segment::Segments;
-use sshvpn::packet::virtio::VirtioHeader;
+use sshvpn::packet::offload::coalesce::Unit;
+use sshvpn::packet::offload::segment::Segments;
+use sshvpn::packet::offload::virtio::VirtioHeader;
+use sshvpn::types::Mode;
 
 use crate::Source;
 

@@ -1,7 +1,7 @@
 //! Reads a file of keys: whatever it holds, each line is a key, a reason against
 //! it, or nothing, and says by itself what it says in its place.
 
-use sshvpn::config::authorized_keys::{KeyOptions, parse, parse_line};
+use sshvpn::config::keys::authorized_keys::{KeyOptions, parse, parse_line};
 use sshvpn_fuzz::target;
 
 target!(authorized_keys, run);

@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use sshvpn::config::types::Mode;
-use sshvpn::packet::coalesce::{Coalescer, Limits};
+use sshvpn::packet::offload::coalesce::{Coalescer, Limits};
+use sshvpn::types::Mode;
 use sshvpn_fuzz::packets::{Stream, damage, divide_unit, flow, mode};
 use sshvpn_fuzz::{Source, target};
 

@@ -6,10 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, LazyLock};
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
-use sshvpn::config::types::Mode;
-use sshvpn::packet::address_set::AddressSet;
+use sshvpn::packet::guard::address_set::AddressSet;
+use sshvpn::packet::guard::link::{LinkAddress, LinkAddresses, MacAddress, Sender};
 use sshvpn::packet::guard::{ClientTerms, GuardRules, Reach};
-use sshvpn::packet::guard_link::{LinkAddress, LinkAddresses, MacAddress, Sender};
+use sshvpn::types::Mode;
 use sshvpn_fuzz::packets::{Stream, damage, mode};
 use sshvpn_fuzz::{Source, target};
 

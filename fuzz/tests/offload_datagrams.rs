@@ -2,9 +2,9 @@
 //! again, to the same message; an ordinary IP packet is what OpenSSH takes it for.
 
 use bytes::Bytes;
-use sshvpn::config::types::Mode;
 use sshvpn::frame::stream::{OFFLOAD_LEN, STREAM_HEADROOM};
 use sshvpn::frame::{self, offload};
+use sshvpn::types::Mode;
 use sshvpn_fuzz::packets::mode;
 use sshvpn_fuzz::{Source, target};
 

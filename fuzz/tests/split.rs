@@ -2,11 +2,11 @@
 //! bytes. What is accepted yields whole packets with right checksums, which
 //! carry the payload of the super-packet between them.
 
-use sshvpn::config::types::Mode;
 use sshvpn::packet::headers::{Headers, Transport};
+use sshvpn::packet::offload::segment::Segments;
+use sshvpn::packet::offload::virtio::{VIRTIO_HEADER_LEN, VirtioHeader};
 use sshvpn::packet::offload::{OffloadError, check, finish_checksum};
-use sshvpn::packet::segment::Segments;
-use sshvpn::packet::virtio::{VIRTIO_HEADER_LEN, VirtioHeader};
+use sshvpn::types::Mode;
 use sshvpn_fuzz::packets::{Stream, damage, divide, mode, verifies};
 use sshvpn_fuzz::{Source, target};
 

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sshvpn::ssh::server::accept::accept;
-use sshvpn::ssh::server::credential::{Attempt, KeyBlob};
-use sshvpn::ssh::server::gate::{Gate, Tried};
 use sshvpn::ssh::server::host_keys::HostKeys;
 use sshvpn::ssh::server::login::Login;
+use sshvpn::ssh::server::login::accept::accept;
+use sshvpn::ssh::server::login::credential::{Attempt, KeyBlob};
+use sshvpn::ssh::server::login::gate::{Gate, Tried};
 use sshvpn::ssh::server::requests::{RefusalCode, Request};
 use sshvpn::ssh::server::settings::ServerSettings;
 use sshvpn_fuzz::{Source, target};
@@ -20,14 +20,11 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
 #[allow(dead_code)]
-#[path = "../../src/ssh/wire.rs"]
+#[path = "../../src/ssh/wire/mod.rs"]
 mod wire;
-#[allow(dead_code)]
-#[path = "../../src/ssh/wire_client.rs"]
-mod wire_client;
 
+use wire::client::{WireKey, login_request, open};
 use wire::{Message, Wire, about, adjust, confirmation, data, number};
-use wire_client::{WireKey, login_request, open};
 
 target!(ssh_server, run);
 

@@ -4,9 +4,9 @@ use clap::{ArgAction, Args};
 use ipnetwork::IpNetwork;
 
 use super::network;
-use crate::config::types::{DevicePrefix, Mode, Mtu};
-use crate::session::agent::AgentRequest;
-use crate::session::agent::limits::Limits;
+use crate::agent::AgentRequest;
+use crate::agent::limits::Limits;
+use crate::types::{DevicePrefix, Mode, Mtu};
 
 /// The options of `agent`.
 #[derive(Debug, Args)]

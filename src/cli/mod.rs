@@ -11,8 +11,8 @@ use ipnetwork::IpNetwork;
 pub use ssh_flags::SshFlags;
 
 use crate::config::cidr;
-use crate::config::ssh_args::SshArgs;
-use crate::config::types::TunnelDevice;
+use crate::config::ssh::args::SshArgs;
+use crate::types::TunnelDevice;
 
 /// A VPN over SSH.
 ///

@@ -8,7 +8,7 @@ use ipnetwork::IpNetwork;
 
 use super::network;
 use crate::config::serve::request::ServeRequest;
-use crate::config::types::InterfaceName;
+use crate::types::InterfaceName;
 
 /// The options of `serve`.
 #[derive(Debug, Args)]

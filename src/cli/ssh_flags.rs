@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
-use crate::config::ssh_args::{AddressFamily, SshArgs};
+use crate::config::ssh::args::{AddressFamily, SshArgs};
 
 /// Where to, as whom, and how to get there.
 #[derive(Debug, Clone, Default, Args)]

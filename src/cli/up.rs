@@ -6,9 +6,9 @@ use clap::{Args, ValueEnum};
 use ipnetwork::IpNetwork;
 
 use super::{SshFlags, network};
-use crate::config::types::{DevicePrefix, InterfaceName, Mode, Mtu, Unit};
-use crate::session::up::{Allowance, Carrier, CarrierRequest, UpRequest};
+use crate::client::up::{Allowance, Carrier, CarrierRequest, UpRequest};
 use crate::tun::DeviceRequest;
+use crate::types::{DevicePrefix, InterfaceName, Mode, Mtu, Unit};
 
 /// The options of `up`.
 #[derive(Debug, Args)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::Uid;
 use thiserror::Error;
 
-use super::types::ParseError;
+use crate::types::ParseError;
 
 /// Why the settings for a destination could not be had.
 #[derive(Debug, Error)]

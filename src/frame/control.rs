@@ -34,8 +34,8 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::config::types::{InterfaceName, Mode, Mtu};
-use crate::packet::virtio::Offload;
+use crate::packet::offload::virtio::Offload;
+use crate::types::{InterfaceName, Mode, Mtu};
 
 /// The largest control message, in bytes of JSON: routing tables can be long.
 pub const MAX_CONTROL: usize = 1024 * 1024;

@@ -13,8 +13,8 @@ pub mod window;
 
 use thiserror::Error;
 
-use crate::config::types::Mode;
 use crate::packet::{self, IpVersion, PacketError};
+use crate::types::Mode;
 
 /// Bytes in front of a packet in point-to-point mode: the address family. Also
 /// the headroom that the outbound path keeps.

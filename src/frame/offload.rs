@@ -14,8 +14,8 @@ use bytes::Bytes;
 
 use super::stream::{self, ETHERNET, LENGTH_LEN, MAX_PACKET, OFFLOAD, OFFLOAD_LEN, StreamPacket};
 use super::{AF_INET, AF_INET6, FAMILY_LEN, FrameError};
-use crate::config::types::Mode;
 use crate::packet::IpVersion;
+use crate::types::Mode;
 
 /// The largest message that an sshvpn end takes on a channel, in bytes.
 pub const MAX_MESSAGE: usize = 65535;
@@ -74,10 +74,10 @@ pub fn decode(mode: Mode, mut message: Bytes) -> Result<StreamPacket, FrameError
 
 #[cfg(test)]
 mod tests {
-    use super::super::stream::STREAM_HEADROOM;
     use super::*;
+    use crate::frame::stream::STREAM_HEADROOM;
+    use crate::packet::offload::virtio::VirtioHeader;
     use crate::packet::test_packets::{self, Template};
-    use crate::packet::virtio::VirtioHeader;
     use proptest::prelude::*;
 
     fn buffer(header: &VirtioHeader, packet: &[u8]) -> Vec<u8> {
@@ -117,7 +117,7 @@ mod tests {
         let packet = Template::new(IpVersion::V4, false).packet(&[7; 50]);
         let mut ours = buffer(&VirtioHeader::PLAIN, &packet);
         let start = encode(Mode::PointToPoint, &mut ours).unwrap();
-        let decoded = super::super::decode(Mode::PointToPoint, &ours[start..]);
+        let decoded = crate::frame::decode(Mode::PointToPoint, &ours[start..]);
         assert_eq!(decoded, Ok(&packet[..]));
     }
 

@@ -17,8 +17,8 @@ use thiserror::Error;
 
 use super::control::MAX_CONTROL;
 use super::{AF_INET, AF_INET6, ETHERNET_HEADER, FrameError};
-use crate::config::types::Mode;
 use crate::packet::IpVersion;
+use crate::types::Mode;
 
 /// Bytes of the length in front of a frame.
 pub const LENGTH_LEN: usize = 4;
@@ -357,5 +357,4 @@ impl StreamReader {
 }
 
 #[cfg(test)]
-#[path = "stream_tests.rs"]
 mod tests;

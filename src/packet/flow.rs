@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use etherparse::{EtherType, IpNumber, Ipv4HeaderSlice, Ipv6HeaderSlice};
 
 use super::IpVersion;
-use crate::config::types::Mode;
+use crate::types::Mode;
 
 /// VLAN tags that are looked behind: IEEE 802.1ad has two.
 const MAX_VLAN_TAGS: usize = 2;
@@ -268,5 +268,4 @@ fn behind_extension_headers(mut protocol: IpNumber, mut rest: &[u8]) -> (IpNumbe
 const FRAGMENT_RESERVED: u16 = 0b110;
 
 #[cfg(test)]
-#[path = "flow_tests.rs"]
 mod tests;

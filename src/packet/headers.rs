@@ -3,9 +3,9 @@
 
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, TcpHeaderSlice};
 
-use super::checksum::{self, Sum};
+use super::offload::checksum::{self, Sum};
 use super::{IpVersion, PacketError};
-use crate::config::types::Mode;
+use crate::types::Mode;
 
 /// Bytes of an Ethernet header without tags (linux/if_ether.h, `ETH_HLEN`).
 const ETHERNET_LEN: usize = 14;
@@ -292,5 +292,4 @@ fn read_ipv6(datagram: &[u8]) -> Result<Network, PacketError> {
 }
 
 #[cfg(test)]
-#[path = "headers_tests.rs"]
 mod tests;

@@ -12,22 +12,10 @@
 //!              guard_dhcp), guard_lan; guard_datagram is what they read, address_set what they ask
 //! ```
 
-pub mod address_set;
-mod candidate;
-pub mod checksum;
-pub mod coalesce;
 pub mod flow;
 pub mod guard;
-mod guard_datagram;
-mod guard_dhcp;
-mod guard_icmp;
-mod guard_lan;
-pub mod guard_link;
 pub mod headers;
 pub mod offload;
-pub mod segment;
-mod unit;
-pub mod virtio;
 
 #[cfg(test)]
 pub(crate) mod test_packets;

@@ -13,11 +13,11 @@ use etherparse::{
 use proptest::prelude::*;
 
 use super::IpVersion;
-use super::coalesce::Unit;
+use super::offload::coalesce::Unit;
 use super::offload::finish_checksum;
-use super::segment::Segments;
-use super::virtio::{Gso, GsoKind, PartialChecksum, VirtioHeader};
-use crate::config::types::Mode;
+use super::offload::segment::Segments;
+use super::offload::virtio::{Gso, GsoKind, PartialChecksum, VirtioHeader};
+use crate::types::Mode;
 
 /// What a packet is to look like; its payload aside.
 #[derive(Debug, Clone)]

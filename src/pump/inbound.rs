@@ -6,14 +6,15 @@ use bytes::Bytes;
 use nix::errno::Errno;
 use tokio::sync::mpsc;
 
-use super::{Counters, Dropped, End, FrameSource, Framing, Guard, LARGE, PacketSink, whole};
-use crate::config::types::Mode;
+use super::framing::whole;
+use super::{Counters, Dropped, End, FrameSource, Framing, Guard, LARGE, PacketSink};
 use crate::frame;
 use crate::frame::stream::{StreamFrame, StreamPacket, StreamReader};
 use crate::packet;
-use crate::packet::coalesce::{Coalescer, Limits, Super, Unit};
 use crate::packet::offload;
-use crate::packet::virtio::VirtioHeader;
+use crate::packet::offload::coalesce::{Coalescer, Limits, Super, Unit};
+use crate::packet::offload::virtio::VirtioHeader;
+use crate::types::Mode;
 
 /// Messages that are looked at together, for packets of theirs to be merged.
 const BATCH: usize = 128;

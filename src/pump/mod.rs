@@ -16,23 +16,16 @@
 //!                             hear on a bridge)
 //! ```
 
-mod bounded;
-mod codel;
 mod counters;
-mod delivery_rate;
-mod fair_queue;
-mod fifo;
+pub(crate) mod filter;
 mod flight;
 mod framing;
-mod guard;
 mod inbound;
 mod outbound;
-mod pieces;
-mod queue_settings;
-mod rate;
-mod strangers;
-mod stream_framing;
-mod whole;
+pub(crate) mod queue;
+
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -41,20 +34,20 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
 
 use crate::frame::stream::StreamError;
-use crate::packet::virtio::{Offload, VirtioHeader};
+use crate::packet::offload::virtio::{Offload, VirtioHeader};
 
-pub use bounded::Pings;
-pub use codel::CodelSettings;
 pub use counters::{Counters, Dropped, Snapshot};
-pub use fair_queue::{FairQueue, QueueDrops};
+pub use filter::egress::{Hears, Strangers, WithoutStrangers};
+pub use filter::guard::{Guard, LinkClaims};
+pub use filter::rate::{Limited, Rate, RateLimit};
 pub use flight::Pong;
+pub use flight::bounded::Pings;
 pub use framing::Framing;
-pub use guard::{Guard, LinkClaims};
 pub use inbound::{inbound_datagrams, inbound_stream};
 pub use outbound::outbound;
-pub use queue_settings::QueueSettings;
-pub use rate::{Limited, Rate, RateLimit};
-pub use strangers::{Hears, Strangers, WithoutStrangers};
+pub use queue::codel::CodelSettings;
+pub use queue::fair_queue::{FairQueue, QueueDrops};
+pub use queue::settings::QueueSettings;
 
 /// The reading side of a device. What is read is an offload header
 /// ([`VirtioHeader`], little-endian) and the packet behind it.
@@ -155,6 +148,3 @@ pub enum End {
     /// The device failed for good.
     Device(io::Error),
 }
-
-#[cfg(test)]
-mod tests;

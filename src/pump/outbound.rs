@@ -14,17 +14,18 @@ use nix::errno::Errno;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use super::bounded::{Bounded, Pings};
+use super::flight::bounded::{Bounded, Pings};
+use super::framing::pieces;
 use super::framing::{Framer, Framing};
 use super::{
     Counters, Dropped, End, FairQueue, FrameSink, PacketSource, QueueSettings, SEND_AT_ONCE,
-    SendFailure, pieces,
+    SendFailure,
 };
-use crate::config::types::Mode;
 use crate::frame;
 use crate::frame::stream::{MAX_PACKET, OFFLOAD_LEN, STREAM_HEADROOM};
-use crate::memory;
 use crate::packet::flow::FlowClassifier;
+use crate::process::memory;
+use crate::types::Mode;
 
 /// Packets read from the device in one go before something is sent.
 const READ_AT_ONCE: usize = 256;

@@ -10,12 +10,12 @@ use nix::errno::Errno;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::config::types::Mode;
 use crate::frame::MAX_FRAME;
 use crate::frame::stream::StreamReader;
 use crate::packet::test_packets::{self, Template};
 use crate::packet::tests::udp;
 use crate::packet::{IpVersion, offload};
+use crate::types::Mode;
 
 /// A device that yields what is queued, then fails with EBADFD as a deleted one.
 struct FakeDevice {
@@ -346,9 +346,6 @@ async fn ethernet_frames_pass_as_they_are() {
     assert_eq!(far.packets(), sent);
 }
 
-#[path = "guarded_tests.rs"]
 mod guarded;
-#[path = "rest_tests.rs"]
 mod rest;
-#[path = "stream_tests.rs"]
 mod streams;

@@ -18,6 +18,9 @@ pub mod files;
 mod threads;
 pub mod user;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use nix::errno::Errno;
@@ -111,7 +114,3 @@ pub fn confine(sandbox: &Sandbox) -> Result<InForce, SandboxError> {
         seccomp,
     })
 }
-
-#[cfg(test)]
-#[path = "tests.rs"]
-mod tests;

@@ -17,9 +17,9 @@ use super::capabilities::Capability;
 use super::user::Account;
 use super::*;
 use crate::config::serve::settings::ServeSettings;
-use crate::net::runtime_dir::RuntimeDir;
-use crate::net::surroundings::firewall_programs;
-use crate::server::confinement;
+use crate::host::journal::runtime_dir::RuntimeDir;
+use crate::host::plan::surroundings::firewall_programs;
+use crate::server::life::confinement;
 
 /// Set for the process that tries it.
 const CHILD: &str = "SSHVPN_TEST_CONFINED";
@@ -65,7 +65,7 @@ impl Place {
             directory,
             settings,
             journals,
-            tun: crate::net::privilege::require_tun().is_ok(),
+            tun: crate::host::privilege::require_tun().is_ok(),
         }
     }
 
@@ -176,8 +176,8 @@ fn assert_work(place: &Place) {
         fs::rename(&path, path.with_extension("json")).unwrap();
         fs::remove_file(path.with_extension("json")).unwrap();
     }
-    assert_eq!(crate::net::privilege::require_tun().is_ok(), place.tun);
-    assert!(crate::net::privilege::require_net_admin().is_ok());
+    assert_eq!(crate::host::privilege::require_tun().is_ok(), place.tun);
+    assert!(crate::host::privilege::require_net_admin().is_ok());
     assert!(TcpListener::bind("127.0.0.1:0").is_ok());
     assert!(fs::read_to_string("/etc/passwd").is_ok());
     assert!(fs::read_to_string("/proc/self/status").is_ok());

@@ -12,28 +12,28 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::Server;
-use super::admission::{Place, Startup};
-use super::audit::allowance::Allowance;
-use super::audit::event::{Asked, Who};
-use super::channel::ChannelTunnel;
-use super::denial::Denial;
+use super::access::entitlement::{Dismissal, Entry, Standing};
+use super::address::lease::LeaseKey;
 use super::forward::Forwards;
-use super::grant::Grant;
-use super::lease::LeaseKey;
-use super::rates::Rates;
-use super::registry::ConnectionId;
-use super::registry::outcome::LoginFailed;
-use super::registry::session::{Login, Session};
-use super::rules::Rules;
-use super::standing::{Dismissal, Entry, Standing};
-use super::stream::{SUBSYSTEM, StreamTunnel};
-use crate::config::types::Mode;
-use crate::ssh::server::accept::accept;
+use super::life::admission::{Place, Startup};
+use super::login::denial::Denial;
+use super::login::grant::Grant;
+use super::login::rules::Rules;
+use super::report::audit::allowance::Allowance;
+use super::report::audit::event::{Asked, Who};
+use super::report::registry::ConnectionId;
+use super::report::registry::outcome::LoginFailed;
+use super::report::registry::session::{Login, Session};
+use super::tunnel::channel::ChannelTunnel;
+use super::tunnel::rates::Rates;
+use super::tunnel::stream::{SUBSYSTEM, StreamTunnel};
 use crate::ssh::server::connection::ClientConnection;
-use crate::ssh::server::credential::{Attempt, Credential};
-use crate::ssh::server::gate::{Gate, Tried};
 use crate::ssh::server::login::LoginFailure;
+use crate::ssh::server::login::accept::accept;
+use crate::ssh::server::login::credential::{Attempt, Credential};
+use crate::ssh::server::login::gate::{Gate, Tried};
 use crate::ssh::server::requests::{RefusalCode, Request, SubsystemReply, TunnelReply};
+use crate::types::Mode;
 
 /// How long a tunnel may take to end by itself when the server ends: less than
 /// the server waits for its clients.
@@ -233,11 +233,13 @@ impl Gate for Door {
 /// Somebody who is not known.
 fn who(user: &str, credential: Option<&Credential>) -> Who {
     let certificate = match credential {
-        Some(Credential::Certificate(certificate)) => Some(super::audit::event::Certificate {
-            key_id: certificate.key_id.as_str().into(),
-            serial: certificate.serial,
-            authority: certificate.authority.fingerprint().as_str().into(),
-        }),
+        Some(Credential::Certificate(certificate)) => {
+            Some(super::report::audit::event::Certificate {
+                key_id: certificate.key_id.as_str().into(),
+                serial: certificate.serial,
+                authority: certificate.authority.fingerprint().as_str().into(),
+            })
+        }
         _ => None,
     };
     let key = credential.map(|credential| credential.key().fingerprint());
@@ -287,12 +289,7 @@ impl Client {
         }
     }
 
-    async fn tunnel(
-        &mut self,
-        mode: Mode,
-        unit: crate::config::types::UnitRequest,
-        reply: TunnelReply,
-    ) {
+    async fn tunnel(&mut self, mode: Mode, unit: crate::types::UnitRequest, reply: TunnelReply) {
         if let Some(text) = self.cannot_open().await {
             self.session.refused(Asked::tunnel(mode, unit), text);
             return reply.refuse(RefusalCode::ResourceShortage, text).await;

@@ -1,76 +1,45 @@
 //! `sshvpn serve`: our own SSH server, whose only trade is tunnels.
 //!
 //! ```text
-//!   TCP ─► admission ─► ssh::server ─► client ─┬► tunnel    device ⇄ guard ⇄ pump ⇄ channel
-//!                          │ policy            └► forwards  TCP
-//!                          ▼
-//!                      standing       what this login may do, also after a reload
-//!   pool, lease, host  addresses from a pool; forwarding and NAT in a table of our own
-//!   registry, audit, status, metrics   who carried how much where
+//!   TCP ─► life/admission ─► ssh::server ─► client ─┬► tunnel    device ⇄ guard ⇄ pump ⇄ channel
+//!                              │ login              └► forward   TCP
+//!                              ▼
+//!                           access    what this login may do, also after a reload
+//!   address   pools, and the leases of addresses from them
+//!   bridge    MAC and link-local addresses on a shared link
+//!   report    audit log, registry of live clients, status, metrics
+//!   life      start, reload, stop
 //! ```
 //!
-//! Its life: [`own_user`] leaves root, [`listen`] opens the sockets (or [`activation`]
-//! takes those of the service manager), `confinement` says what stays possible and
-//! `sandbox` takes away the rest, then comes the runtime; [`signals`] and [`notify`]
-//! join it to the process that runs it.
+//! At the start [`life::own_user`] leaves root, [`life::listen`] opens the sockets (or
+//! [`life::activation`] takes those of the service manager), `life::confinement` lists
+//! what stays possible and `sandbox` takes away the rest, then the runtime begins;
+//! [`life::signals`] and [`life::notify`] join the server to its service manager.
 
-pub mod activation;
-pub mod admission;
-pub mod audit;
-mod certificate;
-mod channel;
-pub mod check;
-mod claim_queue;
+pub(crate) mod access;
+pub mod address;
+pub(crate) mod bridge;
 mod client;
-pub mod client_device;
-pub mod confinement;
-pub mod denial;
-mod few_at_once;
 mod forward;
-pub mod grant;
-pub mod host;
-mod key_files;
-pub mod lease;
-mod lease_book;
-mod lease_file;
-mod lease_key;
-mod life;
-pub mod listen;
-pub mod metrics;
-mod neighbours;
-pub mod notify;
-pub mod open_files;
-pub mod own_user;
-pub mod policy;
-pub mod pool;
-mod rates;
-mod reach;
-pub mod registry;
-mod rules;
-mod serve_error;
-pub mod signals;
-mod standing;
-mod station_claims;
-mod stations;
-pub mod status;
-mod stream;
-mod tunnel;
-mod withdrawal;
+pub mod life;
+pub mod login;
+pub mod report;
+pub mod tunnel;
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use admission::Admission;
-use client_device::ClientDevices;
+use access::access_rules::Reachability;
+use address::lease::Leases;
+use bridge::neighbours::Neighbours;
+use bridge::stations::Stations;
 use forward::Lookups;
-use lease::Leases;
-use neighbours::Neighbours;
-use rates::KeyRates;
-use reach::Reachability;
-use registry::Registry;
-use rules::Rules;
-use stations::Stations;
+use life::admission::Admission;
+use login::rules::Rules;
+use report::registry::Registry;
+use tunnel::client_device::ClientDevices;
+use tunnel::rates::KeyRates;
 
 pub use life::run;
 

@@ -8,7 +8,7 @@ use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
 use russh::{Preferred, cipher, compression, kex, mac};
 
 use super::error::ConnectError;
-use crate::config::ssh_options::SshOptions;
+use crate::config::ssh::options::SshOptions;
 
 /// Key exchanges that can be offered.
 const KEX: &[kex::Name] = &[
@@ -50,7 +50,7 @@ const OPENSSH_DEFAULT_CIPHERS: &[&str] = &[
 ];
 
 /// What to offer for everything but host keys, which
-/// [`HostKeyCheck`](super::host_key::HostKeyCheck) orders.
+/// [`HostKeyCheck`](super::client::host_key::HostKeyCheck) orders.
 pub fn preferred(options: &SshOptions) -> Result<Preferred, ConnectError> {
     let mut kex = chosen("KexAlgorithms", &options.kex_algorithms, KEX)?;
     if let Some(position) = kex

@@ -4,8 +4,8 @@ use std::io;
 
 use thiserror::Error;
 
-use super::auth::AuthError;
-use super::host_key::HostKeyError;
+use super::client::auth::AuthError;
+use super::client::host_key::HostKeyError;
 use crate::config::ConfigError;
 
 /// Why there is no connection. Worded as ssh words it where ssh has words.

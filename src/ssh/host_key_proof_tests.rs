@@ -12,9 +12,9 @@ use russh::keys::{Certificate, HashAlg, PublicKey, load_public_key};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use super::connect::Connection;
-use super::test_server::{Running, add_to_agent, run, start_agent};
-use super::wire_server::{HostProof, Message, WireServer, number};
+use super::client::connect::Connection;
+use super::client::test_server::{Running, add_to_agent, run, start_agent};
+use super::client::wire_server::{HostProof, Message, WireServer, number};
 
 /// Far longer than anything here takes; what reaches it hangs.
 const HANGS: Duration = Duration::from_secs(20);

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::process::{Process, ProcessRequest};
-use super::wire_server::{
+use super::channel::process::{Process, ProcessRequest};
+use super::client::wire_server::{
     Message, Reader, Wire, WireServer, about, adjust, confirmation, data, number,
 };
-use crate::memory::resident;
+use crate::process::memory::resident;
 
 /// Memory that a server may cost in these tests, in bytes: far less than it would
 /// without a bound, and more than other tests use meanwhile.

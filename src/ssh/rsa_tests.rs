@@ -9,11 +9,11 @@ use russh::keys::ssh_key::private::{KeypairData, RsaKeypair, RsaPrivateKey};
 use russh::keys::ssh_key::{Mpint, Signature};
 use russh::keys::{Algorithm, Certificate, HashAlg, PrivateKey, signing};
 
-use super::auth::AuthError;
-use super::host_certificate::{self, CertificateError};
-use super::prompt::Prompter;
-use super::prompt_script::Script;
-use super::test_server::{Server, nobody, run, with_keys};
+use super::client::auth::AuthError;
+use super::client::host_key::certificate::{self, CertificateError};
+use super::client::prompt::Prompter;
+use super::client::prompt::script::Script;
+use super::client::test_server::{Server, nobody, run, with_keys};
 
 const PASSPHRASE: &str = "correct horse";
 const HASHES: [HashAlg; 2] = [HashAlg::Sha256, HashAlg::Sha512];
@@ -136,7 +136,7 @@ fn certificates_of_an_rsa_authority_are_verified() {
             .arg(path("host.pub")));
         let certificate = Certificate::read_file(&path("host-cert.pub")).unwrap();
         let accepted = [algorithm.to_owned()];
-        let checked = host_certificate::check(&certificate, "alpha", 1 << 31, &accepted);
+        let checked = certificate::check(&certificate, "alpha", 1 << 31, &accepted);
         assert_eq!(checked, expected, "{algorithm}");
         // One bit of it is another.
         let mut bytes = certificate.to_bytes().unwrap();

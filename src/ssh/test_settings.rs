@@ -8,12 +8,12 @@ use std::process::{Command, Stdio};
 use nix::unistd::{Uid, User};
 
 use crate::config::invoker::Invoker;
-use crate::config::ssh_args::AddressFamily;
-use crate::config::ssh_options::{
+use crate::config::ssh::args::AddressFamily;
+use crate::config::ssh::options::{
     FingerprintHash, LogLevel, RekeyLimit, RequestTty, SessionType, SshOptions,
     StrictHostKeyChecking,
 };
-use crate::config::types::TunnelDevice;
+use crate::types::TunnelDevice;
 
 /// The user of the test process, without an agent.
 pub(crate) fn invoker() -> Invoker {

@@ -6,13 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::connect::Connection;
-use super::error::ChannelError;
-use super::tunnel::{SendError, TunnelReceiver, TunnelSender};
-use super::wire_server::{
+use super::channel::tunnel::{SendError, TunnelReceiver, TunnelSender};
+use super::client::connect::Connection;
+use super::client::wire_server::{
     Message, Reader, Wire, WireServer, about, adjust, confirmation, data, number,
 };
-use crate::config::types::{Mode, UnitRequest};
+use super::error::ChannelError;
+use crate::types::{Mode, UnitRequest};
 
 /// Far longer than anything here takes; what reaches it hangs.
 const HANGS: Duration = Duration::from_secs(20);

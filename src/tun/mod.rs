@@ -15,8 +15,8 @@ use nix::sys::uio;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::config::types::{InterfaceName, Mode};
-use crate::packet::virtio::{Offload, VIRTIO_HEADER_LEN, VirtioHeader};
+use crate::packet::offload::virtio::{Offload, VIRTIO_HEADER_LEN, VirtioHeader};
+use crate::types::{InterfaceName, Mode};
 
 pub use open::{DeviceRequest, OpenError};
 

@@ -18,10 +18,10 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::{Device, sys};
-use crate::config::elevation;
-use crate::config::types::{DevicePrefix, InterfaceName, Mode, UnitRequest};
-use crate::packet::virtio::Offload;
+use crate::config::invoker::elevation;
+use crate::packet::offload::virtio::Offload;
 use crate::sandbox::capabilities;
+use crate::types::{DevicePrefix, InterfaceName, Mode, UnitRequest};
 
 /// What a device is watched for: packets, room, and its deletion.
 const INTEREST: Interest = Interest::READABLE

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::Uid;
 
-use crate::packet::virtio::Offload;
+use crate::packet::offload::virtio::Offload;
 
 /// `TUN_F_CSUM` (linux/if_tun.h): we take packets whose checksum is open.
 const CHECKSUM: u32 = 0x01;

@@ -10,7 +10,7 @@ use super::settings::{
     AuditSettings, ClientLimits, LoginSettings, MaxStartups, NetworkSettings, Overflow, Penalties,
     ServeSettings,
 };
-use crate::config::types::Mtu;
+use crate::types::Mtu;
 
 /// The configuration file that is read if it is there.
 pub const CONFIG: &str = "/etc/sshvpn/serve.toml";

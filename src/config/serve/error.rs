@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::checks::CheckError;
-use crate::config::trusted_file::TrustedFileError;
+use crate::config::keys::trusted_file::TrustedFileError;
 
 /// Why the settings of a server could not be had.
 #[derive(Debug, Error)]

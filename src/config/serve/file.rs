@@ -15,7 +15,7 @@ use crate::config::cidr::Network;
 use crate::config::domain_name::DomainName;
 use crate::config::forward_place::{ListenPlace, OpenPlace};
 use crate::config::toml_text;
-use crate::config::types::{InterfaceName, Mode, Mtu, ParseError, Unit};
+use crate::types::{InterfaceName, Mode, Mtu, ParseError, Unit};
 
 /// The document. The keys that the command line has too are called as its options.
 #[derive(Debug, Default, Deserialize)]
@@ -299,5 +299,4 @@ fn plain(list: Vec<Network>) -> Vec<ipnetwork::IpNetwork> {
 }
 
 #[cfg(test)]
-#[path = "file_tests.rs"]
 mod tests;

@@ -14,8 +14,8 @@ use super::defaults;
 use super::error::ServeConfigError;
 use super::file::{self, FileSettings, Lines};
 use super::settings::ServeSettings;
-use crate::config::trusted_file::{TrustedFileError, TrustedOwners};
-use crate::config::types::InterfaceName;
+use crate::config::keys::trusted_file::{TrustedFileError, TrustedOwners};
+use crate::types::InterfaceName;
 
 /// No configuration file is larger, in bytes.
 const MAX_CONFIG: u64 = 4 << 20;
@@ -141,5 +141,4 @@ fn replace<T: Clone>(setting: &mut Vec<T>, given: &[T]) {
 }
 
 #[cfg(test)]
-#[path = "request_tests.rs"]
 mod tests;

@@ -8,7 +8,7 @@ use ipnetwork::IpNetwork;
 
 use crate::config::domain_name::DomainName;
 use crate::config::forward_place::Place;
-use crate::config::types::{InterfaceName, Mode, Mtu, Unit};
+use crate::types::{InterfaceName, Mode, Mtu, Unit};
 
 /// Networks that one client may be offered: what our own clients take.
 pub const MOST_ROUTES: usize = 1024;

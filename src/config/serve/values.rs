@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 
 use super::settings::{MaxStartups, Overflow, Penalties};
-use crate::config::ssh_syntax::parse_time;
+use crate::config::ssh::syntax::parse_time;
 
 /// A time as sshd_config(5) has it (TIME FORMATS): `30`, `2m`, `1h30m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,7 +203,7 @@ impl FromWord for Fingerprint {
 
     fn from_word(word: &str) -> Option<Self> {
         let hash = word.strip_prefix("SHA256:")?.trim_end_matches('=');
-        let bytes = crate::config::base64::decode_unpadded(hash)?;
+        let bytes = crate::config::keys::base64::decode_unpadded(hash)?;
         (bytes.len() == 32).then(|| Fingerprint(format!("SHA256:{hash}")))
     }
 }

@@ -9,8 +9,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::pump::RateLimit;
-use crate::server::rates::Rates;
-use crate::server::registry::forwards::Forward;
+use crate::server::report::registry::forwards::Forward;
+use crate::server::tunnel::rates::Rates;
 use crate::ssh::server::stream::{ForwardInput, ForwardOutput};
 
 /// Bytes moved in one go.

@@ -10,11 +10,11 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::carry::carry;
 use super::running::Running;
-use crate::server::grant::ForwardRule;
-use crate::server::rates::Rates;
-use crate::server::registry::forwards::ForwardKind;
-use crate::server::registry::session::Session;
-use crate::server::standing::Held;
+use crate::server::access::entitlement::Held;
+use crate::server::login::grant::ForwardRule;
+use crate::server::report::registry::forwards::ForwardKind;
+use crate::server::report::registry::session::Session;
+use crate::server::tunnel::rates::Rates;
 use crate::ssh::server::connection::ClientConnection;
 use crate::ssh::server::requests::ListenReply;
 
@@ -152,7 +152,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::server::grant::Place;
+    use crate::server::login::grant::Place;
 
     /// Far longer than anything here takes; what reaches it hangs.
     const HANGS: Duration = Duration::from_secs(30);

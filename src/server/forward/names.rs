@@ -12,7 +12,7 @@ use tokio::net::lookup_host;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::server::lease::LeaseKey;
+use crate::server::address::lease::LeaseKey;
 
 /// Names of all clients that are looked up at once; the runtime has some 500
 /// threads for what blocks, and others need them too.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 
 use super::names::{LookupError, Names};
-use crate::server::grant::Group;
-use crate::server::reach::Reachability;
-use crate::server::registry::ConnectionId;
+use crate::server::access::access_rules::Reachability;
+use crate::server::login::grant::Group;
+use crate::server::report::registry::ConnectionId;
 
 /// The place of a client among others, where no rule names what it connects to.
 pub(super) struct Among {
@@ -67,10 +67,10 @@ mod tests {
 
     use tokio::net::TcpListener;
 
-    use super::super::names::Lookups;
     use super::*;
-    use crate::server::lease::LeaseKey;
-    use crate::server::reach::Terms;
+    use crate::server::access::access_rules::Terms;
+    use crate::server::address::lease::LeaseKey;
+    use crate::server::forward::names::Lookups;
 
     #[tokio::test]
     async fn who_may_go_anywhere_does_not_go_to_other_clients() {

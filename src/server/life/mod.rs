@@ -1,6 +1,17 @@
 //! A server's life: start, clients, reload, end.
 
+pub mod activation;
+pub mod admission;
+pub mod check;
+pub mod confinement;
+pub mod host;
+pub mod listen;
+pub mod notify;
+pub mod open_files;
+pub mod own_user;
 mod reload;
+pub(super) mod serve_error;
+pub mod signals;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -11,33 +22,33 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::admission::Admission;
-use super::audit::Audit;
-use super::audit::event::Event;
+use super::Server;
+use super::access::access_rules::Reachability;
+use super::address::lease::Leases;
+use super::address::pool::{self, Pool, Pools};
 use super::client;
-use super::host::{self, ServeHost};
-use super::lease::Leases;
-use super::listen::{Bound, Listeners};
-use super::metrics::MetricsListener;
-use super::policy::Warning;
-use super::pool::{self, Pool, Pools};
-use super::reach::Reachability;
-use super::registry::Registry;
-use super::rules::Rules;
-use super::serve_error::ServeError;
-use super::signals::{Asked, Signals};
-use super::status::StatusSocket;
-use super::status::watched::Watched;
-use super::{Server, confinement, notify, open_files, own_user};
+use super::login::policy::Warning;
+use super::login::rules::Rules;
+use super::report::audit::Audit;
+use super::report::audit::event::Event;
+use super::report::metrics::MetricsListener;
+use super::report::registry::Registry;
+use super::report::status::StatusSocket;
+use super::report::status::watched::Watched;
 use crate::config::serve::request::ServeRequest;
-use crate::message::say;
-use crate::net::facts::HostFacts;
-use crate::net::privilege::require_net_admin;
-use crate::net::runtime_dir::RuntimeDir;
-use crate::net::sysctl;
+use crate::host::change::sysctl;
+use crate::host::journal::runtime_dir::RuntimeDir;
+use crate::host::plan::facts::HostFacts;
+use crate::host::privilege::require_net_admin;
+use crate::process::cleanup;
+use crate::process::failure::Failure;
+use crate::process::message::say;
 use crate::sandbox;
-use crate::session::cleanup;
-use crate::session::failure::Failure;
+use admission::Admission;
+use host::ServeHost;
+use listen::{Bound, Listeners};
+use serve_error::ServeError;
+use signals::{Asked, Signals};
 
 /// How long clients may take to leave at the end.
 const GOODBYES: Duration = Duration::from_secs(10);

@@ -1,15 +1,15 @@
 //! A reload: everything is read again and taken up while clients stay, in an order
 //! in which each step can be taken back.
 
+use super::open_files;
+use super::serve_error::ServeError;
 use super::{Life, choose_pools, set_reach, warn, warn_of_no_keys};
+use super::{host, notify};
 use crate::config::serve::request::ServeRequest;
-use crate::message::say;
-use crate::server::audit::event::Event;
-use crate::server::open_files;
-use crate::server::pool::Pools;
-use crate::server::rules::Rules;
-use crate::server::serve_error::ServeError;
-use crate::server::{host, notify};
+use crate::process::message::say;
+use crate::server::address::pool::Pools;
+use crate::server::login::rules::Rules;
+use crate::server::report::audit::event::Event;
 
 impl Life {
     /// Takes up what was changed; what cannot be taken up leaves all as it was.

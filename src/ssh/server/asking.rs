@@ -19,9 +19,9 @@ use super::requests::{
     CancelReply, ListenReply, OpenReply, Opening, Originator, QUEUE, Request, SubsystemReply,
     TunnelReply,
 };
-use crate::config::types::{Mode, UnitRequest};
-use crate::ssh::side::ServerSide;
-use crate::ssh::tunnel::CHANNEL_TYPE;
+use crate::ssh::channel::side::ServerSide;
+use crate::ssh::channel::tunnel::CHANNEL_TYPE;
+use crate::types::{Mode, UnitRequest};
 
 /// How long a request may wait for its answer while the whole connection waits.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -347,7 +347,7 @@ pub(super) fn described(failure: ChannelOpenFailure, description: &str) -> Chann
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::types::Unit;
+    use crate::types::Unit;
 
     fn payload(mode: u32, unit: u32) -> Vec<u8> {
         [mode.to_be_bytes(), unit.to_be_bytes()].concat()

@@ -9,12 +9,12 @@ use russh::server::{
 use russh::{Channel, ChannelId, ChannelOpenFailure, Pty};
 
 use super::asking::{Asking, described, kept};
-use super::attempts::Attempts;
 use super::connection::Shared;
-use super::gate::Gate;
-use super::shown;
-use crate::ssh::terminal_text;
-use crate::ssh::tunnel::CHANNEL_TYPE;
+use super::login::attempts::Attempts;
+use super::login::gate::Gate;
+use super::login::shown;
+use crate::ssh::channel::tunnel::CHANNEL_TYPE;
+use crate::ssh::client::prompt::terminal_text;
 
 use std::sync::Arc;
 

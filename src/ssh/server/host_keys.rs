@@ -13,10 +13,10 @@ use russh::keys::{Algorithm, HashAlg, PrivateKey, signing};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::key_strength;
+use super::login::key_strength;
+use crate::config::keys::trusted_file::TrustedFileError;
 use crate::config::serve::request::open_trusted;
-use crate::config::trusted_file::TrustedFileError;
-use crate::ssh::private_key::{self, Decoded};
+use crate::ssh::client::auth::private_key::{self, Decoded};
 
 /// The largest file that is read as a key, in bytes.
 const MAX_FILE: u64 = 64 * 1024;
@@ -229,5 +229,4 @@ fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<File> {
 }
 
 #[cfg(test)]
-#[path = "host_keys_tests.rs"]
 mod tests;

@@ -13,10 +13,12 @@ use super::login::{Login, LoginFailure};
 use super::requests::{RefusalCode, Request};
 use super::stream::{ForwardInput, ForwardOutput, SubsystemInput, SubsystemOutput};
 use super::test_lab::{HANGS, Lab, UNTOUCHED};
-use crate::memory::resident;
-use crate::ssh::connect::{STREAM_WINDOW, UNREAD_LIMIT};
-use crate::ssh::wire_client::{WireKey, WireSecurityKey, login_request, open};
-use crate::ssh::wire_server::{Message, Reader, Wire, about, adjust, confirmation, data, number};
+use crate::process::memory::resident;
+use crate::ssh::client::connect::{STREAM_WINDOW, UNREAD_LIMIT};
+use crate::ssh::client::wire_server::{
+    Message, Reader, Wire, about, adjust, confirmation, data, number,
+};
+use crate::ssh::wire::client::{WireKey, WireSecurityKey, login_request, open};
 
 /// Memory that a client may cost in these tests, in bytes: less than half of what
 /// it would cost without a bound, and more than other tests use meanwhile.

@@ -13,9 +13,9 @@ use super::connection::Shared;
 use super::patience::Patience;
 use super::place::Place;
 use super::stream::{self, ForwardInput, ForwardOutput, SubsystemInput, SubsystemOutput};
-use crate::config::types::{Mode, UnitRequest};
-use crate::ssh::side::ServerSide;
-use crate::ssh::tunnel::{TunnelReceiver, TunnelSender};
+use crate::ssh::channel::side::ServerSide;
+use crate::ssh::channel::tunnel::{TunnelReceiver, TunnelSender};
+use crate::types::{Mode, UnitRequest};
 
 /// Requests that may wait; a client that asks for more is refused.
 pub(super) const QUEUE: usize = 32;

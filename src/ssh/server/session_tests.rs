@@ -10,8 +10,8 @@ use tokio::time::timeout;
 use super::login::Login;
 use super::requests::{RefusalCode, Request};
 use super::test_lab::{Client, Ended, HANGS, Lab, until};
-use crate::config::types::{Mode, Unit, UnitRequest};
-use crate::net::test_namespace;
+use crate::host::test_namespace;
+use crate::types::{Mode, Unit, UnitRequest};
 
 async fn lab() -> Lab {
     let lab = Lab::new().await;

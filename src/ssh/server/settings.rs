@@ -8,7 +8,7 @@ use russh::{Limits, MethodKind, MethodSet, SshId};
 
 use super::host_keys::HostKeys;
 use crate::ssh::algorithms;
-use crate::ssh::connect::{IDENTIFICATION, MAX_PACKET, QUEUE, SEND_QUEUE, UNREAD_LIMIT};
+use crate::ssh::client::connect::{IDENTIFICATION, MAX_PACKET, QUEUE, SEND_QUEUE, UNREAD_LIMIT};
 
 /// The window that a client is granted on each channel, in bytes: what OpenSSH
 /// grants on a session. It carries 250 Mbit/s over 40 ms, as it is granted in halves.

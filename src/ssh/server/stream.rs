@@ -13,8 +13,8 @@ use tokio::runtime::Handle;
 
 use super::connection::Shared;
 use super::place::Place;
-use crate::ssh::connect::STREAM_WINDOW;
-use crate::ssh::side::ServerSide;
+use crate::ssh::channel::side::ServerSide;
+use crate::ssh::client::connect::STREAM_WINDOW;
 
 /// What a client sends by a TCP forward. Dropping it closes the channel.
 pub struct ForwardInput {

@@ -13,13 +13,13 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::time::timeout;
 
-use super::accept::accept;
-use super::credential::{Attempt, Credential, KeyBlob};
-use super::gate::{Gate, Tried};
 use super::host_keys::HostKeys;
+use super::login::accept::accept;
+use super::login::credential::{Attempt, Credential, KeyBlob};
+use super::login::gate::{Gate, Tried};
 use super::login::{Login, LoginFailure};
 use super::settings::ServerSettings;
-use crate::ssh::test_server::run;
+use crate::ssh::client::test_server::run;
 
 /// Far longer than anything here takes; what reaches it hangs.
 pub(super) const HANGS: Duration = Duration::from_secs(30);

@@ -1,0 +1,4 @@
+//! Scenarios of the lab itself.
+
+mod emulator;
+mod topology;

@@ -1,0 +1,13 @@
+//! Scenarios against `sshvpn serve`.
+
+mod bridge;
+mod bridge_hostile;
+mod doors;
+mod hostile;
+mod keys;
+mod life;
+mod metrics;
+mod ssh;
+mod units;
+mod up;
+mod user;

@@ -1,0 +1,10 @@
+//! Scenarios of `sshvpn up` by a stock sshd, and of its arguments.
+
+mod bad_input;
+mod hops;
+mod link;
+mod local_user;
+mod remote_user;
+mod subnet;
+mod undo;
+mod undo_matrix;

@@ -1,0 +1,61 @@
+//! Reports the packets that an agent refused: to the near end's user on standard
+//! error, and to the owner of this host by its syslog, since sshd hands the former
+//! to the near end alone.
+
+use std::io;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+use nix::unistd::Uid;
+
+use crate::process::message::say;
+
+/// Where syslog listens (syslog(3)).
+const SYSLOG: &str = "/dev/log";
+/// LOG_AUTHPRIV | LOG_WARNING.
+const PRIORITY: u32 = 10 << 3 | 4;
+
+/// Reports `refused`, by reason.
+pub(crate) fn report(refused: &str) {
+    say(format_args!(
+        "sshvpn: agent: packets of the near end were refused: {refused}"
+    ));
+    if let Err(error) = log(Path::new(SYSLOG), refused) {
+        tracing::debug!(%error, "syslog was not told");
+    }
+}
+
+fn log(syslog: &Path, refused: &str) -> io::Result<()> {
+    let socket = UnixDatagram::unbound()?;
+    // A log that takes no more is not to hold up the end of the tunnel.
+    socket.set_nonblocking(true)?;
+    let line = format!(
+        "<{PRIORITY}>sshvpn-agent[{}]: packets of the near end of uid {} were refused: {refused}",
+        std::process::id(),
+        Uid::current(),
+    );
+    socket.send_to(line.as_bytes(), syslog)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn syslog_is_told_in_one_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        assert!(log(&path, "3 source not allowed").is_err());
+        let socket = UnixDatagram::bind(&path).unwrap();
+        log(&path, "3 source not allowed").unwrap();
+        let mut line = [0; 200];
+        let length = socket.recv(&mut line).unwrap();
+        let line = std::str::from_utf8(&line[..length]).unwrap();
+        assert!(line.starts_with("<84>sshvpn-agent["), "{line}");
+        assert!(
+            line.ends_with("were refused: 3 source not allowed"),
+            "{line}"
+        );
+    }
+}

@@ -1,0 +1,308 @@
+//! From what the near end asks for to the changes of this host: what may not be
+//! is refused first, as a whole. Pure.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use super::error::AgentError;
+use super::limits::Limits;
+use crate::frame::control::{Addresses, Forward, SetUp};
+use crate::host::change::firewall::{FirewallTable, TUNNEL_GROUP};
+use crate::host::change::iptables::FirewallRules;
+use crate::host::change::protection::Ipv6;
+use crate::host::change::sysctl::SysctlKey;
+use crate::host::change::{Change, GSO_MAX_SIZE, InterfaceAddress, TX_QUEUE_LENGTH};
+use crate::host::plan::address_range::Family;
+use crate::host::plan::surroundings::{Onward, Surroundings};
+use crate::types::{InterfaceName, Mode, Mtu};
+
+/// Networks that one tunnel may ask for.
+const MOST_NETWORKS: usize = 10_000;
+
+/// Refuses what is no sound request, or not allowed here.
+pub(crate) fn check(wish: &SetUp, limits: &Limits) -> Result<(), AgentError> {
+    let nonsense = |text: String| Err(AgentError::Nonsense(text));
+    if let Err(error) = Mtu::new(wish.mtu.get(), wish.mode) {
+        return nonsense(error.to_string());
+    }
+    if let Some(max) = limits.max_mtu.filter(|max| wish.mtu > *max) {
+        let asked = wish.mtu;
+        return Err(AgentError::Mtu { asked, max });
+    }
+    if let Some(name) = wish
+        .device
+        .as_ref()
+        .filter(|name| !limits.allows_device(name))
+    {
+        return Err(AgentError::Device(name.clone()));
+    }
+    check_addresses(wish, limits)?;
+    let Some(forward) = &wish.forward else {
+        return Ok(());
+    };
+    if forward.networks.len() > MOST_NETWORKS {
+        return nonsense(format!("more than {MOST_NETWORKS} networks"));
+    }
+    let refused = forward
+        .networks
+        .iter()
+        .find(|network| !limits.allows_route(network));
+    match refused {
+        Some(network) => Err(AgentError::Route(*network)),
+        None if forward.nat && limits.no_nat => Err(AgentError::Nat),
+        None => Ok(()),
+    }
+}
+
+fn check_addresses(wish: &SetUp, limits: &Limits) -> Result<(), AgentError> {
+    let mut families = BTreeSet::new();
+    for pair in &wish.addresses {
+        if !is_sound(pair, wish) {
+            let (near, agent, prefix) = (pair.near, pair.agent, pair.prefix);
+            return Err(AgentError::Nonsense(format!(
+                "the addresses {near} and {agent} with prefix {prefix}"
+            )));
+        }
+        if !families.insert(Family::of(pair.near)) {
+            return Err(AgentError::Nonsense(
+                "two pairs of addresses in one family".to_owned(),
+            ));
+        }
+        // The near end's becomes a route here, so it could take another host's place.
+        let both = [pair.near, pair.agent];
+        if let Some(address) = both.into_iter().find(|it| !limits.allows_address(*it)) {
+            return Err(AgentError::Address(address));
+        }
+    }
+    match families.is_empty() {
+        true => Err(AgentError::Nonsense("no addresses".to_owned())),
+        false => Ok(()),
+    }
+}
+
+/// Whether both are addresses that hosts have, of one family, and in one
+/// network where the link needs one.
+fn is_sound(pair: &Addresses, wish: &SetUp) -> bool {
+    let usable = |address: IpAddr| {
+        let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+        !(address.is_unspecified() || address.is_multicast() || address.is_loopback() || broadcast)
+    };
+    let one_family = pair.near.is_ipv4() == pair.agent.is_ipv4();
+    let carried = pair.near.is_ipv4() || wish.mtu >= Mtu::MIN_IPV6;
+    let one_network = match wish.mode {
+        Mode::PointToPoint => true,
+        Mode::Ethernet => {
+            IpNetwork::new(pair.agent, pair.prefix).is_ok_and(|network| network.contains(pair.near))
+        }
+    };
+    one_family
+        && carried
+        && one_network
+        && pair.near != pair.agent
+        && [pair.near, pair.agent].into_iter().all(usable)
+}
+
+/// The changes that fulfil a request that was checked, in order: a limit stands
+/// before anything can pass.
+pub(crate) fn changes(
+    wish: &SetUp,
+    device: &InterfaceName,
+    around: &Surroundings,
+    limits: &Limits,
+) -> Result<Vec<Change>, AgentError> {
+    let onward = onward(wish, around);
+    let mut changes = vec![
+        Change::AddressGenerationNone,
+        Change::TxQueueLength(TX_QUEUE_LENGTH),
+        Change::GsoMaxSize(GSO_MAX_SIZE),
+        Change::Mtu(wish.mtu),
+        Change::Protection(Ipv6::agreed(
+            wish.addresses.iter().any(|pair| pair.agent.is_ipv6()),
+        )),
+        Change::Group(TUNNEL_GROUP),
+    ];
+    changes.extend(firewall(wish, &onward, around, limits)?);
+    // The link first: an IPv6 peer address given to a link that is down loses
+    // the route to its peer when the link comes up (net/ipv6/addrconf.c,
+    // fixup_permanent_addr).
+    changes.push(Change::LinkUp);
+    for pair in &wish.addresses {
+        changes.push(Change::Address(address(wish.mode, pair)));
+    }
+    if onward.has(Family::V4) {
+        changes.push(Change::Sysctl {
+            key: SysctlKey::ipv4(device, "forwarding")
+                .map_err(crate::host::error::NetError::from)?,
+            value: "1".to_owned(),
+        });
+        changes.extend(onward.to_forward_ipv4().into_iter().map(Change::Shared));
+    }
+    if onward.has(Family::V6) {
+        changes.extend(
+            around
+                .to_forward_ipv6(Some(device))
+                .into_iter()
+                .map(Change::Shared),
+        );
+    }
+    if around.nft {
+        let dropping = around.drops.iter().filter(|family| onward.has(**family));
+        changes.extend(dropping.map(|family| Change::ForwardAccept(*family)));
+    }
+    Ok(changes)
+}
+
+fn onward(wish: &SetUp, around: &Surroundings) -> Onward {
+    let networks = wish.forward.iter().flat_map(|forward| &forward.networks);
+    Onward::to(&around.facts, networks)
+}
+
+/// The firewall's part: a table of nft's, or rules of iptables'.
+fn firewall(
+    wish: &SetUp,
+    onward: &Onward,
+    around: &Surroundings,
+    limits: &Limits,
+) -> Result<Vec<Change>, AgentError> {
+    let nat = matches!(wish.forward, Some(Forward { nat: true, .. }));
+    let inbound = wish.forward.iter().flat_map(Forward::inbound);
+    let inbound: Vec<IpNetwork> = inbound.copied().collect();
+    let sources = wish.addresses.iter().map(|pair| pair.near);
+    let masquerade: Vec<IpAddr> = sources
+        .filter(|near| nat && onward.has(Family::of(*near)))
+        .collect();
+    if around.nft {
+        return Ok(vec![Change::FirewallTable(FirewallTable {
+            inbound,
+            tunnels: limits.tunnels,
+            masquerade,
+            mark_replies: around.drops.iter().any(|family| onward.has(*family)),
+            limit: limits.routes.clone(),
+        })]);
+    }
+    let mut changes = Vec::new();
+    for family in [Family::V4, Family::V6] {
+        let rules = FirewallRules {
+            family,
+            inbound: inbound.clone(),
+            tunnels: limits.tunnels,
+            masquerade: of_family(family, &masquerade),
+            accept: around.drops.contains(&family) && onward.has(family),
+            limit: limits.routes.clone(),
+        };
+        changes.extend(by_iptables(rules, onward, around)?);
+    }
+    Ok(changes)
+}
+
+fn of_family(family: Family, addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let addresses = addresses.iter().copied();
+    addresses
+        .filter(|address| Family::of(*address) == family)
+        .collect()
+}
+
+/// One family's rules by iptables, where there is such a program, or what needs them.
+fn by_iptables(
+    rules: FirewallRules,
+    onward: &Onward,
+    around: &Surroundings,
+) -> Result<Option<Change>, AgentError> {
+    let family = rules.family;
+    let known = family == Family::V4 || around.ipv6;
+    if around.iptables.contains(&family) && known {
+        return Ok(Some(Change::FirewallRules(rules)));
+    }
+    let limited = rules.limit.is_some() && known;
+    if !onward.has(family) && !limited {
+        return Ok(None);
+    }
+    let program = match family {
+        Family::V4 => "iptables",
+        Family::V6 => "ip6tables",
+    };
+    let needed_for = if limited {
+        "holding the tunnel to the allowed routes"
+    } else if !rules.masquerade.is_empty() {
+        "NAT (or do without, by --no-nat)"
+    } else {
+        tracing::debug!(
+            "no {program}: nothing here holds connections to the near end off, nor TCP's segment \
+             size to what the path carries"
+        );
+        return Ok(None);
+    };
+    Err(AgentError::NoFirewall {
+        program,
+        needed_for,
+    })
+}
+
+fn address(mode: Mode, pair: &Addresses) -> InterfaceAddress {
+    match (mode, IpNetwork::new(pair.agent, pair.prefix)) {
+        (Mode::Ethernet, Ok(network)) => InterfaceAddress::Network(network),
+        _ => InterfaceAddress::PointToPoint {
+            local: pair.agent,
+            peer: pair.near,
+        },
+    }
+}
+
+/// Whether there is no tunnel without a change. The near end holds connections to
+/// itself off too, so the rules that do no more here are made where they can be.
+pub(crate) fn is_needed(change: &Change) -> bool {
+    match change {
+        Change::FirewallTable(table) => table.is_needed(),
+        Change::FirewallRules(rules) => rules.is_needed(),
+        _ => true,
+    }
+}
+
+/// What a change does, for the near end to show.
+pub(crate) fn described(change: &Change) -> String {
+    match change {
+        Change::LinkUp => "link up".to_owned(),
+        Change::Mtu(mtu) => format!("MTU {mtu}"),
+        Change::GsoMaxSize(bytes) => format!("super-packets of at most {bytes} bytes"),
+        Change::TxQueueLength(packets) => format!("transmit queue of {packets} packets"),
+        Change::AddressGenerationNone => "no IPv6 address of the kernel's own".to_owned(),
+        Change::Protection(Ipv6::On) => {
+            "no router advertisements, redirects or source routes".to_owned()
+        }
+        Change::Protection(Ipv6::Off) => "no redirects, source routes or IPv6".to_owned(),
+        Change::Bridge(bridge) => format!("port of {bridge}"),
+        Change::GuardedPort { .. } => "guarded port of its bridge".to_owned(),
+        Change::Group(TUNNEL_GROUP) => "group of tunnels".to_owned(),
+        Change::Group(group) => format!("link group {group}"),
+        Change::Address(address) => format!("address {address}"),
+        Change::Route(route) => format!("route {route}"),
+        Change::Sysctl { key, value } => format!("{key} = {value}"),
+        Change::Shared(setting) => setting.to_string(),
+        Change::FirewallTable(table) if table.masquerade.is_empty() => "firewall table".to_owned(),
+        Change::FirewallTable(_) => "firewall table with NAT".to_owned(),
+        Change::FirewallRules(rules) => {
+            let program = match rules.family {
+                Family::V4 => "iptables",
+                Family::V6 => "ip6tables",
+            };
+            let nat = if rules.masquerade.is_empty() {
+                ""
+            } else {
+                " with NAT"
+            };
+            format!("rules by {program}{nat}")
+        }
+        Change::ServerTable(_) => "a server's firewall table".to_owned(),
+        Change::ClientFirewall(..) => "a client's firewall table".to_owned(),
+        Change::ForwardAccept(family) | Change::ForwardPassed(family) => match family {
+            Family::V4 => "rules in the IPv4 forward chain".to_owned(),
+            Family::V6 => "rules in the IPv6 forward chain".to_owned(),
+        },
+        Change::NameServers(change) => change.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

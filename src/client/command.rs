@@ -1,0 +1,208 @@
+//! The remote command or shell beside a tunnel: its streams are ours, its exit
+//! code becomes ours.
+
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+
+use anyhow::anyhow;
+use bytes::Bytes;
+use tokio::fs::File;
+use tokio::io::AsyncWriteExt;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::escape::{Escape, EscapeFilter};
+use super::terminal::{self, RawTerminal};
+use crate::config::ssh::options::{RequestTty, SessionType, SshOptions};
+use crate::process::failure::Failure;
+use crate::ssh::channel::process::{
+    Exit, Process, ProcessEvent, ProcessEvents, ProcessInput, ProcessRequest,
+};
+use crate::ssh::client::connect::Connection;
+
+/// Bytes read from standard input at a time.
+const INPUT_CHUNK: usize = 32 * 1024;
+/// Chunks that may wait to be sent.
+const INPUT_QUEUE: usize = 4;
+
+/// Where the process's output goes: our standard streams as they were when this
+/// was made, so that it still goes there from the background.
+pub struct Output {
+    standard: File,
+    error: File,
+}
+
+impl Output {
+    /// The streams as they are now.
+    pub fn here() -> io::Result<Self> {
+        let copy = |stream: &dyn AsFd| {
+            let copy = stream.as_fd().try_clone_to_owned()?;
+            io::Result::Ok(File::from_std(copy.into()))
+        };
+        Ok(Output {
+            standard: copy(&io::stdout())?,
+            error: copy(&io::stderr())?,
+        })
+    }
+}
+
+/// How a remote process ended.
+pub enum Ended {
+    /// With this exit code; 255 where it was ended by a signal or without a word.
+    Process(u8),
+    /// The user wants the connection ended (`~.`).
+    ByUser,
+}
+
+/// Runs what `options` ask for to its end.
+pub async fn run(
+    connection: &Connection,
+    options: &SshOptions,
+    output: Output,
+) -> Result<Ended, Failure> {
+    if options.session_type == SessionType::Subsystem {
+        return Err(Failure::local(anyhow!(
+            "subsystems are not supported beside a tunnel"
+        )));
+    }
+    let wants_terminal = wants_terminal(options);
+    let request = ProcessRequest {
+        command: options.remote_command.clone(),
+        terminal: wants_terminal.then(terminal::describe),
+        environment: options.environment(std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        })),
+    };
+    let process = connection.start(&request).await.map_err(Failure::ssh)?;
+    let raw = if wants_terminal && std::io::stdin().is_terminal() {
+        Some(RawTerminal::enter().map_err(Failure::local)?)
+    } else {
+        None
+    };
+    let escape = options.escape_char.filter(|_| raw.is_some());
+    let ended = relay(process, options.stdin_null, escape, output).await;
+    drop(raw);
+    end_output();
+    Ok(ended)
+}
+
+/// Lets who reads our standard output see its end, though the tunnel stays.
+fn end_output() {
+    let null = std::fs::File::options().write(true).open("/dev/null");
+    if let Some(error) = null
+        .and_then(|null| Ok(nix::unistd::dup2_stdout(&null)?))
+        .err()
+    {
+        tracing::debug!("standard output stays open: {error}");
+    }
+}
+
+/// As ssh decides (ssh_config(5), RequestTTY).
+fn wants_terminal(options: &SshOptions) -> bool {
+    let here = std::io::stdin().is_terminal() && !options.stdin_null;
+    match options.request_tty {
+        RequestTty::No => false,
+        RequestTty::Auto => here && options.remote_command.is_none(),
+        RequestTty::Yes => here,
+        RequestTty::Force => true,
+    }
+}
+
+/// Passes the streams on until the process is gone.
+async fn relay(process: Process, stdin_null: bool, escape: Option<u8>, output: Output) -> Ended {
+    let Process { events, input } = process;
+    // Each on its own: a process that takes no input goes on to put out.
+    tokio::select! {
+        code = pass_output(events, &input, output) => Ended::Process(code),
+        () = pass_input(read_input(stdin_null), &input, EscapeFilter::new(escape)) => Ended::ByUser,
+        never = pass_sizes(&input) => match never {},
+    }
+}
+
+/// Passes on what the process puts out; yields its exit code.
+async fn pass_output(mut events: ProcessEvents, input: &ProcessInput, mut output: Output) -> u8 {
+    let mut code = Failure::SSH;
+    while let Some(event) = events.next().await {
+        match event {
+            ProcessEvent::Output(data) => {
+                if write(&mut output.standard, &data).await.is_err() {
+                    // Who reads it is gone: so that the process hears of that,
+                    // its channel is closed; the tunnel stays.
+                    input.close().await;
+                    return Failure::SSH;
+                }
+            }
+            ProcessEvent::ErrorOutput(data) => {
+                // Its complaints may get lost, its work goes on.
+                let _ = write(&mut output.error, &data).await;
+            }
+            ProcessEvent::Exited(Exit::Code(exit)) => {
+                code = u8::try_from(exit & 0xff).unwrap_or(Failure::SSH);
+            }
+            ProcessEvent::Exited(Exit::Signal(_)) => code = Failure::SSH,
+            ProcessEvent::OutputEnd => {}
+        }
+    }
+    code
+}
+
+async fn write(output: &mut File, data: &[u8]) -> io::Result<()> {
+    output.write_all(data).await?;
+    output.flush().await
+}
+
+/// Passes on what is typed; returns when the user wants the connection ended.
+async fn pass_input(
+    mut typed: mpsc::Receiver<Bytes>,
+    input: &ProcessInput,
+    mut filter: EscapeFilter,
+) {
+    while let Some(chunk) = typed.recv().await {
+        match filter.pass(&chunk) {
+            Escape::Pass(data) => {
+                if input.write(data).await.is_err() {
+                    break;
+                }
+            }
+            Escape::Disconnect => return,
+        }
+    }
+    // Gone already is as good.
+    let _ = input.end().await;
+    std::future::pending().await
+}
+
+/// Tells the process of each new size of the terminal; never returns.
+async fn pass_sizes(input: &ProcessInput) -> std::convert::Infallible {
+    if let Ok(mut resized) = signal(SignalKind::window_change()) {
+        while resized.recv().await.is_some() {
+            // Gone already is as good.
+            let _ = input.resize(terminal::size()).await;
+        }
+    }
+    std::future::pending().await
+}
+
+/// Standard input by chunks. A thread of its own reads it, since a blocked read
+/// cannot be cancelled; it ends with the process.
+fn read_input(stdin_null: bool) -> mpsc::Receiver<Bytes> {
+    let (sender, receiver) = mpsc::channel(INPUT_QUEUE);
+    if stdin_null {
+        return receiver;
+    }
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; INPUT_CHUNK];
+        loop {
+            let chunk = match nix::unistd::read(std::io::stdin(), &mut buffer) {
+                Ok(0) => return,
+                Ok(length) => Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default()),
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(_) => return,
+            };
+            if sender.blocking_send(chunk).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}

@@ -1,0 +1,230 @@
+//! `--push`: our own program goes to a far end that has none, for as long as
+//! the tunnel is up, and runs there as the agent. push.sh is the other side.
+
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::time::Duration;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::error::FarAgentError;
+use super::opening::{Line, Opening};
+use super::start::{Candidate, no_answer, or_lost, parts, what_came};
+use crate::client::remote::shell::quote;
+use crate::link::process_stream::AgentInput;
+use crate::ssh::channel::process::ProcessRequest;
+use crate::ssh::client::connect::Connection;
+use crate::ssh::client::prompt::terminal_text;
+
+/// The program that takes it. POSIX sh.
+pub(crate) const PUSH: &str = include_str!("push.sh");
+/// In front of what that says.
+const SAID: &str = "sshvpn-push: ";
+/// The program that runs here, whatever became of its file.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+/// How long the far end may take for its next word; `sudo` can be slow.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long one piece of the program may wait for its turn.
+const PIECE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of the program that are sent at once.
+const PIECE: usize = 256 * 1024;
+
+/// A program to send.
+pub(crate) struct Program {
+    file: File,
+    pub(crate) length: u64,
+    /// SHA-256, in hexadecimal.
+    pub(crate) sum: String,
+}
+
+impl Program {
+    pub(crate) fn read(path: &str) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        let mut digest = Context::new(&SHA256);
+        let mut length = 0;
+        let mut piece = vec![0; PIECE];
+        loop {
+            let read = file.read(&mut piece)?;
+            if read == 0 {
+                break;
+            }
+            digest.update(piece.get(..read).unwrap_or_default());
+            length += read as u64;
+        }
+        file.rewind()?;
+        let sum = digest.finish();
+        let sum = sum.as_ref().iter().map(|byte| format!("{byte:02x}"));
+        Ok(Program {
+            file,
+            length,
+            sum: sum.collect(),
+        })
+    }
+
+    /// The next bytes; empty at the end.
+    fn piece(&mut self) -> io::Result<Bytes> {
+        let mut piece = vec![0; PIECE];
+        let read = self.file.read(&mut piece)?;
+        piece.truncate(read);
+        Ok(piece.into())
+    }
+}
+
+/// Sends our program and starts it there. Yields the process once it is about
+/// to become the agent.
+pub(crate) async fn push(
+    connection: &Connection,
+    progress: &impl Fn(String),
+) -> Result<Candidate, FarAgentError> {
+    let program = blocking(|| Program::read(OWN_PROGRAM)).await?;
+    let request = ProcessRequest {
+        command: Some(format!(
+            "exec sh -c {} sshvpn-push {} {}",
+            quote(PUSH),
+            program.length,
+            program.sum
+        )),
+        ..Default::default()
+    };
+    let process = connection.start(&request).await?;
+    let mut candidate = parts(connection, process);
+    match hand_over(connection.host(), &mut candidate, program, progress).await {
+        Ok(()) => Ok(candidate),
+        Err(error) => {
+            candidate.1.close().await;
+            Err(or_lost(connection, error))
+        }
+    }
+}
+
+pub(crate) async fn hand_over(
+    host: &str,
+    (opening, input): &mut Candidate,
+    program: Program,
+    progress: &impl Fn(String),
+) -> Result<(), FarAgentError> {
+    let system = expect(host, opening, "system").await?;
+    if !runs_our_programs(&system) {
+        let reason = format!(
+            "it runs {system}, and this sshvpn is for Linux {}; install one for it there",
+            std::env::consts::ARCH
+        );
+        return Err(refused(host, reason));
+    }
+    expect(host, opening, "send").await?;
+    progress(format!(
+        "{host}: sending sshvpn, {:.1} MB; it is removed again",
+        program.length as f64 / 1e6
+    ));
+    // The answer is listened for meanwhile: it may come early, and be a no.
+    let mut sent = false;
+    let answer = {
+        let sending = send(host, input, program);
+        let answering = next_word(host, opening);
+        tokio::pin!(sending, answering);
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut answering => break answer?,
+                done = &mut sending, if !sent => {
+                    done?;
+                    sent = true;
+                }
+                () = tokio::time::sleep(ANSWER_TIMEOUT), if sent => {
+                    return Err(no_answer(host, ANSWER_TIMEOUT));
+                }
+            }
+        }
+    };
+    match (sent, answer) {
+        (true, word) if word == "run" => Ok(()),
+        (_, word) => Err(no_or_nonsense(host, &word)),
+    }
+}
+
+/// Sends the whole program; done as soon as its last byte has gone.
+async fn send(host: &str, input: &AgentInput, mut program: Program) -> Result<(), FarAgentError> {
+    let mut left = program.length;
+    while left > 0 {
+        let (rest, piece) = blocking(move || {
+            let piece = program.piece()?;
+            Ok((program, piece))
+        })
+        .await?;
+        if piece.is_empty() {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        left = left.saturating_sub(piece.len() as u64);
+        match timeout(PIECE_TIMEOUT, input.write(piece)).await {
+            Ok(Ok(())) => program = rest,
+            Ok(Err(gone)) => return Err(refused(host, gone.to_string())),
+            Err(_) => return Err(refused(host, "it takes no more of it".to_owned())),
+        }
+    }
+    Ok(())
+}
+
+/// What the far end says next, which has to begin with `word`; the rest of it.
+async fn expect(host: &str, opening: &mut Opening, word: &str) -> Result<String, FarAgentError> {
+    let said = timeout(ANSWER_TIMEOUT, next_word(host, opening)).await;
+    let said = said.unwrap_or_else(|_| Err(no_answer(host, ANSWER_TIMEOUT)))?;
+    match said.split_once(' ').unwrap_or((&said, "")) {
+        (first, rest) if first == word => Ok(rest.to_owned()),
+        _ => Err(no_or_nonsense(host, &said)),
+    }
+}
+
+/// What push.sh says next; everything else is passed over.
+async fn next_word(host: &str, opening: &mut Opening) -> Result<String, FarAgentError> {
+    loop {
+        match opening.line().await {
+            Ok(Line::Other(line)) => {
+                if let Some(said) = line.strip_prefix(SAID) {
+                    return Ok(terminal_text::line(said.trim()).chars().take(300).collect());
+                }
+            }
+            Ok(Line::Preamble | Line::OtherPreamble(_) | Line::Socket(_)) => {}
+            Err(no_line) => return Err(refused(host, what_came(opening, no_line))),
+        }
+    }
+}
+
+fn no_or_nonsense(host: &str, said: &str) -> FarAgentError {
+    match said.strip_prefix("no ") {
+        Some(reason) => refused(host, reason.to_owned()),
+        None => refused(host, format!("strange answer '{said}'")),
+    }
+}
+
+fn refused(host: &str, reason: String) -> FarAgentError {
+    FarAgentError::Push {
+        host: host.to_owned(),
+        reason,
+    }
+}
+
+/// Whether our program is one for the host that says this of itself
+/// (`uname -s`, `uname -m`).
+fn runs_our_programs(system: &str) -> bool {
+    let Some(machine) = system.strip_prefix("Linux ") else {
+        return false;
+    };
+    match std::env::consts::ARCH {
+        "x86" => matches!(machine, "i386" | "i486" | "i586" | "i686" | "x86_64"),
+        // A kernel for 64 bits may run a system for 32, where the program is
+        // tried before it is used.
+        "arm" => machine.starts_with("arm") || machine == "aarch64",
+        "powerpc64" => machine == "ppc64" || machine == "ppc64le",
+        own => machine == own,
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
+}

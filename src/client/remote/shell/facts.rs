@@ -1,0 +1,335 @@
+//! What the far end told about itself, parsed. It is not trusted: what cannot be
+//! read is passed over, names go through their types, and nothing is believed
+//! that the program does not need.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use thiserror::Error;
+
+use crate::ssh::client::prompt::terminal_text;
+use crate::types::{InterfaceName, Mode, Unit};
+
+/// Entries of one kind that are kept; more is nonsense or an attack.
+const MOST: usize = 200_000;
+
+/// The far end cannot be used as it is. The text says what to do there.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum FactsError {
+    /// The commands did not run to their end.
+    #[error(
+        "{host}: its shell does not run commands as expected ({complaint}); a POSIX shell is needed there"
+    )]
+    NoShell {
+        /// The far end.
+        host: String,
+        /// What it said.
+        complaint: String,
+    },
+    /// Not Linux.
+    #[error(
+        "{host} runs {system}; the far end's addresses can only be set on Linux: use -w and set them yourself"
+    )]
+    NotLinux {
+        /// The far end.
+        host: String,
+        /// What it runs.
+        system: String,
+    },
+    /// No iproute2.
+    #[error("{host} has no 'ip' command: install iproute2 there")]
+    NoIp {
+        /// The far end.
+        host: String,
+    },
+    /// Neither root nor sudo.
+    #[error(
+        "{login}@{host} is not root there and {sudo}: log in as root, allow 'sudo -n' (NOPASSWD), or \
+         have a device made and addressed beforehand (ip tuntap add dev tun0 mode tun user {login}; \
+         ip addr add … peer … dev tun0; ip link set tun0 up)"
+    )]
+    NoPrivilege {
+        /// The far end.
+        host: String,
+        /// The login there.
+        login: String,
+        /// What is with sudo.
+        sudo: &'static str,
+    },
+    /// The kernel there has no tun.
+    #[error("{host} has no /dev/net/tun: load the module there (modprobe tun)")]
+    NoTun {
+        /// The far end.
+        host: String,
+    },
+}
+
+/// How commands become root there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privilege {
+    /// The login is root.
+    Root,
+    /// By `sudo -n`.
+    Sudo,
+    /// Not at all; only a device made beforehand can be used.
+    None,
+}
+
+/// A tun or tap device that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Its unit.
+    pub unit: Unit,
+    /// What it carries.
+    pub mode: Mode,
+    /// Whether the login may open it without being root.
+    pub ours: bool,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Whether it is up.
+    pub up: bool,
+    /// Its group (IFLA_GROUP).
+    pub group: u32,
+}
+
+/// An address of an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// The interface.
+    pub interface: InterfaceName,
+    /// The address itself.
+    pub address: IpAddr,
+    /// The network that is reached through the interface: the peer's, or its own prefix.
+    pub network: IpNetwork,
+}
+
+/// A host as seen from here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// The login's name there.
+    pub login: String,
+    /// How commands become root.
+    pub privilege: Privilege,
+    /// What is with sudo, where the login is not root.
+    sudo: &'static str,
+    /// Whether IPv6 is enabled.
+    pub ipv6: bool,
+    /// Whether nftables can be used.
+    pub nft: bool,
+    /// Whether iptables can be used.
+    pub iptables: bool,
+    /// Whether ip6tables can be used.
+    pub ip6tables: bool,
+    /// Whether iptables' FORWARD chain drops by default.
+    pub forward_drop: bool,
+    /// Whether ip6tables' FORWARD chain drops by default.
+    pub forward_drop6: bool,
+    /// Tun and tap devices.
+    pub devices: Vec<Device>,
+    /// Addresses.
+    pub addresses: Vec<Address>,
+    /// Destinations of its routes, the default route left out.
+    pub routes: Vec<IpNetwork>,
+    /// Interfaces with routes learned from router advertisements.
+    pub advertised: Vec<InterfaceName>,
+    /// By which interface it reaches an address that was asked about.
+    pub ways: BTreeMap<IpAddr, InterfaceName>,
+}
+
+impl Facts {
+    /// Every network that is in use there.
+    pub fn networks(&self) -> Vec<IpNetwork> {
+        let own = self.addresses.iter().map(|a| IpNetwork::from(a.address));
+        let connected = self.addresses.iter().map(|a| a.network);
+        own.chain(connected)
+            .chain(self.routes.iter().copied())
+            .collect()
+    }
+
+    /// The error that says that nothing can be changed there.
+    pub fn no_privilege(&self, host: &str) -> FactsError {
+        FactsError::NoPrivilege {
+            host: host.to_owned(),
+            login: self.login.clone(),
+            sudo: self.sudo,
+        }
+    }
+
+    /// The lowest unit of `mode` that is not taken.
+    pub fn free_unit(&self, mode: Mode) -> Unit {
+        let ours = self.devices.iter().filter(|device| device.mode == mode);
+        let taken: HashSet<Unit> = ours.map(|device| device.unit).collect();
+        (0..=Unit::MAX)
+            .filter_map(|number| Unit::new(number).ok())
+            .find(|unit| !taken.contains(unit))
+            .unwrap_or_default()
+    }
+}
+
+/// Reads what the probe printed. `complaint` is what stood on its standard error.
+pub fn parse(host: &str, text: &str, complaint: &str) -> Result<Facts, FactsError> {
+    let host = host.to_owned();
+    if !text.lines().any(|line| line == "end") {
+        let said = if complaint.trim().is_empty() {
+            text
+        } else {
+            complaint
+        };
+        let complaint: String = terminal_text::line(said.trim()).chars().take(200).collect();
+        return Err(FactsError::NoShell { host, complaint });
+    }
+    let mut reading = Reading::default();
+    for line in text.lines() {
+        // A line that cannot be read says nothing.
+        let _ = reading.line(line);
+    }
+    if reading.system != "Linux" {
+        return Err(FactsError::NotLinux {
+            host,
+            system: reading.system,
+        });
+    }
+    if !reading.has("ip") {
+        return Err(FactsError::NoIp { host });
+    }
+    if !reading.has("tun") {
+        return Err(FactsError::NoTun { host });
+    }
+    Ok(reading.facts())
+}
+
+#[derive(Default)]
+struct Reading {
+    system: String,
+    login: String,
+    uid: Option<u32>,
+    sudo: &'static str,
+    words: Vec<String>,
+    devices: Vec<Device>,
+    addresses: Vec<Address>,
+    routes: Vec<IpNetwork>,
+    advertised: Vec<InterfaceName>,
+    ways: BTreeMap<IpAddr, InterfaceName>,
+}
+
+impl Reading {
+    fn has(&self, word: &str) -> bool {
+        self.words.iter().any(|known| known == word)
+    }
+
+    fn line(&mut self, line: &str) -> Option<()> {
+        let mut words = line.split_ascii_whitespace();
+        let key = words.next()?;
+        let value = words.next()?;
+        match key {
+            "system" => self.system = shown(value),
+            "login" => self.login = shown(value),
+            "uid" => self.uid = value.parse().ok(),
+            "sudo" if value == "yes" => self.words.push("sudo".to_owned()),
+            "sudo" if value == "missing" => self.sudo = "there is no sudo",
+            "sudo" => self.sudo = "sudo asks for a password",
+            "ip" | "tun" | "ipv6" | "nft" | "iptables" | "ip6tables" if value == "yes" => {
+                self.words.push(key.to_owned());
+            }
+            "forward_drop" => self.words.push(format!("forward_drop{}", shown(value))),
+            "device" if self.devices.len() < MOST => {
+                let flags = u32::from_str_radix(words.next()?.trim_start_matches("0x"), 16).ok()?;
+                let owner = words.next()?.parse().ok()?;
+                let mtu = words.next()?.parse().ok()?;
+                let state = words.next().unwrap_or_default();
+                // linux/if.h: IFF_UP 1.
+                let up =
+                    u32::from_str_radix(state.trim_start_matches("0x"), 16).unwrap_or(0) & 1 == 1;
+                let group = words.next().and_then(|word| word.parse().ok());
+                self.devices
+                    .push(device(value, flags, owner, self.uid).map(|device| Device {
+                        mtu,
+                        up,
+                        group: group.unwrap_or(0),
+                        ..device
+                    })?);
+            }
+            "address" if self.addresses.len() < MOST => {
+                let network: IpNetwork = words.next()?.parse().ok()?;
+                let peer = words.next().and_then(|peer| peer.parse::<IpNetwork>().ok());
+                self.addresses.push(Address {
+                    interface: value.parse().ok()?,
+                    address: network.ip(),
+                    network: without_host_bits(peer.unwrap_or(network)),
+                });
+            }
+            "route" if self.routes.len() < MOST => {
+                self.routes.push(without_host_bits(value.parse().ok()?));
+            }
+            "advertised" if self.advertised.len() < MOST => {
+                self.advertised.push(value.parse().ok()?);
+            }
+            "way" if self.ways.len() < MOST => {
+                self.ways
+                    .insert(value.parse().ok()?, words.next()?.parse().ok()?);
+            }
+            _ => {}
+        }
+        Some(())
+    }
+
+    fn facts(self) -> Facts {
+        let privilege = match self.uid {
+            Some(0) => Privilege::Root,
+            _ if self.has("sudo") => Privilege::Sudo,
+            _ => Privilege::None,
+        };
+        Facts {
+            privilege,
+            sudo: if self.sudo.is_empty() {
+                "sudo does not work"
+            } else {
+                self.sudo
+            },
+            ipv6: self.has("ipv6"),
+            nft: self.has("nft"),
+            iptables: self.has("iptables"),
+            ip6tables: self.has("ip6tables"),
+            forward_drop: self.has("forward_drop4"),
+            forward_drop6: self.has("forward_drop6"),
+            devices: self.devices,
+            login: self.login,
+            addresses: self.addresses,
+            routes: self.routes,
+            advertised: self.advertised,
+            ways: self.ways,
+        }
+    }
+}
+
+/// A device named as OpenSSH names them; sysfs' `tun_flags` and `owner` (-1: nobody).
+fn device(name: &str, flags: u32, owner: i64, uid: Option<u32>) -> Option<Device> {
+    // linux/if_tun.h: IFF_TUN 1, IFF_TAP 2.
+    let mode = if flags & 2 != 0 {
+        Mode::Ethernet
+    } else {
+        Mode::PointToPoint
+    };
+    let unit = Unit::new(name.strip_prefix(mode.prefix())?.parse().ok()?).ok()?;
+    let ours = uid == Some(0) || uid.is_some_and(|uid| i64::from(uid) == owner);
+    Some(Device {
+        unit,
+        mode,
+        ours,
+        mtu: 0,
+        up: false,
+        group: 0,
+    })
+}
+
+fn without_host_bits(network: IpNetwork) -> IpNetwork {
+    IpNetwork::new(network.network(), network.prefix()).unwrap_or(network)
+}
+
+fn shown(word: &str) -> String {
+    terminal_text::line(word).chars().take(64).collect()
+}
+
+#[cfg(test)]
+mod tests;

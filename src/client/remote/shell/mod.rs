@@ -1,0 +1,173 @@
+//! The far end of a tunnel on a host that has no sshvpn: what it is like
+//! ([`facts`]), what is to be done there ([`steps`]), and a process that does it
+//! and undoes it when the connection is gone ([`Holder`]). All of it goes through
+//! commands over the same SSH connection.
+
+mod answers;
+pub mod facts;
+mod holder;
+pub mod steps;
+
+#[cfg(test)]
+mod beside_agent_tests;
+#[cfg(test)]
+mod hold_tests;
+#[cfg(test)]
+mod hostile_tests;
+
+use std::future::Future;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::time::timeout;
+
+use crate::ssh::client::connect::Connection;
+use crate::ssh::client::prompt::terminal_text;
+use crate::ssh::error::ChannelError;
+use crate::types::{Mode, Unit};
+use facts::{Facts, FactsError};
+pub use holder::Holder;
+
+/// The program that tells about the far end. POSIX sh.
+const PROBE: &str = include_str!("probe.sh");
+
+/// The most that the probe may print, in bytes; routing tables can be long.
+const PROBE_LIMIT: usize = 4 * 1024 * 1024;
+/// The most that the far end may say of its device, in bytes.
+const DEVICE_LIMIT: usize = 4096;
+/// The part of a far end's complaint that is shown, in characters.
+const REASON_LIMIT: usize = 300;
+/// How long the probe may take; `sudo` and routing tables can be slow.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a step may take at the far end.
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What can fail at the far end.
+#[derive(Debug, Error)]
+pub enum FarEndError {
+    /// The connection or a command on it failed.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// What the far end told about itself is not usable.
+    #[error(transparent)]
+    Facts(#[from] FactsError),
+    /// A step failed.
+    #[error("{host}: cannot {what}: {reason}")]
+    Step {
+        /// The far end.
+        host: String,
+        /// What was being done.
+        what: String,
+        /// What the far end said.
+        reason: String,
+    },
+}
+
+/// Asks the far end about itself, and by which interface it reaches `ways`.
+pub async fn probe(
+    connection: &Connection,
+    ways: &[std::net::IpAddr],
+) -> Result<Facts, FarEndError> {
+    let mut command = format!("exec sh -c {} sshvpn-probe", quote(PROBE));
+    for address in ways {
+        command.push(' ');
+        command.push_str(&address.to_string());
+    }
+    let finished = in_time(connection, "look at it", PROBE_TIMEOUT, async {
+        Ok(connection.run(&command, PROBE_LIMIT).await?)
+    })
+    .await?;
+    let text = String::from_utf8_lossy(&finished.output);
+    let complaint = String::from_utf8_lossy(&finished.error_output);
+    Ok(facts::parse(connection.host(), &text, &complaint)?)
+}
+
+/// The unit of the device that sshd opened for our tunnel, which is known only
+/// to commands started after it (sshd's `SSH_TUNNEL`).
+pub async fn opened_unit(connection: &Connection, mode: Mode) -> Result<Unit, FarEndError> {
+    let what = "learn which device it opened";
+    let finished = in_time(connection, what, STEP_TIMEOUT, async {
+        let command = "echo \"$SSH_TUNNEL\"";
+        Ok(connection.run(command, DEVICE_LIMIT).await?)
+    })
+    .await?;
+    let text = String::from_utf8_lossy(&finished.output);
+    unit_in(&text, mode).ok_or_else(|| {
+        let said = terminal_text::line(text.trim());
+        let reason = format!("it says '{said}' (SSH_TUNNEL): name a unit with --peer-unit");
+        failed(connection.host(), what, &reason)
+    })
+}
+
+/// The last device in SSH_TUNNEL's list, if it is one of `mode`.
+fn unit_in(text: &str, mode: Mode) -> Option<Unit> {
+    let number = text
+        .trim()
+        .rsplit(',')
+        .next()?
+        .strip_prefix(mode.prefix())?;
+    // "+1" is a number to Rust, and no unit.
+    if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Unit::new(number.parse().ok()?).ok()
+}
+
+/// Does `work` at the far end, but does not wait for ever.
+async fn in_time<T>(
+    connection: &Connection,
+    what: &str,
+    limit: Duration,
+    work: impl Future<Output = Result<T, FarEndError>>,
+) -> Result<T, FarEndError> {
+    match timeout(limit, work).await {
+        Ok(done) => done,
+        Err(_) => Err(failed(connection.host(), what, &no_answer(limit))),
+    }
+}
+
+fn no_answer(limit: Duration) -> String {
+    format!("no answer in {} seconds", limit.as_secs())
+}
+
+fn failed(host: &str, what: &str, reason: &str) -> FarEndError {
+    let reason = if reason.is_empty() {
+        "it failed without a word"
+    } else {
+        reason
+    };
+    FarEndError::Step {
+        host: host.to_owned(),
+        what: what.to_owned(),
+        reason: reason.chars().take(REASON_LIMIT).collect(),
+    }
+}
+
+/// `text` as one word of a POSIX shell.
+pub fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn quoted_text_is_one_word() {
+        let wild = "a'b \"$HOME\" `id` ; \\ \n *";
+        let shell = Command::new("sh")
+            .arg("-c")
+            .arg(format!("printf %s {}", quote(wild)))
+            .output();
+        assert_eq!(String::from_utf8(shell.unwrap().stdout).unwrap(), wild);
+    }
+
+    #[test]
+    fn the_programs_are_valid_shell() {
+        for program in [holder::HOLD, PROBE] {
+            let checked = Command::new("sh").arg("-n").arg("-c").arg(program).status();
+            assert!(checked.unwrap().success());
+        }
+    }
+}

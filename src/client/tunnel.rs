@@ -1,0 +1,182 @@
+//! `sshvpn -w LOCAL[:REMOTE] host [command]`: what `ssh -w` does. A device here,
+//! a device there, a session beside them; addresses are the user's business.
+
+use std::sync::Arc;
+
+use super::command::{self, Ended, Output};
+use crate::config::invoker::Invoker;
+use crate::config::ssh::args::SshArgs;
+use crate::config::ssh::options::{LogLevel, SessionType, SshOptions};
+use crate::host::change::protection::{self, Ipv6};
+use crate::link::datagram::{self, Link, Restrictions};
+use crate::packet::guard::GuardRules;
+use crate::process::background::Ready;
+use crate::process::confinement;
+use crate::process::failure::Failure;
+use crate::process::message::say;
+use crate::process::shutdown::Shutdown;
+use crate::pump::End;
+use crate::ssh::client::connect::Connection;
+use crate::tun::{Device, DeviceRequest};
+use crate::types::{Mode, UnitRequest};
+
+/// Runs the session to its end; yields the exit code, which is that of the
+/// remote command where there is one.
+pub async fn run(
+    args: &SshArgs,
+    options: &SshOptions,
+    invoker: &Invoker,
+    background: Option<Ready>,
+) -> Result<u8, Failure> {
+    let mut shutdown = Shutdown::listen().map_err(Failure::local)?;
+    let connection = tokio::select! {
+        opened = Connection::open(options, args, invoker) => opened.map_err(Failure::ssh)?,
+        _ = shutdown.requested() => return Ok(Failure::SSH),
+    };
+    let code = tokio::select! {
+        done = session(&connection, options, background, invoker) => match connection.end_reason() {
+            Some(reason) => Err(Failure::ssh(anyhow::anyhow!("{reason}"))),
+            None => done,
+        },
+        reason = connection.ended() => Err(Failure::ssh(anyhow::anyhow!("{reason}"))),
+        signal = shutdown.requested() => {
+            if options.log_level >= LogLevel::Verbose {
+                say(format_args!("Killed by signal {signal}."));
+            }
+            Ok(Failure::SSH)
+        }
+    };
+    connection.close().await;
+    code
+}
+
+/// The tunnel, and the remote command or shell beside it: ssh ends when both
+/// have, and with the command's exit code.
+async fn session(
+    connection: &Connection,
+    options: &SshOptions,
+    background: Option<Ready>,
+    invoker: &Invoker,
+) -> Result<u8, Failure> {
+    let link = match options.tunnel {
+        Some(mode) => open_link(connection, options, mode).await?,
+        None => None,
+    };
+    let tunnel = link.map(|link| tokio::spawn(watch(link, options.log_level)));
+    // Held only where needed: who reads our streams may wait for their end.
+    let output = match options.session_type {
+        SessionType::None => None,
+        _ => Some(Output::here().map_err(Failure::local)?),
+    };
+    // The device and the channel are open, and nothing is undone at the end.
+    let ends_proxy = invoker.via_sudo && connection.has_proxy();
+    if let Err(error) = confinement::keep_nothing(ends_proxy) {
+        complain(options, format_args!("warning: {error}"));
+    }
+    if let Some(ready) = background {
+        ready
+            .detach(options.log_level >= LogLevel::Debug1)
+            .map_err(Failure::local)?;
+    }
+    let mut code = 0;
+    let alone = output.is_none();
+    if let Some(output) = output {
+        match command::run(connection, options, output).await? {
+            Ended::Process(exit) => code = exit,
+            Ended::ByUser => return Ok(Failure::SSH),
+        }
+    }
+    match tunnel {
+        Some(tunnel) => {
+            // A link that panicked has ended too.
+            let _ = tunnel.await;
+        }
+        None if alone => std::future::pending().await,
+        None => {}
+    }
+    Ok(code)
+}
+
+/// Opens the device and the channel. Failures are fatal only with
+/// ExitOnForwardFailure, as in ssh.
+async fn open_link(
+    connection: &Connection,
+    options: &SshOptions,
+    mode: Mode,
+) -> Result<Option<Link>, Failure> {
+    let request = DeviceRequest::Unit(options.tunnel_device.local);
+    let device = match Device::open(&request, mode) {
+        Ok(device) => device,
+        Err(error) => {
+            complain(options, format_args!("Tunnel device open failed: {error}"));
+            return unless_fatal(options, "Could not request tunnel forwarding.");
+        }
+    };
+    tracing::debug!("tunnel forwarding using interface {}", device.name());
+    // One that was made beforehand is as its maker wants it.
+    if !device.preexisting() {
+        protection::set(device.name(), Ipv6::On);
+    }
+    let remote: UnitRequest = options.tunnel_device.remote;
+    match connection.open_tunnel(mode, remote).await {
+        Ok((sender, receiver)) => {
+            let framing = datagram::framing(connection.is_sshvpn());
+            let (held, counters) = (restrictions(mode), Arc::default());
+            let link = Link::start(device, framing, sender, receiver, held, counters);
+            Ok(Some(link))
+        }
+        Err(error) => {
+            complain(options, error);
+            unless_fatal(options, "Tunnel forwarding failed")
+        }
+    }
+}
+
+/// What the far end is held to. The user sets the addresses of both ends, so they are
+/// not known here; an ethernet tunnel may join two networks, and carries everything.
+fn restrictions(mode: Mode) -> Restrictions {
+    match mode {
+        Mode::PointToPoint => Restrictions::of_addresses(GuardRules::without_addresses()),
+        Mode::Ethernet => Restrictions::default(),
+    }
+}
+
+fn unless_fatal(options: &SshOptions, text: &str) -> Result<Option<Link>, Failure> {
+    if options.exit_on_forward_failure {
+        return Err(Failure::ssh(anyhow::anyhow!("{text}")));
+    }
+    complain(options, text);
+    Ok(None)
+}
+
+/// An error that does not end the session.
+fn complain(options: &SshOptions, text: impl std::fmt::Display) {
+    if options.log_level >= LogLevel::Error {
+        say(text);
+    }
+}
+
+/// Waits for the link's end and says what went through.
+async fn watch(mut link: Link, level: LogLevel) {
+    let end = link.ended().await;
+    let counters = link.stop().await;
+    if level >= LogLevel::Info {
+        match end {
+            End::Channel => say("The far end closed the tunnel."),
+            End::Stream(error) => say(format_args!("The far end sent nonsense: {error}")),
+            End::Device(error) => say(format_args!("The tunnel device failed: {error}")),
+        }
+    }
+    if level >= LogLevel::Info
+        && let Some(refused) = counters.inbound.snapshot().refused()
+    {
+        say(format_args!(
+            "Packets of the far end were refused: {refused}."
+        ));
+    }
+    tracing::debug!(
+        outbound = %counters.outbound.snapshot(),
+        inbound = %counters.inbound.snapshot(),
+        "tunnel closed"
+    );
+}

@@ -1,0 +1,71 @@
+//! The choice of the tunnel's addresses, the same for every carrier. Pure.
+
+use ipnetwork::IpNetwork;
+
+use super::UpRequest;
+use super::plan::error::PlanError;
+use crate::host::plan::addressing::{self, AddressPair, AddressRequest};
+use crate::host::plan::facts::HostFacts;
+use crate::types::Mtu;
+
+/// What the choice depends on.
+pub(super) struct Choice<'a> {
+    /// What was asked for.
+    pub request: &'a UpRequest,
+    /// The tunnel's MTU.
+    pub mtu: Mtu,
+    /// The near end.
+    pub near: &'a HostFacts,
+    /// Whether IPv6 is enabled at the near end.
+    pub near_ipv6: bool,
+    /// Whether IPv6 is enabled at the far end.
+    pub far_ipv6: bool,
+    /// Networks in use at the far end.
+    pub far_networks: Vec<IpNetwork>,
+    /// Networks that the far end permits; all, where there is no list.
+    pub within: Option<Vec<IpNetwork>>,
+    /// Makes the choice another one for another user or destination.
+    pub seed: u64,
+}
+
+/// One pair a family.
+pub(super) fn choose(choice: Choice<'_>) -> Result<Vec<AddressPair>, PlanError> {
+    let request = choice.request;
+    let ipv6_problem = if !choice.near_ipv6 {
+        Some("IPv6 is disabled on this host")
+    } else if !choice.far_ipv6 {
+        Some("IPv6 is disabled at the far end")
+    } else if choice.mtu < Mtu::MIN_IPV6 {
+        Some("IPv6 needs an MTU of at least 1280")
+    } else {
+        None
+    };
+    let route6 = request.routes.iter().find(|route| route.is_ipv6());
+    if let (Some(route), Some(problem)) = (route6, ipv6_problem) {
+        return Err(PlanError::NoIpv6 {
+            route: *route,
+            problem,
+        });
+    }
+    let near_addresses = choice.near.addresses.iter();
+    let near_networks = near_addresses
+        .flat_map(|a| [Some(IpNetwork::from(a.address)), a.network()])
+        .flatten()
+        .collect();
+    let mut in_use = choice.near.networks_in_use();
+    in_use.extend(choice.far_networks);
+    let chosen = addressing::choose(
+        &AddressRequest {
+            mode: request.mode,
+            near: request.address,
+            far: request.peer_address,
+            ipv6: ipv6_problem.is_none(),
+            in_use,
+            near_networks,
+            routes: request.routes.clone(),
+            within: choice.within,
+        },
+        choice.seed,
+    )?;
+    Ok([chosen.ipv4, chosen.ipv6].into_iter().flatten().collect())
+}

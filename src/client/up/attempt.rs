@@ -1,0 +1,186 @@
+//! One tunnel from its first step to its last: everything that it holds, in the
+//! order in which it came to be, and taken down in reverse.
+
+use anyhow::anyhow;
+use ipnetwork::IpNetwork;
+
+use super::guard::{self, GuardInput};
+use super::remote_part::{Agreed, FarPart, NearDevice, Start};
+use super::{Reporter, UpRequest};
+use super::{closed, local_host, plan};
+use crate::config::ssh::options::SshOptions;
+use crate::host::journal::recovery::Recoverer;
+use crate::host::journal::state::HostState;
+use crate::host::netlink::Netlink;
+use crate::host::plan::facts::HostFacts;
+use crate::host::plan::route_plan::{self, RoutePlan, RouteRequest};
+use crate::link::datagram::Restrictions;
+use crate::process::cleanup;
+use crate::process::confinement;
+use crate::process::failure::Failure;
+use crate::ssh::client::connect::Connection;
+use crate::tun::Device;
+
+/// What a tunnel holds so far.
+pub(super) struct Attempt<F> {
+    reporter: Reporter,
+    connection: Connection,
+    far: F,
+    near: Option<HostState>,
+}
+
+impl<F: FarPart> Attempt<F> {
+    pub(super) fn new(reporter: Reporter, connection: Connection, far: F) -> Self {
+        Attempt {
+            reporter,
+            connection,
+            far,
+            near: None,
+        }
+    }
+
+    /// Every step up. After a failure, or when this is dropped half way,
+    /// [`take_down`](Self::take_down) undoes what was done.
+    pub(super) async fn bring_up(
+        &mut self,
+        request: &UpRequest,
+        options: &SshOptions,
+    ) -> Result<(), Failure> {
+        let netlink = Netlink::open().map_err(Failure::local)?;
+        let near = netlink.facts().await.map_err(Failure::local)?;
+        // What cannot be here is said before the far end is asked anything.
+        self.plan_routes(request, &[], &near)?;
+        let start = Start {
+            reporter: self.reporter,
+            connection: &self.connection,
+            request,
+            near,
+            seed: plan::seed(
+                &local_host::machine_id(),
+                &options.user,
+                &options.destination,
+                options.port,
+            ),
+        };
+        let agreed = self.far.agree(&start).await?;
+        let routes = self.plan_routes(request, &agreed.pushed.routes, &start.near)?;
+        self.tell(&routes);
+        let tun = Device::open(&request.device, request.mode).map_err(Failure::local)?;
+        let directory = cleanup::runtime_dir()?;
+        let near = self.near.insert(
+            HostState::begin(&directory, tun.name())
+                .await
+                .map_err(Failure::local)?,
+        );
+        // Before the link is up, by which something could come in.
+        let firewall = closed::firewall(request, &agreed, &routes.routes);
+        let host = start.connection.host();
+        closed::close(near, firewall, &agreed, host, self.reporter).await?;
+        let held = Restrictions::of_addresses(guard::rules(&GuardInput {
+            mode: request.mode,
+            addresses: &agreed.addresses,
+            routes: &routes.routes,
+            behind: &request.forward,
+            near: &start.near,
+        }));
+        let device = NearDevice { tun, held };
+        let far_device = self.far.open(&start, &agreed, device).await?;
+        for change in local_host::changes(request.mode, &agreed, &routes.routes) {
+            let line = local_host::describe(&change);
+            near.apply(change).await.map_err(Failure::local)?;
+            if let Some(line) = line {
+                self.reporter.step(format_args!("here: {line}"));
+            }
+        }
+        self.announce(&far_device, request, &agreed);
+        Ok(())
+    }
+
+    /// Gives up all that neither the tunnel nor undoing it takes. `other_user`: whether
+    /// a ProxyCommand runs as another user.
+    pub(super) async fn confine(&self, other_user: bool) {
+        let Some(near) = &self.near else {
+            return;
+        };
+        let ends_proxy = other_user && self.connection.has_proxy();
+        if let Err(error) = confinement::keep_undoing(near, ends_proxy).await {
+            self.reporter.warning(error);
+        }
+    }
+
+    /// The routes to install here: those that were asked for, and `pushed` ones.
+    fn plan_routes(
+        &self,
+        request: &UpRequest,
+        pushed: &[IpNetwork],
+        near: &HostFacts,
+    ) -> Result<RoutePlan, Failure> {
+        let asked = RouteRequest {
+            routes: [&request.routes, pushed].concat(),
+            excludes: request.excludes.clone(),
+            servers: self.connection.first_hop().to_vec(),
+        };
+        route_plan::plan(&asked, near, "").map_err(Failure::local)
+    }
+
+    /// Says what is remarkable about the routes.
+    fn tell(&self, plan: &RoutePlan) {
+        for note in &plan.notes {
+            match note.is_warning() {
+                true => self.reporter.warning(note),
+                false => self.reporter.step(note),
+            }
+        }
+    }
+
+    fn announce(&self, far_device: &str, request: &UpRequest, agreed: &Agreed<F::Plan>) {
+        let way_down = match request.background {
+            true => format!("'kill {}' takes it down", std::process::id()),
+            false => "Ctrl-C takes it down".to_owned(),
+        };
+        let host = self.connection.host();
+        let pairs: Vec<String> = agreed
+            .addresses
+            .iter()
+            .map(|pair| format!("{} here, {} at {host}", pair.near, pair.far))
+            .collect();
+        self.reporter.step(format_args!(
+            "up: {} ({far_device}, MTU {}); {way_down}",
+            pairs.join("; "),
+            agreed.mtu,
+        ));
+    }
+
+    /// Waits until the tunnel or the connection is lost.
+    pub(super) async fn lost(&mut self) -> Failure {
+        tokio::select! {
+            reason = self.connection.ended() => Failure::ssh(anyhow!("{reason}")),
+            failure = self.far.lost(&self.connection) => failure,
+        }
+    }
+
+    /// Undoes everything, the last first: this host, the devices, the far end,
+    /// the connection.
+    pub(super) async fn take_down(mut self) {
+        let verbose = !self.reporter.quiet;
+        let report = match self.near {
+            Some(near) => Some(near.undo().await),
+            None => None,
+        };
+        self.far.stop(&self.connection, self.reporter).await;
+        match report {
+            // With the device gone, what could not be undone on it has gone too;
+            // what is still there is said.
+            Some(report) if !report.failed.is_empty() => {
+                if let Err(failure) = cleanup::recover(verbose, Recoverer::Other).await {
+                    self.reporter.warning(failure);
+                }
+            }
+            Some(report) => cleanup::print_report(&report, verbose),
+            None => {}
+        }
+        self.far.finish(&self.connection, self.reporter).await;
+        self.connection.close().await;
+        cleanup::remove_empty_runtime_dir();
+    }
+}

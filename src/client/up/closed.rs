@@ -1,0 +1,158 @@
+//! This host is closed to the far end: no connection comes in by the tunnel, and
+//! nothing is forwarded, but what the user asked for. By nft where it works, else by
+//! iptables; a line says what neither could do.
+
+use ipnetwork::IpNetwork;
+
+use super::remote_part::Agreed;
+use super::{Reporter, UpRequest};
+use crate::host::change::Change;
+use crate::host::change::client_firewall::{ClientFirewall, Means};
+use crate::host::change::nft::NftError;
+use crate::host::change::sysctl::SysctlKey;
+use crate::host::error::NetError;
+use crate::host::journal::state::HostState;
+use crate::host::plan::address_range::Family;
+use crate::process::failure::Failure;
+use crate::types::{InterfaceName, Mode};
+
+/// What may pass, with `routes` to be installed here.
+pub(super) fn firewall<P>(
+    request: &UpRequest,
+    agreed: &Agreed<P>,
+    routes: &[IpNetwork],
+) -> ClientFirewall {
+    let mut inbound = Vec::new();
+    if request.inbound {
+        inbound.extend(agreed.addresses.iter().map(|pair| match request.mode {
+            Mode::PointToPoint => IpNetwork::from(pair.far),
+            // The far end is one host of a link.
+            Mode::Ethernet => pair.near_network().unwrap_or(pair.far.into()),
+        }));
+    }
+    if request.inbound || agreed.without_nat {
+        inbound.extend(routes);
+    }
+    ClientFirewall {
+        inbound,
+        forward: request.forward.clone(),
+    }
+}
+
+/// Makes the rules, and takes the device out of what this host forwards by.
+pub(super) async fn close<P>(
+    near: &mut HostState,
+    firewall: ClientFirewall,
+    agreed: &Agreed<P>,
+    host: &str,
+    reporter: Reporter,
+) -> Result<(), Failure> {
+    let families: Vec<Family> = [Family::V4, Family::V6]
+        .into_iter()
+        .filter(|family| {
+            let mut addresses = agreed.addresses.iter();
+            addresses.any(|pair| Family::of(pair.near) == *family)
+        })
+        .collect();
+    let forwards = !firewall.forward.is_empty();
+    let who = format!("{host} and what is behind it");
+    let open: Vec<String> = firewall.inbound.iter().map(ToString::to_string).collect();
+    match make(near, firewall, &families).await? {
+        Made::All if open.is_empty() => reporter.step(format_args!(
+            "here: {who} can open no connections to this host (--inbound lets them)"
+        )),
+        Made::All => reporter.step(format_args!(
+            "here: {} can open connections to this host",
+            open.join(", ")
+        )),
+        Made::Stateless => reporter.warning(format_args!(
+            "this kernel has no connection tracking: {who} can open no TCP connections to this host, \
+             but can send it datagrams"
+        )),
+        Made::Nothing(error) => reporter.warning(format_args!(
+            "nothing here keeps {who} from opening connections to this host: {error}"
+        )),
+    }
+    if !forwards {
+        forward_nothing(near).await;
+    }
+    Ok(())
+}
+
+/// What was made.
+enum Made {
+    All,
+    /// TCP alone is told apart.
+    Stateless,
+    /// Not in each family, for this reason.
+    Nothing(NetError),
+}
+
+async fn make(
+    near: &mut HostState,
+    firewall: ClientFirewall,
+    families: &[Family],
+) -> Result<Made, Failure> {
+    let mut refused = match attempt(near, &firewall, Means::Nft).await? {
+        Ok(()) => return Ok(Made::All),
+        Err(error) => error,
+    };
+    let mut missing = Vec::new();
+    for family in [Family::V4, Family::V6] {
+        if let Err(error) = attempt(near, &firewall, Means::Iptables(family)).await? {
+            missing.push(family);
+            if matches!(refused, NetError::Nft(NftError::Missing)) {
+                refused = error;
+            }
+        }
+    }
+    // Without agreed addresses any family may come.
+    let unmade = match families {
+        [] => !missing.is_empty(),
+        _ => families.iter().any(|family| missing.contains(family)),
+    };
+    if !unmade {
+        return Ok(Made::All);
+    }
+    Ok(match attempt(near, &firewall, Means::NftStateless).await? {
+        Ok(()) => Made::Stateless,
+        Err(_) => Made::Nothing(refused),
+    })
+}
+
+/// What the firewall refuses is no failure of the tunnel.
+async fn attempt(
+    near: &mut HostState,
+    firewall: &ClientFirewall,
+    means: Means,
+) -> Result<Result<(), NetError>, Failure> {
+    let change = Change::ClientFirewall(firewall.clone(), means);
+    match near.apply(change).await {
+        Ok(()) => Ok(Ok(())),
+        Err(error @ (NetError::Nft(_) | NetError::Iptables(_) | NetError::Borrowed)) => {
+            tracing::debug!(%error, ?means, "no firewall by this");
+            Ok(Err(error))
+        }
+        Err(error) => Err(Failure::local(error)),
+    }
+}
+
+/// The kernel forwards no IPv4 packet that comes by the device, whatever the host
+/// does for others; for IPv6 it has no such switch, and the rules stand alone.
+async fn forward_nothing(near: &mut HostState) {
+    let Ok(name) = near.name().parse::<InterfaceName>() else {
+        return;
+    };
+    let change = SysctlKey::ipv4(&name, "forwarding").map(|key| Change::Sysctl {
+        key,
+        value: "0".to_owned(),
+    });
+    let done = match change {
+        Ok(change) => near.apply(change).await,
+        Err(error) => Err(error.into()),
+    };
+    if let Err(error) = done {
+        // A container's /proc/sys cannot be written.
+        tracing::debug!(%error, "the rules alone keep this host from forwarding");
+    }
+}

@@ -1,0 +1,84 @@
+//! What the far end of a client's tunnel may send: packets from the peer and from the
+//! networks that this host reaches through the tunnel, to the tunnel's own address. Pure.
+
+use std::collections::BTreeMap;
+
+use ipnetwork::IpNetwork;
+
+use crate::host::plan::addressing::AddressPair;
+use crate::host::plan::facts::{AddressFacts, HostFacts, TABLE_MAIN};
+use crate::packet::guard::address_set::AddressSet;
+use crate::packet::guard::{ClientTerms, GuardRules, opened};
+use crate::types::Mode;
+
+/// What the rules depend on.
+pub(super) struct GuardInput<'a> {
+    pub mode: Mode,
+    /// The tunnel's addresses; none on a link whose addresses others give.
+    pub addresses: &'a [AddressPair],
+    /// The routes through the tunnel.
+    pub routes: &'a [IpNetwork],
+    /// Networks behind this host that the far end may send to.
+    pub behind: &'a [IpNetwork],
+    /// This host before the tunnel.
+    pub near: &'a HostFacts,
+}
+
+/// The rules for a tunnel.
+pub(super) fn rules(input: &GuardInput<'_>) -> GuardRules {
+    if input.addresses.is_empty() {
+        return GuardRules::without_addresses();
+    }
+    let far = input.addresses.iter().map(|pair| pair.far);
+    let far: AddressSet = far.collect();
+    let on_link: Vec<IpNetwork> = match input.mode {
+        Mode::PointToPoint => Vec::new(),
+        Mode::Ethernet => {
+            let networks = input.addresses.iter().map(AddressPair::near_network);
+            networks.flatten().collect()
+        }
+    };
+    let broadcast = on_link.iter().filter(|network| network.is_ipv4());
+    GuardRules::of_client(&ClientTerms {
+        own: input.addresses.iter().map(|pair| pair.near).collect(),
+        routed: reached(input)
+            .union(&on_link.iter().copied().collect())
+            .union(&far),
+        behind: opened(input.behind),
+        host: input.near.addresses.iter().map(|own| own.address).collect(),
+        broadcast: broadcast.map(|network| network.broadcast()).collect(),
+    })
+}
+
+/// What is reached by the tunnel's routes: where this host has a longer route of its
+/// own, packets take that one, so none may come from there. As in the kernel, the
+/// longest prefix decides; where both are of one length, the tunnel has it.
+fn reached(input: &GuardInput<'_>) -> AddressSet {
+    let mut by_length: BTreeMap<u8, (Vec<IpNetwork>, Vec<IpNetwork>)> = BTreeMap::new();
+    let main = input
+        .near
+        .routes
+        .iter()
+        .filter(|route| route.table == TABLE_MAIN);
+    let on_link = input
+        .near
+        .addresses
+        .iter()
+        .filter_map(AddressFacts::network);
+    for other in on_link.chain(main.map(|route| route.destination)) {
+        by_length.entry(other.prefix()).or_default().0.push(other);
+    }
+    for route in input.routes {
+        by_length.entry(route.prefix()).or_default().1.push(*route);
+    }
+    let mut reached = AddressSet::EMPTY;
+    for (others, routes) in by_length.into_values() {
+        reached = reached
+            .minus(&others.into_iter().collect())
+            .union(&opened(&routes));
+    }
+    reached
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+//! This host's part of a tunnel: what is to be changed on it, in order.
+
+use ipnetwork::IpNetwork;
+
+use super::remote_part::Agreed;
+use crate::host::change::protection::Ipv6;
+use crate::host::change::resolver::{ResolverChange, ResolverWay};
+use crate::host::change::{Change, GSO_MAX_SIZE, InterfaceAddress, TX_QUEUE_LENGTH, TunnelRoute};
+use crate::types::Mode;
+
+/// The link, then its addresses, then the routes through it, then the name
+/// servers behind it.
+pub(super) fn changes<P>(mode: Mode, agreed: &Agreed<P>, routes: &[IpNetwork]) -> Vec<Change> {
+    let addresses = &agreed.addresses;
+    let ipv6 = Ipv6::agreed(addresses.iter().any(|pair| pair.near.is_ipv6()));
+    let mut changes = vec![
+        Change::AddressGenerationNone,
+        Change::TxQueueLength(TX_QUEUE_LENGTH),
+        Change::GsoMaxSize(GSO_MAX_SIZE),
+        Change::Mtu(agreed.mtu),
+        Change::Protection(ipv6),
+        Change::LinkUp,
+    ];
+    for pair in addresses {
+        changes.push(Change::Address(match (mode, pair.near_network()) {
+            (Mode::Ethernet, Some(network)) => InterfaceAddress::Network(network),
+            _ => InterfaceAddress::PointToPoint {
+                local: pair.near,
+                peer: pair.far,
+            },
+        }));
+    }
+    for route in routes {
+        let pair = addresses
+            .iter()
+            .find(|pair| pair.near.is_ipv4() == route.is_ipv4());
+        changes.push(Change::Route(TunnelRoute {
+            // On a link with many hosts the far end is one of them.
+            gateway: pair.map(|pair| pair.far).filter(|_| mode == Mode::Ethernet),
+            source: pair.map(|pair| pair.near),
+            ..TunnelRoute::to(*route)
+        }));
+    }
+    if let Some(name_servers) = &agreed.pushed.name_servers {
+        changes.push(Change::NameServers(ResolverChange {
+            name_servers: name_servers.clone(),
+            way: ResolverWay::of_host(),
+        }));
+    }
+    changes
+}
+
+/// What to print for a change; nothing for those of no interest.
+pub(super) fn describe(change: &Change) -> Option<String> {
+    match change {
+        Change::Address(address) => Some(format!("address {address}")),
+        Change::Route(route) => Some(format!("route {route}")),
+        Change::Mtu(mtu) => Some(format!("MTU {mtu}")),
+        Change::NameServers(change) => Some(change.to_string()),
+        _ => None,
+    }
+}
+
+/// Identifies this host, if only to itself (machine-id(5)).
+pub(super) fn machine_id() -> String {
+    std::fs::read_to_string("/etc/machine-id").unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::up::remote_part::Pushed;
+    use crate::host::plan::addressing::AddressPair;
+    use crate::types::Mtu;
+
+    fn agreed(addresses: &[AddressPair]) -> Agreed<()> {
+        Agreed {
+            far: (),
+            addresses: addresses.to_vec(),
+            mtu: Mtu::ETHERNET,
+            pushed: Pushed::default(),
+            without_nat: false,
+        }
+    }
+
+    fn pair(near: &str, far: &str, prefix: u8) -> AddressPair {
+        AddressPair {
+            near: near.parse().unwrap(),
+            far: far.parse().unwrap(),
+            prefix,
+        }
+    }
+
+    #[test]
+    fn routes_come_last_and_go_by_the_address_of_their_family() {
+        let addresses = [
+            pair("10.9.0.1", "10.9.0.2", 30),
+            pair("fd00::1", "fd00::2", 64),
+        ];
+        let routes = ["10.1.0.0/16".parse().unwrap(), "fd12::/64".parse().unwrap()];
+        let changes = changes(Mode::PointToPoint, &agreed(&addresses), &routes);
+        let Some(Change::Route(last)) = changes.last() else {
+            panic!("{changes:?}")
+        };
+        assert_eq!((last.gateway, last.source), (None, Some(addresses[1].near)));
+        let up = changes.iter().position(|change| *change == Change::LinkUp);
+        let first = changes
+            .iter()
+            .position(|change| matches!(change, Change::Address(_)));
+        assert!(up < first);
+    }
+
+    #[test]
+    fn an_ethernet_tunnel_is_a_network_with_a_gateway() {
+        let addresses = [pair("10.9.0.1", "10.9.0.2", 30)];
+        let routes = ["10.1.0.0/16".parse().unwrap()];
+        let changes = changes(Mode::Ethernet, &agreed(&addresses), &routes);
+        let network = InterfaceAddress::Network("10.9.0.1/30".parse().unwrap());
+        assert!(changes.contains(&Change::Address(network)));
+        let Some(Change::Route(last)) = changes.last() else {
+            panic!("{changes:?}")
+        };
+        assert_eq!(last.gateway, Some(addresses[0].far));
+    }
+}

@@ -1,0 +1,166 @@
+//! The addresses of a server's offer: whether hosts have such ones, whether they
+//! are somebody else's, and whether this host has room for them. Pure.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use super::error::OfferError;
+use super::note::OfferNote;
+use crate::client::up::allowance::is_unicast;
+use crate::client::up::plan::serve::{OfferInput, nonsense, without_host_bits};
+use crate::frame::control::Addresses;
+use crate::host::plan::address_range::{Family, is_within};
+use crate::host::plan::addressing::AddressPair;
+use crate::types::{Mode, Mtu};
+
+/// The pairs, one a family at most, that this host can have and the user allows.
+pub(in crate::client::up) fn addresses(
+    input: &OfferInput<'_>,
+    mtu: Mtu,
+    notes: &mut Vec<OfferNote>,
+) -> Result<Vec<AddressPair>, OfferError> {
+    let mut pairs: Vec<AddressPair> = Vec::new();
+    let mut families = Vec::new();
+    for offered in &input.offer.addresses {
+        let family = Family::of(offered.near);
+        if families.contains(&family) {
+            return Err(nonsense(input, "two pairs of addresses in one family"));
+        }
+        families.push(family);
+        let pair = check_pair(input, offered)?;
+        match ipv6_problem(input, mtu).filter(|_| family == Family::V6) {
+            Some(problem) => notes.push(OfferNote::WithoutIpv6(problem)),
+            None => pairs.push(pair),
+        }
+    }
+    if let Some(asked) = input.request.address
+        && !pairs.iter().any(|pair| pair.near == asked)
+    {
+        let same = |pair: &&AddressPair| pair.near.is_ipv4() == asked.is_ipv4();
+        let given = pairs.iter().find(same);
+        return Err(OfferError::OtherAddress {
+            host: input.host.to_owned(),
+            asked,
+            given: given.map_or_else(|| "none".to_owned(), |pair| pair.near.to_string()),
+        });
+    }
+    match (pairs.is_empty(), input.request.mode) {
+        (false, _) => {}
+        // Another host of that network may give it one.
+        (true, Mode::Ethernet) => notes.push(OfferNote::NoAddress),
+        (true, Mode::PointToPoint) => {
+            let host = input.host.to_owned();
+            let reason = match families.is_empty() {
+                true => "there is none",
+                false => "it is of IPv6 alone, which this tunnel or host has not",
+            };
+            return Err(OfferError::NoAddress { host, reason });
+        }
+    }
+    Ok(pairs)
+}
+
+fn ipv6_problem(input: &OfferInput<'_>, mtu: Mtu) -> Option<&'static str> {
+    if !input.near_ipv6 {
+        Some("IPv6 is disabled on this host")
+    } else if mtu < Mtu::MIN_IPV6 {
+        Some("IPv6 needs an MTU of at least 1280")
+    } else {
+        None
+    }
+}
+
+fn check_pair(input: &OfferInput<'_>, offered: &Addresses) -> Result<AddressPair, OfferError> {
+    let &Addresses {
+        near,
+        agent: far,
+        prefix,
+    } = offered;
+    let unsound = || nonsense(input, &format!("the addresses {near}/{prefix} and {far}"));
+    let family = Family::of(near);
+    let sound = family == Family::of(far)
+        && near != far
+        && is_unicast(near)
+        && is_unicast(far)
+        && prefix <= family.bits();
+    if !sound {
+        return Err(unsound());
+    }
+    match input.request.mode {
+        Mode::PointToPoint => {
+            // Either becomes a route of its own, the far one to the tunnel.
+            for address in [near, far] {
+                let own = input.request.address == Some(address) && address == near;
+                check_free(input, &IpNetwork::from(address), own)?;
+            }
+        }
+        Mode::Ethernet => {
+            let network = link_network(near, far, prefix).ok_or_else(unsound)?;
+            check_free(input, &network, false)?;
+        }
+    }
+    Ok(AddressPair { near, far, prefix })
+}
+
+/// The network of an ethernet tunnel with both addresses as hosts in it.
+fn link_network(near: IpAddr, far: IpAddr, prefix: u8) -> Option<IpNetwork> {
+    let network = IpNetwork::new(near, prefix).ok()?;
+    let host = |address| match network {
+        IpNetwork::V4(network) if prefix < 31 => {
+            address != IpAddr::V4(network.network()) && address != IpAddr::V4(network.broadcast())
+        }
+        _ => true,
+    };
+    let sound = network.contains(far) && host(near) && host(far);
+    sound.then(|| without_host_bits(&network)).flatten()
+}
+
+/// Whether this host may have `network` on the tunnel: it belongs to nobody
+/// else, it is in use nowhere here, and the SSH connection does not lead there.
+/// `asked` is for the address that the user named.
+fn check_free(input: &OfferInput<'_>, network: &IpNetwork, asked: bool) -> Result<(), OfferError> {
+    let host = || input.host.to_owned();
+    let allowed = &input.request.allowance;
+    if !asked && !allowed.has_addresses(network) {
+        return Err(OfferError::PublicAddress {
+            host: host(),
+            network: *network,
+        });
+    }
+    let to_server = |server: &&IpAddr| network.contains(server.to_canonical());
+    if let Some(server) = input.first_hop.iter().find(to_server) {
+        return Err(OfferError::CutsOff {
+            host: host(),
+            network: *network,
+            server: server.to_canonical(),
+        });
+    }
+    let overlaps = |used: &IpNetwork| is_within(used, network) || is_within(network, used);
+    let own = input.near.addresses.iter().flat_map(|address| {
+        let peer = address.peer.map(IpNetwork::from);
+        [
+            Some(IpNetwork::from(address.address)),
+            peer,
+            address.network(),
+        ]
+    });
+    if let Some(used) = own.flatten().find(overlaps) {
+        return Err(OfferError::InUse {
+            host: host(),
+            network: *network,
+            used,
+        });
+    }
+    if asked || allowed.names(network) {
+        return Ok(());
+    }
+    match input.near.networks_in_use().into_iter().find(overlaps) {
+        Some(used) => Err(OfferError::Routed {
+            host: host(),
+            network: *network,
+            used,
+        }),
+        None => Ok(()),
+    }
+}

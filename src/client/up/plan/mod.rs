@@ -1,0 +1,314 @@
+//! What a tunnel through sshd's own forwarding is to look like at both ends,
+//! decided from what was asked for and what both hosts are like. Pure.
+
+pub(super) mod agent;
+pub(super) mod error;
+pub(super) mod serve;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnetwork::{IpNetwork, Ipv4Network};
+
+use super::UpRequest;
+use super::addresses::{self, Choice};
+use crate::client::remote::shell::facts::{Device, Facts, Privilege};
+use crate::client::remote::shell::steps::Forwarding;
+use crate::host::plan::addressing::AddressPair;
+use crate::host::plan::facts::HostFacts;
+use crate::types::{InterfaceName, Mode, Mtu, Unit, UnitRequest};
+use error::PlanError;
+
+/// Hosts of a network that the far end is asked its way to.
+const WAY_PROBES: usize = 3;
+
+/// The first network behind 0.0.0.0/8.
+const BEHIND_THIS_NETWORK: Ipv4Network =
+    match Ipv4Network::new_checked(Ipv4Addr::new(1, 0, 0, 0), 8) {
+        Some(network) => network,
+        None => unreachable!(),
+    };
+
+/// How the far end's device comes about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FarDevice {
+    /// sshd, running as root, makes one when the channel is opened.
+    BySshd(UnitRequest),
+    /// We make it for the login, with sudo, before the channel is opened.
+    MadeForLogin(Unit),
+    /// It is there already, for the login.
+    Premade(Unit),
+}
+
+impl FarDevice {
+    /// What to ask sshd for.
+    pub fn unit(self) -> UnitRequest {
+        match self {
+            FarDevice::BySshd(request) => request,
+            FarDevice::MadeForLogin(unit) | FarDevice::Premade(unit) => UnitRequest::Unit(unit),
+        }
+    }
+}
+
+/// Which device the far end is to use.
+pub fn far_device(host: &str, request: &UpRequest, facts: &Facts) -> Result<FarDevice, PlanError> {
+    let there = |unit: Unit| {
+        facts
+            .devices
+            .iter()
+            .find(|d| d.unit == unit && d.mode == request.mode)
+    };
+    if let Some(unit) = request.peer_unit {
+        return match there(unit) {
+            Some(device) if device.ours => Ok(FarDevice::Premade(unit)),
+            Some(_) => Err(PlanError::ForeignDevice {
+                host: host.to_owned(),
+                device: unit.device_name(request.mode),
+                login: facts.login.clone(),
+            }),
+            None => match facts.privilege {
+                Privilege::Root => Ok(FarDevice::BySshd(UnitRequest::Unit(unit))),
+                Privilege::Sudo => Ok(FarDevice::MadeForLogin(unit)),
+                Privilege::None => Err(facts.no_privilege(host).into()),
+            },
+        };
+    }
+    match facts.privilege {
+        Privilege::Root => Ok(FarDevice::BySshd(UnitRequest::Any)),
+        Privilege::Sudo => Ok(FarDevice::MadeForLogin(facts.free_unit(request.mode))),
+        Privilege::None => {
+            let ours = |d: &&Device| d.ours && d.mode == request.mode;
+            let lowest = facts.devices.iter().filter(ours).map(|d| d.unit).min();
+            lowest
+                .map(FarDevice::Premade)
+                .ok_or_else(|| facts.no_privilege(host).into())
+        }
+    }
+}
+
+/// The far end's device as it is there, where we may not change it.
+fn fixed(device: FarDevice, mode: Mode, facts: &Facts) -> Option<&Device> {
+    match (device, facts.privilege) {
+        (FarDevice::Premade(unit), Privilege::None) => facts
+            .devices
+            .iter()
+            .find(|d| d.unit == unit && d.mode == mode),
+        _ => None,
+    }
+}
+
+/// The tunnel's MTU: what was asked for; else what the far end's device has, if
+/// we may not change it; else 1500 where networks lie behind the far end, whose
+/// links have that; else the most that sshd carries.
+pub fn mtu(
+    host: &str,
+    request: &UpRequest,
+    device: FarDevice,
+    facts: &Facts,
+) -> Result<Mtu, PlanError> {
+    if let Some(mtu) = request.mtu {
+        return Ok(mtu);
+    }
+    if let Some(fixed) = fixed(device, request.mode, facts) {
+        return Mtu::new(fixed.mtu, request.mode).map_err(|source| PlanError::FarMtu {
+            host: host.to_owned(),
+            device: fixed.unit.device_name(request.mode),
+            source,
+        });
+    }
+    Ok(if request.routes.is_empty() {
+        Mtu::max(request.mode)
+    } else {
+        Mtu::ETHERNET
+    })
+}
+
+/// What the choice of addresses depends on.
+pub struct AddressInput<'a> {
+    /// The far end's name.
+    pub host: &'a str,
+    /// What was asked for.
+    pub request: &'a UpRequest,
+    /// The far end's device.
+    pub device: FarDevice,
+    /// The tunnel's MTU.
+    pub mtu: Mtu,
+    /// The near end.
+    pub near: &'a HostFacts,
+    /// Whether IPv6 is enabled at the near end.
+    pub near_ipv6: bool,
+    /// The far end.
+    pub far: &'a Facts,
+    /// Makes the choice another one for another user or destination.
+    pub seed: u64,
+}
+
+/// The tunnel's addresses: one pair a family.
+pub fn addresses(input: &AddressInput<'_>) -> Result<Vec<AddressPair>, PlanError> {
+    if let Some(device) = fixed(input.device, input.request.mode, input.far) {
+        return fixed_addresses(input, device);
+    }
+    addresses::choose(Choice {
+        request: input.request,
+        mtu: input.mtu,
+        near: input.near,
+        near_ipv6: input.near_ipv6,
+        far_ipv6: input.far.ipv6,
+        far_networks: input.far.networks(),
+        within: None,
+        seed: input.seed,
+    })
+}
+
+/// The addresses that the far end's device has, and ours to fit.
+fn fixed_addresses(
+    input: &AddressInput<'_>,
+    device: &Device,
+) -> Result<Vec<AddressPair>, PlanError> {
+    let name = device.unit.device_name(device.mode);
+    let mut pairs: Vec<AddressPair> = Vec::new();
+    for there in input
+        .far
+        .addresses
+        .iter()
+        .filter(|a| a.interface.as_str() == name)
+    {
+        let far = there.address;
+        let link_local = matches!(far, IpAddr::V6(far) if far.is_unicast_link_local());
+        let second = pairs.iter().any(|pair| pair.far.is_ipv4() == far.is_ipv4());
+        let asked_peer = input
+            .request
+            .peer_address
+            .filter(|peer| peer.is_ipv4() == far.is_ipv4());
+        let other = asked_peer.is_some_and(|peer| peer != far);
+        if link_local || second || other || (far.is_ipv6() && !input.near_ipv6) {
+            continue;
+        }
+        let asked = input
+            .request
+            .address
+            .filter(|near| near.is_ipv4() == far.is_ipv4());
+        let network = there.network;
+        let is_peer = network.prefix() == IpNetwork::from(far).prefix() && network.ip() != far;
+        let near = match asked {
+            Some(near) => Some(near),
+            None if is_peer => Some(network.ip()),
+            None => network
+                .iter()
+                .take(4)
+                .find(|near| *near != far && *near != network.network()),
+        };
+        if let Some(near) = near {
+            pairs.push(AddressPair {
+                near,
+                far,
+                prefix: network.prefix(),
+            });
+        }
+    }
+    if pairs.is_empty() {
+        return Err(PlanError::NoFarAddress {
+            host: input.host.to_owned(),
+            device: name,
+        });
+    }
+    Ok(pairs)
+}
+
+/// Where the far end has to forward to, if anywhere; and what it has no way to.
+pub fn forwarding(
+    host: &str,
+    request: &UpRequest,
+    facts: &Facts,
+) -> Result<(Option<Forwarding>, Vec<IpNetwork>), PlanError> {
+    let mut ways4: BTreeSet<InterfaceName> = BTreeSet::new();
+    let mut ipv6 = false;
+    let mut without_way = Vec::new();
+    let mut inbound = Vec::new();
+    for route in &request.routes {
+        let mut ways = way_probes(route)
+            .filter_map(|address| facts.ways.get(&address))
+            .peekable();
+        let any = ways.peek().copied();
+        // An address of the far end's own in the network says nothing of the rest.
+        match ways.find(|way| way.as_str() != "lo").or(any) {
+            // The far end itself.
+            Some(way) if way.as_str() == "lo" => continue,
+            Some(way) if route.is_ipv4() => {
+                ways4.insert(way.clone());
+            }
+            Some(_) => ipv6 = true,
+            None => {
+                without_way.push(*route);
+                continue;
+            }
+        }
+        inbound.push(*route);
+    }
+    let Some(route) = inbound.first().copied() else {
+        return Ok((None, without_way));
+    };
+    if facts.privilege == Privilege::None {
+        let source = facts.no_privilege(host);
+        return Err(PlanError::CannotForward {
+            host: host.to_owned(),
+            route,
+            source,
+        });
+    }
+    let nat = request.nat.unwrap_or(true);
+    let lacking = match (ways4.is_empty(), ipv6) {
+        (false, _) if !facts.iptables => Some("iptables"),
+        (_, true) if !facts.ip6tables => Some("ip6tables"),
+        _ => None,
+    };
+    if let Some(iptables) = lacking.filter(|_| nat && !facts.nft) {
+        return Err(PlanError::NoFirewall {
+            host: host.to_owned(),
+            iptables,
+        });
+    }
+    let inbound = match request.inbound || !nat {
+        true => inbound,
+        false => Vec::new(),
+    };
+    let forwarding = Forwarding {
+        nat,
+        inbound,
+        ways4,
+        ipv6,
+    };
+    Ok((Some(forwarding), without_way))
+}
+
+/// The addresses to ask the far end's way about, for a network: its first
+/// hosts, of which the far end itself may be one.
+pub fn way_probes(route: &IpNetwork) -> impl Iterator<Item = IpAddr> {
+    // 0.0.0.0/8 is no place to send to (RFC 791, section 3.2); a wide route
+    // that begins there goes on behind it.
+    let probed = match route {
+        IpNetwork::V4(wide) if wide.network().is_unspecified() && wide.prefix() < 8 => {
+            IpNetwork::V4(BEHIND_THIS_NETWORK)
+        }
+        other => *other,
+    };
+    let network_address = usize::from(probed.prefix() < IpNetwork::from(probed.ip()).prefix() - 1);
+    let hosts: Vec<IpAddr> = probed
+        .iter()
+        .skip(network_address)
+        .take(WAY_PROBES)
+        .collect();
+    hosts.into_iter()
+}
+
+/// A seed that stays the same for the same user, host and destination, so that
+/// a tunnel gets the same addresses again where they are free.
+pub fn seed(machine: &str, user: &str, destination: &str, port: u16) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (machine, user, destination, port).hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,279 @@
+//! What of a server's offer becomes the tunnel: it is held to what was asked
+//! for, to what the user lets a server push, and to what this host has. Pure.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use crate::client::up::UpRequest;
+use crate::client::up::allowance::is_unicast;
+use crate::client::up::offer::addresses;
+use crate::client::up::offer::error::OfferError;
+use crate::client::up::offer::note::OfferNote;
+use crate::client::up::remote_part::Pushed;
+use crate::config::serve::settings::{MOST_DOMAINS, MOST_NAME_SERVERS};
+use crate::frame::control::{Dns, Offer};
+use crate::host::change::resolver::name_servers::NameServers;
+use crate::host::plan::address_range::{AddressSet, Family, is_within};
+use crate::host::plan::addressing::AddressPair;
+use crate::host::plan::facts::{HostFacts, is_default_like};
+use crate::host::plan::route_plan::{self, MAX_ROUTES, RouteRequest};
+use crate::types::Mtu;
+
+/// The least that every IPv4 host takes in (RFC 791, section 3.2).
+const LEAST_MTU: u32 = 576;
+/// Networks that a line lists.
+const LISTED: usize = 8;
+
+/// What the decision depends on.
+pub(in crate::client::up) struct OfferInput<'a> {
+    /// The server's name.
+    pub host: &'a str,
+    /// What was asked for.
+    pub request: &'a UpRequest,
+    /// This host.
+    pub near: &'a HostFacts,
+    /// Whether IPv6 is enabled on it.
+    pub near_ipv6: bool,
+    /// Where the SSH connection leads first.
+    pub first_hop: &'a [IpAddr],
+    /// What the server says.
+    pub offer: &'a Offer,
+}
+
+/// What was decided.
+pub(in crate::client::up) struct ServePlan {
+    /// The tunnel's addresses.
+    pub addresses: Vec<AddressPair>,
+    /// Its MTU.
+    pub mtu: Mtu,
+    /// What else is taken.
+    pub pushed: Pushed,
+    /// What the user should know.
+    pub notes: Vec<OfferNote>,
+}
+
+/// Decides; an error says why the offer cannot be taken.
+pub(in crate::client::up) fn decide(input: &OfferInput<'_>) -> Result<ServePlan, OfferError> {
+    let mut notes = Vec::new();
+    let mtu = mtu(input)?;
+    let addresses = addresses::addresses(input, mtu, &mut notes)?;
+    let offered = sound_routes(input, &mut notes)?;
+    check_asked(input, &addresses, &offered)?;
+    let routes = routes(input, &addresses, &offered, &mut notes);
+    let name_servers = name_servers(input, &addresses, &routes, &mut notes)?;
+    Ok(ServePlan {
+        addresses,
+        mtu,
+        pushed: Pushed {
+            routes,
+            name_servers,
+        },
+        notes,
+    })
+}
+
+fn mtu(input: &OfferInput<'_>) -> Result<Mtu, OfferError> {
+    let host = || input.host.to_owned();
+    let (offered, wanted) = (input.offer.mtu, input.request.mtu);
+    Mtu::new(offered.get(), input.request.mode).map_err(|source| OfferError::Mtu {
+        host: host(),
+        source,
+    })?;
+    match wanted {
+        Some(wanted) if offered > wanted => Err(OfferError::LargerMtu {
+            host: host(),
+            offered,
+            wanted,
+        }),
+        Some(wanted) if offered == wanted => Ok(offered),
+        _ if offered.get() < LEAST_MTU => Err(OfferError::SmallMtu {
+            host: host(),
+            offered,
+        }),
+        _ => Ok(offered),
+    }
+}
+
+/// The offered routes as networks; those that are none are named.
+fn sound_routes(
+    input: &OfferInput<'_>,
+    notes: &mut Vec<OfferNote>,
+) -> Result<Vec<IpNetwork>, OfferError> {
+    let count = input.offer.routes.len();
+    if count > MAX_ROUTES {
+        let text = format!("{count} routes, and {MAX_ROUTES} are the most");
+        return Err(nonsense(input, &text));
+    }
+    let mut routes = Vec::new();
+    let mut unsound = Vec::new();
+    for offered in &input.offer.routes {
+        // A default route begins at an address that no host has.
+        let sound = |route: &IpNetwork| {
+            is_unicast(route.ip()) || (is_default_like(route) && route.ip().is_unspecified())
+        };
+        match without_host_bits(offered).filter(sound) {
+            Some(route) => routes.push(route),
+            None => unsound.push(*offered),
+        }
+    }
+    routes.sort();
+    routes.dedup();
+    if !unsound.is_empty() {
+        notes.push(OfferNote::UnsoundRoutes(listed(&unsound)));
+    }
+    Ok(routes)
+}
+
+pub(in crate::client::up) fn without_host_bits(network: &IpNetwork) -> Option<IpNetwork> {
+    IpNetwork::new(network.network(), network.prefix()).ok()
+}
+
+/// What the user wants to reach has to lie behind the server.
+fn check_asked(
+    input: &OfferInput<'_>,
+    addresses: &[AddressPair],
+    offered: &[IpNetwork],
+) -> Result<(), OfferError> {
+    let request = input.request;
+    let own = addresses.iter().map(|pair| IpNetwork::from(pair.far));
+    let there: Vec<IpNetwork> = own.chain(offered.iter().copied()).collect();
+    let is_missing = |route: &&IpNetwork| {
+        let family = Family::of(route.ip());
+        let wanted = AddressSet::of(family, [*route]);
+        let rest = wanted.without(&AddressSet::of(family, &request.excludes));
+        !rest.without(&AddressSet::of(family, &there)).is_empty()
+    };
+    let missing: Vec<IpNetwork> = request.routes.iter().filter(is_missing).copied().collect();
+    if !missing.is_empty() {
+        let offered = match offered.is_empty() {
+            true => "no routes".to_owned(),
+            false => listed(offered),
+        };
+        return Err(OfferError::NotOffered {
+            host: input.host.to_owned(),
+            missing: listed(&missing),
+            offered,
+        });
+    }
+    let without = |route: &&IpNetwork| !has_family(addresses, route.ip());
+    match request.routes.iter().find(without) {
+        Some(route) => Err(OfferError::NoFamily {
+            host: input.host.to_owned(),
+            route: *route,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// On a link without any address everything is somebody else's business.
+fn has_family(addresses: &[AddressPair], address: IpAddr) -> bool {
+    let same = |pair: &AddressPair| pair.near.is_ipv4() == address.is_ipv4();
+    addresses.is_empty() || addresses.iter().any(same)
+}
+
+/// The offered routes that are taken besides those that were asked for.
+fn routes(
+    input: &OfferInput<'_>,
+    addresses: &[AddressPair],
+    offered: &[IpNetwork],
+    notes: &mut Vec<OfferNote>,
+) -> Vec<IpNetwork> {
+    let request = input.request;
+    let divided = request.allowance.divide(offered);
+    let asked = |route: &IpNetwork| request.routes.iter().any(|wanted| is_within(route, wanted));
+    let left: Vec<IpNetwork> = divided.left.into_iter().filter(|it| !asked(it)).collect();
+    if !left.is_empty() {
+        notes.push(match divided.too_wide {
+            true => OfferNote::Everything(listed(&left)),
+            false => OfferNote::RoutesLeft(listed(&left)),
+        });
+    }
+    let mut taken = Vec::new();
+    for route in divided.taken {
+        if !has_family(addresses, route.ip()) {
+            notes.push(OfferNote::RouteWithoutFamily(route));
+            continue;
+        }
+        let alone = RouteRequest {
+            routes: vec![route],
+            excludes: request.excludes.clone(),
+            servers: input.first_hop.to_vec(),
+        };
+        match route_plan::plan(&alone, input.near, "") {
+            Ok(_) => taken.push(route),
+            Err(error) => notes.push(OfferNote::RouteRefused(route, error.to_string())),
+        }
+    }
+    taken
+}
+
+/// The name servers, if the user lets them be taken.
+fn name_servers(
+    input: &OfferInput<'_>,
+    addresses: &[AddressPair],
+    routes: &[IpNetwork],
+    notes: &mut Vec<OfferNote>,
+) -> Result<Option<NameServers>, OfferError> {
+    let Dns { servers, search } = &input.offer.dns;
+    if servers.len() > MOST_NAME_SERVERS || search.len() > MOST_DOMAINS {
+        let (names, domains) = (servers.len(), search.len());
+        let text = format!("{names} name servers and {domains} search domains");
+        return Err(nonsense(input, &text));
+    }
+    if let Some(odd) = servers.iter().find(|server| !is_unicast(**server)) {
+        return Err(nonsense(input, &format!("the name server {odd}")));
+    }
+    let mut domains = Vec::new();
+    for text in search {
+        let domain = text.parse().map_err(|source| OfferError::Domain {
+            host: input.host.to_owned(),
+            source,
+        })?;
+        domains.push(domain);
+    }
+    if servers.is_empty() {
+        return Ok(None);
+    }
+    let found = NameServers {
+        servers: servers.clone(),
+        domains,
+    };
+    if !input.request.allowance.name_servers {
+        notes.push(OfferNote::NameServersLeft(found));
+        return Ok(None);
+    }
+    let inside = |server: &IpAddr| {
+        let mut ways = input.request.routes.iter().chain(routes);
+        ways.any(|route| route.contains(*server))
+            || addresses.iter().any(|pair| pair.far == *server)
+            || addresses.is_empty()
+    };
+    let outside = found.servers.iter().filter(|server| !inside(server));
+    notes.extend(outside.map(|server| OfferNote::NameServerOutside(*server)));
+    Ok(Some(found))
+}
+
+pub(in crate::client::up) fn nonsense(input: &OfferInput<'_>, reason: &str) -> OfferError {
+    OfferError::Nonsense {
+        host: input.host.to_owned(),
+        reason: reason.to_owned(),
+    }
+}
+
+/// Networks in one line.
+fn listed(networks: &[IpNetwork]) -> String {
+    let texts: Vec<String> = networks
+        .iter()
+        .take(LISTED)
+        .map(ToString::to_string)
+        .collect();
+    let more = networks.len().saturating_sub(LISTED);
+    match more {
+        0 => texts.join(", "),
+        more => format!("{} and {more} more", texts.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

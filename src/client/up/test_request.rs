@@ -1,0 +1,26 @@
+//! What a user may have asked of `up`, for tests.
+
+use super::UpRequest;
+use crate::tun::DeviceRequest;
+use crate::types::{DevicePrefix, Mode};
+
+/// Routes, and everything else by default.
+pub(super) fn request(routes: &[&str]) -> UpRequest {
+    UpRequest {
+        args: Default::default(),
+        background: false,
+        routes: routes.iter().map(|route| route.parse().unwrap()).collect(),
+        excludes: Vec::new(),
+        address: None,
+        peer_address: None,
+        mtu: None,
+        nat: None,
+        inbound: false,
+        forward: Vec::new(),
+        mode: Mode::PointToPoint,
+        device: DeviceRequest::FirstFree(DevicePrefix::default()),
+        peer_unit: None,
+        carrier: Default::default(),
+        allowance: Default::default(),
+    }
+}

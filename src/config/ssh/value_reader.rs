@@ -1,0 +1,232 @@
+//! One value at a time: from the text of a keyword to the type of a setting.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracing::debug;
+
+use super::args::SshArgs;
+use super::destination::parse_jump_list;
+use super::option_words::{log_level, optional_time};
+use super::options::{LogLevel, Proxy, RekeyLimit};
+use super::syntax::{parse_flag, parse_size};
+use super::tokens::{self, Tokens};
+use super::values::SshValues;
+use crate::config::error::ConfigError;
+use crate::config::invoker::Invoker;
+use crate::types::ParseError;
+
+/// Settings that change what ssh does and that we have no part in, with the
+/// values that ask for nothing.
+const NOT_TAKEN_UP: [(&str, &[&str]); 10] = [
+    ("compression", &["no"]),
+    ("controlmaster", &["no", "false"]),
+    ("controlpath", &["none"]),
+    ("gssapiauthentication", &["no"]),
+    ("hostbasedauthentication", &["no"]),
+    ("knownhostscommand", &["none"]),
+    ("localcommand", &["none"]),
+    ("pkcs11provider", &["none"]),
+    ("verifyhostkeydns", &["no", "false"]),
+    ("forwardagent", &["no"]),
+];
+
+/// Reads the values of one destination.
+pub(crate) struct Reader<'a> {
+    /// What ssh would use.
+    pub values: &'a SshValues,
+    /// What the tokens in them stand for.
+    pub tokens: &'a Tokens,
+    /// Whose home, agent and environment they mean.
+    pub invoker: &'a Invoker,
+}
+
+impl Reader<'_> {
+    /// A value where `none` means that there is none.
+    pub fn text(&self, key: &str) -> Option<String> {
+        let value = self.values.first(key)?;
+        (!value.eq_ignore_ascii_case("none")).then(|| value.to_owned())
+    }
+
+    fn required(&self, key: &str) -> Result<&str, ConfigError> {
+        let value = self.values.first(key);
+        value.ok_or_else(|| ConfigError::value(key, "", "is missing"))
+    }
+
+    pub fn parsed<T>(
+        &self,
+        key: &str,
+        expected: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, ConfigError> {
+        let value = self.required(key)?;
+        parse(value).ok_or_else(|| ConfigError::value(key, value, format!("has to be {expected}")))
+    }
+
+    pub fn typed<T>(
+        &self,
+        key: &str,
+        parse: impl Fn(&str) -> Result<T, ParseError>,
+    ) -> Result<T, ConfigError> {
+        let value = self.required(key)?;
+        parse(value).map_err(|error| ConfigError::parse(key, value, &error))
+    }
+
+    pub fn flag(&self, key: &str) -> Result<bool, ConfigError> {
+        self.parsed(key, "yes or no", parse_flag)
+    }
+
+    pub fn number(&self, key: &str) -> Result<u32, ConfigError> {
+        self.parsed(key, "a number", |text| text.parse().ok())
+    }
+
+    /// A time where 0 and `none` mean that there is none.
+    pub fn time(&self, key: &str) -> Result<Option<Duration>, ConfigError> {
+        self.parsed(key, "a time such as 90, 5m or 1h30m", optional_time)
+    }
+
+    /// Names separated by commas.
+    pub fn list(&self, key: &str) -> Vec<String> {
+        let value = self.values.first(key).unwrap_or_default();
+        let names = value.split(',').filter(|name| !name.is_empty());
+        names.map(str::to_owned).collect()
+    }
+
+    /// The same, where having none would rule out any connection.
+    pub fn algorithms(&self, key: &str) -> Result<Vec<String>, ConfigError> {
+        let names = self.list(key);
+        if names.is_empty() {
+            let value = self.values.first(key).unwrap_or_default();
+            return Err(ConfigError::value(key, value, "leaves no algorithm"));
+        }
+        Ok(names)
+    }
+
+    /// Paths in which `ssh -G` leaves nothing but the tilde.
+    pub fn plain_paths(&self, key: &str) -> Result<Vec<PathBuf>, ConfigError> {
+        let paths = self.values.all(key).iter().filter(|path| !is_none(path));
+        paths.map(|path| self.invoker.expand_tilde(path)).collect()
+    }
+
+    /// Paths in which `ssh -G` expands nothing.
+    pub fn expanded_paths(&self, key: &str) -> Result<Vec<PathBuf>, ConfigError> {
+        let paths = self.values.all(key).iter().filter(|path| !is_none(path));
+        paths
+            .map(|path| expand_path(self.tokens, key, path, self.invoker).map(PathBuf::from))
+            .collect()
+    }
+
+    pub fn identity_agent(&self) -> Result<Option<PathBuf>, ConfigError> {
+        let from_environment = || self.invoker.agent_socket.clone();
+        match self.values.first("identityagent") {
+            None | Some("SSH_AUTH_SOCK") => Ok(from_environment()),
+            Some("none") => Ok(None),
+            Some(value) => match value.strip_prefix('$') {
+                Some("SSH_AUTH_SOCK") => Ok(from_environment()),
+                Some(name) if !name.is_empty() && !name.contains(['=', '\0', '{']) => {
+                    Ok(self.invoker.variable(name).map(PathBuf::from))
+                }
+                Some(_) => Err(ConfigError::value(
+                    "identityagent",
+                    value,
+                    "names no variable",
+                )),
+                None => self.invoker.expand_tilde(value).map(Some),
+            },
+        }
+    }
+
+    pub fn proxy(&self) -> Result<Option<Proxy>, ConfigError> {
+        let expand = |key, value: &str| self.tokens.expand(key, value, tokens::PROXY);
+        if let Some(list) = self.text("proxyjump") {
+            let hops = parse_jump_list(&expand("proxyjump", &list)?)?;
+            return Ok(Some(Proxy::Jump(hops)));
+        }
+        let Some(command) = self.text("proxycommand") else {
+            return Ok(None);
+        };
+        let unsupported = |problem: &str| ConfigError::value("proxycommand", &command, problem);
+        if command == "-" {
+            return Err(unsupported(
+                "the standard input cannot be the connection here",
+            ));
+        }
+        if self.flag("proxyusefdpass")? {
+            return Err(unsupported("ProxyUseFdpass yes is not supported"));
+        }
+        expand("proxycommand", &command).map(|command| Some(Proxy::Command(command)))
+    }
+
+    pub fn rekey_limit(&self) -> Result<RekeyLimit, ConfigError> {
+        let values = self.values.all("rekeylimit");
+        let wrong = || {
+            let problem =
+                "has to be a size of at least 16 bytes, such as 1G, and may end in a time";
+            ConfigError::value("rekeylimit", &values.join(" "), problem)
+        };
+        let bytes = match values.first().map(String::as_str) {
+            None | Some("default") => 0,
+            Some(size) => parse_size(size)
+                .filter(|&bytes| bytes == 0 || bytes >= 16)
+                .ok_or_else(wrong)?,
+        };
+        let time = match values.get(1) {
+            None => None,
+            Some(time) => optional_time(time).ok_or_else(wrong)?,
+        };
+        Ok(RekeyLimit {
+            bytes: (bytes != 0).then_some(bytes),
+            time,
+        })
+    }
+
+    pub fn set_env(&self) -> Result<Vec<(String, String)>, ConfigError> {
+        let pairs = self.values.all("setenv").iter().map(|pair| {
+            let (name, value) = pair
+                .split_once('=')
+                .ok_or_else(|| ConfigError::value("setenv", pair, "has to be NAME=VALUE"))?;
+            Ok((name.to_owned(), value.to_owned()))
+        });
+        pairs.collect()
+    }
+
+    /// `-q` and `-v` win over the configuration.
+    pub fn log_level(&self, args: &SshArgs) -> Result<LogLevel, ConfigError> {
+        let configured = self.parsed("loglevel", "one of QUIET to DEBUG3", log_level)?;
+        Ok(match (args.quiet, args.verbosity) {
+            (true, _) => LogLevel::Quiet,
+            (false, 0) => configured,
+            (false, 1) => LogLevel::Debug1,
+            (false, 2) => LogLevel::Debug2,
+            (false, _) => LogLevel::Debug3,
+        })
+    }
+
+    pub fn mention_what_is_not_taken_up(&self) {
+        for (key, nothing) in NOT_TAKEN_UP {
+            if let Some(value) = self.values.first(key)
+                && !nothing.contains(&value.to_ascii_lowercase().as_str())
+            {
+                debug!("{key} {value}: left to ssh, not done here");
+            }
+        }
+    }
+}
+
+/// `path` with tilde, tokens and variables replaced, in ssh's order.
+pub(crate) fn expand_path(
+    tokens: &Tokens,
+    key: &str,
+    path: &str,
+    invoker: &Invoker,
+) -> Result<String, ConfigError> {
+    let path = invoker.expand_tilde(path)?;
+    let path = path
+        .to_str()
+        .ok_or_else(|| ConfigError::value(key, &path.to_string_lossy(), "is not UTF-8"))?;
+    tokens.expand_with_environment(key, path, tokens::COMMON, invoker)
+}
+
+fn is_none(path: &str) -> bool {
+    path.eq_ignore_ascii_case("none")
+}

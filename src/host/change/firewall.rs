@@ -1,0 +1,315 @@
+//! What the far end of a tunnel asks of its host's firewall: a table of its own
+//! that holds connections to the near end off, with NAT and TCP's segment size,
+//! and rules in a forward chain that drops by default, which no other table can
+//! override. Pure text, handed to `nft`.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use super::nft::{Nft, NftError};
+use crate::host::error::NetError;
+use crate::host::journal::undo::Outcome;
+use crate::host::plan::address_range::{AddressSet, Family};
+
+/// The bit of a packet's mark that tells our forward rule of a reply, from our
+/// table's forward chain to its last chain. A connection tracking match would
+/// be plainer, but iptables refuses to show a table with a native one in it.
+const REPLY_MARK: u32 = 0x2000_0000;
+
+/// The group (IFLA_GROUP) of every tunnel device of an agent or of the tun carrier,
+/// "sw" in its upper half: by it the tables of two tunnels know each other's device.
+pub const TUNNEL_GROUP: u32 = 0x7377_0000;
+/// The groups of all tunnel devices: [`TUNNEL_GROUP`], and from 0x73760000 on one
+/// for each server.
+pub(in crate::host) const TUNNEL_GROUPS: &str = "0x73760000-0x7377ffff";
+
+/// The table that a tunnel has of its own, `inet sshvpn_NAME`. It always drops
+/// what would open a connection to the near end, and holds TCP's segment size to
+/// what the path carries, both ways.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FirewallTable {
+    /// Networks whose hosts may open connections to the near end.
+    pub inbound: Vec<IpNetwork>,
+    /// Whether hosts of those networks may come by another tunnel of this host.
+    pub tunnels: bool,
+    /// Addresses whose packets leave this host with its own address.
+    pub masquerade: Vec<IpAddr>,
+    /// Whether replies are marked for the rules of
+    /// [`Change::ForwardAccept`](super::Change::ForwardAccept).
+    pub mark_replies: bool,
+    /// Networks that the tunnel's packets may go on to, none overlapping
+    /// another; with a list, packets whose answer would not go into the tunnel
+    /// are held off too.
+    pub limit: Option<Vec<IpNetwork>>,
+}
+
+impl FirewallTable {
+    /// The commands that make it; they fail where there is one of that name.
+    fn commands(&self, interface: &str) -> Result<String, NftError> {
+        let table = table_name(interface)?;
+        let mut text = format!(
+            "create table {table}\n\
+             add chain {table} forward {{ type filter hook forward priority -150; policy accept; }}\n"
+        );
+        for side in ["iifname", "oifname"] {
+            add_rule(
+                &mut text,
+                &format!(
+                    "{table} forward {side} \"{interface}\" tcp flags syn tcp option maxseg size set rt mtu"
+                ),
+            );
+        }
+        let pass = match self.mark_replies {
+            true => format!("meta mark set meta mark or {REPLY_MARK:#x} accept"),
+            false => "accept".to_owned(),
+        };
+        for rule in closed(&self.inbound, self.tunnels, &pass) {
+            add_rule(
+                &mut text,
+                &format!("{table} forward oifname \"{interface}\" {rule}"),
+            );
+        }
+        if self.mark_replies {
+            let cleared = !REPLY_MARK;
+            text.push_str(&format!(
+                "add chain {table} unmark {{ type filter hook postrouting priority -160; policy accept; }}\n"
+            ));
+            add_rule(
+                &mut text,
+                &format!(
+                    "{table} unmark oifname \"{interface}\" meta mark set meta mark and {cleared:#x}"
+                ),
+            );
+        }
+        if !self.masquerade.is_empty() {
+            text.push_str(&format!(
+                "add chain {table} nat {{ type nat hook postrouting priority 100; policy accept; }}\n"
+            ));
+        }
+        for source in &self.masquerade {
+            let family = match Family::of(*source) {
+                Family::V4 => "ip",
+                Family::V6 => "ip6",
+            };
+            add_rule(
+                &mut text,
+                &format!(
+                    "{table} nat {family} saddr {source} oifname != \"{interface}\" masquerade"
+                ),
+            );
+        }
+        if let Some(networks) = &self.limit {
+            limit(&mut text, &table, interface, networks);
+        }
+        Ok(text)
+    }
+
+    /// Whether the tunnel cannot be without it; else it is made where it can be.
+    pub fn is_needed(&self) -> bool {
+        self.limit.is_some() || !self.masquerade.is_empty() || self.mark_replies
+    }
+}
+
+/// Rules for what is on its way to the near end: answers `pass`, and what hosts of
+/// `inbound` send, which come by no other tunnel unless `tunnels`.
+pub(crate) fn closed(inbound: &[IpNetwork], tunnels: bool, pass: &str) -> Vec<String> {
+    let mut rules = vec![format!("ct state established,related {pass}")];
+    if !tunnels && !inbound.is_empty() {
+        rules.push(format!("iifgroup {TUNNEL_GROUPS} drop"));
+    }
+    let beyond = matches(inbound, "saddr").into_iter();
+    rules.extend(beyond.map(|beyond| format!("{beyond} {pass}")));
+    rules.push("drop".to_owned());
+    rules
+}
+
+/// One match a family for packets whose address at `side` is in `networks`.
+pub(in crate::host) fn matches(networks: &[IpNetwork], side: &str) -> Vec<String> {
+    let mut matches = Vec::new();
+    for (family, word, number) in [(Family::V4, "ip", 4), (Family::V6, "ip6", 6)] {
+        let joined = AddressSet::of(family, networks).to_networks();
+        match joined.as_slice() {
+            [] => {}
+            // A set cannot hold everything in all versions of nft.
+            [all] if all.prefix() == 0 => matches.push(format!("meta nfproto ipv{number}")),
+            _ => {
+                let listed: Vec<String> = joined.iter().map(ToString::to_string).collect();
+                matches.push(format!("{word} {side} {{ {} }}", listed.join(", ")));
+            }
+        }
+    }
+    matches
+}
+
+/// What comes out of the tunnel goes on to `networks` alone.
+fn limit(text: &mut String, table: &str, interface: &str, networks: &[IpNetwork]) {
+    text.push_str(&format!(
+        "add chain {table} onward {{ type filter hook forward priority -200; policy accept; }}\n"
+    ));
+    let mut rule = |rule: &str| {
+        add_rule(
+            text,
+            &format!("{table} onward iifname \"{interface}\" {rule}"),
+        );
+    };
+    // Reverse path filtering (RFC 3704) of both families.
+    rule("fib saddr . iif oif 0 drop");
+    for (family, word) in [(Family::V4, "ip"), (Family::V6, "ip6")] {
+        let listed: Vec<String> = networks
+            .iter()
+            .filter(|network| Family::of(network.ip()) == family)
+            .map(ToString::to_string)
+            .collect();
+        if !listed.is_empty() {
+            rule(&format!("{word} daddr {{ {} }} accept", listed.join(", ")));
+        }
+    }
+    rule("drop");
+}
+
+/// Whether two of these matches can hold for one packet.
+pub(in crate::host) fn same_family(one: &str, other: &str) -> bool {
+    let is_ipv6 = |text: &str| text.starts_with("ip6 ") || text.ends_with("ipv6");
+    is_ipv6(one) == is_ipv6(other)
+}
+
+pub(in crate::host) fn add_rule(text: &mut String, rule: &str) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "add rule {rule}");
+}
+
+/// Makes the table.
+pub(in crate::host) async fn make_table(
+    interface: &str,
+    table: &FirewallTable,
+) -> Result<(), NetError> {
+    let commands = table.commands(interface)?;
+    let nft = Nft::require()?;
+    Ok(nft.apply("add the firewall table", &commands).await?)
+}
+
+/// Removes the table, if it is there.
+pub(in crate::host) async fn remove_table(interface: &str) -> Result<Outcome, NetError> {
+    let table = table_name(interface)?;
+    let nft = Nft::require()?;
+    let tables = nft
+        .list("list the firewall tables", &["list", "tables"])
+        .await?;
+    if !tables
+        .lines()
+        .any(|line| line.trim() == format!("table {table}"))
+    {
+        return Ok(Outcome::Gone);
+    }
+    nft.apply(
+        "remove the firewall table",
+        &format!("delete table {table}\n"),
+    )
+    .await?;
+    Ok(Outcome::Undone)
+}
+
+/// Whether the host's forward chain of that family drops what no rule lets
+/// through (hosts with Docker, for instance).
+pub async fn forward_drops(nft: &Nft, family: Family) -> bool {
+    let listed = list_forward(nft, family).await;
+    // No such table or chain: nothing drops.
+    listed.is_ok_and(|text| text.lines().any(is_dropping_hook))
+}
+
+fn is_dropping_hook(line: &str) -> bool {
+    let line = line.trim();
+    line.starts_with("type filter hook forward ") && line.ends_with("policy drop;")
+}
+
+/// Puts rules in front that let in what comes out of the tunnel, and back what
+/// answers it.
+pub(in crate::host) async fn add_accept(interface: &str, family: Family) -> Result<(), NetError> {
+    check_name(interface)?;
+    let chain = forward_chain(family);
+    let comment = comment(interface);
+    let commands = format!(
+        "insert rule {chain} oifname \"{interface}\" meta mark and {REPLY_MARK:#x} == {REPLY_MARK:#x} accept {comment}\n\
+         insert rule {chain} iifname \"{interface}\" accept {comment}\n"
+    );
+    let nft = Nft::require()?;
+    Ok(nft
+        .apply("add rules to the forward chain", &commands)
+        .await?)
+}
+
+/// Removes those rules, if they are there.
+pub(in crate::host) async fn remove_accept(
+    interface: &str,
+    family: Family,
+) -> Result<Outcome, NetError> {
+    check_name(interface)?;
+    let nft = Nft::require()?;
+    let listed = match list_forward(&nft, family).await {
+        Err(error) if error.is_absence() => return Ok(Outcome::Gone),
+        other => other?,
+    };
+    let handles = handles_of(&listed, &comment(interface));
+    if handles.is_empty() {
+        return Ok(Outcome::Gone);
+    }
+    let mut commands = String::new();
+    for handle in handles {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            commands,
+            "delete rule {} handle {handle}",
+            forward_chain(family)
+        );
+    }
+    nft.apply("remove rules from the forward chain", &commands)
+        .await?;
+    Ok(Outcome::Undone)
+}
+
+/// The chain that iptables makes, by which hosts drop what they forward.
+pub(in crate::host) fn forward_chain(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip filter FORWARD",
+        Family::V6 => "ip6 filter FORWARD",
+    }
+}
+
+async fn list_forward(nft: &Nft, family: Family) -> Result<String, NftError> {
+    let mut arguments = vec!["-a", "list", "chain"];
+    arguments.extend(forward_chain(family).split(' '));
+    nft.list("list the forward chain", &arguments).await
+}
+
+/// The handles of the rules that end in `comment`, in nft's listing.
+fn handles_of(listing: &str, comment: &str) -> Vec<u64> {
+    listing
+        .lines()
+        .filter_map(|line| line.trim().rsplit_once(" # handle "))
+        .filter(|(rule, _)| rule.trim_end().ends_with(comment))
+        .filter_map(|(_, handle)| handle.parse().ok())
+        .collect()
+}
+
+pub(in crate::host) fn comment(interface: &str) -> String {
+    format!("comment \"sshvpn {interface}\"")
+}
+
+pub(in crate::host) fn table_name(interface: &str) -> Result<String, NftError> {
+    check_name(interface)?;
+    Ok(format!("inet sshvpn_{interface}"))
+}
+
+/// A name goes into the rules in quotes, and into the table's name without.
+fn check_name(interface: &str) -> Result<(), NftError> {
+    let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    match !interface.is_empty() && interface.chars().all(sound) {
+        true => Ok(()),
+        false => Err(NftError::Name(interface.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,442 @@
+//! A tunnel's firewall rules by iptables(8) and ip6tables(8), for hosts without
+//! nft: what `firewall` does in a table of its own stands in the tables of the
+//! host here, with a comment by which it is found again.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use thiserror::Error;
+
+use crate::host::error::NetError;
+use crate::host::journal::undo::Outcome;
+use crate::host::plan::address_range::Family;
+use crate::host::program::{Program, ProgramError};
+
+/// The tables that may hold our rules, in the order in which they are removed.
+const TABLES: [&str; 3] = ["filter", "nat", "mangle"];
+
+/// Matches what belongs to a connection that is there.
+pub(in crate::host) const ANSWERS: &str = "-m conntrack --ctstate RELATED,ESTABLISHED";
+/// The groups of all tunnel devices, as a number and a mask.
+const TUNNEL_GROUPS: &str = "0x73760000/0xfffe0000";
+
+/// Why the rules were not changed or read.
+#[derive(Debug, Error)]
+pub enum IptablesError {
+    /// Not installed.
+    #[error("there is neither an 'nft' nor an '{0}' program on this host: install nftables")]
+    Missing(&'static str),
+    /// It did not run, or said no; a part may have been done, table by table.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// An interface with a name that the rules cannot hold.
+    #[error(
+        "no firewall rules can be made for the interface '{0}': choose a name of letters, digits, '_', '-' and '.'"
+    )]
+    Name(String),
+}
+
+impl IptablesError {
+    /// Whether it is certain that nothing was changed.
+    pub fn nothing_changed(&self) -> bool {
+        !matches!(self, IptablesError::Program(_))
+    }
+}
+
+/// What the far end of a tunnel asks of one family's tables. What would open a
+/// connection to the near end is always dropped, and TCP's segment size held to
+/// what the path carries, both ways.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirewallRules {
+    /// The family.
+    pub family: Family,
+    /// Networks whose hosts may open connections to the near end, of which those
+    /// of this family count.
+    pub inbound: Vec<IpNetwork>,
+    /// Whether hosts of those networks may come by another tunnel of this host.
+    pub tunnels: bool,
+    /// Addresses of it whose packets leave this host with its own address.
+    pub masquerade: Vec<IpAddr>,
+    /// Whether the host's forward chain drops, so that what comes out of the
+    /// tunnel, and what answers it, has to be let through.
+    pub accept: bool,
+    /// Networks that the tunnel's packets may go on to, of which those of this
+    /// family count; with a list, packets whose answer would not go into the
+    /// tunnel are held off too, also from this host itself.
+    pub limit: Option<Vec<IpNetwork>>,
+}
+
+/// A rule, for whichever program of the two.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rule {
+    /// Its table.
+    pub table: &'static str,
+    /// `-A` behind the others, `-I` in front of them.
+    pub command: &'static str,
+    chain: &'static str,
+    matches: String,
+    target: String,
+}
+
+impl Rule {
+    /// The chain and what follows it on a command line, with a comment or without.
+    pub(crate) fn text(&self, comment: Option<&str>) -> String {
+        let (chain, matches, target) = (self.chain, &self.matches, &self.target);
+        match comment {
+            Some(comment) => format!("{chain} {matches} {comment} -j {target}"),
+            None => format!("{chain} {matches} -j {target}"),
+        }
+    }
+}
+
+/// Lets what comes from `source` leave with this host's own address.
+pub(crate) fn masquerade(interface: &str, source: IpAddr) -> Rule {
+    Rule {
+        table: "nat",
+        command: "-A",
+        chain: "POSTROUTING",
+        matches: format!("-s {source} ! -o {interface}"),
+        target: "MASQUERADE".to_owned(),
+    }
+}
+
+/// Holds TCP's segment size to what the path carries, both ways.
+pub(crate) fn clamp(interface: &str) -> [Rule; 2] {
+    ["-i", "-o"].map(|side| Rule {
+        table: "mangle",
+        command: "-A",
+        chain: "FORWARD",
+        matches: format!("{side} {interface} -p tcp --tcp-flags SYN,RST SYN"),
+        target: "TCPMSS --clamp-mss-to-pmtu".to_owned(),
+    })
+}
+
+/// Lets through what comes out of the tunnel, what answers it, and what hosts of
+/// `inbound`, all of one family, send into it.
+pub(crate) fn let_through(interface: &str, inbound: &[IpNetwork]) -> Vec<Rule> {
+    let beyond = inbound.iter();
+    let mut matches = vec![
+        format!("-i {interface}"),
+        format!("-o {interface} {ANSWERS}"),
+    ];
+    matches.extend(beyond.map(|network| format!("-s {network} -o {interface}")));
+    let accept = |matches| Rule {
+        table: "filter",
+        command: "-I",
+        chain: "FORWARD",
+        matches,
+        target: "ACCEPT".to_owned(),
+    };
+    matches.into_iter().map(accept).collect()
+}
+
+/// A chain of our own in the table `mangle`, and the rule that leads into it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Chain {
+    /// Its name.
+    pub name: String,
+    /// Its rules, without the chain in front.
+    pub rules: Vec<String>,
+    /// The rule in a chain of the host.
+    pub entrance: Rule,
+}
+
+impl Chain {
+    /// The chain `name` for packets in `chain` that match `matches`: what none of
+    /// `rules` returns is dropped.
+    pub(in crate::host) fn dropping(
+        name: String,
+        chain: &'static str,
+        matches: String,
+        mut rules: Vec<String>,
+    ) -> Self {
+        rules.push("-j DROP".to_owned());
+        let entrance = Rule {
+            table: "mangle",
+            command: "-I",
+            chain,
+            matches,
+            target: name.clone(),
+        };
+        Chain {
+            name,
+            rules,
+            entrance,
+        }
+    }
+
+    /// What makes the chain, for iptables-restore(8); it fails where there is one
+    /// of that name.
+    pub(in crate::host) fn lines(&self) -> String {
+        let name = &self.name;
+        let mut lines = format!("-N {name}\n");
+        for rule in &self.rules {
+            let _ = writeln!(lines, "-A {name} {rule}");
+        }
+        lines
+    }
+}
+
+/// Holds off what would open a connection to the near end, except from hosts of
+/// `inbound`, all of one family, which come by no other tunnel unless `tunnels`.
+pub(crate) fn closed(interface: &str, inbound: &[IpNetwork], tunnels: bool) -> Chain {
+    let mut rules = vec![format!("{ANSWERS} -j RETURN")];
+    if !tunnels && !inbound.is_empty() {
+        rules.push(format!("-m devgroup --src-group {TUNNEL_GROUPS} -j DROP"));
+    }
+    let beyond = inbound.iter();
+    rules.extend(beyond.map(|network| format!("-s {network} -j RETURN")));
+    let matches = format!("-o {interface}");
+    Chain::dropping(inbound_chain(interface), "FORWARD", matches, rules)
+}
+
+impl FirewallRules {
+    /// Whether the tunnel cannot be without them; else they are made where they can be.
+    pub fn is_needed(&self) -> bool {
+        self.limit.is_some() || !self.masquerade.is_empty() || self.accept
+    }
+
+    fn inbound(&self) -> Vec<IpNetwork> {
+        let networks = self.inbound.iter().copied();
+        networks
+            .filter(|network| Family::of(network.ip()) == self.family)
+            .collect()
+    }
+
+    fn closed(&self, interface: &str) -> Chain {
+        closed(interface, &self.inbound(), self.tunnels)
+    }
+
+    /// Its rules in the host's own chains.
+    fn rules(&self, interface: &str) -> Vec<Rule> {
+        let sources = self.masquerade.iter();
+        let mut rules: Vec<Rule> = sources
+            .map(|source| masquerade(interface, *source))
+            .chain(clamp(interface))
+            .collect();
+        rules.push(self.closed(interface).entrance);
+        if self.accept {
+            rules.extend(let_through(interface, &self.inbound()));
+        }
+        if self.limit.is_some() {
+            let first = |chain, matches, target| Rule {
+                table: "mangle",
+                command: "-I",
+                chain,
+                matches,
+                target,
+            };
+            // Reverse path filtering (RFC 3704), for which there is a match in front
+            // of the routing alone (iptables-extensions(8), rpfilter). Neighbour
+            // discovery has sources without a route, which are never forwarded.
+            let sources = match self.family {
+                Family::V4 => "",
+                Family::V6 => "! -s fe80::/10 ",
+            };
+            rules.push(first(
+                "PREROUTING",
+                format!("{sources}-i {interface} -m rpfilter --invert"),
+                "DROP".to_owned(),
+            ));
+            rules.push(first(
+                "FORWARD",
+                format!("-i {interface}"),
+                chain_name(interface),
+            ));
+        }
+        rules
+    }
+
+    /// What makes them, for iptables-restore(8); it fails where there is a chain
+    /// of our name.
+    fn commands(&self, interface: &str) -> Result<String, IptablesError> {
+        let comment = comment(interface)?;
+        let mut chains = self.closed(interface).lines();
+        if let Some(networks) = &self.limit {
+            self.limit(&mut chains, interface, networks);
+        }
+        Ok(restore(&chains, &self.rules(interface), &comment))
+    }
+
+    /// A chain of our own: what comes out of the tunnel goes on to `networks` alone.
+    fn limit(&self, text: &mut String, interface: &str, networks: &[IpNetwork]) {
+        let chain = chain_name(interface);
+        let _ = writeln!(text, "-N {chain}");
+        for network in networks {
+            if Family::of(network.ip()) == self.family {
+                let _ = writeln!(text, "-A {chain} -d {network} -j RETURN");
+            }
+        }
+        let _ = writeln!(text, "-A {chain} -j DROP");
+    }
+}
+
+/// What makes these rules behind the chains of our own that they lead into, for
+/// iptables-restore(8).
+pub(in crate::host) fn restore(chains: &str, rules: &[Rule], comment: &str) -> String {
+    let mut text = String::new();
+    for table in TABLES {
+        let mut lines = String::new();
+        if table == "mangle" {
+            lines.push_str(chains);
+        }
+        for rule in rules.iter().filter(|rule| rule.table == table) {
+            // Writing to a String cannot fail.
+            let _ = writeln!(lines, "{} {}", rule.command, rule.text(Some(comment)));
+        }
+        if !lines.is_empty() {
+            let _ = write!(text, "*{table}\n{lines}COMMIT\n");
+        }
+    }
+    text
+}
+
+/// The programs for one family, as found on this host.
+#[derive(Debug, Clone)]
+pub struct Iptables {
+    iptables: Program,
+    restore: Program,
+}
+
+impl Iptables {
+    /// Looks for them.
+    pub fn find(family: Family) -> Option<Self> {
+        let (iptables, restore) = match family {
+            Family::V4 => ("iptables", "iptables-restore"),
+            Family::V6 => ("ip6tables", "ip6tables-restore"),
+        };
+        Some(Self {
+            iptables: Program::find(iptables)?,
+            restore: Program::find(restore)?,
+        })
+    }
+
+    fn require(family: Family) -> Result<Self, IptablesError> {
+        let missing = match family {
+            Family::V4 => "iptables",
+            Family::V6 => "ip6tables",
+        };
+        Self::find(family).ok_or(IptablesError::Missing(missing))
+    }
+
+    /// Whether the host's forward chain drops what no rule lets through (hosts
+    /// with Docker, for instance).
+    pub async fn forward_drops(&self) -> bool {
+        let arguments = ["-w", "-S", "FORWARD"];
+        let listed = self.iptables.run("list the forward chain", &arguments, "");
+        listed
+            .await
+            .is_ok_and(|text| text.lines().any(|line| line == "-P FORWARD DROP"))
+    }
+
+    /// The rules of a table, as commands that would make them; none where the
+    /// kernel has no such table.
+    async fn list(&self, table: &str) -> Result<String, IptablesError> {
+        let arguments = ["-w", "-t", table, "-S"];
+        let listed = self.iptables.run("list the firewall rules", &arguments, "");
+        match listed.await {
+            Err(ProgramError::Refused { complaint, .. })
+                if complaint.contains("does not exist") =>
+            {
+                Ok(String::new())
+            }
+            other => Ok(other?),
+        }
+    }
+
+    async fn apply(&self, action: &'static str, commands: &str) -> Result<(), IptablesError> {
+        let arguments = ["-w", "--noflush"];
+        self.restore.run(action, &arguments, commands).await?;
+        Ok(())
+    }
+}
+
+/// Makes the rules.
+pub(in crate::host) async fn make(interface: &str, rules: &FirewallRules) -> Result<(), NetError> {
+    apply(rules.family, &rules.commands(interface)?).await
+}
+
+/// Carries out what [`restore`] yields.
+pub(in crate::host) async fn apply(family: Family, commands: &str) -> Result<(), NetError> {
+    let iptables = Iptables::require(family)?;
+    Ok(iptables.apply("add firewall rules", commands).await?)
+}
+
+/// Removes the rules, as far as they are there.
+pub(in crate::host) async fn remove(interface: &str, family: Family) -> Result<Outcome, NetError> {
+    comment(interface)?;
+    let iptables = Iptables::require(family)?;
+    let mut commands = String::new();
+    for table in TABLES {
+        let listed = iptables.list(table).await?;
+        let lines = removal(&listed, interface)?;
+        if !lines.is_empty() {
+            let _ = write!(commands, "*{table}\n{lines}COMMIT\n");
+        }
+    }
+    if commands.is_empty() {
+        return Ok(Outcome::Gone);
+    }
+    iptables.apply("remove firewall rules", &commands).await?;
+    Ok(Outcome::Undone)
+}
+
+/// What removes our rules and our chains from a table that is listed so.
+fn removal(listed: &str, interface: &str) -> Result<String, IptablesError> {
+    let comment = format!(" {} ", comment(interface)?);
+    let mut lines = String::new();
+    for line in listed.lines() {
+        match line.strip_prefix("-A ") {
+            Some(rule) if rule.contains(&comment) => {
+                let _ = writeln!(lines, "-D {rule}");
+            }
+            _ => {}
+        }
+    }
+    let chains = [
+        chain_name(interface),
+        inbound_chain(interface),
+        outbound_chain(interface),
+        onward_chain(interface),
+    ];
+    for chain in chains {
+        if listed.lines().any(|line| line == format!("-N {chain}")) {
+            let _ = write!(lines, "-F {chain}\n-X {chain}\n");
+        }
+    }
+    Ok(lines)
+}
+
+// No interface's name makes one of these names another's, and none is longer than
+// the 28 characters that iptables takes.
+
+fn chain_name(interface: &str) -> String {
+    format!("sshvpn-{interface}")
+}
+
+/// What leads to this end of the tunnel, or at a far end to the other.
+pub(in crate::host) fn inbound_chain(interface: &str) -> String {
+    format!("sshvpnin-{interface}")
+}
+
+/// What a client's host forwards into the tunnel.
+pub(in crate::host) fn outbound_chain(interface: &str) -> String {
+    format!("sshvpnout-{interface}")
+}
+
+/// What a client's host forwards out of the tunnel.
+pub(in crate::host) fn onward_chain(interface: &str) -> String {
+    format!("sshvpnfwd-{interface}")
+}
+
+pub(in crate::host) fn comment(interface: &str) -> Result<String, IptablesError> {
+    let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    match !interface.is_empty() && interface.chars().all(sound) {
+        true => Ok(format!("-m comment --comment \"sshvpn {interface}\"")),
+        false => Err(IptablesError::Name(interface.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,375 @@
+//! Name servers of a tunnel, made known to this host: to systemd-resolved where
+//! that answers here (resolvectl(1)), else to resolvconf(8), else in
+//! /etc/resolv.conf itself.
+//!
+//! Only the first of them can ask different name servers for different domains.
+
+pub(in crate::host) mod file;
+pub mod name_servers;
+pub(in crate::host) mod text;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::host::error::NetError;
+use crate::host::journal::owner::Owner;
+use crate::host::journal::runtime_dir::RuntimeDir;
+use crate::host::journal::undo::Outcome;
+use crate::host::journal::{Entry, Journal, JournalError};
+use crate::host::netlink::Netlink;
+use crate::host::program::{Program, ProgramError};
+use file::ResolverFileError;
+use name_servers::{NameServers, joined};
+
+/// What resolvers read (resolv.conf(5)).
+const FILE: &str = "/etc/resolv.conf";
+/// Which of them programs ask (nsswitch.conf(5)).
+const SWITCH: &str = "/etc/nsswitch.conf";
+/// Where systemd-resolved keeps the files that FILE may be a link to
+/// (systemd-resolved.service(8), /etc/resolv.conf).
+const RESOLVED_FILES: &str = "/run/systemd/resolve";
+/// Its own addresses (the same page).
+const RESOLVED_ADDRESSES: [&str; 2] = ["127.0.0.53", "127.0.0.54"];
+/// Its program; resolvconf may be a link to it.
+const RESOLVECTL: &str = "resolvectl";
+/// The other one.
+const RESOLVCONF: &str = "resolvconf";
+/// In front of the interface's name in resolvconf's records: the orders that
+/// Debian ships (/etc/resolvconf/interface-order) and that openresolv has
+/// (dynamic_order) put these before those of network cards.
+const RECORD: &str = "vpn.";
+
+/// Why a host's name servers were not changed.
+#[derive(Debug, Error)]
+pub enum ResolverError {
+    /// The program is gone.
+    #[error("there is no '{0}' program on this host any more")]
+    Missing(&'static str),
+    /// It did not run, or said no.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The file.
+    #[error(transparent)]
+    File(#[from] ResolverFileError),
+    /// Somebody else's settings.
+    #[error("the interface {interface} has name servers already ({found}); they stay as they are")]
+    Taken {
+        /// The interface.
+        interface: String,
+        /// What systemd-resolved has for it.
+        found: String,
+    },
+}
+
+impl ResolverError {
+    /// Whether it is certain that nothing was changed.
+    pub fn nothing_changed(&self) -> bool {
+        matches!(
+            self,
+            ResolverError::Missing(_) | ResolverError::Taken { .. }
+        )
+    }
+}
+
+/// By what a host's name servers are set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ResolverWay {
+    /// systemd-resolved, for the interface alone.
+    Resolved,
+    /// resolvconf, Debian's or openresolv.
+    Resolvconf,
+    /// The file.
+    File {
+        /// Its path.
+        path: PathBuf,
+    },
+}
+
+impl ResolverWay {
+    /// That of this host.
+    pub fn of_host() -> Self {
+        let resolvectl = Program::find(RESOLVECTL);
+        if resolvectl.is_some() && resolved_answers(Path::new(FILE), Path::new(SWITCH)) {
+            return ResolverWay::Resolved;
+        }
+        match Program::find(RESOLVCONF) {
+            Some(program) if !is_resolvectl(&program) => ResolverWay::Resolvconf,
+            _ => ResolverWay::of_file(Path::new(FILE)),
+        }
+    }
+
+    /// A file in place of all else.
+    pub fn of_file(path: &Path) -> Self {
+        ResolverWay::File {
+            path: path.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for ResolverWay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ResolverWay::Resolved => f.write_str("systemd-resolved"),
+            ResolverWay::Resolvconf => f.write_str("resolvconf"),
+            ResolverWay::File { path } => path.display().fmt(f),
+        }
+    }
+}
+
+/// Name servers that are to be made known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolverChange {
+    /// Which.
+    pub name_servers: NameServers,
+    /// By what.
+    pub way: ResolverWay,
+}
+
+impl fmt::Display for ResolverChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name_servers, way) = (&self.name_servers, &self.way);
+        write!(f, "name servers {name_servers} in {way}")?;
+        match way {
+            ResolverWay::Resolved if name_servers.domains.is_empty() => {
+                f.write_str(", asked about all names")
+            }
+            ResolverWay::Resolved => f.write_str(", asked about these names alone"),
+            ResolverWay::Resolvconf | ResolverWay::File { .. } => f.write_str(
+                ", asked about all names, before the others, which are asked when these do not answer",
+            ),
+        }
+    }
+}
+
+/// Whether names are looked up by systemd-resolved on this host.
+fn resolved_answers(file: &Path, switch: &Path) -> bool {
+    if fs::canonicalize(file).is_ok_and(|path| path.starts_with(RESOLVED_FILES)) {
+        return true;
+    }
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let mut servers = text.lines().filter_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        words.next().filter(|word| *word == "nameserver")?;
+        words.next()
+    });
+    if servers.any(|server| RESOLVED_ADDRESSES.contains(&server)) {
+        return true;
+    }
+    let text = fs::read_to_string(switch).unwrap_or_default();
+    let mut hosts = text
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("hosts:"));
+    hosts.any(|services| services.split_ascii_whitespace().any(|it| it == "resolve"))
+}
+
+/// systemd's stand-in for resolvconf, of use only where its resolver answers.
+fn is_resolvectl(program: &Program) -> bool {
+    let real = fs::canonicalize(program.path());
+    real.is_ok_and(|path| path.file_name().is_some_and(|name| name == RESOLVECTL))
+}
+
+/// Notes the change in the journal and makes it.
+pub(in crate::host) async fn take(
+    journal: &mut Journal,
+    change: &ResolverChange,
+) -> Result<(), NetError> {
+    let interface = journal.interface().to_owned();
+    let entry = Entry::NameServers {
+        way: change.way.clone(),
+    };
+    journal.record(entry)?;
+    let made = match &change.way {
+        ResolverWay::Resolved => match Program::find(RESOLVECTL) {
+            Some(program) => tell_resolved(&program, &interface, &change.name_servers).await,
+            None => Err(ResolverError::Missing(RESOLVECTL)),
+        },
+        ResolverWay::Resolvconf => match Program::find(RESOLVCONF) {
+            Some(program) => tell_resolvconf(&program, &interface, &change.name_servers).await,
+            None => Err(ResolverError::Missing(RESOLVCONF)),
+        },
+        ResolverWay::File { path } => {
+            let owner = journal.owner().clone();
+            let _lock = journal.lock()?;
+            file::put_in(path, &interface, &owner, &change.name_servers)
+                .map_err(ResolverError::from)
+        }
+    };
+    if let Err(error) = &made
+        && error.nothing_changed()
+    {
+        journal.withdraw_last()?;
+    }
+    Ok(made?)
+}
+
+/// Starts what [`release`] will run while this process still has its privileges: it is
+/// a program of the host, and resolvconf even starts some daemons anew, which would have
+/// as few privileges as the process that it runs for.
+pub(in crate::host) async fn prepare_to_release(journal: &Journal) {
+    let interface = journal.interface();
+    for entry in journal.entries() {
+        let (name, arguments) = match entry {
+            Entry::NameServers {
+                way: ResolverWay::Resolved,
+            } => (RESOLVECTL, ["revert".to_owned(), interface.to_owned()]),
+            Entry::NameServers {
+                way: ResolverWay::Resolvconf,
+            } => (RESOLVCONF, ["-d".to_owned(), record_name(interface)]),
+            _ => continue,
+        };
+        let arguments = arguments.each_ref().map(String::as_str);
+        if let Some(program) = Program::find(name)
+            && let Err(error) = program.prepare(&arguments).await
+        {
+            tracing::warn!(%error, "{name} will be run with few privileges");
+        }
+    }
+}
+
+fn record_name(interface: &str) -> String {
+    format!("{RECORD}{interface}")
+}
+
+/// Takes the change back.
+pub(in crate::host) async fn release(
+    netlink: &Netlink,
+    journal: &mut Journal,
+    way: &ResolverWay,
+) -> Result<Outcome, NetError> {
+    let interface = journal.interface().to_owned();
+    match way {
+        ResolverWay::Resolved => {
+            // Its settings go with the interface.
+            let Some(index) = journal.index() else {
+                return Ok(Outcome::Gone);
+            };
+            let link = netlink.link_by_index(index).await?;
+            if link.is_none_or(|link| link.name != interface) {
+                return Ok(Outcome::Gone);
+            }
+            let program = Program::find(RESOLVECTL).ok_or(ResolverError::Missing(RESOLVECTL))?;
+            Ok(revert_resolved(&program, &interface).await?)
+        }
+        ResolverWay::Resolvconf => {
+            let program = Program::find(RESOLVCONF).ok_or(ResolverError::Missing(RESOLVCONF))?;
+            Ok(revert_resolvconf(&program, &interface).await?)
+        }
+        ResolverWay::File { path } => {
+            let owner = journal.owner().clone();
+            let _lock = journal.lock()?;
+            let outcome = file::take_out(path, &interface, &owner);
+            Ok(outcome.map_err(ResolverError::from)?)
+        }
+    }
+}
+
+/// A file out of which name servers were taken that stayed over a reboot.
+#[derive(Debug)]
+pub struct RecoveredFile {
+    /// Which.
+    pub path: PathBuf,
+    /// What it is now, if it could not become what it was.
+    pub left: Option<String>,
+}
+
+/// Takes out of the file what a tunnel left there that was up when the host went
+/// down; nothing where there is no such thing.
+pub fn recover_file(directory: &RuntimeDir) -> Result<Option<RecoveredFile>, NetError> {
+    let here = Owner::current().map_err(JournalError::Owner)?;
+    let path = PathBuf::from(FILE);
+    let _lock = directory.lock().map_err(JournalError::from)?;
+    let outcome = file::take_out_earlier_boots(&path, &here);
+    let left = match outcome.map_err(ResolverError::from)? {
+        Outcome::Gone => return Ok(None),
+        Outcome::Undone | Outcome::Shared => None,
+        Outcome::Left(what) | Outcome::Beyond(what) => Some(what),
+    };
+    Ok(Some(RecoveredFile { path, left }))
+}
+
+/// With domains, only their names are asked there: a search domain is a routing
+/// domain too, and the interface is no default for others.
+async fn tell_resolved(
+    program: &Program,
+    interface: &str,
+    name_servers: &NameServers,
+) -> Result<(), ResolverError> {
+    let action = "set the name servers";
+    // "Link 7 (sshvpn0): 10.0.0.1"
+    let known = program.run(action, &["dns", interface], "").await?;
+    let found = known.split_once("):").map_or("", |(_, found)| found.trim());
+    if !found.is_empty() {
+        return Err(ResolverError::Taken {
+            interface: interface.to_owned(),
+            found: found.to_owned(),
+        });
+    }
+    let servers: Vec<String> = name_servers.servers.iter().map(IpAddr::to_string).collect();
+    let mut domains: Vec<&str> = name_servers.domains.iter().map(|it| it.as_str()).collect();
+    let everything = domains.is_empty();
+    if everything {
+        domains.push("~.");
+    }
+    let servers: Vec<&str> = servers.iter().map(String::as_str).collect();
+    let default = if everything { "yes" } else { "no" };
+    for (verb, rest) in [
+        ("dns", &servers[..]),
+        ("domain", &domains),
+        ("default-route", &[default]),
+    ] {
+        let arguments = [&[verb, interface], rest].concat();
+        program.run(action, &arguments, "").await?;
+    }
+    Ok(())
+}
+
+async fn revert_resolved(program: &Program, interface: &str) -> Result<Outcome, ResolverError> {
+    let action = "put the name servers back";
+    program.run(action, &["revert", interface], "").await?;
+    Ok(Outcome::Undone)
+}
+
+async fn tell_resolvconf(
+    program: &Program,
+    interface: &str,
+    name_servers: &NameServers,
+) -> Result<(), ResolverError> {
+    let servers = name_servers.servers.iter();
+    let mut record: String = servers
+        .map(|server| format!("nameserver {server}\n"))
+        .collect();
+    if !name_servers.domains.is_empty() {
+        record.push_str(&format!("search {}\n", joined(&name_servers.domains, " ")));
+    }
+    let name = record_name(interface);
+    program
+        .run("set the name servers", &["-a", &name], &record)
+        .await?;
+    Ok(())
+}
+
+async fn revert_resolvconf(program: &Program, interface: &str) -> Result<Outcome, ResolverError> {
+    let name = record_name(interface);
+    let deleted = program
+        .run("put the name servers back", &["-d", &name], "")
+        .await;
+    match deleted {
+        Ok(_) => Ok(Outcome::Undone),
+        // As openresolv has it; Debian's says nothing.
+        Err(ProgramError::Refused { complaint, .. })
+            if complaint.contains("No resolv.conf for interface") =>
+        {
+            Ok(Outcome::Gone)
+        }
+        Err(error) => Err(error.into()),
+    }
+}

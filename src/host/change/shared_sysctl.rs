@@ -1,0 +1,166 @@
+//! Settings of the host that several tunnels want at once. The journals are the
+//! register: each tunnel that wants one has it in its own, with the value from
+//! before the first of them, and the last to let go puts that back. A look at
+//! the others and the change of one's own are one step, under the lock of the
+//! journals' directory.
+
+use std::fs;
+use std::io;
+
+use super::shared_setting::{IPV6_INTERFACES, SharedSetting};
+use super::sysctl::{SysctlError, SysctlKey};
+use crate::host::error::NetError;
+use crate::host::journal::shell_register::ShellRecord;
+use crate::host::journal::undo::{Outcome, judge};
+use crate::host::journal::{Entry, Journal};
+use crate::host::plan::address_range::Family;
+use crate::types::InterfaceName;
+
+/// Takes a setting for this tunnel: notes it and sets it. One that has the
+/// wanted value already, and not from another tunnel, is left alone.
+pub(in crate::host) fn take(
+    journal: &mut Journal,
+    setting: &SharedSetting,
+) -> Result<(), NetError> {
+    let key = setting.key();
+    let mut journal = journal.lock()?;
+    let others = journal.entries_of_others()?;
+    let noted = others.into_iter().find(|entry| holds(entry, setting));
+    let entry = match (noted, ShellRecord::find(journal.directory(), &key)) {
+        (Some(entry), _) => entry,
+        (None, Some(record)) => {
+            let (before, same_before) = record
+                .read()
+                .map_err(|source| failed("read", &key, source))?;
+            Entry::SharedSysctl {
+                setting: setting.clone(),
+                before,
+                same_before,
+            }
+        }
+        (None, None) => {
+            let before = key.read()?;
+            if before == setting.wanted() {
+                return Ok(());
+            }
+            Entry::SharedSysctl {
+                setting: setting.clone(),
+                before,
+                same_before: same_before(setting),
+            }
+        }
+    };
+    let before = journal.entries().to_vec();
+    let mut with = before.clone();
+    with.push(entry);
+    journal.replace(with)?;
+    if let Err(error) = key.write(setting.wanted()) {
+        if let Err(error) = journal.replace(before) {
+            tracing::warn!(%error, "a change that was refused is still in the journal");
+        }
+        return Err(error.into());
+    }
+    Ok(())
+}
+
+/// Lets go of the setting that stands at `position` of the journal, and strikes
+/// it out there. The value from before comes back when nobody else has it.
+pub(in crate::host) fn release(
+    journal: &mut Journal,
+    position: usize,
+) -> Result<Outcome, NetError> {
+    let mut journal = journal.lock()?;
+    let mut entries = journal.entries().to_vec();
+    let Some(Entry::SharedSysctl {
+        setting,
+        before,
+        same_before,
+    }) = entries.get(position).cloned()
+    else {
+        return Ok(Outcome::Gone);
+    };
+    let others = journal.entries_of_others()?;
+    let key = setting.key();
+    let outcome = if others.iter().any(|entry| holds(entry, &setting)) {
+        Outcome::Shared
+    } else if let Some(record) = ShellRecord::find(journal.directory(), &key) {
+        record
+            .hand_over(&before, &same_before)
+            .map_err(|source| failed("write", &key, source))?;
+        Outcome::Shared
+    } else {
+        restore(&setting, &before, &same_before)?
+    };
+    entries.remove(position);
+    journal.replace(entries)?;
+    Ok(outcome)
+}
+
+/// The record of a setting is as good as the setting.
+fn failed(action: &'static str, key: &SysctlKey, source: io::Error) -> SysctlError {
+    SysctlError::Io {
+        action,
+        key: key.clone(),
+        source,
+    }
+}
+
+fn holds(entry: &Entry, wanted: &SharedSetting) -> bool {
+    matches!(entry, Entry::SharedSysctl { setting, .. } if setting == wanted)
+}
+
+fn restore(
+    setting: &SharedSetting,
+    before: &str,
+    same_before: &[InterfaceName],
+) -> Result<Outcome, NetError> {
+    let key = setting.key();
+    let now = match key.read() {
+        Err(SysctlError::Absent { .. }) => return Ok(Outcome::Gone),
+        other => other?,
+    };
+    let outcome = match judge(&now.as_str(), &before, &setting.wanted()) {
+        None => {
+            key.write(before)?;
+            Outcome::Undone
+        }
+        // Possibly by one that died right here, with the rest still to do.
+        Some(Outcome::Gone) => Outcome::Gone,
+        Some(other) => return Ok(other),
+    };
+    for interface in same_before {
+        match forwarding_of(interface).write(setting.wanted()) {
+            // It went away meanwhile.
+            Err(SysctlError::Absent { .. }) => {}
+            other => other?,
+        }
+    }
+    Ok(outcome)
+}
+
+/// The interfaces that stand on the wanted value on their own, where the kernel
+/// is about to overwrite all of them.
+fn same_before(setting: &SharedSetting) -> Vec<InterfaceName> {
+    if *setting != SharedSetting::ForwardIpv6 {
+        return Vec::new();
+    }
+    let interfaces = fs::read_dir(IPV6_INTERFACES).into_iter().flatten();
+    let mut names: Vec<InterfaceName> = interfaces
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.parse().ok())
+        .filter(|name| {
+            forwarding_of(name)
+                .read()
+                .is_ok_and(|value| value == setting.wanted())
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+/// One of the settings that the kernel sets with [`SharedSetting::ForwardIpv6`].
+fn forwarding_of(interface: &InterfaceName) -> SysctlKey {
+    SysctlKey::of(Family::V6, interface.as_str(), "forwarding")
+}
+
+#[cfg(test)]
+mod tests;

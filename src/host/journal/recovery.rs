@@ -1,0 +1,82 @@
+//! What tunnels left behind whose process died: found by their journals, and
+//! undone by the next start or by `sshvpn cleanup`.
+
+use super::owner::Owner;
+use super::runtime_dir::RuntimeDir;
+use super::undo::{UndoReport, undo_and_close};
+use super::{Journal, JournalError, Stale};
+use crate::host::error::NetError;
+use crate::host::journal;
+use crate::host::netlink::Netlink;
+use crate::host::own_device::Reach;
+
+/// A journal that was found without an owner.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The file's name in the runtime directory.
+    pub file_name: String,
+    /// What became of it.
+    pub outcome: Recovery,
+}
+
+/// What became of a journal without an owner.
+#[derive(Debug)]
+pub enum Recovery {
+    /// Its changes were undone; it is gone unless some failed.
+    Undone(UndoReport),
+    /// It was of an earlier boot, so its changes are gone; it was removed.
+    EarlierBoot,
+    /// It is of another network namespace; it was left alone.
+    OtherNamespace {
+        /// The inode of that namespace.
+        namespace: u64,
+    },
+    /// It could not be read; it was left alone.
+    Unreadable(JournalError),
+}
+
+/// Which role undoes what was left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recoverer {
+    /// `serve`, whose administrator chose its user and capabilities.
+    Server,
+    /// Any other: where it is not root, it changes its user's own devices alone.
+    Other,
+}
+
+/// Undoes every journal of a dead owner in the network namespace of the calling
+/// thread. Journals of tunnels that run are not touched.
+pub async fn recover_stale(
+    directory: &RuntimeDir,
+    by: Recoverer,
+) -> Result<Vec<Recovered>, NetError> {
+    let here = Owner::current().map_err(JournalError::Owner)?;
+    let mut recovered = Vec::new();
+    for Stale { file_name, journal } in journal::take_stale(directory)? {
+        let outcome = match journal {
+            Ok(journal) => recover(journal, &here, by).await?,
+            Err(error) => Recovery::Unreadable(error),
+        };
+        recovered.push(Recovered { file_name, outcome });
+    }
+    Ok(recovered)
+}
+
+async fn recover(journal: Journal, here: &Owner, by: Recoverer) -> Result<Recovery, NetError> {
+    if journal.owner().boot_id != here.boot_id {
+        journal.remove()?;
+        return Ok(Recovery::EarlierBoot);
+    }
+    let namespace = journal.owner().network_namespace;
+    if namespace != here.network_namespace {
+        return Ok(Recovery::OtherNamespace { namespace });
+    }
+    let netlink = Netlink::open()?;
+    let reach = Reach::of_journals_left_behind(by);
+    Ok(Recovery::Undone(
+        undo_and_close(&netlink, journal, reach).await,
+    ))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,263 @@
+//! The file: complete at every moment, private, and never acted on where it is
+//! not what this program wrote.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use super::*;
+use crate::host::change::sysctl::SysctlKey;
+use crate::host::change::{InterfaceAddress, TunnelRoute};
+use crate::host::plan::facts::{AddressFacts, AddressGeneration};
+
+struct Place {
+    _parent: tempfile::TempDir,
+    directory: RuntimeDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = RuntimeDir::at(&parent.path().join("run")).unwrap();
+        Self {
+            _parent: parent,
+            directory,
+        }
+    }
+
+    fn create(&self) -> Journal {
+        let name = "sshvpn0".parse().unwrap();
+        Journal::create(&self.directory, &name, Some(InterfaceIndex(7))).unwrap()
+    }
+
+    fn stale(&self) -> Vec<Stale> {
+        take_stale(&self.directory).unwrap()
+    }
+
+    /// What is said of a stale file with this text.
+    fn read(&self, text: &[u8]) -> Result<Journal, JournalError> {
+        let path = self.directory.path().join("sshvpn0.json");
+        fs::write(path, text).unwrap();
+        let mut stale = self.stale();
+        assert_eq!(stale.len(), 1);
+        stale.remove(0).journal
+    }
+}
+
+fn entries() -> Vec<Entry> {
+    vec![
+        Entry::LinkUp {
+            ipv6_before: vec![AddressFacts {
+                index: InterfaceIndex(7),
+                address: "fd00::1".parse().unwrap(),
+                prefix: 64,
+                peer: None,
+                no_dad: false,
+            }],
+        },
+        Entry::Mtu {
+            before: 1500,
+            set: 9000,
+        },
+        Entry::AddressGenerationNone {
+            before: AddressGeneration(3),
+        },
+        Entry::Address {
+            address: InterfaceAddress::PointToPoint {
+                local: "10.0.0.0".parse().unwrap(),
+                peer: "10.0.0.1".parse().unwrap(),
+            },
+        },
+        Entry::Address {
+            address: InterfaceAddress::Network("10.0.0.1/30".parse().unwrap()),
+        },
+        Entry::Route {
+            route: TunnelRoute::to("fd00::/64".parse().unwrap()),
+        },
+        Entry::Sysctl {
+            key: "net/ipv4/conf/sshvpn0/rp_filter".parse().unwrap(),
+            before: "1".to_owned(),
+            set: "2".to_owned(),
+        },
+        Entry::SharedSysctl {
+            setting: "net/ipv6/conf/all/forwarding"
+                .parse::<SysctlKey>()
+                .and_then(TryInto::try_into)
+                .unwrap(),
+            before: "0".to_owned(),
+            same_before: vec!["eth0.7".parse().unwrap()],
+        },
+        Entry::FirewallTable,
+        Entry::ForwardAccept { ipv6: true },
+        Entry::Bridge {
+            before: None,
+            set: InterfaceIndex(9),
+        },
+        Entry::Group { before: 0, set: 5 },
+    ]
+}
+
+#[test]
+fn what_was_recorded_is_read_back_in_order() {
+    let place = Place::new();
+    let mut journal = place.create();
+    for entry in entries() {
+        journal.record(entry).unwrap();
+    }
+    journal
+        .record(Entry::TxQueueLength { before: 1, set: 2 })
+        .unwrap();
+    journal.withdraw_last().unwrap();
+    let owner = journal.owner().clone();
+    drop(journal);
+    let stale = place.stale().remove(0).journal.unwrap();
+    assert_eq!(stale.entries(), entries());
+    assert_eq!(
+        (stale.interface(), stale.index()),
+        ("sshvpn0", Some(InterfaceIndex(7)))
+    );
+    assert_eq!(stale.owner(), &owner);
+    stale.remove().unwrap();
+    assert!(place.stale().is_empty());
+}
+
+#[test]
+fn the_file_is_private_and_alone() {
+    let place = Place::new();
+    let mut journal = place.create();
+    journal.record(Entry::Mtu { before: 1, set: 2 }).unwrap();
+    let files = place.directory.names("").unwrap();
+    assert_eq!(files, ["sshvpn0.json"]);
+    let file = fs::metadata(place.directory.path().join(&files[0])).unwrap();
+    assert_eq!(file.permissions().mode() & 0o7777, 0o600);
+    journal.remove().unwrap();
+}
+
+#[test]
+fn a_journal_that_is_held_is_not_stale_and_cannot_be_begun_twice() {
+    let place = Place::new();
+    let mut journal = place.create();
+    assert!(place.stale().is_empty());
+    journal.record(Entry::Mtu { before: 1, set: 2 }).unwrap();
+    assert!(place.stale().is_empty());
+    let again = Journal::create(
+        &place.directory,
+        &"sshvpn0".parse().unwrap(),
+        Some(InterfaceIndex(7)),
+    );
+    assert!(matches!(again, Err(JournalError::Busy { .. })));
+    drop(journal);
+    let taken = place.stale();
+    assert_eq!(taken.len(), 1);
+    assert!(
+        place.stale().is_empty(),
+        "who takes a stale journal holds it"
+    );
+}
+
+#[test]
+fn what_is_not_a_journal_is_left_alone() {
+    let place = Place::new();
+    for broken in [
+        &b""[..],
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b"{\"version\":1}",
+        b"{\"version\":\"1\"}",
+        b"{\"version\":-1}",
+        &vec![b' '; SIZE_LIMIT as usize + 1],
+    ] {
+        assert!(matches!(
+            place.read(broken),
+            Err(JournalError::Corrupt { .. })
+        ));
+    }
+    let newer = format!(r#"{{"version":{},"whatever":[]}}"#, VERSION + 1);
+    let future = place.read(newer.as_bytes()).unwrap_err();
+    assert!(matches!(future, JournalError::Version { .. }), "{future}");
+    assert!(future.to_string().contains("nothing in it was undone"));
+}
+
+#[test]
+fn what_an_earlier_program_wrote_is_read() {
+    let place = Place::new();
+    let mut journal = place.create();
+    journal.record(Entry::Mtu { before: 1, set: 2 }).unwrap();
+    drop(journal);
+    let path = place.directory.path().join("sshvpn0.json");
+    let text = fs::read_to_string(path).unwrap();
+    for version in 1..VERSION {
+        let earlier = text.replace(
+            &format!("\"version\":{VERSION}"),
+            &format!("\"version\":{version}"),
+        );
+        assert_ne!(earlier, text);
+        let journal = place.read(earlier.as_bytes()).unwrap();
+        assert_eq!(journal.entries(), [Entry::Mtu { before: 1, set: 2 }]);
+    }
+}
+
+#[test]
+fn an_unknown_change_spoils_the_whole_journal() {
+    let place = Place::new();
+    let mut journal = place.create();
+    journal.record(Entry::Mtu { before: 1, set: 2 }).unwrap();
+    drop(journal);
+    let path = place.directory.path().join("sshvpn0.json");
+    let text = fs::read_to_string(path).unwrap();
+    assert!(place.read(text.as_bytes()).is_ok());
+    for (from, to) in [
+        ("\"mtu\"", "\"delete-everything\""),
+        ("\"before\":1", "\"before\":-1"),
+        ("\"before\":1", "\"before\":1,\"also\":2"),
+    ] {
+        let changed = text.replace(from, to);
+        assert_ne!(changed, text);
+        assert!(place.read(changed.as_bytes()).is_err(), "{changed}");
+    }
+}
+
+#[test]
+fn links_and_foreign_files_are_ignored() {
+    let place = Place::new();
+    drop(place.create());
+    let path = place.directory.path().join("sshvpn0.json");
+    let elsewhere = place.directory.path().join("elsewhere");
+    fs::rename(&path, &elsewhere).unwrap();
+    symlink(&elsewhere, &path).unwrap();
+    assert!(place.stale().is_empty());
+    let name = "sshvpn0".parse().unwrap();
+    let create = Journal::create(&place.directory, &name, Some(InterfaceIndex(7)));
+    assert!(matches!(create, Err(JournalError::Corrupt { .. })));
+    fs::remove_file(&path).unwrap();
+    fs::rename(&elsewhere, &path).unwrap();
+    std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
+    assert!(place.stale().is_empty());
+}
+
+#[test]
+fn a_half_written_file_does_no_harm() {
+    let place = Place::new();
+    let mut journal = place.create();
+    journal.record(Entry::Mtu { before: 1, set: 2 }).unwrap();
+    drop(journal);
+    fs::write(place.directory.path().join("sshvpn0.json.new"), "{\"ver").unwrap();
+    let stale = place.stale();
+    assert_eq!(stale.len(), 1);
+    assert_eq!(stale[0].journal.as_ref().unwrap().entries().len(), 1);
+    assert_eq!(place.directory.names("").unwrap(), ["sshvpn0.json"]);
+}
+
+#[test]
+fn a_journal_that_would_not_be_read_back_is_not_written() {
+    let place = Place::new();
+    let mut journal = place.create();
+    let many = vec![Entry::Mtu { before: 1, set: 2 }; 40_000];
+    assert!(matches!(
+        journal.replace(many),
+        Err(JournalError::Full { .. })
+    ));
+    assert!(journal.entries().is_empty());
+    journal.record(Entry::Mtu { before: 1, set: 2 }).unwrap();
+    journal.remove().unwrap();
+}

@@ -1,0 +1,116 @@
+//! Addresses: reading, adding, removing.
+
+use std::net::IpAddr;
+
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+
+use super::{Netlink, Request};
+use crate::host::change::InterfaceAddress;
+use crate::host::error::{NetError, Operation};
+use crate::host::plan::facts::{AddressFacts, InterfaceIndex, LinkFacts};
+
+impl Netlink {
+    /// The addresses of one interface, or of all.
+    pub async fn addresses(
+        &self,
+        of: Option<InterfaceIndex>,
+    ) -> Result<Vec<AddressFacts>, NetError> {
+        let request = Request::new(Operation::Read, "the addresses of this host");
+        let mut dump = self.handle.address().get();
+        if let Some(index) = of {
+            dump.message_mut().header.index = index.0;
+        }
+        let messages = request.collect(dump.execute()).await?;
+        Ok(messages
+            .iter()
+            .filter_map(AddressFacts::from_message)
+            .filter(|address| of.is_none_or(|index| address.index == index))
+            .collect())
+    }
+
+    /// Adds an address; one that is there already is refused. An IPv6 address
+    /// is usable at once (IFA_F_NODAD).
+    pub async fn add_address(
+        &self,
+        link: &LinkFacts,
+        address: &InterfaceAddress,
+    ) -> Result<(), NetError> {
+        let facts = AddressFacts {
+            index: link.index,
+            address: address.local(),
+            prefix: address.prefix(),
+            peer: address.peer(),
+            no_dad: true,
+        };
+        self.put_address(link, &facts).await
+    }
+
+    /// Puts an address as it was read before.
+    pub async fn put_address(
+        &self,
+        link: &LinkFacts,
+        address: &AddressFacts,
+    ) -> Result<(), NetError> {
+        let request = Request::new(Operation::AddAddress, described(link, address))
+            .ipv6(address.address.is_ipv6());
+        let mut add = self
+            .handle
+            .address()
+            .add(link.index.0, address.address, address.prefix);
+        *add.message_mut() = message(link.index, address);
+        add.execute().await.map_err(|error| request.failed(error))
+    }
+
+    /// Removes exactly this address.
+    pub async fn remove_address(
+        &self,
+        link: &LinkFacts,
+        address: &AddressFacts,
+    ) -> Result<(), NetError> {
+        let request = Request::new(Operation::RemoveAddress, described(link, address))
+            .ipv6(address.address.is_ipv6());
+        let remove = self.handle.address().del(message(link.index, address));
+        remove
+            .execute()
+            .await
+            .map_err(|error| request.failed(error))
+    }
+}
+
+fn described(link: &LinkFacts, address: &AddressFacts) -> String {
+    match address.peer {
+        Some(peer) => format!("{} peer {peer} on {}", address.address, link.name),
+        None => format!("{}/{} on {}", address.address, address.prefix, link.name),
+    }
+}
+
+/// IFA_LOCAL is our address, IFA_ADDRESS the peer's; both are ours where there
+/// is no peer (linux/if_addr.h).
+fn message(index: InterfaceIndex, address: &AddressFacts) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = match address.address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    message.header.index = index.0;
+    message.header.prefix_len = address.prefix;
+    message.attributes = vec![
+        AddressAttribute::Local(address.address),
+        AddressAttribute::Address(address.peer.unwrap_or(address.address)),
+    ];
+    if let (IpAddr::V4(own), None) = (address.address, address.peer)
+        && address.prefix < 31
+    {
+        let broadcast = u32::from(own) | (u32::MAX >> address.prefix);
+        message
+            .attributes
+            .push(AddressAttribute::Broadcast(broadcast.into()));
+    }
+    if address.address.is_ipv6() && address.no_dad {
+        message
+            .attributes
+            .push(AddressAttribute::Flags(AddressFlags::Nodad));
+    }
+    message
+}

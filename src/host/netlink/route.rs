@@ -1,0 +1,168 @@
+//! Routes and policy rules: reading, adding, removing, and asking which way the
+//! kernel would go.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use rtnetlink::IpVersion;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+
+use super::{Netlink, Request};
+use crate::host::change::TunnelRoute;
+use crate::host::error::{NetError, Operation};
+use crate::host::plan::facts::{
+    InterfaceIndex, LinkFacts, NextHop, PathFacts, RouteFacts, RouteKind, RuleFacts, TABLE_MAIN,
+};
+
+impl Netlink {
+    /// The routes that leave by one interface, or all; both families, all tables.
+    pub async fn routes(
+        &self,
+        leaving_by: Option<InterfaceIndex>,
+    ) -> Result<Vec<RouteFacts>, NetError> {
+        let request = Request::new(Operation::Read, "the routes of this host");
+        let mut routes = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut filter = RouteMessage::default();
+            filter.header.address_family = family;
+            if let Some(index) = leaving_by {
+                filter.attributes.push(RouteAttribute::Oif(index.0));
+            }
+            let dump = self.handle.route().get(filter);
+            let messages = request.collect(dump.execute()).await?;
+            routes.extend(messages.iter().filter_map(RouteFacts::from_message));
+        }
+        routes.retain(|route| leaving_by.is_none_or(|index| route.leaves_by(index)));
+        Ok(routes)
+    }
+
+    /// The policy rules of both families.
+    pub async fn rules(&self) -> Result<Vec<RuleFacts>, NetError> {
+        let request = Request::new(Operation::Read, "the policy rules of this host");
+        let mut rules = Vec::new();
+        for version in [IpVersion::V4, IpVersion::V6] {
+            let dump = self.handle.rule().get(version);
+            let messages = request.collect(dump.execute()).await?;
+            rules.extend(messages.iter().map(RuleFacts::from_message));
+        }
+        Ok(rules)
+    }
+
+    /// The way a packet to `destination` would go now.
+    pub async fn route_to(&self, destination: IpAddr) -> Result<PathFacts, NetError> {
+        let request = Request::new(Operation::LookUp, format!("the route to {destination}"))
+            .ipv6(destination.is_ipv6());
+        let no_answer = |detail: &str| NetError::NoAnswer {
+            operation: request.operation,
+            object: request.object.clone(),
+            detail: detail.to_owned(),
+        };
+        let mut question = RouteMessage::default();
+        set_destination(&mut question, IpNetwork::from(destination));
+        let get = self.handle.route().get(question);
+        let answers = request.collect(get.execute()).await?;
+        let route = answers
+            .first()
+            .and_then(RouteFacts::from_message)
+            .ok_or_else(|| no_answer("it names no route"))?;
+        let NextHop { device, gateway } = route.hops.first().copied().unwrap_or(NextHop {
+            device: None,
+            gateway: None,
+        });
+        let device = device.ok_or_else(|| no_answer("it names no interface"))?;
+        let link = self.link_by_index(device).await?;
+        let link = link.ok_or_else(|| no_answer("its interface is gone"))?;
+        Ok(PathFacts {
+            device,
+            device_name: link.name,
+            source: route.source,
+            gateway,
+            local: route.kind == RouteKind::Local,
+        })
+    }
+
+    /// Adds a route through `link` to table main; one to the same destination
+    /// with the same metric is refused.
+    pub async fn add_route(&self, link: &LinkFacts, route: &TunnelRoute) -> Result<(), NetError> {
+        let request = Request::new(Operation::AddRoute, described(link, &route.to_string()))
+            .ipv6(route.destination.is_ipv6());
+        let mut message = RouteMessage::default();
+        set_destination(&mut message, route.destination);
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.protocol = RouteProtocol::Static;
+        message.header.kind = RouteType::Unicast;
+        // ip-route(8): without a gateway the destination is on the link.
+        if route.destination.is_ipv4() && route.gateway.is_none() {
+            message.header.scope = RouteScope::Link;
+        }
+        let attributes = &mut message.attributes;
+        attributes.push(RouteAttribute::Oif(link.index.0));
+        attributes.push(RouteAttribute::Priority(route.effective_metric()));
+        attributes.extend(route.gateway.map(|ip| RouteAttribute::Gateway(ip.into())));
+        attributes.extend(route.source.map(|ip| RouteAttribute::PrefSource(ip.into())));
+        let add = self.handle.route().add(message);
+        add.execute().await.map_err(|error| request.failed(error))
+    }
+
+    /// Removes a route of `link` from table main.
+    pub async fn remove_route(&self, link: &LinkFacts, route: &RouteFacts) -> Result<(), NetError> {
+        let name = described(link, &route.destination.to_string());
+        let request = Request::new(Operation::RemoveRoute, name).ipv6(route.destination.is_ipv6());
+        let mut message = RouteMessage::default();
+        set_destination(&mut message, route.destination);
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.protocol = route.protocol.into();
+        message.header.kind = RouteType::Unicast;
+        message.header.scope = RouteScope::NoWhere;
+        let attributes = &mut message.attributes;
+        attributes.push(RouteAttribute::Oif(link.index.0));
+        attributes.push(RouteAttribute::Priority(route.metric));
+        let remove = self.handle.route().del(message);
+        remove
+            .execute()
+            .await
+            .map_err(|error| request.failed(error))
+    }
+}
+
+impl RouteFacts {
+    /// Whether this is `route` as this program makes it on that interface.
+    pub fn is_ours(&self, route: &TunnelRoute, index: InterfaceIndex) -> bool {
+        self.same_slot(route)
+            && self.protocol == u8::from(RouteProtocol::Static)
+            && self.hops
+                == [NextHop {
+                    device: Some(index),
+                    gateway: route.gateway,
+                }]
+    }
+
+    /// Whether the kernel would refuse `route` because of this one.
+    pub fn same_slot(&self, route: &TunnelRoute) -> bool {
+        self.table == TABLE_MAIN
+            && self.destination == route.destination
+            && self.metric == route.effective_metric()
+    }
+}
+
+fn described(link: &LinkFacts, route: &str) -> String {
+    format!("{route} through {}", link.name)
+}
+
+fn set_destination(message: &mut RouteMessage, destination: IpNetwork) {
+    message.header.address_family = match destination {
+        IpNetwork::V4(_) => AddressFamily::Inet,
+        IpNetwork::V6(_) => AddressFamily::Inet6,
+    };
+    message.header.destination_prefix_length = destination.prefix();
+    let address = RouteAddress::from(destination.ip());
+    // No RTA_DST stands for the default route.
+    if destination.prefix() > 0 {
+        message
+            .attributes
+            .push(RouteAttribute::Destination(address));
+    }
+}

@@ -1,0 +1,127 @@
+//! What may be changed with a capability of the program file (setcap(8)): a tunnel
+//! device of the caller's, and nothing else of this host. Any user who may run the
+//! program has the capability then, and can write a journal of their own.
+//!
+//! | change | made | undone from a journal of a dead process |
+//! |---|---|---|
+//! | link up, MTU, queue length, super-packets, address generation | on the own device | on the own device |
+//! | address, route through the device | on the own device | removed from the own device |
+//! | settings by which it takes no configuration from the other end | on the own device | on the own device |
+//! | other sysctl of the device | on the own device | no |
+//! | the group of tunnels | on the own device | no |
+//! | bridge, port of a bridge, another group | no | no |
+//! | forwarding, firewall, name servers | no | no |
+
+use nix::unistd::{Uid, geteuid, getuid};
+
+use super::change::Change;
+use super::change::firewall::TUNNEL_GROUP;
+use super::change::protection::{self, Ipv6};
+use super::error::NetError;
+use super::journal::Entry;
+use super::journal::recovery::Recoverer;
+use super::netlink::Netlink;
+use super::plan::facts::LinkFacts;
+use crate::config::invoker::elevation;
+
+/// What a journal may lead this process to change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Everything that was journalled.
+    Host,
+    /// The caller's own tunnel devices.
+    OwnDevices,
+}
+
+impl Reach {
+    /// For a journal of this process.
+    pub(super) fn of_this_process() -> Self {
+        match elevation::by_file_capabilities() {
+            true => Reach::OwnDevices,
+            false => Reach::Host,
+        }
+    }
+
+    /// For a journal of a dead process, which the user may have forged. A process that
+    /// is not root may have got its capabilities from a wrapper, as ambient ones; a
+    /// server gets them from the administrator, and so does its user.
+    pub(super) fn of_journals_left_behind(by: Recoverer) -> Self {
+        match by {
+            Recoverer::Other if !geteuid().is_root() => Reach::OwnDevices,
+            _ => Self::of_this_process(),
+        }
+    }
+}
+
+/// Whether the device may be changed.
+pub(super) async fn is_own(
+    netlink: &Netlink,
+    link: &LinkFacts,
+    reach: Reach,
+) -> Result<bool, NetError> {
+    Ok(reach == Reach::Host || belongs_to(netlink, link, getuid()).await?)
+}
+
+async fn belongs_to(netlink: &Netlink, link: &LinkFacts, uid: Uid) -> Result<bool, NetError> {
+    Ok(link.is_tun() && netlink.owner_of_tun(link).await? == Some(uid))
+}
+
+/// An error where the change reaches beyond the device.
+pub(super) fn require_on_device(change: &Change) -> Result<(), NetError> {
+    if !elevation::by_file_capabilities() || is_on_device(change) {
+        return Ok(());
+    }
+    Err(NetError::Borrowed)
+}
+
+fn is_on_device(change: &Change) -> bool {
+    match change {
+        Change::LinkUp
+        | Change::Mtu(_)
+        | Change::TxQueueLength(_)
+        | Change::GsoMaxSize(_)
+        | Change::AddressGenerationNone
+        | Change::Protection(_)
+        // By it a tunnel is kept from others, and nothing is opened.
+        | Change::Group(TUNNEL_GROUP)
+        | Change::Address(_)
+        | Change::Route(_)
+        | Change::Sysctl { .. } => true,
+        Change::Bridge(_)
+        | Change::GuardedPort { .. }
+        | Change::Group(_)
+        | Change::Shared(_)
+        | Change::FirewallTable(_)
+        | Change::ForwardAccept(_)
+        | Change::FirewallRules(_)
+        | Change::ClientFirewall(..)
+        | Change::NameServers(_)
+        | Change::ServerTable(_)
+        | Change::ForwardPassed(_) => false,
+    }
+}
+
+/// Whether undoing the entry of a journal of `interface` changes that device alone.
+pub(super) fn is_undone_on_device(entry: &Entry, interface: &str) -> bool {
+    match entry {
+        Entry::Sysctl { key, .. } => {
+            let settings = protection::settings(interface, Ipv6::Off);
+            settings.iter().any(|(protected, _)| protected == key)
+        }
+        Entry::LinkUp { .. }
+        | Entry::Mtu { .. }
+        | Entry::TxQueueLength { .. }
+        | Entry::GsoMaxSize { .. }
+        | Entry::AddressGenerationNone { .. }
+        | Entry::Address { .. }
+        | Entry::Route { .. } => true,
+        Entry::Bridge { .. }
+        | Entry::GuardedPort { .. }
+        | Entry::Group { .. }
+        | Entry::SharedSysctl { .. }
+        | Entry::FirewallTable
+        | Entry::ForwardAccept { .. }
+        | Entry::FirewallRules { .. }
+        | Entry::NameServers { .. } => false,
+    }
+}

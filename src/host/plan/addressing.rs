@@ -1,0 +1,331 @@
+//! The addresses of a tunnel's two ends: as the user gave them, or chosen so
+//! that they collide with nothing in use at either end. No I/O.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use thiserror::Error;
+
+use super::address_range::{AddressSet, Family, is_within, number};
+use super::facts::is_default_like;
+use super::private_space::{IPV4, IPV6, Numbers};
+use crate::types::Mode;
+
+/// What the tunnel needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AddressRequest {
+    /// A tun device needs a pair, a tap device a network.
+    pub mode: Mode,
+    /// The near end's address, as the user gave it.
+    pub near: Option<IpAddr>,
+    /// The far end's address, as the user gave it.
+    pub far: Option<IpAddr>,
+    /// Whether to choose an IPv6 pair where the user gave none.
+    pub ipv6: bool,
+    /// Networks in use at either end: addresses, routes. Default routes and
+    /// their halves are no such networks and are passed over.
+    pub in_use: Vec<IpNetwork>,
+    /// Addresses and directly connected networks of the near end, which
+    /// addresses that the user gave must not be in.
+    pub near_networks: Vec<IpNetwork>,
+    /// Networks that will be routed into the tunnel.
+    pub routes: Vec<IpNetwork>,
+    /// Networks that chosen addresses have to be in, where the far end permits
+    /// no others; a family of which none is there is left out.
+    pub within: Option<Vec<IpNetwork>>,
+}
+
+/// The addresses of both ends in one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddressPair {
+    /// The near end's.
+    pub near: IpAddr,
+    /// The far end's, of the same family.
+    pub far: IpAddr,
+    /// The prefix length of the network that both are in.
+    pub prefix: u8,
+}
+
+impl AddressPair {
+    /// The near end's address in its network.
+    pub fn near_network(&self) -> Option<IpNetwork> {
+        IpNetwork::new(self.near, self.prefix).ok()
+    }
+
+    /// The far end's address in its network.
+    pub fn far_network(&self) -> Option<IpNetwork> {
+        IpNetwork::new(self.far, self.prefix).ok()
+    }
+}
+
+/// The addresses of a tunnel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TunnelAddresses {
+    /// IPv4, always chosen where the user did not give it.
+    pub ipv4: Option<AddressPair>,
+    /// IPv6, where wanted.
+    pub ipv6: Option<AddressPair>,
+}
+
+/// Why there are no addresses for the tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum AddressError {
+    /// One of each family.
+    #[error("--address {near} and --peer-address {far} have to be of the same family")]
+    Families {
+        /// The near end's.
+        near: IpAddr,
+        /// The far end's.
+        far: IpAddr,
+    },
+    /// Twice the same.
+    #[error("--address and --peer-address are both {0}; the ends need different addresses")]
+    Equal(IpAddr),
+    /// Not the address of one host.
+    #[error("{0} cannot be the address of one end of a tunnel; give a unicast address")]
+    NotUnicast(IpAddr),
+    /// Taken here.
+    #[error("{address} is in use on this host already, in {network}; choose another address")]
+    InUse {
+        /// Which.
+        address: IpAddr,
+        /// The network or address in use.
+        network: IpNetwork,
+    },
+    /// On a tap device, no usable neighbour.
+    #[error(
+        "{0} is the first or last address of its /30, which a tap device cannot use; choose the one after or before it"
+    )]
+    NoNeighbour(IpAddr),
+    /// On a tap device, too far apart.
+    #[error(
+        "{near} and {far} fit in no network smaller than a /8 as host addresses; choose them closer together"
+    )]
+    Apart {
+        /// The near end's.
+        near: IpAddr,
+        /// The far end's.
+        far: IpAddr,
+    },
+    /// Everything is in use.
+    #[error(
+        "no free {0} addresses for the tunnel: all private space is in use at one of the ends; choose with --address and --peer-address"
+    )]
+    NothingFree(&'static str),
+    /// Everything that may be used is in use.
+    #[error(
+        "no free {0} addresses for the tunnel in the networks that the far end permits for it ({1})"
+    )]
+    NothingPermitted(&'static str, String),
+}
+
+/// Chooses the addresses. The same request and seed give the same addresses;
+/// another seed gives others.
+pub fn choose(request: &AddressRequest, seed: u64) -> Result<TunnelAddresses, AddressError> {
+    let given = given_pair(request)?;
+    let family = given.map(|pair| Family::of(pair.near));
+    let mut numbers = Numbers::new(seed);
+    let mut addresses = TunnelAddresses::default();
+    match family {
+        Some(Family::V4) => addresses.ipv4 = given,
+        Some(Family::V6) => addresses.ipv6 = given,
+        None => {}
+    }
+    if addresses.ipv4.is_none() && permitted(request, Family::V4) {
+        addresses.ipv4 = Some(free_ipv4(request, &mut numbers)?);
+    }
+    if addresses.ipv6.is_none() && request.ipv6 && permitted(request, Family::V6) {
+        addresses.ipv6 = Some(free_ipv6(request, &mut numbers)?);
+    }
+    Ok(addresses)
+}
+
+fn permitted(request: &AddressRequest, family: Family) -> bool {
+    let of_family = |network: &IpNetwork| Family::of(network.ip()) == family;
+    let within = request.within.as_ref();
+    within.is_none_or(|within| within.iter().any(of_family))
+}
+
+/// The pair that the user gave, or half of it with its neighbour.
+fn given_pair(request: &AddressRequest) -> Result<Option<AddressPair>, AddressError> {
+    let (near, far) = match (request.near, request.far) {
+        (None, None) => return Ok(None),
+        (Some(near), Some(far)) => (near, far),
+        (Some(near), None) => (near, neighbour(near, request.mode)?),
+        (None, Some(far)) => (neighbour(far, request.mode)?, far),
+    };
+    if Family::of(near) != Family::of(far) {
+        return Err(AddressError::Families { near, far });
+    }
+    if near == far {
+        return Err(AddressError::Equal(near));
+    }
+    for address in [near, far] {
+        if !is_unicast(address) {
+            return Err(AddressError::NotUnicast(address));
+        }
+        let taken = |network: &&IpNetwork| !is_default_like(network) && network.contains(address);
+        if let Some(network) = request.near_networks.iter().find(taken) {
+            return Err(AddressError::InUse {
+                address,
+                network: *network,
+            });
+        }
+    }
+    let prefix = common_prefix(near, far, request.mode)?;
+    Ok(Some(AddressPair { near, far, prefix }))
+}
+
+fn is_unicast(address: IpAddr) -> bool {
+    let odd = address.is_unspecified() || address.is_multicast() || address.is_loopback();
+    !odd && match address {
+        IpAddr::V4(address) => !address.is_broadcast() && address.octets()[0] != 0,
+        IpAddr::V6(address) => address.to_ipv4_mapped().is_none(),
+    }
+}
+
+/// The other address of the /31 of a tun (RFC 3021), of the /30 of a tap; for
+/// IPv6 the other of the pairs 1 and 2, 3 and 4, …, since 0 is the
+/// subnet-router anycast address (RFC 4291, section 2.6.1).
+fn neighbour(address: IpAddr, mode: Mode) -> Result<IpAddr, AddressError> {
+    let value = number(address);
+    let other = match (Family::of(address), mode) {
+        (Family::V4, Mode::PointToPoint) => value ^ 1,
+        (Family::V4, Mode::Ethernet) => match value & 3 {
+            1 | 2 => value ^ 3,
+            _ => return Err(AddressError::NoNeighbour(address)),
+        },
+        (Family::V6, _) => match value as u64 {
+            0 => return Err(AddressError::NotUnicast(address)),
+            u64::MAX => value - 1,
+            host if host & 1 == 1 => value + 1,
+            _ => value - 1,
+        },
+    };
+    Ok(Family::of(address).address(other))
+}
+
+/// The length of the longest prefix with both addresses in one network, and
+/// for IPv4 on a tap both of them host addresses there.
+fn common_prefix(near: IpAddr, far: IpAddr, mode: Mode) -> Result<u8, AddressError> {
+    let family = Family::of(near);
+    let (a, b) = (number(near), number(far));
+    let bits = u32::from(family.bits());
+    let same = (a ^ b).leading_zeros() - (128 - bits);
+    match (family, mode) {
+        (Family::V4, Mode::Ethernet) => (8..=30u32.min(same))
+            .rev()
+            .find(|prefix| {
+                let host = (1u128 << (bits - prefix)) - 1;
+                [a, b].iter().all(|ip| ip & host != 0 && ip & host != host)
+            })
+            .map(|prefix| prefix as u8)
+            .ok_or(AddressError::Apart { near, far }),
+        (Family::V6, _) if same >= 64 => Ok(64),
+        // Without a common network each end is a host to the other.
+        (Family::V4, Mode::PointToPoint) if same < 31 => Ok(32),
+        (Family::V4, Mode::PointToPoint) => Ok(31),
+        (Family::V6, Mode::PointToPoint) => Ok(128),
+        (Family::V6, Mode::Ethernet) => Err(AddressError::Apart { near, far }),
+    }
+}
+
+fn free_ipv4(request: &AddressRequest, numbers: &mut Numbers) -> Result<AddressPair, AddressError> {
+    let (prefix, first_host) = match request.mode {
+        Mode::PointToPoint => (31, 0),
+        Mode::Ethernet => (30, 1),
+    };
+    let block = free_block(&IPV4, Family::V4, prefix, request, numbers);
+    pair_in(block, first_host).ok_or_else(|| nothing_free(request, "IPv4"))
+}
+
+fn free_ipv6(request: &AddressRequest, numbers: &mut Numbers) -> Result<AddressPair, AddressError> {
+    let block = free_block(&IPV6, Family::V6, 64, request, numbers);
+    pair_in(block, 1).ok_or_else(|| nothing_free(request, "IPv6"))
+}
+
+fn nothing_free(request: &AddressRequest, family: &'static str) -> AddressError {
+    match &request.within {
+        Some(within) => {
+            let within: Vec<String> = within.iter().take(8).map(ToString::to_string).collect();
+            AddressError::NothingPermitted(family, within.join(", "))
+        }
+        None => AddressError::NothingFree(family),
+    }
+}
+
+fn pair_in(block: Option<IpNetwork>, first_host: u128) -> Option<AddressPair> {
+    let block = block?;
+    let family = Family::of(block.ip());
+    let near = number(block.network()) + first_host;
+    Some(AddressPair {
+        near: family.address(near),
+        far: family.address(near + 1),
+        prefix: block.prefix(),
+    })
+}
+
+/// A block with that prefix length, from the first pool that has one free.
+fn free_block(
+    pools: &[&str],
+    family: Family,
+    prefix: u8,
+    request: &AddressRequest,
+    numbers: &mut Numbers,
+) -> Option<IpNetwork> {
+    let given = [request.near, request.far]
+        .into_iter()
+        .flatten()
+        .map(IpNetwork::from);
+    let taken: Vec<IpNetwork> = request
+        .in_use
+        .iter()
+        .chain(&request.near_networks)
+        .chain(&request.routes)
+        .copied()
+        .chain(given)
+        .filter(|network| !is_default_like(network))
+        .collect();
+    let taken = AddressSet::of(family, &taken);
+    let number = numbers.next_wide();
+    let pools = pools.iter().filter_map(|pool| pool.parse().ok()).collect();
+    permitted_pools(pools, family, request.within.as_deref())
+        .into_iter()
+        .find_map(|pool| {
+            let free = AddressSet::of(family, [&pool]).without(&taken);
+            let count = free.block_count(prefix);
+            let block = free.block(prefix, number.checked_rem(count)?)?;
+            is_within(&block, &pool).then_some(block)
+        })
+}
+
+/// What of the pools may be used, the pools' order kept; then what may be used
+/// and is in no pool.
+fn permitted_pools(
+    pools: Vec<IpNetwork>,
+    family: Family,
+    within: Option<&[IpNetwork]>,
+) -> Vec<IpNetwork> {
+    let Some(within) = within else { return pools };
+    let common = |pool: &IpNetwork, permitted: &IpNetwork| {
+        let whole = is_within(pool, permitted).then_some(*pool);
+        whole.or_else(|| is_within(permitted, pool).then_some(*permitted))
+    };
+    let mut both: Vec<IpNetwork> = pools
+        .iter()
+        .flat_map(|pool| {
+            within
+                .iter()
+                .filter_map(move |permitted| common(pool, permitted))
+        })
+        .collect();
+    let elsewhere = within.iter().filter(|permitted| {
+        let mut pools = pools.iter();
+        Family::of(permitted.ip()) == family && pools.all(|pool| common(pool, permitted).is_none())
+    });
+    both.extend(elsewhere);
+    both
+}
+
+#[cfg(test)]
+mod tests;

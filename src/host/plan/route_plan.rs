@@ -1,0 +1,242 @@
+//! Which routes a tunnel installs: what was asked for, less what was excluded,
+//! checked against the SSH connection and the networks of this host. No I/O.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use super::address_range::{AddressSet, Family, is_within};
+use super::facts::{HostFacts, RouteFacts, RouteKind, TABLE_MAIN};
+
+pub use super::route_report::{RouteNote, RoutePlanError};
+
+/// More routes than this come from a request that has gone wrong.
+pub const MAX_ROUTES: usize = 1024;
+
+/// What the user wants, and what must not be cut off.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RouteRequest {
+    /// Networks to reach through the tunnel.
+    pub routes: Vec<IpNetwork>,
+    /// Parts of them to keep out.
+    pub excludes: Vec<IpNetwork>,
+    /// Addresses that the SSH connection itself goes to first: the server, or
+    /// the first jump host.
+    pub servers: Vec<IpAddr>,
+}
+
+/// The routes to install.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RoutePlan {
+    /// Sorted; no two overlap.
+    pub routes: Vec<IpNetwork>,
+    /// What the user should know.
+    pub notes: Vec<RouteNote>,
+}
+
+/// The fewest networks that cover `routes` less `excludes`, sorted, IPv4 first.
+///
+/// A default route comes out only where one was asked for: its two halves are
+/// what people give who have a default route to keep.
+pub fn subtract(
+    routes: &[IpNetwork],
+    excludes: &[IpNetwork],
+) -> Result<Vec<IpNetwork>, RoutePlanError> {
+    let mut cover = Vec::new();
+    for family in [Family::V4, Family::V6] {
+        let wanted = AddressSet::of(family, routes);
+        let rest = wanted.without(&AddressSet::of(family, excludes));
+        for network in rest.to_networks() {
+            if network.prefix() == 0 && !routes.contains(&network) {
+                cover.extend(halves(family));
+            } else {
+                cover.push(network);
+            }
+        }
+    }
+    if cover.len() > MAX_ROUTES {
+        return Err(RoutePlanError::TooMany(cover.len()));
+    }
+    Ok(cover)
+}
+
+fn halves(family: Family) -> impl Iterator<Item = IpNetwork> {
+    let top = 1u128 << (family.bits() - 1);
+    [0, top]
+        .into_iter()
+        .filter_map(move |first| IpNetwork::new(family.address(first), 1).ok())
+}
+
+/// Plans the routes through the interface `tunnel`, whose own addresses and
+/// routes do not count as this host's.
+pub fn plan(
+    request: &RouteRequest,
+    facts: &HostFacts,
+    tunnel: &str,
+) -> Result<RoutePlan, RoutePlanError> {
+    let routes = subtract(&request.routes, &request.excludes)?;
+    if routes.is_empty() && !request.routes.is_empty() {
+        return Err(RoutePlanError::Nothing);
+    }
+    check_servers(&routes, &request.servers)?;
+    let mut notes = check_local(&routes, &local_networks(facts, tunnel))?;
+    notes.extend(check_existing(&routes, facts, tunnel)?);
+    Ok(RoutePlan { routes, notes })
+}
+
+fn check_servers(routes: &[IpNetwork], servers: &[IpAddr]) -> Result<(), RoutePlanError> {
+    for server in servers {
+        // A dual-stack socket names an IPv4 peer in its mapped form.
+        let server = server.to_canonical();
+        if let Some(route) = routes.iter().find(|route| route.contains(server)) {
+            return Err(RoutePlanError::Server {
+                route: *route,
+                server,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// A network that this host reaches without a router.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct LocalNetwork {
+    network: IpNetwork,
+    interface: String,
+    /// Every host has it: loopback or link-local. Containing it is no surprise.
+    common: bool,
+}
+
+fn local_networks(facts: &HostFacts, tunnel: &str) -> BTreeSet<LocalNetwork> {
+    let on = |network: IpNetwork, link: &super::facts::LinkFacts| {
+        (link.up && link.name != tunnel).then(|| LocalNetwork {
+            network,
+            interface: link.name.clone(),
+            common: link.loopback || is_link_scoped(network.ip()),
+        })
+    };
+    let link_of = |index| facts.links.iter().find(|link| Some(link.index) == index);
+    let addresses = facts
+        .addresses
+        .iter()
+        .filter_map(|address| on(address.network()?, link_of(Some(address.index))?));
+    let routes = facts
+        .routes
+        .iter()
+        .filter(|route| {
+            route.table == TABLE_MAIN && route.is_on_link() && route.destination.prefix() > 0
+        })
+        .flat_map(|route| {
+            route
+                .hops
+                .iter()
+                .map(move |hop| (route.destination, hop.device))
+        })
+        .filter_map(|(network, device)| on(network, link_of(device)?));
+    addresses.chain(routes).collect()
+}
+
+fn is_link_scoped(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local() || address.is_multicast(),
+        IpAddr::V6(address) => address.is_unicast_link_local() || address.is_multicast(),
+    }
+}
+
+fn check_local(
+    routes: &[IpNetwork],
+    locals: &BTreeSet<LocalNetwork>,
+) -> Result<Vec<RouteNote>, RoutePlanError> {
+    let mut notes = Vec::new();
+    for route in routes {
+        for local in locals {
+            let (network, interface) = (local.network, local.interface.clone());
+            if is_within(route, &network) {
+                return Err(RoutePlanError::Local {
+                    route: *route,
+                    network,
+                    interface,
+                });
+            }
+            if is_within(&network, route) && !local.common {
+                notes.push(RouteNote::ContainsLocal {
+                    route: *route,
+                    network,
+                    interface,
+                });
+            }
+        }
+    }
+    Ok(notes)
+}
+
+fn check_existing(
+    routes: &[IpNetwork],
+    facts: &HostFacts,
+    tunnel: &str,
+) -> Result<Vec<RouteNote>, RoutePlanError> {
+    let others: Vec<&RouteFacts> = facts
+        .routes
+        .iter()
+        .filter(|found| concerns_us(found, facts, tunnel))
+        .collect();
+    let mut notes = Vec::new();
+    for &route in routes {
+        for found in &others {
+            let existing = found.destination;
+            let way = way(found, facts);
+            if existing == route && (!found.is_on_link() || existing.prefix() == 0) {
+                return Err(RoutePlanError::Taken { route, way });
+            }
+            if found.is_on_link() || existing.prefix() == 0 {
+                continue;
+            }
+            if is_within(&existing, &route) {
+                notes.push(RouteNote::ContainsRoute {
+                    route,
+                    existing,
+                    way,
+                });
+            } else if is_within(&route, &existing) {
+                notes.push(RouteNote::InsideRoute {
+                    route,
+                    existing,
+                    way,
+                });
+            }
+        }
+    }
+    Ok(notes)
+}
+
+/// Whether packets of this host may follow that route now, other than into the tunnel.
+fn concerns_us(found: &RouteFacts, facts: &HostFacts, tunnel: &str) -> bool {
+    found.table == TABLE_MAIN
+        && matches!(found.kind, RouteKind::Unicast | RouteKind::Reject)
+        && !found
+            .hops
+            .iter()
+            .filter_map(|hop| facts.link_name(hop.device?))
+            .any(|name| name == tunnel)
+}
+
+fn way(found: &RouteFacts, facts: &HostFacts) -> String {
+    let Some(hop) = found
+        .hops
+        .first()
+        .filter(|_| found.kind == RouteKind::Unicast)
+    else {
+        return "that refuses packets".to_owned();
+    };
+    let interface = hop.device.and_then(|device| facts.link_name(device));
+    match (hop.gateway, interface) {
+        (Some(gateway), Some(interface)) => format!("via {gateway} on {interface}"),
+        (Some(gateway), None) => format!("via {gateway}"),
+        (None, Some(interface)) => format!("on {interface}"),
+        (None, None) => "of unknown way".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! What of this host a forwarding tunnel's changes depend on, and which settings
+//! it takes to forward.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use ipnetwork::IpNetwork;
+
+use super::address_range::Family;
+use super::facts::HostFacts;
+use super::ways;
+use crate::host::change::firewall;
+use crate::host::change::iptables::Iptables;
+use crate::host::change::nft::Nft;
+use crate::host::change::shared_setting::SharedSetting;
+use crate::host::error::NetError;
+use crate::host::netlink::Netlink;
+use crate::host::program::Program;
+use crate::types::InterfaceName;
+
+/// There as long as the kernel knows IPv6, whatever is switched off.
+const IPV6: &str = "/proc/sys/net/ipv6";
+
+/// What of this host the changes depend on.
+#[derive(Debug, Default)]
+pub struct Surroundings {
+    /// Links and routes.
+    pub facts: HostFacts,
+    /// Interfaces on which the kernel itself takes router advertisements.
+    pub takes_advertisements: BTreeSet<InterfaceName>,
+    /// Whether there is an nft program.
+    pub nft: bool,
+    /// Without one, the families for which there is iptables.
+    pub iptables: Vec<Family>,
+    /// Whether the kernel knows IPv6.
+    pub ipv6: bool,
+    /// Families whose forward chain drops by default.
+    pub drops: Vec<Family>,
+}
+
+/// The programs by which a server changes the firewall here: nft, else iptables.
+pub fn firewall_programs() -> Vec<PathBuf> {
+    if let Some(nft) = Program::find("nft") {
+        return vec![nft.path().to_owned()];
+    }
+    let names = [
+        "iptables",
+        "iptables-restore",
+        "ip6tables",
+        "ip6tables-restore",
+    ];
+    let found = names.into_iter().filter_map(Program::find);
+    found.map(|program| program.path().to_owned()).collect()
+}
+
+impl Surroundings {
+    /// Looks at this host.
+    pub async fn look(netlink: &Netlink) -> Result<Self, NetError> {
+        let facts = netlink.facts().await?;
+        let takes_advertisements = ways::advertised(&facts)
+            .into_iter()
+            .filter(|interface| {
+                // With 0 a program takes them, and it does not mind forwarding.
+                let key = SharedSetting::AcceptAdvertisements(interface.clone()).key();
+                key.read().is_ok_and(|value| value != "0")
+            })
+            .collect();
+        let nft = Nft::find();
+        let (mut iptables, mut drops) = (Vec::new(), Vec::new());
+        for family in [Family::V4, Family::V6] {
+            let dropping = match (&nft, Iptables::find(family)) {
+                (Some(nft), _) => firewall::forward_drops(nft, family).await,
+                (None, Some(program)) => {
+                    iptables.push(family);
+                    program.forward_drops().await
+                }
+                (None, None) => false,
+            };
+            if dropping {
+                drops.push(family);
+            }
+        }
+        Ok(Self {
+            facts,
+            takes_advertisements,
+            nft: nft.is_some(),
+            iptables,
+            ipv6: Path::new(IPV6).exists(),
+            drops,
+        })
+    }
+
+    /// What has to be set for the host to forward IPv6, beginning with what
+    /// keeps its own routes. The tunnel's own device, where it was there
+    /// before, lives by no advertisements while the tunnel is up.
+    pub fn to_forward_ipv6(&self, tunnel: Option<&InterfaceName>) -> Vec<SharedSetting> {
+        let learned = ways::advertised(&self.facts);
+        let kept = learned.intersection(&self.takes_advertisements).cloned();
+        let kept = kept.filter(|interface| Some(interface) != tunnel);
+        let mut settings: Vec<SharedSetting> =
+            kept.map(SharedSetting::AcceptAdvertisements).collect();
+        settings.push(SharedSetting::ForwardIpv6);
+        settings
+    }
+}
+
+/// By which interfaces packets leave this host again.
+#[derive(Debug, Default)]
+pub struct Onward {
+    ways4: BTreeSet<InterfaceName>,
+    ways6: BTreeSet<InterfaceName>,
+}
+
+impl Onward {
+    /// On their way to these networks.
+    pub fn to<'a>(
+        facts: &HostFacts,
+        networks: impl IntoIterator<Item = &'a IpNetwork> + Clone,
+    ) -> Self {
+        let by_family = |ipv4: bool| {
+            let networks = networks.clone().into_iter();
+            ways::to_networks(facts, networks.filter(|network| network.is_ipv4() == ipv4))
+        };
+        Self {
+            ways4: by_family(true),
+            ways6: by_family(false),
+        }
+    }
+
+    /// Whether anything of that family leaves.
+    pub fn has(&self, family: Family) -> bool {
+        match family {
+            Family::V4 => !self.ways4.is_empty(),
+            Family::V6 => !self.ways6.is_empty(),
+        }
+    }
+
+    /// What has to be set for answers in IPv4 to be forwarded.
+    pub fn to_forward_ipv4(&self) -> Vec<SharedSetting> {
+        let ways = self.ways4.iter().cloned();
+        ways.map(SharedSetting::ForwardIpv4).collect()
+    }
+}

@@ -1,0 +1,271 @@
+//! A running agent stream, the same at both ends: packets both ways between the
+//! stream and a device, control messages between them, and a watch on whether the
+//! other end is still there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+
+use super::control::{Conversation, ConversationError};
+use super::datagram::{LinkCounters, Restrictions};
+use crate::frame::control::{ControlError, Message};
+use crate::frame::stream;
+use crate::packet::offload::virtio::Offload;
+use crate::pump::{self, End, FrameSink, FrameSource, Framing, Limited, Pings, Pong};
+use crate::tun::Device;
+
+/// How often each end asks whether the other is there.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+/// Intervals without a word after which the other end is taken for gone.
+const SILENT_INTERVALS: u32 = 3;
+/// Control messages that wait in either direction; the stream waits then.
+const CONTROL_QUEUE: usize = 16;
+/// Pongs that wait while packets are being sent.
+const MOST_PONGS: usize = 64;
+/// The token of a ping that asks only whether the other end is there; that of
+/// the others is a number of bytes sent.
+const ONLY_THERE: u64 = 0;
+
+/// What happens on a link besides packets.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// The other end said something; pings are answered here.
+    Said(Message),
+    /// The other end said what cannot be understood.
+    Nonsense(ControlError),
+    /// Nothing was heard of the other end for this long.
+    Silent(Duration),
+    /// A direction ended.
+    Ended(End),
+}
+
+/// A running link. Dropping it stops it and closes the device.
+pub struct StreamLink {
+    directions: JoinSet<()>,
+    /// Why directions ended.
+    ends: mpsc::Receiver<End>,
+    counters: Arc<LinkCounters>,
+    said: mpsc::Receiver<LinkEvent>,
+    saying: mpsc::Sender<Bytes>,
+    /// The same, once the device yields no more packets.
+    saying_after: mpsc::Sender<Bytes>,
+    clock: Interval,
+    /// Control messages that were heard.
+    messages: Arc<AtomicU64>,
+    heard: Heard,
+}
+
+/// What was heard by when.
+#[derive(Debug, Default)]
+struct Heard {
+    before: (u64, u64),
+    silent: u32,
+}
+
+impl StreamLink {
+    /// Starts both directions, once both ends are ready, to an end that takes
+    /// `takes` merged and is held to `restrictions`; counts in `counters`.
+    pub fn start<R, W>(
+        device: Device,
+        conversation: Conversation<R, W>,
+        takes: Offload,
+        restrictions: Restrictions,
+        counters: Arc<LinkCounters>,
+    ) -> Self
+    where
+        R: FrameSource + Send + 'static,
+        W: FrameSink + Send + 'static,
+    {
+        let mode = device.mode();
+        let (reader, input, output) = conversation.into_parts(mode);
+        let mut input = Limited::new(input, restrictions.upload);
+        let output = Limited::new(output, restrictions.download);
+        let (guard, strangers) = (restrictions.guard, restrictions.strangers);
+        let device = Arc::new(device);
+        let (saying, to_say) = mpsc::channel(CONTROL_QUEUE);
+        let (saying_after, mut to_say_after) = mpsc::channel::<Bytes>(CONTROL_QUEUE);
+        let (hearing, heard) = mpsc::channel(CONTROL_QUEUE);
+        let (telling, said) = mpsc::channel(CONTROL_QUEUE);
+        let (answering, pongs) = mpsc::channel(MOST_PONGS);
+        let (ended, ends) = mpsc::channel(2);
+        let mut directions = JoinSet::new();
+        directions.spawn({
+            let (device, counters) = (Arc::clone(&device), Arc::clone(&counters));
+            let ended = ended.clone();
+            async move {
+                let framing = Framing::Stream(takes);
+                let counters = &counters.outbound;
+                let heard = strangers.without(&*device, counters);
+                let pings = Pings::InStream(pongs);
+                let end =
+                    pump::outbound(mode, framing, &heard, &output, to_say, pings, counters).await;
+                drop(device);
+                // There is room for both, and without a receiver nobody to tell.
+                let _ = ended.send(end).await;
+                drop(ended);
+                // The other end is still to be told why.
+                while let Some(frame) = to_say_after.recv().await {
+                    if output.send(frame).await.is_err() {
+                        break;
+                    }
+                }
+            }
+        });
+        let messages = Arc::new(AtomicU64::new(0));
+        let listener = Listener {
+            heard,
+            messages: Arc::clone(&messages),
+            saying: saying.clone(),
+            pongs: answering,
+            telling,
+        };
+        directions.spawn({
+            let counters = Arc::clone(&counters);
+            async move {
+                let inbound = async {
+                    let (device, counters) = (&*device, &counters.inbound);
+                    // Dropped with its end, which ends the listener.
+                    let hearing = hearing;
+                    let (input, control) = (&mut input, &hearing);
+                    pump::inbound_stream(mode, reader, input, device, control, guard, counters)
+                        .await
+                };
+                // The end comes behind everything that was said before it.
+                let (end, ()) = tokio::join!(inbound, listener.listen());
+                let _ = ended.send(end).await;
+            }
+        });
+        let mut clock = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        StreamLink {
+            directions,
+            ends,
+            counters,
+            said,
+            saying,
+            saying_after,
+            clock,
+            messages,
+            heard: Heard::default(),
+        }
+    }
+
+    /// Waits for the next event; nothing is lost if the future is dropped.
+    pub async fn next(&mut self) -> LinkEvent {
+        loop {
+            tokio::select! {
+                biased;
+                Some(event) = self.said.recv() => return event,
+                Some(Err(failure)) = self.directions.join_next() => {
+                    return LinkEvent::Ended(End::Device(std::io::Error::other(failure)));
+                }
+                end = self.ends.recv() => return LinkEvent::Ended(end.unwrap_or(End::Channel)),
+                _ = self.clock.tick() => {
+                    let packets = self.counters.inbound.snapshot().packets;
+                    let messages = self.messages.load(Ordering::Relaxed);
+                    if self.heard.is_silent(messages, packets) {
+                        return LinkEvent::Silent(PING_INTERVAL * SILENT_INTERVALS);
+                    }
+                    mention(&self.saying, &Message::Ping { token: ONLY_THERE });
+                }
+            }
+        }
+    }
+
+    /// Says something, behind the packets that were sent already.
+    pub async fn say(&self, message: &Message) -> Result<(), ConversationError> {
+        let frame = stream::encode_control(&message.to_json()?)?;
+        if self.saying.send(frame.clone()).await.is_ok() {
+            return Ok(());
+        }
+        let sent = self.saying_after.send(frame).await;
+        sent.map_err(|_| ConversationError::Ended)
+    }
+
+    /// Stops both directions and closes the stream and the device; yields what
+    /// went through.
+    pub async fn stop(mut self) -> Arc<LinkCounters> {
+        self.directions.shutdown().await;
+        self.counters
+    }
+}
+
+/// Says what is not worth waiting for.
+fn mention(saying: &mpsc::Sender<Bytes>, message: &Message) {
+    let frame = message.to_json().ok();
+    if let Some(frame) = frame.and_then(|json| stream::encode_control(&json).ok()) {
+        // With as many messages waiting, the other end hears enough.
+        let _ = saying.try_send(frame);
+    }
+}
+
+/// Answers pings and hands on pongs as they come, whatever the session does
+/// meanwhile; the rest is for the session.
+struct Listener {
+    heard: mpsc::Receiver<Bytes>,
+    messages: Arc<AtomicU64>,
+    saying: mpsc::Sender<Bytes>,
+    pongs: mpsc::Sender<Pong>,
+    telling: mpsc::Sender<LinkEvent>,
+}
+
+impl Listener {
+    async fn listen(mut self) {
+        while let Some(json) = self.heard.recv().await {
+            self.messages.fetch_add(1, Ordering::Relaxed);
+            let event = match Message::from_json(&json) {
+                Ok(Message::Ping { token }) => {
+                    mention(&self.saying, &Message::Pong { token });
+                    continue;
+                }
+                Ok(Message::Pong { token }) => {
+                    let at = std::time::Instant::now();
+                    // Where it is full, a later one says the same and more.
+                    let _ = self.pongs.try_send(Pong { token, at });
+                    continue;
+                }
+                Ok(message) => LinkEvent::Said(message),
+                Err(error) => LinkEvent::Nonsense(error),
+            };
+            if self.telling.send(event).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Heard {
+    /// Whether nothing came in the last intervals, this one included.
+    fn is_silent(&mut self, messages: u64, packets: u64) -> bool {
+        let now = (messages, packets);
+        self.silent = if now == self.before {
+            self.silent + 1
+        } else {
+            0
+        };
+        self.before = now;
+        self.silent >= SILENT_INTERVALS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_intervals_without_a_word() {
+        let mut heard = Heard::default();
+        assert!(!heard.is_silent(0, 5));
+        assert!(!heard.is_silent(0, 5));
+        assert!(!heard.is_silent(1, 5));
+        assert!(!heard.is_silent(1, 5));
+        assert!(!heard.is_silent(1, 5));
+        assert!(heard.is_silent(1, 5));
+        assert!(!heard.is_silent(1, 6));
+    }
+}

@@ -1,0 +1,209 @@
+//! `sshvpn cleanup`, and the same before every `up`: what a killed sshvpn left
+//! on this host is undone by its journal.
+
+use nix::unistd::Uid;
+use tokio::runtime::Runtime;
+
+use super::failure::Failure;
+use super::message::say;
+use crate::config::invoker::elevation;
+use crate::host::change::resolver::{self, RecoveredFile};
+use crate::host::journal::recovery::{Recovered, Recoverer, Recovery, recover_stale};
+use crate::host::journal::runtime_dir::{RuntimeDir, RuntimeDirError};
+use crate::host::journal::state::UndoReport;
+use crate::host::runtime_socket::remove_stale;
+use crate::sandbox::capabilities::{Capabilities, Capability};
+use crate::sandbox::files::Files;
+use crate::sandbox::user::{Account, in_child};
+use crate::sandbox::{Sandbox, confine};
+
+/// Where the journals are.
+pub fn runtime_dir() -> Result<RuntimeDir, Failure> {
+    open_runtime_dir().map_err(Failure::local)
+}
+
+/// The same, with the error that tells what is wrong with it.
+pub fn open_runtime_dir() -> Result<RuntimeDir, RuntimeDirError> {
+    let session = std::env::var_os("XDG_RUNTIME_DIR");
+    let session = session.filter(|_| !elevation::is_elevated());
+    RuntimeDir::of_user(session.as_deref())
+}
+
+/// Undoes what is left and says so; the exit code is 1 where something could
+/// not be undone. `of_server` is what became of the part of
+/// a server's own user.
+pub async fn run(of_server: OfServer) -> Result<u8, Failure> {
+    // Root gave the server's user that part, and what the server may change.
+    let by = match runtime_dir()?.is_servers_part() {
+        true => Recoverer::Server,
+        false => Recoverer::Other,
+    };
+    let (found, clean) = recover(true, by).await?;
+    if found == 0 && !of_server.found {
+        say("nothing to clean up");
+    }
+    remove_empty_runtime_dir();
+    Ok(if clean && of_server.clean {
+        0
+    } else {
+        Failure::LOCAL
+    })
+}
+
+/// What became of what a server of another user left.
+#[derive(Debug, Clone, Copy)]
+pub struct OfServer {
+    found: bool,
+    clean: bool,
+}
+
+/// The exit codes of a child that cleans up as another user.
+const NOTHING: u8 = 0;
+const CLEANED: u8 = 3;
+
+/// As root: undoes what a server left that ran as a user of its own. Its journals are
+/// what that user wrote, so a child does it that can do no more than the server could.
+/// To be called while this process has one thread; `runtime` makes the child's.
+pub fn of_servers_user(runtime: impl Fn() -> Result<Runtime, String>) -> Result<OfServer, Failure> {
+    let mut result = OfServer {
+        found: false,
+        clean: true,
+    };
+    if !Uid::effective().is_root() {
+        return Ok(result);
+    }
+    let directory = runtime_dir()?;
+    if let Some(uid) = directory.servers_user() {
+        let clean_up = || {
+            as_user(uid, &runtime).unwrap_or_else(|error| {
+                say(format_args!(
+                    "warning: what user {uid} left is not undone: {error}"
+                ));
+                Failure::LOCAL
+            })
+        };
+        let code = in_child(clean_up).map_err(Failure::local)?;
+        result.found = code != NOTHING;
+        result.clean = matches!(code, NOTHING | CLEANED);
+    }
+    Ok(result)
+}
+
+fn as_user(uid: Uid, runtime: &impl Fn() -> Result<Runtime, String>) -> Result<u8, String> {
+    let account = Account::of_uid(uid).ok_or("there is no such user any more")?;
+    let told = |error: &dyn std::error::Error| error.to_string();
+    let kept = Capabilities::NET_ADMIN.with(Capability::SetPcap);
+    account.assume(kept).map_err(|error| told(&error))?;
+    let directory = runtime_dir().map_err(|failure| failure.to_string())?;
+    let sandbox = Sandbox {
+        capabilities: Capabilities::NET_ADMIN,
+        for_programs: true,
+        files: Files::limited_in_writing()
+            .write("/dev/null")
+            .write("/proc/sys/net")
+            .change(directory.path()),
+    };
+    confine(&sandbox).map_err(|error| told(&error))?;
+    // The child can do no more than the server could.
+    let recovered = runtime()?.block_on(recover(true, Recoverer::Server));
+    match recovered.map_err(|failure| failure.to_string())? {
+        (0, true) => Ok(NOTHING),
+        (_, true) => Ok(CLEANED),
+        (_, false) => Ok(Failure::LOCAL),
+    }
+}
+
+/// Undoes what is left; yields how many journals there were, and whether all
+/// is undone.
+pub async fn recover(verbose: bool, by: Recoverer) -> Result<(usize, bool), Failure> {
+    let directory = runtime_dir()?;
+    remove_stale(&directory).map_err(Failure::local)?;
+    let recovered = recover_stale(&directory, by)
+        .await
+        .map_err(Failure::local)?;
+    let mut clean = true;
+    for Recovered { file_name, outcome } in &recovered {
+        match outcome {
+            Recovery::Undone(report) => {
+                if verbose {
+                    say(format_args!(
+                        "undoing what an earlier sshvpn left ({file_name})"
+                    ));
+                }
+                print_report(report, verbose);
+                clean &= report.failed.is_empty() && report.beyond.is_empty();
+            }
+            Recovery::EarlierBoot => {}
+            Recovery::OtherNamespace { .. } => {
+                if verbose {
+                    say(format_args!(
+                        "{file_name} belongs to another network namespace: left alone"
+                    ));
+                }
+            }
+            Recovery::Unreadable(error) => {
+                say(format_args!("warning: {file_name}: {error}"));
+                clean = false;
+            }
+        }
+    }
+    match resolver::recover_file(&directory) {
+        Ok(None) => Ok((recovered.len(), clean)),
+        Ok(Some(recovered_file)) => {
+            print_file(&recovered_file, verbose);
+            Ok((recovered.len() + 1, clean))
+        }
+        Err(error) => {
+            say(format_args!("warning: {error}"));
+            Ok((recovered.len(), false))
+        }
+    }
+}
+
+/// Says what became of name servers that stayed over a reboot, of which no
+/// journal tells.
+fn print_file(file: &RecoveredFile, verbose: bool) {
+    let path = file.path.display();
+    if verbose {
+        say(format_args!(
+            "{path}: name servers of a tunnel from before the last reboot taken out"
+        ));
+    }
+    if let Some(what) = &file.left {
+        say(format_args!("warning: {path}: left as it is: {what}"));
+    }
+}
+
+/// Says what was not as expected, and with `verbose` that all else is undone.
+pub fn print_report(report: &UndoReport, verbose: bool) {
+    for what in &report.undone {
+        tracing::debug!("undone: {what}");
+    }
+    if verbose && report.failed.is_empty() && report.beyond.is_empty() {
+        say("here: undone");
+    }
+    for what in &report.left {
+        say(format_args!(
+            "warning: changed by somebody else since, left as it is: {what}"
+        ));
+    }
+    for what in &report.beyond {
+        say(format_args!(
+            "warning: not undone, and kept in the journal: {what}"
+        ));
+    }
+    for (what, error) in &report.failed {
+        say(format_args!(
+            "warning: could not undo {what}: {error}; 'sshvpn cleanup' tries again"
+        ));
+    }
+}
+
+/// Takes the directory of the journals away with the last of them.
+pub fn remove_empty_runtime_dir() {
+    if let Ok(directory) = runtime_dir()
+        && let Err(error) = directory.remove_if_empty()
+    {
+        tracing::debug!(%error, "it stays");
+    }
+}

@@ -1,0 +1,9 @@
+//! The process itself: exit, signals, background, memory, messages.
+
+pub mod background;
+pub mod cleanup;
+pub(crate) mod confinement;
+pub mod failure;
+pub mod memory;
+pub mod message;
+pub(crate) mod shutdown;

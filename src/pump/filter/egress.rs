@@ -1,0 +1,113 @@
+//! Frames that the far end of an Ethernet tunnel is not to hear: those of stations
+//! on its link that it has nothing to do with. They are dropped where they leave the
+//! device, by their source address, so that broadcasts and what a bridge floods
+//! are held back as well.
+
+use std::fmt;
+use std::io;
+
+use bytes::BytesMut;
+use tokio::task::yield_now;
+
+use crate::frame::stream::OFFLOAD_LEN;
+use crate::packet::guard::link::MacAddress;
+use crate::pump::{Counters, Dropped, PacketSource};
+
+/// Frames that are dropped in a row before others have their turn.
+const AT_ONCE: usize = 64;
+
+/// Says whom one far end hears; asked about each frame, so that the answer may
+/// change at any time.
+pub trait Hears: fmt::Debug + Send + Sync {
+    /// Whether it hears what comes of this station.
+    fn hears(&self, station: MacAddress) -> bool;
+}
+
+/// Stations that one far end does not hear; nobody, by default.
+#[derive(Debug, Default)]
+pub struct Strangers(Option<Box<dyn Hears>>);
+
+impl Strangers {
+    /// All but those that it hears.
+    pub fn new(far_end: Box<dyn Hears>) -> Self {
+        Strangers(Some(far_end))
+    }
+
+    /// What `device` yields besides their frames, which are counted as dropped.
+    pub fn without<'a, S>(
+        &'a self,
+        device: &'a S,
+        counters: &'a Counters,
+    ) -> WithoutStrangers<'a, S> {
+        WithoutStrangers {
+            device,
+            strangers: self,
+            counters,
+        }
+    }
+
+    /// Whether a frame that was read, behind its offload header, is one of theirs.
+    fn sent(&self, read: &[u8]) -> bool {
+        /// Behind the destination (IEEE 802.3, section 3.1.1).
+        const SOURCE: std::ops::Range<usize> = OFFLOAD_LEN + 6..OFFLOAD_LEN + 12;
+        let Some(far_end) = &self.0 else {
+            return false;
+        };
+        let source = read.get(SOURCE).and_then(|source| source.try_into().ok());
+        source.is_some_and(|source| !far_end.hears(MacAddress(source)))
+    }
+}
+
+/// A device without the frames of strangers.
+#[derive(Debug)]
+pub struct WithoutStrangers<'a, S> {
+    device: &'a S,
+    strangers: &'a Strangers,
+    counters: &'a Counters,
+}
+
+impl<S: PacketSource + Sync> PacketSource for WithoutStrangers<'_, S> {
+    async fn read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        let start = buffer.len();
+        loop {
+            for _ in 0..AT_ONCE {
+                let length = self.device.read(buffer).await?;
+                if !self.drops(buffer, start) {
+                    return Ok(length);
+                }
+            }
+            yield_now().await;
+        }
+    }
+
+    fn try_read(&self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
+        let start = buffer.len();
+        for _ in 0..AT_ONCE {
+            let read = self.device.try_read(buffer)?;
+            if read.is_none() || !self.drops(buffer, start) {
+                return Ok(read);
+            }
+        }
+        Ok(None)
+    }
+
+    async fn readable(&self) -> io::Result<()> {
+        self.device.readable().await
+    }
+
+    fn decline_offload(&self) {
+        self.device.decline_offload();
+    }
+}
+
+impl<S> WithoutStrangers<'_, S> {
+    /// Takes what was read behind `start` out again, if nobody is to hear it.
+    fn drops(&self, buffer: &mut BytesMut, start: usize) -> bool {
+        let strange = self.strangers.sent(buffer.get(start..).unwrap_or_default());
+        if strange {
+            buffer.truncate(start);
+            self.counters.dropped(Dropped::Source);
+        }
+        strange
+    }
+}

@@ -1,0 +1,150 @@
+//! The rules for what the far end may send, on a running tunnel of any role. A
+//! server replaces them while packets flow; a client and an agent have one set.
+//!
+//! On a link that the far end shares with others its MAC and link-local addresses
+//! are granted one by one, as its frames turn out to need them. Those that come
+//! meanwhile are dropped; but the first of all waits, since most often it is the
+//! question on whose answer a conversation begins. No later one does, so a far end
+//! that is granted nothing is held up once.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use crate::packet::guard::link::{LinkAddress, LinkAddresses, Sender};
+use crate::packet::guard::{GuardRules, Refused};
+use crate::pump::Dropped;
+use crate::types::Mode;
+
+/// Time between two log lines about refused packets.
+const LOG_INTERVAL: Duration = Duration::from_secs(5);
+/// Bytes of a refused packet that its log line shows.
+const LOG_BYTES: usize = 64;
+/// How long a frame waits for its station to be granted.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The guard of one tunnel.
+#[derive(Debug)]
+pub struct Guard {
+    replaced: watch::Receiver<Arc<GuardRules>>,
+    rules: Arc<GuardRules>,
+    /// Whom the far end's Ethernet frames come from.
+    sender: Sender,
+    claims: Option<LinkClaims>,
+    /// Whether a frame has waited for its station.
+    waited: bool,
+    log: RefusalLog,
+}
+
+/// Writes a line about a refused packet, at most one in [`LOG_INTERVAL`].
+#[derive(Debug, Default)]
+struct RefusalLog {
+    last: Option<Instant>,
+    /// Refused since the last line.
+    silent: u64,
+}
+
+impl RefusalLog {
+    #[cold]
+    fn note(&mut self, reason: Refused, head: &[u8]) {
+        let now = Instant::now();
+        let soon = |last| now.duration_since(last) < LOG_INTERVAL;
+        if self.last.is_some_and(soon) {
+            self.silent += 1;
+            return;
+        }
+        self.last = Some(now);
+        let silent = mem::take(&mut self.silent);
+        let head = head.get(..LOG_BYTES).unwrap_or(head);
+        tracing::debug!(%reason, head = format_args!("{head:02x?}"), silent, "packet refused");
+    }
+}
+
+/// The way to whoever grants addresses of a shared link.
+#[derive(Debug)]
+pub struct LinkClaims {
+    /// Takes what is wanted; what it has no room for is asked for again by a later
+    /// frame.
+    pub wanted: mpsc::Sender<LinkAddress>,
+    /// What was granted. Marked as changed by each answer, also by a refusal.
+    pub held: watch::Receiver<Arc<LinkAddresses>>,
+}
+
+impl Guard {
+    /// By the rules that `rules` has now, and those that it will have; the last
+    /// ones stay when its sender is gone.
+    pub fn new(mut rules: watch::Receiver<Arc<GuardRules>>) -> Self {
+        let current = Arc::clone(&rules.borrow_and_update());
+        Guard {
+            replaced: rules,
+            rules: current,
+            sender: Sender::default(),
+            claims: None,
+            waited: false,
+            log: RefusalLog::default(),
+        }
+    }
+
+    /// By rules that stay the same.
+    pub fn fixed(rules: GuardRules) -> Self {
+        Guard::new(watch::channel(Arc::new(rules)).1)
+    }
+
+    /// The same for a far end that shares its link with others, and has there
+    /// what `claims` grants.
+    pub fn on_shared_link(self, mut claims: LinkClaims) -> Self {
+        let held = Arc::clone(&claims.held.borrow_and_update());
+        Guard {
+            sender: Sender::Shared { held, wanted: None },
+            claims: Some(claims),
+            ..self
+        }
+    }
+
+    /// Judges a packet of which `head` is the start, with all of its headers.
+    pub(in crate::pump) async fn check(&mut self, mode: Mode, head: &[u8]) -> Result<(), Dropped> {
+        let mut judged = self.check_now(mode, head);
+        if judged.is_err() && self.asks() {
+            self.answer().await;
+            judged = self.check_now(mode, head);
+        }
+        judged.map_err(|reason| {
+            self.log.note(reason, head);
+            reason.into()
+        })
+    }
+
+    fn check_now(&mut self, mode: Mode, head: &[u8]) -> Result<(), Refused> {
+        // Atomic loads; the locks are taken for something new alone.
+        if self.replaced.has_changed().unwrap_or(false) {
+            self.rules = Arc::clone(&self.replaced.borrow_and_update());
+        }
+        if let (Some(claims), Sender::Shared { held, .. }) = (&mut self.claims, &mut self.sender)
+            && claims.held.has_changed().unwrap_or(false)
+        {
+            *held = Arc::clone(&claims.held.borrow_and_update());
+        }
+        self.rules.check(mode, &mut self.sender, head)
+    }
+
+    /// Asks for what the last frame needed, if it did; yields whether that frame is
+    /// to wait for the answer.
+    fn asks(&mut self) -> bool {
+        let (Some(claims), Some(wanted)) = (&self.claims, self.sender.wanted()) else {
+            return false;
+        };
+        let asked = claims.wanted.try_send(wanted).is_ok();
+        asked && !mem::replace(&mut self.waited, true)
+    }
+
+    async fn answer(&mut self) {
+        if let Some(claims) = &mut self.claims {
+            let mut answered = claims.held.clone();
+            // Where nobody answers the frame is judged by what there is.
+            let _ = timeout(PATIENCE, answered.changed()).await;
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! From packets that wait to frames of the agent stream. Super-packets go as they
+//! are; consecutive ordinary packets of a flow that wait together are merged into
+//! one, for a peer that takes it: fewer bytes for the SSH servers on the way, and
+//! one write at the peer's device in place of many. No packet waits for another.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::header_of;
+use crate::frame::stream::{self, OFFLOAD_LEN, STREAM_HEADROOM};
+use crate::packet::offload::coalesce::{Coalescer, Limits, Unit};
+use crate::packet::offload::virtio::{Offload, VirtioHeader};
+use crate::pump::outbound::Waiting;
+use crate::pump::{Counters, Dropped, FairQueue, LARGE};
+use crate::types::Mode;
+
+/// Frames up to this length are copied behind each other, so that many make one
+/// message; a larger one is sent from where it is.
+const SMALL: usize = 4096;
+
+/// Makes the frames of one stream.
+pub(in crate::pump) struct StreamFraming {
+    mode: Mode,
+    /// None for a peer to whom packets go one by one.
+    coalescer: Option<Coalescer>,
+}
+
+/// Where the frames of one pass go.
+pub(in crate::pump) struct Pass<'a> {
+    /// Bytes that the small ones may take together, so that their memory need not grow.
+    room: usize,
+    /// Only one packet waits: there is nothing to merge it with.
+    alone: bool,
+    /// The small frames since the last large one.
+    joined: BytesMut,
+    /// Those before.
+    frames: &'a mut Vec<Bytes>,
+    counters: &'a Counters,
+}
+
+impl StreamFraming {
+    /// For a peer that takes `peer` merged.
+    pub fn new(mode: Mode, peer: Offload) -> Self {
+        let limits = Limits {
+            unit_bytes: usize::from(u16::MAX),
+            udp: peer.udp,
+        };
+        StreamFraming {
+            mode,
+            coalescer: peer.tcp.then(|| Coalescer::new(mode, limits)),
+        }
+    }
+
+    /// Takes one packet.
+    pub fn push(&mut self, waiting: Waiting, pass: &mut Pass<'_>) {
+        let header = match header_of(&waiting) {
+            Ok(header) => header,
+            Err(reason) => return pass.counters.dropped(reason),
+        };
+        let mergeable = header.gso.is_none() && waiting.len() - STREAM_HEADROOM < LARGE;
+        match &mut self.coalescer {
+            Some(coalescer) if mergeable && !pass.alone => {
+                let mut packet = waiting.freeze();
+                packet.advance(STREAM_HEADROOM);
+                if let Err(packet) = coalescer.push_offload(header, packet) {
+                    // It is full, and has room then.
+                    self.flush(pass);
+                    self.push_again(header, packet, pass);
+                }
+            }
+            _ => {
+                // What came before it goes before it.
+                self.flush(pass);
+                let length = waiting.len() - STREAM_HEADROOM;
+                let framed = pass.append(self.mode, waiting);
+                pass.count(framed, header.packets(length) as u64, length);
+            }
+        }
+    }
+
+    fn push_again(&mut self, header: VirtioHeader, packet: Bytes, pass: &mut Pass<'_>) {
+        let pushed = (self.coalescer.as_mut()).map(|all| all.push_offload(header, packet));
+        if !matches!(pushed, Some(Ok(()))) {
+            pass.counters.dropped(Dropped::QueueFull);
+        }
+    }
+
+    /// Frames what is held for merging; at the end of each pass.
+    pub fn flush(&mut self, pass: &mut Pass<'_>) {
+        let Some(coalescer) = &mut self.coalescer else {
+            return;
+        };
+        for unit in coalescer.flush() {
+            let (framed, packets, bytes) = match &unit {
+                Unit::Plain(packet) => {
+                    let framed = pass.append_parts(self.mode, &VirtioHeader::PLAIN, packet, &[]);
+                    (framed, 1, packet.len())
+                }
+                Unit::Offload(header, packet) => {
+                    let framed = pass.append_parts(self.mode, header, packet, &[]);
+                    (framed, 1, packet.len())
+                }
+                Unit::Super(merged) => {
+                    let (head, payloads) = (&merged.head, &merged.payloads);
+                    let framed = pass.append_parts(self.mode, &merged.header, head, payloads);
+                    let payload: usize = payloads.iter().map(Bytes::len).sum();
+                    (framed, payloads.len(), head.len() + payload)
+                }
+            };
+            pass.count(framed, packets as u64, bytes);
+        }
+    }
+}
+
+impl<'a> Pass<'a> {
+    /// For what is about to be taken from `queue`, about `most` bytes.
+    pub fn new(
+        queue: &FairQueue<Waiting>,
+        frames: &'a mut Vec<Bytes>,
+        counters: &'a Counters,
+        most: usize,
+    ) -> Self {
+        let headers = queue.len() * (STREAM_HEADROOM - OFFLOAD_LEN);
+        Pass {
+            room: queue.bytes().min(most.saturating_add(SMALL)) + headers,
+            alone: queue.len() == 1,
+            joined: BytesMut::new(),
+            frames,
+            counters,
+        }
+    }
+
+    /// Ends the pass.
+    pub fn finish(self) {
+        if !self.joined.is_empty() {
+            self.frames.push(self.joined.freeze());
+        }
+    }
+
+    /// Frames a packet in place.
+    fn append(&mut self, mode: Mode, mut waiting: Waiting) -> Result<(), Dropped> {
+        let start = stream::encode(mode, &mut waiting)?;
+        waiting.advance(start);
+        if waiting.len() <= SMALL {
+            self.space().extend_from_slice(&waiting);
+        } else {
+            if !self.joined.is_empty() {
+                self.frames.push(self.joined.split().freeze());
+            }
+            self.frames.push(waiting.freeze());
+        }
+        Ok(())
+    }
+
+    /// Frames a packet that lies in parts.
+    fn append_parts(
+        &mut self,
+        mode: Mode,
+        header: &VirtioHeader,
+        head: &[u8],
+        rest: &[Bytes],
+    ) -> Result<(), Dropped> {
+        let offload = header.to_bytes();
+        Ok(stream::append(mode, &offload, head, rest, self.space())?)
+    }
+
+    /// Where small frames go.
+    fn space(&mut self) -> &mut BytesMut {
+        if self.joined.is_empty() {
+            self.joined.reserve(self.room);
+        }
+        &mut self.joined
+    }
+
+    fn count(&self, framed: Result<(), Dropped>, packets: u64, bytes: usize) {
+        match framed {
+            Ok(()) => self.counters.passed_many(packets, bytes),
+            Err(reason) => self.counters.dropped_many(reason, packets),
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! What a client that is logged in may do, and what it holds by that. A reload
+//! judges its login again: who would not be let in any more, or would not be
+//! given what it holds, has to go. What is asked for later is judged by the
+//! latest rules.
+//!
+//! ```text
+//!   reload ─► judge_again ─┬► its grant is another from now on
+//!                          └► Withdrawal ─► dismiss ─► its tunnel, its connection
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+
+use super::access_rules::Reachability;
+use super::revocation::{PlaceHeld, TunnelHeld, Withdrawal, check_place, check_tunnel};
+use crate::server::forward::listen::Named;
+use crate::server::login::grant::{Grant, TunnelGrant};
+use crate::server::login::policy::Policy;
+use crate::server::report::registry::ConnectionId;
+use crate::server::report::registry::forwards::ForwardKind;
+use crate::ssh::server::login::credential::{Attempt, Credential};
+
+/// Why a client has to go. Shown, it is what the client is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::server) enum Dismissal {
+    /// The server ends, for this reason.
+    ServerStopping(String),
+    /// It would not be let in any more, or holds what it would not be given.
+    AccessWithdrawn,
+}
+
+impl fmt::Display for Dismissal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Dismissal::ServerStopping(why) => why,
+            Dismissal::AccessWithdrawn => "access was withdrawn",
+        })
+    }
+}
+
+/// The way by which somebody came in.
+pub(in crate::server) struct Entry {
+    /// The user name that was given.
+    pub user: String,
+    /// From where.
+    pub peer: SocketAddr,
+    /// What was shown and verified.
+    pub credential: Credential,
+    /// Whether it was touched, where it is a security key.
+    pub touched: bool,
+}
+
+/// A client's grant, and what it holds. Its tasks share it.
+pub(in crate::server) struct Standing {
+    id: ConnectionId,
+    entry: Entry,
+    reach: Arc<Reachability>,
+    state: Mutex<State>,
+    dismissal: watch::Sender<Option<Dismissal>>,
+}
+
+struct State {
+    grant: Arc<Grant>,
+    tunnel: Option<TunnelHeld>,
+    places: BTreeMap<u64, PlaceHeld>,
+    /// The number of the next place.
+    next: u64,
+}
+
+/// Held until this is dropped.
+#[must_use = "what is held is let go when this is dropped"]
+pub(in crate::server) struct Held {
+    /// By which it is held.
+    pub grant: Arc<Grant>,
+    standing: Arc<Standing>,
+    /// A tunnel where there is none.
+    place: Option<u64>,
+}
+
+impl Standing {
+    /// Of a client that has just come in, with this grant.
+    pub(in crate::server) fn new(
+        id: ConnectionId,
+        entry: Entry,
+        grant: Arc<Grant>,
+        reach: Arc<Reachability>,
+    ) -> Arc<Self> {
+        Arc::new(Standing {
+            id,
+            entry,
+            reach,
+            state: Mutex::new(State {
+                grant,
+                tunnel: None,
+                places: BTreeMap::new(),
+                next: 0,
+            }),
+            dismissal: watch::Sender::new(None),
+        })
+    }
+
+    /// What it may do now.
+    pub(in crate::server) fn grant(&self) -> Arc<Grant> {
+        Arc::clone(&self.lock().grant)
+    }
+
+    /// Holds the client to other rules than it came in by. Where they let it keep
+    /// what it has, they are its grant from now on, and its tunnel reaches what
+    /// they say.
+    pub(in crate::server) fn judge_again(
+        &self,
+        policy: &Policy,
+        now: SystemTime,
+    ) -> Result<(), Withdrawal> {
+        let grant = policy.judge(&Attempt {
+            user: &self.entry.user,
+            peer: self.entry.peer,
+            credential: &self.entry.credential,
+            touched: self.entry.touched,
+            now,
+        })?;
+        let mut state = self.lock();
+        for place in state.places.values() {
+            check_place(place, &state.grant, &grant)?;
+        }
+        if let Some(held) = &state.tunnel {
+            self.let_reach(check_tunnel(held, &grant, policy)?);
+        }
+        state.grant = Arc::new(grant);
+        Ok(())
+    }
+
+    /// A tunnel that is set up, and reaches what the grant of its beginning says:
+    /// it is held to the latest one, before a packet flows.
+    pub(in crate::server) fn hold_tunnel(
+        self: &Arc<Self>,
+        tunnel: TunnelHeld,
+        policy: &Policy,
+    ) -> Result<Held, Withdrawal> {
+        let mut state = self.lock();
+        if self.dismissal.borrow().is_some() {
+            return Err(Withdrawal::Dismissed);
+        }
+        self.let_reach(check_tunnel(&tunnel, &state.grant, policy)?);
+        state.tunnel = Some(tunnel);
+        Ok(self.held(&state.grant, None))
+    }
+
+    /// A connection to this place, where it is permitted.
+    pub(in crate::server) fn hold_open(self: &Arc<Self>, host: &str, port: u16) -> Option<Held> {
+        self.hold(ForwardKind::Open, host, port)
+    }
+
+    /// A listener at this place, as the client names it, where it is permitted.
+    pub(in crate::server) fn hold_listener(
+        self: &Arc<Self>,
+        host: &str,
+        port: u16,
+    ) -> Option<Held> {
+        self.hold(ForwardKind::Listen, host, port)
+    }
+
+    fn hold(self: &Arc<Self>, kind: ForwardKind, host: &str, port: u16) -> Option<Held> {
+        let mut state = self.lock();
+        let at = match kind {
+            ForwardKind::Open => Vec::new(),
+            ForwardKind::Listen => Named::of(host).places(&state.grant.listen, port),
+        };
+        let place = PlaceHeld {
+            kind,
+            host: host.to_owned(),
+            port,
+            at,
+        };
+        if !place.is_permitted(&state.grant) {
+            return None;
+        }
+        let number = state.next;
+        state.next += 1;
+        state.places.insert(number, place);
+        Some(self.held(&state.grant, Some(number)))
+    }
+
+    fn held(self: &Arc<Self>, grant: &Arc<Grant>, place: Option<u64>) -> Held {
+        Held {
+            grant: Arc::clone(grant),
+            standing: Arc::clone(self),
+            place,
+        }
+    }
+
+    fn let_reach(&self, tunnel: &TunnelGrant) {
+        self.reach
+            .change(self.id, tunnel.routes.clone(), tunnel.groups.clone());
+    }
+
+    /// Tells all tasks of the client that it has to go. Without access, its
+    /// packets go nowhere but to this host until then.
+    pub(in crate::server) fn dismiss(&self, why: &Dismissal) {
+        self.dismissal.send_replace(Some(why.clone()));
+        if *why == Dismissal::AccessWithdrawn {
+            // Behind a tunnel that is being made, which sees the dismissal next.
+            let _state = self.lock();
+            self.reach
+                .change(self.id, Default::default(), Default::default());
+        }
+    }
+
+    /// Waits until it has to go; yields why.
+    pub(in crate::server) async fn dismissed(&self) -> Dismissal {
+        let mut watched = self.dismissal.subscribe();
+        loop {
+            if let Some(why) = watched.borrow_and_update().clone() {
+                return why;
+            }
+            if watched.changed().await.is_err() {
+                // Its sender is here, so it does not go.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut state = self.standing.lock();
+        match self.place {
+            Some(number) => drop(state.places.remove(&number)),
+            None => state.tunnel = None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,5 @@
+//! What a login may do now, what it may reach, and how that is taken away.
+
+pub(super) mod access_rules;
+pub(super) mod entitlement;
+pub(super) mod revocation;

@@ -1,0 +1,178 @@
+//! What a client may do once it is in: the result of all rules, for one login.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+pub use crate::config::forward_place::Place;
+use crate::config::ssh::pattern::matches_pattern;
+use crate::types::{Mode, Unit};
+
+/// Who logged in, as the log and `--status` have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The user name that was given.
+    pub user: String,
+    /// The key's fingerprint, as `ssh-keygen -l` shows it: `SHA256:…`.
+    pub fingerprint: String,
+    /// The certificate, where one was shown.
+    pub certificate: Option<CertificateIdentity>,
+}
+
+/// A certificate, as the log has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateIdentity {
+    /// What its authority calls it.
+    pub key_id: String,
+    /// Its number.
+    pub serial: u64,
+    /// The authority's fingerprint.
+    pub authority: String,
+}
+
+/// A group whose members may reach each other.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Group(pub String);
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// All that a login is allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Whose.
+    pub identity: Identity,
+    /// A tunnel; none unless somebody granted it.
+    pub tunnel: Option<TunnelGrant>,
+    /// Connections from here on the client's behalf (-L, -D).
+    pub open: ForwardRule,
+    /// Listeners here on the client's behalf (-R).
+    pub listen: ForwardRule,
+    /// Bytes a second that it may send by tunnel and forwards; any number where
+    /// there is none.
+    pub upload: Option<u64>,
+    /// Bytes a second that it may be sent.
+    pub download: Option<u64>,
+}
+
+/// The tunnel that a client may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelGrant {
+    /// What it may carry; both, where both are listed.
+    pub modes: Vec<Mode>,
+    /// The one unit that it may have; any, where none is named.
+    pub unit: Option<Unit>,
+    /// Its addresses, where they are fixed; at most one a family.
+    pub addresses: Vec<IpAddr>,
+    /// Networks behind the client, that it may send from besides its addresses,
+    /// and that are routed to it.
+    pub sources: Vec<IpNetwork>,
+    /// Networks beyond this host that it may reach.
+    pub routes: Vec<IpNetwork>,
+    /// Clients of these groups it may reach.
+    pub groups: BTreeSet<Group>,
+}
+
+/// Which TCP forwards a client may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ForwardRule {
+    /// None.
+    Nothing,
+    /// Any.
+    Anything,
+    /// To or at these places alone.
+    Places(Vec<Place>),
+}
+
+impl ForwardRule {
+    /// Whether a connection to this place may be opened.
+    pub fn permits(&self, host: &str, port: u16) -> bool {
+        self.permits_if(port, |wanted| wanted.eq_ignore_ascii_case(host))
+    }
+
+    /// Whether that place is permitted by its own name, not as one of many.
+    pub fn names(&self, host: &str, port: u16) -> bool {
+        match self {
+            ForwardRule::Nothing | ForwardRule::Anything => false,
+            ForwardRule::Places(places) => places.iter().any(|place| {
+                let named = place.host.as_deref();
+                place.port.is_none_or(|wanted| wanted == port)
+                    && named.is_some_and(|named| named.eq_ignore_ascii_case(host))
+            }),
+        }
+    }
+
+    /// Whether a listener may be at this place: here hosts are patterns, as in
+    /// sshd(8). A client that lets the server choose the port asks for 0, which
+    /// no number permits.
+    pub fn permits_listener(&self, host: &str, port: u16) -> bool {
+        let host = host.to_ascii_lowercase();
+        self.permits_if(port, |wanted| {
+            matches_pattern(&host, &wanted.to_ascii_lowercase())
+        })
+    }
+
+    fn permits_if(&self, port: u16, is_host: impl Fn(&str) -> bool) -> bool {
+        match self {
+            ForwardRule::Nothing => false,
+            ForwardRule::Anything => true,
+            ForwardRule::Places(places) => places.iter().any(|place| {
+                place.port.is_none_or(|wanted| wanted == port)
+                    && place.host.as_deref().is_none_or(&is_host)
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(list: &[&str]) -> ForwardRule {
+        let places = list.iter().map(|text| Place::parse_open(text).unwrap());
+        ForwardRule::Places(places.collect())
+    }
+
+    #[test]
+    fn a_connection_is_permitted_to_its_place_by_name() {
+        let rule = places(&["db.lab:5432", "*:443", "[::1]:*", "*.lab:80"]);
+        for (host, port, expected) in [
+            ("db.lab", 5432, true),
+            ("DB.LAB", 5432, true),
+            ("db.lab", 5433, false),
+            ("anything", 443, true),
+            ("::1", 1, true),
+            ("127.0.0.1", 5432, false),
+            // permitopen= has no patterns.
+            ("a.lab", 80, false),
+            ("*.lab", 80, true),
+        ] {
+            assert_eq!(rule.permits(host, port), expected, "{host}:{port}");
+        }
+        assert!(rule.names("DB.lab", 5432) && rule.names("::1", 7));
+        assert!(!rule.names("db.lab", 443) && !rule.names("anything", 443));
+        assert!(!ForwardRule::Anything.names("db.lab", 5432));
+        assert!(!ForwardRule::Nothing.permits("a", 1));
+        assert!(ForwardRule::Anything.permits("a", 1));
+        assert!(!ForwardRule::Places(Vec::new()).permits("a", 1));
+    }
+
+    #[test]
+    fn a_listener_is_permitted_by_pattern() {
+        let rule = places(&["127.0.0.?:8080", "localhost:*"]);
+        for (host, port, expected) in [
+            ("127.0.0.1", 8080, true),
+            ("127.0.0.11", 8080, false),
+            ("localhost", 0, true),
+            ("127.0.0.1", 0, false),
+            ("", 8080, false),
+        ] {
+            assert_eq!(rule.permits_listener(host, port), expected, "{host}:{port}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! What the server tells: audit log, registry, status, metrics.
+
+pub mod audit;
+pub(super) mod bounded_listener;
+pub mod metrics;
+pub mod registry;
+pub mod status;

@@ -1,0 +1,86 @@
+//! How often each kind of request was granted and refused.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::server::report::audit::event::Asked;
+
+/// Of one kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Times that it was granted.
+    pub granted: u64,
+    /// Times that it was refused.
+    pub refused: u64,
+}
+
+/// Of all kinds.
+#[derive(Debug, Clone, Default)]
+pub struct Tallies([Tally; KINDS.len()]);
+
+/// The kinds of [`Asked`], in the order of [`index`].
+const KINDS: [&str; 5] = ["tunnel", "open", "listen", "subsystem", "other"];
+
+fn index(asked: &Asked) -> usize {
+    match asked {
+        Asked::Tunnel { .. } => 0,
+        Asked::Open { .. } => 1,
+        Asked::Listen { .. } => 2,
+        Asked::Subsystem { .. } => 3,
+        Asked::Other { .. } => 4,
+    }
+}
+
+impl Tallies {
+    /// Counts one that was granted.
+    pub fn granted(&mut self, asked: &Asked) {
+        self.0[index(asked)].granted += 1;
+    }
+
+    /// Counts one that was refused.
+    pub fn refused(&mut self, asked: &Asked) {
+        self.0[index(asked)].refused += 1;
+    }
+
+    /// Adds those of another.
+    pub fn add(&mut self, other: &Tallies) {
+        for (sum, one) in self.0.iter_mut().zip(&other.0) {
+            sum.granted = sum.granted.saturating_add(one.granted);
+            sum.refused = sum.refused.saturating_add(one.refused);
+        }
+    }
+
+    /// By the kind's name; those that happened.
+    pub fn by_kind(&self) -> BTreeMap<&'static str, Tally> {
+        let named = KINDS.into_iter().zip(self.0);
+        named
+            .filter(|(_, tally)| *tally != Tally::default())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Mode, UnitRequest};
+
+    #[test]
+    fn a_kind_is_named_as_the_log_names_it() {
+        let name = || "x".into();
+        let (host, port) = (name, 1);
+        for asked in [
+            Asked::tunnel(Mode::Ethernet, UnitRequest::Any),
+            Asked::Open { host: host(), port },
+            Asked::Listen { host: host(), port },
+            Asked::Subsystem { name: name() },
+            Asked::Other { name: name() },
+        ] {
+            let mut tallies = Tallies::default();
+            tallies.refused(&asked);
+            let logged = serde_json::to_value(&asked).unwrap();
+            let kinds: Vec<_> = tallies.by_kind().into_keys().collect();
+            assert_eq!(kinds, [logged["request"].as_str().unwrap()]);
+        }
+    }
+}

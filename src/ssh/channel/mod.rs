@@ -1,0 +1,11 @@
+//! Channels of an SSH connection: tunnel, process, socket.
+
+pub(super) mod far_socket;
+pub mod process;
+pub mod side;
+pub mod tunnel;
+
+#[cfg(test)]
+pub(super) mod process_tests;
+#[cfg(test)]
+pub(super) mod tunnel_batch_tests;

@@ -1,0 +1,387 @@
+//! From settings to an authenticated connection: by TCP, a ProxyCommand, or
+//! over jump hosts, each of them a connection of its own.
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::client::{self, Handle};
+use russh::{Disconnect, Limits, SshId};
+use tokio::process::Child;
+use tokio::sync::oneshot;
+
+use super::auth;
+use super::events::{EventError, Events, Shared};
+use super::host_key::{HostKeyCheck, HostTrust};
+use super::prompt::Prompter;
+use super::prompt_acks::AckSwitch;
+use super::stalled::StallLimit;
+use super::transport::{self, Stream, Transport};
+use crate::config::invoker::Invoker;
+use crate::config::resolve_route;
+use crate::config::ssh::args::SshArgs;
+use crate::config::ssh::options::{LogLevel, Proxy, SshOptions};
+use crate::frame::offload;
+use crate::ssh::algorithms;
+use crate::ssh::error::{ChannelError, ConnectError};
+
+/// What we call ourselves (RFC 4253, section 4.2).
+pub(in crate::ssh) const IDENTIFICATION: &str =
+    concat!("SSH-2.0-sshvpn_", env!("CARGO_PKG_VERSION"));
+
+/// The window that we grant on each channel, in bytes: 40 ms at 800 Mbit/s at most.
+const WINDOW: u32 = 4 * 1024 * 1024;
+
+/// The window of a channel that carries an agent stream, in bytes: 40 ms at 1.6 Gbit/s
+/// at most. Its sender bounds by itself what is on its way; sshd and ssh fill any window.
+pub(in crate::ssh) const STREAM_WINDOW: u32 = 8 * 1024 * 1024;
+
+/// What may wait for the readers of all channels of one connection, in bytes. The
+/// windows that are granted add up to no more, but for a small one each, so a channel
+/// beside many others gets less than its share of the others' and never nothing.
+pub(in crate::ssh) const UNREAD_LIMIT: usize = 16 * 1024 * 1024;
+
+/// The largest message we take, in bytes: the most that russh allows.
+pub(in crate::ssh) const MAX_PACKET: u32 = 65535;
+
+/// Messages that may wait between a channel and its reader. Their bytes are
+/// bounded by the channel's window; with this many the window fills first, so that a reader
+/// who stops stops its own channel alone.
+pub(in crate::ssh) const QUEUE: usize = 8192;
+
+/// Messages that may wait between all channels and the connection's task: few,
+/// since none of them can be overtaken, and each is up to 64 KiB. When
+/// the socket takes no more, these and 128 KiB (and the message that exceeds it)
+/// that are being written are what lies between a sender and the kernel.
+pub(in crate::ssh) const SEND_QUEUE: usize = 4;
+
+/// How long a server may take to answer a request on the connection.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// An authenticated SSH connection.
+pub struct Connection {
+    pub(in crate::ssh) handle: Handle<Events>,
+    pub(in crate::ssh) shared: Arc<Shared>,
+    host: String,
+    first_hop: Vec<IpAddr>,
+    pub(in crate::ssh) trust: HostTrust,
+    /// The connection that this one runs through, kept open.
+    through: Option<Box<Connection>>,
+    /// For who opens a session, upon which sshd switches Nagle's algorithm off.
+    pub(in crate::ssh) acks: AckSwitch,
+    /// Ended with the connection.
+    proxy: Option<Child>,
+}
+
+impl Connection {
+    /// Whether a ProxyCommand runs for it.
+    pub fn has_proxy(&self) -> bool {
+        let through = self.through.as_deref();
+        self.proxy.is_some() || through.is_some_and(Connection::has_proxy)
+    }
+
+    /// Connects and authenticates as `options` say. `args` are carried to jump
+    /// hosts as ssh does.
+    pub async fn open(
+        options: &SshOptions,
+        args: &SshArgs,
+        invoker: &Invoker,
+    ) -> Result<Self, ConnectError> {
+        let (transport, first_hop) = match &options.proxy {
+            Some(Proxy::Jump(hops)) => {
+                let mut through: Option<Connection> = None;
+                // Each host of the route is connected to through the one before.
+                for hop in resolve_route(args, hops, invoker)? {
+                    through = Some(match through {
+                        Some(previous) => via(previous, &hop, invoker).await?,
+                        None => {
+                            let (transport, first_hop) = start(&hop, invoker).await?;
+                            establish(transport, &hop, invoker, first_hop, None).await?
+                        }
+                    });
+                }
+                match through {
+                    Some(jump) => return via(jump, options, invoker).await,
+                    None => start(options, invoker).await?,
+                }
+            }
+            _ => start(options, invoker).await?,
+        };
+        establish(transport, options, invoker, first_hop, None).await
+    }
+
+    /// The far end's name, as the user gave it.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The addresses of the first host on the way, which must not be routed
+    /// into the tunnel. Where a ProxyCommand hides it, those of the far end's
+    /// name, if it has any here.
+    pub fn first_hop(&self) -> &[IpAddr] {
+        &self.first_hop
+    }
+
+    /// What the server calls itself, without the protocol's version.
+    pub fn software(&self) -> String {
+        let identification = self.shared.identification();
+        let software = identification.strip_prefix("SSH-2.0-");
+        software.unwrap_or(&identification).to_owned()
+    }
+
+    /// Whether the server is one of ours, by what it calls itself.
+    pub fn is_sshvpn(&self) -> bool {
+        offload::spoken_by(self.shared.identification().as_bytes())
+    }
+
+    /// Why the connection ended, once it has.
+    pub fn end_reason(&self) -> Option<String> {
+        self.shared.end_reason()
+    }
+
+    /// Waits until the connection has ended; yields why.
+    pub async fn ended(&self) -> String {
+        self.shared.ended().await
+    }
+
+    /// Waits for the server's answer to a request for `what`, but not for ever.
+    pub(in crate::ssh) async fn answered<T>(
+        &self,
+        what: &str,
+        request: impl Future<Output = Result<T, ChannelError>>,
+    ) -> Result<T, ChannelError> {
+        match tokio::time::timeout(ANSWER_TIMEOUT, request).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ChannelError::NoAnswer {
+                host: self.host.clone(),
+                what: what.to_owned(),
+            }),
+        }
+    }
+
+    /// Says goodbye and closes, jump hosts included.
+    pub async fn close(self) {
+        let goodbye = async {
+            let sent =
+                self.handle
+                    .disconnect(Disconnect::ByApplication, "disconnected by user", "");
+            // A connection that is gone needs none.
+            if sent.await.is_ok() {
+                self.shared.ended().await;
+            }
+        };
+        // One that hangs does not even take it.
+        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+        if let Some(through) = self.through {
+            Box::pin(through.close()).await;
+        }
+    }
+}
+
+/// The stream to the first host on the way, and the addresses that it leads to.
+async fn start(
+    options: &SshOptions,
+    invoker: &Invoker,
+) -> Result<(Transport, Vec<IpAddr>), ConnectError> {
+    let Some(Proxy::Command(command)) = &options.proxy else {
+        let transport = transport::tcp(options).await?;
+        let first_hop = transport.peer.map(|peer| peer.ip()).into_iter().collect();
+        return Ok((transport, first_hop));
+    };
+    let first_hop = match transport::resolve(options).await {
+        Ok(addresses) => addresses.iter().map(SocketAddr::ip).collect(),
+        // Only the command knows where it leads.
+        Err(_) => Vec::new(),
+    };
+    Ok((transport::proxy_command(command, invoker)?, first_hop))
+}
+
+/// Connects to the host of `options` through `jump`.
+async fn via(
+    jump: Connection,
+    options: &SshOptions,
+    invoker: &Invoker,
+) -> Result<Connection, ConnectError> {
+    let channel = jump
+        .handle
+        .channel_open_direct_tcpip(&options.host, u32::from(options.port), "127.0.0.1", 65535)
+        .await
+        .map_err(|error| ConnectError::Jump {
+            jump: jump.host.clone(),
+            host: options.host.clone(),
+            port: options.port,
+            reason: jump
+                .shared
+                .take_open_failure()
+                .unwrap_or_else(|| error.to_string()),
+        })?;
+    let first_hop = jump.first_hop.clone();
+    let transport = Transport::tunnelled(channel.into_stream());
+    establish(transport, options, invoker, first_hop, Some(Box::new(jump))).await
+}
+
+async fn establish(
+    transport: Transport,
+    options: &SshOptions,
+    invoker: &Invoker,
+    first_hop: Vec<IpAddr>,
+    through: Option<Box<Connection>>,
+) -> Result<Connection, ConnectError> {
+    let prompter = Prompter::new(options, invoker);
+    let host_key = HostKeyCheck::new(options, invoker, prompter.clone(), transport.peer);
+    let configuration = Arc::new(configuration(options, &host_key)?);
+    let shared = Shared::new(options.destination.clone());
+    let (reached, key_arrived) = oneshot::channel();
+    let quiet = options.log_level <= LogLevel::Error;
+    let events = Events::new(Arc::clone(&shared), host_key.clone(), quiet, reached);
+    let stream: Box<dyn Stream> = match alive_limit(options) {
+        Some(limit) => Box::new(StallLimit::new(transport.stream, limit)),
+        None => transport.stream,
+    };
+    let handshake = client::connect_stream(configuration, stream, events);
+    let mut handle = within(options, key_arrived, handshake).await?;
+    let trust = host_key.trust().unwrap_or(HostTrust::Unverified);
+    auth::authenticate(&mut handle, trust, options, invoker, &prompter).await?;
+    Ok(Connection {
+        handle,
+        shared,
+        host: options.destination.clone(),
+        first_hop,
+        trust,
+        through,
+        acks: transport.acks,
+        proxy: transport.proxy,
+    })
+}
+
+/// How long a server may give no sign of life; nothing where a count of zero
+/// or no interval says that it may do so for ever.
+fn alive_limit(options: &SshOptions) -> Option<Duration> {
+    let interval = options.server_alive_interval?;
+    let limit = interval.saturating_mul(options.server_alive_count_max);
+    (!limit.is_zero()).then_some(limit)
+}
+
+/// Runs the handshake; `ConnectTimeout` counts until the server's key is here.
+async fn within(
+    options: &SshOptions,
+    key_arrived: oneshot::Receiver<()>,
+    handshake: impl Future<Output = Result<Handle<Events>, EventError>>,
+) -> Result<Handle<Events>, ConnectError> {
+    let (host, port) = (options.host.clone(), options.port);
+    tokio::pin!(handshake);
+    let mut result = None;
+    if let Some(limit) = options.connect_timeout {
+        tokio::select! {
+            done = &mut handshake => result = Some(done),
+            arrived = tokio::time::timeout(limit, key_arrived) => {
+                if arrived.is_err() {
+                    return Err(ConnectError::HandshakeTimeout { host, port });
+                }
+            }
+        }
+    }
+    let result = match result {
+        Some(result) => result,
+        None => handshake.await,
+    };
+    result.map_err(|error| match error {
+        EventError::HostKey(error) => ConnectError::HostKey(error),
+        EventError::Russh(error) => ConnectError::Handshake {
+            host,
+            port,
+            reason: handshake_reason(&error),
+        },
+        error @ EventError::ChannelFlood => ConnectError::Handshake {
+            host,
+            port,
+            reason: error.to_string(),
+        },
+    })
+}
+
+fn handshake_reason(error: &russh::Error) -> String {
+    match error {
+        russh::Error::Disconnect | russh::Error::HUP => {
+            "the server closed the connection; is this an SSH server, and does it take us?"
+                .to_owned()
+        }
+        russh::Error::NoCommonAlgo { kind, ours, theirs } => format!(
+            "no common {kind:?} algorithm; we offer {}, the server {}",
+            ours.join(","),
+            super::prompt::terminal_text::line(&theirs.join(","))
+        ),
+        // Names of algorithms in it are the server's.
+        other => super::prompt::terminal_text::line(&other.to_string()),
+    }
+}
+
+fn configuration(
+    options: &SshOptions,
+    host_key: &HostKeyCheck,
+) -> Result<client::Config, ConnectError> {
+    let mut preferred = algorithms::preferred(options)?;
+    let host_keys = host_key.algorithms();
+    preferred.key = host_keys.plain.into();
+    preferred.host_key_certificates = host_keys.certificates.into();
+    Ok(client::Config {
+        client_id: SshId::Standard(IDENTIFICATION.into()),
+        limits: limits(options),
+        window_size: WINDOW,
+        unread_limit: UNREAD_LIMIT,
+        maximum_packet_size: MAX_PACKET,
+        channel_buffer_size: QUEUE,
+        requests_to_readers: false,
+        handle_queue_size: SEND_QUEUE,
+        preferred,
+        keepalive_interval: options.server_alive_interval,
+        keepalive_max: usize::try_from(options.server_alive_count_max).unwrap_or(usize::MAX),
+        nodelay: true,
+        ..client::Config::default()
+    })
+}
+
+/// `RekeyLimit`, never above what is safe for every cipher: a gigabyte, an hour
+/// (RFC 4253, section 9).
+fn limits(options: &SshOptions) -> Limits {
+    let safe = Limits::default();
+    let most = safe.rekey_write_limit;
+    let bytes = options.rekey_limit.bytes.map_or(most, |bytes| {
+        usize::try_from(bytes).unwrap_or(most).min(most)
+    });
+    let time = options
+        .rekey_limit
+        .time
+        .map_or(safe.rekey_time_limit, |time| {
+            time.min(safe.rekey_time_limit)
+        });
+    Limits::new(bytes, bytes, time)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ssh::client::wire_server::WireServer;
+
+    #[tokio::test]
+    async fn what_the_server_calls_itself_is_known() {
+        for (identification, software, ours) in [
+            (
+                "SSH-2.0-OpenSSH_9.2p1 Debian",
+                "OpenSSH_9.2p1 Debian",
+                false,
+            ),
+            ("SSH-2.0-sshvpn_9.9.9", "sshvpn_9.9.9", true),
+            ("SSH-2.0-notsshvpn_1", "notsshvpn_1", false),
+            ("SSH-2.0-sshvpn_\u{1b}[2J1", "sshvpn_[2J1", true),
+        ] {
+            let server = WireServer::bind_as(identification).await;
+            let (connection, _wire) = server.connect().await;
+            assert_eq!(connection.software(), software);
+            assert_eq!(connection.is_sshvpn(), ours, "{identification}");
+        }
+    }
+}

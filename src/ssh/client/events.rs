@@ -1,0 +1,368 @@
+//! What the server tells us outside of any channel's data: its key, banners,
+//! debug messages, the end. russh calls; this keeps what others ask for.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use russh::client::{ChannelOpenHandle, DisconnectReason, Handler, Msg, Session};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Names};
+use tokio::sync::{oneshot, watch};
+
+use super::host_key::{HostKeyCheck, HostKeyError};
+use super::prompt::terminal_text;
+use super::transport;
+use crate::process::message::say;
+
+/// Debug messages kept, the newest ones: a server must not fill our memory.
+const KEPT_MESSAGES: usize = 8;
+/// Characters kept of each.
+const KEPT_CHARACTERS: usize = 256;
+/// Lines of banners and debug messages shown, all together: a server must not
+/// fill the user's terminal.
+const SHOWN_LINES: usize = 64;
+/// Channels that a server may ask us to open before it is taken for broken. We
+/// ask for none, so there is no reason for a single one.
+const REFUSED_CHANNELS: u32 = 1000;
+
+/// An error that ends the connection's task.
+#[derive(Debug, thiserror::Error)]
+pub enum EventError {
+    /// The host key was refused.
+    #[error(transparent)]
+    HostKey(#[from] HostKeyError),
+    /// The server opens channel after channel.
+    #[error("the server opens channels that nobody asked for")]
+    ChannelFlood,
+    /// The protocol failed.
+    #[error(transparent)]
+    Russh(#[from] russh::Error),
+}
+
+/// What is known of a connection, shared between its task and its users.
+#[derive(Debug)]
+pub struct Shared {
+    host: String,
+    log: Mutex<Log>,
+    ended: watch::Sender<Option<String>>,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    /// The server's identification string.
+    identification: String,
+    debug_messages: VecDeque<String>,
+    open_failure: Option<String>,
+}
+
+impl Shared {
+    /// For a connection to `host`, as it is shown.
+    pub fn new(host: String) -> Arc<Self> {
+        Arc::new(Self {
+            host,
+            log: Mutex::default(),
+            ended: watch::Sender::new(None),
+        })
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The server's identification string (RFC 4253, section 4.2), fit to be
+    /// shown.
+    pub fn identification(&self) -> String {
+        self.log().identification.clone()
+    }
+
+    /// Takes the debug messages that came since the last call, oldest first.
+    pub fn take_debug_messages(&self) -> Vec<String> {
+        self.log().debug_messages.drain(..).collect()
+    }
+
+    /// Takes the description of the last refused channel.
+    pub fn take_open_failure(&self) -> Option<String> {
+        self.log().open_failure.take()
+    }
+
+    /// Why the connection ended, once it has.
+    pub fn end_reason(&self) -> Option<String> {
+        self.ended.borrow().clone()
+    }
+
+    /// Waits until the connection has ended; yields why.
+    pub async fn ended(&self) -> String {
+        let mut watch = self.ended.subscribe();
+        match watch.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => "connection closed".to_owned(),
+        }
+    }
+
+    fn end(&self, reason: String) {
+        self.ended.send_if_modified(|known| {
+            let first = known.is_none();
+            if first {
+                *known = Some(reason);
+            }
+            first
+        });
+    }
+}
+
+/// The handler that russh calls.
+pub struct Events {
+    shared: Arc<Shared>,
+    host_key: HostKeyCheck,
+    /// Lines that may yet be shown.
+    to_show: usize,
+    refused_channels: u32,
+    reached: Option<oneshot::Sender<()>>,
+}
+
+impl Events {
+    /// `reached` is told when the server's key has arrived: from then on a
+    /// person may be asked, and no timeout counts. `quiet` hides banners.
+    pub fn new(
+        shared: Arc<Shared>,
+        host_key: HostKeyCheck,
+        quiet: bool,
+        reached: oneshot::Sender<()>,
+    ) -> Self {
+        Self {
+            shared,
+            host_key,
+            to_show: if quiet { 0 } else { SHOWN_LINES },
+            refused_channels: 0,
+            reached: Some(reached),
+        }
+    }
+
+    /// Whether one more line of the server's may be shown.
+    fn may_show(&mut self) -> bool {
+        let may = self.to_show > 0;
+        self.to_show = self.to_show.saturating_sub(1);
+        may
+    }
+
+    /// Refuses a channel that the server opens; ends the connection when it
+    /// does not stop, since every refusal is memory until it is sent.
+    fn refuse(&mut self, reply: ChannelOpenHandle) -> Result<(), EventError> {
+        // Dropping it refuses (SSH_OPEN_ADMINISTRATIVELY_PROHIBITED).
+        drop(reply);
+        self.refused_channels += 1;
+        if self.refused_channels > REFUSED_CHANNELS {
+            return Err(EventError::ChannelFlood);
+        }
+        Ok(())
+    }
+}
+
+impl Handler for Events {
+    type Error = EventError;
+
+    async fn check_server_key(
+        &mut self,
+        key: &russh::keys::PublicKeyOrCertificate,
+    ) -> Result<bool, EventError> {
+        if let Some(reached) = self.reached.take() {
+            // Nobody listening means that no timeout is configured.
+            let _ = reached.send(());
+        }
+        self.host_key.check(key).await?;
+        Ok(true)
+    }
+
+    async fn kex_done(
+        &mut self,
+        _: Option<&[u8]>,
+        _: &Names,
+        session: &mut Session,
+    ) -> Result<(), EventError> {
+        let identification = kept(&String::from_utf8_lossy(session.remote_sshid()));
+        self.shared.log().identification = identification;
+        Ok(())
+    }
+
+    async fn auth_banner(&mut self, banner: &str, _: &mut Session) -> Result<(), EventError> {
+        for line in terminal_text::paragraph(banner).lines() {
+            if !self.may_show() {
+                break;
+            }
+            say(line);
+        }
+        Ok(())
+    }
+
+    async fn debug_message(
+        &mut self,
+        always_display: bool,
+        message: &str,
+        _: &mut Session,
+    ) -> Result<(), EventError> {
+        let message = kept(message);
+        if always_display && self.may_show() {
+            say(format_args!("{}: {message}", self.shared.host));
+        }
+        tracing::debug!(host = self.shared.host, "remote: {message}");
+        let mut log = self.shared.log();
+        if log.debug_messages.len() == KEPT_MESSAGES {
+            log.debug_messages.pop_front();
+        }
+        log.debug_messages.push_back(message);
+        Ok(())
+    }
+
+    async fn channel_open_failure(
+        &mut self,
+        _: ChannelId,
+        reason: ChannelOpenFailure,
+        description: &str,
+        _: &str,
+        _: &mut Session,
+    ) -> Result<(), EventError> {
+        let description = kept(description);
+        tracing::debug!(
+            host = self.shared.host,
+            ?reason,
+            "channel refused: {description}"
+        );
+        self.shared.log().open_failure = Some(description);
+        Ok(())
+    }
+
+    async fn server_channel_open_session(
+        &mut self,
+        _: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), EventError> {
+        self.refuse(reply)
+    }
+
+    async fn server_channel_open_direct_tcpip(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), EventError> {
+        self.refuse(reply)
+    }
+
+    async fn server_channel_open_direct_streamlocal(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), EventError> {
+        self.refuse(reply)
+    }
+
+    async fn server_channel_open_forwarded_tcpip(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), EventError> {
+        self.refuse(reply)
+    }
+
+    async fn server_channel_open_forwarded_streamlocal(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), EventError> {
+        self.refuse(reply)
+    }
+
+    async fn server_channel_open_x11(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), EventError> {
+        self.refuse(reply)
+    }
+
+    async fn server_channel_open_agent_forward(
+        &mut self,
+        _: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), EventError> {
+        self.refuse(reply)
+    }
+
+    async fn should_accept_unknown_server_channel(&mut self, _: ChannelId, _: &str) -> bool {
+        // So that it comes to be refused and counted like the others.
+        true
+    }
+
+    async fn server_channel_open_unknown(
+        &mut self,
+        _: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), EventError> {
+        self.refuse(reply)
+    }
+
+    async fn disconnected(
+        &mut self,
+        reason: DisconnectReason<EventError>,
+    ) -> Result<(), EventError> {
+        let host = &self.shared.host;
+        let reason = match reason {
+            DisconnectReason::ReceivedDisconnect(info) => format!(
+                "Received disconnect from {host}: {}: {}",
+                info.reason_code as u32,
+                kept(&info.message)
+            ),
+            DisconnectReason::Error(EventError::Russh(russh::Error::KeepaliveTimeout)) => {
+                format!("Timeout, server {host} not responding.")
+            }
+            DisconnectReason::Error(EventError::Russh(russh::Error::IO(error)))
+                if error.kind() == std::io::ErrorKind::TimedOut =>
+            {
+                format!("Timeout, server {host} not responding.")
+            }
+            DisconnectReason::Error(EventError::Russh(russh::Error::IO(error))) => {
+                format!("Connection to {host} lost: {}", transport::plain(&error))
+            }
+            DisconnectReason::Error(EventError::Russh(
+                russh::Error::Disconnect | russh::Error::HUP,
+            )) => format!("Connection to {host} closed by remote host."),
+            DisconnectReason::Error(error) => format!("Connection to {host} failed: {error}"),
+        };
+        tracing::debug!("{reason}");
+        self.shared.end(reason);
+        Ok(())
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.shared
+            .end(format!("Connection to {} closed.", self.shared.host));
+    }
+}
+
+/// Text of the server, fit to be shown and not too long to be kept.
+fn kept(text: &str) -> String {
+    terminal_text::line(text.trim())
+        .chars()
+        .take(KEPT_CHARACTERS)
+        .collect()
+}

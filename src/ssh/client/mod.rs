@@ -1,0 +1,17 @@
+//! The client role: connect, authenticate, check the host key, prompt.
+
+pub mod auth;
+pub mod connect;
+pub(super) mod events;
+pub mod host_key;
+pub mod prompt;
+pub mod prompt_acks;
+pub(super) mod stalled;
+pub(super) mod transport;
+
+#[cfg(test)]
+pub(super) mod end_tests;
+#[cfg(test)]
+pub(super) mod test_server;
+#[cfg(test)]
+pub(crate) mod wire_server;

@@ -1,0 +1,154 @@
+//! A TCP connection that acknowledges at once what was read, as long as that is of
+//! use: each costs a packet, which a fast transfer notices. A peer that leaves
+//! Nagle's algorithm on, as sshd does until there is a session channel, holds what
+//! is small back until everything before it is acknowledged (RFC 1122, section
+//! 4.2.3.4), and our kernel would delay that by 40 ms (section 4.2.3.2).
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// A connection without delayed acknowledgments.
+#[derive(Debug)]
+pub struct PromptAcks {
+    stream: TcpStream,
+    prompt: Arc<AtomicBool>,
+}
+
+/// Ends that.
+#[derive(Debug, Clone, Default)]
+pub struct AckSwitch(Option<Arc<AtomicBool>>);
+
+impl PromptAcks {
+    /// What is read of `stream` from now on is acknowledged at once.
+    pub fn new(stream: TcpStream) -> (Self, AckSwitch) {
+        let prompt = Arc::new(AtomicBool::new(true));
+        let switch = AckSwitch(Some(Arc::clone(&prompt)));
+        (PromptAcks { stream, prompt }, switch)
+    }
+}
+
+impl AckSwitch {
+    /// The peer sends without Nagle's algorithm: acknowledgments are the kernel's
+    /// business from now on.
+    pub fn leave_to_kernel(&self) {
+        if let Some(prompt) = &self.0 {
+            prompt.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+impl AsyncRead for PromptAcks {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before && self.prompt.load(Ordering::Relaxed) {
+            // The kernel takes it back by itself (tcp(7), TCP_QUICKACK). Without it
+            // the connection is slower, and that is all.
+            let _ = SockRef::from(&self.stream).set_tcp_quickack(true);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for PromptAcks {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::test_namespace::{self, ip};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// How often the kernel has sent an acknowledgment late in this namespace.
+    fn delayed() -> u64 {
+        let all = std::fs::read_to_string("/proc/thread-self/net/netstat").unwrap();
+        let mut lines = all.lines().filter(|line| line.starts_with("TcpExt:"));
+        let [names, values] = [(); 2].map(|()| lines.next().unwrap().split(' '));
+        let found = names.zip(values).find(|(name, _)| *name == "DelayedACKs");
+        found.unwrap().1.parse().unwrap()
+    }
+
+    /// A peer that leaves Nagle's algorithm on answers each message by two: the
+    /// second waits for the acknowledgment of the first.
+    async fn talk(mut near: impl AsyncRead + AsyncWrite + Unpin, mut far: TcpStream) {
+        far.set_nodelay(false).unwrap();
+        let asking = async {
+            for _ in 0..20 {
+                near.write_all(b"?").await.unwrap();
+                for _ in 0..2 {
+                    near.read_exact(&mut [0]).await.unwrap();
+                }
+            }
+        };
+        let answering = async {
+            for _ in 0..20 {
+                far.read_exact(&mut [0]).await.unwrap();
+                for _ in 0..2 {
+                    far.write_all(b"!").await.unwrap();
+                }
+            }
+        };
+        tokio::join!(asking, answering);
+    }
+
+    #[test]
+    fn nothing_is_acknowledged_late_before_that_is_the_kernels_business() {
+        test_namespace::run(async {
+            ip("link set lo up");
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let connect = async || {
+                let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+                (near.unwrap(), far.unwrap().0)
+            };
+            let (near, far) = connect().await;
+            let (near, _switch) = PromptAcks::new(near);
+            talk(near, far).await;
+            assert_eq!(delayed(), 0);
+            let (near, far) = connect().await;
+            let (near, switch) = PromptAcks::new(near);
+            switch.leave_to_kernel();
+            talk(near, far).await;
+            assert_ne!(delayed(), 0);
+        });
+    }
+}

@@ -1,0 +1,219 @@
+//! The byte stream under an SSH connection: a TCP socket, or the standard
+//! streams of a ProxyCommand.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::process::Child;
+use tokio::time::timeout;
+
+use super::prompt_acks::{AckSwitch, PromptAcks};
+use crate::config::invoker::Invoker;
+use crate::config::ssh::args::AddressFamily;
+use crate::config::ssh::options::SshOptions;
+use crate::ssh::error::ConnectError;
+
+/// Bytes that may wait in the kernel, behind those that are on their way: what
+/// waits there cannot be overtaken by a packet that is in more of a hurry.
+const UNSENT: u32 = 128 * 1024;
+
+/// Anything SSH can run over.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// A stream, and what is known of its other end.
+pub struct Transport {
+    /// The bytes.
+    pub stream: Box<dyn Stream>,
+    /// The address of the host it leads to, where there is a socket of ours.
+    pub peer: Option<SocketAddr>,
+    /// The ProxyCommand, ended when this is dropped.
+    pub proxy: Option<Child>,
+    /// Ends prompt acknowledgments, where there are such.
+    pub acks: AckSwitch,
+}
+
+impl Transport {
+    /// A stream without a socket of its own: through a jump host.
+    pub fn tunnelled(stream: impl Stream + 'static) -> Self {
+        Self {
+            stream: Box::new(stream),
+            peer: None,
+            proxy: None,
+            acks: AckSwitch::default(),
+        }
+    }
+}
+
+/// The addresses of the host to connect to, of the family that is configured.
+pub async fn resolve(options: &SshOptions) -> Result<Vec<SocketAddr>, ConnectError> {
+    let unresolved = |reason: String| ConnectError::Resolve {
+        host: options.host.clone(),
+        reason,
+    };
+    let host = options.host.trim_start_matches('[').trim_end_matches(']');
+    let found = tokio::net::lookup_host((host, options.port))
+        .await
+        .map_err(|error| {
+            let text = error.to_string();
+            let reason = text
+                .rsplit_once(": ")
+                .map_or(text.as_str(), |(_, reason)| reason);
+            unresolved(reason.to_owned())
+        })?;
+    let addresses: Vec<SocketAddr> = found
+        .filter(|address| match options.address_family {
+            AddressFamily::Any => true,
+            AddressFamily::Inet => address.is_ipv4(),
+            AddressFamily::Inet6 => address.is_ipv6(),
+        })
+        .collect();
+    if addresses.is_empty() {
+        return Err(unresolved(
+            "Address family for hostname not supported".to_owned(),
+        ));
+    }
+    Ok(addresses)
+}
+
+/// Connects by TCP: every address in turn, `ConnectionAttempts` times.
+pub async fn tcp(options: &SshOptions) -> Result<Transport, ConnectError> {
+    let addresses = resolve(options).await?;
+    let mut reason = String::new();
+    for attempt in 0..options.connection_attempts.max(1) {
+        if attempt > 0 {
+            // As ssh: a pause between rounds (ssh_config(5), ConnectionAttempts).
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        for address in &addresses {
+            match tcp_to(*address, options).await {
+                Ok(stream) => {
+                    let (stream, acks) = PromptAcks::new(stream);
+                    return Ok(Transport {
+                        stream: Box::new(stream),
+                        peer: Some(*address),
+                        proxy: None,
+                        acks,
+                    });
+                }
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Next(error)) => {
+                    tracing::debug!(%address, "{error}");
+                    reason = error;
+                }
+            }
+        }
+    }
+    Err(ConnectError::Tcp {
+        host: options.host.clone(),
+        port: options.port,
+        reason,
+    })
+}
+
+enum Failure {
+    /// The next address may do.
+    Next(String),
+    /// None will.
+    Final(ConnectError),
+}
+
+async fn tcp_to(address: SocketAddr, options: &SshOptions) -> Result<TcpStream, Failure> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }
+    .map_err(|error| Failure::Next(plain(&error)))?;
+    bind(&socket, address, options)?;
+    let stream = match options.connect_timeout {
+        Some(limit) => timeout(limit, socket.connect(address))
+            .await
+            .map_err(|_| Failure::Next("Connection timed out".to_owned()))?,
+        None => socket.connect(address).await,
+    }
+    .map_err(|error| Failure::Next(plain(&error)))?;
+    tune(&stream, options.tcp_keep_alive);
+    Ok(stream)
+}
+
+/// Sets what a connection for packets needs. Best effort, as in ssh: a connection
+/// without these is a connection.
+pub(in crate::ssh) fn tune(stream: &TcpStream, keep_alive: bool) {
+    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT);
+    if keep_alive {
+        let _ = setsockopt(stream, sockopt::KeepAlive, &true);
+    }
+}
+
+fn bind(socket: &TcpSocket, to: SocketAddr, options: &SshOptions) -> Result<(), Failure> {
+    let refused = |from: &str, source: io::Error| {
+        Failure::Final(ConnectError::Bind {
+            from: from.to_owned(),
+            source,
+        })
+    };
+    if let Some(interface) = &options.bind_interface {
+        setsockopt(socket, sockopt::BindToDevice, &interface.into())
+            .map_err(|errno| refused(interface, errno.into()))?;
+    }
+    if let Some(from) = &options.bind_address {
+        let address: IpAddr = from.parse().map_err(|_| {
+            refused(
+                from,
+                io::Error::new(io::ErrorKind::InvalidInput, "not an IP address"),
+            )
+        })?;
+        if address.is_ipv4() != to.is_ipv4() {
+            return Err(Failure::Next(format!(
+                "BindAddress {from} is of another family"
+            )));
+        }
+        socket
+            .bind(SocketAddr::new(address, 0))
+            .map_err(|error| refused(from, error))?;
+    }
+    Ok(())
+}
+
+/// The kernel's words without Rust's "(os error N)".
+pub(in crate::ssh) fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
+}
+
+/// Starts a ProxyCommand as the invoker, by the invoker's shell, as ssh does
+/// (`exec` saves the shell). It ignores Ctrl-C, which a terminal sends to it as
+/// to us: the connection has to last until everything is undone.
+pub fn proxy_command(command: &str, invoker: &Invoker) -> Result<Transport, ConnectError> {
+    let failed = |source| ConnectError::ProxyCommand {
+        command: command.to_owned(),
+        source,
+    };
+    let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
+    let mut child = invoker.command("/bin/sh");
+    child.args(["-c", "trap '' INT; exec \"$@\"", "sh"]);
+    child.arg(shell.unwrap_or_else(|| "/bin/sh".into()));
+    child.arg("-c").arg(format!("exec {command}"));
+    child.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = tokio::process::Command::from(child)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(failed)?;
+    let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+        return Err(failed(io::ErrorKind::BrokenPipe.into()));
+    };
+    Ok(Transport {
+        stream: Box::new(tokio::io::join(output, input)),
+        peer: None,
+        proxy: Some(child),
+        acks: AckSwitch::default(),
+    })
+}
