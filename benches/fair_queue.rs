@@ -1,13 +1,14 @@
 //! What it costs to queue a packet and to take it out again.
 
+#[path = "../crates/wire/benches/packets/mod.rs"]
 mod packets;
 
 use std::hint::black_box;
 use std::time::Instant;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use sshvpn::packet::flow::{FlowClassifier, FlowKey};
 use sshvpn::pump::{FairQueue, QueueSettings};
+use sshvpn_wire::packet::flow::{FlowClassifier, FlowKey};
 
 use packets::{Flow, MODE, interleaved, total};
 

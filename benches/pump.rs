@@ -2,6 +2,7 @@
 //! happens to a byte between the device's system call and the SSH library's.
 
 mod ends;
+#[path = "../crates/wire/benches/packets/mod.rs"]
 mod packets;
 
 use std::future::Future;
@@ -9,12 +10,12 @@ use std::future::Future;
 use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ipnetwork::IpNetwork;
-use sshvpn::frame;
-use sshvpn::frame::stream::{self, OFFLOAD_LEN, STREAM_HEADROOM, StreamReader};
-use sshvpn::packet::guard::address_set::AddressSet;
-use sshvpn::packet::guard::{ClientTerms, GuardRules};
-use sshvpn::packet::offload::virtio::{Offload, VIRTIO_HEADER_LEN, VirtioHeader};
 use sshvpn::pump::{Counters, Framing, Guard, Pings, inbound_datagrams, inbound_stream, outbound};
+use sshvpn_wire::frame;
+use sshvpn_wire::frame::stream::{self, OFFLOAD_LEN, STREAM_HEADROOM, StreamReader};
+use sshvpn_wire::packet::guard::address_set::AddressSet;
+use sshvpn_wire::packet::guard::{ClientTerms, GuardRules};
+use sshvpn_wire::packet::offload::virtio::{Offload, VIRTIO_HEADER_LEN, VirtioHeader};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 

@@ -42,14 +42,13 @@ pub mod agent;
 pub mod cli;
 pub mod client;
 pub mod config;
-pub mod frame;
 pub mod host;
 pub mod link;
-pub mod packet;
 pub mod process;
 pub mod pump;
 pub mod sandbox;
 pub mod server;
 pub mod ssh;
 pub mod tun;
-pub mod types;
+
+pub use sshvpn_wire::{frame, packet, types};

@@ -7,10 +7,10 @@ use etherparse::{
     IpHeaders, IpNumber, Ipv4Header, Ipv6Extensions, Ipv6Header, NetSlice, PacketBuilder,
     SlicedPacket, TcpHeader, TransportSlice,
 };
-use sshvpn::packet::offload::coalesce::Unit;
-use sshvpn::packet::offload::segment::Segments;
-use sshvpn::packet::offload::virtio::VirtioHeader;
-use sshvpn::types::Mode;
+use sshvpn_wire::packet::offload::coalesce::Unit;
+use sshvpn_wire::packet::offload::segment::Segments;
+use sshvpn_wire::packet::offload::virtio::VirtioHeader;
+use sshvpn_wire::types::Mode;
 
 use crate::Source;
 

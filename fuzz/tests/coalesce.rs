@@ -5,10 +5,10 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use sshvpn::packet::offload::coalesce::{Coalescer, Limits};
-use sshvpn::types::Mode;
 use sshvpn_fuzz::packets::{Stream, damage, divide_unit, flow, mode};
 use sshvpn_fuzz::{Source, target};
+use sshvpn_wire::packet::offload::coalesce::{Coalescer, Limits};
+use sshvpn_wire::types::Mode;
 
 target!(coalesce, run);
 

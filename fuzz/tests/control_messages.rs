@@ -1,8 +1,8 @@
 //! Reads control messages of the agent stream: one that is understood can be said
 //! again, and is understood as the same.
 
-use sshvpn::frame::control::{Hello, Message};
 use sshvpn_fuzz::target;
+use sshvpn_wire::frame::control::{Hello, Message};
 
 target!(control_messages, run);
 

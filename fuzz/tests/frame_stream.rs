@@ -2,12 +2,12 @@
 //! depend on the cuts, and a packet that is accepted can be framed again.
 
 use bytes::{Bytes, BytesMut};
-use sshvpn::frame::stream::{
-    CONTIGUOUS, OFFLOAD_LEN, STREAM_HEADROOM, StreamError, StreamFrame, StreamReader, encode,
-};
-use sshvpn::types::Mode;
 use sshvpn_fuzz::packets::mode;
 use sshvpn_fuzz::{Source, target};
+use sshvpn_wire::frame::stream::{
+    CONTIGUOUS, OFFLOAD_LEN, STREAM_HEADROOM, StreamError, StreamFrame, StreamReader, encode,
+};
+use sshvpn_wire::types::Mode;
 
 target!(frame_stream, run);
 

@@ -6,12 +6,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, LazyLock};
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
-use sshvpn::packet::guard::address_set::AddressSet;
-use sshvpn::packet::guard::link::{LinkAddress, LinkAddresses, MacAddress, Sender};
-use sshvpn::packet::guard::{ClientTerms, GuardRules, Reach};
-use sshvpn::types::Mode;
 use sshvpn_fuzz::packets::{Stream, damage, mode};
 use sshvpn_fuzz::{Source, target};
+use sshvpn_wire::packet::guard::address_set::AddressSet;
+use sshvpn_wire::packet::guard::link::{LinkAddress, LinkAddresses, MacAddress, Sender};
+use sshvpn_wire::packet::guard::{ClientTerms, GuardRules, Reach};
+use sshvpn_wire::types::Mode;
 
 target!(guard, run);
 

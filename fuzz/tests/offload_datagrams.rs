@@ -2,11 +2,11 @@
 //! again, to the same message; an ordinary IP packet is what OpenSSH takes it for.
 
 use bytes::Bytes;
-use sshvpn::frame::stream::{OFFLOAD_LEN, STREAM_HEADROOM};
-use sshvpn::frame::{self, offload};
-use sshvpn::types::Mode;
 use sshvpn_fuzz::packets::mode;
 use sshvpn_fuzz::{Source, target};
+use sshvpn_wire::frame::stream::{OFFLOAD_LEN, STREAM_HEADROOM};
+use sshvpn_wire::frame::{self, offload};
+use sshvpn_wire::types::Mode;
 
 target!(offload_datagrams, run);
 

@@ -2,13 +2,13 @@
 //! bytes. What is accepted yields whole packets with right checksums, which
 //! carry the payload of the super-packet between them.
 
-use sshvpn::packet::headers::{Headers, Transport};
-use sshvpn::packet::offload::segment::Segments;
-use sshvpn::packet::offload::virtio::{VIRTIO_HEADER_LEN, VirtioHeader};
-use sshvpn::packet::offload::{OffloadError, check, finish_checksum};
-use sshvpn::types::Mode;
 use sshvpn_fuzz::packets::{Stream, damage, divide, mode, verifies};
 use sshvpn_fuzz::{Source, target};
+use sshvpn_wire::packet::headers::{Headers, Transport};
+use sshvpn_wire::packet::offload::segment::Segments;
+use sshvpn_wire::packet::offload::virtio::{VIRTIO_HEADER_LEN, VirtioHeader};
+use sshvpn_wire::packet::offload::{OffloadError, check, finish_checksum};
+use sshvpn_wire::types::Mode;
 
 target!(split, run);
 

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::host::test_namespace::{self, ip};
 use crate::link::datagram::{Link, Restrictions};
 use crate::packet::IpVersion;
-use crate::packet::tests::udp;
+use crate::packet::test_packets::udp;
 use crate::pump::{End, Framing};
 use crate::ssh::client::connect::Connection;
 use crate::ssh::client::wire_server::{

@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::frame::MAX_FRAME;
 use crate::frame::stream::StreamReader;
+use crate::packet::test_packets::udp;
 use crate::packet::test_packets::{self, Template};
-use crate::packet::tests::udp;
 use crate::packet::{IpVersion, offload};
 use crate::types::Mode;
 

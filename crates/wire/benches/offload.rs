@@ -7,8 +7,8 @@ use std::hint::black_box;
 
 use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use sshvpn::packet::offload::coalesce::{Coalescer, Limits};
-use sshvpn::packet::offload::segment::Segments;
+use sshvpn_wire::packet::offload::coalesce::{Coalescer, Limits};
+use sshvpn_wire::packet::offload::segment::Segments;
 
 use packets::{Flow, MODE, interleaved, total};
 

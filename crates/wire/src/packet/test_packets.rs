@@ -1,6 +1,8 @@
 //! Packets for tests, built and verified by etherparse, whose checksums are
 //! computed apart from ours.
 
+#![allow(missing_docs)]
+
 use std::num::NonZeroU16;
 
 use bytes::{Bytes, BytesMut};
@@ -21,7 +23,7 @@ use crate::types::Mode;
 
 /// What a packet is to look like; its payload aside.
 #[derive(Debug, Clone)]
-pub(crate) struct Template {
+pub struct Template {
     pub mode: Mode,
     pub version: IpVersion,
     pub tcp: bool,
@@ -261,7 +263,7 @@ impl Template {
 }
 
 /// Whether all checksums of a TCP or UDP packet are right, by etherparse.
-pub(crate) fn verifies(mode: Mode, packet: &[u8]) -> bool {
+pub fn verifies(mode: Mode, packet: &[u8]) -> bool {
     let parsed = match mode {
         Mode::PointToPoint => SlicedPacket::from_ip(packet),
         Mode::Ethernet => SlicedPacket::from_ethernet(packet),
@@ -298,7 +300,7 @@ pub(crate) fn verifies(mode: Mode, packet: &[u8]) -> bool {
 }
 
 /// All segments of a super-packet.
-pub(crate) fn divide(mode: Mode, header: &VirtioHeader, packet: &[u8]) -> Vec<Vec<u8>> {
+pub fn divide(mode: Mode, header: &VirtioHeader, packet: &[u8]) -> Vec<Vec<u8>> {
     let mut segments = Segments::new(mode, header, packet).unwrap();
     let mut out = BytesMut::new();
     let mut packets = Vec::new();
@@ -309,7 +311,7 @@ pub(crate) fn divide(mode: Mode, header: &VirtioHeader, packet: &[u8]) -> Vec<Ve
 }
 
 /// The packets that a unit stands for.
-pub(crate) fn divide_unit(mode: Mode, unit: &Unit) -> Vec<Vec<u8>> {
+pub fn divide_unit(mode: Mode, unit: &Unit) -> Vec<Vec<u8>> {
     match unit {
         Unit::Plain(packet) => vec![packet.to_vec()],
         Unit::Offload(header, packet) if header.gso.is_none() => {
@@ -330,7 +332,7 @@ pub(crate) fn divide_unit(mode: Mode, unit: &Unit) -> Vec<Vec<u8>> {
 }
 
 /// Bytes of this number that do not repeat soon.
-pub(crate) fn payload(length: usize) -> Vec<u8> {
+pub fn payload(length: usize) -> Vec<u8> {
     (0..length)
         .map(|index| (index * 7 + index / 256) as u8)
         .collect()
@@ -338,7 +340,7 @@ pub(crate) fn payload(length: usize) -> Vec<u8> {
 
 prop_compose! {
     /// Any template; if not `odd`, such as a coalescer merges.
-    pub(crate) fn templates(odd: bool)(
+    pub fn templates(odd: bool)(
         (mode, tags) in prop::sample::select(vec![(Mode::PointToPoint, 0), (Mode::Ethernet, 0), (Mode::Ethernet, 1), (Mode::Ethernet, 2)]),
         version in prop::sample::select(vec![IpVersion::V4, IpVersion::V6]),
         tcp: bool,
@@ -356,4 +358,16 @@ prop_compose! {
             psh: psh && tcp, fin: fin && tcp, cwr: cwr && tcp, ece: ece && tcp,
         }
     }
+}
+
+/// A UDP packet with `payload` bytes behind its headers.
+pub fn udp(version: IpVersion, payload: usize) -> Vec<u8> {
+    let builder = match version {
+        IpVersion::V4 => PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64),
+        IpVersion::V6 => PacketBuilder::ipv6([1; 16], [2; 16], 64),
+    }
+    .udp(1000, 2000);
+    let mut packet = Vec::new();
+    builder.write(&mut packet, &vec![0x5a; payload]).unwrap();
+    packet
 }

@@ -25,12 +25,12 @@ pub const FAMILY_LEN: usize = 4;
 pub const MAX_FRAME: usize = 16 * 1024;
 
 /// The smallest Ethernet frame that the kernel takes from a tap device (linux/if_ether.h, `ETH_HLEN`).
-pub(crate) const ETHERNET_HEADER: usize = 14;
+pub const ETHERNET_HEADER: usize = 14;
 
 /// `SSH_TUN_AF_INET`: OpenBSD's AF_INET, on the wire on every system.
-pub(crate) const AF_INET: u32 = 2;
+pub const AF_INET: u32 = 2;
 /// `SSH_TUN_AF_INET6`: OpenBSD's AF_INET6.
-pub(crate) const AF_INET6: u32 = 24;
+pub const AF_INET6: u32 = 24;
 
 /// An IPv4 packet of a bare header: OpenSSH closes its read side for good when
 /// its device yields one, so none is carried.
@@ -117,7 +117,7 @@ pub fn decode(mode: Mode, frame: &[u8]) -> Result<&[u8], FrameError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::tests::udp;
+    use crate::packet::test_packets::udp;
     use proptest::prelude::*;
 
     fn framed(packet: &[u8]) -> Vec<u8> {

@@ -6,8 +6,8 @@ use std::hint::black_box;
 
 use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use sshvpn::frame;
-use sshvpn::frame::stream::{self, OFFLOAD_LEN, STREAM_HEADROOM, StreamReader};
+use sshvpn_wire::frame;
+use sshvpn_wire::frame::stream::{self, OFFLOAD_LEN, STREAM_HEADROOM, StreamReader};
 
 use packets::{Flow, MODE, interleaved, total};
 

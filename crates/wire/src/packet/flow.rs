@@ -31,8 +31,8 @@ impl FlowKey {
     }
 
     /// The key with this hash.
-    #[cfg(test)]
-    pub(crate) fn from_hash(hash: u64) -> Self {
+    #[cfg(any(test, feature = "test-packets"))]
+    pub fn from_hash(hash: u64) -> Self {
         FlowKey(hash)
     }
 }

@@ -17,8 +17,8 @@ pub mod guard;
 pub mod headers;
 pub mod offload;
 
-#[cfg(test)]
-pub(crate) mod test_packets;
+#[cfg(any(test, feature = "test-packets"))]
+pub mod test_packets;
 
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice};
 use thiserror::Error;
@@ -87,22 +87,10 @@ pub fn check_in(packet: &[u8], available: usize) -> Result<IpVersion, PacketErro
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
+    use super::test_packets::udp;
     use super::*;
-    use etherparse::PacketBuilder;
     use proptest::prelude::*;
-
-    /// A UDP packet with `payload` bytes behind its headers.
-    pub(crate) fn udp(version: IpVersion, payload: usize) -> Vec<u8> {
-        let builder = match version {
-            IpVersion::V4 => PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64),
-            IpVersion::V6 => PacketBuilder::ipv6([1; 16], [2; 16], 64),
-        }
-        .udp(1000, 2000);
-        let mut packet = Vec::new();
-        builder.write(&mut packet, &vec![0x5a; payload]).unwrap();
-        packet
-    }
 
     #[test]
     fn whole_packets_pass_and_cut_ones_do_not() {

@@ -6,10 +6,10 @@ use etherparse::{
     IpHeaders, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, PacketBuilder, PacketBuilderStep,
     TcpHeader,
 };
-use sshvpn::packet::IpVersion;
-use sshvpn::packet::offload::coalesce::{Coalescer, Limits, Unit};
-use sshvpn::packet::offload::virtio::VirtioHeader;
-use sshvpn::types::Mode;
+use sshvpn_wire::packet::IpVersion;
+use sshvpn_wire::packet::offload::coalesce::{Coalescer, Limits, Unit};
+use sshvpn_wire::packet::offload::virtio::VirtioHeader;
+use sshvpn_wire::types::Mode;
 
 /// The mode of all that is measured.
 pub const MODE: Mode = Mode::PointToPoint;

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::packet::tests::udp;
+use crate::packet::test_packets::udp;
 
 /// A packet as the device yields it: room for headers, the offload header, the packet.
 fn read_from_device(offload: [u8; OFFLOAD_LEN], packet: &[u8]) -> Vec<u8> {

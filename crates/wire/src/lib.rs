@@ -1,0 +1,15 @@
+//! What travels: packets, the frames around them, and the types both are made of.
+//!
+//! ```text
+//!   frame     a packet in an SSH message or stream, control messages, the window's arithmetic
+//!   packet    headers, offload (segment, coalesce), the guard that judges packets
+//!   types     mode, unit, MTU, names of interfaces: parsed once
+//! ```
+//!
+//! Pure: no I/O, no clock, no unsafe. Fuzz targets and benchmarks build it without SSH.
+
+#![forbid(unsafe_code)]
+
+pub mod frame;
+pub mod packet;
+pub mod types;
