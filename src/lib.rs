@@ -23,9 +23,9 @@
 //! - **server**: `sshvpn serve`, our own SSH server; **client**: whoever is logged in to it.
 //! - **grant**: what a login may do at a server, settled when it logs in.
 //! - **lease**: an address of a server's pool, lent to one connection and remembered for its key.
-//! - **guard**: what judges each packet of the far end, in every role, by where it comes from and goes to.
-//! - **near end, far end**: this host, and the host that the SSH connection leads to.
-//! - **peer**: the far end of the tunnel, as an address or as a party to the protocol.
+//! - **guard**: what judges each packet of the remote end, in every role, by where it comes from and goes to.
+//! - **local end, remote end**: this host, and the host that the SSH connection leads to.
+//! - **peer**: the remote end of the tunnel, as an address or as a party to the protocol.
 //! - **headroom**: bytes kept free in front of a packet, where a header is written in place.
 //! - **super-packet**: one packet that stands for many, with its checksum left open, as a
 //!   device with segmentation offload takes and gives it.

@@ -103,7 +103,7 @@ fn run_up(up_args: &UpArgs) -> Result<u8, Failure> {
     };
     let (invoker, options) = settings(&request.args)?;
     if let UnitRequest::Unit(unit) = options.tunnel_device.remote {
-        // ssh_config's TunnelDevice names the far end's unit for this host.
+        // ssh_config's TunnelDevice names the remote end's unit for this host.
         request.peer_unit.get_or_insert(unit);
     }
     detached(request.background, |ready, runtime| {

@@ -13,7 +13,7 @@ use crate::vpn;
 pub enum Carrier {
     /// sshd's own tunnel forwarding.
     Tun,
-    /// An sshvpn at the far end.
+    /// An sshvpn at the remote end.
     Agent,
 }
 
@@ -22,10 +22,10 @@ pub const INSTALLED: &str = "/usr/local/sbin/sshvpn";
 
 impl Carrier {
     /// Makes `far` a host that tunnels can come to by this carrier.
-    pub fn prepare(self, far: &Host) -> Result<()> {
+    pub fn prepare(self, remote: &Host) -> Result<()> {
         match self {
             Carrier::Tun => Ok(()),
-            Carrier::Agent => install(far),
+            Carrier::Agent => install(remote),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Faults: a system call of the near end, or a command of the far end, that
+//! Faults: a system call of the local end, or a command of the remote end, that
 //! fails at its N-th use.
 
 use anyhow::Result;
@@ -10,7 +10,7 @@ use crate::host::Host;
 pub enum Fault {
     /// It fails and does nothing: EPERM, exit code 1.
     Fails,
-    /// The process (near end) or the SSH connection (far end) is killed.
+    /// The process (local end) or the SSH connection (remote end) is killed.
     Kills,
 }
 
@@ -83,12 +83,12 @@ fi
 exec "$lab/$(basename "$0")" "$@"
 "#;
 
-/// The commands of a far end that change its network, each behind a stand-in
+/// The commands of a remote end that change its network, each behind a stand-in
 /// that counts, and fails when told to. Wherever they are called by, since
 /// they are mounted over the real ones.
-pub struct FarCommands<'a>(&'a Host);
+pub struct RemoteCommands<'a>(&'a Host);
 
-impl<'a> FarCommands<'a> {
+impl<'a> RemoteCommands<'a> {
     /// Puts the stand-ins in place on `host`.
     pub fn on(host: &'a Host) -> Result<Self> {
         host.write("/run/lab/far/stand-in", STAND_IN)?;

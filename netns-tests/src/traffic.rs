@@ -87,18 +87,18 @@ const IN_FLIGHT: usize = 8;
 /// Sends a UDP datagram of each payload length in `sizes` from `near` to `far`,
 /// which sends it back; each has to come back, byte for byte.
 pub fn echo_every_size(
-    (near, near_address): (&Host, &str),
-    (far, far_address): (&Host, &str),
+    (local, local_address): (&Host, &str),
+    (remote, remote_address): (&Host, &str),
     sizes: RangeInclusive<usize>,
 ) -> Result<()> {
-    let near = udp(near, near_address)?;
-    let far = udp(far, far_address)?;
-    near.connect(far.local_addr()?)?;
+    let local = udp(local, local_address)?;
+    let remote = udp(remote, remote_address)?;
+    local.connect(remote.local_addr()?)?;
     let mut missing: BTreeSet<usize> = sizes.clone().collect();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| send_back(&far, &done));
-        let result = exchange(&near, sizes, &mut missing);
+        scope.spawn(|| send_back(&remote, &done));
+        let result = exchange(&local, sizes, &mut missing);
         done.store(true, Ordering::Relaxed);
         result
     })?;
@@ -107,27 +107,28 @@ pub fn echo_every_size(
 }
 
 fn exchange(
-    near: &UdpSocket,
+    local: &UdpSocket,
     sizes: RangeInclusive<usize>,
     missing: &mut BTreeSet<usize>,
 ) -> Result<()> {
     let mut buffer = vec![0; 65536];
     let mut in_flight = 0;
     for size in sizes {
-        near.send(&pattern(size))
+        local
+            .send(&pattern(size))
             .with_context(|| format!("a payload of {size} bytes"))?;
         in_flight += 1;
         if in_flight == IN_FLIGHT {
-            in_flight -= usize::from(receive(near, &mut buffer, missing)?);
+            in_flight -= usize::from(receive(local, &mut buffer, missing)?);
         }
     }
-    while !missing.is_empty() && receive(near, &mut buffer, missing)? {}
+    while !missing.is_empty() && receive(local, &mut buffer, missing)? {}
     Ok(())
 }
 
 /// Takes one datagram off `missing`; false if none came in time.
-fn receive(near: &UdpSocket, buffer: &mut [u8], missing: &mut BTreeSet<usize>) -> Result<bool> {
-    let length = match near.recv(buffer) {
+fn receive(local: &UdpSocket, buffer: &mut [u8], missing: &mut BTreeSet<usize>) -> Result<bool> {
+    let length = match local.recv(buffer) {
         Ok(length) => length,
         Err(error) if is_timeout(&error) => return Ok(false),
         Err(error) => return Err(error).context("receiving echoes"),
@@ -162,18 +163,18 @@ impl Counted {
 
     /// Keeps a flow from `near` to `far` and back going while `work` runs.
     pub fn during<T>(
-        (near, near_address): (&Host, &str),
-        (far, far_address): (&Host, &str),
+        (local, local_address): (&Host, &str),
+        (remote, remote_address): (&Host, &str),
         work: impl FnOnce() -> Result<T>,
     ) -> Result<(Self, T)> {
-        let near = udp(near, near_address)?;
-        let far = udp(far, far_address)?;
-        near.connect(far.local_addr()?)?;
+        let local = udp(local, local_address)?;
+        let remote = udp(remote, remote_address)?;
+        local.connect(remote.local_addr()?)?;
         let (work_done, all_done) = (AtomicBool::new(false), AtomicBool::new(false));
         thread::scope(|scope| {
-            scope.spawn(|| send_back(&far, &all_done));
-            let sender = scope.spawn(|| send_numbers(&near, &work_done));
-            let receiver = scope.spawn(|| count(&near, &work_done));
+            scope.spawn(|| send_back(&remote, &all_done));
+            let sender = scope.spawn(|| send_numbers(&local, &work_done));
+            let receiver = scope.spawn(|| count(&local, &work_done));
             let result = work();
             work_done.store(true, Ordering::Relaxed);
             let sent = sender.join().expect("the sender panicked");
@@ -195,21 +196,21 @@ impl Counted {
     }
 }
 
-fn send_numbers(near: &UdpSocket, done: &AtomicBool) -> Result<u64> {
+fn send_numbers(local: &UdpSocket, done: &AtomicBool) -> Result<u64> {
     let mut number = 0_u64;
     while !done.load(Ordering::Relaxed) {
-        near.send(&number.to_be_bytes())?;
+        local.send(&number.to_be_bytes())?;
         number += 1;
         thread::sleep(Counted::INTERVAL); // the pace, not a wait for something
     }
     Ok(number)
 }
 
-fn count(near: &UdpSocket, done: &AtomicBool) -> Vec<u64> {
+fn count(local: &UdpSocket, done: &AtomicBool) -> Vec<u64> {
     let mut received = Vec::new();
     let mut number = [0; 8];
     loop {
-        match near.recv(&mut number) {
+        match local.recv(&mut number) {
             Ok(_) => received.push(u64::from_be_bytes(number)),
             // Only a silence after the end is the end.
             Err(_) if done.load(Ordering::Relaxed) => return received,
@@ -219,13 +220,13 @@ fn count(near: &UdpSocket, done: &AtomicBool) -> Vec<u64> {
 }
 
 /// Sends each datagram back to where it came from.
-fn send_back(far: &UdpSocket, done: &AtomicBool) {
+fn send_back(remote: &UdpSocket, done: &AtomicBool) {
     // Only so that the end is noticed.
-    let _ = far.set_read_timeout(Some(Duration::from_millis(50)));
+    let _ = remote.set_read_timeout(Some(Duration::from_millis(50)));
     let mut buffer = vec![0; 65536];
     while !done.load(Ordering::Relaxed) {
-        if let Ok((length, from)) = far.recv_from(&mut buffer) {
-            let _ = far.send_to(&buffer[..length], from);
+        if let Ok((length, from)) = remote.recv_from(&mut buffer) {
+            let _ = remote.send_to(&buffer[..length], from);
         }
     }
 }

@@ -21,19 +21,19 @@ pub fn both_ways(from: &Host, to: &Host, address: &str, megabytes: usize) -> Res
     let address: IpAddr = address.parse()?;
     let listener = to.in_network(|| Ok(TcpListener::bind(SocketAddr::new(address, 0))?))?;
     let target = listener.local_addr()?;
-    let near = from.in_network(|| Ok(TcpStream::connect_timeout(&target, STALLED)?))?;
-    let (far, _) = listener.accept()?;
-    for stream in [&near, &far] {
+    let local = from.in_network(|| Ok(TcpStream::connect_timeout(&target, STALLED)?))?;
+    let (remote, _) = listener.accept()?;
+    for stream in [&local, &remote] {
         stream.set_read_timeout(Some(STALLED))?;
         stream.set_write_timeout(Some(STALLED))?;
     }
     let blocks = megabytes * (1 << 20) / BLOCK;
     thread::scope(|scope| {
         let work = [
-            scope.spawn(|| send(&near, blocks, 1)),
-            scope.spawn(|| compare(&far, blocks, 1)),
-            scope.spawn(|| send(&far, blocks, 2)),
-            scope.spawn(|| compare(&near, blocks, 2)),
+            scope.spawn(|| send(&local, blocks, 1)),
+            scope.spawn(|| compare(&remote, blocks, 1)),
+            scope.spawn(|| send(&remote, blocks, 2)),
+            scope.spawn(|| compare(&local, blocks, 2)),
         ];
         let results = work.map(|thread| thread.join().expect("a thread panicked"));
         results.into_iter().collect::<Result<()>>()

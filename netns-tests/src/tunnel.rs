@@ -17,9 +17,9 @@ pub enum Mode {
     Ethernet,
 }
 
-/// The addresses that [`Tunnel::open`] gives to the near end.
+/// The addresses that [`Tunnel::open`] gives to the local end.
 pub const NEAR: [&str; 2] = ["10.99.0.1", "fd99::1"];
-/// The addresses that [`Tunnel::open`] gives to the far end.
+/// The addresses that [`Tunnel::open`] gives to the remote end.
 pub const FAR: [&str; 2] = ["10.99.0.2", "fd99::2"];
 
 /// How to open a tunnel.
@@ -66,17 +66,18 @@ impl Tunnel<'_> {
         self.client.command(&arguments)
     }
 
-    /// Opens it from `near` to `far`, and sets it up.
-    pub fn open(&self, near: &Host, far: &Host) -> Result<Child> {
-        let client = near.spawn(&self.command()?)?;
-        self.set_up(near, far)?;
+    /// Opens it from `local` to `remote`, and sets it up.
+    pub fn open(&self, local: &Host, remote: &Host) -> Result<Child> {
+        let client = local.spawn(&self.command()?)?;
+        self.set_up(local, remote)?;
         Ok(client)
     }
 
     /// Waits for the devices and gives them their MTU and addresses.
-    pub fn set_up(&self, near: &Host, far: &Host) -> Result<()> {
-        let (local, remote) = self.devices();
-        for (host, device, addresses) in [(near, local, NEAR), (far, remote, FAR)] {
+    pub fn set_up(&self, local: &Host, remote: &Host) -> Result<()> {
+        let (local_device, remote_device) = self.devices();
+        for (host, device, addresses) in [(local, local_device, NEAR), (remote, remote_device, FAR)]
+        {
             until(&format!("{device} of {}", host.name()), PATIENCE, || {
                 has_device(host, &device).then_some(())
             })?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::end::{self, End, Speaker, misplaced};
+use super::end::{self, AgentEnd, Speaker, misplaced};
 use super::host::Host;
 use super::running;
 use crate::frame::control::{Hello, Message, SetUp};
@@ -19,20 +19,20 @@ use crate::packet::offload::virtio::Offload;
 use crate::pump::{FrameSink, FrameSource};
 use crate::tun::Device;
 
-/// How long a near end may be silent: it pings every 15 seconds. As long may
+/// How long a client may be silent: it pings every 15 seconds. As long may
 /// it leave unread what it is told.
 pub(crate) const SILENCE: Duration = Duration::from_secs(45);
-/// One agent with one near end.
+/// One agent with one client.
 pub(crate) struct Dialogue<R, W, H, S> {
     conversation: Conversation<R, W>,
     host: H,
     /// Comes true with the number of a signal.
     stop: S,
-    /// Which offload packets the near end takes, once it has said so.
+    /// Which offload packets the client takes, once it has said so.
     peer: Offload,
-    /// This host's name, for the near end's user.
+    /// This host's name, for the client's user.
     name: String,
-    /// Whether the stream towards the near end still is a row of whole frames.
+    /// Whether the stream towards the client still is a row of whole frames.
     can_speak: bool,
 }
 
@@ -55,7 +55,7 @@ where
     }
 
     /// All of it; everything is undone when this returns.
-    pub(crate) async fn run(mut self) -> End {
+    pub(crate) async fn run(mut self) -> AgentEnd {
         let result = self.come_up().await;
         let Dialogue {
             conversation,
@@ -83,7 +83,7 @@ where
 
     /// From the first message to the last before packets flow; yields the
     /// device for them, and what may come to it.
-    async fn come_up(&mut self) -> Result<(Device, GuardRules), End> {
+    async fn come_up(&mut self) -> Result<(Device, GuardRules), AgentEnd> {
         self.greet().await?;
         self.host.prepare().await?;
         let wish = self.negotiate().await?;
@@ -91,34 +91,34 @@ where
     }
 
     /// The hellos.
-    async fn greet(&mut self) -> Result<(), End> {
+    async fn greet(&mut self) -> Result<(), AgentEnd> {
         let theirs = match self.next().await? {
             Message::Hello(hello) => hello,
-            Message::Close { .. } => return Err(End::Requested),
+            Message::Close { .. } => return Err(AgentEnd::Requested),
             other => return Err(misplaced(&other, "before hello")),
         };
         let ours = Hello::ours();
         if ours.common_version(&theirs).is_none() {
-            return Err(End::Version(theirs));
+            return Err(AgentEnd::Version(theirs));
         }
         self.peer = ours.common_offload(&theirs);
-        tracing::debug!(software = theirs.software, "the near end");
+        tracing::debug!(software = theirs.software, "the client");
         self.say(&Message::Hello(ours)).await
     }
 
-    /// Answers questions until the near end knows what it wants.
-    async fn negotiate(&mut self) -> Result<SetUp, End> {
+    /// Answers questions until the client knows what it wants.
+    async fn negotiate(&mut self) -> Result<SetUp, AgentEnd> {
         loop {
             match self.next().await? {
                 Message::Look(look) => {
                     let facts = self.host.look(&look).await?;
-                    self.say(&Message::Facts(facts)).await?;
+                    self.say(&Message::AgentFacts(facts)).await?;
                 }
                 Message::SetUp(wish) => return Ok(wish),
                 Message::Ask(_) | Message::Accept => {
                     let what =
                         "this is an agent, which is told what to do: there is no tunnel to ask for";
-                    return Err(End::Protocol(what.to_owned()));
+                    return Err(AgentEnd::Protocol(what.to_owned()));
                 }
                 other => self.not_now(&other, "before set-up").await?,
             }
@@ -126,7 +126,7 @@ where
     }
 
     /// A change that was begun is made to its end, so that it can be undone.
-    async fn set_up(&mut self, wish: &SetUp) -> Result<(Device, GuardRules), End> {
+    async fn set_up(&mut self, wish: &SetUp) -> Result<(Device, GuardRules), AgentEnd> {
         let opened = self.host.open(wish).await?;
         for change in opened.changes {
             let what = self.host.apply(change).await?;
@@ -137,33 +137,33 @@ where
     }
 
     /// What may come at any time; the rest is misplaced.
-    async fn not_now(&mut self, message: &Message, when: &str) -> Result<(), End> {
+    async fn not_now(&mut self, message: &Message, when: &str) -> Result<(), AgentEnd> {
         match message {
             Message::Ping { token } => self.say(&Message::Pong { token: *token }).await,
             Message::Pong { .. } => Ok(()),
-            Message::Close { .. } => Err(End::Requested),
+            Message::Close { .. } => Err(AgentEnd::Requested),
             other => Err(misplaced(other, when)),
         }
     }
 
-    async fn next(&mut self) -> Result<Message, End> {
+    async fn next(&mut self) -> Result<Message, AgentEnd> {
         let received = tokio::select! {
-            signal = &mut self.stop => return Err(End::Signal(signal)),
+            signal = &mut self.stop => return Err(AgentEnd::Signal(signal)),
             received = timeout(SILENCE, self.conversation.receive()) => received,
         };
         match received {
             Ok(Ok(message)) => Ok(message),
-            Ok(Err(ConversationError::Ended)) => Err(End::StreamEnded),
-            Ok(Err(error)) => Err(End::Protocol(error.to_string())),
-            Err(_) => Err(End::Silence),
+            Ok(Err(ConversationError::Ended)) => Err(AgentEnd::StreamEnded),
+            Ok(Err(error)) => Err(AgentEnd::Protocol(error.to_string())),
+            Err(_) => Err(AgentEnd::Silence),
         }
     }
 
-    async fn say(&mut self, message: &Message) -> Result<(), End> {
+    async fn say(&mut self, message: &Message) -> Result<(), AgentEnd> {
         // One that is not sent to its end leaves half a frame behind.
         self.can_speak = false;
         let sent = tokio::select! {
-            signal = &mut self.stop => return Err(End::Signal(signal)),
+            signal = &mut self.stop => return Err(AgentEnd::Signal(signal)),
             sent = timeout(SILENCE, self.conversation.send(message)) => sent,
         };
         match sent {
@@ -171,13 +171,13 @@ where
                 self.can_speak = true;
                 Ok(())
             }
-            Ok(Err(ConversationError::Ended)) => Err(End::StreamEnded),
+            Ok(Err(ConversationError::Ended)) => Err(AgentEnd::StreamEnded),
             Ok(Err(error)) => {
                 // It was not begun.
                 self.can_speak = true;
-                Err(End::Protocol(error.to_string()))
+                Err(AgentEnd::Protocol(error.to_string()))
             }
-            Err(_) => Err(End::Silence),
+            Err(_) => Err(AgentEnd::Silence),
         }
     }
 }

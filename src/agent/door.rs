@@ -1,7 +1,7 @@
-//! A socket beside standard input and output, for the near end to have sshd
+//! A socket beside standard input and output, for the client to have sshd
 //! connect to: through it, much more goes between two switches of processes than
 //! through the pipes that sshd makes. It is there from the agent's first words
-//! until the near end's.
+//! until the client's.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -44,7 +44,7 @@ pub(crate) struct Door {
     /// Who may come: the user ids of this process, of who called sudo, and root's,
     /// which some servers connect by.
     guests: Vec<u32>,
-    /// What the near end alone knows, and says first.
+    /// What the client alone knows, and says first.
     word: String,
     /// Held by who is alive.
     _lock: Flock<File>,
@@ -100,7 +100,7 @@ impl Door {
         Ok(door)
     }
 
-    /// What the near end is told of it.
+    /// What the client is told of it.
     pub(crate) fn announcement(&self) -> Bytes {
         let socket = self.folder.join(SOCKET);
         let path = socket.as_os_str().as_bytes();
@@ -205,7 +205,7 @@ mod tests {
         Door::in_folder_of(parent, Uid::effective().as_raw(), None).unwrap()
     }
 
-    /// What the near end reads in the announcement.
+    /// What the client reads in the announcement.
     fn told(door: &Door) -> (PathBuf, String) {
         let line = String::from_utf8(door.announcement().to_vec()).unwrap();
         let socket = line.strip_suffix("\r\n").unwrap();

@@ -1,4 +1,4 @@
-//! How an agent ends: for which reason, what the near end is told of it, and in
+//! How an agent ends: for which reason, what the client is told of it, and in
 //! what order everything is given up.
 
 use std::time::Duration;
@@ -20,16 +20,16 @@ const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// Why an agent ended.
 #[derive(Debug)]
-pub(crate) enum End {
-    /// The near end wanted it.
+pub(crate) enum AgentEnd {
+    /// The client wanted it.
     Requested,
-    /// The stream ended: the near end or its connection is gone.
+    /// The stream ended: the client or its connection is gone.
     StreamEnded,
-    /// The near end says nothing, or reads nothing.
+    /// The client says nothing, or reads nothing.
     Silence,
     /// A signal to this process.
     Signal(i32),
-    /// The near end said what it may not say, or not now.
+    /// The client said what it may not say, or not now.
     Protocol(String),
     /// No version is spoken at both ends.
     Version(Hello),
@@ -38,40 +38,43 @@ pub(crate) enum End {
 }
 
 /// A message that has no place there.
-pub(crate) fn misplaced(message: &Message, when: &str) -> End {
-    End::Protocol(format!("a '{}' message cannot come {when}", message.name()))
+pub(crate) fn misplaced(message: &Message, when: &str) -> AgentEnd {
+    AgentEnd::Protocol(format!("a '{}' message cannot come {when}", message.name()))
 }
 
-impl From<AgentError> for End {
+impl From<AgentError> for AgentEnd {
     fn from(error: AgentError) -> Self {
-        End::Failed(error)
+        AgentEnd::Failed(error)
     }
 }
 
-impl End {
+impl AgentEnd {
     /// Whether this is how agents are meant to end.
     pub(crate) fn is_orderly(&self) -> bool {
-        matches!(self, End::Requested | End::StreamEnded | End::Signal(_))
+        matches!(
+            self,
+            AgentEnd::Requested | AgentEnd::StreamEnded | AgentEnd::Signal(_)
+        )
     }
 
-    /// What the near end is told, as far as it can hear; nothing where it knows.
+    /// What the client is told, as far as it can hear; nothing where it knows.
     fn close(&self) -> Option<(CloseReason, String)> {
         Some(match self {
-            End::Requested | End::StreamEnded => return None,
-            End::Silence => {
+            AgentEnd::Requested | AgentEnd::StreamEnded => return None,
+            AgentEnd::Silence => {
                 let seconds = SILENCE.as_secs();
                 (
                     CloseReason::Silence,
-                    format!("no word from the near end in {seconds} seconds"),
+                    format!("no word from the client in {seconds} seconds"),
                 )
             }
-            End::Signal(number) => (
+            AgentEnd::Signal(number) => (
                 CloseReason::Requested,
                 format!("the agent was ended by signal {number}"),
             ),
-            End::Protocol(what) => (CloseReason::Protocol, what.clone()),
-            End::Version(theirs) => (CloseReason::Version, version_advice(theirs)),
-            End::Failed(error) => (error.reason(), error.to_string()),
+            AgentEnd::Protocol(what) => (CloseReason::Protocol, what.clone()),
+            AgentEnd::Version(theirs) => (CloseReason::Version, version_advice(theirs)),
+            AgentEnd::Failed(error) => (error.reason(), error.to_string()),
         })
     }
 }
@@ -80,7 +83,7 @@ impl End {
 fn version_advice(theirs: &Hello) -> String {
     let ours = Hello::ours();
     let end = match theirs.version < OLDEST_VERSION {
-        true => "the near end",
+        true => "the client",
         false => "this end",
     };
     format!(
@@ -89,7 +92,7 @@ fn version_advice(theirs: &Hello) -> String {
     )
 }
 
-/// By what the near end can still be told something.
+/// By what the client can still be told something.
 pub(crate) enum Speaker<R, W> {
     /// No packets have flowed yet.
     Conversation(Conversation<R, W>),
@@ -117,14 +120,14 @@ impl<R: FrameSource, W: FrameSink> Speaker<R, W> {
         said
     }
 
-    /// Lets the near end hear the last word: it ends the stream then.
+    /// Lets the client hear the last word: it ends the stream then.
     async fn finish(self) {
         let Speaker::Link(mut link) = self else {
             return;
         };
         let ended = async { while !matches!(link.next().await, LinkEvent::Ended(_)) {} };
         if timeout(LAST_WORD, ended).await.is_err() {
-            tracing::debug!("the near end does not end the stream");
+            tracing::debug!("the client does not end the stream");
         }
         let counters = link.stop().await;
         if let Some(refused) = counters.inbound.snapshot().refused() {
@@ -138,15 +141,15 @@ impl<R: FrameSource, W: FrameSink> Speaker<R, W> {
     }
 }
 
-/// Tells the near end why, undoes everything, and tells it so. What it could not
+/// Tells the client why, undoes everything, and tells it so. What it could not
 /// be told is told on standard error.
 pub(crate) async fn close<R: FrameSource, W: FrameSink>(
-    end: &End,
+    end: &AgentEnd,
     mut speaker: Speaker<R, W>,
     host: &mut impl Host,
     name: &str,
 ) {
-    if matches!(end, End::StreamEnded) {
+    if matches!(end, AgentEnd::StreamEnded) {
         speaker = Speaker::Nobody;
     }
     if let Some((reason, text)) = end.close() {

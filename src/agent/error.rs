@@ -1,4 +1,4 @@
-//! Why an agent did not do what was asked of it. The near end is told in these
+//! Why an agent did not do what was asked of it. The client is told in these
 //! words, with the agent's host in front.
 
 use std::io;
@@ -87,7 +87,7 @@ pub enum AgentError {
 }
 
 impl AgentError {
-    /// The kind of reason that the near end is given.
+    /// The kind of reason that the client is given.
     pub fn reason(&self) -> CloseReason {
         match self {
             AgentError::Privilege(_)

@@ -1,4 +1,4 @@
-//! What the near end of an agent's tunnel may send: packets from its agreed address,
+//! What the client of an agent's tunnel may send: packets from its agreed address,
 //! to where the limits let it. Pure.
 
 use ipnetwork::IpNetwork;
@@ -11,7 +11,7 @@ use crate::packet::guard::{GuardRules, Reach, everywhere};
 /// The rules for a request that was checked. The agent's tunnel addresses can always
 /// be reached, other addresses of its host only if the limits include them.
 pub(crate) fn rules(wish: &SetUp, limits: &Limits) -> GuardRules {
-    let near: AddressSet = wish.addresses.iter().map(|pair| pair.near).collect();
+    let client: AddressSet = wish.addresses.iter().map(|pair| pair.client).collect();
     let behind: &[IpNetwork] = limits.sources.as_deref().unwrap_or_default();
     // Of the networks that were asked for some may be special.
     let asked = wish.forward.iter().flat_map(|forward| &forward.networks);
@@ -23,10 +23,10 @@ pub(crate) fn rules(wish: &SetUp, limits: &Limits) -> GuardRules {
         here: &wish.addresses.iter().map(|pair| pair.agent).collect(),
         networks: &networks,
         // What it sends to itself has no business here.
-        clients: &near,
+        clients: &client,
         peers: &AddressSet::EMPTY,
     };
-    let sources = near.union(&behind.iter().copied().collect());
+    let sources = client.union(&behind.iter().copied().collect());
     GuardRules::new(sources, &reach, behind.is_empty())
 }
 

@@ -13,7 +13,7 @@ use super::guard;
 use super::limits::Limits;
 use super::limits_file;
 use super::set_up;
-use crate::frame::control::{Facts, Look, Ready, SetUp, Way};
+use crate::frame::control::{AgentFacts, Look, Ready, SetUp, Way};
 use crate::host::change::Change;
 use crate::host::change::sysctl;
 use crate::host::journal::recovery::Recoverer;
@@ -40,7 +40,7 @@ pub(crate) trait Host {
     /// Whether a tunnel can be made here at all; what a dead one left is undone.
     fn prepare(&mut self) -> impl Future<Output = Result<(), AgentError>>;
     /// Answers a question about the host.
-    fn look(&self, look: &Look) -> impl Future<Output = Result<Facts, AgentError>>;
+    fn look(&self, look: &Look) -> impl Future<Output = Result<AgentFacts, AgentError>>;
     /// Makes the device; yields it, and what else there is to change.
     fn open(&mut self, wish: &SetUp) -> impl Future<Output = Result<Opened, AgentError>>;
     /// Makes one change; yields what was done.
@@ -57,11 +57,11 @@ pub(crate) trait Host {
 /// A device that was made for a request.
 pub(crate) struct Opened {
     pub device: Device,
-    /// What the near end is told of it once the changes are made.
+    /// What the client is told of it once the changes are made.
     pub ready: Ready,
     /// What is still to be changed, in order.
     pub changes: Vec<Change>,
-    /// What the near end may send to it.
+    /// What the client may send to it.
     pub guard: GuardRules,
 }
 
@@ -100,11 +100,11 @@ impl Host for ThisHost {
         Ok(())
     }
 
-    async fn look(&self, look: &Look) -> Result<Facts, AgentError> {
+    async fn look(&self, look: &Look) -> Result<AgentFacts, AgentError> {
         let netlink = Netlink::open()?;
         let facts = netlink.facts().await?;
         let login = User::from_uid(Uid::effective()).ok().flatten();
-        Ok(Facts {
+        Ok(AgentFacts {
             login: login.map_or_else(|| Uid::effective().to_string(), |user| user.name),
             networks: told(&facts.networks_in_use()),
             ipv6: sysctl::has_ipv6(),

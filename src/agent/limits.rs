@@ -13,7 +13,7 @@ use crate::types::{DevicePrefix, InterfaceName, Mtu};
 pub struct Limits {
     /// Networks that it forwards to; all, where there is no list.
     pub routes: Option<Vec<IpNetwork>>,
-    /// Networks behind the near end that it may send from, besides its tunnel
+    /// Networks behind the client that it may send from, besides its tunnel
     /// address; none, where there is no list.
     pub sources: Option<Vec<IpNetwork>>,
     /// Networks that the tunnel's addresses may be in; all, where there is no list.
@@ -25,7 +25,7 @@ pub struct Limits {
     /// The largest MTU.
     pub max_mtu: Option<Mtu>,
     /// Whether a tunnel may be reached from other tunnels of this host, where its
-    /// near end asks for that. No option of the command line: a login writes that itself.
+    /// client asks for that. No option of the command line: a login writes that itself.
     pub tunnels: bool,
 }
 
@@ -62,7 +62,7 @@ impl Limits {
         })
     }
 
-    /// The same, as the near end is told.
+    /// The same, as the client is told.
     pub fn permissions(&self) -> Permissions {
         Permissions {
             routes: self.routes.clone(),
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_near_end_is_told() {
+    fn the_local_end_is_told() {
         let limits = Limits {
             no_nat: true,
             max_mtu: Some(Mtu::ETHERNET),

@@ -1,4 +1,4 @@
-//! `sshvpn agent`: the far end of a tunnel on a host that has sshvpn. sshd starts
+//! `sshvpn agent`: the remote end of a tunnel on a host that has sshvpn. sshd starts
 //! it, as a subsystem or by exec, and its standard input and output are the
 //! stream of frames; people are told on standard error.
 //!
@@ -43,7 +43,7 @@ use limits::Limits;
 
 pub use error::AgentError;
 
-/// How long the socket stays for a near end that says nothing.
+/// How long the socket stays for a client that says nothing.
 const FIRST_WORD: Duration = Duration::from_secs(30);
 
 /// What the command line asks for.
@@ -55,7 +55,7 @@ pub struct AgentRequest {
     pub remove_self: bool,
 }
 
-/// Runs until the near end closes or is gone, or a signal comes; then everything
+/// Runs until the client closes or is gone, or a signal comes; then everything
 /// here is undone. Yields the exit code.
 pub async fn run(request: AgentRequest) -> Result<u8, Failure> {
     let (input, output) = crate::link::stdio::open().map_err(Failure::local)?;
@@ -104,7 +104,7 @@ fn login_of_sudo() -> Option<u32> {
         .map(|it| it.uid.as_raw())
 }
 
-/// Who came to the socket, if the near end's first words come that way.
+/// Who came to the socket, if the client's first words come that way.
 async fn guest(door: Option<Door>, input: &Input) -> Option<UnixStream> {
     let door = door?;
     tokio::select! {
@@ -121,5 +121,5 @@ async fn guest(door: Option<Door>, input: &Input) -> Option<UnixStream> {
 fn host_name() -> String {
     let name = nix::unistd::gethostname().ok();
     name.and_then(|name| name.into_string().ok())
-        .unwrap_or_else(|| "the far end".to_owned())
+        .unwrap_or_else(|| "the remote end".to_owned())
 }

@@ -1,6 +1,6 @@
-//! Reports the packets that an agent refused: to the near end's user on standard
+//! Reports the packets that an agent refused: to the client's user on standard
 //! error, and to the owner of this host by its syslog, since sshd hands the former
-//! to the near end alone.
+//! to the client alone.
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
@@ -18,7 +18,7 @@ const PRIORITY: u32 = 10 << 3 | 4;
 /// Reports `refused`, by reason.
 pub(crate) fn report(refused: &str) {
     say(format_args!(
-        "sshvpn: agent: packets of the near end were refused: {refused}"
+        "sshvpn: agent: packets of the client were refused: {refused}"
     ));
     if let Err(error) = log(Path::new(SYSLOG), refused) {
         tracing::debug!(%error, "syslog was not told");
@@ -30,7 +30,7 @@ fn log(syslog: &Path, refused: &str) -> io::Result<()> {
     // A log that takes no more is not to hold up the end of the tunnel.
     socket.set_nonblocking(true)?;
     let line = format!(
-        "<{PRIORITY}>sshvpn-agent[{}]: packets of the near end of uid {} were refused: {refused}",
+        "<{PRIORITY}>sshvpn-agent[{}]: packets of the client of uid {} were refused: {refused}",
         std::process::id(),
         Uid::current(),
     );

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use super::end::{End, misplaced};
+use super::end::{AgentEnd, misplaced};
 use super::error::AgentError;
 use crate::frame::control::Message;
 use crate::link::stream::{LinkEvent, StreamLink};
@@ -12,18 +12,18 @@ use crate::pump;
 pub(crate) async fn until_end(
     link: &mut StreamLink,
     stop: &mut (impl Future<Output = i32> + Unpin),
-) -> End {
+) -> AgentEnd {
     let event = tokio::select! {
-        signal = stop => return End::Signal(signal),
+        signal = stop => return AgentEnd::Signal(signal),
         event = link.next() => event,
     };
     match event {
-        LinkEvent::Said(Message::Close { .. }) => End::Requested,
+        LinkEvent::Said(Message::Close { .. }) => AgentEnd::Requested,
         LinkEvent::Said(other) => misplaced(&other, "while the tunnel is up"),
-        LinkEvent::Nonsense(error) => End::Protocol(error.to_string()),
-        LinkEvent::Silent(_) => End::Silence,
-        LinkEvent::Ended(pump::End::Channel) => End::StreamEnded,
-        LinkEvent::Ended(pump::End::Stream(error)) => End::Protocol(error.to_string()),
+        LinkEvent::Nonsense(error) => AgentEnd::Protocol(error.to_string()),
+        LinkEvent::Silent(_) => AgentEnd::Silence,
+        LinkEvent::Ended(pump::End::Channel) => AgentEnd::StreamEnded,
+        LinkEvent::Ended(pump::End::Stream(error)) => AgentEnd::Protocol(error.to_string()),
         LinkEvent::Ended(pump::End::Device(error)) => AgentError::DeviceFailed(error).into(),
     }
 }

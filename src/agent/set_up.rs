@@ -1,4 +1,4 @@
-//! From what the near end asks for to the changes of this host: what may not be
+//! From what the client asks for to the changes of this host: what may not be
 //! is refused first, as a whole. Pure.
 
 use std::collections::BTreeSet;
@@ -60,18 +60,18 @@ fn check_addresses(wish: &SetUp, limits: &Limits) -> Result<(), AgentError> {
     let mut families = BTreeSet::new();
     for pair in &wish.addresses {
         if !is_sound(pair, wish) {
-            let (near, agent, prefix) = (pair.near, pair.agent, pair.prefix);
+            let (client, agent, prefix) = (pair.client, pair.agent, pair.prefix);
             return Err(AgentError::Nonsense(format!(
-                "the addresses {near} and {agent} with prefix {prefix}"
+                "the addresses {client} and {agent} with prefix {prefix}"
             )));
         }
-        if !families.insert(Family::of(pair.near)) {
+        if !families.insert(Family::of(pair.client)) {
             return Err(AgentError::Nonsense(
                 "two pairs of addresses in one family".to_owned(),
             ));
         }
-        // The near end's becomes a route here, so it could take another host's place.
-        let both = [pair.near, pair.agent];
+        // The client's becomes a route here, so it could take another host's place.
+        let both = [pair.client, pair.agent];
         if let Some(address) = both.into_iter().find(|it| !limits.allows_address(*it)) {
             return Err(AgentError::Address(address));
         }
@@ -89,19 +89,18 @@ fn is_sound(pair: &Addresses, wish: &SetUp) -> bool {
         let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
         !(address.is_unspecified() || address.is_multicast() || address.is_loopback() || broadcast)
     };
-    let one_family = pair.near.is_ipv4() == pair.agent.is_ipv4();
-    let carried = pair.near.is_ipv4() || wish.mtu >= Mtu::MIN_IPV6;
+    let one_family = pair.client.is_ipv4() == pair.agent.is_ipv4();
+    let carried = pair.client.is_ipv4() || wish.mtu >= Mtu::MIN_IPV6;
     let one_network = match wish.mode {
         Mode::PointToPoint => true,
-        Mode::Ethernet => {
-            IpNetwork::new(pair.agent, pair.prefix).is_ok_and(|network| network.contains(pair.near))
-        }
+        Mode::Ethernet => IpNetwork::new(pair.agent, pair.prefix)
+            .is_ok_and(|network| network.contains(pair.client)),
     };
     one_family
         && carried
         && one_network
-        && pair.near != pair.agent
-        && [pair.near, pair.agent].into_iter().all(usable)
+        && pair.client != pair.agent
+        && [pair.client, pair.agent].into_iter().all(usable)
 }
 
 /// The changes that fulfil a request that was checked, in order: a limit stands
@@ -169,9 +168,9 @@ fn firewall(
     let nat = matches!(wish.forward, Some(Forward { nat: true, .. }));
     let inbound = wish.forward.iter().flat_map(Forward::inbound);
     let inbound: Vec<IpNetwork> = inbound.copied().collect();
-    let sources = wish.addresses.iter().map(|pair| pair.near);
+    let sources = wish.addresses.iter().map(|pair| pair.client);
     let masquerade: Vec<IpAddr> = sources
-        .filter(|near| nat && onward.has(Family::of(*near)))
+        .filter(|client| nat && onward.has(Family::of(*client)))
         .collect();
     if around.nft {
         return Ok(vec![Change::FirewallTable(FirewallTable {
@@ -229,7 +228,7 @@ fn by_iptables(
         "NAT (or do without, by --no-nat)"
     } else {
         tracing::debug!(
-            "no {program}: nothing here holds connections to the near end off, nor TCP's segment \
+            "no {program}: nothing here holds connections to the client off, nor TCP's segment \
              size to what the path carries"
         );
         return Ok(None);
@@ -245,12 +244,12 @@ fn address(mode: Mode, pair: &Addresses) -> InterfaceAddress {
         (Mode::Ethernet, Ok(network)) => InterfaceAddress::Network(network),
         _ => InterfaceAddress::PointToPoint {
             local: pair.agent,
-            peer: pair.near,
+            peer: pair.client,
         },
     }
 }
 
-/// Whether there is no tunnel without a change. The near end holds connections to
+/// Whether there is no tunnel without a change. The client holds connections to
 /// itself off too, so the rules that do no more here are made where they can be.
 pub(crate) fn is_needed(change: &Change) -> bool {
     match change {
@@ -260,7 +259,7 @@ pub(crate) fn is_needed(change: &Change) -> bool {
     }
 }
 
-/// What a change does, for the near end to show.
+/// What a change does, for the client to show.
 pub(crate) fn described(change: &Change) -> String {
     match change {
         Change::LinkUp => "link up".to_owned(),

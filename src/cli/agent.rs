@@ -18,13 +18,13 @@ use crate::types::{DevicePrefix, Mode, Mtu};
                   the host, and has to belong to root; of both the narrower holds."
 )]
 pub struct AgentArgs {
-    /// Network that the near end may reach, addresses of this host included; may be repeated [default: all]
+    /// Network that the client may reach, addresses of this host included; may be repeated [default: all]
     #[arg(long = "allow-route", value_name = "CIDR", value_parser = network)]
     pub routes: Vec<IpNetwork>,
-    /// Network behind the near end that it may send from; may be repeated [default: none, its tunnel address alone]
+    /// Network behind the client that it may send from; may be repeated [default: none, its tunnel address alone]
     #[arg(long = "allow-source", value_name = "CIDR", value_parser = network)]
     pub sources: Vec<IpNetwork>,
-    /// Forward nothing: the near end reaches the tunnel address of this host alone
+    /// Forward nothing: the client reaches the tunnel address of this host alone
     #[arg(long)]
     pub no_forward: bool,
     /// Do not put this host's address on what goes on from it

@@ -18,7 +18,7 @@ use crate::types::TunnelDevice;
 ///
 /// Makes a VPN out of any SSH login: `sshvpn up HOST` gives both ends a tunnel
 /// device, addresses and routes, and takes all of it away again at Ctrl-C.
-/// `sshvpn -w LOCAL[:REMOTE] HOST` does what `ssh -w` does. The far end needs
+/// `sshvpn -w LOCAL[:REMOTE] HOST` does what `ssh -w` does. The remote end needs
 /// an sshvpn that its sshd can start, or nothing but sshd with 'PermitTunnel yes'.
 #[derive(Debug, Parser)]
 #[command(
@@ -54,7 +54,7 @@ pub enum Command {
     Up(Box<up::UpArgs>),
     /// An SSH server whose only trade is tunnels
     Serve(Box<serve::ServeArgs>),
-    /// The far end of a tunnel, started by sshd
+    /// The remote end of a tunnel, started by sshd
     Agent(Box<agent::AgentArgs>),
     /// Undo what a killed sshvpn left on this host
     Cleanup,
@@ -87,7 +87,7 @@ pub struct TunnelArgs {
     /// Without effect: there is no X11, agent or GSSAPI to switch off, and no compression
     #[arg(short = 'x', short_aliases = ['a', 'k', 'C'], hide = true)]
     pub no_forwarding: bool,
-    /// The far end.
+    /// The remote end.
     #[arg(
         help = "[user@]host, or ssh://[user@]host[:port]",
         value_name = "HOST",

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use ipnetwork::IpNetwork;
 
 use super::{SshFlags, network};
-use crate::client::up::{Allowance, Carrier, CarrierRequest, UpRequest};
+use crate::client::up::{Acceptance, Carrier, CarrierRequest, UpRequest};
 use crate::tun::DeviceRequest;
 use crate::types::{DevicePrefix, InterfaceName, Mode, Mtu, Unit};
 
@@ -80,7 +80,7 @@ pub struct UpArgs {
     /// How to get there.
     #[command(flatten)]
     pub ssh: SshFlags,
-    /// The far end.
+    /// The remote end.
     #[arg(help = "[user@]host, or ssh://[user@]host[:port]", value_name = "HOST")]
     pub destination: String,
 }
@@ -154,7 +154,7 @@ impl UpArgs {
                 agent_command: self.agent_command.clone(),
                 push: self.push,
             },
-            allowance: Allowance {
+            acceptance: Acceptance {
                 routes: self.accept_routes,
                 networks: self.accept_networks.clone(),
                 name_servers: self.accept_dns,
@@ -227,9 +227,9 @@ mod tests {
 
     #[test]
     fn a_server_may_push_what_is_named_and_nothing_else() {
-        assert!(request("up host").unwrap().allowance.is_empty());
+        assert!(request("up host").unwrap().acceptance.is_empty());
         let line = "up --accept-routes --accept-route 10.0.0.0/8 --accept-route fd00::/8 --accept-dns host";
-        let all = request(line).unwrap().allowance;
+        let all = request(line).unwrap().acceptance;
         assert!(all.routes && all.name_servers && all.networks.len() == 2);
         assert!(request("up --exclude 10.1.0.0/16 --accept-routes host").is_ok());
         assert!(request("up --exclude 10.1.0.0/16 --accept-dns host").is_err());

@@ -1,4 +1,4 @@
-//! A real device joined to a far end that keeps to no rule: bad frames are
+//! A real device joined to a remote end that keeps to no rule: bad frames are
 //! counted, the link ends when its channel does, and everything can be stopped.
 
 use std::sync::Arc;
@@ -29,7 +29,7 @@ struct Linked {
     channel: u32,
 }
 
-/// A link over a device with an address, to a far end that grants so much.
+/// A link over a device with an address, to a remote end that grants so much.
 async fn linked(window: u32, max_packet: u32) -> Linked {
     ip("link set lo up");
     let server = WireServer::bind().await;
@@ -147,7 +147,7 @@ async fn send_packets(count: usize, length: usize) {
 }
 
 #[test]
-fn packets_that_the_far_end_does_not_take_are_counted() {
+fn packets_that_the_remote_end_does_not_take_are_counted() {
     test_namespace::run(async {
         let Linked {
             link,
@@ -171,7 +171,7 @@ fn packets_that_the_far_end_does_not_take_are_counted() {
 }
 
 #[test]
-fn a_link_to_a_far_end_that_takes_nothing_can_be_stopped() {
+fn a_link_to_a_remote_end_that_takes_nothing_can_be_stopped() {
     test_namespace::run(async {
         let Linked {
             connection,
@@ -189,7 +189,7 @@ fn a_link_to_a_far_end_that_takes_nothing_can_be_stopped() {
     });
 }
 
-/// Whatever moment the far end chooses.
+/// Whatever moment the remote end chooses.
 #[test]
 fn a_link_ends_with_its_channel_or_connection() {
     test_namespace::run(async {

@@ -1,5 +1,5 @@
 //! What the program does from beginning to end: a tunnel as by `ssh -w`, or a
-//! VPN with both ends brought up and taken down, or the far end of one.
+//! VPN with both ends brought up and taken down, or the remote end of one.
 
 pub(crate) mod command;
 pub(crate) mod escape;

@@ -1,4 +1,4 @@
-//! Our terminal: what the far end is told of it, and raw mode while a remote
+//! Our terminal: what the remote end is told of it, and raw mode while a remote
 //! shell has it.
 
 use std::io;
@@ -37,7 +37,7 @@ pub fn size() -> TerminalSize {
     }
 }
 
-/// What the far end is told: name, size, modes.
+/// What the remote end is told: name, size, modes.
 pub fn describe() -> Terminal {
     Terminal {
         name: std::env::var("TERM").unwrap_or_default(),

@@ -132,7 +132,7 @@ async fn open_link(
     }
 }
 
-/// What the far end is held to. The user sets the addresses of both ends, so they are
+/// What the remote end is held to. The user sets the addresses of both ends, so they are
 /// not known here; an ethernet tunnel may join two networks, and carries everything.
 fn restrictions(mode: Mode) -> Restrictions {
     match mode {
@@ -162,8 +162,8 @@ async fn watch(mut link: Link, level: LogLevel) {
     let counters = link.stop().await;
     if level >= LogLevel::Info {
         match end {
-            End::Channel => say("The far end closed the tunnel."),
-            End::Stream(error) => say(format_args!("The far end sent nonsense: {error}")),
+            End::Channel => say("The remote end closed the tunnel."),
+            End::Stream(error) => say(format_args!("The remote end sent nonsense: {error}")),
             End::Device(error) => say(format_args!("The tunnel device failed: {error}")),
         }
     }
@@ -171,7 +171,7 @@ async fn watch(mut link: Link, level: LogLevel) {
         && let Some(refused) = counters.inbound.snapshot().refused()
     {
         say(format_args!(
-            "Packets of the far end were refused: {refused}."
+            "Packets of the remote end were refused: {refused}."
         ));
     }
     tracing::debug!(

@@ -26,19 +26,19 @@ use crate::config::invoker::elevation;
 
 /// What a journal may lead this process to change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reach {
+pub(super) enum UndoScope {
     /// Everything that was journalled.
     Host,
     /// The caller's own tunnel devices.
     OwnDevices,
 }
 
-impl Reach {
+impl UndoScope {
     /// For a journal of this process.
     pub(super) fn of_this_process() -> Self {
         match elevation::by_file_capabilities() {
-            true => Reach::OwnDevices,
-            false => Reach::Host,
+            true => UndoScope::OwnDevices,
+            false => UndoScope::Host,
         }
     }
 
@@ -47,7 +47,7 @@ impl Reach {
     /// server gets them from the administrator, and so does its user.
     pub(super) fn of_journals_left_behind(by: Recoverer) -> Self {
         match by {
-            Recoverer::Other if !geteuid().is_root() => Reach::OwnDevices,
+            Recoverer::Other if !geteuid().is_root() => UndoScope::OwnDevices,
             _ => Self::of_this_process(),
         }
     }
@@ -57,9 +57,9 @@ impl Reach {
 pub(super) async fn is_own(
     netlink: &Netlink,
     link: &LinkFacts,
-    reach: Reach,
+    reach: UndoScope,
 ) -> Result<bool, NetError> {
-    Ok(reach == Reach::Host || belongs_to(netlink, link, getuid()).await?)
+    Ok(reach == UndoScope::Host || belongs_to(netlink, link, getuid()).await?)
 }
 
 async fn belongs_to(netlink: &Netlink, link: &LinkFacts, uid: Uid) -> Result<bool, NetError> {

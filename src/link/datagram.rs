@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 use crate::packet::guard::GuardRules;
 use crate::packet::offload::virtio::{Offload, VirtioHeader};
 use crate::pump::{
-    self, Counters, End, FrameSink, FrameSource, Framing, Guard, Limited, PacketSink, PacketSource,
-    Pings, RateLimit, SendFailure, Strangers,
+    self, Counters, EgressFilter, End, FrameSink, FrameSource, Framing, Guard, Limited, PacketSink,
+    PacketSource, Pings, RateLimit, SendFailure,
 };
 use crate::ssh::channel::side::{ClientSide, Side};
 use crate::ssh::channel::tunnel::{SendError, TunnelReceiver, TunnelSender};
@@ -108,9 +108,9 @@ impl FrameSource for SubsystemInput {
 /// What went through a link, by direction.
 #[derive(Debug, Default)]
 pub struct LinkCounters {
-    /// From our device to the far end.
+    /// From our device to the peer.
     pub outbound: Counters,
-    /// From the far end to our device.
+    /// From the peer to our device.
     pub inbound: Counters,
 }
 
@@ -122,13 +122,13 @@ pub fn framing(is_sshvpn: bool) -> Framing {
     }
 }
 
-/// What the far end is held to; nothing by default.
+/// What the peer is held to; nothing by default.
 #[derive(Debug, Default)]
 pub struct Restrictions {
     /// Where it may send from and to; anywhere if `None`.
     pub guard: Option<Guard>,
     /// Whom it does not hear.
-    pub strangers: Strangers,
+    pub egress_filter: EgressFilter,
     /// How much it may send.
     pub upload: RateLimit,
     /// How much it may be sent.
@@ -136,7 +136,7 @@ pub struct Restrictions {
 }
 
 impl Restrictions {
-    /// Where the far end may send from and to, and no more.
+    /// Where the peer may send from and to, and no more.
     pub fn of_addresses(rules: GuardRules) -> Self {
         Restrictions {
             guard: Some(Guard::fixed(rules)),
@@ -154,7 +154,7 @@ pub struct Link<W = TunnelSender<ClientSide>> {
 }
 
 impl<W: FrameSink + Send + 'static> Link<W> {
-    /// Starts both directions, with frames as `framing` has them, the far end held
+    /// Starts both directions, with frames as `framing` has them, the peer held
     /// to `restrictions`, and counted in `counters`.
     pub fn start<R>(
         device: Device,
@@ -171,7 +171,7 @@ impl<W: FrameSink + Send + 'static> Link<W> {
         let device = Arc::new(device);
         let sender = Arc::new(Limited::new(sender, restrictions.download));
         let mut receiver = Limited::new(receiver, restrictions.upload);
-        let (guard, strangers) = (restrictions.guard, restrictions.strangers);
+        let (guard, egress_filter) = (restrictions.guard, restrictions.egress_filter);
         let mut directions = JoinSet::new();
         directions.spawn({
             let (device, sender) = (Arc::clone(&device), Arc::clone(&sender));
@@ -180,7 +180,7 @@ impl<W: FrameSink + Send + 'static> Link<W> {
                 // Nothing but packets goes through such a channel.
                 let (_, nothing) = mpsc::channel(1);
                 let (sender, counters) = (&*sender, &counters.outbound);
-                let device = strangers.without(&*device, counters);
+                let device = egress_filter.without(&*device, counters);
                 let pings = Pings::OfChannel;
                 pump::outbound(mode, framing, &device, sender, nothing, pings, counters).await
             }

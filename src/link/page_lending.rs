@@ -71,9 +71,9 @@ impl Lender {
     /// confines a process may forbid what its kernel can do, and with bytes in the
     /// pipe it is too late to copy instead.
     pub(crate) fn new() -> io::Result<Self> {
-        let (near, mut far) = UnixStream::pair()?;
-        far.set_nonblocking(true)?;
-        State::new()?.try_out(&near, &mut far)?;
+        let (ours, mut peer) = UnixStream::pair()?;
+        peer.set_nonblocking(true)?;
+        State::new()?.try_out(&ours, &mut peer)?;
         Ok(Lender(Mutex::new(State::new()?)))
     }
 
@@ -124,12 +124,12 @@ impl State {
     }
 
     /// Lends to `socket` what is then to be read at `far`.
-    fn try_out(mut self, socket: &impl AsFd, far: &mut impl Read) -> io::Result<()> {
+    fn try_out(mut self, socket: &impl AsFd, peer: &mut impl Read) -> io::Result<()> {
         let frame = Bytes::from(vec![0x5a; WORTH_IT]);
         let lent = self.lend(std::slice::from_ref(&frame));
         self.pass_on(socket)?;
         let mut arrived = vec![0; lent];
-        far.read_exact(&mut arrived)?;
+        peer.read_exact(&mut arrived)?;
         self.release(socket);
         match frame == arrived && self.lent.is_empty() {
             true => Ok(()),

@@ -32,7 +32,7 @@ const PIPE_SIZE: libc::c_int = 256 * 1024;
 pub enum StdioError {
     /// Somebody started it by hand.
     #[error(
-        "'sshvpn agent' is the far end of 'sshvpn up', which starts it over SSH by itself; at a terminal there is nothing for it to do: run 'sshvpn up HOST' on the other host"
+        "'sshvpn up' starts 'sshvpn agent' on the remote host over SSH; at a terminal the agent has nothing to do: run 'sshvpn up HOST' on the other host"
     )]
     Terminal,
     /// Neither a pipe nor a socket.

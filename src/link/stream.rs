@@ -85,7 +85,7 @@ impl StreamLink {
         let (reader, input, output) = conversation.into_parts(mode);
         let mut input = Limited::new(input, restrictions.upload);
         let output = Limited::new(output, restrictions.download);
-        let (guard, strangers) = (restrictions.guard, restrictions.strangers);
+        let (guard, egress_filter) = (restrictions.guard, restrictions.egress_filter);
         let device = Arc::new(device);
         let (saying, to_say) = mpsc::channel(CONTROL_QUEUE);
         let (saying_after, mut to_say_after) = mpsc::channel::<Bytes>(CONTROL_QUEUE);
@@ -100,7 +100,7 @@ impl StreamLink {
             async move {
                 let framing = Framing::Stream(takes);
                 let counters = &counters.outbound;
-                let heard = strangers.without(&*device, counters);
+                let heard = egress_filter.without(&*device, counters);
                 let pings = Pings::InStream(pongs);
                 let end =
                     pump::outbound(mode, framing, &heard, &output, to_say, pings, counters).await;

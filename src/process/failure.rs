@@ -15,7 +15,7 @@ impl Failure {
     /// For errors of this host or of what was asked.
     pub const LOCAL: u8 = 1;
 
-    /// The connection, the far end or its refusal.
+    /// The connection, the remote end or its refusal.
     pub fn ssh(error: impl Into<anyhow::Error>) -> Self {
         Failure {
             error: error.into(),

@@ -11,7 +11,7 @@ use crate::packet::offload::OffloadError;
 /// Why a packet was dropped. Dropping is all that one bad packet costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dropped {
-    /// Too short to carry anything, or what would make the far end close.
+    /// Too short to carry anything, or what would make the peer close.
     TooShort,
     /// Larger than a frame may be.
     TooLong,

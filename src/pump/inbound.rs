@@ -287,7 +287,7 @@ async fn deliver<S: PacketSink>(
 }
 
 /// The packet's offload header, if the packet is what it and the frame claim. The
-/// far end is not trusted: family, version, lengths and offsets have to agree.
+/// peer is not trusted: family, version, lengths and offsets have to agree.
 fn checked(mode: Mode, packet: &StreamPacket, length: usize) -> Result<VirtioHeader, Dropped> {
     let head: &[u8] = packet.pieces.first().map_or(&[], |head| head);
     match mode {

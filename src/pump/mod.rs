@@ -11,7 +11,7 @@
 //!                           between two of us, super-packets as they are; packets
 //!                           that wait together for a stream are merged into such
 //!              of all: no more is on its way than fills the path (flight)
-//!   inbound, in every role:   guard (what the far end may send)
+//!   inbound, in every role:   guard (what the peer may send)
 //!   at a server, in addition: rate (how much), strangers (whom a client does not
 //!                             hear on a bridge)
 //! ```
@@ -37,7 +37,7 @@ use crate::frame::stream::StreamError;
 use crate::packet::offload::virtio::{Offload, VirtioHeader};
 
 pub use counters::{Counters, Dropped, Snapshot};
-pub use filter::egress::{Hears, Strangers, WithoutStrangers};
+pub use filter::egress::{EgressFilter, Heard, Hears};
 pub use filter::guard::{Guard, LinkClaims};
 pub use filter::rate::{Limited, Rate, RateLimit};
 pub use flight::Pong;
@@ -107,7 +107,7 @@ pub trait FrameSink: Sync {
         SEND_AT_ONCE
     }
 
-    /// Asks the far end for an answer, behind what was sent so far. What is yielded
+    /// Asks the peer for an answer, behind what was sent so far. What is yielded
     /// is ready once the answer came; nothing, where that cannot be asked.
     fn ping(&self) -> impl Future<Output = Option<oneshot::Receiver<()>>> + Send {
         async { None }
@@ -141,9 +141,9 @@ pub enum SendFailure {
 /// Why a direction ended.
 #[derive(Debug)]
 pub enum End {
-    /// The channel was closed by the far end, or the connection is gone.
+    /// The channel was closed by the peer, or the connection is gone.
     Channel,
-    /// The far end sent what is no stream of frames.
+    /// The peer sent what is no stream of frames.
     Stream(StreamError),
     /// The device failed for good.
     Device(io::Error),

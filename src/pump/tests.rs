@@ -222,11 +222,11 @@ async fn packets_of_every_size_arrive_whole_and_in_order() {
         .iter()
         .map(|f| f.to_vec())
         .collect();
-    let far = FakeDevice::default();
-    let (end, received) = receive(Mode::PointToPoint, frames, &far).await;
+    let at_peer = FakeDevice::default();
+    let (end, received) = receive(Mode::PointToPoint, frames, &at_peer).await;
     assert!(matches!(end, End::Channel));
     assert_eq!(received, counters.snapshot());
-    assert_eq!(far.packets(), packets);
+    assert_eq!(at_peer.packets(), packets);
 }
 
 #[tokio::test]
@@ -286,7 +286,7 @@ async fn a_closed_channel_ends_the_outbound_direction() {
 }
 
 #[tokio::test]
-async fn a_hostile_far_end_costs_counted_drops() {
+async fn a_hostile_remote_end_costs_counted_drops() {
     let good = udp(IpVersion::V4, 30);
     let mut lying = framed(&good);
     lying[7] = 0xff;
@@ -340,10 +340,10 @@ async fn ethernet_frames_pass_as_they_are() {
         .collect();
     // Frames of different flows may overtake each other.
     assert_eq!(sorted(sent.clone()), sorted(frames[14..].to_vec()));
-    let far = Arc::new(FakeDevice::default());
-    let (_, counted) = receive(Mode::Ethernet, sent.clone(), &far).await;
+    let at_peer = Arc::new(FakeDevice::default());
+    let (_, counted) = receive(Mode::Ethernet, sent.clone(), &at_peer).await;
     assert_eq!(counted.packets, 26);
-    assert_eq!(far.packets(), sent);
+    assert_eq!(at_peer.packets(), sent);
 }
 
 mod guarded;

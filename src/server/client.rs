@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::Server;
-use super::access::entitlement::{Dismissal, Entry, Standing};
+use super::access::entitlement::{Dismissal, Entitlement, Entry};
 use super::address::lease::LeaseKey;
 use super::forward::Forwards;
 use super::life::admission::{Place, Startup};
@@ -101,17 +101,17 @@ pub(super) async fn attend(
         credential: login.credential,
         touched: login.touched,
     };
-    let standing = Standing::new(id, entry, login.grant, Arc::clone(&server.reach));
+    let entitlement = Entitlement::new(id, entry, login.grant, Arc::clone(&server.reach));
     let dismissal = dismissal(
         Arc::clone(&server),
-        Arc::clone(&standing),
+        Arc::clone(&entitlement),
         Arc::clone(&session),
         changes,
     );
     let mut dismissal = pin!(dismissal);
     let mut client = Client {
         forwards: Forwards::new(
-            Arc::clone(&standing),
+            Arc::clone(&entitlement),
             Arc::clone(&connection),
             Arc::clone(&session),
             Arc::clone(&server.reach),
@@ -120,7 +120,7 @@ pub(super) async fn attend(
         ),
         rates,
         server,
-        standing,
+        entitlement,
         session,
         connection,
         tunnel: None,
@@ -149,7 +149,7 @@ pub(super) async fn attend(
 /// away what it came in by or what it has.
 async fn dismissal(
     server: Arc<Server>,
-    standing: Arc<Standing>,
+    entitlement: Arc<Entitlement>,
     session: Arc<Session>,
     mut changes: watch::Receiver<Arc<Rules>>,
 ) -> Dismissal {
@@ -157,8 +157,8 @@ async fn dismissal(
         // The rules' sender is the server's, and does not go.
         while changes.changed().await.is_ok() {
             let rules = Arc::clone(&changes.borrow_and_update());
-            if let Err(withdrawal) = standing.judge_again(&rules.policy, SystemTime::now()) {
-                return session.withdrawn(&withdrawal.to_string());
+            if let Err(revocation) = entitlement.judge_again(&rules.policy, SystemTime::now()) {
+                return session.withdrawn(&revocation.to_string());
             }
         }
     };
@@ -253,7 +253,7 @@ fn who(user: &str, credential: Option<&Credential>) -> Who {
 /// A client that is logged in.
 struct Client {
     server: Arc<Server>,
-    standing: Arc<Standing>,
+    entitlement: Arc<Entitlement>,
     session: Arc<Session>,
     connection: Arc<ClientConnection>,
     forwards: Forwards,
@@ -296,7 +296,7 @@ impl Client {
         }
         let tunnel = ChannelTunnel {
             server: Arc::clone(&self.server),
-            standing: Arc::clone(&self.standing),
+            entitlement: Arc::clone(&self.entitlement),
             session: Arc::clone(&self.session),
             rates: self.rates.clone(),
             mode,
@@ -320,7 +320,7 @@ impl Client {
         self.session.granted(asked);
         let tunnel = StreamTunnel {
             server: Arc::clone(&self.server),
-            standing: Arc::clone(&self.standing),
+            entitlement: Arc::clone(&self.entitlement),
             session: Arc::clone(&self.session),
             rates: self.rates.clone(),
         };
@@ -359,7 +359,7 @@ impl Client {
     async fn end(mut self, dismissed: Option<Dismissal>) {
         let reason = match &dismissed {
             Some(why) => {
-                self.standing.dismiss(why);
+                self.entitlement.dismiss(why);
                 why.to_string()
             }
             None => self.connection.ended().await,

@@ -102,7 +102,7 @@ pub enum ChannelError {
     /// The server refused the tunnel.
     #[error("{host} refused the tunnel: {reason}")]
     TunnelRefused {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// Its reason, and what to do about it.
         reason: String,
@@ -113,13 +113,13 @@ pub enum ChannelError {
          only lets a session through"
     )]
     Unverified {
-        /// The far end.
+        /// The remote end.
         host: String,
     },
     /// The server did not start a command or shell.
     #[error("{host} did not start {what}: {reason}")]
     Process {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// The command, or "a shell".
         what: String,
@@ -129,7 +129,7 @@ pub enum ChannelError {
     /// The server said neither yes nor no.
     #[error("{host} does not answer the request for {what}")]
     NoAnswer {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// What was asked for.
         what: String,
@@ -137,7 +137,7 @@ pub enum ChannelError {
     /// The connection is gone.
     #[error("connection to {host} is gone: {reason}")]
     Gone {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// Why.
         reason: String,

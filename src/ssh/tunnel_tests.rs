@@ -25,7 +25,7 @@ struct Tunnel {
     channel: u32,
 }
 
-/// A tunnel whose far end grants this window and takes messages of this size.
+/// A tunnel whose remote end grants this window and takes messages of this size.
 async fn tunnel(window: u32, max_packet: u32) -> Tunnel {
     let server = WireServer::bind().await;
     let (connection, mut wire) = server.connect().await;
@@ -66,7 +66,7 @@ impl Tunnel {
         sent.expect("the sender hangs")
     }
 
-    /// The next frame that arrives at the far end.
+    /// The next frame that arrives at the remote end.
     async fn arrived(&mut self) -> Vec<u8> {
         let packet = timeout(HANGS, self.wire.wait_for(number::CHANNEL_DATA));
         let packet = packet.await.expect("no frame arrives").unwrap();
@@ -142,7 +142,7 @@ async fn frames_of_any_length_arrive_as_they_are() {
 }
 
 #[tokio::test]
-async fn the_far_end_ends_the_channel() {
+async fn the_remote_end_ends_the_channel() {
     for end in [number::CHANNEL_EOF, number::CHANNEL_CLOSE] {
         let mut tunnel = tunnel(1 << 20, 32768).await;
         let channel = tunnel.channel;
@@ -245,7 +245,7 @@ async fn a_window_cannot_overflow() {
 }
 
 #[tokio::test]
-async fn a_frame_larger_than_the_far_end_takes_is_only_not_sent() {
+async fn a_frame_larger_than_the_remote_end_takes_is_only_not_sent() {
     for max_packet in [1, 10] {
         let mut tunnel = tunnel(1 << 20, max_packet).await;
         for length in [11, 1500, 16384] {
@@ -261,7 +261,7 @@ async fn a_frame_larger_than_the_far_end_takes_is_only_not_sent() {
 }
 
 #[tokio::test]
-async fn a_far_end_that_takes_no_message_at_all_is_refused() {
+async fn a_remote_end_that_takes_no_message_at_all_is_refused() {
     let server = WireServer::bind().await;
     let (connection, mut wire) = server.connect().await;
     let open = connection.open_tunnel(Mode::PointToPoint, UnitRequest::Any);

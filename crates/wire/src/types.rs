@@ -249,9 +249,9 @@ impl fmt::Display for UnitRequest {
 /// `-w LOCAL[:REMOTE]`, ssh_config's `TunnelDevice`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TunnelDevice {
-    /// The near end's unit.
+    /// The local end's unit.
     pub local: UnitRequest,
-    /// The far end's unit.
+    /// The peer's unit.
     pub remote: UnitRequest,
 }
 

@@ -57,8 +57,8 @@ const GOALS: [Goal; 22] = {
         ratio(UpAgent, SshTunnel, C::UdpDown, AtLeast(3.0)),
         ratio(UpAgent, SshTunnel, C::CpuUp, AtMost(1.0 / 6.0)),
         ratio(UpAgent, SshTunnel, C::CpuDown, AtMost(1.0 / 6.0)),
-        figure(UpAgent, C::MemoryNear, AtMost(40.0)),
-        figure(UpAgent, C::MemoryFar, AtMost(40.0)),
+        figure(UpAgent, C::MemoryLocal, AtMost(40.0)),
+        figure(UpAgent, C::MemoryRemote, AtMost(40.0)),
         ratio(UpAgent, SshTunnel, C::PingUpWorst, AtMost(0.5)),
         ratio(UpAgent, SshTunnel, C::PingDownWorst, AtMost(0.5)),
         ratio(Serve, SshTunnel, C::TcpUp, AtLeast(12.0)),
@@ -126,15 +126,15 @@ mod tests {
     fn bounds_hold_in_their_direction() {
         let mut results = example();
         results.add(Row::UpAgent, Column::TcpUp, 4400.0);
-        results.add(Row::UpAgent, Column::MemoryFar, 41.0);
-        results.add(Row::UpAgent, Column::MemoryNear, 40.0);
+        results.add(Row::UpAgent, Column::MemoryRemote, 41.0);
+        results.add(Row::UpAgent, Column::MemoryLocal, 40.0);
         results.add(Row::SshTunnel, Column::CpuUp, 6.0);
         results.add(Row::UpAgent, Column::CpuUp, 0.5);
         let text = check(&results);
         for line in [
             "TCP up: 8.80× (≥ 9.00×: NOT reached)",
-            "peak RSS, far end: 41.0 MiB (≤ 40.0 MiB: NOT reached)",
-            "peak RSS, near end: 40.0 MiB (≤ 40.0 MiB: reached)",
+            "peak RSS, remote end: 41.0 MiB (≤ 40.0 MiB: NOT reached)",
+            "peak RSS, local end: 40.0 MiB (≤ 40.0 MiB: reached)",
             "CPU up, both ends: 0.083× (≤ 0.167×: reached)",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

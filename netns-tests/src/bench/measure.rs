@@ -61,7 +61,7 @@ impl Visit<'_> {
     /// TCP, and what it costs. Memory is only known after both directions.
     fn throughput(&self, found: &mut Found) -> Result<()> {
         use Column as C;
-        let memory = [C::MemoryNear, C::MemoryFar];
+        let memory = [C::MemoryLocal, C::MemoryRemote];
         for (direction, columns) in [
             (Direction::Up, [C::TcpUp, C::CpuUp, C::MachineUp]),
             (Direction::Down, [C::TcpDown, C::CpuDown, C::MachineDown]),
@@ -127,8 +127,8 @@ impl Visit<'_> {
     fn memory(&self, found: &mut Found) -> Result<()> {
         let lab = &self.network.lab;
         for (column, host) in [
-            (Column::MemoryNear, &lab.laptop),
-            (Column::MemoryFar, &lab.bastion),
+            (Column::MemoryLocal, &lab.laptop),
+            (Column::MemoryRemote, &lab.bastion),
         ] {
             if self.wants(&[column]) {
                 found.push((column, peak_memory(host)? as f64 / f64::from(1 << 20)));
@@ -139,9 +139,12 @@ impl Visit<'_> {
 
     fn datagrams(&self, found: &mut Found) -> Result<()> {
         let lab = &self.network.lab;
-        let near = (&lab.laptop, self.opened.near.as_str());
-        let far = (&lab.bastion, self.opened.serve.as_str());
-        for (column, from, to) in [(Column::UdpUp, near, far), (Column::UdpDown, far, near)] {
+        let local = (&lab.laptop, self.opened.local.as_str());
+        let remote = (&lab.bastion, self.opened.serve.as_str());
+        for (column, from, to) in [
+            (Column::UdpUp, local, remote),
+            (Column::UdpDown, remote, local),
+        ] {
             if self.wants(&[column]) {
                 let rate = udp::measure(from, to).context("UDP")?;
                 found.push((column, rate / 1e3));
@@ -171,9 +174,9 @@ impl Visit<'_> {
     /// Round trips while a transfer loads the way in `direction`.
     fn pings_under(&self, load: Option<Direction>) -> Result<Series> {
         let lab = &self.network.lab;
-        let far = self.opened.connect.as_str();
+        let remote = self.opened.connect.as_str();
         let Some(direction) = load else {
-            return latency::measure(&lab.laptop, far, 0, self.seconds);
+            return latency::measure(&lab.laptop, remote, 0, self.seconds);
         };
         let flow = Flow {
             direction,
@@ -181,8 +184,8 @@ impl Visit<'_> {
             pace: None,
         };
         thread::scope(|scope| {
-            let load = scope.spawn(|| iperf3::measure(&lab.laptop, &lab.bastion, far, flow));
-            let times = latency::measure(&lab.laptop, far, WARM_UP, self.seconds);
+            let load = scope.spawn(|| iperf3::measure(&lab.laptop, &lab.bastion, remote, flow));
+            let times = latency::measure(&lab.laptop, remote, WARM_UP, self.seconds);
             match load.join() {
                 Ok(figures) => figures.context("the load")?,
                 Err(panic) => std::panic::resume_unwind(panic),

@@ -19,10 +19,10 @@ pub const CIPHER: &str = "Ciphers=aes128-gcm@openssh.com";
 
 /// A way that is open.
 pub struct Opened {
-    /// Its processes that the harness has started, the near end's first.
+    /// Its processes that the harness has started, the local end's first.
     pub children: Vec<Child>,
     /// The laptop's address on it.
-    pub near: String,
+    pub local: String,
     /// The address that the laptop asks for the bastion.
     pub connect: String,
     /// The bastion's own there: another one if connections are forwarded.
@@ -45,16 +45,16 @@ impl Opened {
         children: Vec<Child>,
         network: &Network,
         started: Instant,
-        [near, far]: [&str; 2],
+        [local, remote]: [&str; 2],
     ) -> Result<Self> {
-        first_ping(&network.lab.laptop, far)?;
+        first_ping(&network.lab.laptop, remote)?;
         let start = started.elapsed();
         let device = Device::all(&network.lab.bastion)?.into_iter().next();
         Ok(Self {
             children,
-            near: near.to_owned(),
-            connect: far.to_owned(),
-            serve: far.to_owned(),
+            local: local.to_owned(),
+            connect: remote.to_owned(),
+            serve: remote.to_owned(),
             mtu: device.map_or(0, |device| device.mtu),
             start: Some(start),
         })
@@ -68,7 +68,7 @@ impl Opened {
         }
     }
 
-    /// Ends its processes, the near end's first.
+    /// Ends its processes, the local end's first.
     pub fn close(self) -> Result<()> {
         for child in self.children {
             child.end_with(Signal::SIGTERM)?;
@@ -81,7 +81,7 @@ impl Opened {
 pub fn cable() -> Result<Opened> {
     Ok(Opened {
         children: Vec::new(),
-        near: "192.0.2.1".into(),
+        local: "192.0.2.1".into(),
         connect: "192.0.2.2".into(),
         serve: "192.0.2.2".into(),
         mtu: 1500,
@@ -131,7 +131,7 @@ pub fn forward(network: &Network) -> Result<Opened> {
     })?;
     Ok(Opened {
         children: vec![child],
-        near: "127.0.0.1".into(),
+        local: "127.0.0.1".into(),
         connect: "127.0.0.1".into(),
         serve: "127.0.0.1".into(),
         mtu: 0,
@@ -139,10 +139,10 @@ pub fn forward(network: &Network) -> Result<Opened> {
     })
 }
 
-/// Waits for the first answer of the tunnel's far end. Each try is short, so
+/// Waits for the first answer of the tunnel's remote end. Each try is short, so
 /// that a lost one costs little time.
-fn first_ping(laptop: &Host, far: &str) -> Result<()> {
-    let command = ["ping", "-n", "-q", "-c1", "-W0.1", far];
+fn first_ping(laptop: &Host, remote: &str) -> Result<()> {
+    let command = ["ping", "-n", "-q", "-c1", "-W0.1", remote];
     until("the first ping through the tunnel", PATIENCE, || {
         let output = laptop.run(&command).ok()?;
         output.status.success().then_some(())

@@ -125,7 +125,7 @@ impl Row {
         );
         let needs_processes = matches!(
             column,
-            C::CpuUp | C::CpuDown | C::MemoryNear | C::MemoryFar | C::Start
+            C::CpuUp | C::CpuDown | C::MemoryLocal | C::MemoryRemote | C::Start
         );
         match self {
             Self::Veth => !needs_processes,

@@ -93,9 +93,9 @@ fn opened(children: Vec<Child>, network: &Network, started: Instant) -> Result<O
         let addresses = Device::only(host)?.addresses;
         Ok(addresses.first().context("no address")?.to_string())
     };
-    let (near, far) = (
+    let (local, remote) = (
         address(&network.lab.laptop)?,
         address(&network.lab.bastion)?,
     );
-    Opened::tunnel_between(children, network, started, [&near, &far])
+    Opened::tunnel_between(children, network, started, [&local, &remote])
 }

@@ -172,8 +172,8 @@ mod tests {
 
     #[test]
     fn what_is_new_counts_from_its_start() {
-        let usage = |near: &[(u32, u64)], far: &[(u32, u64)], machine| Usage {
-            ends: [near, far].map(|end| end.iter().copied().collect()),
+        let usage = |local: &[(u32, u64)], remote: &[(u32, u64)], machine| Usage {
+            ends: [local, remote].map(|end| end.iter().copied().collect()),
             machine,
         };
         let before = usage(&[(2, 100), (3, 7)], &[], 1000);

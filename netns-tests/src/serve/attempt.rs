@@ -19,15 +19,15 @@ pub enum Outcome {
 }
 
 /// Runs `ssh ARGUMENTS` on `near` to its end.
-pub fn ssh(near: &Host, arguments: &[&str]) -> Result<Output> {
-    near.run(&Client::Ssh.command(arguments)?)
+pub fn ssh(local: &Host, arguments: &[&str]) -> Result<Output> {
+    local.run(&Client::Ssh.command(arguments)?)
 }
 
 /// Asks for `units` at `destination`, which has to come to `expected`, in
 /// ssh's own words and in those of the audit log.
 pub fn tunnel(
     server: &Server<'_>,
-    near: &Host,
+    local: &Host,
     destination: &str,
     units: &str,
     expected: Outcome,
@@ -37,7 +37,7 @@ pub fn tunnel(
     let command = Client::Ssh.command(&[&arguments[..], &[destination]].concat())?;
     let is_tunnel = |record: &serde_json::Value| record["request"] == "tunnel";
     if let Outcome::Tunnel(device) = expected {
-        let child = near.spawn(&command)?;
+        let child = local.spawn(&command)?;
         server.wait_for_record(before, "tunnel-up", |record| record["device"] == device)?;
         child.end_with(nix::sys::signal::Signal::SIGTERM)?;
         server.wait_for_record(before, "session", |record| {
@@ -45,7 +45,7 @@ pub fn tunnel(
         })?;
         return Ok(());
     }
-    let output = near.run(&command)?;
+    let output = local.run(&command)?;
     ensure!(output.code() == 255, "{output:?}");
     if expected == Outcome::NoLogin {
         ensure!(

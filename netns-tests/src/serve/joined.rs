@@ -20,9 +20,9 @@ pub struct Joined {
     /// Its process.
     pub child: Child,
     /// Its device on its own host.
-    pub near: String,
+    pub local: String,
     /// Its device on the server's host.
-    pub far: String,
+    pub remote: String,
     /// Its addresses, IPv4 first.
     pub addresses: Vec<IpAddr>,
     /// The server's on the other end, in the same order.
@@ -35,44 +35,44 @@ fn user(destination: &str) -> &str {
 }
 
 impl Joined {
-    /// Opens `tunnel` from `near` to `server`, and gives its near end what the
+    /// Opens `tunnel` from `near` to `server`, and gives its local end what the
     /// server has leased to it.
-    pub fn open(server: &Server<'_>, near: &Host, tunnel: &Tunnel<'_>) -> Result<Self> {
+    pub fn open(server: &Server<'_>, local: &Host, tunnel: &Tunnel<'_>) -> Result<Self> {
         let before = server.audit()?.len();
-        let child = near.spawn(&tunnel.command()?)?;
+        let child = local.spawn(&tunnel.command()?)?;
         let name = user(tunnel.destination);
         let record =
             server.wait_for_record(before, "tunnel-up", |record| record["user"] == name)?;
         let (device, _) = tunnel.devices();
-        until(&format!("{device} of {}", near.name()), PATIENCE, || {
-            has_device(near, &device).then_some(())
+        until(&format!("{device} of {}", local.name()), PATIENCE, || {
+            has_device(local, &device).then_some(())
         })?;
         let joined = Self::of_record(child, device, server.host(), &record)?;
-        joined.set_up(near, tunnel)?;
+        joined.set_up(local, tunnel)?;
         Ok(joined)
     }
 
-    fn of_record(child: Child, near: String, host: &Host, record: &Value) -> Result<Self> {
-        let far = record["device"].as_str().context("no device")?.to_owned();
+    fn of_record(child: Child, local: String, host: &Host, record: &Value) -> Result<Self> {
+        let remote = record["device"].as_str().context("no device")?.to_owned();
         let mut addresses = Vec::new();
         for address in record["addresses"].as_array().context("no addresses")? {
             let address = address.as_str().context("an address is text")?;
             addresses.push(address.parse::<IpAddr>().context(address.to_owned())?);
         }
         addresses.sort();
-        let server = addresses_of(host, &far)?;
+        let server = addresses_of(host, &remote)?;
         Ok(Self {
             child,
-            near,
-            far,
+            local,
+            remote,
             addresses,
             server,
         })
     }
 
-    fn set_up(&self, near: &Host, tunnel: &Tunnel<'_>) -> Result<()> {
-        let device = &self.near;
-        near.sh(&format!("ip link set {device} mtu {} up", tunnel.mtu))?;
+    fn set_up(&self, local: &Host, tunnel: &Tunnel<'_>) -> Result<()> {
+        let device = &self.local;
+        local.sh(&format!("ip link set {device} mtu {} up", tunnel.mtu))?;
         for address in &self.addresses {
             let same_family = |server: &&IpAddr| server.is_ipv4() == address.is_ipv4();
             let server = self.server.iter().find(same_family);
@@ -84,23 +84,23 @@ impl Joined {
                 Mode::Ethernet if address.is_ipv4() => format!("{address}/24"),
                 Mode::Ethernet => format!("{address}/64"),
             };
-            near.sh(&format!("ip address add {what} dev {device} {nodad}"))?;
+            local.sh(&format!("ip address add {what} dev {device} {nodad}"))?;
         }
         Ok(())
     }
 
     /// Succeeds as soon as the server answers by every family.
-    pub fn pings(&self, near: &Host) -> Result<()> {
+    pub fn pings(&self, local: &Host) -> Result<()> {
         ensure!(!self.server.is_empty(), "the server has no address");
         self.server
             .iter()
-            .try_for_each(|server| traffic::ping(near, &server.to_string()))
+            .try_for_each(|server| traffic::ping(local, &server.to_string()))
     }
 
     /// Routes `networks` into the tunnel.
-    pub fn route(&self, near: &Host, networks: &[&str]) -> Result<()> {
+    pub fn route(&self, local: &Host, networks: &[&str]) -> Result<()> {
         for network in networks {
-            near.sh(&format!("ip route add {network} dev {}", self.near))?;
+            local.sh(&format!("ip route add {network} dev {}", self.local))?;
         }
         Ok(())
     }

@@ -42,7 +42,7 @@ pub struct Station<'a> {
     pub host: &'a Host,
     ssh: Child,
     /// Its device at the server.
-    far: &'static str,
+    remote: &'static str,
     /// Its IPv4 address, by the server's lease.
     pub address: String,
     /// Its IPv6 address, where the server has a pool of that family.
@@ -52,7 +52,7 @@ pub struct Station<'a> {
 impl<'a> Station<'a> {
     /// Opens the tunnel; `as_whom` sets the device up before it is used.
     pub fn open(server: &Server<'_>, host: &'a Host, user: &str, as_whom: &str) -> Result<Self> {
-        let (units, far) = match user {
+        let (units, remote) = match user {
             "alice" => ("3:7", "tap7"),
             _ => ("3:8", "tap8"),
         };
@@ -83,7 +83,7 @@ impl<'a> Station<'a> {
         Ok(Station {
             host,
             ssh,
-            far,
+            remote,
             address: address.to_owned(),
             address_v6,
         })
@@ -94,8 +94,8 @@ impl<'a> Station<'a> {
         let before = server.audit()?.len();
         self.ssh.end_with(Signal::SIGINT)?;
         let mut record = server.wait_for_record(before, "session", |_| true)?;
-        until(self.far, PATIENCE, || {
-            (!has_device(server.host(), self.far)).then_some(())
+        until(self.remote, PATIENCE, || {
+            (!has_device(server.host(), self.remote)).then_some(())
         })?;
         Ok(record["upload"]["dropped"].take())
     }

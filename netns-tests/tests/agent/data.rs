@@ -54,11 +54,11 @@ fn direct() -> Result<Direct> {
 
 /// The addresses of the tunnel's ends, a pair for each family.
 fn pairs(lab: &Direct) -> Result<Vec<(String, String)>> {
-    let (near, far) = (Device::only(&lab.laptop)?, Device::only(&lab.bastion)?);
-    ensure!(near.addresses.len() == 2 && far.addresses.len() == 2);
-    let text = near.addresses.iter().zip(&far.addresses);
+    let (local, remote) = (Device::only(&lab.laptop)?, Device::only(&lab.bastion)?);
+    ensure!(local.addresses.len() == 2 && remote.addresses.len() == 2);
+    let text = local.addresses.iter().zip(&remote.addresses);
     Ok(text
-        .map(|(near, far)| (near.to_string(), far.to_string()))
+        .map(|(local, remote)| (local.to_string(), remote.to_string()))
         .collect())
 }
 
@@ -66,8 +66,8 @@ fn pairs(lab: &Direct) -> Result<Vec<(String, String)>> {
 fn host_to_host() -> Result<()> {
     let lab = direct()?;
     let _up = Carrier::Agent.up(&lab.laptop, &["bastion"])?;
-    for (_, far) in pairs(&lab)? {
-        both_ways(&lab.laptop, &lab.bastion, &far, 50)?;
+    for (_, remote) in pairs(&lab)? {
+        both_ways(&lab.laptop, &lab.bastion, &remote, 50)?;
     }
     Ok(())
 }
@@ -76,12 +76,12 @@ fn host_to_host() -> Result<()> {
 fn in_ethernet_frames() -> Result<()> {
     let lab = direct()?;
     let _up = Carrier::Agent.up(&lab.laptop, &["--tap", "bastion"])?;
-    for (near, far) in pairs(&lab)? {
-        both_ways(&lab.laptop, &lab.bastion, &far, 30)?;
-        let headers = if far.contains(':') { 48 } else { 28 };
+    for (local, remote) in pairs(&lab)? {
+        both_ways(&lab.laptop, &lab.bastion, &remote, 30)?;
+        let headers = if remote.contains(':') { 48 } else { 28 };
         echo_every_size(
-            (&lab.laptop, &near),
-            (&lab.bastion, &far),
+            (&lab.laptop, &local),
+            (&lab.bastion, &remote),
             0..=1500 - headers,
         )?;
     }
@@ -129,11 +129,11 @@ fn between_the_subnets_of_both_ends() -> Result<()> {
     bastion.sh(
         "ip route add 10.77.0.0/24 dev sshvpn0; ip -6 route add 2001:db8:77::/64 dev sshvpn0",
     )?;
-    for (near, far) in [("10.77.0.2", LAN[0]), ("2001:db8:77::2", LAN[1])] {
-        both_ways(&branch, &lab.lan, far, 50)?;
-        both_ways(&lab.lan, &branch, near, 10)?;
-        let headers = if far.contains(':') { 48 } else { 28 };
-        echo_every_size((&branch, near), (&lab.lan, far), 0..=1500 - headers)?;
+    for (local, remote) in [("10.77.0.2", LAN[0]), ("2001:db8:77::2", LAN[1])] {
+        both_ways(&branch, &lab.lan, remote, 50)?;
+        both_ways(&lab.lan, &branch, local, 10)?;
+        let headers = if remote.contains(':') { 48 } else { 28 };
+        echo_every_size((&branch, local), (&lab.lan, remote), 0..=1500 - headers)?;
     }
     for host in [&branch, &lab.lan] {
         let bad = bad_checksums(host)?;
@@ -153,9 +153,9 @@ fn pings_of_every_kind() -> Result<()> {
     for address in LAN {
         sweep(laptop, address)?;
     }
-    for (near, far) in &targets {
-        sweep(laptop, far)?;
-        sweep(bastion, near)?;
+    for (local, remote) in &targets {
+        sweep(laptop, remote)?;
+        sweep(bastion, local)?;
     }
     Ok(())
 }
@@ -224,7 +224,7 @@ fn super_packets_cross() -> Result<()> {
     let _up = Carrier::Agent.up(&lab.laptop, &["bastion"])?;
     let capture = Capture::start(&lab.bastion, "sshvpn0")?;
     let pairs = pairs(&lab)?;
-    for (_, far) in &pairs {
+    for (_, remote) in &pairs {
         for direction in [Direction::Up, Direction::Down] {
             let pace = Some(200_000_000);
             let seconds = 1;
@@ -233,7 +233,7 @@ fn super_packets_cross() -> Result<()> {
                 seconds,
                 pace,
             };
-            let figures = iperf3::measure(&lab.laptop, &lab.bastion, far, flow)?;
+            let figures = iperf3::measure(&lab.laptop, &lab.bastion, remote, flow)?;
             ensure!(
                 figures.bytes > 1 << 20,
                 "hardly anything passed: {figures:?}"
@@ -241,8 +241,8 @@ fn super_packets_cross() -> Result<()> {
         }
     }
     let captured = capture.end()?;
-    for (near, far) in pairs {
-        for filter in [format!("src host {near}"), format!("src host {far}")] {
+    for (local, remote) in pairs {
+        for filter in [format!("src host {local}"), format!("src host {remote}")] {
             let large = captured
                 .matching(&format!("greater 1600 and tcp and {filter}"))?
                 .len();

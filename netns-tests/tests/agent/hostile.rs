@@ -20,10 +20,10 @@ const PREAMBLE: &[u8] = b"sshvpn-agent/1\r\n";
 const HELLO: &str = r#"{"type":"hello","version":1,"oldest":1,"software":"lab","features":[]}"#;
 const FUTURE: &str = r#"{"type":"hello","version":9,"oldest":9,"software":"lab 9","features":[]}"#;
 const SET_UP: &str = r#"{"type":"set-up","mode":"point-to-point","mtu":1500,"device":null,
-    "addresses":[{"near":"10.99.0.1","agent":"10.99.0.2","prefix":30}],
+    "addresses":[{"client":"10.99.0.1","agent":"10.99.0.2","prefix":30}],
     "forward":{"networks":["203.0.113.0/24"],"nat":true}}"#;
 
-/// The longest that a near end waits for an agent's answer, and a bit.
+/// The longest that a client waits for an agent's answer, and a bit.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30 + 15);
 
 /// What an end says, part by part.
@@ -53,7 +53,7 @@ fn is_short(stderr: &str) -> Result<()> {
 
 /// `up` by an agent that is this line of shell, which finds `said` in a file.
 /// It fails with `parts` in its message.
-fn far_end(
+fn remote_end(
     lab: &Direct,
     said: Said<'_>,
     script: &str,
@@ -71,7 +71,7 @@ fn far_end(
 }
 
 #[test]
-fn a_far_end_that_is_no_agent() -> Result<()> {
+fn a_remote_end_that_is_no_agent() -> Result<()> {
     let lab = topology::direct()?;
     let none = "started no agent";
     for (script, parts) in [
@@ -85,13 +85,13 @@ fn a_far_end_that_is_no_agent() -> Result<()> {
             &["do not understand each other", "the one here is older"],
         ),
     ] {
-        far_end(&lab, &[], script, PATIENCE, parts)?;
+        remote_end(&lab, &[], script, PATIENCE, parts)?;
     }
     Ok(())
 }
 
 #[test]
-fn a_far_end_that_talks_nonsense() -> Result<()> {
+fn a_remote_end_that_talks_nonsense() -> Result<()> {
     let lab = topology::direct()?;
     let (hello, future) = (frame(HELLO), frame(FUTURE));
     let half = hello.get(..20).context("a hello is longer")?;
@@ -115,14 +115,14 @@ fn a_far_end_that_talks_nonsense() -> Result<()> {
         (&[PREAMBLE, &hello, &bad], stay, &[protocol]),
     ];
     for (said, script, parts) in cases {
-        far_end(&lab, said, script, PATIENCE, parts)?;
+        remote_end(&lab, said, script, PATIENCE, parts)?;
     }
     Ok(())
 }
 
 /// Says nothing, or nothing to the point, for ever.
 #[test]
-fn a_far_end_that_never_comes_to_the_point() -> Result<()> {
+fn a_remote_end_that_never_comes_to_the_point() -> Result<()> {
     let lab = topology::direct()?;
     let (hello, pong) = (
         frame(HELLO),
@@ -148,7 +148,7 @@ fn a_far_end_that_never_comes_to_the_point() -> Result<()> {
 
 /// `sshvpn agent` that reads what `script` prints, where `said` is in a file;
 /// yields its exit code and all that it answered.
-fn near_end(bastion: &Host, said: Said<'_>, script: &str) -> Result<(i32, String)> {
+fn local_end(bastion: &Host, said: Said<'_>, script: &str) -> Result<(i32, String)> {
     let before = Before::of(&[bastion])?;
     says(bastion, said)?;
     let line = format!("{{ {script}; }} | {INSTALLED} agent | cat; exit ${{PIPESTATUS[1]}}");
@@ -160,7 +160,7 @@ fn near_end(bastion: &Host, said: Said<'_>, script: &str) -> Result<(i32, String
 }
 
 #[test]
-fn a_near_end_that_talks_nonsense() -> Result<()> {
+fn a_local_end_that_talks_nonsense() -> Result<()> {
     let lab = topology::direct()?;
     install(&lab.bastion)?;
     let (hello, set_up) = (frame(HELLO), frame(SET_UP));
@@ -181,7 +181,7 @@ fn a_near_end_that_talks_nonsense() -> Result<()> {
         (&[&hello], noise, 1, "protocol"),
     ];
     for (said, script, code, part) in cases {
-        let (found, answer) = near_end(&lab.bastion, said, script)?;
+        let (found, answer) = local_end(&lab.bastion, said, script)?;
         ensure!(
             found == code && answer.contains(part),
             "{script}: code {found}: {answer}"
@@ -192,7 +192,7 @@ fn a_near_end_that_talks_nonsense() -> Result<()> {
 
 /// It has its tunnel first, and then goes or talks nonsense: all is undone.
 #[test]
-fn a_near_end_that_goes_wrong_once_it_is_up() -> Result<()> {
+fn a_local_end_that_goes_wrong_once_it_is_up() -> Result<()> {
     let lab = topology::direct()?;
     let bastion = &lab.bastion;
     install(bastion)?;
@@ -208,7 +208,7 @@ fn a_near_end_that_goes_wrong_once_it_is_up() -> Result<()> {
         (&[0xff; 8], "", 1),
     ] {
         let script = format!("cat /run/lab/said {tail}");
-        let (found, answer) = near_end(bastion, &[&hello, &set_up, after], &script)?;
+        let (found, answer) = local_end(bastion, &[&hello, &set_up, after], &script)?;
         ensure!(answer.contains("\"ready\""), "it did not come up: {answer}");
         ensure!(found == code, "{after:?} {tail}: code {found}: {answer}");
     }
@@ -217,7 +217,7 @@ fn a_near_end_that_goes_wrong_once_it_is_up() -> Result<()> {
 
 /// What no host should do because somebody asks for it.
 #[test]
-fn a_near_end_that_asks_for_what_cannot_be() -> Result<()> {
+fn a_local_end_that_asks_for_what_cannot_be() -> Result<()> {
     let lab = topology::direct()?;
     install(&lab.bastion)?;
     let hello = frame(HELLO);
@@ -236,7 +236,7 @@ fn a_near_end_that_asks_for_what_cannot_be() -> Result<()> {
     ] {
         let set_up = SET_UP.replace(good, wicked);
         ensure!(set_up != SET_UP, "{good} is not in it");
-        let (code, answer) = near_end(
+        let (code, answer) = local_end(
             &lab.bastion,
             &[&hello, &frame(&set_up)],
             "cat /run/lab/said",

@@ -83,11 +83,14 @@ fn a_subsystem_is_taken_and_everything_put_back() -> Result<()> {
             "hardly anything passed: {figures:?}"
         );
     }
-    let (near, far) = (
+    let (local, remote) = (
         Device::only(&lab.direct.laptop)?,
         Device::only(&lab.direct.bastion)?,
     );
-    ensure!(near.mtu == 1500 && far.mtu == 1500, "{near:?} {far:?}");
+    ensure!(
+        local.mtu == 1500 && remote.mtu == 1500,
+        "{local:?} {remote:?}"
+    );
     ends(up, "by agent: sshvpn ", &before)
 }
 

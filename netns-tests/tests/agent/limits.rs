@@ -1,4 +1,4 @@
-//! What an agent does not permit: the near end is told in time, and nothing
+//! What an agent does not permit: the client is told in time, and nothing
 //! passes that somebody asks for by other means.
 //!
 //! ```text
@@ -100,7 +100,7 @@ fn a_route_that_is_not_allowed() -> Result<()> {
     )
 }
 
-/// A near end that sends packets elsewhere than it was allowed to: they go nowhere,
+/// A client that sends packets elsewhere than it was allowed to: they go nowhere,
 /// though the bastion forwards anyway, for others.
 fn packets_beyond_an_allowed_route(lab: &Subnet) -> Result<()> {
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
@@ -164,7 +164,7 @@ fn allowed_routes_pass_by_iptables() -> Result<()> {
     allowed_routes(&lab_without_nft()?)
 }
 
-/// A device that the host's owner made beforehand is not the near end's to take,
+/// A device that the host's owner made beforehand is not the client's to take,
 /// unless a limit names it, or there is no limit.
 #[test]
 fn an_agent_with_limits_takes_no_device_that_exists() -> Result<()> {
@@ -277,8 +277,8 @@ fn addresses_that_are_not_allowed() -> Result<()> {
         &["tunnel address 10.60.0.", "10.50.0.0/24", "--allow-address"],
     )?;
     // One that is somebody else's there would take it over.
-    let near = ["--address", "198.51.100.2", "--peer-address", "10.50.0.2"];
-    is_denied(&lab, allowed, &near, &["tunnel address 198.51.100.2"])?;
+    let local = ["--address", "198.51.100.2", "--peer-address", "10.50.0.2"];
+    is_denied(&lab, allowed, &local, &["tunnel address 198.51.100.2"])?;
     let before = hosts(&lab)?;
     let tunnel = up(&lab, allowed, &[])?;
     for address in Device::only(&lab.direct.bastion)?.addresses {

@@ -1,4 +1,4 @@
-//! `sshvpn up --push`: the program goes to a far end that has none, for as long
+//! `sshvpn up --push`: the program goes to a remote end that has none, for as long
 //! as the tunnel is up, and leaves no trace there; or it is refused with a reason.
 //!
 //! ```text
@@ -68,7 +68,7 @@ fn told_to_go() -> Result<()> {
 }
 
 #[test]
-fn near_end_killed() -> Result<()> {
+fn local_end_killed() -> Result<()> {
     leaves_nothing(|_, up| {
         up.end_with(Signal::SIGKILL)?;
         Ok(())
@@ -76,7 +76,7 @@ fn near_end_killed() -> Result<()> {
 }
 
 #[test]
-fn far_end_killed() -> Result<()> {
+fn remote_end_killed() -> Result<()> {
     let lab = lab()?;
     let before = Before::of(&[&lab.laptop, &lab.bastion])?;
     let up = up(&lab)?;
@@ -95,7 +95,7 @@ fn far_end_killed() -> Result<()> {
 
 /// Killed in the middle of sending.
 #[test]
-fn near_end_killed_while_sending() -> Result<()> {
+fn local_end_killed_while_sending() -> Result<()> {
     let lab = lab()?;
     let before = Before::of(&[&lab.laptop, &lab.bastion])?;
     // Too slow for the program to arrive meanwhile.
@@ -184,7 +184,7 @@ fn another_architecture() -> Result<()> {
     )
 }
 
-/// What arrives is not what was sent, as far as the far end can tell.
+/// What arrives is not what was sent, as far as the remote end can tell.
 #[test]
 fn another_checksum() -> Result<()> {
     let script = "cat >/dev/null; printf '%064d  -\\n' 0";

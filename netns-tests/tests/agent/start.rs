@@ -1,4 +1,4 @@
-//! `sshvpn up` finds an sshvpn at the far end, or says why there is none.
+//! `sshvpn up` finds an sshvpn at the remote end, or says why there is none.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ──────────── 192.0.2.2 wan bastion

@@ -49,7 +49,7 @@ fn ends(up: Child) -> Result<()> {
     Ok(())
 }
 
-/// Kills the agent; the near end ends, and says what is to be done there.
+/// Kills the agent; the client ends, and says what is to be done there.
 fn kill_agent(lab: &Subnet, up: Child) -> Result<()> {
     lab.direct.bastion.kill(AGENT)?;
     let parts = ["bastion: the agent there is gone", "'sshvpn cleanup' there"];
@@ -134,7 +134,7 @@ fn two_share_the_forwarding() -> Result<()> {
 }
 
 #[test]
-fn two_share_the_forwarding_and_one_near_end_is_killed() -> Result<()> {
+fn two_share_the_forwarding_and_one_local_end_is_killed() -> Result<()> {
     shared(|lab, first| {
         first.end_with(Signal::SIGKILL)?;
         until("the end of its agent", PATIENCE, || {
@@ -161,7 +161,7 @@ fn two_share_the_forwarding_and_one_agent_is_killed() -> Result<()> {
 }
 
 /// Lets the 1st of the agent's `calls`, and every `step`th after it, come to
-/// `fault`, until there are no more. The near end fails with a reason, and
+/// `fault`, until there are no more. The client fails with a reason, and
 /// whatever a killed agent left, is undone by `sshvpn cleanup`.
 fn at_the_agent(calls: Calls<'_>, step: usize, fault: Fault) -> Result<()> {
     let lab = lab()?;

@@ -10,7 +10,7 @@ use std::panic;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use netns_tests::fault::{self, Calls, FarCommands, Fault};
+use netns_tests::fault::{self, Calls, Fault, RemoteCommands};
 use netns_tests::sshd::{Privilege, add_account};
 use netns_tests::{Before, Host, connect, traffic};
 
@@ -117,9 +117,9 @@ fn system_calls_fail_when_told_to() -> Result<()> {
 }
 
 #[test]
-fn far_commands_fail_when_told_to() -> Result<()> {
+fn remote_commands_fail_when_told_to() -> Result<()> {
     let host = Host::new("one")?;
-    let commands = FarCommands::on(&host)?;
+    let commands = RemoteCommands::on(&host)?;
     host.sh("ip link; nft list ruleset; sysctl net.ipv4.ip_forward")?;
     commands.fail_at(2, Fault::Fails)?;
     host.sh("ip link")?;

@@ -49,9 +49,9 @@ fn undisturbed<T>(
 ) -> Result<T> {
     let bob = Joined::open(server, &lab.phone, &BOB)?;
     bob.pings(&lab.phone)?;
-    let near = (&lab.phone, &*bob.v4()?);
-    let far = (&lab.bastion, &*bob.server[0].to_string());
-    let (counted, done) = Counted::during(near, far, work)?;
+    let local = (&lab.phone, &*bob.v4()?);
+    let remote = (&lab.bastion, &*bob.server[0].to_string());
+    let (counted, done) = Counted::during(local, remote, work)?;
     let (lost, sent) = (counted.lost.len(), counted.sent);
     ensure!(
         lost * 100 <= usize::try_from(sent)? * TOLERATED,
@@ -397,10 +397,10 @@ fn a_rate_is_that_of_a_key() -> Result<()> {
     let again = Joined::open(&server, &lab.phone, &BOB)?;
     let start = Instant::now();
     std::thread::scope(|scope| {
-        let transfers = [(&lab.laptop, &alice), (&lab.phone, &again)].map(|(near, joined)| {
+        let transfers = [(&lab.laptop, &alice), (&lab.phone, &again)].map(|(local, joined)| {
             let server = joined.server[0].to_string();
             let bastion = &lab.bastion;
-            scope.spawn(move || transfer::both_ways(near, bastion, &server, MEGABYTES))
+            scope.spawn(move || transfer::both_ways(local, bastion, &server, MEGABYTES))
         });
         let results = transfers.map(|thread| thread.join().expect("a thread panicked"));
         results.into_iter().collect::<Result<()>>()

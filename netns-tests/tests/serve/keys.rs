@@ -9,7 +9,7 @@ use netns_tests::serve::joined::Joined;
 use netns_tests::serve::lab::{KEY, LAN, ServeLab};
 use netns_tests::serve::{AUTHORIZED_KEYS, NO_PENALTIES, Serve, Server};
 use netns_tests::traffic::Counted;
-use netns_tests::tunnel::{Mode, Tunnel as NearTunnel};
+use netns_tests::tunnel::{Mode, Tunnel as LocalTunnel};
 use netns_tests::vpn::{self, fails_clearly};
 use netns_tests::{Child, Host, PATIENCE, until};
 use nix::sys::signal::Signal;
@@ -72,11 +72,11 @@ fn is_sent_away(server: &Server<'_>, client: Joined, why: &str) -> Result<()> {
     })?;
     ensure!(session["reason"] == "access was withdrawn", "{session:#}");
     until("its device is gone", PATIENCE, || {
-        (!has_device(server.host(), &client.far)).then_some(())
+        (!has_device(server.host(), &client.remote)).then_some(())
     })
 }
 
-const ALICE: NearTunnel<'static> = NearTunnel {
+const ALICE: LocalTunnel<'static> = LocalTunnel {
     client: Client::Ssh,
     mode: Mode::PointToPoint,
     units: "3:7",
@@ -91,16 +91,16 @@ const ALICE: NearTunnel<'static> = NearTunnel {
 fn a_reload_ends_who_may_not_be_there_any_more() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
     let server = Serve::default().start(&lab.bastion)?;
-    let bob = NearTunnel {
+    let bob = LocalTunnel {
         destination: "bob@bastion",
         units: "3:8",
         ..ALICE
     };
     let bob = Joined::open(&server, &lab.phone, &bob)?;
     bob.pings(&lab.phone)?;
-    let near = (&lab.phone, &*bob.v4()?);
-    let far = (&lab.bastion, &*bob.server[0].to_string());
-    let (counted, ()) = Counted::during(near, far, || {
+    let local = (&lab.phone, &*bob.v4()?);
+    let remote = (&lab.bastion, &*bob.server[0].to_string());
+    let (counted, ()) = Counted::during(local, remote, || {
         for (options, why) in [
             (None, "is in no authorized_keys file"),
             (
@@ -169,7 +169,7 @@ fn a_reload_ends_a_frozen_client() -> Result<()> {
         session["reason"] == "access was withdrawn"
     })?;
     until("its device is gone", PATIENCE, || {
-        (!has_device(&lab.bastion, &alice.far)).then_some(())
+        (!has_device(&lab.bastion, &alice.remote)).then_some(())
     })
 }
 
@@ -283,11 +283,11 @@ fn answer(host: &Host, place: &str) -> Result<String> {
 }
 
 /// A client with `forward`, logged in; it says so by the local port 9000.
-fn forwarding(near: &Host, forward: &[&str], port: u16) -> Result<Child> {
+fn forwarding(local: &Host, forward: &[&str], port: u16) -> Result<Child> {
     let options = ["-N", "-o", "ExitOnForwardFailure=yes"];
     let arguments = [&options[..], forward, &["bastion"]].concat();
-    let child = near.spawn(&Client::Ssh.command(&arguments)?)?;
-    listens(near, port)?;
+    let child = local.spawn(&Client::Ssh.command(&arguments)?)?;
+    listens(local, port)?;
     Ok(child)
 }
 
@@ -371,7 +371,7 @@ fn forwards_to_another_client() -> Result<()> {
     lab.authorize(&[(&lab.phone, "tunnel=\"any\"")])?;
     let _echo = echo(&lab.phone, 8080)?;
     let server = Serve::default().start(&lab.bastion)?;
-    let tunnel = NearTunnel {
+    let tunnel = LocalTunnel {
         client: Client::Ssh,
         mode: Mode::PointToPoint,
         units: "3:8",
@@ -449,8 +449,8 @@ fn listeners_there_are_for_who_may() -> Result<()> {
 }
 
 /// Signs the laptop's key as that of `principals`, with more arguments of ssh-keygen.
-fn sign(near: &Host, arguments: &str) -> Result<()> {
-    near.sh(&format!(
+fn sign(local: &Host, arguments: &str) -> Result<()> {
+    local.sh(&format!(
         "[ -e /run/lab/ca ] || ssh-keygen -q -t ed25519 -N '' -f /run/lab/ca; \
          rm -f {KEY}-cert.pub; ssh-keygen -q -s /run/lab/ca -I laptop-7 -z 42 {arguments} {KEY}.pub"
     ))?;

@@ -136,9 +136,9 @@ fn a_reload_loses_no_packet() -> Result<()> {
     let server = Serve::default().start(&lab.bastion)?;
     let alice = Joined::open(&server, &lab.laptop, &ALICE)?;
     alice.pings(&lab.laptop)?;
-    let near = (&lab.laptop, &*alice.v4()?);
-    let far = (&lab.bastion, &*alice.server[0].to_string());
-    let (counted, ()) = Counted::during(near, far, || {
+    let local = (&lab.laptop, &*alice.v4()?);
+    let remote = (&lab.bastion, &*alice.server[0].to_string());
+    let (counted, ()) = Counted::during(local, remote, || {
         for options in ["tunnel=\"8\"", "restrict", "tunnel=\"any\""] {
             lab.authorize(&[(&lab.laptop, "tunnel=\"any\""), (&lab.phone, options)])?;
             server.reload()?;

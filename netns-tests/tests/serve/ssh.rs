@@ -37,7 +37,7 @@ fn point_to_point_at_the_unit_that_is_asked_for() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
     let server = Serve::default().start(&lab.bastion)?;
     let joined = Joined::open(&server, &lab.laptop, &asking("alice@bastion", "3:7"))?;
-    ensure!(joined.far == "tun7", "{}", joined.far);
+    ensure!(joined.remote == "tun7", "{}", joined.remote);
     ensure!(joined.addresses.len() == 2, "{:?}", joined.addresses);
     joined.pings(&lab.laptop)?;
     for address in &joined.addresses {
@@ -56,7 +56,7 @@ fn any_unit() -> Result<()> {
     let server = Serve::default().start(&lab.bastion)?;
     let first = Joined::open(&server, &lab.laptop, &asking("alice@bastion", "any:any"))?;
     let second = Joined::open(&server, &lab.phone, &asking("bob@bastion", "any:any"))?;
-    ensure!(first.far != second.far, "{} twice", first.far);
+    ensure!(first.remote != second.remote, "{} twice", first.remote);
     ensure!(first.addresses != second.addresses);
     first.pings(&lab.laptop)?;
     second.pings(&lab.phone)
@@ -72,7 +72,7 @@ fn ethernet_without_a_bridge() -> Result<()> {
         ..asking("alice@bastion", "3:7")
     };
     let joined = Joined::open(&server, &lab.laptop, &tunnel)?;
-    ensure!(joined.far == "tap7", "{}", joined.far);
+    ensure!(joined.remote == "tap7", "{}", joined.remote);
     joined.pings(&lab.laptop)
 }
 
@@ -293,7 +293,7 @@ fn listens(host: &Host, port: u16, expected: bool) -> Result<()> {
 fn a_forward_ends_with_its_channel() -> Result<()> {
     let lab = ServeLab::new()?;
     lab.authorize(&[(&lab.laptop, "port-forwarding")])?;
-    let far = lab.lan.in_network(|| Ok(TcpListener::bind((LAN, 8080))?))?;
+    let remote = lab.lan.in_network(|| Ok(TcpListener::bind((LAN, 8080))?))?;
     let server = Serve::default().start(&lab.bastion)?;
     let ssh = sharing(&lab, &[])?;
     let place = format!("{LAN}:8080");
@@ -302,11 +302,11 @@ fn a_forward_ends_with_its_channel() -> Result<()> {
     let (input, mut says) = std::io::pipe()?;
     let leaves = lab.laptop.spawn_with_input(&command, input.into())?;
     server.wait_for_record(0, "request-granted", |record| record["request"] == "open")?;
-    let (mut far, _) = far.accept()?;
-    far.set_read_timeout(Some(PATIENCE))?;
+    let (mut remote, _) = remote.accept()?;
+    remote.set_read_timeout(Some(PATIENCE))?;
     says.write_all(b"hello")?;
     let mut heard = [0; 5];
-    far.read_exact(&mut heard)?;
+    remote.read_exact(&mut heard)?;
     ensure!(&heard == b"hello", "{heard:?}");
     let live = || server.status().ok()?["sessions"][0]["forwards"][0]["live"].as_u64();
     ensure!(live() == Some(1), "{:#}", server.status()?);
@@ -318,7 +318,7 @@ fn a_forward_ends_with_its_channel() -> Result<()> {
     until("the end of the forward", PATIENCE, || {
         (live()? == 0).then_some(())
     })?;
-    ensure!(far.read(&mut heard)? == 0, "it says more");
+    ensure!(remote.read(&mut heard)? == 0, "it says more");
     ensure!(ssh.is_running(), "its connection ended");
     Ok(())
 }

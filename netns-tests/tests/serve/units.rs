@@ -7,7 +7,7 @@ use netns_tests::serve::attempt::{self, Outcome};
 use netns_tests::serve::joined::Joined;
 use netns_tests::serve::lab::ServeLab;
 use netns_tests::serve::{NO_PENALTIES, Serve};
-use netns_tests::tunnel::{Mode, Tunnel as NearTunnel};
+use netns_tests::tunnel::{Mode, Tunnel as LocalTunnel};
 use netns_tests::{Host, PATIENCE, until};
 
 /// What `ip` shows of the devices that were there before.
@@ -76,7 +76,7 @@ fn a_unit_is_the_client_s_whose_grant_names_it() -> Result<()> {
 fn a_unit_that_is_given_to_another_is_given_up() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
     let server = Serve::default().start(&lab.bastion)?;
-    let alice = NearTunnel {
+    let alice = LocalTunnel {
         client: Client::Ssh,
         mode: Mode::PointToPoint,
         units: "3:7",
@@ -104,13 +104,13 @@ fn a_unit_that_is_given_to_another_is_given_up() -> Result<()> {
         "{record:#}"
     );
     ensure!(laptop.child.wait(PATIENCE)?.code() == 255);
-    let bob = NearTunnel {
+    let bob = LocalTunnel {
         units: "3:any",
         destination: "bob@bastion",
         ..alice
     };
     let phone = Joined::open(&server, &lab.phone, &bob)?;
-    ensure!(phone.far == "tun7", "{}", phone.far);
+    ensure!(phone.remote == "tun7", "{}", phone.remote);
     phone.pings(&lab.phone)?;
     Ok(())
 }

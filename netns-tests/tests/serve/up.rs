@@ -30,11 +30,11 @@ fn serve() -> Serve {
 }
 
 /// Each end reaches the other, by either family.
-fn reach_each_other(server: &Server<'_>, near: &Host) -> Result<(Device, Device)> {
-    let (here, there) = (Device::only(near)?, Device::only(server.host())?);
+fn reach_each_other(server: &Server<'_>, local: &Host) -> Result<(Device, Device)> {
+    let (here, there) = (Device::only(local)?, Device::only(server.host())?);
     ensure!(here.addresses.len() == 2, "{here:?}");
     for address in &there.addresses {
-        traffic::ping(near, &address.to_string())?;
+        traffic::ping(local, &address.to_string())?;
     }
     for address in &here.addresses {
         traffic::ping(server.host(), &address.to_string())?;
@@ -43,8 +43,8 @@ fn reach_each_other(server: &Server<'_>, near: &Host) -> Result<(Device, Device)
 }
 
 /// Runs `sshvpn up` to an end that has to come by itself, and be clear.
-fn refused(near: &Host, arguments: &[&str], parts: &[&str]) -> Result<()> {
-    let output = near.run(&vpn::command(arguments)?)?;
+fn refused(local: &Host, arguments: &[&str], parts: &[&str]) -> Result<()> {
+    let output = local.run(&vpn::command(arguments)?)?;
     fails_clearly(&output, Some(255), parts)
 }
 

@@ -81,26 +81,26 @@ fn learns_nothing(from: &End<'_>, to: &End<'_>, mode: Mode) -> Result<()> {
 }
 
 /// Neither end of the only tunnel of both hosts takes anything from the other.
-fn neither_learns(near: &Host, far: &Host, mode: Mode, ipv6: &str) -> Result<()> {
-    let (here, there) = (Device::only(near)?, Device::only(far)?);
+fn neither_learns(local: &Host, remote: &Host, mode: Mode, ipv6: &str) -> Result<()> {
+    let (here, there) = (Device::only(local)?, Device::only(remote)?);
     let address = |device: &Device| device.addresses[0].to_string();
-    let near = End {
-        host: near,
+    let local = End {
+        host: local,
         device: &here.name,
         other: address(&there),
     };
-    let far = End {
-        host: far,
+    let remote = End {
+        host: remote,
         device: &there.name,
         other: address(&here),
     };
-    for end in [&near, &far] {
+    for end in [&local, &remote] {
         traffic::ping(end.host, &end.other)?;
     }
-    learns_nothing(&far, &near, mode)?;
-    learns_nothing(&near, &far, mode)?;
-    is_set(near.host, near.device, ipv6)?;
-    is_set(far.host, far.device, ipv6)
+    learns_nothing(&remote, &local, mode)?;
+    learns_nothing(&local, &remote, mode)?;
+    is_set(local.host, local.device, ipv6)?;
+    is_set(remote.host, remote.device, ipv6)
 }
 
 fn ends_clean(up: Child, before: &Before<'_>) -> Result<()> {
@@ -212,7 +212,7 @@ fn both_ends_of_a_tunnel_to_a_server_without_ipv6() -> Result<()> {
 }
 
 /// `-w` leaves addresses to the user, in both families; its device takes none
-/// from the far end.
+/// from the remote end.
 fn by_w(lab: &Direct, mode: Mode) -> Result<()> {
     let tunnel = Tunnel {
         client: Client::Sshvpn,
@@ -221,25 +221,25 @@ fn by_w(lab: &Direct, mode: Mode) -> Result<()> {
     };
     let _client = tunnel.open(&lab.laptop, &lab.bastion)?;
     let (here, there) = tunnel.devices();
-    let near = End {
+    let local = End {
         host: &lab.laptop,
         device: &here,
         other: FAR[0].to_owned(),
     };
-    let far = End {
+    let remote = End {
         host: &lab.bastion,
         device: &there,
         other: NEAR[0].to_owned(),
     };
-    for end in [&near, &far] {
+    for end in [&local, &remote] {
         traffic::ping(end.host, &end.other)?;
     }
-    learns_nothing(&far, &near, mode)?;
+    learns_nothing(&remote, &local, mode)?;
     is_set(&lab.laptop, &here, IPV6_ON)
 }
 
 #[test]
-fn the_device_of_w_takes_nothing_from_the_far_end() -> Result<()> {
+fn the_device_of_w_takes_nothing_from_the_remote_end() -> Result<()> {
     by_w(&topology::direct()?, Mode::PointToPoint)?;
     by_w(&topology::direct()?, Mode::Ethernet)
 }

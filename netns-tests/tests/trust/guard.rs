@@ -149,32 +149,35 @@ fn ends_with_reasons(up: Child, reasons: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// What no far end may send to a client, and what it may.
-fn to_a_client<'a>(near: &'a [String; 2], far: &'a [String; 2]) -> (Vec<Sent<'a>>, Vec<Sent<'a>>) {
+/// What no remote end may send to a client, and what it may.
+fn to_a_client<'a>(
+    local: &'a [String; 2],
+    remote: &'a [String; 2],
+) -> (Vec<Sent<'a>>, Vec<Sent<'a>>) {
     let (mut bad, mut good) = (Vec::new(), Vec::new());
     for family in 0..2 {
-        let (near, far) = (near[family].as_str(), far[family].as_str());
+        let (local, remote) = (local[family].as_str(), remote[family].as_str());
         for from in [HOME[family], HOME_OWN[family], WORLD[family]] {
-            bad.push((from, near, Payload::Udp));
+            bad.push((from, local, Payload::Udp));
         }
         for to in [
             HOME[family],
             HOME_OWN[family],
             ["224.0.0.251", "ff0e::1"][family],
         ] {
-            bad.push((far, to, Payload::Udp));
+            bad.push((remote, to, Payload::Udp));
         }
         bad.push((BEHIND[family], HOME[family], Payload::Udp));
-        bad.push((far, near, Payload::Redirect));
+        bad.push((remote, local, Payload::Redirect));
         let about_others = Payload::Unreachable(HOME_OWN[family], WORLD[family]);
-        bad.push((far, near, about_others));
-        bad.push((WORLD[family], near, about_others));
-        good.push((far, near, Payload::Udp));
-        good.push((BEHIND[family], near, Payload::Udp));
+        bad.push((remote, local, about_others));
+        bad.push((WORLD[family], local, about_others));
+        good.push((remote, local, Payload::Udp));
+        good.push((BEHIND[family], local, Payload::Udp));
         good.push((
             WORLD[family],
-            near,
-            Payload::Unreachable(near, BEHIND[family]),
+            local,
+            Payload::Unreachable(local, BEHIND[family]),
         ));
     }
     bad.push(("fe80::bad", "ff02::1", Payload::RouterAdvertisement));
@@ -197,16 +200,16 @@ fn a_client_takes_packets_of_the_tunnel_alone(carrier: Carrier) -> Result<()> {
     let home = with_home(laptop)?;
     let up = carrier.up(laptop, &["bastion", "--route", LAN4, "--route", LAN6])?;
     let (here, there) = (Device::only(laptop)?, Device::only(bastion)?);
-    let (near, far) = (addresses(&here)?, addresses(&there)?);
-    ping(laptop, &far[0])?;
-    let (bad, good) = to_a_client(&near, &far);
+    let (local, remote) = (addresses(&here)?, addresses(&there)?);
+    ping(laptop, &remote[0])?;
+    let (bad, good) = to_a_client(&local, &remote);
     let behind = Capture::start(&home, "home")?;
     only_good_ones_arrive(
         (bastion, &there.name),
         (laptop, &here.name),
         &bad,
         &good,
-        || ping(laptop, &far[0]),
+        || ping(laptop, &remote[0]),
     )?;
     ping(laptop, HOME[0])?;
     let seen = behind.end()?.matching("udp dst port 9")?;
@@ -223,15 +226,15 @@ fn a_client_of_serve_takes_packets_of_the_tunnel_alone() -> Result<()> {
     let _home = with_home(&lab.laptop)?;
     let up = vpn::up(&lab.laptop, &["bastion", "--accept-routes"])?;
     let (here, there) = (Device::only(&lab.laptop)?, Device::only(&lab.bastion)?);
-    let (near, far) = (addresses(&here)?, addresses(&there)?);
-    ping(&lab.laptop, &far[0])?;
-    let (bad, good) = to_a_client(&near, &far);
+    let (local, remote) = (addresses(&here)?, addresses(&there)?);
+    ping(&lab.laptop, &remote[0])?;
+    let (bad, good) = to_a_client(&local, &remote);
     only_good_ones_arrive(
         (&lab.bastion, &there.name),
         (&lab.laptop, &here.name),
         &bad,
         &good,
-        || ping(&lab.laptop, &far[0]),
+        || ping(&lab.laptop, &remote[0]),
     )?;
     ends_with_reasons(up, &REASONS)
 }
@@ -246,36 +249,36 @@ fn a_client_on_ethernet_takes_packets_of_its_lan_alone(carrier: Carrier) -> Resu
     let arguments = [&["bastion", "--tap", "--route", LAN4][..], &addressed].concat();
     let up = carrier.up(laptop, &arguments)?;
     let (here, there) = (Device::only(laptop)?, Device::only(bastion)?);
-    let (near, far) = (addresses(&here)?, addresses(&there)?);
-    ping(laptop, &far[0])?;
+    let (local, remote) = (addresses(&here)?, addresses(&there)?);
+    ping(laptop, &remote[0])?;
     let mut bad: Vec<Sent<'_>> = vec![
         ("fe80::bad", "ff02::1", Payload::RouterAdvertisement),
-        (&far[1], "ff02::1", Payload::RouterAdvertisement),
-        ("fe80::bad", &near[1], Payload::Redirect),
-        (&far[0], &near[0], Payload::Redirect),
-        (&far[0], "255.255.255.255", Payload::UdpFrom(67)),
-        ("fe80::bad", &near[1], Payload::UdpFrom(547)),
-        (&near[0], &near[0], Payload::Udp),
-        (&near[1], &near[1], Payload::Udp),
+        (&remote[1], "ff02::1", Payload::RouterAdvertisement),
+        ("fe80::bad", &local[1], Payload::Redirect),
+        (&remote[0], &local[0], Payload::Redirect),
+        (&remote[0], "255.255.255.255", Payload::UdpFrom(67)),
+        ("fe80::bad", &local[1], Payload::UdpFrom(547)),
+        (&local[0], &local[0], Payload::Udp),
+        (&local[1], &local[1], Payload::Udp),
     ];
     let mut good: Vec<Sent<'_>> = vec![
-        (BEHIND[0], &near[0], Payload::Udp),
-        (&far[0], "255.255.255.255", Payload::Udp),
-        (&far[0], "224.0.0.251", Payload::Udp),
+        (BEHIND[0], &local[0], Payload::Udp),
+        (&remote[0], "255.255.255.255", Payload::Udp),
+        (&remote[0], "224.0.0.251", Payload::Udp),
         ("fe80::7", "ff02::fb", Payload::Udp),
     ];
     for family in 0..2 {
-        bad.push((HOME[family], &near[family], Payload::Udp));
-        bad.push((WORLD[family], &near[family], Payload::Udp));
-        bad.push((&far[family], HOME[family], Payload::Udp));
-        good.push((&far[family], &near[family], Payload::Udp));
+        bad.push((HOME[family], &local[family], Payload::Udp));
+        bad.push((WORLD[family], &local[family], Payload::Udp));
+        bad.push((&remote[family], HOME[family], Payload::Udp));
+        good.push((&remote[family], &local[family], Payload::Udp));
     }
     only_good_ones_arrive(
         (bastion, &there.name),
         (laptop, &here.name),
         &bad,
         &good,
-        || ping(laptop, &far[0]),
+        || ping(laptop, &remote[0]),
     )?;
     ends_with_reasons(up, &REASONS)
 }
@@ -320,31 +323,34 @@ fn errors_of_routers_outside_of_the_routes_arrive(carrier: Carrier) -> Result<()
 }
 
 /// What a login that is held to one network may send, and what not.
-fn to_an_agent<'a>(near: &'a [String; 2], far: &'a [String; 2]) -> (Vec<Sent<'a>>, Vec<Sent<'a>>) {
+fn to_an_agent<'a>(
+    local: &'a [String; 2],
+    remote: &'a [String; 2],
+) -> (Vec<Sent<'a>>, Vec<Sent<'a>>) {
     let (mut bad, mut good) = (Vec::new(), Vec::new());
     for family in 0..2 {
-        let (near, far) = (near[family].as_str(), far[family].as_str());
+        let (local, remote) = (local[family].as_str(), remote[family].as_str());
         let wan = ["192.0.2.2", "2001:db8:2::2"][family];
         for from in [BEHIND[family], WORLD[family], wan] {
-            bad.push((from, far, Payload::Udp));
+            bad.push((from, remote, Payload::Udp));
         }
         for to in [
             wan,
             ["198.51.100.1", "2001:db8:64::1"][family],
             WORLD[family],
         ] {
-            bad.push((near, to, Payload::Udp));
+            bad.push((local, to, Payload::Udp));
         }
-        bad.push((near, ["224.0.0.251", "ff0e::1"][family], Payload::Udp));
-        bad.push((near, far, Payload::Redirect));
-        bad.push((near, far, Payload::Unreachable(wan, WORLD[family])));
-        good.push((near, far, Payload::Udp));
+        bad.push((local, ["224.0.0.251", "ff0e::1"][family], Payload::Udp));
+        bad.push((local, remote, Payload::Redirect));
+        bad.push((local, remote, Payload::Unreachable(wan, WORLD[family])));
+        good.push((local, remote, Payload::Udp));
         good.push((
-            near,
+            local,
             ["198.51.100.2", "2001:db8:64::2"][family],
             Payload::Udp,
         ));
-        good.push((near, far, Payload::Unreachable(far, near)));
+        good.push((local, remote, Payload::Unreachable(remote, local)));
     }
     bad.push(("fe80::bad", "ff02::1", Payload::RouterAdvertisement));
     bad.push(("fe80::bad", "fe80::1", Payload::Redirect));
@@ -363,7 +369,7 @@ fn agent(lab: &Subnet, options: &str, more: &[&str]) -> Result<Child> {
 
 /// Its limits hold for its own host's addresses and for its neighbours'.
 #[test]
-fn an_agent_takes_packets_of_its_near_end_alone() -> Result<()> {
+fn an_agent_takes_packets_of_its_local_end_alone() -> Result<()> {
     let lab = topology::subnet()?;
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
     let allowed = "--allow-route 198.51.100.2 --allow-route 2001:db8:64::2";
@@ -375,44 +381,44 @@ fn an_agent_takes_packets_of_its_near_end_alone() -> Result<()> {
     ];
     let up = agent(&lab, allowed, &routes)?;
     let (here, there) = (Device::only(laptop)?, Device::only(bastion)?);
-    let (near, far) = (addresses(&here)?, addresses(&there)?);
-    ping(laptop, &far[0])?;
-    let (bad, good) = to_an_agent(&near, &far);
+    let (local, remote) = (addresses(&here)?, addresses(&there)?);
+    ping(laptop, &remote[0])?;
+    let (bad, good) = to_an_agent(&local, &remote);
     only_good_ones_arrive(
         (laptop, &here.name),
         (bastion, &there.name),
         &bad,
         &good,
-        || ping(laptop, &far[0]),
+        || ping(laptop, &remote[0]),
     )?;
     ping(laptop, "198.51.100.2")?;
     ensure!(up.end_with(Signal::SIGINT)?.code() == 0);
     Ok(())
 }
 
-/// A network behind the near end sends if both ends were told of it.
+/// A network behind the local end sends if both ends were told of it.
 #[test]
 fn an_agent_without_limits_takes_one_source() -> Result<()> {
     let lab = topology::subnet()?;
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
     let up = agent(&lab, "", &["--route", LAN4])?;
     let (here, there) = (Device::only(laptop)?, Device::only(bastion)?);
-    let (near, far) = (addresses(&here)?, addresses(&there)?);
+    let (local, remote) = (addresses(&here)?, addresses(&there)?);
     ping(laptop, "198.51.100.1")?;
     ping(laptop, "198.51.100.2")?;
     let bad = [
-        (HOME[0], far[0].as_str(), Payload::Udp),
-        (&near[0], "169.254.1.1", Payload::Udp),
-        (&near[0], "224.0.0.251", Payload::Udp),
+        (HOME[0], remote[0].as_str(), Payload::Udp),
+        (&local[0], "169.254.1.1", Payload::Udp),
+        (&local[0], "224.0.0.251", Payload::Udp),
         ("fe80::bad", "ff02::1", Payload::RouterAdvertisement),
     ];
-    let good = [(near[0].as_str(), "192.0.2.2", Payload::Udp)];
+    let good = [(local[0].as_str(), "192.0.2.2", Payload::Udp)];
     only_good_ones_arrive(
         (laptop, &here.name),
         (bastion, &there.name),
         &bad,
         &good,
-        || ping(laptop, &far[0]),
+        || ping(laptop, &remote[0]),
     )?;
     ensure!(up.end_with(Signal::SIGINT)?.code() == 0);
     Ok(())

@@ -24,7 +24,7 @@ use nix::sys::signal::Signal;
 with_each_carrier!(
     the_lan_opens_no_connection_to_a_client,
     the_lan_opens_none_where_the_bastion_has_iptables_alone,
-    the_client_needs_no_far_end_to_refuse,
+    the_client_needs_no_remote_end_to_refuse,
     without_nat_the_named_networks_may_open_connections,
     clients_of_one_bastion_do_not_reach_each_other,
     a_client_that_forwards_opens_no_network,
@@ -162,7 +162,7 @@ fn closed_then_open(lab: &Subnet, carrier: Carrier) -> Result<()> {
     client_reaches_the_lan(lab)?;
     let capture = Capture::start(laptop, &here.name)?;
     none_opens(&lab.lan, laptop, &here.addresses)?;
-    // The far end lets none of it into the tunnel.
+    // The remote end lets none of it into the tunnel.
     let captured = capture.end()?;
     let seen = captured.matching(
         // Resets end the client's own connections, opened before.
@@ -222,7 +222,7 @@ fn show(host: &Host, program: &str) -> Result<()> {
     Ok(())
 }
 
-/// The far end's part by iptables of both kinds.
+/// The remote end's part by iptables of both kinds.
 fn the_lan_opens_none_where_the_bastion_has_iptables_alone(carrier: Carrier) -> Result<()> {
     for flavour in ["nft", "legacy"] {
         let lab = lab(carrier)?;
@@ -237,9 +237,9 @@ fn the_lan_opens_none_where_the_bastion_has_iptables_alone(carrier: Carrier) -> 
     Ok(())
 }
 
-/// A far end that does nothing for its client, be it old or hostile: the client
+/// A remote end that does nothing for its client, be it old or hostile: the client
 /// refuses by itself, and answers a ping all the same.
-fn the_client_needs_no_far_end_to_refuse(carrier: Carrier) -> Result<()> {
+fn the_client_needs_no_remote_end_to_refuse(carrier: Carrier) -> Result<()> {
     let lab = lab(carrier)?;
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
     let before = Before::of(&[laptop])?;
@@ -384,7 +384,7 @@ fn an_agents_host_may_let_its_clients_reach_each_other() -> Result<()> {
 }
 
 /// The lab with a network behind the laptop, which forwards for others, and a
-/// far end that sends there by the tunnel.
+/// remote end that sends there by the tunnel.
 fn home(lab: &Subnet) -> Result<Host> {
     let (laptop, home) = (&lab.direct.laptop, Host::new("home")?);
     connect(
@@ -552,7 +552,7 @@ fn errors_on_the_way_come_back(carrier: Carrier) -> Result<()> {
     ends(up, &before)
 }
 
-/// A server is no more trusted than any far end, whatever its own rules say.
+/// A server is no more trusted than any remote end, whatever its own rules say.
 #[test]
 fn a_server_opens_no_connection_to_a_client() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;

@@ -21,9 +21,9 @@ fn only_ssh(client: Client) -> Result<()> {
         ..Tunnel::default()
     }
     .open(&lab.laptop, &lab.bastion)?;
-    for (near, far) in NEAR.iter().zip(FAR) {
-        traffic::ping(&lab.laptop, far)?;
-        traffic::ping(&lab.bastion, near)?;
+    for (local, remote) in NEAR.iter().zip(FAR) {
+        traffic::ping(&lab.laptop, remote)?;
+        traffic::ping(&lab.bastion, local)?;
     }
     traffic::echo_every_size((&lab.laptop, NEAR[0]), (&lab.bastion, FAR[0]), 0..=200)?;
     capture.end()?.shows_only_ssh()

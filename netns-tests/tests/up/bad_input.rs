@@ -22,8 +22,8 @@ with_each_client!(
     unknown_host_key_without_a_terminal,
     no_key_is_accepted,
     tunnels_are_not_permitted,
-    unit_is_busy_at_the_far_end,
-    unit_is_busy_at_the_near_end,
+    unit_is_busy_at_the_remote_end,
+    unit_is_busy_at_the_local_end,
     tunnel_device_is_nonsense,
 );
 
@@ -142,7 +142,7 @@ fn tunnels_are_not_permitted(client: Client) -> Result<()> {
     refused(&lab, client, &arguments, SSH_ERROR, parts)
 }
 
-fn unit_is_busy_at_the_far_end(client: Client) -> Result<()> {
+fn unit_is_busy_at_the_remote_end(client: Client) -> Result<()> {
     let lab = topology::direct()?;
     let _open = Tunnel::default().open(&lab.laptop, &lab.bastion)?;
     let arguments = [
@@ -166,7 +166,7 @@ fn tunnel_device_is_nonsense(client: Client) -> Result<()> {
     refused(&lab, client, &["-w", "a:b", "bastion"], SSH_ERROR, &["a:b"])
 }
 
-fn unit_is_busy_at_the_near_end(client: Client) -> Result<()> {
+fn unit_is_busy_at_the_local_end(client: Client) -> Result<()> {
     let lab = topology::direct()?;
     let _open = Tunnel::default().open(&lab.laptop, &lab.bastion)?;
     let arguments = [

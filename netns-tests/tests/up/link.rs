@@ -29,8 +29,8 @@ with_each_carrier!(
 
 /// Each end reaches the other at every address of its tunnel device, in both families.
 fn reach_each_other(lab: &Direct) -> Result<(Device, Device)> {
-    let (near, far) = (Device::only(&lab.laptop)?, Device::only(&lab.bastion)?);
-    for device in [&near, &far] {
+    let (local, remote) = (Device::only(&lab.laptop)?, Device::only(&lab.bastion)?);
+    for device in [&local, &remote] {
         ensure!(
             device.addresses.iter().any(IpAddr::is_ipv4),
             "no IPv4: {device:?}"
@@ -40,13 +40,13 @@ fn reach_each_other(lab: &Direct) -> Result<(Device, Device)> {
             "no IPv6: {device:?}"
         );
     }
-    for address in &far.addresses {
+    for address in &remote.addresses {
         traffic::ping(&lab.laptop, &address.to_string())?;
     }
-    for address in &near.addresses {
+    for address in &local.addresses {
         traffic::ping(&lab.bastion, &address.to_string())?;
     }
-    Ok((near, far))
+    Ok((local, remote))
 }
 
 fn ends_reach_each_other_without_being_configured(carrier: Carrier) -> Result<()> {
@@ -54,13 +54,13 @@ fn ends_reach_each_other_without_being_configured(carrier: Carrier) -> Result<()
     carrier.prepare(&lab.bastion)?;
     let before = Before::of(&[&lab.laptop, &lab.bastion])?;
     let up = carrier.up(&lab.laptop, &["bastion"])?;
-    let (near, far) = reach_each_other(&lab)?;
-    ensure!(near.name == "sshvpn0", "{near:?}");
+    let (local, remote) = reach_each_other(&lab)?;
+    ensure!(local.name == "sshvpn0", "{local:?}");
     // sshd carries packet by packet, and so is quickest with large ones.
     let large = carrier == Carrier::Tun;
     ensure!(
-        near.mtu == far.mtu && near.mtu >= 1500 && (near.mtu > 1500) == large,
-        "only two ends talk: {near:?} {far:?}"
+        local.mtu == remote.mtu && local.mtu >= 1500 && (local.mtu > 1500) == large,
+        "only two ends talk: {local:?} {remote:?}"
     );
     let output = up.end_with(Signal::SIGINT)?;
     ensure!(output.code() == 0 && output.stdout.is_empty(), "{output:?}");
@@ -71,24 +71,27 @@ fn every_size_passes_at_the_default_mtu(carrier: Carrier) -> Result<()> {
     let lab = topology::direct()?;
     carrier.prepare(&lab.bastion)?;
     let _up = carrier.up(&lab.laptop, &["bastion"])?;
-    let (near, far) = reach_each_other(&lab)?;
-    let largest = usize::try_from(near.mtu)? - 28;
-    let (near, far) = (near.addresses[0].to_string(), far.addresses[0].to_string());
-    traffic::echo_every_size((&lab.laptop, &near), (&lab.bastion, &far), 0..=largest)
+    let (local, remote) = reach_each_other(&lab)?;
+    let largest = usize::try_from(local.mtu)? - 28;
+    let (local, remote) = (
+        local.addresses[0].to_string(),
+        remote.addresses[0].to_string(),
+    );
+    traffic::echo_every_size((&lab.laptop, &local), (&lab.bastion, &remote), 0..=largest)
 }
 
 fn tcp_flows_both_ways(carrier: Carrier) -> Result<()> {
     let lab = topology::direct()?;
     carrier.prepare(&lab.bastion)?;
     let _up = carrier.up(&lab.laptop, &["bastion"])?;
-    let (_, far) = reach_each_other(&lab)?;
+    let (_, remote) = reach_each_other(&lab)?;
     for direction in [Direction::Up, Direction::Down] {
         let flow = Flow {
             direction,
             seconds: 2,
             pace: None,
         };
-        let address = far.addresses[0].to_string();
+        let address = remote.addresses[0].to_string();
         let figures = iperf3::measure(&lab.laptop, &lab.bastion, &address, flow)?;
         println!("{direction:?}: {:.0} Mbit/s", figures.bits_per_second / 1e6);
         ensure!(
@@ -128,8 +131,11 @@ fn a_given_mtu_is_used(carrier: Carrier) -> Result<()> {
     let lab = topology::direct()?;
     carrier.prepare(&lab.bastion)?;
     let _up = carrier.up(&lab.laptop, &["bastion", "--mtu", "1400"])?;
-    let (near, far) = reach_each_other(&lab)?;
-    ensure!((near.mtu, far.mtu) == (1400, 1400), "{near:?} {far:?}");
+    let (local, remote) = reach_each_other(&lab)?;
+    ensure!(
+        (local.mtu, remote.mtu) == (1400, 1400),
+        "{local:?} {remote:?}"
+    );
     Ok(())
 }
 
@@ -138,10 +144,12 @@ fn tap_carries_ethernet_frames(carrier: Carrier) -> Result<()> {
     carrier.prepare(&lab.bastion)?;
     let before = Before::of(&[&lab.laptop, &lab.bastion])?;
     let up = carrier.up(&lab.laptop, &["bastion", "--tap"])?;
-    let (near, far) = reach_each_other(&lab)?;
-    let neighbours = lab.laptop.sh(&format!("ip neigh show dev {}", near.name))?;
+    let (local, remote) = reach_each_other(&lab)?;
+    let neighbours = lab
+        .laptop
+        .sh(&format!("ip neigh show dev {}", local.name))?;
     ensure!(
-        neighbours.contains(&far.addresses[0].to_string()),
+        neighbours.contains(&remote.addresses[0].to_string()),
         "no ARP: {neighbours}"
     );
     ensure!(up.end_with(Signal::SIGTERM)?.code() == 0);
@@ -153,7 +161,7 @@ fn two_at_once_do_not_collide(carrier: Carrier) -> Result<()> {
     carrier.prepare(&lab.bastion)?;
     let before = Before::of(&[&lab.laptop, &lab.bastion])?;
     let first = carrier.up(&lab.laptop, &["bastion"])?;
-    let far = Device::only(&lab.bastion)?;
+    let remote = Device::only(&lab.bastion)?;
     let second = carrier.up(&lab.laptop, &["bastion"])?;
     let devices = Device::all(&lab.bastion)?;
     ensure!(devices.len() == 2, "{devices:?}");
@@ -163,7 +171,7 @@ fn two_at_once_do_not_collide(carrier: Carrier) -> Result<()> {
         }
     }
     ensure!(second.end_with(Signal::SIGINT)?.code() == 0);
-    traffic::ping(&lab.laptop, &far.addresses[0].to_string())?;
+    traffic::ping(&lab.laptop, &remote.addresses[0].to_string())?;
     ensure!(first.end_with(Signal::SIGINT)?.code() == 0);
     before.is_back()
 }

@@ -1,4 +1,4 @@
-//! A near end whose person is not root: the program has the capability, or the
+//! A local end whose person is not root: the program has the capability, or the
 //! person has sudo.
 //!
 //! ```text

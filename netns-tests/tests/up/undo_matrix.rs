@@ -7,7 +7,7 @@
 //! ```
 
 use anyhow::{Context, Result, bail, ensure};
-use netns_tests::fault::{self, Calls, FarCommands, Fault};
+use netns_tests::fault::{self, Calls, Fault, RemoteCommands};
 use netns_tests::vpn::{self, cleanup, fails_clearly};
 use netns_tests::{Before, Carrier, Host, PATIENCE, topology, until, with_each_carrier};
 use nix::sys::signal::Signal;
@@ -15,8 +15,8 @@ use nix::sys::signal::Signal;
 with_each_carrier!(
     ioctl_fails,
     send_kills,
-    far_command_fails,
-    connection_dies_at_a_far_command,
+    remote_command_fails,
+    connection_dies_at_a_remote_command,
 );
 
 const ARGUMENTS: [&str; 5] = [
@@ -73,7 +73,7 @@ fn attempt(laptop: &Host, command: &[String]) -> Result<Outcome> {
 }
 
 /// Lets the 1st, 2nd, 3rd… of `calls` on the way up come to `fault`, until there are no more.
-fn near_end(carrier: Carrier, calls: Calls<'_>, fault: Fault) -> Result<()> {
+fn local_end(carrier: Carrier, calls: Calls<'_>, fault: Fault) -> Result<()> {
     let lab = topology::subnet()?;
     let laptop = &lab.direct.laptop;
     carrier.prepare(&lab.direct.bastion)?;
@@ -107,12 +107,12 @@ fn near_end(carrier: Carrier, calls: Calls<'_>, fault: Fault) -> Result<()> {
     bail!("more than {MOST} calls of {names}");
 }
 
-/// Lets the 1st, 2nd, 3rd… command of the far end on the way up come to `fault`.
-fn far_end(carrier: Carrier, fault: Fault) -> Result<()> {
+/// Lets the 1st, 2nd, 3rd… command of the remote end on the way up come to `fault`.
+fn remote_end(carrier: Carrier, fault: Fault) -> Result<()> {
     let lab = topology::subnet()?;
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
     carrier.prepare(bastion)?;
-    let commands = FarCommands::on(bastion)?;
+    let commands = RemoteCommands::on(bastion)?;
     let before = Before::of(&[laptop, bastion, &lab.lan])?;
     let command = vpn::command(&carrier.arguments(&ARGUMENTS))?;
 
@@ -121,7 +121,7 @@ fn far_end(carrier: Carrier, fault: Fault) -> Result<()> {
     let uses = commands.disarm()?;
     child.end_with(Signal::SIGINT)?;
     before.is_back()?;
-    ensure!(uses > 0, "the far end used none of the commands");
+    ensure!(uses > 0, "the remote end used none of the commands");
 
     for number in 1..=uses {
         commands.fail_at(number, fault)?;
@@ -129,7 +129,7 @@ fn far_end(carrier: Carrier, fault: Fault) -> Result<()> {
         commands.disarm()?;
         ensure!(
             outcome != Outcome::Killed,
-            "a fault at the far end killed the near one"
+            "a fault at the remote end killed the near one"
         );
         ensure!(
             fault == Fault::Fails || outcome == Outcome::Failed,
@@ -139,7 +139,7 @@ fn far_end(carrier: Carrier, fault: Fault) -> Result<()> {
             .is_back()
             .with_context(|| format!("after command {number}: {outcome:?}"))?;
     }
-    println!("{uses} commands of the far end, {fault:?}");
+    println!("{uses} commands of the remote end, {fault:?}");
     Ok(())
 }
 
@@ -170,52 +170,52 @@ const WRITE: Calls<'_> = Calls {
 };
 
 fn ioctl_fails(carrier: Carrier) -> Result<()> {
-    near_end(carrier, IOCTL, Fault::Fails)
+    local_end(carrier, IOCTL, Fault::Fails)
 }
 
 #[test]
 fn ioctl_kills() -> Result<()> {
-    near_end(Carrier::Tun, IOCTL, Fault::Kills)
+    local_end(Carrier::Tun, IOCTL, Fault::Kills)
 }
 
 #[test]
 fn send_fails() -> Result<()> {
-    near_end(Carrier::Tun, SEND, Fault::Fails)
+    local_end(Carrier::Tun, SEND, Fault::Fails)
 }
 
 fn send_kills(carrier: Carrier) -> Result<()> {
-    near_end(carrier, SEND, Fault::Kills)
+    local_end(carrier, SEND, Fault::Kills)
 }
 
 #[test]
 fn open_fails() -> Result<()> {
-    near_end(Carrier::Tun, OPEN, Fault::Fails)
+    local_end(Carrier::Tun, OPEN, Fault::Fails)
 }
 
 #[test]
 fn open_kills() -> Result<()> {
-    near_end(Carrier::Tun, OPEN, Fault::Kills)
+    local_end(Carrier::Tun, OPEN, Fault::Kills)
 }
 
 #[test]
 fn journal_fails() -> Result<()> {
-    near_end(Carrier::Tun, JOURNAL, Fault::Fails)
+    local_end(Carrier::Tun, JOURNAL, Fault::Fails)
 }
 
 #[test]
 fn journal_kills() -> Result<()> {
-    near_end(Carrier::Tun, JOURNAL, Fault::Kills)
+    local_end(Carrier::Tun, JOURNAL, Fault::Kills)
 }
 
 #[test]
 fn write_kills() -> Result<()> {
-    near_end(Carrier::Tun, WRITE, Fault::Kills)
+    local_end(Carrier::Tun, WRITE, Fault::Kills)
 }
 
-fn far_command_fails(carrier: Carrier) -> Result<()> {
-    far_end(carrier, Fault::Fails)
+fn remote_command_fails(carrier: Carrier) -> Result<()> {
+    remote_end(carrier, Fault::Fails)
 }
 
-fn connection_dies_at_a_far_command(carrier: Carrier) -> Result<()> {
-    far_end(carrier, Fault::Kills)
+fn connection_dies_at_a_remote_command(carrier: Carrier) -> Result<()> {
+    remote_end(carrier, Fault::Kills)
 }

@@ -40,8 +40,8 @@ fn loses_nothing(client: Client, direction: Direction) -> Result<()> {
         ..Tunnel::default()
     };
     let open = tunnel.open(&lab.laptop, &lab.bastion)?;
-    let (near, far) = tunnel.devices();
-    passes_unharmed(&lab, [&near, &far], [NEAR[0], FAR[0]], direction)?;
+    let (local, remote) = tunnel.devices();
+    passes_unharmed(&lab, [&local, &remote], [NEAR[0], FAR[0]], direction)?;
     ensure!(open.is_running(), "the client has ended");
     Ok(())
 }
@@ -57,19 +57,19 @@ fn passes_unharmed(
     addresses: [&str; 2],
     direction: Direction,
 ) -> Result<()> {
-    let [near, far] = addresses;
+    let [local, remote] = addresses;
     // Room for what arrives while the ends compute their keys.
     for (host, device) in [&lab.laptop, &lab.bastion].into_iter().zip(devices) {
         host.sh(&format!("ip link set {device} txqueuelen 4000"))?;
     }
-    traffic::ping(&lab.laptop, far)?;
-    let (counted, figures) = Counted::during((&lab.laptop, near), (&lab.bastion, far), || {
+    traffic::ping(&lab.laptop, remote)?;
+    let (counted, figures) = Counted::during((&lab.laptop, local), (&lab.bastion, remote), || {
         let flow = Flow {
             direction,
             seconds: 5,
             pace: Some(PACE),
         };
-        iperf3::measure(&lab.laptop, &lab.bastion, far, flow)
+        iperf3::measure(&lab.laptop, &lab.bastion, remote, flow)
     })?;
     let megabytes = usize::try_from(figures.bytes >> 20)?;
     let keys = lab
@@ -112,8 +112,8 @@ fn by_agent(direction: Direction) -> Result<()> {
     Carrier::Agent.prepare(&lab.bastion)?;
     let up = Carrier::Agent.up(&lab.laptop, &["-o", "RekeyLimit=1M", "bastion"])?;
     let devices = [Device::only(&lab.laptop)?, Device::only(&lab.bastion)?];
-    let [near, far] = devices.map(|device| device.addresses[0].to_string());
-    passes_unharmed(&lab, ["sshvpn0"; 2], [&near, &far], direction)?;
+    let [local, remote] = devices.map(|device| device.addresses[0].to_string());
+    passes_unharmed(&lab, ["sshvpn0"; 2], [&local, &remote], direction)?;
     ensure!(up.is_running(), "the client has ended");
     Ok(())
 }
@@ -134,6 +134,6 @@ fn under_full_load_by_agent() -> Result<()> {
     let lab = lab()?;
     Carrier::Agent.prepare(&lab.bastion)?;
     let _up = Carrier::Agent.up(&lab.laptop, &["-o", "RekeyLimit=1M", "bastion"])?;
-    let far = Device::only(&lab.bastion)?.addresses[0].to_string();
-    both_ways(&lab.laptop, &lab.bastion, &far, 30)
+    let remote = Device::only(&lab.bastion)?.addresses[0].to_string();
+    both_ways(&lab.laptop, &lab.bastion, &remote, 30)
 }

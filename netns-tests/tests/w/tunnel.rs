@@ -27,9 +27,9 @@ with_each_client!(
 
 /// Both families, both ways.
 fn passes_both_ways(lab: &Direct) -> Result<()> {
-    for (near, far) in NEAR.iter().zip(FAR) {
-        traffic::ping(&lab.laptop, far)?;
-        traffic::ping(&lab.bastion, near)?;
+    for (local, remote) in NEAR.iter().zip(FAR) {
+        traffic::ping(&lab.laptop, remote)?;
+        traffic::ping(&lab.bastion, local)?;
     }
     Ok(())
 }

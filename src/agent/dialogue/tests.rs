@@ -12,7 +12,7 @@ use crate::agent::guard;
 use crate::agent::host::Opened;
 use crate::agent::limits::Limits;
 use crate::frame::control::{
-    Addresses, Ask, CloseReason, Facts, Look, MAX_CONTROL, OLDEST_VERSION, Permissions, Ready,
+    Addresses, AgentFacts, Ask, CloseReason, Look, MAX_CONTROL, OLDEST_VERSION, Permissions, Ready,
     VERSION,
 };
 use crate::host::change::Change;
@@ -60,7 +60,7 @@ impl Host for NotedHost {
         self.note("prepare")
     }
 
-    async fn look(&self, _: &Look) -> Result<Facts, AgentError> {
+    async fn look(&self, _: &Look) -> Result<AgentFacts, AgentError> {
         self.note("look")?;
         Ok(facts())
     }
@@ -95,8 +95,8 @@ impl Host for NotedHost {
     }
 }
 
-fn facts() -> Facts {
-    Facts {
+fn facts() -> AgentFacts {
+    AgentFacts {
         login: "root".to_owned(),
         networks: Vec::new(),
         ipv6: true,
@@ -118,7 +118,7 @@ fn wish() -> SetUp {
         mtu: Mtu::ETHERNET,
         device: None,
         addresses: vec![Addresses {
-            near: "10.1.0.0".parse().unwrap(),
+            client: "10.1.0.0".parse().unwrap(),
             agent: "10.1.0.1".parse().unwrap(),
             prefix: 31,
         }],
@@ -126,17 +126,17 @@ fn wish() -> SetUp {
     }
 }
 
-/// A near end that talks to an agent, which runs as a task.
-struct Near {
+/// A client that talks to an agent, which runs as a task.
+struct Client {
     conversation: Conversation<Input, Output>,
-    agent: tokio::task::JoinHandle<End>,
+    agent: tokio::task::JoinHandle<AgentEnd>,
     host: NotedHost,
     signal: Option<oneshot::Sender<i32>>,
 }
 
-impl Near {
+impl Client {
     fn with(host: NotedHost) -> Self {
-        let [near, far] = pair();
+        let [client, remote] = pair();
         let (signal, received) = oneshot::channel();
         let stop: Pin<Box<dyn Future<Output = i32> + Send>> = Box::pin(async move {
             match received.await {
@@ -144,9 +144,9 @@ impl Near {
                 Err(_) => pending().await,
             }
         });
-        let dialogue = Dialogue::new(far, host.clone(), stop, "gateway".to_owned());
-        Near {
-            conversation: near,
+        let dialogue = Dialogue::new(remote, host.clone(), stop, "gateway".to_owned());
+        Client {
+            conversation: client,
             agent: tokio::spawn(dialogue.run()),
             host,
             signal: Some(signal),
@@ -158,18 +158,18 @@ impl Near {
     }
 
     async fn greeted() -> Self {
-        let mut near = Self::new();
-        near.greet().await;
-        near
+        let mut client = Self::new();
+        client.greet().await;
+        client
     }
 
     async fn up() -> Self {
-        let mut near = Self::greeted().await;
-        near.say(Message::SetUp(wish())).await;
-        assert_eq!(near.hear().await.name(), "done");
-        assert_eq!(near.hear().await.name(), "done");
-        assert_eq!(near.hear().await, Message::Ready(ready()));
-        near
+        let mut client = Self::greeted().await;
+        client.say(Message::SetUp(wish())).await;
+        assert_eq!(client.hear().await.name(), "done");
+        assert_eq!(client.hear().await.name(), "done");
+        assert_eq!(client.hear().await, Message::Ready(ready()));
+        client
     }
 
     async fn greet(&mut self) {
@@ -195,7 +195,7 @@ impl Near {
     }
 
     /// The end, which undid all once and said what is left.
-    async fn ends(mut self) -> (Option<(CloseReason, String)>, End) {
+    async fn ends(mut self) -> (Option<(CloseReason, String)>, AgentEnd) {
         let mut close = None;
         loop {
             match self.conversation.receive().await {
@@ -231,29 +231,29 @@ impl Near {
 #[test]
 fn from_hello_to_close() {
     test_namespace::run(async {
-        let mut near = Near::greeted().await;
+        let mut client = Client::greeted().await;
         for _ in 0..2 {
-            near.say(Message::Look(Look::default())).await;
-            assert_eq!(near.hear().await, Message::Facts(facts()));
+            client.say(Message::Look(Look::default())).await;
+            assert_eq!(client.hear().await, Message::AgentFacts(facts()));
         }
-        near.say(Message::Ping { token: 7 }).await;
-        assert_eq!(near.hear().await, Message::Pong { token: 7 });
-        near.say(Message::SetUp(wish())).await;
+        client.say(Message::Ping { token: 7 }).await;
+        assert_eq!(client.hear().await, Message::Pong { token: 7 });
+        client.say(Message::SetUp(wish())).await;
         for what in ["MTU 1500", "link up"] {
             let what = what.to_owned();
-            assert_eq!(near.hear().await, Message::Done { what });
+            assert_eq!(client.hear().await, Message::Done { what });
         }
-        assert_eq!(near.hear().await, Message::Ready(ready()));
-        near.say(Message::Pong { token: 1 }).await;
-        near.say(Message::Ping { token: 8 }).await;
-        assert_eq!(near.hear().await, Message::Pong { token: 8 });
+        assert_eq!(client.hear().await, Message::Ready(ready()));
+        client.say(Message::Pong { token: 1 }).await;
+        client.say(Message::Ping { token: 8 }).await;
+        assert_eq!(client.hear().await, Message::Pong { token: 8 });
         let text = String::new();
         let reason = CloseReason::Requested;
-        near.say(Message::Close { reason, text }).await;
-        let host = near.host.clone();
-        let (close, end) = near.ends().await;
+        client.say(Message::Close { reason, text }).await;
+        let host = client.host.clone();
+        let (close, end) = client.ends().await;
         assert_eq!(close, None);
-        assert!(matches!(end, End::Requested) && end.is_orderly());
+        assert!(matches!(end, AgentEnd::Requested) && end.is_orderly());
         assert_eq!(
             host.done(),
             [
@@ -271,9 +271,9 @@ fn a_close_is_taken_at_any_time() {
             text: String::new(),
         };
         for state in 0..3 {
-            let near = Near::in_state(state).await;
-            near.say(close()).await;
-            assert!(matches!(near.ends().await, (None, End::Requested)));
+            let client = Client::in_state(state).await;
+            client.say(close()).await;
+            assert!(matches!(client.ends().await, (None, AgentEnd::Requested)));
         }
     });
 }
@@ -282,16 +282,16 @@ fn a_close_is_taken_at_any_time() {
 fn the_end_of_the_stream_undoes_everything_at_any_time() {
     test_namespace::run(async {
         for state in 0..3 {
-            let near = Near::in_state(state).await;
-            let Near {
+            let client = Client::in_state(state).await;
+            let Client {
                 conversation,
                 agent,
                 host,
                 signal: _signal,
-            } = near;
+            } = client;
             drop(conversation);
             let end = agent.await.unwrap();
-            assert!(matches!(end, End::StreamEnded) && end.is_orderly());
+            assert!(matches!(end, AgentEnd::StreamEnded) && end.is_orderly());
             assert!(host.done().ends_with(&["undo", "finish"]));
         }
     });
@@ -301,9 +301,9 @@ fn the_end_of_the_stream_undoes_everything_at_any_time() {
 fn a_signal_is_told_and_undone_at_any_time() {
     test_namespace::run(async {
         for state in 0..3 {
-            let mut near = Near::in_state(state).await;
-            near.signal.take().unwrap().send(15).unwrap();
-            let (close, end) = near.ends().await;
+            let mut client = Client::in_state(state).await;
+            client.signal.take().unwrap().send(15).unwrap();
+            let (close, end) = client.ends().await;
             let (reason, text) = close.unwrap();
             assert_eq!(reason, CloseReason::Requested);
             assert!(text.contains("signal 15"), "{text}");
@@ -320,66 +320,68 @@ fn a_message_of_another_state_ends_it_with_its_name() {
         let wrong = [
             Message::Look(Look::default()),
             Message::SetUp(wish()),
-            Message::Facts(facts()),
+            Message::AgentFacts(facts()),
             Message::Ping { token: 1 },
             Message::Ready(ready()),
         ];
         for message in wrong {
-            let near = Near::new();
+            let client = Client::new();
             let text = misplaced(message.name(), "before hello");
-            near.say(message).await;
-            near.ends_for(CloseReason::Protocol, &text).await;
+            client.say(message).await;
+            client.ends_for(CloseReason::Protocol, &text).await;
         }
         for message in [
             hello(),
-            Message::Facts(facts()),
+            Message::AgentFacts(facts()),
             Message::Closed { left: vec![] },
         ] {
-            let near = Near::greeted().await;
+            let client = Client::greeted().await;
             let text = misplaced(message.name(), "before set-up");
-            near.say(message).await;
-            near.ends_for(CloseReason::Protocol, &text).await;
+            client.say(message).await;
+            client.ends_for(CloseReason::Protocol, &text).await;
         }
         for message in [
             hello(),
             Message::SetUp(wish()),
             Message::Look(Look::default()),
         ] {
-            let near = Near::up().await;
+            let client = Client::up().await;
             let text = misplaced(message.name(), "while the tunnel is up");
-            near.say(message).await;
-            near.ends_for(CloseReason::Protocol, &text).await;
+            client.say(message).await;
+            client.ends_for(CloseReason::Protocol, &text).await;
         }
     });
 }
 
 #[tokio::test]
 async fn a_hello_of_the_future_is_spoken_down_to() {
-    let mut near = Near::new();
-    near.say(Message::Hello(Hello {
-        version: VERSION + 7,
-        features: BTreeSet::from(["warp".to_owned()]),
-        ..Hello::ours()
-    }))
-    .await;
-    assert_eq!(near.hear().await, Message::Hello(Hello::ours()));
+    let mut client = Client::new();
+    client
+        .say(Message::Hello(Hello {
+            version: VERSION + 7,
+            features: BTreeSet::from(["warp".to_owned()]),
+            ..Hello::ours()
+        }))
+        .await;
+    assert_eq!(client.hear().await, Message::Hello(Hello::ours()));
 }
 
 #[tokio::test]
 async fn no_common_version_says_which_end_to_update() {
     for (oldest, version, end) in [
         (VERSION + 1, VERSION + 7, "update sshvpn at this end"),
-        (0, OLDEST_VERSION - 1, "update sshvpn at the near end"),
+        (0, OLDEST_VERSION - 1, "update sshvpn at the client"),
     ] {
-        let near = Near::new();
-        near.say(Message::Hello(Hello {
-            version,
-            oldest,
-            ..Hello::ours()
-        }))
-        .await;
-        let host = near.host.clone();
-        near.ends_for(CloseReason::Version, end).await;
+        let client = Client::new();
+        client
+            .say(Message::Hello(Hello {
+                version,
+                oldest,
+                ..Hello::ours()
+            }))
+            .await;
+        let host = client.host.clone();
+        client.ends_for(CloseReason::Version, end).await;
         assert_eq!(host.done(), ["undo", "finish"], "nothing was looked at");
     }
 }
@@ -388,32 +390,33 @@ async fn no_common_version_says_which_end_to_update() {
 fn a_failure_is_told_with_its_reason_and_undone() {
     test_namespace::run(async {
         for what in ["prepare", "look", "open", "apply"] {
-            let mut near = Near::with(NotedHost::failing_at(what));
-            near.greet().await;
+            let mut client = Client::with(NotedHost::failing_at(what));
+            client.greet().await;
             if what == "look" {
-                near.say(Message::Look(Look::default())).await;
+                client.say(Message::Look(Look::default())).await;
             } else if what != "prepare" {
-                near.say(Message::SetUp(wish())).await;
+                client.say(Message::SetUp(wish())).await;
             }
-            near.ends_for(CloseReason::NotPermitted, "CAP_NET_ADMIN")
+            client
+                .ends_for(CloseReason::NotPermitted, "CAP_NET_ADMIN")
                 .await;
         }
     });
 }
 
 #[test]
-fn a_silent_near_end_is_left() {
+fn a_silent_local_end_is_left() {
     test_namespace::run(async {
         tokio::time::pause();
         for state in 0..3 {
-            let near = Near::in_state(state).await;
+            let client = Client::in_state(state).await;
             tokio::time::sleep(SILENCE - Duration::from_secs(1)).await;
-            assert!(!near.agent.is_finished());
-            let (close, end) = near.ends().await;
+            assert!(!client.agent.is_finished());
+            let (close, end) = client.ends().await;
             let (reason, text) = close.unwrap();
             assert_eq!(reason, CloseReason::Silence);
             assert!(text.contains("45 seconds"), "{text}");
-            assert!(matches!(end, End::Silence));
+            assert!(matches!(end, AgentEnd::Silence));
         }
     });
 }
@@ -422,25 +425,25 @@ fn a_silent_near_end_is_left() {
 fn pings_keep_it_up() {
     test_namespace::run(async {
         tokio::time::pause();
-        let mut near = Near::up().await;
+        let mut client = Client::up().await;
         for token in 0..10 {
             tokio::time::sleep(Duration::from_secs(30)).await;
-            near.say(Message::Ping { token }).await;
+            client.say(Message::Ping { token }).await;
             // It asks as well.
-            while near.hear().await != (Message::Pong { token }) {}
+            while client.hear().await != (Message::Pong { token }) {}
         }
     });
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_near_end_that_never_reads_is_left_and_everything_undone() {
-    let near = Near::greeted().await;
-    let Near {
+async fn a_local_end_that_never_reads_is_left_and_everything_undone() {
+    let client = Client::greeted().await;
+    let Client {
         conversation,
         agent,
         host,
         signal: _signal,
-    } = near;
+    } = client;
     // The stream holds a few messages; who writes more is held up as well.
     for token in 0..1000 {
         let ping = Message::Ping { token };
@@ -451,7 +454,7 @@ async fn a_near_end_that_never_reads_is_left_and_everything_undone() {
         assert!(token < 999, "there is no bound");
     }
     let end = agent.await.unwrap();
-    assert!(matches!(end, End::Silence), "{end:?}");
+    assert!(matches!(end, AgentEnd::Silence), "{end:?}");
     assert!(host.done().ends_with(&["undo", "finish"]));
 }
 
@@ -463,46 +466,49 @@ async fn a_message_that_cannot_be_read_ends_it() {
         (b"{\"type\":\"hello\"", "cannot be read"),
         (b"", "cannot be read"),
     ] {
-        let near = Near::new();
-        near.conversation.output().send(raw(json)).await.unwrap();
-        near.ends_for(CloseReason::Protocol, text).await;
+        let client = Client::new();
+        client.conversation.output().send(raw(json)).await.unwrap();
+        client.ends_for(CloseReason::Protocol, text).await;
     }
-    let near = Near::new();
+    let client = Client::new();
     let length = u32::try_from(MAX_CONTROL + 5).unwrap().to_be_bytes();
     let frame = bytes::Bytes::copy_from_slice(&length);
-    near.conversation.output().send(frame).await.unwrap();
-    near.ends_for(CloseReason::Protocol, "are the most").await;
+    client.conversation.output().send(frame).await.unwrap();
+    client.ends_for(CloseReason::Protocol, "are the most").await;
 }
 
 #[test]
 fn packets_flow_and_nonsense_between_them_ends_it() {
     test_namespace::run(async {
-        let near = Near::up().await;
+        let client = Client::up().await;
         // A frame of no family is a counted drop.
         let unknown = Bytes::from_static(&[0, 0, 0, 4, 0, 0, 0, 9]);
-        near.conversation.output().send(unknown).await.unwrap();
-        near.say(Message::Ping { token: 3 }).await;
-        let mut near = near;
-        assert_eq!(near.hear().await, Message::Pong { token: 3 });
+        client.conversation.output().send(unknown).await.unwrap();
+        client.say(Message::Ping { token: 3 }).await;
+        let mut client = client;
+        assert_eq!(client.hear().await, Message::Pong { token: 3 });
         let frame = crate::frame::stream::encode_control(b"tea").unwrap();
-        near.conversation.output().send(frame).await.unwrap();
-        near.ends_for(CloseReason::Protocol, "cannot be read").await;
+        client.conversation.output().send(frame).await.unwrap();
+        client
+            .ends_for(CloseReason::Protocol, "cannot be read")
+            .await;
 
         // What comes after that cannot be told from it, the end neither.
         tokio::time::pause();
-        let near = Near::up().await;
+        let client = Client::up().await;
         let endless = Bytes::from_static(&[0xff; 8]);
-        near.conversation.output().send(endless).await.unwrap();
-        near.ends_for(CloseReason::Protocol, "are the most").await;
+        client.conversation.output().send(endless).await.unwrap();
+        client.ends_for(CloseReason::Protocol, "are the most").await;
     });
 }
 
 #[test]
 fn a_device_that_is_removed_ends_it() {
     test_namespace::run(async {
-        let near = Near::up().await;
+        let client = Client::up().await;
         test_namespace::ip("link del sshvpn0");
-        near.ends_for(CloseReason::Failed, "the tunnel device there failed")
+        client
+            .ends_for(CloseReason::Failed, "the tunnel device there failed")
             .await;
     });
 }
@@ -516,10 +522,10 @@ fn an_agent_is_told_and_not_asked() {
             addresses: Vec::new(),
         });
         for message in [ask, Message::Accept] {
-            let near = Near::greeted().await;
-            near.say(message).await;
+            let client = Client::greeted().await;
+            client.say(message).await;
             let text = "this is an agent, which is told what to do";
-            near.ends_for(CloseReason::Protocol, text).await;
+            client.ends_for(CloseReason::Protocol, text).await;
         }
     });
 }

@@ -15,8 +15,8 @@ fn networks(of: &[&str]) -> Vec<IpNetwork> {
 }
 
 fn wish(forward: &[&str]) -> SetUp {
-    let pair = |near: &str, agent: &str, prefix| Addresses {
-        near: near.parse().unwrap(),
+    let pair = |client: &str, agent: &str, prefix| Addresses {
+        client: client.parse().unwrap(),
         agent: agent.parse().unwrap(),
         prefix,
     };
@@ -104,7 +104,7 @@ fn without_limits_everything_is_reached_but_special_addresses() {
 }
 
 #[test]
-fn networks_behind_the_near_end_are_named_by_a_limit() {
+fn networks_behind_the_local_end_are_named_by_a_limit() {
     let limits = Limits {
         sources: Some(networks(&["10.77.0.0/24"])),
         ..Limits::default()

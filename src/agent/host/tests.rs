@@ -10,8 +10,8 @@ use crate::host::test_namespace::{self, ip};
 use crate::types::{Mode, Mtu};
 
 fn wish() -> SetUp {
-    let pair = |near: &str, agent: &str, prefix| Addresses {
-        near: near.parse().unwrap(),
+    let pair = |client: &str, agent: &str, prefix| Addresses {
+        client: client.parse().unwrap(),
         agent: agent.parse().unwrap(),
         prefix,
     };
@@ -161,7 +161,7 @@ fn one_of_two_agents_is_killed_and_the_other_goes_on() {
         let (killed_device, first) = set_up(&mut killed, &wish()).await;
         let mut other_wish = wish();
         for pair in &mut other_wish.addresses {
-            std::mem::swap(&mut pair.near, &mut pair.agent);
+            std::mem::swap(&mut pair.client, &mut pair.agent);
         }
         let mut goes_on = host(&place, Limits::default());
         let (device, second) = set_up(&mut goes_on, &other_wish).await;
@@ -213,7 +213,7 @@ fn the_prefix_names_the_device() {
 }
 
 #[test]
-fn the_near_end_is_told_of_networks_ways_and_limits() {
+fn the_local_end_is_told_of_networks_ways_and_limits() {
     test_namespace::run(async {
         gateway();
         ip("route add blackhole 10.66.0.0/16");

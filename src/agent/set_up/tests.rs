@@ -9,9 +9,9 @@ fn networks(list: &[&str]) -> Vec<IpNetwork> {
     list.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-fn pair(near: &str, agent: &str, prefix: u8) -> Addresses {
+fn pair(client: &str, agent: &str, prefix: u8) -> Addresses {
     Addresses {
-        near: near.parse().unwrap(),
+        client: client.parse().unwrap(),
         agent: agent.parse().unwrap(),
         prefix,
     }
@@ -171,7 +171,7 @@ fn no_advertisements_are_taken_by_the_tunnel() {
 
 /// Before the link is up, and after the MTU, which may take IPv6 away.
 #[test]
-fn the_near_end_cannot_configure_this_host() {
+fn the_local_end_cannot_configure_this_host() {
     let changes = |wish: &SetUp| {
         let device = "sshvpn0".parse().unwrap();
         changes(wish, &device, &around(), &Limits::default()).unwrap()
@@ -209,7 +209,7 @@ fn nat_is_for_the_families_that_go_on() {
 }
 
 #[test]
-fn connections_to_the_near_end_are_held_off_unless_it_asks() {
+fn connections_to_the_local_end_are_held_off_unless_it_asks() {
     let networks = networks(&["10.20.0.0/16", "fd20::/16"]);
     for (nat, inbound, open) in [
         (true, false, false),
@@ -230,7 +230,7 @@ fn connections_to_the_near_end_are_held_off_unless_it_asks() {
         assert_eq!(table.inbound == networks, open, "{nat} {inbound}");
         assert!(!table.tunnels);
     }
-    // A near end of an earlier version does not ask.
+    // A client of an earlier version does not ask.
     let earlier = r#"{"networks":["10.20.0.0/16"],"nat":true}"#;
     let forward: Forward = serde_json::from_str(earlier).unwrap();
     assert!(forward.inbound().is_empty());

@@ -14,15 +14,15 @@ pub(super) struct Choice<'a> {
     pub request: &'a UpRequest,
     /// The tunnel's MTU.
     pub mtu: Mtu,
-    /// The near end.
-    pub near: &'a HostFacts,
-    /// Whether IPv6 is enabled at the near end.
-    pub near_ipv6: bool,
-    /// Whether IPv6 is enabled at the far end.
-    pub far_ipv6: bool,
-    /// Networks in use at the far end.
-    pub far_networks: Vec<IpNetwork>,
-    /// Networks that the far end permits; all, where there is no list.
+    /// The local end.
+    pub local: &'a HostFacts,
+    /// Whether IPv6 is enabled at the local end.
+    pub local_ipv6: bool,
+    /// Whether IPv6 is enabled at the remote end.
+    pub remote_ipv6: bool,
+    /// Networks in use at the remote end.
+    pub remote_networks: Vec<IpNetwork>,
+    /// Networks that the remote end permits; all, where there is no list.
     pub within: Option<Vec<IpNetwork>>,
     /// Makes the choice another one for another user or destination.
     pub seed: u64,
@@ -31,10 +31,10 @@ pub(super) struct Choice<'a> {
 /// One pair a family.
 pub(super) fn choose(choice: Choice<'_>) -> Result<Vec<AddressPair>, PlanError> {
     let request = choice.request;
-    let ipv6_problem = if !choice.near_ipv6 {
+    let ipv6_problem = if !choice.local_ipv6 {
         Some("IPv6 is disabled on this host")
-    } else if !choice.far_ipv6 {
-        Some("IPv6 is disabled at the far end")
+    } else if !choice.remote_ipv6 {
+        Some("IPv6 is disabled at the remote end")
     } else if choice.mtu < Mtu::MIN_IPV6 {
         Some("IPv6 needs an MTU of at least 1280")
     } else {
@@ -47,21 +47,21 @@ pub(super) fn choose(choice: Choice<'_>) -> Result<Vec<AddressPair>, PlanError> 
             problem,
         });
     }
-    let near_addresses = choice.near.addresses.iter();
-    let near_networks = near_addresses
+    let local_addresses = choice.local.addresses.iter();
+    let local_networks = local_addresses
         .flat_map(|a| [Some(IpNetwork::from(a.address)), a.network()])
         .flatten()
         .collect();
-    let mut in_use = choice.near.networks_in_use();
-    in_use.extend(choice.far_networks);
+    let mut in_use = choice.local.networks_in_use();
+    in_use.extend(choice.remote_networks);
     let chosen = addressing::choose(
         &AddressRequest {
             mode: request.mode,
-            near: request.address,
-            far: request.peer_address,
+            local: request.address,
+            remote: request.peer_address,
             ipv6: ipv6_problem.is_none(),
             in_use,
-            near_networks,
+            local_networks,
             routes: request.routes.clone(),
             within: choice.within,
         },

@@ -5,7 +5,7 @@ use anyhow::anyhow;
 use ipnetwork::IpNetwork;
 
 use super::guard::{self, GuardInput};
-use super::remote_part::{Agreed, FarPart, NearDevice, Start};
+use super::remote_part::{Agreed, LocalDevice, RemotePart, Start};
 use super::{Reporter, UpRequest};
 use super::{closed, local_host, plan};
 use crate::config::ssh::options::SshOptions;
@@ -25,17 +25,17 @@ use crate::tun::Device;
 pub(super) struct Attempt<F> {
     reporter: Reporter,
     connection: Connection,
-    far: F,
-    near: Option<HostState>,
+    remote: F,
+    local: Option<HostState>,
 }
 
-impl<F: FarPart> Attempt<F> {
-    pub(super) fn new(reporter: Reporter, connection: Connection, far: F) -> Self {
+impl<F: RemotePart> Attempt<F> {
+    pub(super) fn new(reporter: Reporter, connection: Connection, remote: F) -> Self {
         Attempt {
             reporter,
             connection,
-            far,
-            near: None,
+            remote,
+            local: None,
         }
     }
 
@@ -47,14 +47,14 @@ impl<F: FarPart> Attempt<F> {
         options: &SshOptions,
     ) -> Result<(), Failure> {
         let netlink = Netlink::open().map_err(Failure::local)?;
-        let near = netlink.facts().await.map_err(Failure::local)?;
-        // What cannot be here is said before the far end is asked anything.
-        self.plan_routes(request, &[], &near)?;
+        let local = netlink.facts().await.map_err(Failure::local)?;
+        // What cannot be here is said before the remote end is asked anything.
+        self.plan_routes(request, &[], &local)?;
         let start = Start {
             reporter: self.reporter,
             connection: &self.connection,
             request,
-            near,
+            local,
             seed: plan::seed(
                 &local_host::machine_id(),
                 &options.user,
@@ -62,12 +62,12 @@ impl<F: FarPart> Attempt<F> {
                 options.port,
             ),
         };
-        let agreed = self.far.agree(&start).await?;
-        let routes = self.plan_routes(request, &agreed.pushed.routes, &start.near)?;
+        let agreed = self.remote.agree(&start).await?;
+        let routes = self.plan_routes(request, &agreed.pushed.routes, &start.local)?;
         self.tell(&routes);
         let tun = Device::open(&request.device, request.mode).map_err(Failure::local)?;
         let directory = cleanup::runtime_dir()?;
-        let near = self.near.insert(
+        let local = self.local.insert(
             HostState::begin(&directory, tun.name())
                 .await
                 .map_err(Failure::local)?,
@@ -75,35 +75,35 @@ impl<F: FarPart> Attempt<F> {
         // Before the link is up, by which something could come in.
         let firewall = closed::firewall(request, &agreed, &routes.routes);
         let host = start.connection.host();
-        closed::close(near, firewall, &agreed, host, self.reporter).await?;
+        closed::close(local, firewall, &agreed, host, self.reporter).await?;
         let held = Restrictions::of_addresses(guard::rules(&GuardInput {
             mode: request.mode,
             addresses: &agreed.addresses,
             routes: &routes.routes,
             behind: &request.forward,
-            near: &start.near,
+            local: &start.local,
         }));
-        let device = NearDevice { tun, held };
-        let far_device = self.far.open(&start, &agreed, device).await?;
+        let device = LocalDevice { tun, held };
+        let remote_device = self.remote.open(&start, &agreed, device).await?;
         for change in local_host::changes(request.mode, &agreed, &routes.routes) {
             let line = local_host::describe(&change);
-            near.apply(change).await.map_err(Failure::local)?;
+            local.apply(change).await.map_err(Failure::local)?;
             if let Some(line) = line {
                 self.reporter.step(format_args!("here: {line}"));
             }
         }
-        self.announce(&far_device, request, &agreed);
+        self.announce(&remote_device, request, &agreed);
         Ok(())
     }
 
     /// Gives up all that neither the tunnel nor undoing it takes. `other_user`: whether
     /// a ProxyCommand runs as another user.
     pub(super) async fn confine(&self, other_user: bool) {
-        let Some(near) = &self.near else {
+        let Some(local) = &self.local else {
             return;
         };
         let ends_proxy = other_user && self.connection.has_proxy();
-        if let Err(error) = confinement::keep_undoing(near, ends_proxy).await {
+        if let Err(error) = confinement::keep_undoing(local, ends_proxy).await {
             self.reporter.warning(error);
         }
     }
@@ -113,14 +113,14 @@ impl<F: FarPart> Attempt<F> {
         &self,
         request: &UpRequest,
         pushed: &[IpNetwork],
-        near: &HostFacts,
+        local: &HostFacts,
     ) -> Result<RoutePlan, Failure> {
         let asked = RouteRequest {
             routes: [&request.routes, pushed].concat(),
             excludes: request.excludes.clone(),
             servers: self.connection.first_hop().to_vec(),
         };
-        route_plan::plan(&asked, near, "").map_err(Failure::local)
+        route_plan::plan(&asked, local, "").map_err(Failure::local)
     }
 
     /// Says what is remarkable about the routes.
@@ -133,7 +133,7 @@ impl<F: FarPart> Attempt<F> {
         }
     }
 
-    fn announce(&self, far_device: &str, request: &UpRequest, agreed: &Agreed<F::Plan>) {
+    fn announce(&self, remote_device: &str, request: &UpRequest, agreed: &Agreed<F::Plan>) {
         let way_down = match request.background {
             true => format!("'kill {}' takes it down", std::process::id()),
             false => "Ctrl-C takes it down".to_owned(),
@@ -142,10 +142,10 @@ impl<F: FarPart> Attempt<F> {
         let pairs: Vec<String> = agreed
             .addresses
             .iter()
-            .map(|pair| format!("{} here, {} at {host}", pair.near, pair.far))
+            .map(|pair| format!("{} here, {} at {host}", pair.local, pair.remote))
             .collect();
         self.reporter.step(format_args!(
-            "up: {} ({far_device}, MTU {}); {way_down}",
+            "up: {} ({remote_device}, MTU {}); {way_down}",
             pairs.join("; "),
             agreed.mtu,
         ));
@@ -155,19 +155,19 @@ impl<F: FarPart> Attempt<F> {
     pub(super) async fn lost(&mut self) -> Failure {
         tokio::select! {
             reason = self.connection.ended() => Failure::ssh(anyhow!("{reason}")),
-            failure = self.far.lost(&self.connection) => failure,
+            failure = self.remote.lost(&self.connection) => failure,
         }
     }
 
-    /// Undoes everything, the last first: this host, the devices, the far end,
+    /// Undoes everything, the last first: this host, the devices, the remote end,
     /// the connection.
     pub(super) async fn take_down(mut self) {
         let verbose = !self.reporter.quiet;
-        let report = match self.near {
-            Some(near) => Some(near.undo().await),
+        let report = match self.local {
+            Some(local) => Some(local.undo().await),
             None => None,
         };
-        self.far.stop(&self.connection, self.reporter).await;
+        self.remote.stop(&self.connection, self.reporter).await;
         match report {
             // With the device gone, what could not be undone on it has gone too;
             // what is still there is said.
@@ -179,7 +179,7 @@ impl<F: FarPart> Attempt<F> {
             Some(report) => cleanup::print_report(&report, verbose),
             None => {}
         }
-        self.far.finish(&self.connection, self.reporter).await;
+        self.remote.finish(&self.connection, self.reporter).await;
         self.connection.close().await;
         cleanup::remove_empty_runtime_dir();
     }

@@ -1,5 +1,5 @@
 //! Which carrier a tunnel travels by: as the user says, else by our own server,
-//! if the far end is one, else by an agent, if one can be started there, else by
+//! if the remote end is one, else by an agent, if one can be started there, else by
 //! sshd's own forwarding.
 
 use std::fmt;
@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::plan::way_probes;
 use super::{Reporter, UpRequest};
 use crate::client::remote::agent::{
-    self, AgentRequest, FarAgent, FarAgentError, Started, StartedAgent,
+    self, AgentRequest, RemoteAgent, RemoteAgentError, Started, StartedAgent,
 };
 use crate::process::failure::Failure;
 use crate::ssh::client::connect::Connection;
@@ -19,7 +19,7 @@ use crate::ssh::client::connect::Connection;
 pub enum Carrier {
     /// The stream of our own server.
     Serve,
-    /// The stream of an sshvpn at the far end.
+    /// The stream of an sshvpn at the remote end.
     Agent,
     /// sshd's own tunnel forwarding, `tun@openssh.com`.
     Tun,
@@ -42,7 +42,7 @@ pub struct CarrierRequest {
     pub via: Option<Carrier>,
     /// The command that starts an agent, in place of those that are tried.
     pub agent_command: Option<String>,
-    /// Whether to send our own program to a far end that has none.
+    /// Whether to send our own program to a remote end that has none.
     pub push: bool,
 }
 
@@ -57,23 +57,23 @@ impl CarrierRequest {
 /// The chosen carrier, as far as it has been started.
 pub(super) enum Chosen {
     /// A server that was greeted.
-    Serve(Box<FarAgent>),
+    Serve(Box<RemoteAgent>),
     /// An agent, and what it told about its host.
     Agent(Box<StartedAgent>),
     /// Nothing has been started.
     Tun,
 }
 
-/// A carrier that the far end does not have.
+/// A carrier that the remote end does not have.
 #[derive(Debug, Error)]
 enum ChoiceError {
-    /// The far end is a server of ours.
+    /// The remote end is a server of ours.
     #[error(
         "{host} is an sshvpn server ({software}), which has neither agents nor shells: '--via serve' is the \
          way, and taken where no other is asked for"
     )]
     Server {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// What it is.
         software: String,
@@ -141,7 +141,7 @@ async fn start(
     }
 }
 
-fn serve(connection: &Connection, reporter: Reporter, server: FarAgent) -> Chosen {
+fn serve(connection: &Connection, reporter: Reporter, server: RemoteAgent) -> Chosen {
     let (software, host) = (server.software(), connection.host());
     reporter.step(format_args!("by {}: {software} at {host}", Carrier::Serve));
     Chosen::Serve(Box::new(server))
@@ -154,10 +154,10 @@ fn only_serve(connection: &Connection, software: String) -> Failure {
 
 /// The options that are about a server's offer.
 fn only_for_servers(request: &UpRequest) -> Option<&'static str> {
-    let allowance = &request.allowance;
+    let acceptance = &request.acceptance;
     match (
-        allowance.routes || !allowance.networks.is_empty(),
-        allowance.name_servers,
+        acceptance.routes || !acceptance.networks.is_empty(),
+        acceptance.name_servers,
     ) {
         (true, true) => Some("--accept-routes, --accept-route, --accept-dns"),
         (true, false) => Some("--accept-routes, --accept-route"),
@@ -167,7 +167,7 @@ fn only_for_servers(request: &UpRequest) -> Option<&'static str> {
 }
 
 /// Whether no other carrier may be tried after this.
-fn is_final(wanted: &CarrierRequest, error: &FarAgentError) -> bool {
+fn is_final(wanted: &CarrierRequest, error: &RemoteAgentError) -> bool {
     wanted.forced() == Some(Carrier::Agent) || error.lost_connection()
 }
 

@@ -1,4 +1,4 @@
-//! This host is closed to the far end: no connection comes in by the tunnel, and
+//! This host is closed to the remote end: no connection comes in by the tunnel, and
 //! nothing is forwarded, but what the user asked for. By nft where it works, else by
 //! iptables; a line says what neither could do.
 
@@ -25,9 +25,9 @@ pub(super) fn firewall<P>(
     let mut inbound = Vec::new();
     if request.inbound {
         inbound.extend(agreed.addresses.iter().map(|pair| match request.mode {
-            Mode::PointToPoint => IpNetwork::from(pair.far),
-            // The far end is one host of a link.
-            Mode::Ethernet => pair.near_network().unwrap_or(pair.far.into()),
+            Mode::PointToPoint => IpNetwork::from(pair.remote),
+            // The remote end is one host of a link.
+            Mode::Ethernet => pair.local_network().unwrap_or(pair.remote.into()),
         }));
     }
     if request.inbound || agreed.without_nat {
@@ -41,7 +41,7 @@ pub(super) fn firewall<P>(
 
 /// Makes the rules, and takes the device out of what this host forwards by.
 pub(super) async fn close<P>(
-    near: &mut HostState,
+    local: &mut HostState,
     firewall: ClientFirewall,
     agreed: &Agreed<P>,
     host: &str,
@@ -51,13 +51,13 @@ pub(super) async fn close<P>(
         .into_iter()
         .filter(|family| {
             let mut addresses = agreed.addresses.iter();
-            addresses.any(|pair| Family::of(pair.near) == *family)
+            addresses.any(|pair| Family::of(pair.local) == *family)
         })
         .collect();
     let forwards = !firewall.forward.is_empty();
     let who = format!("{host} and what is behind it");
     let open: Vec<String> = firewall.inbound.iter().map(ToString::to_string).collect();
-    match make(near, firewall, &families).await? {
+    match make(local, firewall, &families).await? {
         Made::All if open.is_empty() => reporter.step(format_args!(
             "here: {who} can open no connections to this host (--inbound lets them)"
         )),
@@ -74,7 +74,7 @@ pub(super) async fn close<P>(
         )),
     }
     if !forwards {
-        forward_nothing(near).await;
+        forward_nothing(local).await;
     }
     Ok(())
 }
@@ -89,17 +89,17 @@ enum Made {
 }
 
 async fn make(
-    near: &mut HostState,
+    local: &mut HostState,
     firewall: ClientFirewall,
     families: &[Family],
 ) -> Result<Made, Failure> {
-    let mut refused = match attempt(near, &firewall, Means::Nft).await? {
+    let mut refused = match attempt(local, &firewall, Means::Nft).await? {
         Ok(()) => return Ok(Made::All),
         Err(error) => error,
     };
     let mut missing = Vec::new();
     for family in [Family::V4, Family::V6] {
-        if let Err(error) = attempt(near, &firewall, Means::Iptables(family)).await? {
+        if let Err(error) = attempt(local, &firewall, Means::Iptables(family)).await? {
             missing.push(family);
             if matches!(refused, NetError::Nft(NftError::Missing)) {
                 refused = error;
@@ -114,20 +114,22 @@ async fn make(
     if !unmade {
         return Ok(Made::All);
     }
-    Ok(match attempt(near, &firewall, Means::NftStateless).await? {
-        Ok(()) => Made::Stateless,
-        Err(_) => Made::Nothing(refused),
-    })
+    Ok(
+        match attempt(local, &firewall, Means::NftStateless).await? {
+            Ok(()) => Made::Stateless,
+            Err(_) => Made::Nothing(refused),
+        },
+    )
 }
 
 /// What the firewall refuses is no failure of the tunnel.
 async fn attempt(
-    near: &mut HostState,
+    local: &mut HostState,
     firewall: &ClientFirewall,
     means: Means,
 ) -> Result<Result<(), NetError>, Failure> {
     let change = Change::ClientFirewall(firewall.clone(), means);
-    match near.apply(change).await {
+    match local.apply(change).await {
         Ok(()) => Ok(Ok(())),
         Err(error @ (NetError::Nft(_) | NetError::Iptables(_) | NetError::Borrowed)) => {
             tracing::debug!(%error, ?means, "no firewall by this");
@@ -139,8 +141,8 @@ async fn attempt(
 
 /// The kernel forwards no IPv4 packet that comes by the device, whatever the host
 /// does for others; for IPv6 it has no such switch, and the rules stand alone.
-async fn forward_nothing(near: &mut HostState) {
-    let Ok(name) = near.name().parse::<InterfaceName>() else {
+async fn forward_nothing(local: &mut HostState) {
+    let Ok(name) = local.name().parse::<InterfaceName>() else {
         return;
     };
     let change = SysctlKey::ipv4(&name, "forwarding").map(|key| Change::Sysctl {
@@ -148,7 +150,7 @@ async fn forward_nothing(near: &mut HostState) {
         value: "0".to_owned(),
     });
     let done = match change {
-        Ok(change) => near.apply(change).await,
+        Ok(change) => local.apply(change).await,
         Err(error) => Err(error.into()),
     };
     if let Err(error) = done {

@@ -1,4 +1,4 @@
-//! What the far end of a client's tunnel may send: packets from the peer and from the
+//! What the remote end of a client's tunnel may send: packets from the peer and from the
 //! networks that this host reaches through the tunnel, to the tunnel's own address. Pure.
 
 use std::collections::BTreeMap;
@@ -18,10 +18,10 @@ pub(super) struct GuardInput<'a> {
     pub addresses: &'a [AddressPair],
     /// The routes through the tunnel.
     pub routes: &'a [IpNetwork],
-    /// Networks behind this host that the far end may send to.
+    /// Networks behind this host that the remote end may send to.
     pub behind: &'a [IpNetwork],
     /// This host before the tunnel.
-    pub near: &'a HostFacts,
+    pub local: &'a HostFacts,
 }
 
 /// The rules for a tunnel.
@@ -29,23 +29,28 @@ pub(super) fn rules(input: &GuardInput<'_>) -> GuardRules {
     if input.addresses.is_empty() {
         return GuardRules::without_addresses();
     }
-    let far = input.addresses.iter().map(|pair| pair.far);
-    let far: AddressSet = far.collect();
+    let remote = input.addresses.iter().map(|pair| pair.remote);
+    let remote: AddressSet = remote.collect();
     let on_link: Vec<IpNetwork> = match input.mode {
         Mode::PointToPoint => Vec::new(),
         Mode::Ethernet => {
-            let networks = input.addresses.iter().map(AddressPair::near_network);
+            let networks = input.addresses.iter().map(AddressPair::local_network);
             networks.flatten().collect()
         }
     };
     let broadcast = on_link.iter().filter(|network| network.is_ipv4());
     GuardRules::of_client(&ClientTerms {
-        own: input.addresses.iter().map(|pair| pair.near).collect(),
+        own: input.addresses.iter().map(|pair| pair.local).collect(),
         routed: reached(input)
             .union(&on_link.iter().copied().collect())
-            .union(&far),
+            .union(&remote),
         behind: opened(input.behind),
-        host: input.near.addresses.iter().map(|own| own.address).collect(),
+        host: input
+            .local
+            .addresses
+            .iter()
+            .map(|own| own.address)
+            .collect(),
         broadcast: broadcast.map(|network| network.broadcast()).collect(),
     })
 }
@@ -56,12 +61,12 @@ pub(super) fn rules(input: &GuardInput<'_>) -> GuardRules {
 fn reached(input: &GuardInput<'_>) -> AddressSet {
     let mut by_length: BTreeMap<u8, (Vec<IpNetwork>, Vec<IpNetwork>)> = BTreeMap::new();
     let main = input
-        .near
+        .local
         .routes
         .iter()
         .filter(|route| route.table == TABLE_MAIN);
     let on_link = input
-        .near
+        .local
         .addresses
         .iter()
         .filter_map(AddressFacts::network);

@@ -12,7 +12,7 @@ use crate::types::Mode;
 /// servers behind it.
 pub(super) fn changes<P>(mode: Mode, agreed: &Agreed<P>, routes: &[IpNetwork]) -> Vec<Change> {
     let addresses = &agreed.addresses;
-    let ipv6 = Ipv6::agreed(addresses.iter().any(|pair| pair.near.is_ipv6()));
+    let ipv6 = Ipv6::agreed(addresses.iter().any(|pair| pair.local.is_ipv6()));
     let mut changes = vec![
         Change::AddressGenerationNone,
         Change::TxQueueLength(TX_QUEUE_LENGTH),
@@ -22,22 +22,24 @@ pub(super) fn changes<P>(mode: Mode, agreed: &Agreed<P>, routes: &[IpNetwork]) -
         Change::LinkUp,
     ];
     for pair in addresses {
-        changes.push(Change::Address(match (mode, pair.near_network()) {
+        changes.push(Change::Address(match (mode, pair.local_network()) {
             (Mode::Ethernet, Some(network)) => InterfaceAddress::Network(network),
             _ => InterfaceAddress::PointToPoint {
-                local: pair.near,
-                peer: pair.far,
+                local: pair.local,
+                peer: pair.remote,
             },
         }));
     }
     for route in routes {
         let pair = addresses
             .iter()
-            .find(|pair| pair.near.is_ipv4() == route.is_ipv4());
+            .find(|pair| pair.local.is_ipv4() == route.is_ipv4());
         changes.push(Change::Route(TunnelRoute {
-            // On a link with many hosts the far end is one of them.
-            gateway: pair.map(|pair| pair.far).filter(|_| mode == Mode::Ethernet),
-            source: pair.map(|pair| pair.near),
+            // On a link with many hosts the remote end is one of them.
+            gateway: pair
+                .map(|pair| pair.remote)
+                .filter(|_| mode == Mode::Ethernet),
+            source: pair.map(|pair| pair.local),
             ..TunnelRoute::to(*route)
         }));
     }
@@ -75,7 +77,7 @@ mod tests {
 
     fn agreed(addresses: &[AddressPair]) -> Agreed<()> {
         Agreed {
-            far: (),
+            remote: (),
             addresses: addresses.to_vec(),
             mtu: Mtu::ETHERNET,
             pushed: Pushed::default(),
@@ -83,10 +85,10 @@ mod tests {
         }
     }
 
-    fn pair(near: &str, far: &str, prefix: u8) -> AddressPair {
+    fn pair(local: &str, remote: &str, prefix: u8) -> AddressPair {
         AddressPair {
-            near: near.parse().unwrap(),
-            far: far.parse().unwrap(),
+            local: local.parse().unwrap(),
+            remote: remote.parse().unwrap(),
             prefix,
         }
     }
@@ -102,7 +104,10 @@ mod tests {
         let Some(Change::Route(last)) = changes.last() else {
             panic!("{changes:?}")
         };
-        assert_eq!((last.gateway, last.source), (None, Some(addresses[1].near)));
+        assert_eq!(
+            (last.gateway, last.source),
+            (None, Some(addresses[1].local))
+        );
         let up = changes.iter().position(|change| *change == Change::LinkUp);
         let first = changes
             .iter()
@@ -120,6 +125,6 @@ mod tests {
         let Some(Change::Route(last)) = changes.last() else {
             panic!("{changes:?}")
         };
-        assert_eq!(last.gateway, Some(addresses[0].far));
+        assert_eq!(last.gateway, Some(addresses[0].remote));
     }
 }

@@ -7,8 +7,8 @@
 //!                                 └► by_tun ───┘
 //! ```
 
+mod acceptance;
 mod addresses;
-mod allowance;
 mod attempt;
 mod choice;
 mod closed;
@@ -45,11 +45,11 @@ use crate::process::shutdown::Shutdown;
 use crate::ssh::client::connect::Connection;
 use crate::tun::DeviceRequest;
 use crate::types::{Mode, Mtu, Unit};
-pub use allowance::Allowance;
+pub use acceptance::Acceptance;
 use attempt::Attempt;
 use choice::Chosen;
 pub use choice::{Carrier, CarrierRequest};
-use remote_part::FarPart;
+use remote_part::RemotePart;
 use via_agent::ByAgent;
 use via_serve::ByServe;
 use via_tun::ByTun;
@@ -61,7 +61,7 @@ const ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// What the user asked of `up`.
 #[derive(Debug, Clone)]
 pub struct UpRequest {
-    /// The way to the far end, in ssh's terms.
+    /// The way to the remote end, in ssh's terms.
     pub args: SshArgs,
     /// Whether to go into the background once the tunnel is up.
     pub background: bool,
@@ -69,16 +69,16 @@ pub struct UpRequest {
     pub routes: Vec<IpNetwork>,
     /// Networks to leave out of them.
     pub excludes: Vec<IpNetwork>,
-    /// The near end's tunnel address.
+    /// The local end's tunnel address.
     pub address: Option<IpAddr>,
-    /// The far end's tunnel address.
+    /// The remote end's tunnel address.
     pub peer_address: Option<IpAddr>,
     /// The tunnel's MTU.
     pub mtu: Option<Mtu>,
-    /// Whether the far end puts its own address on what goes on from it;
+    /// Whether the remote end puts its own address on what goes on from it;
     /// where not said: if a route leads beyond it.
     pub nat: Option<bool>,
-    /// Whether the far end and the routed networks may open connections to this host.
+    /// Whether the remote end and the routed networks may open connections to this host.
     pub inbound: bool,
     /// Networks behind this host that may use the tunnel.
     pub forward: Vec<IpNetwork>,
@@ -91,7 +91,7 @@ pub struct UpRequest {
     /// How it travels.
     pub carrier: CarrierRequest,
     /// What a server may push.
-    pub allowance: Allowance,
+    pub acceptance: Acceptance,
 }
 
 /// Says what is done, a line a step, on standard error.
@@ -146,16 +146,16 @@ pub async fn run(
     };
     match chosen {
         Ok(Chosen::Serve(server)) => {
-            let far = ByServe::new(*server);
-            run.until_the_end(connection, far, &mut shutdown).await
+            let remote = ByServe::new(*server);
+            run.until_the_end(connection, remote, &mut shutdown).await
         }
         Ok(Chosen::Agent(started)) => {
-            let far = ByAgent::new(*started);
-            run.until_the_end(connection, far, &mut shutdown).await
+            let remote = ByAgent::new(*started);
+            run.until_the_end(connection, remote, &mut shutdown).await
         }
         Ok(Chosen::Tun) => {
-            let far = ByTun::default();
-            run.until_the_end(connection, far, &mut shutdown).await
+            let remote = ByTun::default();
+            run.until_the_end(connection, remote, &mut shutdown).await
         }
         Err(failure) => {
             connection.close().await;
@@ -189,10 +189,10 @@ impl Run<'_> {
     async fn until_the_end(
         self,
         connection: Connection,
-        far: impl FarPart,
+        remote: impl RemotePart,
         shutdown: &mut Shutdown,
     ) -> Result<u8, Failure> {
-        let mut attempt = Attempt::new(self.reporter, connection, far);
+        let mut attempt = Attempt::new(self.reporter, connection, remote);
         let result = tokio::select! {
             result = attempt.bring_up(self.request, self.options) => result,
             _ = shutdown.requested() => Err(interrupted()),
@@ -215,7 +215,7 @@ fn interrupted() -> Failure {
 }
 
 async fn stay(
-    attempt: &mut Attempt<impl FarPart>,
+    attempt: &mut Attempt<impl RemotePart>,
     background: Option<Ready>,
     verbose: bool,
     shutdown: &mut Shutdown,

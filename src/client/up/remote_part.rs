@@ -1,4 +1,4 @@
-//! What a carrier has to do: the far end's part of a tunnel, from the first look
+//! What a carrier has to do: the remote end's part of a tunnel, from the first look
 //! to the last word. `by_serve`, `by_agent` and `by_tun` do it.
 
 use ipnetwork::IpNetwork;
@@ -14,39 +14,39 @@ use crate::types::Mtu;
 
 use super::{Reporter, UpRequest};
 
-/// What is known before the far end is looked at.
+/// What is known before the remote end is looked at.
 pub(super) struct Start<'a> {
     /// Tells the user.
     pub reporter: Reporter,
-    /// The way to the far end.
+    /// The way to the remote end.
     pub connection: &'a Connection,
     /// What was asked for.
     pub request: &'a UpRequest,
     /// This host.
-    pub near: HostFacts,
+    pub local: HostFacts,
     /// Makes the addresses others for another user or destination.
     pub seed: u64,
 }
 
 /// What both ends are to look like.
 pub(super) struct Agreed<P> {
-    /// The far end.
-    pub far: P,
+    /// The remote end.
+    pub remote: P,
     /// The tunnel's addresses.
     pub addresses: Vec<AddressPair>,
     /// Its MTU.
     pub mtu: Mtu,
-    /// What else the far end gives.
+    /// What else the remote end gives.
     pub pushed: Pushed,
-    /// Whether the user asked the far end to leave source addresses alone, so that
+    /// Whether the user asked the remote end to leave source addresses alone, so that
     /// the routed networks have a route back.
     pub without_nat: bool,
 }
 
 /// The device here, and what may come to it.
-pub(super) struct NearDevice {
+pub(super) struct LocalDevice {
     pub tun: Device,
-    /// What the far end is held to.
+    /// What the remote end is held to.
     pub held: Restrictions,
 }
 
@@ -59,22 +59,22 @@ pub(super) struct Pushed {
     pub name_servers: Option<NameServers>,
 }
 
-/// The far end's part of a tunnel. All that it holds is in `self` before it is
+/// The remote end's part of a tunnel. All that it holds is in `self` before it is
 /// waited for, so that it can be taken down from any point.
-pub(super) trait FarPart {
-    /// What the far end is to look like.
+pub(super) trait RemotePart {
+    /// What the remote end is to look like.
     type Plan;
 
-    /// Looks at the far end and decides; nothing is changed yet.
+    /// Looks at the remote end and decides; nothing is changed yet.
     async fn agree(&mut self, start: &Start<'_>) -> Result<Agreed<Self::Plan>, Failure>;
 
-    /// Sets the far end up and joins `near` to the device there; yields that
+    /// Sets the remote end up and joins `near` to the device there; yields that
     /// device's name.
     async fn open(
         &mut self,
         start: &Start<'_>,
         agreed: &Agreed<Self::Plan>,
-        near: NearDevice,
+        local: LocalDevice,
     ) -> Result<String, Failure>;
 
     /// Waits until the tunnel is lost; yields why.
@@ -83,11 +83,11 @@ pub(super) trait FarPart {
     /// Stops the packets, and closes the device here.
     async fn stop(&mut self, connection: &Connection, reporter: Reporter);
 
-    /// Has the far end put everything back.
+    /// Has the remote end put everything back.
     async fn finish(self, connection: &Connection, reporter: Reporter);
 }
 
-/// Says how the far end's part was put back: `None` where it did not tell.
+/// Says how the remote end's part was put back: `None` where it did not tell.
 pub(super) fn report_undone(reporter: Reporter, host: &str, left: Option<Vec<String>>) {
     let Some(left) = left else {
         reporter.warning(format_args!(

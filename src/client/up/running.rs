@@ -1,4 +1,4 @@
-//! A tunnel that is up, by the stream of an sshvpn at the far end, be it an agent
+//! A tunnel that is up, by the stream of an sshvpn at the remote end, be it an agent
 //! or a server: how it is lost, and how it is ended.
 
 use std::sync::Arc;
@@ -8,15 +8,15 @@ use anyhow::anyhow;
 use tokio::time::timeout;
 
 use super::Reporter;
-use super::remote_part::{NearDevice, report_undone};
-use crate::client::remote::agent::{FarAgent, LastWords, Role, reason_text, shown};
+use super::remote_part::{LocalDevice, report_undone};
+use crate::client::remote::agent::{LastWords, RemoteAgent, Role, reason_text, shown};
 use crate::frame::control::{CloseReason, Message};
 use crate::link::stream::{LinkEvent, StreamLink};
 use crate::process::failure::Failure;
 use crate::pump::End;
 use crate::ssh::client::connect::Connection;
 
-/// How long the far end may take to undo its part before we leave it to do so by
+/// How long the remote end may take to undo its part before we leave it to do so by
 /// itself.
 const UNDO_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -25,7 +25,7 @@ pub(super) struct Running {
     link: StreamLink,
     role: Role,
     last_words: LastWords,
-    /// Whether the far end has said that it ends the tunnel.
+    /// Whether the remote end has said that it ends the tunnel.
     closing: bool,
 }
 
@@ -33,11 +33,11 @@ impl Running {
     /// Has packets flow between `near` and the stream of `far`, which is ready:
     /// from here on it is read, though our device is still down, so that nothing
     /// else on the connection waits for it.
-    pub(super) fn start(near: NearDevice, far: FarAgent) -> Self {
-        let (role, takes) = (far.role(), far.offload());
-        let (conversation, last_words) = far.into_stream();
+    pub(super) fn start(local: LocalDevice, remote: RemoteAgent) -> Self {
+        let (role, takes) = (remote.role(), remote.offload());
+        let (conversation, last_words) = remote.into_stream();
         Running {
-            link: StreamLink::start(near.tun, conversation, takes, near.held, Arc::default()),
+            link: StreamLink::start(local.tun, conversation, takes, local.held, Arc::default()),
             role,
             last_words,
             closing: false,
@@ -59,7 +59,7 @@ impl Running {
         why_lost(host, self.role, event, &self.last_words)
     }
 
-    /// Has the far end undo its part, stops the packets, and says what went
+    /// Has the remote end undo its part, stops the packets, and says what went
     /// through.
     pub(super) async fn stop(mut self, connection: &Connection, reporter: Reporter) {
         let undone = timeout(UNDO_TIMEOUT, self.close()).await;
@@ -78,7 +78,7 @@ impl Running {
         }
     }
 
-    /// Has the far end undo its part; yields what it could not undo, or
+    /// Has the remote end undo its part; yields what it could not undo, or
     /// nothing if it is gone without a word of that.
     async fn close(&mut self) -> Option<Vec<String>> {
         if !self.closing {

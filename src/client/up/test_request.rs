@@ -21,6 +21,6 @@ pub(super) fn request(routes: &[&str]) -> UpRequest {
         device: DeviceRequest::FirstFree(DevicePrefix::default()),
         peer_unit: None,
         carrier: Default::default(),
-        allowance: Default::default(),
+        acceptance: Default::default(),
     }
 }

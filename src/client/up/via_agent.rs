@@ -1,13 +1,13 @@
-//! The far end's part of a tunnel by an sshvpn there: it is told what its host
+//! The remote end's part of a tunnel by an sshvpn there: it is told what its host
 //! is to look like, makes it so, and puts it back.
 
 use super::Reporter;
 use super::plan::agent::{self, AgentInput};
 use super::plan::error::PlanError;
-use super::remote_part::{Agreed, FarPart, NearDevice, Pushed, Start, report_undone};
+use super::remote_part::{Agreed, LocalDevice, Pushed, RemotePart, Start, report_undone};
 use super::running::{Running, gone};
-use crate::client::remote::agent::{FarAgent, StartedAgent};
-use crate::frame::control::{FEATURE_ETHERNET, Facts, SetUp};
+use crate::client::remote::agent::{RemoteAgent, StartedAgent};
+use crate::frame::control::{AgentFacts, FEATURE_ETHERNET, SetUp};
 use crate::host::change::sysctl;
 use crate::process::failure::Failure;
 use crate::ssh::client::connect::Connection;
@@ -15,9 +15,9 @@ use crate::types::Mode;
 
 /// What it holds so far.
 pub(super) struct ByAgent {
-    facts: Facts,
+    facts: AgentFacts,
     /// Until packets flow.
-    agent: Option<FarAgent>,
+    agent: Option<RemoteAgent>,
     /// From then on.
     running: Option<Running>,
 }
@@ -33,7 +33,7 @@ impl ByAgent {
     }
 }
 
-impl FarPart for ByAgent {
+impl RemotePart for ByAgent {
     type Plan = SetUp;
 
     async fn agree(&mut self, start: &Start<'_>) -> Result<Agreed<SetUp>, Failure> {
@@ -50,9 +50,9 @@ impl FarPart for ByAgent {
         let decided = agent::decide(&AgentInput {
             host,
             request,
-            near: &start.near,
-            near_ipv6: sysctl::has_ipv6(),
-            far: &self.facts,
+            local: &start.local,
+            local_ipv6: sysctl::has_ipv6(),
+            remote: &self.facts,
             seed: start.seed,
         })
         .map_err(Failure::local)?;
@@ -64,7 +64,7 @@ impl FarPart for ByAgent {
         Ok(Agreed {
             addresses: decided.addresses,
             mtu: decided.set_up.mtu,
-            far: decided.set_up,
+            remote: decided.set_up,
             pushed: Pushed::default(),
             without_nat: request.nat == Some(false),
         })
@@ -74,20 +74,20 @@ impl FarPart for ByAgent {
         &mut self,
         start: &Start<'_>,
         agreed: &Agreed<SetUp>,
-        near: NearDevice,
+        local: LocalDevice,
     ) -> Result<String, Failure> {
         let (host, reporter) = (start.connection.host(), start.reporter);
         let step = |what: &str| reporter.step(format_args!("{host}: {what}"));
         let agent = self.agent.as_mut().ok_or_else(gone)?;
-        let ready = agent.set_up(agreed.far.clone(), step).await;
-        let far_device = ready.map_err(Failure::ssh)?.device;
-        let near_name = near.tun.name().clone();
+        let ready = agent.set_up(agreed.remote.clone(), step).await;
+        let remote_device = ready.map_err(Failure::ssh)?.device;
+        let local_name = local.tun.name().clone();
         let agent = self.agent.take().ok_or_else(gone)?;
-        self.running = Some(Running::start(near, agent));
+        self.running = Some(Running::start(local, agent));
         reporter.step(format_args!(
-            "tunnel open: {near_name} here, {far_device} at {host}"
+            "tunnel open: {local_name} here, {remote_device} at {host}"
         ));
-        Ok(far_device.to_string())
+        Ok(remote_device.to_string())
     }
 
     async fn lost(&mut self, connection: &Connection) -> Failure {

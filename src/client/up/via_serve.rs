@@ -1,12 +1,12 @@
-//! The far end's part of a tunnel by a server of ours there: it says what the
+//! The remote end's part of a tunnel by a server of ours there: it says what the
 //! tunnel is like, and what of that the user allows is taken.
 
 use super::plan::error::PlanError;
 use super::plan::serve::{self, OfferInput};
-use super::remote_part::{Agreed, FarPart, NearDevice, Start};
+use super::remote_part::{Agreed, LocalDevice, RemotePart, Start};
 use super::running::{Running, gone};
 use super::{Reporter, UpRequest};
-use crate::client::remote::agent::FarAgent;
+use crate::client::remote::agent::RemoteAgent;
 use crate::frame::control::{Ask, FEATURE_ETHERNET};
 use crate::host::change::sysctl;
 use crate::process::failure::Failure;
@@ -16,14 +16,14 @@ use crate::types::{Mode, Mtu};
 /// What it holds so far.
 pub(super) struct ByServe {
     /// Until packets flow.
-    server: Option<FarAgent>,
+    server: Option<RemoteAgent>,
     /// From then on.
     running: Option<Running>,
 }
 
 impl ByServe {
     /// With a server that was greeted.
-    pub(super) fn new(server: FarAgent) -> Self {
+    pub(super) fn new(server: RemoteAgent) -> Self {
         ByServe {
             server: Some(server),
             running: None,
@@ -31,7 +31,7 @@ impl ByServe {
     }
 }
 
-impl FarPart for ByServe {
+impl RemotePart for ByServe {
     /// The MTU that was agreed on: all else is the server's own business.
     type Plan = Mtu;
 
@@ -56,8 +56,8 @@ impl FarPart for ByServe {
         let decided = serve::decide(&OfferInput {
             host,
             request,
-            near: &start.near,
-            near_ipv6: sysctl::has_ipv6(),
+            local: &start.local,
+            local_ipv6: sysctl::has_ipv6(),
             first_hop: start.connection.first_hop(),
             offer: &offer,
         })
@@ -70,7 +70,7 @@ impl FarPart for ByServe {
             }
         }
         Ok(Agreed {
-            far: decided.mtu,
+            remote: decided.mtu,
             addresses: decided.addresses,
             mtu: decided.mtu,
             pushed: decided.pushed,
@@ -83,15 +83,15 @@ impl FarPart for ByServe {
         &mut self,
         start: &Start<'_>,
         agreed: &Agreed<Mtu>,
-        near: NearDevice,
+        local: LocalDevice,
     ) -> Result<String, Failure> {
         let server = self.server.as_mut().ok_or_else(gone)?;
-        let ready = server.accept(agreed.far).await.map_err(Failure::ssh)?;
-        let near_name = near.tun.name().clone();
+        let ready = server.accept(agreed.remote).await.map_err(Failure::ssh)?;
+        let local_name = local.tun.name().clone();
         let server = self.server.take().ok_or_else(gone)?;
-        self.running = Some(Running::start(near, server));
+        self.running = Some(Running::start(local, server));
         start.reporter.step(format_args!(
-            "tunnel open: {near_name} here, {} at {}",
+            "tunnel open: {local_name} here, {} at {}",
             ready.device,
             start.connection.host()
         ));

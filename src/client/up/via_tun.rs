@@ -1,4 +1,4 @@
-//! The far end's part of a tunnel through sshd's own forwarding: the channel
+//! The remote end's part of a tunnel through sshd's own forwarding: the channel
 //! `tun@openssh.com`, and shell commands for addresses, forwarding and NAT.
 
 use std::net::IpAddr;
@@ -7,9 +7,9 @@ use std::sync::Arc;
 use anyhow::anyhow;
 
 use super::Reporter;
-use super::plan::{self, AddressInput, FarDevice};
-use super::remote_part::{Agreed, FarPart, NearDevice, Pushed, Start, report_undone};
-use crate::client::remote::shell::facts::{Facts, Privilege};
+use super::plan::{self, AddressInput, RemoteDevice};
+use super::remote_part::{Agreed, LocalDevice, Pushed, RemotePart, Start, report_undone};
+use crate::client::remote::shell::facts::{Privilege, RemoteFacts};
 use crate::client::remote::shell::steps::{self, Forwarding, Plan};
 use crate::client::remote::shell::{self, Holder};
 use crate::host::change::sysctl;
@@ -26,14 +26,14 @@ pub(super) struct ByTun {
     link: Option<Link>,
 }
 
-/// The far end as it is and as it is to be.
+/// The remote end as it is and as it is to be.
 pub(super) struct TunPlan {
-    facts: Facts,
-    device: FarDevice,
+    facts: RemoteFacts,
+    device: RemoteDevice,
     forwarding: Option<Forwarding>,
 }
 
-impl FarPart for ByTun {
+impl RemotePart for ByTun {
     type Plan = TunPlan;
 
     async fn agree(&mut self, start: &Start<'_>) -> Result<Agreed<TunPlan>, Failure> {
@@ -47,7 +47,7 @@ impl FarPart for ByTun {
             "{host}: connected, logged in as {}",
             facts.login
         ));
-        let device = plan::far_device(host, request, &facts).map_err(Failure::ssh)?;
+        let device = plan::remote_device(host, request, &facts).map_err(Failure::ssh)?;
         let (forwarding, without_way) =
             plan::forwarding(host, request, &facts).map_err(Failure::ssh)?;
         for route in without_way {
@@ -61,14 +61,14 @@ impl FarPart for ByTun {
             request,
             device,
             mtu,
-            near: &start.near,
-            near_ipv6: sysctl::has_ipv6(),
-            far: &facts,
+            local: &start.local,
+            local_ipv6: sysctl::has_ipv6(),
+            remote: &facts,
             seed: start.seed,
         })
         .map_err(Failure::local)?;
         Ok(Agreed {
-            far: TunPlan {
+            remote: TunPlan {
                 facts,
                 device,
                 forwarding,
@@ -84,20 +84,20 @@ impl FarPart for ByTun {
         &mut self,
         start: &Start<'_>,
         agreed: &Agreed<TunPlan>,
-        near: NearDevice,
+        local: LocalDevice,
     ) -> Result<String, Failure> {
         let mode = start.request.mode;
-        let unit = self.open_link(start, &agreed.far, near).await?;
-        if agreed.far.facts.privilege != Privilege::None {
+        let unit = self.open_link(start, &agreed.remote, local).await?;
+        if agreed.remote.facts.privilege != Privilege::None {
             let plan = Plan {
                 unit,
                 mode,
-                preexisting: matches!(agreed.far.device, FarDevice::Premade(_)),
+                preexisting: matches!(agreed.remote.device, RemoteDevice::Premade(_)),
                 addresses: agreed.addresses.clone(),
                 mtu: agreed.mtu,
-                forwarding: agreed.far.forwarding.clone(),
+                forwarding: agreed.remote.forwarding.clone(),
             };
-            self.steps(start, &plan, &agreed.far.facts).await?;
+            self.steps(start, &plan, &agreed.remote.facts).await?;
         }
         Ok(unit.device_name(mode))
     }
@@ -138,12 +138,12 @@ impl FarPart for ByTun {
 }
 
 impl ByTun {
-    /// The channel and the devices at both ends; yields the far end's unit.
+    /// The channel and the devices at both ends; yields the remote end's unit.
     async fn open_link(
         &mut self,
         start: &Start<'_>,
         plan: &TunPlan,
-        near: NearDevice,
+        local: LocalDevice,
     ) -> Result<Unit, Failure> {
         let (connection, mode) = (start.connection, start.request.mode);
         if plan.facts.privilege != Privilege::None {
@@ -151,7 +151,7 @@ impl ByTun {
                 .await
                 .map_err(Failure::ssh)?;
             let holder = self.holder.insert(started);
-            if let FarDevice::MadeForLogin(unit) = plan.device {
+            if let RemoteDevice::MadeForLogin(unit) = plan.device {
                 let step = steps::make_device(unit, mode, &plan.facts.login);
                 holder.step(&step).await.map_err(Failure::ssh)?;
             }
@@ -160,11 +160,11 @@ impl ByTun {
             .open_tunnel(mode, plan.device.unit())
             .await
             .map_err(Failure::ssh)?;
-        let near_name = near.tun.name().clone();
+        let local_name = local.tun.name().clone();
         // From here on frames are drawn from the channel, though both devices
         // are still down, so that nothing else on the connection waits for them.
         let framing = datagram::framing(connection.is_sshvpn());
-        let NearDevice { tun, held } = near;
+        let LocalDevice { tun, held } = local;
         let link = Link::start(tun, framing, sender, receiver, held, Arc::default());
         self.link = Some(link);
         let unit = match plan.device.unit() {
@@ -174,7 +174,7 @@ impl ByTun {
                 .map_err(Failure::ssh)?,
         };
         start.reporter.step(format_args!(
-            "tunnel open: {near_name} here, {} at {}",
+            "tunnel open: {local_name} here, {} at {}",
             unit.device_name(mode),
             connection.host()
         ));
@@ -185,7 +185,7 @@ impl ByTun {
         &mut self,
         start: &Start<'_>,
         plan: &Plan,
-        facts: &Facts,
+        facts: &RemoteFacts,
     ) -> Result<(), Failure> {
         let Some(holder) = &mut self.holder else {
             return Err(no_connection());

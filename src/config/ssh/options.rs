@@ -112,7 +112,7 @@ pub struct SshOptions {
     pub request_tty: RequestTty,
     /// The command to run; a login shell if none.
     pub remote_command: Option<String>,
-    /// What runs at the far end.
+    /// What runs at the remote end.
     pub session_type: SessionType,
     /// Whether standard input is /dev/null.
     pub stdin_null: bool,

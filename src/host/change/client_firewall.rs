@@ -1,4 +1,4 @@
-//! What a client asks of its own host's firewall, whatever the far end does: no
+//! What a client asks of its own host's firewall, whatever the remote end does: no
 //! connection comes in by the tunnel, and nothing is forwarded out of it or into
 //! it, but what was asked for. Pure text, handed to `nft` or `iptables-restore`.
 

@@ -1,5 +1,5 @@
-//! What the far end of a tunnel asks of its host's firewall: a table of its own
-//! that holds connections to the near end off, with NAT and TCP's segment size,
+//! What the remote end of a tunnel asks of its host's firewall: a table of its own
+//! that holds connections to the local end off, with NAT and TCP's segment size,
 //! and rules in a forward chain that drops by default, which no other table can
 //! override. Pure text, handed to `nft`.
 
@@ -26,11 +26,11 @@ pub const TUNNEL_GROUP: u32 = 0x7377_0000;
 pub(in crate::host) const TUNNEL_GROUPS: &str = "0x73760000-0x7377ffff";
 
 /// The table that a tunnel has of its own, `inet sshvpn_NAME`. It always drops
-/// what would open a connection to the near end, and holds TCP's segment size to
+/// what would open a connection to the local end, and holds TCP's segment size to
 /// what the path carries, both ways.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FirewallTable {
-    /// Networks whose hosts may open connections to the near end.
+    /// Networks whose hosts may open connections to the local end.
     pub inbound: Vec<IpNetwork>,
     /// Whether hosts of those networks may come by another tunnel of this host.
     pub tunnels: bool,
@@ -112,7 +112,7 @@ impl FirewallTable {
     }
 }
 
-/// Rules for what is on its way to the near end: answers `pass`, and what hosts of
+/// Rules for what is on its way to the local end: answers `pass`, and what hosts of
 /// `inbound` send, which come by no other tunnel unless `tunnels`.
 pub(crate) fn closed(inbound: &[IpNetwork], tunnels: bool, pass: &str) -> Vec<String> {
     let mut rules = vec![format!("ct state established,related {pass}")];

@@ -44,14 +44,14 @@ impl IptablesError {
     }
 }
 
-/// What the far end of a tunnel asks of one family's tables. What would open a
-/// connection to the near end is always dropped, and TCP's segment size held to
+/// What the remote end of a tunnel asks of one family's tables. What would open a
+/// connection to the local end is always dropped, and TCP's segment size held to
 /// what the path carries, both ways.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirewallRules {
     /// The family.
     pub family: Family,
-    /// Networks whose hosts may open connections to the near end, of which those
+    /// Networks whose hosts may open connections to the local end, of which those
     /// of this family count.
     pub inbound: Vec<IpNetwork>,
     /// Whether hosts of those networks may come by another tunnel of this host.
@@ -178,7 +178,7 @@ impl Chain {
     }
 }
 
-/// Holds off what would open a connection to the near end, except from hosts of
+/// Holds off what would open a connection to the local end, except from hosts of
 /// `inbound`, all of one family, which come by no other tunnel unless `tunnels`.
 pub(crate) fn closed(interface: &str, inbound: &[IpNetwork], tunnels: bool) -> Chain {
     let mut rules = vec![format!("{ANSWERS} -j RETURN")];
@@ -415,7 +415,7 @@ fn chain_name(interface: &str) -> String {
     format!("sshvpn-{interface}")
 }
 
-/// What leads to this end of the tunnel, or at a far end to the other.
+/// What leads to this end of the tunnel, or at a remote end to the other.
 pub(in crate::host) fn inbound_chain(interface: &str) -> String {
     format!("sshvpnin-{interface}")
 }

@@ -155,7 +155,7 @@ impl fmt::Display for InterfaceAddress {
 pub struct TunnelRoute {
     /// Where to.
     pub destination: IpNetwork,
-    /// The router behind the tunnel: needed on a tap device, where the far end
+    /// The router behind the tunnel: needed on a tap device, where the remote end
     /// is one host of many; not on a tun.
     pub gateway: Option<IpAddr>,
     /// The source address to prefer.

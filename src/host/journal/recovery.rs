@@ -8,7 +8,7 @@ use super::{Journal, JournalError, Stale};
 use crate::host::error::NetError;
 use crate::host::journal;
 use crate::host::netlink::Netlink;
-use crate::host::own_device::Reach;
+use crate::host::own_device::UndoScope;
 
 /// A journal that was found without an owner.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ async fn recover(journal: Journal, here: &Owner, by: Recoverer) -> Result<Recove
         return Ok(Recovery::OtherNamespace { namespace });
     }
     let netlink = Netlink::open()?;
-    let reach = Reach::of_journals_left_behind(by);
+    let reach = UndoScope::of_journals_left_behind(by);
     Ok(Recovery::Undone(
         undo_and_close(&netlink, journal, reach).await,
     ))

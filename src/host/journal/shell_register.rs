@@ -1,5 +1,5 @@
 //! The other register of shared settings on a host: the one that sshvpn's shell
-//! program keeps there for tunnels whose far end is no agent
+//! program keeps there for tunnels whose remote end is no agent
 //! (src/session/far_end/hold.sh). A folder `held/SETTING` with the value from
 //! before, in the journals' directory and under its lock. Whoever of both kinds
 //! lets go last has to give the value back, so each looks at the other's.

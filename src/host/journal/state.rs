@@ -20,7 +20,7 @@ use crate::host::change::shared_sysctl;
 use crate::host::change::sysctl::SysctlKey;
 use crate::host::error::NetError;
 use crate::host::netlink::{Netlink, PortSettings};
-use crate::host::own_device::{self, Reach};
+use crate::host::own_device::{self, UndoScope};
 use crate::host::plan::address_range::Family;
 use crate::host::plan::facts::{AddressFacts, AddressGeneration, LinkFacts};
 use crate::types::InterfaceName;
@@ -61,7 +61,7 @@ impl HostState {
         if !link.is_tun() {
             return Err(NetError::NotTunnel(interface.to_string()));
         }
-        if !own_device::is_own(&netlink, &link, Reach::of_this_process()).await? {
+        if !own_device::is_own(&netlink, &link, UndoScope::of_this_process()).await? {
             return Err(NetError::NotOwn(interface.to_string()));
         }
         let journal = Journal::create(directory, interface, Some(link.index))?;
@@ -163,7 +163,7 @@ impl HostState {
     /// Undoes every change in reverse and removes the journal; where something
     /// fails the journal stays with that for a later try.
     pub async fn undo(self) -> UndoReport {
-        undo_and_close(&self.netlink, self.journal, Reach::of_this_process()).await
+        undo_and_close(&self.netlink, self.journal, UndoScope::of_this_process()).await
     }
 
     /// Journals and changes all settings at once. Those that cannot be changed

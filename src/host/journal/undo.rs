@@ -10,7 +10,7 @@ use crate::host::change::shared_sysctl;
 use crate::host::change::sysctl::{SysctlError, SysctlKey};
 use crate::host::error::{NetError, Refusal};
 use crate::host::netlink::{Netlink, PortSettings};
-use crate::host::own_device::{self, Reach};
+use crate::host::own_device::{self, UndoScope};
 use crate::host::plan::address_range::Family;
 use crate::host::plan::facts::{AddressFacts, AddressGeneration, InterfaceIndex, LinkFacts};
 use crate::packet::guard::link::MacAddress;
@@ -61,7 +61,7 @@ impl Outcome {
 pub(in crate::host) async fn undo_and_close(
     netlink: &Netlink,
     mut journal: Journal,
-    reach: Reach,
+    reach: UndoScope,
 ) -> UndoReport {
     let (mut report, remaining) = undo_all(netlink, &mut journal, reach).await;
     let name = format!("the journal of {}", journal.interface());
@@ -81,7 +81,7 @@ pub(in crate::host) async fn undo_and_close(
 async fn undo_all(
     netlink: &Netlink,
     journal: &mut Journal,
-    reach: Reach,
+    reach: UndoScope,
 ) -> (UndoReport, Vec<Entry>) {
     let mut report = UndoReport::default();
     let mut remaining = Vec::new();
@@ -112,7 +112,7 @@ async fn undo(
     netlink: &Netlink,
     journal: &mut Journal,
     position: usize,
-    reach: Reach,
+    reach: UndoScope,
     entry: &Entry,
 ) -> Result<Outcome, NetError> {
     match entry {
@@ -121,7 +121,7 @@ async fn undo(
         | Entry::ForwardAccept { .. }
         | Entry::FirewallRules { .. }
         | Entry::NameServers { .. }
-            if reach == Reach::OwnDevices =>
+            if reach == UndoScope::OwnDevices =>
         {
             Ok(Outcome::takes_root())
         }
@@ -145,7 +145,7 @@ async fn undo_link(
     netlink: &Netlink,
     interface: &str,
     index: InterfaceIndex,
-    reach: Reach,
+    reach: UndoScope,
     entry: &Entry,
 ) -> Result<Outcome, NetError> {
     let Some(link) = netlink.link_by_index(index).await? else {
@@ -161,7 +161,7 @@ async fn undo_link(
     if !own_device::is_own(netlink, &link, reach).await? {
         return Ok(Outcome::Beyond(format!("'{interface}' is not this user's")));
     }
-    if reach == Reach::OwnDevices && !own_device::is_undone_on_device(entry, interface) {
+    if reach == UndoScope::OwnDevices && !own_device::is_undone_on_device(entry, interface) {
         return Ok(Outcome::takes_root());
     }
     let result = undo_on(netlink, &link, entry).await;

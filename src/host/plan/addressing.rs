@@ -16,21 +16,21 @@ use crate::types::Mode;
 pub struct AddressRequest {
     /// A tun device needs a pair, a tap device a network.
     pub mode: Mode,
-    /// The near end's address, as the user gave it.
-    pub near: Option<IpAddr>,
-    /// The far end's address, as the user gave it.
-    pub far: Option<IpAddr>,
+    /// The local end's address, as the user gave it.
+    pub local: Option<IpAddr>,
+    /// The remote end's address, as the user gave it.
+    pub remote: Option<IpAddr>,
     /// Whether to choose an IPv6 pair where the user gave none.
     pub ipv6: bool,
     /// Networks in use at either end: addresses, routes. Default routes and
     /// their halves are no such networks and are passed over.
     pub in_use: Vec<IpNetwork>,
-    /// Addresses and directly connected networks of the near end, which
+    /// Addresses and directly connected networks of the local end, which
     /// addresses that the user gave must not be in.
-    pub near_networks: Vec<IpNetwork>,
+    pub local_networks: Vec<IpNetwork>,
     /// Networks that will be routed into the tunnel.
     pub routes: Vec<IpNetwork>,
-    /// Networks that chosen addresses have to be in, where the far end permits
+    /// Networks that chosen addresses have to be in, where the remote end permits
     /// no others; a family of which none is there is left out.
     pub within: Option<Vec<IpNetwork>>,
 }
@@ -38,23 +38,23 @@ pub struct AddressRequest {
 /// The addresses of both ends in one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AddressPair {
-    /// The near end's.
-    pub near: IpAddr,
-    /// The far end's, of the same family.
-    pub far: IpAddr,
+    /// The local end's.
+    pub local: IpAddr,
+    /// The remote end's, of the same family.
+    pub remote: IpAddr,
     /// The prefix length of the network that both are in.
     pub prefix: u8,
 }
 
 impl AddressPair {
-    /// The near end's address in its network.
-    pub fn near_network(&self) -> Option<IpNetwork> {
-        IpNetwork::new(self.near, self.prefix).ok()
+    /// The local end's address in its network.
+    pub fn local_network(&self) -> Option<IpNetwork> {
+        IpNetwork::new(self.local, self.prefix).ok()
     }
 
-    /// The far end's address in its network.
-    pub fn far_network(&self) -> Option<IpNetwork> {
-        IpNetwork::new(self.far, self.prefix).ok()
+    /// The remote end's address in its network.
+    pub fn remote_network(&self) -> Option<IpNetwork> {
+        IpNetwork::new(self.remote, self.prefix).ok()
     }
 }
 
@@ -71,12 +71,12 @@ pub struct TunnelAddresses {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum AddressError {
     /// One of each family.
-    #[error("--address {near} and --peer-address {far} have to be of the same family")]
+    #[error("--address {local} and --peer-address {remote} have to be of the same family")]
     Families {
-        /// The near end's.
-        near: IpAddr,
-        /// The far end's.
-        far: IpAddr,
+        /// The local end's.
+        local: IpAddr,
+        /// The remote end's.
+        remote: IpAddr,
     },
     /// Twice the same.
     #[error("--address and --peer-address are both {0}; the ends need different addresses")]
@@ -99,13 +99,13 @@ pub enum AddressError {
     NoNeighbour(IpAddr),
     /// On a tap device, too far apart.
     #[error(
-        "{near} and {far} fit in no network smaller than a /8 as host addresses; choose them closer together"
+        "{local} and {remote} fit in no network smaller than a /8 as host addresses; choose them closer together"
     )]
     Apart {
-        /// The near end's.
-        near: IpAddr,
-        /// The far end's.
-        far: IpAddr,
+        /// The local end's.
+        local: IpAddr,
+        /// The remote end's.
+        remote: IpAddr,
     },
     /// Everything is in use.
     #[error(
@@ -114,7 +114,7 @@ pub enum AddressError {
     NothingFree(&'static str),
     /// Everything that may be used is in use.
     #[error(
-        "no free {0} addresses for the tunnel in the networks that the far end permits for it ({1})"
+        "no free {0} addresses for the tunnel in the networks that the remote end permits for it ({1})"
     )]
     NothingPermitted(&'static str, String),
 }
@@ -123,7 +123,7 @@ pub enum AddressError {
 /// another seed gives others.
 pub fn choose(request: &AddressRequest, seed: u64) -> Result<TunnelAddresses, AddressError> {
     let given = given_pair(request)?;
-    let family = given.map(|pair| Family::of(pair.near));
+    let family = given.map(|pair| Family::of(pair.local));
     let mut numbers = Numbers::new(seed);
     let mut addresses = TunnelAddresses::default();
     match family {
@@ -148,32 +148,36 @@ fn permitted(request: &AddressRequest, family: Family) -> bool {
 
 /// The pair that the user gave, or half of it with its neighbour.
 fn given_pair(request: &AddressRequest) -> Result<Option<AddressPair>, AddressError> {
-    let (near, far) = match (request.near, request.far) {
+    let (local, remote) = match (request.local, request.remote) {
         (None, None) => return Ok(None),
-        (Some(near), Some(far)) => (near, far),
-        (Some(near), None) => (near, neighbour(near, request.mode)?),
-        (None, Some(far)) => (neighbour(far, request.mode)?, far),
+        (Some(local), Some(remote)) => (local, remote),
+        (Some(local), None) => (local, neighbour(local, request.mode)?),
+        (None, Some(remote)) => (neighbour(remote, request.mode)?, remote),
     };
-    if Family::of(near) != Family::of(far) {
-        return Err(AddressError::Families { near, far });
+    if Family::of(local) != Family::of(remote) {
+        return Err(AddressError::Families { local, remote });
     }
-    if near == far {
-        return Err(AddressError::Equal(near));
+    if local == remote {
+        return Err(AddressError::Equal(local));
     }
-    for address in [near, far] {
+    for address in [local, remote] {
         if !is_unicast(address) {
             return Err(AddressError::NotUnicast(address));
         }
         let taken = |network: &&IpNetwork| !is_default_like(network) && network.contains(address);
-        if let Some(network) = request.near_networks.iter().find(taken) {
+        if let Some(network) = request.local_networks.iter().find(taken) {
             return Err(AddressError::InUse {
                 address,
                 network: *network,
             });
         }
     }
-    let prefix = common_prefix(near, far, request.mode)?;
-    Ok(Some(AddressPair { near, far, prefix }))
+    let prefix = common_prefix(local, remote, request.mode)?;
+    Ok(Some(AddressPair {
+        local,
+        remote,
+        prefix,
+    }))
 }
 
 fn is_unicast(address: IpAddr) -> bool {
@@ -207,9 +211,9 @@ fn neighbour(address: IpAddr, mode: Mode) -> Result<IpAddr, AddressError> {
 
 /// The length of the longest prefix with both addresses in one network, and
 /// for IPv4 on a tap both of them host addresses there.
-fn common_prefix(near: IpAddr, far: IpAddr, mode: Mode) -> Result<u8, AddressError> {
-    let family = Family::of(near);
-    let (a, b) = (number(near), number(far));
+fn common_prefix(local: IpAddr, remote: IpAddr, mode: Mode) -> Result<u8, AddressError> {
+    let family = Family::of(local);
+    let (a, b) = (number(local), number(remote));
     let bits = u32::from(family.bits());
     let same = (a ^ b).leading_zeros() - (128 - bits);
     match (family, mode) {
@@ -220,13 +224,13 @@ fn common_prefix(near: IpAddr, far: IpAddr, mode: Mode) -> Result<u8, AddressErr
                 [a, b].iter().all(|ip| ip & host != 0 && ip & host != host)
             })
             .map(|prefix| prefix as u8)
-            .ok_or(AddressError::Apart { near, far }),
+            .ok_or(AddressError::Apart { local, remote }),
         (Family::V6, _) if same >= 64 => Ok(64),
         // Without a common network each end is a host to the other.
         (Family::V4, Mode::PointToPoint) if same < 31 => Ok(32),
         (Family::V4, Mode::PointToPoint) => Ok(31),
         (Family::V6, Mode::PointToPoint) => Ok(128),
-        (Family::V6, Mode::Ethernet) => Err(AddressError::Apart { near, far }),
+        (Family::V6, Mode::Ethernet) => Err(AddressError::Apart { local, remote }),
     }
 }
 
@@ -257,10 +261,10 @@ fn nothing_free(request: &AddressRequest, family: &'static str) -> AddressError 
 fn pair_in(block: Option<IpNetwork>, first_host: u128) -> Option<AddressPair> {
     let block = block?;
     let family = Family::of(block.ip());
-    let near = number(block.network()) + first_host;
+    let local = number(block.network()) + first_host;
     Some(AddressPair {
-        near: family.address(near),
-        far: family.address(near + 1),
+        local: family.address(local),
+        remote: family.address(local + 1),
         prefix: block.prefix(),
     })
 }
@@ -273,14 +277,14 @@ fn free_block(
     request: &AddressRequest,
     numbers: &mut Numbers,
 ) -> Option<IpNetwork> {
-    let given = [request.near, request.far]
+    let given = [request.local, request.remote]
         .into_iter()
         .flatten()
         .map(IpNetwork::from);
     let taken: Vec<IpNetwork> = request
         .in_use
         .iter()
-        .chain(&request.near_networks)
+        .chain(&request.local_networks)
         .chain(&request.routes)
         .copied()
         .chain(given)

@@ -1,4 +1,4 @@
-//! Frames that the far end of an Ethernet tunnel is not to hear: those of stations
+//! Frames that the peer of an Ethernet tunnel is not to hear: those of stations
 //! on its link that it has nothing to do with. They are dropped where they leave the
 //! device, by their source address, so that broadcasts and what a bridge floods
 //! are held back as well.
@@ -16,32 +16,28 @@ use crate::pump::{Counters, Dropped, PacketSource};
 /// Frames that are dropped in a row before others have their turn.
 const AT_ONCE: usize = 64;
 
-/// Says whom one far end hears; asked about each frame, so that the answer may
+/// Says whom one peer hears; asked about each frame, so that the answer may
 /// change at any time.
 pub trait Hears: fmt::Debug + Send + Sync {
     /// Whether it hears what comes of this station.
     fn hears(&self, station: MacAddress) -> bool;
 }
 
-/// Stations that one far end does not hear; nobody, by default.
+/// Stations that one peer does not hear; nobody, by default.
 #[derive(Debug, Default)]
-pub struct Strangers(Option<Box<dyn Hears>>);
+pub struct EgressFilter(Option<Box<dyn Hears>>);
 
-impl Strangers {
+impl EgressFilter {
     /// All but those that it hears.
-    pub fn new(far_end: Box<dyn Hears>) -> Self {
-        Strangers(Some(far_end))
+    pub fn new(peer: Box<dyn Hears>) -> Self {
+        EgressFilter(Some(peer))
     }
 
     /// What `device` yields besides their frames, which are counted as dropped.
-    pub fn without<'a, S>(
-        &'a self,
-        device: &'a S,
-        counters: &'a Counters,
-    ) -> WithoutStrangers<'a, S> {
-        WithoutStrangers {
+    pub fn without<'a, S>(&'a self, device: &'a S, counters: &'a Counters) -> Heard<'a, S> {
+        Heard {
             device,
-            strangers: self,
+            egress_filter: self,
             counters,
         }
     }
@@ -50,23 +46,23 @@ impl Strangers {
     fn sent(&self, read: &[u8]) -> bool {
         /// Behind the destination (IEEE 802.3, section 3.1.1).
         const SOURCE: std::ops::Range<usize> = OFFLOAD_LEN + 6..OFFLOAD_LEN + 12;
-        let Some(far_end) = &self.0 else {
+        let Some(peer) = &self.0 else {
             return false;
         };
         let source = read.get(SOURCE).and_then(|source| source.try_into().ok());
-        source.is_some_and(|source| !far_end.hears(MacAddress(source)))
+        source.is_some_and(|source| !peer.hears(MacAddress(source)))
     }
 }
 
 /// A device without the frames of strangers.
 #[derive(Debug)]
-pub struct WithoutStrangers<'a, S> {
+pub struct Heard<'a, S> {
     device: &'a S,
-    strangers: &'a Strangers,
+    egress_filter: &'a EgressFilter,
     counters: &'a Counters,
 }
 
-impl<S: PacketSource + Sync> PacketSource for WithoutStrangers<'_, S> {
+impl<S: PacketSource + Sync> PacketSource for Heard<'_, S> {
     async fn read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         let start = buffer.len();
         loop {
@@ -100,10 +96,12 @@ impl<S: PacketSource + Sync> PacketSource for WithoutStrangers<'_, S> {
     }
 }
 
-impl<S> WithoutStrangers<'_, S> {
+impl<S> Heard<'_, S> {
     /// Takes what was read behind `start` out again, if nobody is to hear it.
     fn drops(&self, buffer: &mut BytesMut, start: usize) -> bool {
-        let strange = self.strangers.sent(buffer.get(start..).unwrap_or_default());
+        let strange = self
+            .egress_filter
+            .sent(buffer.get(start..).unwrap_or_default());
         if strange {
             buffer.truncate(start);
             self.counters.dropped(Dropped::Source);

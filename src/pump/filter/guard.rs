@@ -1,10 +1,10 @@
-//! The rules for what the far end may send, on a running tunnel of any role. A
+//! The rules for what the peer may send, on a running tunnel of any role. A
 //! server replaces them while packets flow; a client and an agent have one set.
 //!
-//! On a link that the far end shares with others its MAC and link-local addresses
+//! On a link that the peer shares with others its MAC and link-local addresses
 //! are granted one by one, as its frames turn out to need them. Those that come
 //! meanwhile are dropped; but the first of all waits, since most often it is the
-//! question on whose answer a conversation begins. No later one does, so a far end
+//! question on whose answer a conversation begins. No later one does, so a peer
 //! that is granted nothing is held up once.
 
 use std::mem;
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub struct Guard {
     replaced: watch::Receiver<Arc<GuardRules>>,
     rules: Arc<GuardRules>,
-    /// Whom the far end's Ethernet frames come from.
+    /// Whom the peer's Ethernet frames come from.
     sender: Sender,
     claims: Option<LinkClaims>,
     /// Whether a frame has waited for its station.
@@ -93,7 +93,7 @@ impl Guard {
         Guard::new(watch::channel(Arc::new(rules)).1)
     }
 
-    /// The same for a far end that shares its link with others, and has there
+    /// The same for a peer that shares its link with others, and has there
     /// what `claims` grants.
     pub fn on_shared_link(self, mut claims: LinkClaims) -> Self {
         let held = Arc::clone(&claims.held.borrow_and_update());

@@ -3,9 +3,9 @@
 //! may be sent, and a bucket that was left alone lags behind the clock by at
 //! most its burst.
 //!
-//! Towards the far end it waits before frames are handed over, so the queue in
-//! front of it decides what goes next. From the far end it waits before more is
-//! read, and the window of the channel holds the far end up.
+//! Towards the peer it waits before frames are handed over, so the queue in
+//! front of it decides what goes next. From the peer it waits before more is
+//! read, and the window of the channel holds the peer up.
 
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -15,7 +15,7 @@ use crate::pump::FrameSink;
 /// asked no more.
 const MOST_UNANSWERED: usize = 64;
 
-/// How the far end is asked what has come through.
+/// How the peer is asked what has come through.
 #[derive(Debug)]
 pub enum Pings {
     /// Not at all: nothing bounds what is on its way.

@@ -102,12 +102,12 @@ async fn super_packets_pass_by_datagrams_as_they_are() {
         let packets = kernel_packets(mode);
         let (messages, sent) = send_with_offload(mode, &packets).await;
         assert_eq!(messages.len(), packets.len());
-        let far = FakeDevice::default().with_offload(Offload::ALL);
+        let at_peer = FakeDevice::default().with_offload(Offload::ALL);
         let framing = Framing::DatagramsWithOffload;
-        let received = receive_guarded(mode, framing, messages, &far, None).await;
+        let received = receive_guarded(mode, framing, messages, &at_peer, None).await;
         assert_eq!(received, sent);
         assert_eq!(received.packets, 4 * (15 + 1 + 1));
-        let there = written(&far);
+        let there = written(&at_peer);
         assert_eq!(there.len(), packets.len());
         for packet in packets {
             assert!(there.contains(&packet), "{:?}", packet.0);
@@ -128,11 +128,11 @@ async fn a_super_packet_that_fits_no_message_is_divided() {
             let packets = [template.super_packet(&payload, 1400)];
             let (sent, counted) = send_with_offload(mode, &packets).await;
             assert_eq!((sent.len(), counted.packets), (messages, 47));
-            let far = FakeDevice::default();
+            let at_peer = FakeDevice::default();
             let framing = Framing::DatagramsWithOffload;
-            let received = receive_guarded(mode, framing, sent, &far, None).await;
+            let received = receive_guarded(mode, framing, sent, &at_peer, None).await;
             assert_eq!(received.packets, 47);
-            assert_eq!(far.packets(), template.packets(&payload, 1400));
+            assert_eq!(at_peer.packets(), template.packets(&payload, 1400));
         }
     }
 }
@@ -141,15 +141,15 @@ async fn a_super_packet_that_fits_no_message_is_divided() {
 async fn offload_headers_are_taken_from_those_alone_who_agreed() {
     let packets = kernel_packets(MODE);
     let (messages, _) = send_with_offload(MODE, &packets).await;
-    let far = FakeDevice::default().with_offload(Offload::ALL);
-    let counted = receive_guarded(MODE, Framing::Datagrams, messages, &far, None).await;
+    let at_peer = FakeDevice::default().with_offload(Offload::ALL);
+    let counted = receive_guarded(MODE, Framing::Datagrams, messages, &at_peer, None).await;
     // The four without an offload header are as anybody sends them.
     assert_eq!(counted.packets, 4);
     assert_eq!(counted.dropped, [("wrong family", 8)]);
     // In ethernet mode there is no family without agreement.
     let bare = packets_of(&kernel_packets(Mode::Ethernet));
     let framing = Framing::DatagramsWithOffload;
-    let counted = receive_guarded(Mode::Ethernet, framing, bare, &far, None).await;
+    let counted = receive_guarded(Mode::Ethernet, framing, bare, &at_peer, None).await;
     assert_eq!(
         (counted.packets, counted.dropped),
         (0, vec![("wrong family", 12)])
@@ -169,7 +169,7 @@ async fn lying_offload_headers_cost_their_packets() {
     let (header, packet) = template.super_packet(&test_packets::payload(5000), 1000);
     let (messages, _) = send_with_offload(MODE, &[(header, packet)]).await;
     let whole = messages[0].to_vec();
-    let far = FakeDevice::default().with_offload(Offload::ALL);
+    let at_peer = FakeDevice::default().with_offload(Offload::ALL);
     let mut lies = vec![
         whole[..4].to_vec(),
         whole[..13].to_vec(),
@@ -188,10 +188,10 @@ async fn lying_offload_headers_cost_their_packets() {
     lies.push(whole.clone());
     let framing = Framing::DatagramsWithOffload;
     let lies = lies.into_iter().map(Bytes::from).collect();
-    let counted = receive_guarded(MODE, framing, lies, &far, None).await;
+    let counted = receive_guarded(MODE, framing, lies, &at_peer, None).await;
     assert_eq!(counted.packets, 5);
     assert_eq!(counted.dropped.iter().map(|(_, n)| n).sum::<u64>(), count);
-    assert_eq!(far.packets().len(), 1);
+    assert_eq!(at_peer.packets().len(), 1);
 }
 
 #[tokio::test]
@@ -212,12 +212,12 @@ async fn each_packet_is_judged_however_it_travels() {
     let dropped = [("source not allowed", 15 + 1)];
 
     let (messages, _) = send_with_offload(MODE, &packets).await;
-    let far = FakeDevice::default().with_offload(Offload::ALL);
+    let at_peer = FakeDevice::default().with_offload(Offload::ALL);
     let framing = Framing::DatagramsWithOffload;
-    let counted = receive_guarded(MODE, framing, messages, &far, guard()).await;
+    let counted = receive_guarded(MODE, framing, messages, &at_peer, guard()).await;
     assert_eq!(counted.packets, 4 * 17);
     assert_eq!(counted.dropped, dropped);
-    assert_eq!(written(&far).len(), own);
+    assert_eq!(written(&at_peer).len(), own);
 
     // As ordinary packets, which are merged after they were judged.
     let reads = packets
@@ -230,11 +230,15 @@ async fn each_packet_is_judged_however_it_travels() {
     );
     send(MODE, &device, &sink, &counters).await;
     let messages = sink.sent.into_inner().unwrap();
-    let far = FakeDevice::default().with_offload(Offload::ALL);
-    let counted = receive_guarded(MODE, Framing::Datagrams, messages, &far, guard()).await;
+    let at_peer = FakeDevice::default().with_offload(Offload::ALL);
+    let counted = receive_guarded(MODE, Framing::Datagrams, messages, &at_peer, guard()).await;
     assert_eq!(counted.packets, 4 * 17);
     assert_eq!(counted.dropped, dropped);
-    assert!(written(&far).len() < 4 * 17, "{}", written(&far).len());
+    assert!(
+        written(&at_peer).len() < 4 * 17,
+        "{}",
+        written(&at_peer).len()
+    );
 
     // By the agent stream.
     let reads = packets
@@ -262,7 +266,7 @@ async fn each_packet_is_judged_however_it_travels() {
         sender.send(chunk).await.unwrap();
     }
     drop(sender);
-    let far = FakeDevice::default().with_offload(Offload::ALL);
+    let at_peer = FakeDevice::default().with_offload(Offload::ALL);
     let (control, _said) = mpsc::channel(1);
     let (reader, counters) = (StreamReader::new(MODE), Counters::default());
     let mut source = FakeSource(receiver);
@@ -270,7 +274,7 @@ async fn each_packet_is_judged_however_it_travels() {
         MODE,
         reader,
         &mut source,
-        &far,
+        &at_peer,
         &control,
         guard(),
         &counters,
@@ -278,14 +282,14 @@ async fn each_packet_is_judged_however_it_travels() {
     .await;
     assert_eq!(counters.snapshot().packets, 4 * 17);
     assert_eq!(counters.snapshot().dropped, dropped);
-    assert_eq!(written(&far).len(), own);
+    assert_eq!(written(&at_peer).len(), own);
 }
 
 #[tokio::test]
 async fn rules_are_replaced_while_packets_flow() {
     let (rules_of_sender, replaced) = watch::channel(of_templates());
     let (sender, receiver) = mpsc::channel(1);
-    let (far, counters) = (FakeDevice::default(), Counters::default());
+    let (at_peer, counters) = (FakeDevice::default(), Counters::default());
     let mut source = FakeSource(receiver);
     let guard = Some(Guard::new(replaced));
     let packet = Template::new(IpVersion::V4, false).packet(&[1; 40]);
@@ -293,7 +297,7 @@ async fn rules_are_replaced_while_packets_flow() {
         MODE,
         Framing::Datagrams,
         &mut source,
-        &far,
+        &at_peer,
         guard,
         &counters,
     );
@@ -339,9 +343,10 @@ async fn one_station_is_behind_a_tap_device() {
         Bytes::from(frame)
     };
     let frames = vec![frame(1, 7), frame(1, 8), frame(2, 7), frame(1, 7)];
-    let far = FakeDevice::default();
+    let at_peer = FakeDevice::default();
     let guard = Some(Guard::new(replaced));
-    let counted = receive_guarded(Mode::Ethernet, Framing::Datagrams, frames, &far, guard).await;
+    let counted =
+        receive_guarded(Mode::Ethernet, Framing::Datagrams, frames, &at_peer, guard).await;
     assert_eq!(counted.packets, 2);
     assert_eq!(counted.dropped, [("source not allowed", 2)]);
 }
@@ -377,14 +382,14 @@ async fn on_a_shared_link_the_first_frame_waits_for_its_station() {
     let guard = Guard::new(replaced).on_shared_link(LinkClaims { wanted, held });
     let (sender, receiver) = mpsc::channel(8);
     let (mut source, counters) = (FakeSource(receiver), Counters::default());
-    let far = FakeDevice::default();
+    let at_peer = FakeDevice::default();
     let inbound = async {
         let framing = Framing::Datagrams;
         inbound_datagrams(
             Mode::Ethernet,
             framing,
             &mut source,
-            &far,
+            &at_peer,
             Some(guard),
             &counters,
         )
@@ -441,12 +446,12 @@ async fn a_station_that_is_refused_or_never_answered_does_not_get_in() {
     };
     let frames = [7, 9, 9, 7].map(|station| from_station(station, false));
     let (frames, start) = (frames.to_vec(), tokio::time::Instant::now());
-    let far = FakeDevice::default();
+    let at_peer = FakeDevice::default();
     let received = receive_guarded(
         Mode::Ethernet,
         Framing::Datagrams,
         frames,
-        &far,
+        &at_peer,
         Some(guard),
     );
     let (counted, ()) = tokio::join!(received, refusing);
@@ -463,13 +468,13 @@ async fn only_the_first_frame_waits_where_nobody_answers() {
     let (_grant, held) = watch::channel(Arc::<LinkAddresses>::default());
     let guard = Guard::new(replaced).on_shared_link(LinkClaims { wanted, held });
     let frames = [7, 7, 9, 7].map(|station| from_station(station, false));
-    let far = FakeDevice::default();
+    let at_peer = FakeDevice::default();
     let start = tokio::time::Instant::now();
     let counted = receive_guarded(
         Mode::Ethernet,
         Framing::Datagrams,
         frames.to_vec(),
-        &far,
+        &at_peer,
         Some(guard),
     )
     .await;
@@ -499,9 +504,9 @@ async fn frames_of_strangers_are_not_heard() {
     let device = FakeDevice::yielding_offload(frames);
     let (sink, counters) = (sink(), Counters::default());
     let stranger = [station_of(&from_station(8, false))].into();
-    let strangers = Strangers::new(Box::new(DeafTo(stranger)));
+    let egress_filter = EgressFilter::new(Box::new(DeafTo(stranger)));
     let (_nothing, extra) = mpsc::channel(1);
-    let heard = strangers.without(&device, &counters);
+    let heard = egress_filter.without(&device, &counters);
     let end = outbound(
         Mode::Ethernet,
         Framing::Datagrams,

@@ -121,13 +121,13 @@ async fn a_peer_of_single_packets_gets_super_packets_divided() {
 #[tokio::test]
 async fn super_packets_pass_a_stream_as_they_are() {
     let (stream, sent) = send_stream(&device_of_kernel_packets(), Vec::new()).await;
-    let far = FakeDevice::default().with_offload(Offload::ALL);
-    let (end, received, _) = receive_stream(stream, &far).await;
+    let at_peer = FakeDevice::default().with_offload(Offload::ALL);
+    let (end, received, _) = receive_stream(stream, &at_peer).await;
     assert!(matches!(end, End::Channel));
     assert_eq!(sent, received);
     assert_eq!(sent.packets, whole_packets().len() as u64);
     let there: Vec<Vec<u8>> = kernel_packets().into_iter().map(|(_, p, _)| p).collect();
-    assert_eq!(sorted(far.packets()), sorted(there));
+    assert_eq!(sorted(at_peer.packets()), sorted(there));
 }
 
 #[tokio::test]
@@ -140,14 +140,14 @@ async fn a_device_without_offload_gets_them_whole() {
             udp: false,
         },
     ] {
-        let far = FakeDevice::default().with_offload(takes);
-        let (_, received, _) = receive_stream(stream.clone(), &far).await;
+        let at_peer = FakeDevice::default().with_offload(takes);
+        let (_, received, _) = receive_stream(stream.clone(), &at_peer).await;
         assert_eq!(received.packets, whole_packets().len() as u64);
-        for (header, _) in far.writes.lock().unwrap().iter() {
+        for (header, _) in at_peer.writes.lock().unwrap().iter() {
             assert!(takes.includes(header), "{header:?}");
         }
         if takes == Offload::NONE {
-            assert_eq!(sorted(far.packets()), sorted(whole_packets()));
+            assert_eq!(sorted(at_peer.packets()), sorted(whole_packets()));
         }
     }
 }
@@ -158,11 +158,11 @@ async fn packets_of_one_flow_are_merged_for_the_device() {
     let payload = test_packets::payload(10_000);
     let frames = template.packets(&payload, 1400);
     let frames = frames.iter().map(|packet| framed(packet)).collect();
-    let far = FakeDevice::default().with_offload(Offload::ALL);
-    let (_, counted) = receive(Mode::PointToPoint, frames, &far).await;
-    assert_eq!(far.packets().len(), 1);
+    let at_peer = FakeDevice::default().with_offload(Offload::ALL);
+    let (_, counted) = receive(Mode::PointToPoint, frames, &at_peer).await;
+    assert_eq!(at_peer.packets().len(), 1);
     assert_eq!(counted.packets, 8);
-    let (header, packet) = far.writes.lock().unwrap()[0].clone();
+    let (header, packet) = at_peer.writes.lock().unwrap()[0].clone();
     let divided = test_packets::divide(Mode::PointToPoint, &header, &packet);
     assert_eq!(divided, template.packets(&payload, 1400));
 }
@@ -171,13 +171,13 @@ async fn packets_of_one_flow_are_merged_for_the_device() {
 async fn control_messages_pass_between_packets() {
     let message = crate::frame::stream::encode_control(b"{}").unwrap();
     let (stream, _) = send_stream(&device_of_kernel_packets(), vec![message]).await;
-    let far = FakeDevice::default().with_offload(Offload::ALL);
-    let (_, _, said) = receive_stream(stream, &far).await;
+    let at_peer = FakeDevice::default().with_offload(Offload::ALL);
+    let (_, _, said) = receive_stream(stream, &at_peer).await;
     assert_eq!(said, [Bytes::from_static(b"{}")]);
 }
 
 #[tokio::test]
-async fn offload_headers_of_a_hostile_far_end_cost_their_packets() {
+async fn offload_headers_of_a_hostile_remote_end_cost_their_packets() {
     let template = Template::new(IpVersion::V4, true);
     let (good, packet) = template.super_packet(&test_packets::payload(3000), 1000);
     let good = good.to_bytes();
@@ -200,21 +200,21 @@ async fn offload_headers_of_a_hostile_far_end_cost_their_packets() {
         let start = crate::frame::stream::encode(Mode::PointToPoint, &mut buffer).unwrap();
         stream.push(Bytes::from(buffer.split_off(start)));
     }
-    let far = FakeDevice::default().with_offload(Offload::ALL);
-    let (end, counted, _) = receive_stream(stream, &far).await;
+    let at_peer = FakeDevice::default().with_offload(Offload::ALL);
+    let (end, counted, _) = receive_stream(stream, &at_peer).await;
     assert!(matches!(end, End::Channel));
     assert_eq!(counted.dropped, [("malformed", count)]);
-    assert_eq!(far.packets(), [packet]);
+    assert_eq!(at_peer.packets(), [packet]);
 }
 
 #[tokio::test]
 async fn a_stream_that_makes_no_sense_ends() {
-    let far = FakeDevice::default();
+    let at_peer = FakeDevice::default();
     let stream = vec![Bytes::from_static(
         b"Connection closed.
 ",
     )];
-    let (end, _, _) = receive_stream(stream, &far).await;
+    let (end, _, _) = receive_stream(stream, &at_peer).await;
     assert!(matches!(end, End::Stream(_)));
 }
 
@@ -284,9 +284,9 @@ async fn large_packets_are_neither_divided_nor_merged_for_long() {
         assert_eq!(device.declined.load(Ordering::Relaxed), declined);
         let frames = template.packets(&payload, size.into());
         let frames = frames.iter().map(|packet| framed(packet)).collect();
-        let far = FakeDevice::default().with_offload(Offload::ALL);
-        receive(Mode::PointToPoint, frames, &far).await;
-        let merged = far.packets().len() == 1;
+        let at_peer = FakeDevice::default().with_offload(Offload::ALL);
+        receive(Mode::PointToPoint, frames, &at_peer).await;
+        let merged = at_peer.packets().len() == 1;
         assert_eq!(merged, !declined);
     }
 }

@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 
 use super::access_rules::Reachability;
-use super::revocation::{PlaceHeld, TunnelHeld, Withdrawal, check_place, check_tunnel};
+use super::revocation::{PlaceHeld, Revocation, TunnelHeld, check_place, check_tunnel};
 use crate::server::forward::listen::Named;
 use crate::server::login::grant::{Grant, TunnelGrant};
 use crate::server::login::policy::Policy;
@@ -56,7 +56,7 @@ pub(in crate::server) struct Entry {
 }
 
 /// A client's grant, and what it holds. Its tasks share it.
-pub(in crate::server) struct Standing {
+pub(in crate::server) struct Entitlement {
     id: ConnectionId,
     entry: Entry,
     reach: Arc<Reachability>,
@@ -77,12 +77,12 @@ struct State {
 pub(in crate::server) struct Held {
     /// By which it is held.
     pub grant: Arc<Grant>,
-    standing: Arc<Standing>,
+    entitlement: Arc<Entitlement>,
     /// A tunnel where there is none.
     place: Option<u64>,
 }
 
-impl Standing {
+impl Entitlement {
     /// Of a client that has just come in, with this grant.
     pub(in crate::server) fn new(
         id: ConnectionId,
@@ -90,7 +90,7 @@ impl Standing {
         grant: Arc<Grant>,
         reach: Arc<Reachability>,
     ) -> Arc<Self> {
-        Arc::new(Standing {
+        Arc::new(Entitlement {
             id,
             entry,
             reach,
@@ -116,7 +116,7 @@ impl Standing {
         &self,
         policy: &Policy,
         now: SystemTime,
-    ) -> Result<(), Withdrawal> {
+    ) -> Result<(), Revocation> {
         let grant = policy.judge(&Attempt {
             user: &self.entry.user,
             peer: self.entry.peer,
@@ -141,10 +141,10 @@ impl Standing {
         self: &Arc<Self>,
         tunnel: TunnelHeld,
         policy: &Policy,
-    ) -> Result<Held, Withdrawal> {
+    ) -> Result<Held, Revocation> {
         let mut state = self.lock();
         if self.dismissal.borrow().is_some() {
-            return Err(Withdrawal::Dismissed);
+            return Err(Revocation::Dismissed);
         }
         self.let_reach(check_tunnel(&tunnel, &state.grant, policy)?);
         state.tunnel = Some(tunnel);
@@ -189,7 +189,7 @@ impl Standing {
     fn held(self: &Arc<Self>, grant: &Arc<Grant>, place: Option<u64>) -> Held {
         Held {
             grant: Arc::clone(grant),
-            standing: Arc::clone(self),
+            entitlement: Arc::clone(self),
             place,
         }
     }
@@ -232,7 +232,7 @@ impl Standing {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let mut state = self.standing.lock();
+        let mut state = self.entitlement.lock();
         match self.place {
             Some(number) => drop(state.places.remove(&number)),
             None => state.tunnel = None,

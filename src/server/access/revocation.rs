@@ -16,7 +16,7 @@ use crate::types::{InterfaceName, Mode, Unit};
 
 /// Why access is withdrawn. This is for the log.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub(in crate::server) enum Withdrawal {
+pub(in crate::server) enum Revocation {
     /// The login would be denied.
     #[error(transparent)]
     Denied(#[from] Denial),
@@ -92,26 +92,26 @@ pub(in crate::server) fn check_tunnel<'a>(
     held: &TunnelHeld,
     grant: &'a Grant,
     policy: &Policy,
-) -> Result<&'a TunnelGrant, Withdrawal> {
+) -> Result<&'a TunnelGrant, Revocation> {
     let granted = grant.tunnel.as_ref();
     let granted = granted
         .filter(|granted| granted.modes.contains(&held.mode))
-        .ok_or_else(|| Withdrawal::Tunnel(held.device.clone()))?;
+        .ok_or_else(|| Revocation::Tunnel(held.device.clone()))?;
     let is_of = |unit: &Unit| held.device.as_str() == unit.device_name(held.mode);
     let keeps_unit = match &granted.unit {
         Some(unit) => is_of(unit),
         None => !held.premade && !policy.reserved_units().iter().any(is_of),
     };
     if !keeps_unit {
-        return Err(Withdrawal::Unit(held.device.clone()));
+        return Err(Revocation::Unit(held.device.clone()));
     }
     let mut addresses = held.addresses.iter();
     if let Some(lost) = addresses.find(|address| !keeps(held, granted, policy, **address)) {
-        return Err(Withdrawal::Address(*lost));
+        return Err(Revocation::Address(*lost));
     }
     // Who hears whom on a link is settled when a station joins it.
     if held.mode == Mode::Ethernet && held.grant.groups != granted.groups {
-        return Err(Withdrawal::Group(held.device.clone()));
+        return Err(Revocation::Group(held.device.clone()));
     }
     let is_granted = |source: &IpNetwork| {
         granted
@@ -121,7 +121,7 @@ pub(in crate::server) fn check_tunnel<'a>(
     };
     let mut sources = held.grant.sources.iter();
     match sources.find(|source| !is_granted(source)) {
-        Some(lost) => Err(Withdrawal::Source(*lost)),
+        Some(lost) => Err(Revocation::Source(*lost)),
         None => Ok(granted),
     }
 }
@@ -145,7 +145,7 @@ pub(in crate::server) fn check_place(
     place: &PlaceHeld,
     before: &Grant,
     now: &Grant,
-) -> Result<(), Withdrawal> {
+) -> Result<(), Revocation> {
     let groups = |grant: &Grant| {
         let tunnel = grant.tunnel.as_ref();
         tunnel
@@ -163,7 +163,7 @@ pub(in crate::server) fn check_place(
     };
     match stays && place.is_permitted(now) {
         true => Ok(()),
-        false => Err(Withdrawal::Forward {
+        false => Err(Revocation::Forward {
             host: place.host.clone(),
             port: place.port,
         }),

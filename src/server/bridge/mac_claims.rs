@@ -23,7 +23,7 @@ use crate::host::error::NetError;
 use crate::host::netlink::{NeighbourFacts, Netlink, StationFacts};
 use crate::host::plan::facts::AddressFacts;
 use crate::packet::guard::link::{LinkAddress, MacAddress};
-use crate::pump::{LinkClaims, Strangers};
+use crate::pump::{EgressFilter, LinkClaims};
 use crate::server::report::registry::ConnectionId;
 use crate::server::tunnel::client_device::BridgedPort;
 
@@ -69,7 +69,7 @@ pub(in crate::server) fn join(
     id: ConnectionId,
     terms: StationTerms,
     port: BridgedPort,
-) -> (LinkClaims, Strangers, BridgePlace) {
+) -> (LinkClaims, EgressFilter, BridgePlace) {
     let told = stations.join(id, terms);
     let (wanted, asked) = ClaimQueue::new();
     let (leaving, left) = oneshot::channel();
@@ -85,7 +85,7 @@ pub(in crate::server) fn join(
     };
     let held = told.held;
     let claims = LinkClaims { wanted, held };
-    (claims, Strangers::new(Box::new(told.hearing)), place)
+    (claims, EgressFilter::new(Box::new(told.hearing)), place)
 }
 
 impl BridgePlace {

@@ -1,5 +1,5 @@
 //! Whose MAC and link-local addresses are whose, among the clients on the server's
-//! bridge, and whom each of them hears. Pure; `station_claims` asks the
+//! bridge, and whom each of them hears. Pure; `mac_claims` asks the
 //! kernel about the others of the bridge.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

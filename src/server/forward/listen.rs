@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::carry::carry;
-use super::running::Running;
+use super::open_connections::OpenConnections;
 use crate::server::access::entitlement::Held;
 use crate::server::login::grant::ForwardRule;
 use crate::server::report::registry::forwards::ForwardKind;
@@ -129,7 +129,7 @@ impl Carrier {
 /// `running`; it outlives this.
 pub(super) async fn accept<F>(
     listener: TcpListener,
-    running: Running,
+    running: OpenConnections,
     carried: impl Fn(TcpStream, SocketAddr) -> F,
 ) where
     F: Future<Output = ()> + Send + 'static,
@@ -220,7 +220,7 @@ mod tests {
             let (mut from, mut to) = stream.split();
             tokio::io::copy(&mut from, &mut to).await.unwrap();
         };
-        let running = Running::default();
+        let running = OpenConnections::default();
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, running.clone(), echo));
         let mut client = TcpStream::connect(place).await.unwrap();

@@ -10,7 +10,7 @@ mod carry;
 pub(super) mod listen;
 mod names;
 mod open;
-mod running;
+mod open_connections;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::access::access_rules::Reachability;
-use super::access::entitlement::{Held, Standing};
+use super::access::entitlement::{Entitlement, Held};
 use super::login::grant::Grant;
 use super::report::audit::event::Asked;
 use super::report::registry::forwards::ForwardKind;
@@ -34,7 +34,7 @@ use carry::carry;
 use listen::{Carrier, Named, accept, listen_at};
 use names::Names;
 use open::{Among, NotConnected, connect};
-use running::Running;
+use open_connections::OpenConnections;
 
 pub(super) use names::Lookups;
 
@@ -45,13 +45,13 @@ const MOST_LISTENERS: usize = 16;
 
 /// The forwards of one client. Dropping it ends them.
 pub(super) struct Forwards {
-    standing: Arc<Standing>,
+    entitlement: Arc<Entitlement>,
     connection: Arc<ClientConnection>,
     session: Arc<Session>,
     reach: Arc<Reachability>,
     rates: Rates,
     names: Names,
-    running: Running,
+    running: OpenConnections,
     /// By address and port, as the client knows them.
     listeners: BTreeMap<(String, u16), JoinSet<()>>,
 }
@@ -59,7 +59,7 @@ pub(super) struct Forwards {
 impl Forwards {
     /// None yet.
     pub(super) fn new(
-        standing: Arc<Standing>,
+        entitlement: Arc<Entitlement>,
         connection: Arc<ClientConnection>,
         session: Arc<Session>,
         reach: Arc<Reachability>,
@@ -67,13 +67,13 @@ impl Forwards {
         names: Names,
     ) -> Self {
         Forwards {
-            standing,
+            entitlement,
             connection,
             session,
             reach,
             rates,
             names,
-            running: Running::default(),
+            running: OpenConnections::default(),
             listeners: BTreeMap::new(),
         }
     }
@@ -81,7 +81,7 @@ impl Forwards {
     /// Connects the client to `host`, if it may.
     pub(super) async fn open(&mut self, host: String, port: u16, reply: OpenReply) {
         let asked = asked(&host, port, false);
-        let Some(held) = self.standing.hold_open(&host, port) else {
+        let Some(held) = self.entitlement.hold_open(&host, port) else {
             self.session.refused(asked, "not permitted");
             let text = format!("connections to {host}:{port} are not permitted");
             return reply.refuse(RefusalCode::Prohibited, &text).await;
@@ -133,7 +133,7 @@ impl Forwards {
     /// Listens for the client, if it may.
     pub(super) async fn listen(&mut self, address: String, port: u16, reply: ListenReply) {
         let asked = asked(&address, port, true);
-        let held = self.standing.hold_listener(&address, port);
+        let held = self.entitlement.hold_listener(&address, port);
         let refusal = if self.listeners.len() >= MOST_LISTENERS {
             "too many listeners".to_owned()
         } else if let Some(held) = held {

@@ -8,7 +8,7 @@ use super::rates::Rates;
 use crate::frame::window::WindowRule;
 use crate::link::datagram::{self, Link};
 use crate::server::Server;
-use crate::server::access::entitlement::Standing;
+use crate::server::access::entitlement::Entitlement;
 use crate::server::report::audit::event::Asked;
 use crate::server::report::registry::session::Session;
 use crate::ssh::server::requests::TunnelReply;
@@ -19,7 +19,7 @@ pub(in crate::server) struct ChannelTunnel {
     /// The server.
     pub server: Arc<Server>,
     /// What the client may.
-    pub standing: Arc<Standing>,
+    pub entitlement: Arc<Entitlement>,
     /// Where it is counted.
     pub session: Arc<Session>,
     /// How much.
@@ -38,7 +38,7 @@ impl ChannelTunnel {
         let asked = Asked::tunnel(self.mode, self.unit);
         let reserved = Reserved::new(
             &self.server,
-            &self.standing,
+            &self.entitlement,
             self.session.id(),
             self.mode,
             self.unit,
@@ -65,7 +65,7 @@ impl ChannelTunnel {
         let mut link = Link::start(device, framing, sender, receiver, restrictions, counters);
         let end = tokio::select! {
             end = link.ended() => Some(end),
-            _ = self.standing.dismissed() => None,
+            _ = self.entitlement.dismissed() => None,
         };
         tracing::debug!(?end, device = %tunnel.device(), "a tunnel ends");
         link.stop().await;

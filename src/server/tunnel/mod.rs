@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::Server;
 use super::access::access_rules::{Membership, Terms};
-use super::access::entitlement::{Dismissal, Held, Standing};
+use super::access::entitlement::{Dismissal, Entitlement, Held};
 use super::access::revocation::TunnelHeld;
 use super::address::lease::{Lease, LeaseKey};
 use super::bridge::mac_claims::{self, BridgePlace};
@@ -26,7 +26,7 @@ use crate::frame::control::{Addresses, Dns, Offer};
 use crate::host::plan::facts::InterfaceIndex;
 use crate::link::datagram::{LinkCounters, Restrictions};
 use crate::process::cleanup;
-use crate::pump::{LinkClaims, Strangers};
+use crate::pump::{EgressFilter, LinkClaims};
 use crate::ssh::server::requests::RefusalCode;
 use crate::tun::Device;
 use crate::types::{InterfaceName, Mode, Mtu, Unit, UnitRequest};
@@ -114,7 +114,7 @@ fn unit(
 /// A tunnel whose addresses are chosen; nothing is changed on this host yet.
 pub(super) struct Reserved {
     server: Arc<Server>,
-    standing: Arc<Standing>,
+    entitlement: Arc<Entitlement>,
     grant: TunnelGrant,
     id: ConnectionId,
     mode: Mode,
@@ -145,14 +145,14 @@ impl Reserved {
     /// Chooses addresses: the client's own, or those that it wants, or any.
     pub(super) fn new(
         server: &Arc<Server>,
-        standing: &Arc<Standing>,
+        entitlement: &Arc<Entitlement>,
         id: ConnectionId,
         mode: Mode,
         asked: UnitRequest,
         mtu: Option<Mtu>,
         wanted: &[IpAddr],
     ) -> Result<Self, Refusal> {
-        let grant = standing.grant();
+        let grant = entitlement.grant();
         let rules = server.rules();
         let (tunnel, unit) = permitted(&grant, mode, asked, rules.policy.reserved_units())?;
         let key = LeaseKey::of(&grant.identity);
@@ -162,7 +162,7 @@ impl Reserved {
         let mtu = mtu.map_or(most, |wanted| wanted.min(most));
         Ok(Reserved {
             server: Arc::clone(server),
-            standing: Arc::clone(standing),
+            entitlement: Arc::clone(entitlement),
             grant: tunnel.clone(),
             id,
             mode,
@@ -177,7 +177,7 @@ impl Reserved {
     pub(super) fn offer(&self) -> Offer {
         let network = &self.server.rules().settings.network;
         let pairs = self.lease.addresses().iter().map(|leased| Addresses {
-            near: leased.client,
+            client: leased.client,
             agent: leased.server,
             prefix: leased.prefix,
         });
@@ -238,11 +238,11 @@ impl Reserved {
             groups: self.grant.groups.clone(),
         };
         let (guard, membership) = self.server.reach.join(self.id, terms);
-        let (guard, strangers, place) = match on_bridge {
-            Some((claims, strangers, place)) => {
-                (guard.on_shared_link(claims), strangers, Some(place))
+        let (guard, egress_filter, place) = match on_bridge {
+            Some((claims, egress_filter, place)) => {
+                (guard.on_shared_link(claims), egress_filter, Some(place))
             }
-            None => (guard, Strangers::default(), None),
+            None => (guard, EgressFilter::default(), None),
         };
         let held = TunnelHeld {
             device: device.name().clone(),
@@ -252,10 +252,13 @@ impl Reserved {
             grant: self.grant,
         };
         // A reload since its beginning may have taken it away.
-        let held = match self.standing.hold_tunnel(held, &self.server.rules().policy) {
+        let held = match self
+            .entitlement
+            .hold_tunnel(held, &self.server.rules().policy)
+        {
             Ok(held) => held,
-            Err(withdrawal) => {
-                tracing::debug!(%withdrawal, device = %device.name(), "not held any more");
+            Err(revocation) => {
+                tracing::debug!(%revocation, device = %device.name(), "not held any more");
                 drop(device);
                 leave(place, neighbour).await;
                 cleanup::print_report(&changes.undo().await, false);
@@ -264,7 +267,7 @@ impl Reserved {
         };
         let restrictions = Restrictions {
             guard: Some(guard),
-            strangers,
+            egress_filter,
             upload: rates.upload,
             download: rates.download,
         };
@@ -290,7 +293,7 @@ impl Reserved {
         server.neighbours.join(netlink, self.id, routed).await
     }
 
-    fn join_bridge(&self, port: BridgedPort) -> (LinkClaims, Strangers, BridgePlace) {
+    fn join_bridge(&self, port: BridgedPort) -> (LinkClaims, EgressFilter, BridgePlace) {
         let terms = StationTerms {
             key: self.key.clone(),
             groups: Arc::new(self.grant.groups.clone()),

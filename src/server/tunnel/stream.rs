@@ -16,7 +16,7 @@ use crate::link::stream::{LinkEvent, StreamLink};
 use crate::packet::offload::virtio::Offload;
 use crate::pump::{self, FrameSink, FrameSource};
 use crate::server::Server;
-use crate::server::access::entitlement::{Dismissal, Standing};
+use crate::server::access::entitlement::{Dismissal, Entitlement};
 use crate::server::report::audit::event::Asked;
 use crate::server::report::registry::session::Session;
 use crate::ssh::server::requests::RefusalCode;
@@ -36,7 +36,7 @@ pub(in crate::server) struct StreamTunnel {
     /// The server.
     pub server: Arc<Server>,
     /// What the client may.
-    pub standing: Arc<Standing>,
+    pub entitlement: Arc<Entitlement>,
     /// Where it is counted.
     pub session: Arc<Session>,
     /// How much it may carry.
@@ -45,7 +45,7 @@ pub(in crate::server) struct StreamTunnel {
 
 /// Why it ended.
 #[derive(Debug)]
-enum End {
+enum StreamEnd {
     /// The client wanted it.
     Requested,
     /// The stream ended.
@@ -64,32 +64,32 @@ enum End {
     Device(String),
 }
 
-impl End {
+impl StreamEnd {
     /// What the client is told, as far as it can hear; nothing where it knows.
     fn close(&self) -> Option<(CloseReason, String)> {
         Some(match self {
-            End::Requested | End::StreamEnded => return None,
-            End::Silence => (
+            StreamEnd::Requested | StreamEnd::StreamEnded => return None,
+            StreamEnd::Silence => (
                 CloseReason::Silence,
                 format!("no word from this end in {} seconds", SILENCE.as_secs()),
             ),
-            End::Dismissed(why) => {
+            StreamEnd::Dismissed(why) => {
                 let reason = match why {
                     Dismissal::ServerStopping(_) => CloseReason::Requested,
                     Dismissal::AccessWithdrawn => CloseReason::NotPermitted,
                 };
                 (reason, why.to_string())
             }
-            End::Protocol(what) => (CloseReason::Protocol, what.clone()),
-            End::Version(advice) => (CloseReason::Version, advice.clone()),
-            End::Refused(refusal) => {
+            StreamEnd::Protocol(what) => (CloseReason::Protocol, what.clone()),
+            StreamEnd::Version(advice) => (CloseReason::Version, advice.clone()),
+            StreamEnd::Refused(refusal) => {
                 let reason = match refusal.code {
                     RefusalCode::Prohibited => CloseReason::NotPermitted,
                     _ => CloseReason::Failed,
                 };
                 (reason, refusal.text.clone())
             }
-            End::Device(error) => (
+            StreamEnd::Device(error) => (
                 CloseReason::Failed,
                 format!("the server's device failed or was removed: {error}"),
             ),
@@ -97,17 +97,17 @@ impl End {
     }
 }
 
-impl From<ConversationError> for End {
+impl From<ConversationError> for StreamEnd {
     fn from(error: ConversationError) -> Self {
         match error {
-            ConversationError::Ended => End::StreamEnded,
-            other => End::Protocol(other.to_string()),
+            ConversationError::Ended => StreamEnd::StreamEnded,
+            other => StreamEnd::Protocol(other.to_string()),
         }
     }
 }
 
-fn misplaced(message: &Message, when: &str) -> End {
-    End::Protocol(format!("a '{}' message cannot come {when}", message.name()))
+fn misplaced(message: &Message, when: &str) -> StreamEnd {
+    StreamEnd::Protocol(format!("a '{}' message cannot come {when}", message.name()))
 }
 
 /// What both ends agreed on.
@@ -168,7 +168,7 @@ impl StreamTunnel {
     }
 
     /// Everything before packets flow.
-    async fn come_up<R, W>(&self, conversation: &mut Conversation<R, W>) -> Result<Up, End>
+    async fn come_up<R, W>(&self, conversation: &mut Conversation<R, W>) -> Result<Up, StreamEnd>
     where
         R: FrameSource,
         W: FrameSink,
@@ -196,7 +196,7 @@ impl StreamTunnel {
     }
 
     /// From the hellos to the client's word that it takes the tunnel.
-    async fn agree<R, W>(&self, conversation: &mut Conversation<R, W>) -> Result<Agreed, End>
+    async fn agree<R, W>(&self, conversation: &mut Conversation<R, W>) -> Result<Agreed, StreamEnd>
     where
         R: FrameSource,
         W: FrameSink,
@@ -207,7 +207,7 @@ impl StreamTunnel {
             other => return Err(misplaced(&other, "before hello")),
         };
         if ours.common_version(&theirs).is_none() {
-            return Err(End::Version(format!(
+            return Err(StreamEnd::Version(format!(
                 "{} speaks the protocol {} to {}, {} {} to {}: update the older one",
                 ours.software,
                 ours.oldest,
@@ -222,7 +222,7 @@ impl StreamTunnel {
         let ask = match self.hear(conversation).await? {
             Message::Ask(ask) => ask,
             Message::Look(_) | Message::SetUp(_) => {
-                return Err(End::Protocol(
+                return Err(StreamEnd::Protocol(
                     "this is a server, which says itself what a tunnel is like: ask for one \
                      ('ask'; sshvpn up --via serve)"
                         .to_owned(),
@@ -232,7 +232,7 @@ impl StreamTunnel {
         };
         let reserved = Reserved::new(
             &self.server,
-            &self.standing,
+            &self.entitlement,
             self.session.id(),
             ask.mode,
             UnitRequest::Any,
@@ -254,41 +254,45 @@ impl StreamTunnel {
         }
     }
 
-    fn refuse(&self, mode: Mode, refusal: Refusal) -> End {
+    fn refuse(&self, mode: Mode, refusal: Refusal) -> StreamEnd {
         self.session
             .refused(Asked::tunnel(mode, UnitRequest::Any), &refusal.text);
-        End::Refused(refusal)
+        StreamEnd::Refused(refusal)
     }
 
     /// The next message that is about the tunnel.
-    async fn hear<R, W>(&self, conversation: &mut Conversation<R, W>) -> Result<Message, End>
+    async fn hear<R, W>(&self, conversation: &mut Conversation<R, W>) -> Result<Message, StreamEnd>
     where
         R: FrameSource,
         W: FrameSink,
     {
         loop {
             let received = tokio::select! {
-                why = self.standing.dismissed() => return Err(End::Dismissed(why)),
+                why = self.entitlement.dismissed() => return Err(StreamEnd::Dismissed(why)),
                 received = timeout(SILENCE, conversation.receive()) => received,
             };
-            match received.map_err(|_| End::Silence)?? {
+            match received.map_err(|_| StreamEnd::Silence)?? {
                 Message::Ping { token } => {
                     self.say(conversation, &Message::Pong { token }).await?;
                 }
                 Message::Pong { .. } => {}
-                Message::Close { .. } => return Err(End::Requested),
+                Message::Close { .. } => return Err(StreamEnd::Requested),
                 message => return Ok(message),
             }
         }
     }
 
-    async fn say<R, W>(&self, conversation: &Conversation<R, W>, what: &Message) -> Result<(), End>
+    async fn say<R, W>(
+        &self,
+        conversation: &Conversation<R, W>,
+        what: &Message,
+    ) -> Result<(), StreamEnd>
     where
         R: FrameSource,
         W: FrameSink,
     {
         let sent = timeout(SILENCE, conversation.send(what)).await;
-        Ok(sent.map_err(|_| End::Silence)??)
+        Ok(sent.map_err(|_| StreamEnd::Silence)??)
     }
 
     /// While packets flow.
@@ -299,7 +303,7 @@ impl StreamTunnel {
             let close = Message::Close { reason, text };
             let _ = timeout(LAST_WORD, link.say(&close)).await;
         }
-        if !matches!(end, End::StreamEnded) {
+        if !matches!(end, StreamEnd::StreamEnded) {
             let closed = Message::Closed { left: Vec::new() };
             let last_word = async {
                 link.say(&closed).await?;
@@ -313,19 +317,19 @@ impl StreamTunnel {
         tunnel.close(&self.session).await;
     }
 
-    async fn until_end(&self, link: &mut StreamLink) -> End {
+    async fn until_end(&self, link: &mut StreamLink) -> StreamEnd {
         let event = tokio::select! {
-            why = self.standing.dismissed() => return End::Dismissed(why),
+            why = self.entitlement.dismissed() => return StreamEnd::Dismissed(why),
             event = link.next() => event,
         };
         match event {
-            LinkEvent::Said(Message::Close { .. }) => End::Requested,
+            LinkEvent::Said(Message::Close { .. }) => StreamEnd::Requested,
             LinkEvent::Said(other) => misplaced(&other, "while the tunnel is up"),
-            LinkEvent::Nonsense(error) => End::Protocol(error.to_string()),
-            LinkEvent::Silent(_) => End::Silence,
-            LinkEvent::Ended(pump::End::Channel) => End::StreamEnded,
-            LinkEvent::Ended(pump::End::Stream(error)) => End::Protocol(error.to_string()),
-            LinkEvent::Ended(pump::End::Device(error)) => End::Device(error.to_string()),
+            LinkEvent::Nonsense(error) => StreamEnd::Protocol(error.to_string()),
+            LinkEvent::Silent(_) => StreamEnd::Silence,
+            LinkEvent::Ended(pump::End::Channel) => StreamEnd::StreamEnded,
+            LinkEvent::Ended(pump::End::Stream(error)) => StreamEnd::Protocol(error.to_string()),
+            LinkEvent::Ended(pump::End::Device(error)) => StreamEnd::Device(error.to_string()),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Channels of an SSH connection: tunnel, process, socket.
 
-pub(super) mod far_socket;
 pub mod process;
+pub(super) mod remote_socket;
 pub mod side;
 pub mod tunnel;
 

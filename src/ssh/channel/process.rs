@@ -1,4 +1,4 @@
-//! A command, shell or subsystem on the far end: a session channel (RFC 4254, section 6).
+//! A command, shell or subsystem on the remote end: a session channel (RFC 4254, section 6).
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ impl ProcessRequest {
     }
 }
 
-/// A terminal as the far end is told of it (RFC 4254, sections 6.2 and 8).
+/// A terminal as the remote end is told of it (RFC 4254, sections 6.2 and 8).
 #[derive(Debug, Clone, Default)]
 pub struct Terminal {
     /// `TERM`.
@@ -219,7 +219,7 @@ impl ProcessInput {
         let _ = self.or_gone(self.channel.close()).await;
     }
 
-    /// A message to the far end, until the connection ends: russh would wait on
+    /// A message to the remote end, until the connection ends: russh would wait on
     /// for a window that nobody can grant any more.
     async fn or_gone(
         &self,

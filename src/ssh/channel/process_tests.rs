@@ -1,4 +1,4 @@
-//! Commands on a far end that floods, lies or stops: bounded memory, and an end.
+//! Commands on a remote end that floods, lies or stops: bounded memory, and an end.
 
 use std::time::Duration;
 

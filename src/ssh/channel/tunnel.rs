@@ -34,14 +34,14 @@ pub struct TunnelSender<S: Side = ClientSide> {
 /// Receives frames.
 pub struct TunnelReceiver {
     channel: ChannelReadHalf,
-    /// The far end will send no more.
+    /// The remote end will send no more.
     ended: bool,
 }
 
 /// Why a frame was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendError {
-    /// Larger than the far end takes in one message.
+    /// Larger than the remote end takes in one message.
     TooLarge,
     /// The channel or the connection is gone.
     Closed,
@@ -61,7 +61,7 @@ impl<S: Side> TunnelSender<S> {
         TunnelSender { window, ..self }
     }
 
-    /// Sends one frame as one message; waits while the far end's window has no
+    /// Sends one frame as one message; waits while the remote end's window has no
     /// room for the whole of it.
     pub async fn send(&self, frame: Bytes) -> Result<(), SendError> {
         let charge =
@@ -71,7 +71,7 @@ impl<S: Side> TunnelSender<S> {
     }
 
     /// Sends frames, each as one message and in their order; up to 64 KiB of them
-    /// that fit the far end's window take one place in the connection's queue.
+    /// that fit the remote end's window take one place in the connection's queue.
     /// Waits while the window has no room for the next. What was sent is taken
     /// out of `frames`, also when this is dropped before it is done. A frame that
     /// is too large is then the first of them.
@@ -85,7 +85,7 @@ impl<S: Side> TunnelSender<S> {
         Ok(())
     }
 
-    /// Asks the far end for an answer, behind the frames that were sent; ready
+    /// Asks the remote end for an answer, behind the frames that were sent; ready
     /// once it came. sshd answers when it has read those, which is before it has
     /// written them to its device.
     pub async fn ping(&self) -> Option<oneshot::Receiver<()>> {
@@ -116,7 +116,7 @@ impl TunnelReceiver {
         }
     }
 
-    /// The next frame; nothing once the far end has sent EOF or closed, or the
+    /// The next frame; nothing once the remote end has sent EOF or closed, or the
     /// connection is gone. OpenSSH sends EOF when its device failed, and no
     /// frame follows: the link is down then, also while the channel is open.
     pub async fn receive(&mut self) -> Option<Bytes> {
@@ -152,7 +152,7 @@ impl TunnelReceiver {
 }
 
 impl Connection {
-    /// Opens a tunnel of `mode` to the far end's `unit`.
+    /// Opens a tunnel of `mode` to the remote end's `unit`.
     pub async fn open_tunnel(
         &self,
         mode: Mode,

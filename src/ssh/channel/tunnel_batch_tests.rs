@@ -30,7 +30,7 @@ struct Tunnel {
     channel: u32,
 }
 
-/// A tunnel whose far end grants this window and takes messages of this size.
+/// A tunnel whose remote end grants this window and takes messages of this size.
 async fn tunnel(window: u32, max_packet: u32) -> Tunnel {
     let server = WireServer::bind().await;
     let (connection, mut wire) = server.connect().await;
@@ -52,7 +52,7 @@ async fn tunnel(window: u32, max_packet: u32) -> Tunnel {
     }
 }
 
-/// The next frame that arrives at the far end.
+/// The next frame that arrives at the remote end.
 async fn arrived(wire: &mut Wire) -> Vec<u8> {
     let packet = timeout(HANGS, wire.wait_for(number::CHANNEL_DATA));
     let packet = packet.await.expect("no frame arrives").unwrap();
@@ -198,7 +198,7 @@ async fn output_that_has_come_is_taken_at_once_and_the_close_is_seen_after_it() 
     assert_eq!(events.try_next(), None);
 }
 
-/// Each end writes more than the kernel keeps, and the far end reads nothing
+/// Each end writes more than the kernel keeps, and the remote end reads nothing
 /// before it has written everything.
 #[tokio::test]
 async fn two_ends_that_write_before_they_read_do_not_stand_still() {
@@ -220,7 +220,7 @@ async fn two_ends_that_write_before_they_read_do_not_stand_still() {
             assert_eq!(receiver.receive().await.unwrap().len(), LENGTH);
         }
     };
-    let far_end = async {
+    let remote_end = async {
         for _ in 0..FRAMES {
             wire.send(&data(channel, vec![2; LENGTH])).await.unwrap();
         }
@@ -228,7 +228,7 @@ async fn two_ends_that_write_before_they_read_do_not_stand_still() {
             assert_eq!(arrived(&mut wire).await.len(), LENGTH);
         }
     };
-    timeout(3 * HANGS, async { tokio::join!(send, receive, far_end) })
+    timeout(3 * HANGS, async { tokio::join!(send, receive, remote_end) })
         .await
         .expect("both ends wait for each other");
 }

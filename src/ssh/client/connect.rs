@@ -114,13 +114,13 @@ impl Connection {
         establish(transport, options, invoker, first_hop, None).await
     }
 
-    /// The far end's name, as the user gave it.
+    /// The remote end's name, as the user gave it.
     pub fn host(&self) -> &str {
         &self.host
     }
 
     /// The addresses of the first host on the way, which must not be routed
-    /// into the tunnel. Where a ProxyCommand hides it, those of the far end's
+    /// into the tunnel. Where a ProxyCommand hides it, those of the remote end's
     /// name, if it has any here.
     pub fn first_hop(&self) -> &[IpAddr] {
         &self.first_hop

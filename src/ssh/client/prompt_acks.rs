@@ -109,21 +109,21 @@ mod tests {
 
     /// A peer that leaves Nagle's algorithm on answers each message by two: the
     /// second waits for the acknowledgment of the first.
-    async fn talk(mut near: impl AsyncRead + AsyncWrite + Unpin, mut far: TcpStream) {
-        far.set_nodelay(false).unwrap();
+    async fn talk(mut local: impl AsyncRead + AsyncWrite + Unpin, mut remote: TcpStream) {
+        remote.set_nodelay(false).unwrap();
         let asking = async {
             for _ in 0..20 {
-                near.write_all(b"?").await.unwrap();
+                local.write_all(b"?").await.unwrap();
                 for _ in 0..2 {
-                    near.read_exact(&mut [0]).await.unwrap();
+                    local.read_exact(&mut [0]).await.unwrap();
                 }
             }
         };
         let answering = async {
             for _ in 0..20 {
-                far.read_exact(&mut [0]).await.unwrap();
+                remote.read_exact(&mut [0]).await.unwrap();
                 for _ in 0..2 {
-                    far.write_all(b"!").await.unwrap();
+                    remote.write_all(b"!").await.unwrap();
                 }
             }
         };
@@ -137,17 +137,17 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             let connect = async || {
-                let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-                (near.unwrap(), far.unwrap().0)
+                let (local, remote) = tokio::join!(TcpStream::connect(address), listener.accept());
+                (local.unwrap(), remote.unwrap().0)
             };
-            let (near, far) = connect().await;
-            let (near, _switch) = PromptAcks::new(near);
-            talk(near, far).await;
+            let (local, remote) = connect().await;
+            let (local, _switch) = PromptAcks::new(local);
+            talk(local, remote).await;
             assert_eq!(delayed(), 0);
-            let (near, far) = connect().await;
-            let (near, switch) = PromptAcks::new(near);
+            let (local, remote) = connect().await;
+            let (local, switch) = PromptAcks::new(local);
             switch.leave_to_kernel();
-            talk(near, far).await;
+            talk(local, remote).await;
             assert_ne!(delayed(), 0);
         });
     }

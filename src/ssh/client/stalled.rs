@@ -99,22 +99,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_a_write_that_waits_too_long_fails() {
-        let (near, mut far) = duplex(10);
-        let mut near = StallLimit::new(near, Duration::from_secs(45));
+        let (local, mut remote) = duplex(10);
+        let mut local = StallLimit::new(local, Duration::from_secs(45));
         // A slow reader takes ten bytes every 40 seconds.
-        let write = near.write_all(&[1; 60]);
+        let write = local.write_all(&[1; 60]);
         let read = async {
             let mut data = [0; 10];
             for _ in 0..5 {
                 sleep(Duration::from_secs(40)).await;
-                far.read_exact(&mut data).await.unwrap();
+                remote.read_exact(&mut data).await.unwrap();
             }
         };
         tokio::join!(async { write.await.unwrap() }, read);
         // Reading may wait for ever.
-        let read = tokio::time::timeout(Duration::from_secs(1000), near.read_u8());
+        let read = tokio::time::timeout(Duration::from_secs(1000), local.read_u8());
         assert!(read.await.is_err());
-        let error = near.write_all(&[1; 60]).await.unwrap_err();
+        let error = local.write_all(&[1; 60]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -3,7 +3,7 @@
 //! object; its field `type` tells what it is. docs/PROTOCOL.md has the tables.
 //!
 //! ```text
-//!   near end                       agent
+//!   local end                       agent
 //!   hello ───────────────────────►
 //!         ◄─────────────────────── hello
 //!   look ────────────────────────►         any number of times
@@ -20,7 +20,7 @@
 //! hellos and `ready` it is:
 //!
 //! ```text
-//!   near end                       server
+//!   local end                       server
 //!   ask ─────────────────────────►
 //!         ◄─────────────────────── offer
 //!   accept ──────────────────────►
@@ -73,17 +73,17 @@ pub const FEATURE_SERVE: &str = "serve";
 pub enum Message {
     /// The first message of either end.
     Hello(Hello),
-    /// The near end asks about the agent's host.
+    /// The local end asks about the agent's host.
     Look(Look),
     /// The answer.
-    Facts(Facts),
-    /// The near end says what the agent's host is to look like.
+    AgentFacts(AgentFacts),
+    /// The local end says what the agent's host is to look like.
     SetUp(SetUp),
-    /// The near end asks a server for a tunnel.
+    /// The local end asks a server for a tunnel.
     Ask(Ask),
     /// What the server has for it.
     Offer(Offer),
-    /// The near end takes it.
+    /// The local end takes it.
     Accept,
     /// One change was made there.
     Done {
@@ -174,7 +174,7 @@ impl Hello {
     }
 }
 
-/// What the near end wants to know.
+/// What the local end wants to know.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Look {
     /// Addresses whose way from the agent's host is wanted.
@@ -183,7 +183,7 @@ pub struct Look {
 
 /// The agent's host, and what the agent may do there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Facts {
+pub struct AgentFacts {
     /// The name of the account that the agent runs as.
     pub login: String,
     /// Every network that is in use there: a tunnel's addresses have to keep clear of them.
@@ -248,8 +248,8 @@ pub struct SetUp {
 /// The addresses of both ends in one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {
-    /// The near end's.
-    pub near: IpAddr,
+    /// The client's.
+    pub client: IpAddr,
     /// The agent's.
     pub agent: IpAddr,
     /// The prefix length of the network that both are in, for Ethernet.
@@ -263,14 +263,14 @@ pub struct Forward {
     pub networks: Vec<IpNetwork>,
     /// Whether their source becomes the agent's host's own address.
     pub nat: bool,
-    /// Whether hosts there may open connections to the near end. Without NAT they
+    /// Whether hosts there may open connections to the local end. Without NAT they
     /// may in any case: they are named, and need a route back.
     #[serde(default)]
     pub inbound: bool,
 }
 
 impl Forward {
-    /// Networks whose hosts may open connections to the near end.
+    /// Networks whose hosts may open connections to the local end.
     pub fn inbound(&self) -> &[IpNetwork] {
         match self.inbound || !self.nat {
             true => &self.networks,
@@ -279,19 +279,19 @@ impl Forward {
     }
 }
 
-/// The tunnel that a near end wants of a server.
+/// The tunnel that a local end wants of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
     /// What it is to carry.
     pub mode: Mode,
     /// Its MTU at most; what the server likes, where there is none.
     pub mtu: Option<Mtu>,
-    /// The address that the near end would like to have, one a family at most.
+    /// The address that the local end would like to have, one a family at most.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
 }
 
-/// The tunnel that a server has for a near end. The near end applies of it what
+/// The tunnel that a server has for a local end. The local end applies of it what
 /// its user allows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
@@ -299,7 +299,7 @@ pub struct Offer {
     pub mtu: Mtu,
     /// The tunnel's addresses, one pair a family; `agent` is the server's.
     pub addresses: Vec<Addresses>,
-    /// Networks that the near end may reach through it.
+    /// Networks that the local end may reach through it.
     #[serde(default)]
     pub routes: Vec<IpNetwork>,
     /// Name servers for it.
@@ -382,7 +382,7 @@ impl Message {
         match self {
             Message::Hello(_) => "hello",
             Message::Look(_) => "look",
-            Message::Facts(_) => "facts",
+            Message::AgentFacts(_) => "facts",
             Message::SetUp(_) => "set-up",
             Message::Ask(_) => "ask",
             Message::Offer(_) => "offer",
@@ -430,7 +430,7 @@ mod tests {
                 mtu: Mtu::ETHERNET,
                 device: Some("tap0".parse().unwrap()),
                 addresses: vec![Addresses {
-                    near: "fd00::1".parse().unwrap(),
+                    client: "fd00::1".parse().unwrap(),
                     agent: "fd00::2".parse().unwrap(),
                     prefix: 64,
                 }],

@@ -96,8 +96,8 @@ pub fn encode(mode: Mode, buffer: &mut [u8]) -> Result<(), FrameError> {
     }
 }
 
-/// Takes what the far end sent in one message apart; yields what to write to
-/// the device. The far end is not trusted: family, version and lengths have to
+/// Takes what the peer sent in one message apart; yields what to write to
+/// the device. The peer is not trusted: family, version and lengths have to
 /// agree.
 pub fn decode(mode: Mode, frame: &[u8]) -> Result<&[u8], FrameError> {
     match mode {
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_close_the_far_end_is_not_sent() {
+    fn what_would_close_the_remote_end_is_not_sent() {
         let mut bare = framed(&udp(IpVersion::V4, 0)[..20]);
         assert_eq!(
             encode(Mode::PointToPoint, &mut bare),
@@ -186,7 +186,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_the_far_end_sends_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn nothing_the_remote_end_sends_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             for mode in [Mode::PointToPoint, Mode::Ethernet] {
                 if let Ok(packet) = decode(mode, &bytes) {
                     prop_assert!(packet.len() <= bytes.len());

@@ -45,7 +45,7 @@ pub fn encode(mode: Mode, buffer: &mut [u8]) -> Result<usize, FrameError> {
     }
 }
 
-/// Takes what the far end sent in one message apart. Its family fits the tunnel's
+/// Takes what the peer sent in one message apart. Its family fits the tunnel's
 /// mode; nothing else is checked yet.
 pub fn decode(mode: Mode, mut message: Bytes) -> Result<StreamPacket, FrameError> {
     let word = message.first_chunk().ok_or(FrameError::TooShort)?;
@@ -154,7 +154,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_the_far_end_sends_panics(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+        fn nothing_the_remote_end_sends_panics(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             for mode in [Mode::PointToPoint, Mode::Ethernet] {
                 if let Ok(packet) = decode(mode, Bytes::copy_from_slice(&bytes)) {
                     prop_assert!(packet.pieces.len() == 1);

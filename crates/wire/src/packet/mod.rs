@@ -8,7 +8,7 @@
 //!   offload    whether the two agree; a checksum completed in place
 //!   segment    one super-packet into packets       coalesce   packets into super-packets
 //!   flow       which flow it belongs to, hashed        candidate, unit   which go together, and what they make
-//!   guard      what the far end may send: IP, guard_icmp; on Ethernet guard_link (a host, with
+//!   guard      what the peer may send: IP, guard_icmp; on Ethernet guard_link (a host, with
 //!              guard_dhcp), guard_lan; guard_datagram is what they read, address_set what they ask
 //! ```
 

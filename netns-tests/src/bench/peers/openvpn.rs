@@ -25,20 +25,20 @@ const OPTIONS: &str = "--dev tun0 --dev-type tun --proto udp --verb 3 --ping 10 
 pub fn open(network: &Network) -> Result<Opened> {
     let (laptop, bastion) = (&network.lab.laptop, &network.lab.bastion);
     let (ours, theirs) = (fingerprint(laptop)?, fingerprint(bastion)?);
-    let (near, far) = (NEAR[0], FAR[0]);
+    let (local, remote) = (NEAR[0], FAR[0]);
     let started = Instant::now();
     let server = start(
         bastion,
         &format!(
             "--tls-server --dh none --local 192.0.2.2 --port 1194 \
-             --peer-fingerprint {ours} --ifconfig {far} {near}"
+             --peer-fingerprint {ours} --ifconfig {remote} {local}"
         ),
     )?;
     let client = start(
         laptop,
         &format!(
             "--tls-client --remote 192.0.2.2 1194 --nobind \
-             --peer-fingerprint {theirs} --ifconfig {near} {far}"
+             --peer-fingerprint {theirs} --ifconfig {local} {remote}"
         ),
     )?;
     client.wait_for_line("Initialization Sequence Completed", PATIENCE)?;

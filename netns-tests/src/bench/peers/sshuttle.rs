@@ -28,7 +28,7 @@ pub fn open(network: &Network) -> Result<Opened> {
     })?;
     Ok(Opened {
         children: vec![child],
-        near: "192.0.2.1".into(),
+        local: "192.0.2.1".into(),
         connect: BEYOND.into(),
         serve: BEYOND.into(),
         mtu: 0,

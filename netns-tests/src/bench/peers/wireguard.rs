@@ -32,17 +32,17 @@ impl WireGuard {
         let (laptop, bastion) = (&network.lab.laptop, &network.lab.bastion);
         let (ours, theirs) = (make_key(laptop)?, make_key(bastion)?);
         let started = Instant::now();
-        let (near, far) = (self.start(laptop)?, self.start(bastion)?);
-        configure(bastion, &far, &ours, NEAR[0], "")?;
+        let (local, remote) = (self.start(laptop)?, self.start(bastion)?);
+        configure(bastion, &remote, &ours, NEAR[0], "")?;
         let endpoint = format!("endpoint 192.0.2.2:{PORT}");
-        configure(laptop, &near, &theirs, FAR[0], &endpoint)?;
+        configure(laptop, &local, &theirs, FAR[0], &endpoint)?;
         for (host, address, peer) in [(bastion, FAR[0], NEAR[0]), (laptop, NEAR[0], FAR[0])] {
             host.sh(&format!(
                 "ip address add {address} peer {peer} dev {DEVICE}; \
                  ip link set dev {DEVICE} mtu {MTU} up"
             ))?;
         }
-        Opened::tunnel(vec![near, far], network, started)
+        Opened::tunnel(vec![local, remote], network, started)
     }
 
     fn start(&self, host: &Host) -> Result<Child> {

@@ -1,4 +1,4 @@
-//! Why there is no agent or server at the far end, or why it cannot be used.
+//! Why there is no agent or server at the remote end, or why it cannot be used.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::frame::control::CloseReason;
 use crate::link::control::ConversationError;
 use crate::ssh::error::ChannelError;
 
-/// What an sshvpn at the far end is, for people.
+/// What an sshvpn at the remote end is, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// It is told what to do.
@@ -29,20 +29,20 @@ impl fmt::Display for Role {
 
 /// What can fail with an agent or a server. The text says on which host, and what to do.
 #[derive(Debug, Error)]
-pub enum FarAgentError {
+pub enum RemoteAgentError {
     /// The connection failed, or the server starts nothing.
     #[error(transparent)]
     Channel(#[from] ChannelError),
-    /// The far end has no sshvpn.
+    /// The remote end has no sshvpn.
     #[error("no sshvpn at {host} (see 'sshvpn help up', --push)")]
     NotInstalled {
-        /// The far end.
+        /// The remote end.
         host: String,
     },
     /// sudo refuses to start it.
     #[error("{host}: sudo does not start sshvpn there: {said}")]
     Sudo {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// What was printed.
         said: String,
@@ -53,7 +53,7 @@ pub enum FarAgentError {
          in its authorized_keys, or a rule in its configuration)"
     )]
     NotServed {
-        /// The far end.
+        /// The remote end.
         host: String,
     },
     /// A server is wanted, and there is none.
@@ -61,7 +61,7 @@ pub enum FarAgentError {
         "{host}: no 'sshvpn serve' there (it is {found}): leave out '--via serve' to go by what there is"
     )]
     NoServer {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// What there is.
         found: String,
@@ -69,7 +69,7 @@ pub enum FarAgentError {
     /// Something else came than an agent.
     #[error("{host}: {how} started no agent: {said}")]
     NotStarted {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// What was tried.
         how: String,
@@ -79,7 +79,7 @@ pub enum FarAgentError {
     /// Nothing came in time.
     #[error("{host}: cannot {what}: no answer in {:.0} seconds", limit.as_secs_f64())]
     NoAnswer {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// What was being done.
         what: &'static str,
@@ -91,7 +91,7 @@ pub enum FarAgentError {
         "{host}: its sshvpn ({theirs}) and this one ({ours}) do not understand each other: {advice}"
     )]
     Version {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// Its program and version.
         theirs: String,
@@ -103,7 +103,7 @@ pub enum FarAgentError {
     /// The agent ended the tunnel.
     #[error("{host}: cannot {what}: {text}")]
     Closed {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// What was being done.
         what: &'static str,
@@ -115,7 +115,7 @@ pub enum FarAgentError {
     /// The agent is gone.
     #[error("{host}: cannot {what}: the {role} there is gone: {said}")]
     Gone {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// What it is.
         role: Role,
@@ -127,7 +127,7 @@ pub enum FarAgentError {
     /// What came makes no sense.
     #[error("{host}: cannot {what}: the {role} there does not keep to the protocol: {source}")]
     Nonsense {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// What it is.
         role: Role,
@@ -139,7 +139,7 @@ pub enum FarAgentError {
     /// A message came that has no place there.
     #[error("{host}: cannot {what}: the {role} there does not keep to the protocol: {said}")]
     Unexpected {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// What it is.
         role: Role,
@@ -151,7 +151,7 @@ pub enum FarAgentError {
     /// Our own program was not taken there.
     #[error("{host}: cannot send sshvpn there: {reason}")]
     Push {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// Why not.
         reason: String,
@@ -161,19 +161,19 @@ pub enum FarAgentError {
     OwnProgram(#[from] std::io::Error),
 }
 
-impl FarAgentError {
+impl RemoteAgentError {
     /// Whether no other way of starting an agent can do better.
     pub(crate) fn is_final(&self) -> bool {
         match self {
-            FarAgentError::Channel(ChannelError::Process { .. }) => false,
-            FarAgentError::Channel(_) | FarAgentError::Version { .. } => true,
-            FarAgentError::Closed { reason, .. } => *reason == CloseReason::Version,
+            RemoteAgentError::Channel(ChannelError::Process { .. }) => false,
+            RemoteAgentError::Channel(_) | RemoteAgentError::Version { .. } => true,
+            RemoteAgentError::Closed { reason, .. } => *reason == CloseReason::Version,
             _ => false,
         }
     }
 
     /// Whether the connection itself is to blame, and no other carrier will do.
     pub fn lost_connection(&self) -> bool {
-        matches!(self, FarAgentError::Channel(ChannelError::Gone { .. }))
+        matches!(self, RemoteAgentError::Channel(ChannelError::Gone { .. }))
     }
 }

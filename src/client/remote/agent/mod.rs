@@ -1,6 +1,6 @@
-//! The far end of a tunnel on a host that has sshvpn, or is sent one for the
+//! The remote end of a tunnel on a host that has sshvpn, or is sent one for the
 //! time of the tunnel: an `sshvpn agent` is started there ([`start()`], [`push`])
-//! and then told in control messages what to do ([`FarAgent`]).
+//! and then told in control messages what to do ([`RemoteAgent`]).
 //!
 //! A server is met in the same way, and asked instead of told.
 //!
@@ -21,6 +21,6 @@ pub(crate) mod push_tests;
 pub(crate) mod start_tests;
 
 pub use crate::link::last_words::LastWords;
-pub use error::{FarAgentError, Role};
-pub use session::{FarAgent, reason_text, shown};
+pub use error::{RemoteAgentError, Role};
+pub use session::{RemoteAgent, reason_text, shown};
 pub use start::{AgentRequest, Started, StartedAgent, meet_server, start};

@@ -1,4 +1,4 @@
-//! `--push`: our own program goes to a far end that has none, for as long as
+//! `--push`: our own program goes to a remote end that has none, for as long as
 //! the tunnel is up, and runs there as the agent. push.sh is the other side.
 
 use std::fs::File;
@@ -9,7 +9,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::error::FarAgentError;
+use super::error::RemoteAgentError;
 use super::opening::{Line, Opening};
 use super::start::{Candidate, no_answer, or_lost, parts, what_came};
 use crate::client::remote::shell::quote;
@@ -24,7 +24,7 @@ pub(crate) const PUSH: &str = include_str!("push.sh");
 const SAID: &str = "sshvpn-push: ";
 /// The program that runs here, whatever became of its file.
 const OWN_PROGRAM: &str = "/proc/self/exe";
-/// How long the far end may take for its next word; `sudo` can be slow.
+/// How long the remote end may take for its next word; `sudo` can be slow.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long one piece of the program may wait for its turn.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -77,7 +77,7 @@ impl Program {
 pub(crate) async fn push(
     connection: &Connection,
     progress: &impl Fn(String),
-) -> Result<Candidate, FarAgentError> {
+) -> Result<Candidate, RemoteAgentError> {
     let program = blocking(|| Program::read(OWN_PROGRAM)).await?;
     let request = ProcessRequest {
         command: Some(format!(
@@ -104,7 +104,7 @@ pub(crate) async fn hand_over(
     (opening, input): &mut Candidate,
     program: Program,
     progress: &impl Fn(String),
-) -> Result<(), FarAgentError> {
+) -> Result<(), RemoteAgentError> {
     let system = expect(host, opening, "system").await?;
     if !runs_our_programs(&system) {
         let reason = format!(
@@ -145,7 +145,11 @@ pub(crate) async fn hand_over(
 }
 
 /// Sends the whole program; done as soon as its last byte has gone.
-async fn send(host: &str, input: &AgentInput, mut program: Program) -> Result<(), FarAgentError> {
+async fn send(
+    host: &str,
+    input: &AgentInput,
+    mut program: Program,
+) -> Result<(), RemoteAgentError> {
     let mut left = program.length;
     while left > 0 {
         let (rest, piece) = blocking(move || {
@@ -166,8 +170,8 @@ async fn send(host: &str, input: &AgentInput, mut program: Program) -> Result<()
     Ok(())
 }
 
-/// What the far end says next, which has to begin with `word`; the rest of it.
-async fn expect(host: &str, opening: &mut Opening, word: &str) -> Result<String, FarAgentError> {
+/// What the remote end says next, which has to begin with `word`; the rest of it.
+async fn expect(host: &str, opening: &mut Opening, word: &str) -> Result<String, RemoteAgentError> {
     let said = timeout(ANSWER_TIMEOUT, next_word(host, opening)).await;
     let said = said.unwrap_or_else(|_| Err(no_answer(host, ANSWER_TIMEOUT)))?;
     match said.split_once(' ').unwrap_or((&said, "")) {
@@ -177,7 +181,7 @@ async fn expect(host: &str, opening: &mut Opening, word: &str) -> Result<String,
 }
 
 /// What push.sh says next; everything else is passed over.
-async fn next_word(host: &str, opening: &mut Opening) -> Result<String, FarAgentError> {
+async fn next_word(host: &str, opening: &mut Opening) -> Result<String, RemoteAgentError> {
     loop {
         match opening.line().await {
             Ok(Line::Other(line)) => {
@@ -191,15 +195,15 @@ async fn next_word(host: &str, opening: &mut Opening) -> Result<String, FarAgent
     }
 }
 
-fn no_or_nonsense(host: &str, said: &str) -> FarAgentError {
+fn no_or_nonsense(host: &str, said: &str) -> RemoteAgentError {
     match said.strip_prefix("no ") {
         Some(reason) => refused(host, reason.to_owned()),
         None => refused(host, format!("strange answer '{said}'")),
     }
 }
 
-fn refused(host: &str, reason: String) -> FarAgentError {
-    FarAgentError::Push {
+fn refused(host: &str, reason: String) -> RemoteAgentError {
+    RemoteAgentError::Push {
         host: host.to_owned(),
         reason,
     }

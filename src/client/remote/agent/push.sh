@@ -1,4 +1,4 @@
-# Runs on a far end that has no sshvpn, for as long as the tunnel is up: takes a
+# Runs on a remote end that has no sshvpn, for as long as the tunnel is up: takes a
 # program of $1 bytes with the SHA-256 $2 from standard input, sees that it is
 # whole and runs here, and runs it as the agent. Says on lines of its own, each
 # after "sshvpn-push:", which "system" this is, when to "send" the program, that

@@ -1,4 +1,4 @@
-//! `push.sh` in every shell that a far end may have, and what is said to it.
+//! `push.sh` in every shell that a remote end may have, and what is said to it.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use super::error::FarAgentError;
+use super::error::RemoteAgentError;
 use super::push::{PUSH, Program, hand_over};
 use super::start::parts;
 use crate::ssh::channel::process::ProcessRequest;
@@ -385,11 +385,11 @@ fn the_program_is_read_whole() {
     assert_eq!(program.sum, sum(PROGRAM));
 }
 
-/// What handing over `program` yields where the far end does so.
+/// What handing over `program` yields where the remote end does so.
 async fn handed_over(
     program: &[u8],
     server: impl AsyncFnOnce(&mut Wire, u32) -> std::io::Result<()>,
-) -> Result<(), FarAgentError> {
+) -> Result<(), RemoteAgentError> {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), program).unwrap();
     let program = Program::read(file.path().to_str().unwrap()).unwrap();
@@ -459,7 +459,7 @@ async fn a_refusal_is_heard_while_the_program_is_sent() {
 }
 
 #[tokio::test]
-async fn a_far_end_that_runs_before_it_has_all_is_not_believed() {
+async fn a_remote_end_that_runs_before_it_has_all_is_not_believed() {
     let error = handed_over(&[0; 4 << 20], async |wire, channel| {
         wire.send(&data(channel, system())).await?;
         let said = "sshvpn-push: send\nsshvpn-push: run\n";

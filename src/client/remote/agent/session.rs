@@ -1,4 +1,4 @@
-//! A running agent, or a server that speaks like one: what the near end says to
+//! A running agent, or a server that speaks like one: what the local end says to
 //! it, in the order in which it is said (`frame::control` has the picture). It is
 //! not trusted: each answer has a time limit, and what it says is made fit to be
 //! shown.
@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::error::{FarAgentError, Role};
-use crate::frame::control::{Ask, CloseReason, Facts, Hello, Look, Message, Offer, Ready, SetUp};
+use super::error::{RemoteAgentError, Role};
+use crate::frame::control::{
+    AgentFacts, Ask, CloseReason, Hello, Look, Message, Offer, Ready, SetUp,
+};
 use crate::link::control::{Conversation, ConversationError};
 use crate::link::last_words::LastWords;
 use crate::link::process_stream::{AgentInput, AgentOutput};
@@ -39,7 +41,7 @@ const ASK: &str = "ask for a tunnel";
 const ACCEPT: &str = "take the tunnel that is offered";
 
 /// An agent that speaks our version of the protocol.
-pub struct FarAgent<R = AgentOutput, W = AgentInput> {
+pub struct RemoteAgent<R = AgentOutput, W = AgentInput> {
     host: String,
     conversation: Conversation<R, W>,
     last_words: LastWords,
@@ -49,10 +51,10 @@ pub struct FarAgent<R = AgentOutput, W = AgentInput> {
     closing: bool,
 }
 
-impl<R: FrameSource, W: FrameSink> FarAgent<R, W> {
+impl<R: FrameSource, W: FrameSink> RemoteAgent<R, W> {
     /// One at `host` whose preamble has come.
     pub fn new(host: &str, conversation: Conversation<R, W>, last_words: LastWords) -> Self {
-        FarAgent {
+        RemoteAgent {
             host: host.to_owned(),
             conversation,
             last_words,
@@ -62,7 +64,7 @@ impl<R: FrameSource, W: FrameSink> FarAgent<R, W> {
     }
 
     /// Exchanges hellos, and sees that both ends understand each other.
-    pub async fn greet(&mut self) -> Result<(), FarAgentError> {
+    pub async fn greet(&mut self) -> Result<(), RemoteAgentError> {
         let ours = Hello::ours();
         let limit = Instant::now() + HELLO_TIMEOUT;
         let hello = Message::Hello(ours.clone());
@@ -107,12 +109,12 @@ impl<R: FrameSource, W: FrameSink> FarAgent<R, W> {
     }
 
     /// What its host is like, and by which ways it reaches `ways`.
-    pub async fn look(&mut self, ways: Vec<IpAddr>) -> Result<Facts, FarAgentError> {
+    pub async fn look(&mut self, ways: Vec<IpAddr>) -> Result<AgentFacts, RemoteAgentError> {
         let limit = Instant::now() + STEP_TIMEOUT;
         let asked = Message::Look(Look { ways });
         self.say(LOOK, &asked, limit).await?;
         match self.hear(LOOK, limit).await? {
-            Message::Facts(mut facts) => {
+            Message::AgentFacts(mut facts) => {
                 facts.login = shown(&facts.login);
                 Ok(facts)
             }
@@ -125,7 +127,7 @@ impl<R: FrameSource, W: FrameSink> FarAgent<R, W> {
         &mut self,
         set_up: SetUp,
         mut done: impl FnMut(&str),
-    ) -> Result<Ready, FarAgentError> {
+    ) -> Result<Ready, RemoteAgentError> {
         let mtu = set_up.mtu;
         let mut limit = Instant::now() + STEP_TIMEOUT;
         self.say(SET_UP, &Message::SetUp(set_up), limit).await?;
@@ -141,7 +143,7 @@ impl<R: FrameSource, W: FrameSink> FarAgent<R, W> {
     }
 
     /// Asks a server for a tunnel.
-    pub async fn ask(&mut self, ask: Ask) -> Result<Offer, FarAgentError> {
+    pub async fn ask(&mut self, ask: Ask) -> Result<Offer, RemoteAgentError> {
         let limit = Instant::now() + STEP_TIMEOUT;
         self.say(ASK, &Message::Ask(ask), limit).await?;
         match self.hear(ASK, limit).await? {
@@ -152,7 +154,7 @@ impl<R: FrameSource, W: FrameSink> FarAgent<R, W> {
 
     /// Takes the tunnel that a server has offered, with that MTU. Packets may
     /// follow.
-    pub async fn accept(&mut self, mtu: Mtu) -> Result<Ready, FarAgentError> {
+    pub async fn accept(&mut self, mtu: Mtu) -> Result<Ready, RemoteAgentError> {
         let limit = Instant::now() + STEP_TIMEOUT;
         self.say(ACCEPT, &Message::Accept, limit).await?;
         match self.hear(ACCEPT, limit).await? {
@@ -167,7 +169,7 @@ impl<R: FrameSource, W: FrameSink> FarAgent<R, W> {
         what: &'static str,
         ready: Ready,
         mtu: Mtu,
-    ) -> Result<Ready, FarAgentError> {
+    ) -> Result<Ready, RemoteAgentError> {
         if ready.mtu == mtu {
             return Ok(ready);
         }
@@ -208,7 +210,7 @@ impl<R: FrameSource, W: FrameSink> FarAgent<R, W> {
         what: &'static str,
         message: &Message,
         limit: Instant,
-    ) -> Result<(), FarAgentError> {
+    ) -> Result<(), RemoteAgentError> {
         let start = Instant::now();
         match timeout_at(limit, self.conversation.send(message)).await {
             Ok(Ok(())) => Ok(()),
@@ -219,7 +221,11 @@ impl<R: FrameSource, W: FrameSink> FarAgent<R, W> {
     }
 
     /// The next message; pings are answered on the way.
-    async fn hear(&mut self, what: &'static str, limit: Instant) -> Result<Message, FarAgentError> {
+    async fn hear(
+        &mut self,
+        what: &'static str,
+        limit: Instant,
+    ) -> Result<Message, RemoteAgentError> {
         let start = Instant::now();
         loop {
             let received = timeout_at(limit, self.conversation.receive()).await;
@@ -239,7 +245,7 @@ impl<R: FrameSource, W: FrameSink> FarAgent<R, W> {
     }
 
     /// Why it takes nothing any more: it may have said so before it went.
-    async fn gone(&mut self, what: &'static str, limit: Instant) -> FarAgentError {
+    async fn gone(&mut self, what: &'static str, limit: Instant) -> RemoteAgentError {
         loop {
             match timeout_at(limit, self.conversation.receive()).await {
                 Ok(Ok(Message::Close { reason, text })) => {
@@ -251,9 +257,9 @@ impl<R: FrameSource, W: FrameSink> FarAgent<R, W> {
         }
     }
 
-    fn closed(&mut self, what: &'static str, reason: CloseReason, text: &str) -> FarAgentError {
+    fn closed(&mut self, what: &'static str, reason: CloseReason, text: &str) -> RemoteAgentError {
         self.closing = true;
-        FarAgentError::Closed {
+        RemoteAgentError::Closed {
             host: self.host.clone(),
             what,
             reason,
@@ -261,24 +267,24 @@ impl<R: FrameSource, W: FrameSink> FarAgent<R, W> {
         }
     }
 
-    fn no_answer(&self, what: &'static str, limit: Duration) -> FarAgentError {
-        FarAgentError::NoAnswer {
+    fn no_answer(&self, what: &'static str, limit: Duration) -> RemoteAgentError {
+        RemoteAgentError::NoAnswer {
             host: self.host.clone(),
             what,
             limit,
         }
     }
 
-    fn failed(&self, what: &'static str, source: ConversationError) -> FarAgentError {
+    fn failed(&self, what: &'static str, source: ConversationError) -> RemoteAgentError {
         let (host, role) = (self.host.clone(), self.role());
         match source {
-            ConversationError::Ended => FarAgentError::Gone {
+            ConversationError::Ended => RemoteAgentError::Gone {
                 host,
                 role,
                 what,
                 said: self.last_words.to_string(),
             },
-            source => FarAgentError::Nonsense {
+            source => RemoteAgentError::Nonsense {
                 host,
                 role,
                 what,
@@ -287,12 +293,12 @@ impl<R: FrameSource, W: FrameSink> FarAgent<R, W> {
         }
     }
 
-    fn unexpected(&self, what: &'static str, message: &Message) -> FarAgentError {
+    fn unexpected(&self, what: &'static str, message: &Message) -> RemoteAgentError {
         self.nonsense(what, format!("it says '{}'", message.name()))
     }
 
-    fn nonsense(&self, what: &'static str, said: String) -> FarAgentError {
-        FarAgentError::Unexpected {
+    fn nonsense(&self, what: &'static str, said: String) -> RemoteAgentError {
+        RemoteAgentError::Unexpected {
             host: self.host.clone(),
             role: self.role(),
             what,
@@ -302,13 +308,13 @@ impl<R: FrameSource, W: FrameSink> FarAgent<R, W> {
 }
 
 /// The error for two ends without a common version.
-fn version_error(host: &str, ours: &Hello, theirs: &Hello) -> FarAgentError {
+fn version_error(host: &str, ours: &Hello, theirs: &Hello) -> RemoteAgentError {
     let advice = if ours.version < theirs.oldest {
         "the one here is older: update it".to_owned()
     } else {
         format!("the one at {host} is older: update it there")
     };
-    FarAgentError::Version {
+    RemoteAgentError::Version {
         host: host.to_owned(),
         theirs: shown(&theirs.software),
         ours: ours.software.clone(),

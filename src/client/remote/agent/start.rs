@@ -1,4 +1,4 @@
-//! Starting an agent at the far end: as a subsystem, by a line of shell, by the
+//! Starting an agent at the remote end: as a subsystem, by a line of shell, by the
 //! user's own command; or by sending it our program first. A server has but the
 //! subsystem.
 
@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::error::{FarAgentError, Role};
+use super::error::{RemoteAgentError, Role};
 use super::opening::{AgentSocket, Line, NoLine, Opening};
 use super::push;
-use super::session::FarAgent;
+use super::session::RemoteAgent;
 use crate::client::remote::shell::quote;
-use crate::frame::control::{Facts, Hello};
+use crate::frame::control::{AgentFacts, Hello};
 use crate::link::control::Conversation;
 use crate::link::process_stream::{self, AgentInput};
 use crate::ssh::channel::process::{Process, ProcessRequest};
@@ -56,7 +56,7 @@ const SOCKET_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct AgentRequest {
     /// By this command, and by no other way.
     pub command: Option<String>,
-    /// Whether to send our own program if the far end has none.
+    /// Whether to send our own program if the remote end has none.
     pub push: bool,
     /// Addresses that it is asked its way to.
     pub ways: Vec<IpAddr>,
@@ -67,15 +67,15 @@ pub enum Started {
     /// An agent that can do its work.
     Agent(StartedAgent),
     /// A server, which has been greeted.
-    Server(FarAgent),
+    Server(RemoteAgent),
 }
 
 /// An agent, and what its host is like.
 pub struct StartedAgent {
     /// The agent.
-    pub agent: FarAgent,
+    pub agent: RemoteAgent,
     /// Its host.
-    pub facts: Facts,
+    pub facts: AgentFacts,
 }
 
 /// Starts an agent and has it look at its host: one that may do nothing there
@@ -85,7 +85,7 @@ pub async fn start(
     connection: &Connection,
     request: &AgentRequest,
     progress: impl Fn(String),
-) -> Result<Started, FarAgentError> {
+) -> Result<Started, RemoteAgentError> {
     let starting = Starting {
         connection,
         ways: &request.ways,
@@ -103,7 +103,7 @@ pub async fn start(
     }
     let line = format!("exec sh -c {}", quote(START));
     let error = match starting.by_command(&line, "'sshvpn agent'").await {
-        Err(error @ FarAgentError::NotInstalled { .. }) => error,
+        Err(error @ RemoteAgentError::NotInstalled { .. }) => error,
         done => return done,
     };
     if request.push {
@@ -116,7 +116,7 @@ pub async fn start(
 }
 
 /// Meets a server: by its subsystem alone, since it starts nothing else.
-pub async fn meet_server(connection: &Connection) -> Result<FarAgent, FarAgentError> {
+pub async fn meet_server(connection: &Connection) -> Result<RemoteAgent, RemoteAgentError> {
     let starting = Starting {
         connection,
         ways: &[],
@@ -129,10 +129,10 @@ pub async fn meet_server(connection: &Connection) -> Result<FarAgent, FarAgentEr
             "sshvpn agent".to_owned()
         }
         Some(Err(error)) => return Err(error),
-        None if connection.is_sshvpn() => return Err(FarAgentError::NotServed { host }),
+        None if connection.is_sshvpn() => return Err(RemoteAgentError::NotServed { host }),
         None => connection.software(),
     };
-    Err(FarAgentError::NoServer { host, found })
+    Err(RemoteAgentError::NoServer { host, found })
 }
 
 /// A way of starting one.
@@ -160,8 +160,8 @@ impl<'a> Way<'a> {
         }
     }
 
-    fn no_answer(&self, host: &str) -> FarAgentError {
-        FarAgentError::NoAnswer {
+    fn no_answer(&self, host: &str) -> RemoteAgentError {
+        RemoteAgentError::NoAnswer {
             host: host.to_owned(),
             what: self.what,
             limit: self.limit,
@@ -177,7 +177,7 @@ struct Starting<'a> {
 
 impl Starting<'_> {
     /// Nothing if the server has no such subsystem.
-    async fn by_subsystem(&self) -> Option<Result<Started, FarAgentError>> {
+    async fn by_subsystem(&self) -> Option<Result<Started, RemoteAgentError>> {
         match self.connection.subsystem(SUBSYSTEM).await {
             Ok(process) => Some(
                 self.met(parts(self.connection, process), &Way::SUBSYSTEM)
@@ -191,7 +191,7 @@ impl Starting<'_> {
         }
     }
 
-    async fn by_command(&self, command: &str, how: &str) -> Result<Started, FarAgentError> {
+    async fn by_command(&self, command: &str, how: &str) -> Result<Started, RemoteAgentError> {
         let request = ProcessRequest {
             command: Some(command.to_owned()),
             ..Default::default()
@@ -207,7 +207,7 @@ impl Starting<'_> {
         &self,
         (mut opening, mut input): Candidate,
         way: &Way<'_>,
-    ) -> Result<Started, FarAgentError> {
+    ) -> Result<Started, RemoteAgentError> {
         let host = self.connection.host();
         let found = timeout(way.limit, preamble(host, &mut opening, way.name)).await;
         let found = match found.unwrap_or_else(|_| Err(way.no_answer(host))) {
@@ -230,7 +230,7 @@ impl Starting<'_> {
         }
         let mut conversation = Conversation::new(output, input);
         conversation.unread(unread);
-        let mut agent = FarAgent::new(host, conversation, last_words);
+        let mut agent = RemoteAgent::new(host, conversation, last_words);
         let looked = match agent.greet().await {
             Ok(()) if agent.role() == Role::Server => return Ok(Started::Server(agent)),
             Ok(()) => agent.look(self.ways.to_vec()).await,
@@ -251,12 +251,12 @@ impl Starting<'_> {
     async fn by_socket(
         &self,
         socket: Option<AgentSocket>,
-    ) -> Result<Option<Process>, FarAgentError> {
+    ) -> Result<Option<Process>, RemoteAgentError> {
         let Some(AgentSocket { path, word }) = socket else {
             return Ok(None);
         };
         let answer = timeout(SOCKET_TIMEOUT, async {
-            let socket = self.connection.far_socket(&path).await?;
+            let socket = self.connection.remote_socket(&path).await?;
             let said = socket.input.write(word).await;
             Ok(said.is_ok().then_some(socket))
         });
@@ -285,7 +285,7 @@ async fn preamble(
     host: &str,
     opening: &mut Opening,
     how: &str,
-) -> Result<Option<AgentSocket>, FarAgentError> {
+) -> Result<Option<AgentSocket>, RemoteAgentError> {
     let host = host.to_owned();
     let (mut sudo, mut socket) = (false, None);
     loop {
@@ -294,15 +294,15 @@ async fn preamble(
             Ok(Line::Socket(found)) => socket = Some(found),
             Ok(Line::OtherPreamble(version)) => return Err(other_stream(host, &version)),
             Ok(Line::Other(line)) if line == NONE => {
-                return Err(FarAgentError::NotInstalled { host });
+                return Err(RemoteAgentError::NotInstalled { host });
             }
             Ok(Line::Other(line)) => sudo |= line == SUDO,
             Err(NoLine::Ended) if sudo => {
                 let said = opening.last_words().to_string();
-                return Err(FarAgentError::Sudo { host, said });
+                return Err(RemoteAgentError::Sudo { host, said });
             }
             Err(no_line) => {
-                return Err(FarAgentError::NotStarted {
+                return Err(RemoteAgentError::NotStarted {
                     host,
                     how: how.to_owned(),
                     said: what_came(opening, no_line),
@@ -327,9 +327,9 @@ pub(crate) fn what_came(opening: &Opening, no_line: NoLine) -> String {
 }
 
 /// An agent whose stream has another form.
-fn other_stream(host: String, version: &str) -> FarAgentError {
+fn other_stream(host: String, version: &str) -> RemoteAgentError {
     let ours = Hello::ours().software;
-    FarAgentError::Version {
+    RemoteAgentError::Version {
         host,
         theirs: format!("with stream version {version}"),
         ours,
@@ -337,8 +337,8 @@ fn other_stream(host: String, version: &str) -> FarAgentError {
     }
 }
 
-pub(crate) fn no_answer(host: &str, limit: Duration) -> FarAgentError {
-    FarAgentError::NoAnswer {
+pub(crate) fn no_answer(host: &str, limit: Duration) -> RemoteAgentError {
+    RemoteAgentError::NoAnswer {
         host: host.to_owned(),
         what: START_IT,
         limit,
@@ -346,9 +346,9 @@ pub(crate) fn no_answer(host: &str, limit: Duration) -> FarAgentError {
 }
 
 /// The error, or that the connection is gone, which explains it.
-pub(crate) fn or_lost(connection: &Connection, error: FarAgentError) -> FarAgentError {
+pub(crate) fn or_lost(connection: &Connection, error: RemoteAgentError) -> RemoteAgentError {
     match connection.end_reason() {
-        Some(reason) => FarAgentError::Channel(ChannelError::Gone {
+        Some(reason) => RemoteAgentError::Channel(ChannelError::Gone {
             host: connection.host().to_owned(),
             reason,
         }),

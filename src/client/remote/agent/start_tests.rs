@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::start::{AgentRequest, START, Started, StartedAgent, meet_server, start};
 use super::*;
 use crate::client::remote::shell::quote;
-use crate::frame::control::{CloseReason, Facts, Hello, Message, PREAMBLE, Permissions};
+use crate::frame::control::{AgentFacts, CloseReason, Hello, Message, PREAMBLE, Permissions};
 use crate::frame::stream::encode_control;
 use crate::ssh::client::wire_server::{Wire, WireServer, about, confirmation, data, number};
 use crate::ssh::test_settings::write_program;
@@ -35,7 +35,7 @@ fn by_command() -> AgentRequest {
 async fn started(
     request: AgentRequest,
     server: impl AsyncFnOnce(&mut Wire) -> Served,
-) -> Result<Started, FarAgentError> {
+) -> Result<Started, RemoteAgentError> {
     let listening = WireServer::bind().await;
     let (connection, mut wire) = listening.connect().await;
     let serve = async {
@@ -50,7 +50,7 @@ async fn started(
 async fn error_of(
     request: AgentRequest,
     server: impl AsyncFnOnce(&mut Wire) -> Served,
-) -> FarAgentError {
+) -> RemoteAgentError {
     started(request, server).await.err().expect("it started")
 }
 
@@ -88,7 +88,7 @@ fn frame(message: &Message) -> Vec<u8> {
 }
 
 fn facts() -> Message {
-    Message::Facts(Facts {
+    Message::AgentFacts(AgentFacts {
         login: "root".to_owned(),
         networks: Vec::new(),
         ipv6: true,
@@ -135,7 +135,7 @@ async fn without_subsystem_a_shell_starts_it_behind_noise() {
 const SOCKET: &str = "sshvpn-socket: /run/x/socket 0123456789abcdef0123456789abcdef\r\n";
 
 /// Starts an agent that tells of a socket; yields the process's channel and
-/// that in which the near end asks for the socket.
+/// that in which the local end asks for the socket.
 async fn with_socket(wire: &mut Wire) -> std::io::Result<(u32, u32)> {
     let (process, _) = wire.start_next().await?;
     let words = [SOCKET.as_bytes(), PREAMBLE].concat();
@@ -214,7 +214,7 @@ async fn a_host_without_sshvpn_is_told_apart() {
         ends(wire, channel, "motd\nsshvpn-start: none\n", "", 127).await
     })
     .await;
-    assert!(matches!(error, FarAgentError::NotInstalled { .. }));
+    assert!(matches!(error, RemoteAgentError::NotInstalled { .. }));
     let text = error.to_string();
     assert_eq!(text, "no sshvpn at server (see 'sshvpn help up', --push)");
     assert!(!error.lost_connection());
@@ -268,7 +268,7 @@ async fn a_refusal_by_sudo_is_quoted() {
         ends(wire, channel, "sshvpn-start: sudo\n", refusal, 1).await
     })
     .await;
-    assert!(matches!(error, FarAgentError::Sudo { .. }));
+    assert!(matches!(error, RemoteAgentError::Sudo { .. }));
     let text = error.to_string();
     assert!(text.contains("sudo: a [2Jpassword is required"), "{text}");
 }
@@ -437,11 +437,11 @@ async fn a_subsystem_that_says_nothing_is_the_reason() {
     assert_eq!(started.err().unwrap().to_string(), text);
 }
 
-/// What meeting a server yields where the far end calls itself so.
+/// What meeting a server yields where the remote end calls itself so.
 async fn met(
     identification: &'static str,
     server: impl AsyncFnOnce(&mut Wire) -> Served,
-) -> Result<FarAgent, FarAgentError> {
+) -> Result<RemoteAgent, RemoteAgentError> {
     let listening = WireServer::bind_as(identification).await;
     let (connection, mut wire) = listening.connect().await;
     let serve = async {

@@ -1,4 +1,4 @@
-//! The lines that a process on the far end prints. They are read as they come,
+//! The lines that a process on the remote end prints. They are read as they come,
 //! whether or not anybody waits for one: a channel that is not read holds up
 //! every other channel of the connection, the tunnel's too.
 

@@ -1,4 +1,4 @@
-//! What the far end told about itself, parsed. It is not trusted: what cannot be
+//! What the remote end told about itself, parsed. It is not trusted: what cannot be
 //! read is passed over, names go through their types, and nothing is believed
 //! that the program does not need.
 
@@ -14,7 +14,7 @@ use crate::types::{InterfaceName, Mode, Unit};
 /// Entries of one kind that are kept; more is nonsense or an attack.
 const MOST: usize = 200_000;
 
-/// The far end cannot be used as it is. The text says what to do there.
+/// The remote end cannot be used as it is. The text says what to do there.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum FactsError {
     /// The commands did not run to their end.
@@ -22,17 +22,17 @@ pub enum FactsError {
         "{host}: its shell does not run commands as expected ({complaint}); a POSIX shell is needed there"
     )]
     NoShell {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// What it said.
         complaint: String,
     },
     /// Not Linux.
     #[error(
-        "{host} runs {system}; the far end's addresses can only be set on Linux: use -w and set them yourself"
+        "{host} runs {system}; the remote end's addresses can only be set on Linux: use -w and set them yourself"
     )]
     NotLinux {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// What it runs.
         system: String,
@@ -40,7 +40,7 @@ pub enum FactsError {
     /// No iproute2.
     #[error("{host} has no 'ip' command: install iproute2 there")]
     NoIp {
-        /// The far end.
+        /// The remote end.
         host: String,
     },
     /// Neither root nor sudo.
@@ -50,7 +50,7 @@ pub enum FactsError {
          ip addr add … peer … dev tun0; ip link set tun0 up)"
     )]
     NoPrivilege {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// The login there.
         login: String,
@@ -60,7 +60,7 @@ pub enum FactsError {
     /// The kernel there has no tun.
     #[error("{host} has no /dev/net/tun: load the module there (modprobe tun)")]
     NoTun {
-        /// The far end.
+        /// The remote end.
         host: String,
     },
 }
@@ -106,7 +106,7 @@ pub struct Address {
 
 /// A host as seen from here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
+pub struct RemoteFacts {
     /// The login's name there.
     pub login: String,
     /// How commands become root.
@@ -137,7 +137,7 @@ pub struct Facts {
     pub ways: BTreeMap<IpAddr, InterfaceName>,
 }
 
-impl Facts {
+impl RemoteFacts {
     /// Every network that is in use there.
     pub fn networks(&self) -> Vec<IpNetwork> {
         let own = self.addresses.iter().map(|a| IpNetwork::from(a.address));
@@ -168,7 +168,7 @@ impl Facts {
 }
 
 /// Reads what the probe printed. `complaint` is what stood on its standard error.
-pub fn parse(host: &str, text: &str, complaint: &str) -> Result<Facts, FactsError> {
+pub fn parse(host: &str, text: &str, complaint: &str) -> Result<RemoteFacts, FactsError> {
     let host = host.to_owned();
     if !text.lines().any(|line| line == "end") {
         let said = if complaint.trim().is_empty() {
@@ -274,13 +274,13 @@ impl Reading {
         Some(())
     }
 
-    fn facts(self) -> Facts {
+    fn facts(self) -> RemoteFacts {
         let privilege = match self.uid {
             Some(0) => Privilege::Root,
             _ if self.has("sudo") => Privilege::Sudo,
             _ => Privilege::None,
         };
-        Facts {
+        RemoteFacts {
             privilege,
             sudo: if self.sudo.is_empty() {
                 "sudo does not work"

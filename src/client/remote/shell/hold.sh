@@ -1,4 +1,4 @@
-# Runs on the far end for as long as a tunnel is up. Reads lines from standard
+# Runs on the remote end for as long as a tunnel is up. Reads lines from standard
 # input: "U command" notes how to undo the next step, "D command" does it; each
 # D is answered by "ok TEXT" or "no TEXT" on one line. At the end of the input
 # (the connection is gone, or all is done) or at SIGTERM everything is undone,

@@ -1,4 +1,4 @@
-//! `hold.sh` and `probe.sh` in every shell that a far end may have: what is
+//! `hold.sh` and `probe.sh` in every shell that a remote end may have: what is
 //! done is undone, once, in reverse, whatever becomes of the process. Each test
 //! has a network and a /run of its own.
 

@@ -1,4 +1,4 @@
-//! The process on the far end that makes the changes there, holds them while the
+//! The process on the remote end that makes the changes there, holds them while the
 //! tunnel is up, and puts everything back when its input ends.
 
 use std::time::Duration;
@@ -8,22 +8,22 @@ use tokio::time::timeout;
 use super::answers::Answers;
 use super::facts::Privilege;
 use super::steps::Step;
-use super::{FarEndError, STEP_TIMEOUT, failed, in_time, no_answer, quote};
+use super::{RemoteShellError, STEP_TIMEOUT, failed, in_time, no_answer, quote};
 use crate::process::message::say;
 use crate::ssh::channel::process::{ProcessInput, ProcessRequest};
 use crate::ssh::client::connect::Connection;
 
-/// The program that holds the far end's state. POSIX sh.
+/// The program that holds the remote end's state. POSIX sh.
 pub(super) const HOLD: &str = include_str!("hold.sh");
 /// How long it may take to start, which includes undoing what others left.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
 /// What is said when no answer will come.
 const SHELL_GONE: &str = "the shell there ended or the connection is gone";
-/// How long the far end may take to undo its part before we leave it to do so
+/// How long the remote end may take to undo its part before we leave it to do so
 /// by itself.
 const UNDO_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A process on the far end that changes its state and puts it back.
+/// A process on the remote end that changes its state and puts it back.
 pub struct Holder {
     host: String,
     input: ProcessInput,
@@ -34,7 +34,10 @@ pub struct Holder {
 
 impl Holder {
     /// Starts it; also finishes what a killed one left undone there.
-    pub async fn start(connection: &Connection, privilege: Privilege) -> Result<Self, FarEndError> {
+    pub async fn start(
+        connection: &Connection,
+        privilege: Privilege,
+    ) -> Result<Self, RemoteShellError> {
         let started = Self::start_and_recover(connection, privilege);
         in_time(connection, "start a shell there", RECOVERY_TIMEOUT, started).await
     }
@@ -42,7 +45,7 @@ impl Holder {
     async fn start_and_recover(
         connection: &Connection,
         privilege: Privilege,
-    ) -> Result<Self, FarEndError> {
+    ) -> Result<Self, RemoteShellError> {
         let sudo = match privilege {
             Privilege::Sudo => "sudo -n ",
             Privilege::Root | Privilege::None => "",
@@ -78,7 +81,7 @@ impl Holder {
     }
 
     /// Does one step, noting first how to undo it; yields what it printed.
-    pub async fn step(&mut self, step: &Step) -> Result<String, FarEndError> {
+    pub async fn step(&mut self, step: &Step) -> Result<String, RemoteShellError> {
         let lines = self.lines(step)?;
         tracing::debug!(host = self.host, "{}", lines.trim_end());
         // What is there already is no answer to this.
@@ -101,7 +104,7 @@ impl Holder {
     }
 
     /// A step as the process there reads it: one line for each command.
-    fn lines(&self, step: &Step) -> Result<String, FarEndError> {
+    fn lines(&self, step: &Step) -> Result<String, RemoteShellError> {
         let mut lines = String::new();
         let undo = step.undo.iter().map(|undo| ('U', undo));
         for (mark, command) in undo.chain([('D', &step.command)]) {
@@ -117,7 +120,7 @@ impl Holder {
         Ok(lines)
     }
 
-    /// Has everything undone; `false` if the far end did not say that it is.
+    /// Has everything undone; `false` if the remote end did not say that it is.
     pub async fn finish(mut self) -> bool {
         self.answers.forget();
         let undone = async {
@@ -134,11 +137,11 @@ impl Holder {
         timeout(UNDO_TIMEOUT, undone).await.unwrap_or(false)
     }
 
-    fn failed(&self, what: &str, reason: &str) -> FarEndError {
+    fn failed(&self, what: &str, reason: &str) -> RemoteShellError {
         failed(&self.host, what, reason)
     }
 
-    async fn answer(&mut self, what: &str) -> Result<String, FarEndError> {
+    async fn answer(&mut self, what: &str) -> Result<String, RemoteShellError> {
         match self.answers.next().await {
             Some(line) => Ok(line),
             None => Err(self.failed(what, SHELL_GONE)),

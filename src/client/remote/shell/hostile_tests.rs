@@ -1,4 +1,4 @@
-//! Commands on a far end that lies, floods or says nothing: an error in time,
+//! Commands on a remote end that lies, floods or says nothing: an error in time,
 //! bounded memory, and a tunnel that runs on beside them.
 
 use std::fmt::Write;
@@ -38,7 +38,7 @@ async fn between<T, W>(
 /// The error of a client of a server that says nothing more after `server`,
 /// with all the time in the world.
 async fn error_of_silence<T>(
-    client: impl AsyncFnOnce(&Connection) -> Result<T, FarEndError>,
+    client: impl AsyncFnOnce(&Connection) -> Result<T, RemoteShellError>,
     server: impl AsyncFnOnce(&mut Wire) -> std::io::Result<()>,
 ) -> String {
     let listening = WireServer::bind().await;
@@ -64,7 +64,7 @@ async fn started(wire: &mut Wire) -> std::io::Result<u32> {
     Ok(channel)
 }
 
-async fn hold(connection: &Connection) -> Result<Holder, FarEndError> {
+async fn hold(connection: &Connection) -> Result<Holder, RemoteShellError> {
     Holder::start(connection, Privilege::Root).await
 }
 
@@ -105,7 +105,7 @@ async fn a_command_of_two_lines_is_not_sent() {
     assert!(error.contains("not a single line"), "{error}");
 }
 
-/// Nobody waits for an answer, and the far end talks all the same.
+/// Nobody waits for an answer, and the remote end talks all the same.
 #[tokio::test]
 async fn a_chatty_holder_does_not_hold_up_the_tunnel() {
     const MESSAGES: usize = 1000;
@@ -238,11 +238,11 @@ async fn silence_ends_every_call() {
     .await;
 }
 
-/// What `command` makes of a far end that prints `output` and ends.
+/// What `command` makes of a remote end that prints `output` and ends.
 async fn printing<T>(
-    client: impl AsyncFnOnce(&Connection) -> Result<T, FarEndError>,
+    client: impl AsyncFnOnce(&Connection) -> Result<T, RemoteShellError>,
     output: &[u8],
-) -> Result<T, FarEndError> {
+) -> Result<T, RemoteShellError> {
     between(client, async |wire| {
         let (channel, _) = wire.start_next().await?;
         for part in output.chunks(32768) {
@@ -314,7 +314,7 @@ async fn only_a_device_of_the_mode_is_a_unit() {
 
 /// As many of everything as the probe may print.
 #[test]
-fn a_far_end_full_of_devices_costs_no_time() {
+fn a_remote_end_full_of_devices_costs_no_time() {
     let mut text = String::from("system Linux\nuid 0\nip yes\ntun yes\n");
     let mut number = 0;
     while text.len() < PROBE_LIMIT {

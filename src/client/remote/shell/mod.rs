@@ -1,4 +1,4 @@
-//! The far end of a tunnel on a host that has no sshvpn: what it is like
+//! The remote end of a tunnel on a host that has no sshvpn: what it is like
 //! ([`facts`]), what is to be done there ([`steps`]), and a process that does it
 //! and undoes it when the connection is gone ([`Holder`]). All of it goes through
 //! commands over the same SSH connection.
@@ -25,49 +25,49 @@ use crate::ssh::client::connect::Connection;
 use crate::ssh::client::prompt::terminal_text;
 use crate::ssh::error::ChannelError;
 use crate::types::{Mode, Unit};
-use facts::{Facts, FactsError};
+use facts::{FactsError, RemoteFacts};
 pub use holder::Holder;
 
-/// The program that tells about the far end. POSIX sh.
+/// The program that tells about the remote end. POSIX sh.
 const PROBE: &str = include_str!("probe.sh");
 
 /// The most that the probe may print, in bytes; routing tables can be long.
 const PROBE_LIMIT: usize = 4 * 1024 * 1024;
-/// The most that the far end may say of its device, in bytes.
+/// The most that the remote end may say of its device, in bytes.
 const DEVICE_LIMIT: usize = 4096;
-/// The part of a far end's complaint that is shown, in characters.
+/// The part of a remote end's complaint that is shown, in characters.
 const REASON_LIMIT: usize = 300;
 /// How long the probe may take; `sudo` and routing tables can be slow.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a step may take at the far end.
+/// How long a step may take at the remote end.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What can fail at the far end.
+/// What can fail at the remote end.
 #[derive(Debug, Error)]
-pub enum FarEndError {
+pub enum RemoteShellError {
     /// The connection or a command on it failed.
     #[error(transparent)]
     Channel(#[from] ChannelError),
-    /// What the far end told about itself is not usable.
+    /// What the remote end told about itself is not usable.
     #[error(transparent)]
-    Facts(#[from] FactsError),
+    RemoteFacts(#[from] FactsError),
     /// A step failed.
     #[error("{host}: cannot {what}: {reason}")]
     Step {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// What was being done.
         what: String,
-        /// What the far end said.
+        /// What the remote end said.
         reason: String,
     },
 }
 
-/// Asks the far end about itself, and by which interface it reaches `ways`.
+/// Asks the remote end about itself, and by which interface it reaches `ways`.
 pub async fn probe(
     connection: &Connection,
     ways: &[std::net::IpAddr],
-) -> Result<Facts, FarEndError> {
+) -> Result<RemoteFacts, RemoteShellError> {
     let mut command = format!("exec sh -c {} sshvpn-probe", quote(PROBE));
     for address in ways {
         command.push(' ');
@@ -84,7 +84,7 @@ pub async fn probe(
 
 /// The unit of the device that sshd opened for our tunnel, which is known only
 /// to commands started after it (sshd's `SSH_TUNNEL`).
-pub async fn opened_unit(connection: &Connection, mode: Mode) -> Result<Unit, FarEndError> {
+pub async fn opened_unit(connection: &Connection, mode: Mode) -> Result<Unit, RemoteShellError> {
     let what = "learn which device it opened";
     let finished = in_time(connection, what, STEP_TIMEOUT, async {
         let command = "echo \"$SSH_TUNNEL\"";
@@ -113,13 +113,13 @@ fn unit_in(text: &str, mode: Mode) -> Option<Unit> {
     Unit::new(number.parse().ok()?).ok()
 }
 
-/// Does `work` at the far end, but does not wait for ever.
+/// Does `work` at the remote end, but does not wait for ever.
 async fn in_time<T>(
     connection: &Connection,
     what: &str,
     limit: Duration,
-    work: impl Future<Output = Result<T, FarEndError>>,
-) -> Result<T, FarEndError> {
+    work: impl Future<Output = Result<T, RemoteShellError>>,
+) -> Result<T, RemoteShellError> {
     match timeout(limit, work).await {
         Ok(done) => done,
         Err(_) => Err(failed(connection.host(), what, &no_answer(limit))),
@@ -130,13 +130,13 @@ fn no_answer(limit: Duration) -> String {
     format!("no answer in {} seconds", limit.as_secs())
 }
 
-fn failed(host: &str, what: &str, reason: &str) -> FarEndError {
+fn failed(host: &str, what: &str, reason: &str) -> RemoteShellError {
     let reason = if reason.is_empty() {
         "it failed without a word"
     } else {
         reason
     };
-    FarEndError::Step {
+    RemoteShellError::Step {
         host: host.to_owned(),
         what: what.to_owned(),
         reason: reason.chars().take(REASON_LIMIT).collect(),

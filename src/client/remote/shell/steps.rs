@@ -1,4 +1,4 @@
-//! What is to be done at the far end, as shell commands and the commands that
+//! What is to be done at the remote end, as shell commands and the commands that
 //! undo them. Pure: a plan goes in, steps come out. Every word that is not
 //! ours is a parsed type or quoted.
 
@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::facts::{Device, Facts};
+use super::facts::{Device, RemoteFacts};
 use super::quote;
 use crate::host::change::firewall::{self, TUNNEL_GROUP};
 use crate::host::change::iptables::{self, Rule};
@@ -16,7 +16,7 @@ use crate::host::change::sysctl::SysctlKey;
 use crate::host::plan::addressing::AddressPair;
 use crate::types::{InterfaceName, Mode, Mtu, Unit};
 
-/// One change of the far end's state.
+/// One change of the remote end's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
     /// What it does, to follow "cannot".
@@ -29,12 +29,12 @@ pub struct Step {
     pub command: String,
 }
 
-/// How packets go on from the far end.
+/// How packets go on from the remote end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forwarding {
-    /// Whether their source becomes the far end's own address.
+    /// Whether their source becomes the remote end's own address.
     pub nat: bool,
-    /// Networks whose hosts may open connections to the near end.
+    /// Networks whose hosts may open connections to the local end.
     pub inbound: Vec<IpNetwork>,
     /// The interfaces by which IPv4 networks are reached.
     pub ways4: BTreeSet<InterfaceName>,
@@ -42,7 +42,7 @@ pub struct Forwarding {
     pub ipv6: bool,
 }
 
-/// What the far end is to look like.
+/// What the remote end is to look like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The device's unit there.
@@ -55,7 +55,7 @@ pub struct Plan {
     pub addresses: Vec<AddressPair>,
     /// Its MTU.
     pub mtu: Mtu,
-    /// How packets go on, where a route leads beyond the far end.
+    /// How packets go on, where a route leads beyond the remote end.
     pub forwarding: Option<Forwarding>,
 }
 
@@ -70,11 +70,11 @@ pub fn make_device(unit: Unit, mode: Mode, login: &str) -> Step {
     }
 }
 
-/// Before all else: keeps the near end from configuring the far end by its
+/// Before all else: keeps the local end from configuring the remote end by its
 /// device. Prints the settings that could not be changed.
-pub fn protect(plan: &Plan, facts: &Facts) -> Step {
+pub fn protect(plan: &Plan, facts: &RemoteFacts) -> Step {
     let name = plan.unit.device_name(plan.mode);
-    let own = |pair: &AddressPair| pair.far.is_ipv6();
+    let own = |pair: &AddressPair| pair.remote.is_ipv6();
     // Addresses that the user gave it would be gone for good.
     let premade = facts
         .addresses
@@ -104,13 +104,13 @@ pub fn protect(plan: &Plan, facts: &Facts) -> Step {
 }
 
 /// The device as it was before us, where it was.
-fn device_before<'a>(plan: &Plan, facts: &'a Facts) -> Option<&'a Device> {
+fn device_before<'a>(plan: &Plan, facts: &'a RemoteFacts) -> Option<&'a Device> {
     let mut devices = facts.devices.iter().filter(|_| plan.preexisting);
     devices.find(|device| device.unit == plan.unit && device.mode == plan.mode)
 }
 
-/// Everything that brings the far end's part up, in order, behind [`protect`].
-pub fn bring_up(plan: &Plan, facts: &Facts) -> Vec<Step> {
+/// Everything that brings the remote end's part up, in order, behind [`protect`].
+pub fn bring_up(plan: &Plan, facts: &RemoteFacts) -> Vec<Step> {
     let name = plan.unit.device_name(plan.mode);
     // The link before its addresses: an IPv6 peer address given to a link that is down loses
     // the route to its peer when the link comes up (net/ipv6/addrconf.c,
@@ -129,22 +129,22 @@ pub fn bring_up(plan: &Plan, facts: &Facts) -> Vec<Step> {
 }
 
 fn address(name: &str, mode: Mode, pair: &AddressPair) -> Step {
-    let family = if pair.far.is_ipv4() { "-4" } else { "-6" };
+    let family = if pair.remote.is_ipv4() { "-4" } else { "-6" };
     // Duplicate address detection has nobody to ask and would delay the address.
-    let nodad = if pair.far.is_ipv4() { "" } else { " nodad" };
+    let nodad = if pair.remote.is_ipv4() { "" } else { " nodad" };
     let address = match mode {
-        Mode::PointToPoint => format!("{} peer {}", pair.far, pair.near),
-        Mode::Ethernet => format!("{}/{}", pair.far, pair.prefix),
+        Mode::PointToPoint => format!("{} peer {}", pair.remote, pair.local),
+        Mode::Ethernet => format!("{}/{}", pair.remote, pair.prefix),
     };
     Step {
-        what: format!("give {name} the address {}", pair.far),
+        what: format!("give {name} the address {}", pair.remote),
         undo: vec![format!("ip {family} addr del {address} dev {name}")],
         command: format!("ip {family} addr add {address} dev {name}{nodad}"),
     }
 }
 
 /// By its group the rules of other tunnels know the device; a small `ip` cannot set it.
-fn link_up(name: &str, plan: &Plan, facts: &Facts) -> Step {
+fn link_up(name: &str, plan: &Plan, facts: &RemoteFacts) -> Step {
     let undo = device_before(plan, facts).map(|device| {
         let state = if device.up { "up" } else { "down" };
         [
@@ -161,7 +161,7 @@ fn link_up(name: &str, plan: &Plan, facts: &Facts) -> Step {
     }
 }
 
-fn forward(name: &str, forwarding: &Forwarding, facts: &Facts) -> Vec<Step> {
+fn forward(name: &str, forwarding: &Forwarding, facts: &RemoteFacts) -> Vec<Step> {
     let mut steps = Vec::new();
     let own = (!forwarding.ways4.is_empty()).then(|| name.to_owned());
     for way in own
@@ -194,10 +194,10 @@ fn hold(file: &str, value: u32) -> Step {
     }
 }
 
-/// What holds connections to the near end off, NAT for its addresses, and TCP's
+/// What holds connections to the local end off, NAT for its addresses, and TCP's
 /// segment size held to what the path carries. Without NAT it is made where it can
-/// be: the near end holds connections off too.
-fn firewall(name: &str, plan: &Plan, facts: &Facts) -> Vec<Step> {
+/// be: the local end holds connections off too.
+fn firewall(name: &str, plan: &Plan, facts: &RemoteFacts) -> Vec<Step> {
     let forwarding = plan.forwarding.as_ref();
     let steps = match facts.nft {
         true => vec![nftables(name, plan, forwarding)],
@@ -223,10 +223,10 @@ fn nftables(name: &str, plan: &Plan, forwarding: Option<&Forwarding>) -> Step {
     let mut rules = String::new();
     if let Some(forwarding) = forwarding.filter(|forwarding| forwarding.nat) {
         rules.push_str("chain post { type nat hook postrouting priority 100; policy accept; ");
-        for near in nat_sources(plan, forwarding) {
-            let family = if near.is_ipv4() { "ip" } else { "ip6" };
+        for local in nat_sources(plan, forwarding) {
+            let family = if local.is_ipv4() { "ip" } else { "ip6" };
             rules.push_str(&format!(
-                "{family} saddr {near} oifname != \"{name}\" masquerade; "
+                "{family} saddr {local} oifname != \"{name}\" masquerade; "
             ));
         }
         rules.push_str("}; ");
@@ -252,9 +252,9 @@ fn nftables(name: &str, plan: &Plan, forwarding: Option<&Forwarding>) -> Step {
 fn nat_sources(plan: &Plan, forwarding: &Forwarding) -> Vec<IpAddr> {
     plan.addresses
         .iter()
-        .map(|pair| pair.near)
-        .filter(|near| {
-            if near.is_ipv4() {
+        .map(|pair| pair.local)
+        .filter(|local| {
+            if local.is_ipv4() {
                 !forwarding.ways4.is_empty()
             } else {
                 forwarding.ipv6
@@ -268,13 +268,13 @@ fn by_iptables(
     name: &str,
     plan: &Plan,
     forwarding: Option<&Forwarding>,
-    facts: &Facts,
+    facts: &RemoteFacts,
 ) -> Vec<Step> {
     let mut steps = Vec::new();
     if let Some(forwarding) = forwarding.filter(|forwarding| forwarding.nat) {
-        for near in nat_sources(plan, forwarding) {
-            let rule = iptables::masquerade(name, near);
-            steps.push(iptables_rule(near.is_ipv4(), &rule));
+        for local in nat_sources(plan, forwarding) {
+            let rule = iptables::masquerade(name, local);
+            steps.push(iptables_rule(local.is_ipv4(), &rule));
         }
     }
     for (ipv4, there) in [
@@ -296,7 +296,7 @@ fn of_family(networks: &[IpNetwork], ipv4: bool) -> Vec<IpNetwork> {
     networks.filter(|it| it.is_ipv4() == ipv4).collect()
 }
 
-/// A chain of our own that holds connections to the near end off.
+/// A chain of our own that holds connections to the local end off.
 fn closed(name: &str, ipv4: bool, inbound: &[IpNetwork]) -> Step {
     let program = if ipv4 { "iptables" } else { "ip6tables" };
     let in_mangle = |what: String| format!("{program} -w -t mangle {what}");
@@ -322,7 +322,7 @@ fn closed(name: &str, ipv4: bool, inbound: &[IpNetwork]) -> Step {
 
 /// Where iptables' FORWARD chain drops by default (hosts with Docker, for
 /// instance), rules that let the tunnel through: no other table can.
-fn accept(name: &str, forwarding: &Forwarding, facts: &Facts) -> Vec<Step> {
+fn accept(name: &str, forwarding: &Forwarding, facts: &RemoteFacts) -> Vec<Step> {
     let families = [
         (true, facts.forward_drop && !forwarding.ways4.is_empty()),
         (false, facts.forward_drop6 && forwarding.ipv6),

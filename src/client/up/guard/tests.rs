@@ -13,16 +13,16 @@ fn networks(of: &[&str]) -> Vec<IpNetwork> {
     of.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-fn pair(near: &str, far: &str, prefix: u8) -> AddressPair {
+fn pair(local: &str, remote: &str, prefix: u8) -> AddressPair {
     AddressPair {
-        near: near.parse().unwrap(),
-        far: far.parse().unwrap(),
+        local: local.parse().unwrap(),
+        remote: remote.parse().unwrap(),
         prefix,
     }
 }
 
 /// A laptop at 10.1.2.3/24 and fd44::2, with a longer route to 10.5.0.0/16.
-fn near() -> HostFacts {
+fn local() -> HostFacts {
     let address = |text: &str, prefix| AddressFacts {
         index: InterfaceIndex(2),
         address: text.parse().unwrap(),
@@ -55,7 +55,7 @@ fn judge(routes: &[&str], behind: &[&str], from: &str, to: &str) -> Result<(), R
         ],
         routes: &networks(routes),
         behind: &networks(behind),
-        near: &near(),
+        local: &local(),
     });
     let builder = match (from.parse().unwrap(), to.parse().unwrap()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => PacketBuilder::ipv4(from.octets(), to.octets(), 64),
@@ -132,7 +132,7 @@ fn an_ethernet_tunnel_leads_to_a_network() {
         addresses: &[pair("10.9.0.1", "10.9.0.2", 24)],
         routes: &[],
         behind: &[],
-        near: &near(),
+        local: &local(),
     };
     let frame = |from: [u8; 4], to: [u8; 4]| {
         let builder = PacketBuilder::ethernet2([2; 6], [0xff; 6]).ipv4(from, to, 64);

@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 
 use super::error::OfferError;
 use super::note::OfferNote;
-use crate::client::up::allowance::is_unicast;
+use crate::client::up::acceptance::is_unicast;
 use crate::client::up::plan::serve::{OfferInput, nonsense, without_host_bits};
 use crate::frame::control::Addresses;
 use crate::host::plan::address_range::{Family, is_within};
@@ -23,7 +23,7 @@ pub(in crate::client::up) fn addresses(
     let mut pairs: Vec<AddressPair> = Vec::new();
     let mut families = Vec::new();
     for offered in &input.offer.addresses {
-        let family = Family::of(offered.near);
+        let family = Family::of(offered.client);
         if families.contains(&family) {
             return Err(nonsense(input, "two pairs of addresses in one family"));
         }
@@ -35,14 +35,14 @@ pub(in crate::client::up) fn addresses(
         }
     }
     if let Some(asked) = input.request.address
-        && !pairs.iter().any(|pair| pair.near == asked)
+        && !pairs.iter().any(|pair| pair.local == asked)
     {
-        let same = |pair: &&AddressPair| pair.near.is_ipv4() == asked.is_ipv4();
+        let same = |pair: &&AddressPair| pair.local.is_ipv4() == asked.is_ipv4();
         let given = pairs.iter().find(same);
         return Err(OfferError::OtherAddress {
             host: input.host.to_owned(),
             asked,
-            given: given.map_or_else(|| "none".to_owned(), |pair| pair.near.to_string()),
+            given: given.map_or_else(|| "none".to_owned(), |pair| pair.local.to_string()),
         });
     }
     match (pairs.is_empty(), input.request.mode) {
@@ -62,7 +62,7 @@ pub(in crate::client::up) fn addresses(
 }
 
 fn ipv6_problem(input: &OfferInput<'_>, mtu: Mtu) -> Option<&'static str> {
-    if !input.near_ipv6 {
+    if !input.local_ipv6 {
         Some("IPv6 is disabled on this host")
     } else if mtu < Mtu::MIN_IPV6 {
         Some("IPv6 needs an MTU of at least 1280")
@@ -73,16 +73,21 @@ fn ipv6_problem(input: &OfferInput<'_>, mtu: Mtu) -> Option<&'static str> {
 
 fn check_pair(input: &OfferInput<'_>, offered: &Addresses) -> Result<AddressPair, OfferError> {
     let &Addresses {
-        near,
-        agent: far,
+        client: local,
+        agent: remote,
         prefix,
     } = offered;
-    let unsound = || nonsense(input, &format!("the addresses {near}/{prefix} and {far}"));
-    let family = Family::of(near);
-    let sound = family == Family::of(far)
-        && near != far
-        && is_unicast(near)
-        && is_unicast(far)
+    let unsound = || {
+        nonsense(
+            input,
+            &format!("the addresses {local}/{prefix} and {remote}"),
+        )
+    };
+    let family = Family::of(local);
+    let sound = family == Family::of(remote)
+        && local != remote
+        && is_unicast(local)
+        && is_unicast(remote)
         && prefix <= family.bits();
     if !sound {
         return Err(unsound());
@@ -90,29 +95,33 @@ fn check_pair(input: &OfferInput<'_>, offered: &Addresses) -> Result<AddressPair
     match input.request.mode {
         Mode::PointToPoint => {
             // Either becomes a route of its own, the far one to the tunnel.
-            for address in [near, far] {
-                let own = input.request.address == Some(address) && address == near;
+            for address in [local, remote] {
+                let own = input.request.address == Some(address) && address == local;
                 check_free(input, &IpNetwork::from(address), own)?;
             }
         }
         Mode::Ethernet => {
-            let network = link_network(near, far, prefix).ok_or_else(unsound)?;
+            let network = link_network(local, remote, prefix).ok_or_else(unsound)?;
             check_free(input, &network, false)?;
         }
     }
-    Ok(AddressPair { near, far, prefix })
+    Ok(AddressPair {
+        local,
+        remote,
+        prefix,
+    })
 }
 
 /// The network of an ethernet tunnel with both addresses as hosts in it.
-fn link_network(near: IpAddr, far: IpAddr, prefix: u8) -> Option<IpNetwork> {
-    let network = IpNetwork::new(near, prefix).ok()?;
+fn link_network(local: IpAddr, remote: IpAddr, prefix: u8) -> Option<IpNetwork> {
+    let network = IpNetwork::new(local, prefix).ok()?;
     let host = |address| match network {
         IpNetwork::V4(network) if prefix < 31 => {
             address != IpAddr::V4(network.network()) && address != IpAddr::V4(network.broadcast())
         }
         _ => true,
     };
-    let sound = network.contains(far) && host(near) && host(far);
+    let sound = network.contains(remote) && host(local) && host(remote);
     sound.then(|| without_host_bits(&network)).flatten()
 }
 
@@ -121,7 +130,7 @@ fn link_network(near: IpAddr, far: IpAddr, prefix: u8) -> Option<IpNetwork> {
 /// `asked` is for the address that the user named.
 fn check_free(input: &OfferInput<'_>, network: &IpNetwork, asked: bool) -> Result<(), OfferError> {
     let host = || input.host.to_owned();
-    let allowed = &input.request.allowance;
+    let allowed = &input.request.acceptance;
     if !asked && !allowed.has_addresses(network) {
         return Err(OfferError::PublicAddress {
             host: host(),
@@ -137,7 +146,7 @@ fn check_free(input: &OfferInput<'_>, network: &IpNetwork, asked: bool) -> Resul
         });
     }
     let overlaps = |used: &IpNetwork| is_within(used, network) || is_within(network, used);
-    let own = input.near.addresses.iter().flat_map(|address| {
+    let own = input.local.addresses.iter().flat_map(|address| {
         let peer = address.peer.map(IpNetwork::from);
         [
             Some(IpNetwork::from(address.address)),
@@ -155,7 +164,7 @@ fn check_free(input: &OfferInput<'_>, network: &IpNetwork, asked: bool) -> Resul
     if asked || allowed.names(network) {
         return Ok(());
     }
-    match input.near.networks_in_use().into_iter().find(overlaps) {
+    match input.local.networks_in_use().into_iter().find(overlaps) {
         Some(used) => Err(OfferError::Routed {
             host: host(),
             network: *network,

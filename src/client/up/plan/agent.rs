@@ -7,7 +7,7 @@ use super::error::PlanError;
 use super::way_probes;
 use crate::client::up::UpRequest;
 use crate::client::up::addresses::{self, Choice};
-use crate::frame::control::{Addresses, Facts, Forward, Permissions, SetUp};
+use crate::frame::control::{Addresses, AgentFacts, Forward, Permissions, SetUp};
 use crate::host::plan::address_range::is_within;
 use crate::host::plan::addressing::AddressPair;
 use crate::host::plan::facts::HostFacts;
@@ -18,16 +18,16 @@ const LISTED: usize = 8;
 
 /// What the decision depends on.
 pub(in crate::client::up) struct AgentInput<'a> {
-    /// The far end's name.
+    /// The remote end's name.
     pub host: &'a str,
     /// What was asked for.
     pub request: &'a UpRequest,
-    /// The near end.
-    pub near: &'a HostFacts,
-    /// Whether IPv6 is enabled at the near end.
-    pub near_ipv6: bool,
-    /// The far end.
-    pub far: &'a Facts,
+    /// The local end.
+    pub local: &'a HostFacts,
+    /// Whether IPv6 is enabled at the local end.
+    pub local_ipv6: bool,
+    /// The remote end.
+    pub remote: &'a AgentFacts,
     /// Makes the choice of addresses another one for another user or destination.
     pub seed: u64,
 }
@@ -38,32 +38,32 @@ pub(in crate::client::up) struct AgentPlan {
     pub set_up: SetUp,
     /// The tunnel's addresses.
     pub addresses: Vec<AddressPair>,
-    /// Routes to which the far end has no way.
+    /// Routes to which the remote end has no way.
     pub without_way: Vec<IpNetwork>,
 }
 
 /// Decides; an error says which wish the agent does not permit.
 pub(in crate::client::up) fn decide(input: &AgentInput<'_>) -> Result<AgentPlan, PlanError> {
     let request = input.request;
-    let permissions = &input.far.permissions;
+    let permissions = &input.remote.permissions;
     let (forward, without_way) = forward(input)?;
     let mtu = mtu(input.host, request, permissions)?;
     let addresses = addresses::choose(Choice {
         request,
         mtu,
-        near: input.near,
-        near_ipv6: input.near_ipv6,
-        far_ipv6: input.far.ipv6,
-        far_networks: input.far.networks.clone(),
+        local: input.local,
+        local_ipv6: input.local_ipv6,
+        remote_ipv6: input.remote.ipv6,
+        remote_networks: input.remote.networks.clone(),
         within: permissions.addresses.clone(),
         seed: input.seed,
     })?;
     for pair in &addresses {
-        let far = IpNetwork::from(pair.far);
-        if let Some(permitted) = forbidden_by(&far, permissions.addresses.as_deref()) {
+        let remote = IpNetwork::from(pair.remote);
+        if let Some(permitted) = forbidden_by(&remote, permissions.addresses.as_deref()) {
             return Err(PlanError::AddressNotPermitted {
                 host: input.host.to_owned(),
-                address: pair.far,
+                address: pair.remote,
                 permitted,
             });
         }
@@ -72,8 +72,8 @@ pub(in crate::client::up) fn decide(input: &AgentInput<'_>) -> Result<AgentPlan,
         .peer_unit
         .and_then(|unit| unit.device_name(request.mode).parse::<InterfaceName>().ok());
     let on_wire = |pair: &AddressPair| Addresses {
-        near: pair.near,
-        agent: pair.far,
+        client: pair.local,
+        agent: pair.remote,
         prefix: pair.prefix,
     };
     Ok(AgentPlan {
@@ -92,18 +92,18 @@ pub(in crate::client::up) fn decide(input: &AgentInput<'_>) -> Result<AgentPlan,
 /// Where the agent's host has to forward to, if anywhere; and what it has no
 /// way to.
 fn forward(input: &AgentInput<'_>) -> Result<(Option<Forward>, Vec<IpNetwork>), PlanError> {
-    let (request, far) = (input.request, input.far);
+    let (request, remote) = (input.request, input.remote);
     let host = || input.host.to_owned();
     let mut networks: Vec<IpNetwork> = Vec::new();
     let mut without_way = Vec::new();
     for route in &request.routes {
         let mut ways = way_probes(route)
-            .filter_map(|address| far.ways.get(&address))
+            .filter_map(|address| remote.ways.get(&address))
             .peekable();
         if ways.peek().is_none() {
             without_way.push(*route);
         } else if ways.any(|way| !way.local) {
-            // An address of the far end's own in the network says nothing of the rest.
+            // An address of the remote end's own in the network says nothing of the rest.
             networks.push(*route);
         }
     }
@@ -111,7 +111,7 @@ fn forward(input: &AgentInput<'_>) -> Result<(Option<Forward>, Vec<IpNetwork>), 
         return Ok((None, without_way));
     };
     for route in &networks {
-        if let Some(permitted) = forbidden_by(route, far.permissions.routes.as_deref()) {
+        if let Some(permitted) = forbidden_by(route, remote.permissions.routes.as_deref()) {
             return Err(PlanError::RouteNotPermitted {
                 host: host(),
                 route: *route,
@@ -120,7 +120,7 @@ fn forward(input: &AgentInput<'_>) -> Result<(Option<Forward>, Vec<IpNetwork>), 
         }
     }
     let nat = request.nat.unwrap_or(true);
-    if nat && !far.permissions.nat {
+    if nat && !remote.permissions.nat {
         return Err(PlanError::NatNotPermitted {
             host: host(),
             route: first,
@@ -135,7 +135,7 @@ fn forward(input: &AgentInput<'_>) -> Result<(Option<Forward>, Vec<IpNetwork>), 
 }
 
 /// The tunnel's MTU: what was asked for, else Ethernet's: packets travel in
-/// bunches anyway, and networks behind the far end have that.
+/// bunches anyway, and networks behind the remote end have that.
 fn mtu(host: &str, request: &UpRequest, permissions: &Permissions) -> Result<Mtu, PlanError> {
     let most = permissions.max_mtu;
     let permitted = |mtu: &Mtu| most.is_none_or(|most| mtu.get() <= most);

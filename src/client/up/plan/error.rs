@@ -12,16 +12,16 @@ use crate::types::{Mtu, ParseError};
 /// Why what was asked for cannot be had.
 #[derive(Debug, Error)]
 pub enum PlanError {
-    /// The far end cannot be used.
+    /// The remote end cannot be used.
     #[error(transparent)]
     Facts(#[from] FactsError),
     /// There are no addresses.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// The far end's device has an MTU that the tunnel cannot carry.
+    /// The remote end's device has an MTU that the tunnel cannot carry.
     #[error("{host}: the device {device} there has an MTU that does not fit: {source}")]
-    FarMtu {
-        /// The far end.
+    RemoteMtu {
+        /// The remote end.
         host: String,
         /// The device.
         device: String,
@@ -33,8 +33,8 @@ pub enum PlanError {
         "{host}: the device {device}, made beforehand, has no usable address: have one given to it \
          there (ip addr add A peer B dev {device}) and the device set up (ip link set {device} up)"
     )]
-    NoFarAddress {
-        /// The far end.
+    NoRemoteAddress {
+        /// The remote end.
         host: String,
         /// The device.
         device: String,
@@ -44,7 +44,7 @@ pub enum PlanError {
         "{host}: the device {device} exists and does not belong to {login}; choose another with --peer-unit"
     )]
     ForeignDevice {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// The device.
         device: String,
@@ -64,7 +64,7 @@ pub enum PlanError {
         "{host}: neither nft nor {iptables} is there for NAT and TCP's segment size: install nftables, or use --no-nat"
     )]
     NoFirewall {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// Which iptables would do.
         iptables: &'static str,
@@ -75,7 +75,7 @@ pub enum PlanError {
          'sshvpn agent' there)"
     )]
     RouteNotPermitted {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// The network.
         route: IpNetwork,
@@ -88,7 +88,7 @@ pub enum PlanError {
          the tunnel's address"
     )]
     NatNotPermitted {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// The first network.
         route: IpNetwork,
@@ -99,7 +99,7 @@ pub enum PlanError {
          (--allow-address of 'sshvpn agent' there)"
     )]
     AddressNotPermitted {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// Its address.
         address: IpAddr,
@@ -109,7 +109,7 @@ pub enum PlanError {
     /// The agent may not have that MTU.
     #[error("{host}: its sshvpn permits an MTU of {most} at most, not {wanted}")]
     MtuNotPermitted {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// The largest.
         most: u32,
@@ -119,13 +119,13 @@ pub enum PlanError {
     /// The agent knows no Ethernet.
     #[error("{host}: its sshvpn cannot carry Ethernet frames: leave out --tap, or update it there")]
     NoEthernet {
-        /// The far end.
+        /// The remote end.
         host: String,
     },
     /// Forwarding without privilege.
     #[error("{host}: cannot make it forward to {route} and do NAT: {source}")]
     CannotForward {
-        /// The far end.
+        /// The remote end.
         host: String,
         /// The first network.
         route: IpNetwork,

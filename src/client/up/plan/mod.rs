@@ -16,14 +16,14 @@ use ipnetwork::{IpNetwork, Ipv4Network};
 
 use super::UpRequest;
 use super::addresses::{self, Choice};
-use crate::client::remote::shell::facts::{Device, Facts, Privilege};
+use crate::client::remote::shell::facts::{Device, Privilege, RemoteFacts};
 use crate::client::remote::shell::steps::Forwarding;
 use crate::host::plan::addressing::AddressPair;
 use crate::host::plan::facts::HostFacts;
 use crate::types::{InterfaceName, Mode, Mtu, Unit, UnitRequest};
 use error::PlanError;
 
-/// Hosts of a network that the far end is asked its way to.
+/// Hosts of a network that the remote end is asked its way to.
 const WAY_PROBES: usize = 3;
 
 /// The first network behind 0.0.0.0/8.
@@ -33,9 +33,9 @@ const BEHIND_THIS_NETWORK: Ipv4Network =
         None => unreachable!(),
     };
 
-/// How the far end's device comes about.
+/// How the remote end's device comes about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FarDevice {
+pub enum RemoteDevice {
     /// sshd, running as root, makes one when the channel is opened.
     BySshd(UnitRequest),
     /// We make it for the login, with sudo, before the channel is opened.
@@ -44,18 +44,24 @@ pub enum FarDevice {
     Premade(Unit),
 }
 
-impl FarDevice {
+impl RemoteDevice {
     /// What to ask sshd for.
     pub fn unit(self) -> UnitRequest {
         match self {
-            FarDevice::BySshd(request) => request,
-            FarDevice::MadeForLogin(unit) | FarDevice::Premade(unit) => UnitRequest::Unit(unit),
+            RemoteDevice::BySshd(request) => request,
+            RemoteDevice::MadeForLogin(unit) | RemoteDevice::Premade(unit) => {
+                UnitRequest::Unit(unit)
+            }
         }
     }
 }
 
-/// Which device the far end is to use.
-pub fn far_device(host: &str, request: &UpRequest, facts: &Facts) -> Result<FarDevice, PlanError> {
+/// Which device the remote end is to use.
+pub fn remote_device(
+    host: &str,
+    request: &UpRequest,
+    facts: &RemoteFacts,
+) -> Result<RemoteDevice, PlanError> {
     let there = |unit: Unit| {
         facts
             .devices
@@ -64,36 +70,36 @@ pub fn far_device(host: &str, request: &UpRequest, facts: &Facts) -> Result<FarD
     };
     if let Some(unit) = request.peer_unit {
         return match there(unit) {
-            Some(device) if device.ours => Ok(FarDevice::Premade(unit)),
+            Some(device) if device.ours => Ok(RemoteDevice::Premade(unit)),
             Some(_) => Err(PlanError::ForeignDevice {
                 host: host.to_owned(),
                 device: unit.device_name(request.mode),
                 login: facts.login.clone(),
             }),
             None => match facts.privilege {
-                Privilege::Root => Ok(FarDevice::BySshd(UnitRequest::Unit(unit))),
-                Privilege::Sudo => Ok(FarDevice::MadeForLogin(unit)),
+                Privilege::Root => Ok(RemoteDevice::BySshd(UnitRequest::Unit(unit))),
+                Privilege::Sudo => Ok(RemoteDevice::MadeForLogin(unit)),
                 Privilege::None => Err(facts.no_privilege(host).into()),
             },
         };
     }
     match facts.privilege {
-        Privilege::Root => Ok(FarDevice::BySshd(UnitRequest::Any)),
-        Privilege::Sudo => Ok(FarDevice::MadeForLogin(facts.free_unit(request.mode))),
+        Privilege::Root => Ok(RemoteDevice::BySshd(UnitRequest::Any)),
+        Privilege::Sudo => Ok(RemoteDevice::MadeForLogin(facts.free_unit(request.mode))),
         Privilege::None => {
             let ours = |d: &&Device| d.ours && d.mode == request.mode;
             let lowest = facts.devices.iter().filter(ours).map(|d| d.unit).min();
             lowest
-                .map(FarDevice::Premade)
+                .map(RemoteDevice::Premade)
                 .ok_or_else(|| facts.no_privilege(host).into())
         }
     }
 }
 
-/// The far end's device as it is there, where we may not change it.
-fn fixed(device: FarDevice, mode: Mode, facts: &Facts) -> Option<&Device> {
+/// The remote end's device as it is there, where we may not change it.
+fn fixed(device: RemoteDevice, mode: Mode, facts: &RemoteFacts) -> Option<&Device> {
     match (device, facts.privilege) {
-        (FarDevice::Premade(unit), Privilege::None) => facts
+        (RemoteDevice::Premade(unit), Privilege::None) => facts
             .devices
             .iter()
             .find(|d| d.unit == unit && d.mode == mode),
@@ -101,20 +107,20 @@ fn fixed(device: FarDevice, mode: Mode, facts: &Facts) -> Option<&Device> {
     }
 }
 
-/// The tunnel's MTU: what was asked for; else what the far end's device has, if
-/// we may not change it; else 1500 where networks lie behind the far end, whose
+/// The tunnel's MTU: what was asked for; else what the remote end's device has, if
+/// we may not change it; else 1500 where networks lie behind the remote end, whose
 /// links have that; else the most that sshd carries.
 pub fn mtu(
     host: &str,
     request: &UpRequest,
-    device: FarDevice,
-    facts: &Facts,
+    device: RemoteDevice,
+    facts: &RemoteFacts,
 ) -> Result<Mtu, PlanError> {
     if let Some(mtu) = request.mtu {
         return Ok(mtu);
     }
     if let Some(fixed) = fixed(device, request.mode, facts) {
-        return Mtu::new(fixed.mtu, request.mode).map_err(|source| PlanError::FarMtu {
+        return Mtu::new(fixed.mtu, request.mode).map_err(|source| PlanError::RemoteMtu {
             host: host.to_owned(),
             device: fixed.unit.device_name(request.mode),
             source,
@@ -129,42 +135,42 @@ pub fn mtu(
 
 /// What the choice of addresses depends on.
 pub struct AddressInput<'a> {
-    /// The far end's name.
+    /// The remote end's name.
     pub host: &'a str,
     /// What was asked for.
     pub request: &'a UpRequest,
-    /// The far end's device.
-    pub device: FarDevice,
+    /// The remote end's device.
+    pub device: RemoteDevice,
     /// The tunnel's MTU.
     pub mtu: Mtu,
-    /// The near end.
-    pub near: &'a HostFacts,
-    /// Whether IPv6 is enabled at the near end.
-    pub near_ipv6: bool,
-    /// The far end.
-    pub far: &'a Facts,
+    /// The local end.
+    pub local: &'a HostFacts,
+    /// Whether IPv6 is enabled at the local end.
+    pub local_ipv6: bool,
+    /// The remote end.
+    pub remote: &'a RemoteFacts,
     /// Makes the choice another one for another user or destination.
     pub seed: u64,
 }
 
 /// The tunnel's addresses: one pair a family.
 pub fn addresses(input: &AddressInput<'_>) -> Result<Vec<AddressPair>, PlanError> {
-    if let Some(device) = fixed(input.device, input.request.mode, input.far) {
+    if let Some(device) = fixed(input.device, input.request.mode, input.remote) {
         return fixed_addresses(input, device);
     }
     addresses::choose(Choice {
         request: input.request,
         mtu: input.mtu,
-        near: input.near,
-        near_ipv6: input.near_ipv6,
-        far_ipv6: input.far.ipv6,
-        far_networks: input.far.networks(),
+        local: input.local,
+        local_ipv6: input.local_ipv6,
+        remote_ipv6: input.remote.ipv6,
+        remote_networks: input.remote.networks(),
         within: None,
         seed: input.seed,
     })
 }
 
-/// The addresses that the far end's device has, and ours to fit.
+/// The addresses that the remote end's device has, and ours to fit.
 fn fixed_addresses(
     input: &AddressInput<'_>,
     device: &Device,
@@ -172,46 +178,49 @@ fn fixed_addresses(
     let name = device.unit.device_name(device.mode);
     let mut pairs: Vec<AddressPair> = Vec::new();
     for there in input
-        .far
+        .remote
         .addresses
         .iter()
         .filter(|a| a.interface.as_str() == name)
     {
-        let far = there.address;
-        let link_local = matches!(far, IpAddr::V6(far) if far.is_unicast_link_local());
-        let second = pairs.iter().any(|pair| pair.far.is_ipv4() == far.is_ipv4());
+        let remote = there.address;
+        let link_local = matches!(remote, IpAddr::V6(remote) if remote.is_unicast_link_local());
+        let second = pairs
+            .iter()
+            .any(|pair| pair.remote.is_ipv4() == remote.is_ipv4());
         let asked_peer = input
             .request
             .peer_address
-            .filter(|peer| peer.is_ipv4() == far.is_ipv4());
-        let other = asked_peer.is_some_and(|peer| peer != far);
-        if link_local || second || other || (far.is_ipv6() && !input.near_ipv6) {
+            .filter(|peer| peer.is_ipv4() == remote.is_ipv4());
+        let other = asked_peer.is_some_and(|peer| peer != remote);
+        if link_local || second || other || (remote.is_ipv6() && !input.local_ipv6) {
             continue;
         }
         let asked = input
             .request
             .address
-            .filter(|near| near.is_ipv4() == far.is_ipv4());
+            .filter(|local| local.is_ipv4() == remote.is_ipv4());
         let network = there.network;
-        let is_peer = network.prefix() == IpNetwork::from(far).prefix() && network.ip() != far;
-        let near = match asked {
-            Some(near) => Some(near),
+        let is_peer =
+            network.prefix() == IpNetwork::from(remote).prefix() && network.ip() != remote;
+        let local = match asked {
+            Some(local) => Some(local),
             None if is_peer => Some(network.ip()),
             None => network
                 .iter()
                 .take(4)
-                .find(|near| *near != far && *near != network.network()),
+                .find(|local| *local != remote && *local != network.network()),
         };
-        if let Some(near) = near {
+        if let Some(local) = local {
             pairs.push(AddressPair {
-                near,
-                far,
+                local,
+                remote,
                 prefix: network.prefix(),
             });
         }
     }
     if pairs.is_empty() {
-        return Err(PlanError::NoFarAddress {
+        return Err(PlanError::NoRemoteAddress {
             host: input.host.to_owned(),
             device: name,
         });
@@ -219,11 +228,11 @@ fn fixed_addresses(
     Ok(pairs)
 }
 
-/// Where the far end has to forward to, if anywhere; and what it has no way to.
+/// Where the remote end has to forward to, if anywhere; and what it has no way to.
 pub fn forwarding(
     host: &str,
     request: &UpRequest,
-    facts: &Facts,
+    facts: &RemoteFacts,
 ) -> Result<(Option<Forwarding>, Vec<IpNetwork>), PlanError> {
     let mut ways4: BTreeSet<InterfaceName> = BTreeSet::new();
     let mut ipv6 = false;
@@ -234,9 +243,9 @@ pub fn forwarding(
             .filter_map(|address| facts.ways.get(&address))
             .peekable();
         let any = ways.peek().copied();
-        // An address of the far end's own in the network says nothing of the rest.
+        // An address of the remote end's own in the network says nothing of the rest.
         match ways.find(|way| way.as_str() != "lo").or(any) {
-            // The far end itself.
+            // The remote end itself.
             Some(way) if way.as_str() == "lo" => continue,
             Some(way) if route.is_ipv4() => {
                 ways4.insert(way.clone());
@@ -285,8 +294,8 @@ pub fn forwarding(
     Ok((Some(forwarding), without_way))
 }
 
-/// The addresses to ask the far end's way about, for a network: its first
-/// hosts, of which the far end itself may be one.
+/// The addresses to ask the remote end's way about, for a network: its first
+/// hosts, of which the remote end itself may be one.
 pub fn way_probes(route: &IpNetwork) -> impl Iterator<Item = IpAddr> {
     // 0.0.0.0/8 is no place to send to (RFC 791, section 3.2); a wide route
     // that begins there goes on behind it.

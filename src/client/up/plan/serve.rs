@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use crate::client::up::UpRequest;
-use crate::client::up::allowance::is_unicast;
+use crate::client::up::acceptance::is_unicast;
 use crate::client::up::offer::addresses;
 use crate::client::up::offer::error::OfferError;
 use crate::client::up::offer::note::OfferNote;
@@ -32,9 +32,9 @@ pub(in crate::client::up) struct OfferInput<'a> {
     /// What was asked for.
     pub request: &'a UpRequest,
     /// This host.
-    pub near: &'a HostFacts,
+    pub local: &'a HostFacts,
     /// Whether IPv6 is enabled on it.
-    pub near_ipv6: bool,
+    pub local_ipv6: bool,
     /// Where the SSH connection leads first.
     pub first_hop: &'a [IpAddr],
     /// What the server says.
@@ -136,7 +136,7 @@ fn check_asked(
     offered: &[IpNetwork],
 ) -> Result<(), OfferError> {
     let request = input.request;
-    let own = addresses.iter().map(|pair| IpNetwork::from(pair.far));
+    let own = addresses.iter().map(|pair| IpNetwork::from(pair.remote));
     let there: Vec<IpNetwork> = own.chain(offered.iter().copied()).collect();
     let is_missing = |route: &&IpNetwork| {
         let family = Family::of(route.ip());
@@ -168,7 +168,7 @@ fn check_asked(
 
 /// On a link without any address everything is somebody else's business.
 fn has_family(addresses: &[AddressPair], address: IpAddr) -> bool {
-    let same = |pair: &AddressPair| pair.near.is_ipv4() == address.is_ipv4();
+    let same = |pair: &AddressPair| pair.local.is_ipv4() == address.is_ipv4();
     addresses.is_empty() || addresses.iter().any(same)
 }
 
@@ -180,7 +180,7 @@ fn routes(
     notes: &mut Vec<OfferNote>,
 ) -> Vec<IpNetwork> {
     let request = input.request;
-    let divided = request.allowance.divide(offered);
+    let divided = request.acceptance.divide(offered);
     let asked = |route: &IpNetwork| request.routes.iter().any(|wanted| is_within(route, wanted));
     let left: Vec<IpNetwork> = divided.left.into_iter().filter(|it| !asked(it)).collect();
     if !left.is_empty() {
@@ -200,7 +200,7 @@ fn routes(
             excludes: request.excludes.clone(),
             servers: input.first_hop.to_vec(),
         };
-        match route_plan::plan(&alone, input.near, "") {
+        match route_plan::plan(&alone, input.local, "") {
             Ok(_) => taken.push(route),
             Err(error) => notes.push(OfferNote::RouteRefused(route, error.to_string())),
         }
@@ -239,14 +239,14 @@ fn name_servers(
         servers: servers.clone(),
         domains,
     };
-    if !input.request.allowance.name_servers {
+    if !input.request.acceptance.name_servers {
         notes.push(OfferNote::NameServersLeft(found));
         return Ok(None);
     }
     let inside = |server: &IpAddr| {
         let mut ways = input.request.routes.iter().chain(routes);
         ways.any(|route| route.contains(*server))
-            || addresses.iter().any(|pair| pair.far == *server)
+            || addresses.iter().any(|pair| pair.remote == *server)
             || addresses.is_empty()
     };
     let outside = found.servers.iter().filter(|server| !inside(server));

@@ -19,11 +19,11 @@ fn running() -> (Running, Peer) {
         Mode::PointToPoint,
     )
     .unwrap();
-    let [near, far] = pair();
+    let [local, remote] = pair();
     let running = Running {
         link: StreamLink::start(
             device,
-            near,
+            local,
             Offload::ALL,
             Restrictions::default(),
             Arc::default(),
@@ -32,7 +32,7 @@ fn running() -> (Running, Peer) {
         last_words: LastWords::default(),
         closing: false,
     };
-    (running, far)
+    (running, remote)
 }
 
 /// The next message that is no ping.

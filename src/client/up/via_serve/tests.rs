@@ -79,7 +79,7 @@ fn offer() -> Offer {
     Offer {
         mtu: Mtu::ETHERNET,
         addresses: vec![Addresses {
-            near: "10.99.0.2".parse().unwrap(),
+            client: "10.99.0.2".parse().unwrap(),
             agent: "10.99.0.1".parse().unwrap(),
             prefix: 24,
         }],
@@ -100,7 +100,7 @@ fn start<'a>(connection: &'a Connection, request: &'a UpRequest) -> Start<'a> {
         reporter: QUIET,
         connection,
         request,
-        near: HostFacts::default(),
+        local: HostFacts::default(),
         seed: 1,
     }
 }
@@ -118,16 +118,16 @@ async fn comes_up(
     connection: &Connection,
     request: &UpRequest,
 ) -> Result<(ByServe, Agreed<Mtu>), Failure> {
-    let mut far = chosen(connection, request).await;
+    let mut remote = chosen(connection, request).await;
     let start = start(connection, request);
-    let agreed = far.agree(&start).await?;
+    let agreed = remote.agree(&start).await?;
     let first = DeviceRequest::FirstFree(DevicePrefix::default());
     let tun = Device::open(&first, Mode::PointToPoint).unwrap();
     let held = Restrictions::default();
-    let near = NearDevice { tun, held };
-    let device = far.open(&start, &agreed, near).await?;
+    let local = LocalDevice { tun, held };
+    let device = remote.open(&start, &agreed, local).await?;
     assert_eq!(device, "tun4");
-    Ok((far, agreed))
+    Ok((remote, agreed))
 }
 
 /// To be called in a network namespace of the test's own.
@@ -142,15 +142,15 @@ fn a_whole_tunnel_from_the_hello_to_the_last_word() {
     test_namespace::run(async {
         let (connection, wire) = server().await;
         let mut asked = request(&[]);
-        asked.allowance.routes = true;
+        asked.acceptance.routes = true;
         asked.address = Some("10.99.0.2".parse().unwrap());
         let client = async {
-            let (mut far, agreed) = comes_up(&connection, &asked).await.unwrap();
+            let (mut remote, agreed) = comes_up(&connection, &asked).await.unwrap();
             let routes: Vec<IpNetwork> = offer().routes;
             assert_eq!(agreed.pushed.routes, routes);
-            assert_eq!(agreed.addresses[0].near, asked.address.unwrap());
-            far.stop(&connection, QUIET).await;
-            far.finish(&connection, QUIET).await;
+            assert_eq!(agreed.addresses[0].local, asked.address.unwrap());
+            remote.stop(&connection, QUIET).await;
+            remote.finish(&connection, QUIET).await;
         };
         let serve = async {
             let mut served = Served::greeting(wire).await;
@@ -182,10 +182,10 @@ fn a_server_that_ends_the_tunnel_says_why() {
         let (connection, wire) = server().await;
         let asked = request(&[]);
         let client = async {
-            let (mut far, _) = comes_up(&connection, &asked).await.unwrap();
-            let lost = far.lost(&connection).await.to_string();
+            let (mut remote, _) = comes_up(&connection, &asked).await.unwrap();
+            let lost = remote.lost(&connection).await.to_string();
             assert_eq!(lost, "server ended the tunnel: going down for a while");
-            far.stop(&connection, QUIET).await;
+            remote.stop(&connection, QUIET).await;
         };
         let serve = async {
             let mut served = Served::greeting(wire).await;
@@ -234,7 +234,7 @@ fn what_a_server_may_not_say_is_an_error() {
         };
         let public = Offer {
             addresses: vec![Addresses {
-                near: "8.8.8.8".parse().unwrap(),
+                client: "8.8.8.8".parse().unwrap(),
                 agent: "8.8.4.4".parse().unwrap(),
                 prefix: 24,
             }],

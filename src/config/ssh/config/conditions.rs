@@ -13,7 +13,7 @@ use crate::config::ssh::pattern::matches_list;
 use crate::config::ssh::tokens::{COMMON, Tokens};
 
 /// What conditions are about.
-pub(super) struct Facts<'a> {
+pub(super) struct MatchFacts<'a> {
     /// Host, users and the like; the host is the one given or its HostName.
     pub tokens: &'a Tokens,
     /// Who asks, and runs the commands of `exec`.
@@ -39,7 +39,7 @@ pub(super) struct Outcome {
 
 /// Weighs the conditions of `line`. After one that does not hold, commands are
 /// no longer run.
-pub(super) fn evaluate(line: &Line, facts: &Facts<'_>) -> Result<Outcome, String> {
+pub(super) fn evaluate(line: &Line, facts: &MatchFacts<'_>) -> Result<Outcome, String> {
     let mut words = line.words.iter().map(String::as_str);
     let mut outcome = Outcome {
         holds: true,
@@ -85,7 +85,12 @@ pub(super) fn evaluate(line: &Line, facts: &Facts<'_>) -> Result<Outcome, String
     Ok(outcome)
 }
 
-fn condition(name: &str, argument: &str, facts: &Facts<'_>, so_far: bool) -> Result<bool, String> {
+fn condition(
+    name: &str,
+    argument: &str,
+    facts: &MatchFacts<'_>,
+    so_far: bool,
+) -> Result<bool, String> {
     let tokens = facts.tokens;
     Ok(match name {
         "host" => matches_host(&tokens.host, argument),
@@ -180,7 +185,7 @@ mod tests {
             ..alice()
         };
         let tokens = tokens(&values, "H", &invoker).map_err(|error| error.to_string())?;
-        let facts = Facts {
+        let facts = MatchFacts {
             tokens: &tokens,
             invoker: &invoker,
             tag: "lab",

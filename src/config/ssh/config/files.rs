@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tracing::debug;
 
 use super::Reader;
-use super::conditions::{self, Facts};
+use super::conditions::{self, MatchFacts};
 use super::keywords::Kind;
 use super::line::Line;
 use crate::config::error::ConfigError;
@@ -145,7 +145,7 @@ impl Reader<'_> {
         let tokens = self.tokens()?;
         let values = &self.collected.values;
         let session_type = values.first("sessiontype").unwrap_or("default");
-        let facts = Facts {
+        let facts = MatchFacts {
             tokens: &tokens,
             invoker: self.invoker,
             tag: values.first("tag").unwrap_or_default(),

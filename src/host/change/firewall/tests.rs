@@ -271,15 +271,15 @@ fn by_iptables(accept: bool, limit: Option<Vec<IpNetwork>>) -> Change {
 /// Whether by these changes only replies come back through a chain that drops.
 fn only_replies_come_back(changes: Vec<Change>) {
     test_namespace::run(async {
-        let near = Neighbour::new("near0", "10.1.0");
+        let client = Neighbour::new("near0", "10.1.0");
         let behind = Neighbour::new("behind0", "10.2.0");
         forwards();
         run("iptables -P FORWARD DROP");
-        assert!(!near.pings("10.2.0.2"));
+        assert!(!client.pings("10.2.0.2"));
         make_all("near0", changes).await;
         assert!(
-            near.pings("10.2.0.2"),
-            "what the near end begins passes, with its answers"
+            client.pings("10.2.0.2"),
+            "what the local end begins passes, with its answers"
         );
         assert!(!behind.pings("10.1.0.2"), "what is begun behind does not");
     });
@@ -304,24 +304,24 @@ fn only_replies_come_back_by_iptables() {
 /// own address.
 fn is_limited(change: Change) {
     test_namespace::run(async {
-        let near = Neighbour::new("near1", "10.1.0");
+        let client = Neighbour::new("near1", "10.1.0");
         let listed = Neighbour::new("listed0", "10.2.0");
         let _other = Neighbour::new("other0", "10.3.0");
         forwards();
-        assert!(near.pings("10.3.0.2"));
+        assert!(client.pings("10.3.0.2"));
         make_all("near1", vec![change]).await;
-        assert!(near.pings("10.2.0.2"));
-        assert!(near.pings("10.1.0.1"), "this host itself");
-        assert!(!near.pings("10.3.0.2"));
+        assert!(client.pings("10.2.0.2"));
+        assert!(client.pings("10.1.0.1"), "this host itself");
+        assert!(!client.pings("10.3.0.2"));
         assert!(listed.pings("10.3.0.2"), "not out of the tunnel");
-        // The near end takes an address of the third network.
-        let Neighbour(name) = &near;
+        // The local end takes an address of the third network.
+        let Neighbour(name) = &client;
         ip(&format!("-n {name} addr add 10.3.0.77/32 dev inside"));
         ip(&format!(
             "-n {name} route replace default via 10.1.0.1 src 10.3.0.77"
         ));
         let heard = listed.echo_requests();
-        assert!(!near.pings("10.2.0.2"));
+        assert!(!client.pings("10.2.0.2"));
         assert_eq!(listed.echo_requests(), heard);
     });
 }

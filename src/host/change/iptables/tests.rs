@@ -18,7 +18,7 @@ fn run(line: &str) -> String {
 }
 
 fn rules(family: Family) -> FirewallRules {
-    let near = match family {
+    let client = match family {
         Family::V4 => "10.77.0.0",
         Family::V6 => "fd77::",
     };
@@ -26,7 +26,7 @@ fn rules(family: Family) -> FirewallRules {
         family,
         inbound: vec!["10.20.0.0/16".parse().unwrap(), "::/0".parse().unwrap()],
         tunnels: false,
-        masquerade: vec![near.parse().unwrap()],
+        masquerade: vec![client.parse().unwrap()],
         accept: true,
         limit: Some(vec![
             "10.0.0.0/8".parse().unwrap(),

@@ -326,7 +326,7 @@ fn what_takes_root_stays_in_the_journal() {
             state.journal.record(entry.clone()).unwrap();
         }
         let HostState { netlink, journal } = state;
-        let report = undo_and_close(&netlink, journal, Reach::OwnDevices).await;
+        let report = undo_and_close(&netlink, journal, UndoScope::OwnDevices).await;
         assert_eq!(disabled.read().unwrap(), "0");
         assert!(
             report.left.is_empty() && report.failed.is_empty(),
@@ -343,7 +343,7 @@ fn what_takes_root_stays_in_the_journal() {
         let mut state = host.begin().await;
         apply_all(&mut state, vec![Change::LinkUp]).await;
         let HostState { netlink, journal } = state;
-        let report = undo_and_close(&netlink, journal, Reach::OwnDevices).await;
+        let report = undo_and_close(&netlink, journal, UndoScope::OwnDevices).await;
         assert_eq!(report.beyond, ["sshvpn0 up: 'sshvpn0' is not this user's"]);
         assert!(netlink.link_by_name("sshvpn0").await.unwrap().up);
     });

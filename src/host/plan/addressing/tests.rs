@@ -12,24 +12,24 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn given(near: Option<&str>, far: Option<&str>, mode: Mode) -> AddressRequest {
+fn given(local: Option<&str>, remote: Option<&str>, mode: Mode) -> AddressRequest {
     AddressRequest {
         mode,
-        near: near.map(ip),
-        far: far.map(ip),
+        local: local.map(ip),
+        remote: remote.map(ip),
         ..AddressRequest::default()
     }
 }
 
 /// The pair of a request for given addresses, as text.
-fn pair(near: Option<&str>, far: Option<&str>, mode: Mode) -> Result<String, AddressError> {
-    let addresses = choose(&given(near, far, mode), 1)?;
-    let family = near.or(far).map(ip).map(Family::of);
+fn pair(local: Option<&str>, remote: Option<&str>, mode: Mode) -> Result<String, AddressError> {
+    let addresses = choose(&given(local, remote, mode), 1)?;
+    let family = local.or(remote).map(ip).map(Family::of);
     let pair = match family {
         Some(Family::V6) => addresses.ipv6.unwrap(),
         _ => addresses.ipv4.unwrap(),
     };
-    Ok(format!("{} {} {}", pair.near, pair.far, pair.prefix))
+    Ok(format!("{} {} {}", pair.local, pair.remote, pair.prefix))
 }
 
 #[test]
@@ -42,11 +42,11 @@ fn a_seed_decides_and_10_comes_first() {
     assert_eq!(one, choose(&request, 1).unwrap());
     assert_ne!(one, choose(&request, 2).unwrap());
     let (v4, v6) = (one.ipv4.unwrap(), one.ipv6.unwrap());
-    assert!(networks(&["10.0.0.0/8"])[0].contains(v4.near));
+    assert!(networks(&["10.0.0.0/8"])[0].contains(v4.local));
     assert_eq!((v4.prefix, v6.prefix), (31, 64));
-    assert!(networks(&["fd00::/8"])[0].contains(v6.near));
-    assert_eq!(number(v6.near) as u64, 1);
-    assert_eq!(number(v6.far) as u64, 2);
+    assert!(networks(&["fd00::/8"])[0].contains(v6.local));
+    assert_eq!(number(v6.local) as u64, 1);
+    assert_eq!(number(v6.remote) as u64, 2);
 }
 
 #[test]
@@ -58,8 +58,11 @@ fn falls_back_from_pool_to_pool_and_then_says_so() {
         ("192.168.0.0/16", "100.64.0.0/10"),
     ] {
         request.in_use.extend(networks(&[taken]));
-        let near = choose(&request, 7).unwrap().ipv4.unwrap().near;
-        assert!(networks(&[next])[0].contains(near), "{near} after {taken}");
+        let local = choose(&request, 7).unwrap().ipv4.unwrap().local;
+        assert!(
+            networks(&[next])[0].contains(local),
+            "{local} after {taken}"
+        );
     }
     request.in_use.extend(networks(&["100.64.0.0/10"]));
     assert_eq!(choose(&request, 7), Err(AddressError::NothingFree("IPv4")));
@@ -100,14 +103,14 @@ fn the_last_free_block_is_found() {
     };
     request.in_use.extend(networks(&["100.64.0.0/10"]));
     let pair = choose(&request, 99).unwrap().ipv4.unwrap();
-    assert_eq!(pair.near_network().unwrap().to_string(), "172.20.1.5/30");
-    assert_eq!(pair.far_network().unwrap().to_string(), "172.20.1.6/30");
+    assert_eq!(pair.local_network().unwrap().to_string(), "172.20.1.5/30");
+    assert_eq!(pair.remote_network().unwrap().to_string(), "172.20.1.6/30");
 }
 
 #[test]
 fn one_given_address_gets_its_neighbour() {
     use Mode::{Ethernet, PointToPoint};
-    for (near, far, mode, expected) in [
+    for (local, remote, mode, expected) in [
         (Some("10.9.0.0"), None, PointToPoint, "10.9.0.0 10.9.0.1 31"),
         (Some("10.9.0.1"), None, PointToPoint, "10.9.0.1 10.9.0.0 31"),
         (None, Some("10.9.0.7"), PointToPoint, "10.9.0.6 10.9.0.7 31"),
@@ -117,7 +120,7 @@ fn one_given_address_gets_its_neighbour() {
         (None, Some("fd00::1"), PointToPoint, "fd00::2 fd00::1 64"),
         (Some("fd00::3"), None, Ethernet, "fd00::3 fd00::4 64"),
     ] {
-        assert_eq!(pair(near, far, mode).unwrap(), expected);
+        assert_eq!(pair(local, remote, mode).unwrap(), expected);
     }
     assert!(pair(Some("10.9.0.0"), None, Ethernet).is_err());
     assert!(pair(Some("10.9.0.3"), None, Ethernet).is_err());
@@ -127,7 +130,7 @@ fn one_given_address_gets_its_neighbour() {
 #[test]
 fn two_given_addresses_get_the_network_that_holds_them() {
     use Mode::{Ethernet, PointToPoint};
-    let both = |near, far, mode| pair(Some(near), Some(far), mode);
+    let both = |local, remote, mode| pair(Some(local), Some(remote), mode);
     assert_eq!(
         both("10.9.0.1", "10.9.0.2", PointToPoint).unwrap(),
         "10.9.0.1 10.9.0.2 32"
@@ -155,7 +158,7 @@ fn two_given_addresses_get_the_network_that_holds_them() {
 #[test]
 fn given_addresses_are_checked() {
     use Mode::PointToPoint;
-    let both = |near, far| pair(Some(near), Some(far), PointToPoint).unwrap_err();
+    let both = |local, remote| pair(Some(local), Some(remote), PointToPoint).unwrap_err();
     assert!(matches!(
         both("10.9.0.1", "fd00::1"),
         AddressError::Families { .. }
@@ -177,7 +180,7 @@ fn given_addresses_are_checked() {
         assert_eq!(both("fd00::1", odd), AddressError::NotUnicast(ip(odd)));
     }
     let mut request = given(Some("192.168.1.9"), None, PointToPoint);
-    request.near_networks = networks(&["0.0.0.0/0", "192.168.1.0/24"]);
+    request.local_networks = networks(&["0.0.0.0/0", "192.168.1.0/24"]);
     assert!(matches!(
         choose(&request, 1),
         Err(AddressError::InUse { .. })
@@ -189,7 +192,7 @@ fn a_given_pair_leaves_the_other_family_to_be_chosen() {
     let mut request = given(Some("10.9.0.1"), None, Mode::PointToPoint);
     request.ipv6 = true;
     let addresses = choose(&request, 5).unwrap();
-    assert_eq!(addresses.ipv4.unwrap().near, ip("10.9.0.1"));
+    assert_eq!(addresses.ipv4.unwrap().local, ip("10.9.0.1"));
     assert!(addresses.ipv6.is_some());
 }
 
@@ -219,9 +222,9 @@ proptest! {
         let request = AddressRequest { mode, ipv6: true, in_use, routes, ..AddressRequest::default() };
         if let Ok(addresses) = choose(&request, seed) {
             for pair in [addresses.ipv4.unwrap(), addresses.ipv6.unwrap()] {
-                prop_assert_ne!(pair.near, pair.far);
-                let own = pair.near_network().unwrap();
-                prop_assert!(own.contains(pair.far));
+                prop_assert_ne!(pair.local, pair.remote);
+                let own = pair.local_network().unwrap();
+                prop_assert!(own.contains(pair.remote));
                 for network in request.in_use.iter().chain(&request.routes) {
                     if !is_default_like(network) {
                         let own = IpNetwork::new(own.network(), own.prefix()).unwrap();
@@ -249,7 +252,7 @@ proptest! {
 }
 
 #[test]
-fn the_far_end_may_permit_some_networks_only() {
+fn the_remote_end_may_permit_some_networks_only() {
     let pair = |within: &[&str], in_use: &[&str]| {
         let request = AddressRequest {
             ipv6: true,
@@ -261,11 +264,11 @@ fn the_far_end_may_permit_some_networks_only() {
     };
     let only = pair(&["10.99.0.0/24"], &[]).unwrap();
     let v4 = only.ipv4.unwrap();
-    assert!(networks(&["10.99.0.0/24"])[0].contains(v4.far) && only.ipv6.is_none());
+    assert!(networks(&["10.99.0.0/24"])[0].contains(v4.remote) && only.ipv6.is_none());
     // Wider than private space, outside of it, and none of one family.
     let wide = pair(&["0.0.0.0/0", "2001:db8::/48"], &["10.0.0.0/8"]).unwrap();
-    assert!(networks(&["172.16.0.0/12"])[0].contains(wide.ipv4.unwrap().far));
-    assert!(networks(&["2001:db8::/48"])[0].contains(wide.ipv6.unwrap().far));
+    assert!(networks(&["172.16.0.0/12"])[0].contains(wide.ipv4.unwrap().remote));
+    assert!(networks(&["2001:db8::/48"])[0].contains(wide.ipv6.unwrap().remote));
     assert_eq!(pair(&["fd00:1::/64"], &[]).unwrap().ipv4, None);
     let error = pair(&["10.99.0.0/24"], &["10.96.0.0/12"]).unwrap_err();
     assert!(error.to_string().contains("10.99.0.0/24"), "{error}");

@@ -53,10 +53,10 @@ async fn datagrams_that_wait_together_are_one_write_at_the_other_device() {
                 .map(|(header, packet, _)| (*header, packet.clone()));
             let device = FakeDevice::yielding_offload(reads.map(Ok));
             let (stream, sent) = send_stream_to(Offload::ALL, &device, Vec::new()).await;
-            let far = FakeDevice::default().with_offload(Offload::ALL);
-            let (_, received, _) = receive_stream(stream, &far).await;
+            let at_peer = FakeDevice::default().with_offload(Offload::ALL);
+            let (_, received, _) = receive_stream(stream, &at_peer).await;
             assert_eq!((sent.packets, received.packets), (40, 40));
-            let writes = far.writes.lock().unwrap();
+            let writes = at_peer.writes.lock().unwrap();
             // The first read is sent before there is a second.
             assert!(writes.len() <= 2, "{} writes", writes.len());
         }
@@ -74,10 +74,10 @@ async fn acknowledgments_are_not_merged() {
     }
     let device = FakeDevice::yielding(reads.clone());
     let (stream, _) = send_stream_to(Offload::ALL, &device, Vec::new()).await;
-    let far = FakeDevice::default().with_offload(Offload::ALL);
-    receive_stream(stream, &far).await;
+    let at_peer = FakeDevice::default().with_offload(Offload::ALL);
+    receive_stream(stream, &at_peer).await;
     let expected: Vec<Vec<u8>> = reads.into_iter().map(Result::unwrap).collect();
-    assert_eq!(far.packets(), expected);
+    assert_eq!(at_peer.packets(), expected);
 }
 
 #[tokio::test]
@@ -98,9 +98,9 @@ async fn a_peer_that_does_not_say_it_takes_them_gets_packets_one_by_one() {
             .map(|(header, packet, _)| (*header, packet.clone()));
         let device = FakeDevice::yielding_offload(reads.map(Ok));
         let (stream, _) = send_stream_to(peer, &device, Vec::new()).await;
-        let far = FakeDevice::default().with_offload(Offload::ALL);
-        receive_stream(stream, &far).await;
-        assert_eq!(far.packets().len(), 40);
+        let at_peer = FakeDevice::default().with_offload(Offload::ALL);
+        receive_stream(stream, &at_peer).await;
+        assert_eq!(at_peer.packets().len(), 40);
     }
 }
 
@@ -136,17 +136,17 @@ proptest! {
         let count = reads.len() as u64;
         let device = FakeDevice::yielding_offload(reads);
         let takes = if whole { Offload::NONE } else { Offload::ALL };
-        let far = FakeDevice::default().with_offload(takes);
+        let at_peer = FakeDevice::default().with_offload(takes);
         let (sending, receiving) = in_memory(async {
             let peer = Offload { tcp: true, udp };
             let (stream, sending) = send_stream_to(peer, &device, Vec::new()).await;
-            let (_, receiving, _) = receive_stream(stream, &far).await;
+            let (_, receiving, _) = receive_stream(stream, &at_peer).await;
             (sending, receiving)
         });
         prop_assert_eq!((sending.packets, sending.dropped), (count, vec![]));
         prop_assert_eq!((receiving.packets, receiving.dropped), (count, vec![]));
         let mut got = vec![Vec::new(); flows.len()];
-        for (header, packet) in far.writes.lock().unwrap().iter() {
+        for (header, packet) in at_peer.writes.lock().unwrap().iter() {
             let packets = match header.gso {
                 Some(_) => test_packets::divide(Mode::PointToPoint, header, packet),
                 None => {

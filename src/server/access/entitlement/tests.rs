@@ -48,7 +48,7 @@ fn now() -> SystemTime {
 }
 
 /// Somebody who came in with the key by `policy`.
-fn logged_in(policy: &Policy) -> Arc<Standing> {
+fn logged_in(policy: &Policy) -> Arc<Entitlement> {
     let (kind, text) = KEY.split_once(' ').unwrap();
     let entry = Entry {
         user: "alice".to_owned(),
@@ -64,7 +64,7 @@ fn logged_in(policy: &Policy) -> Arc<Standing> {
         now: now(),
     });
     let reach = Arc::new(Reachability::default());
-    Standing::new(
+    Entitlement::new(
         ConnectionId::of_test(1),
         entry,
         grant.unwrap().into(),
@@ -73,17 +73,17 @@ fn logged_in(policy: &Policy) -> Arc<Standing> {
 }
 
 /// The tunnel tun7 with these addresses.
-fn hold(standing: &Arc<Standing>, policy: &Policy, addresses: &[&str]) -> (Held, Membership) {
-    hold_as(standing, policy, Mode::PointToPoint, addresses)
+fn hold(entitlement: &Arc<Entitlement>, policy: &Policy, addresses: &[&str]) -> (Held, Membership) {
+    hold_as(entitlement, policy, Mode::PointToPoint, addresses)
 }
 
 fn hold_as(
-    standing: &Arc<Standing>,
+    entitlement: &Arc<Entitlement>,
     policy: &Policy,
     mode: Mode,
     addresses: &[&str],
 ) -> (Held, Membership) {
-    let grant = standing.grant().tunnel.clone().unwrap();
+    let grant = entitlement.grant().tunnel.clone().unwrap();
     let addresses: Vec<IpAddr> = addresses.iter().map(|it| it.parse().unwrap()).collect();
     let terms = Terms {
         addresses: addresses.clone(),
@@ -91,7 +91,7 @@ fn hold_as(
         groups: grant.groups.clone(),
         ..Terms::default()
     };
-    let (_, membership) = standing.reach.join(standing.id, terms);
+    let (_, membership) = entitlement.reach.join(entitlement.id, terms);
     let tunnel = TunnelHeld {
         device: format!("{}7", mode.prefix()).parse().unwrap(),
         mode,
@@ -99,18 +99,18 @@ fn hold_as(
         addresses,
         grant,
     };
-    (standing.hold_tunnel(tunnel, policy).unwrap(), membership)
+    (entitlement.hold_tunnel(tunnel, policy).unwrap(), membership)
 }
 
-fn said(judged: Result<(), Withdrawal>) -> String {
-    judged.map_or_else(|withdrawal| withdrawal.to_string(), |()| String::new())
+fn said(judged: Result<(), Revocation>) -> String {
+    judged.map_or_else(|revocation| revocation.to_string(), |()| String::new())
 }
 
 #[test]
 fn the_login_is_judged_as_if_it_were_now() {
     let before = policy("tunnel=\"any\" KEY");
-    let standing = logged_in(&before);
-    let _held = hold(&standing, &before, &["10.9.0.7"]);
+    let entitlement = logged_in(&before);
+    let _held = hold(&entitlement, &before, &["10.9.0.7"]);
     for (line, expected) in [
         ("tunnel=\"any\" KEY", ""),
         ("tunnel=\"7\",port-forwarding KEY", ""),
@@ -140,14 +140,14 @@ fn the_login_is_judged_as_if_it_were_now() {
         ("KEY", "tun7 is not granted"),
         ("restrict KEY", "tun7 is not granted"),
     ] {
-        let judged = said(standing.judge_again(&policy(line), now()));
+        let judged = said(entitlement.judge_again(&policy(line), now()));
         assert_eq!(judged.is_empty(), expected.is_empty(), "{line}: {judged}");
         assert!(judged.contains(expected), "{line}: {judged}");
     }
     let off = policy_with("tunnel=\"any\" KEY", |settings| {
         settings.disable_forwarding = true;
     });
-    assert!(said(standing.judge_again(&off, now())).contains("tun7 is not granted"));
+    assert!(said(entitlement.judge_again(&off, now())).contains("tun7 is not granted"));
     // Who has no tunnel loses none, and gets none either.
     let idle = logged_in(&before);
     assert_eq!(idle.judge_again(&off, now()), Ok(()));
@@ -174,9 +174,9 @@ fn an_address_stays_unless_another_is_given_or_somebody_else_has_it() {
         (&["10.9.0.5"], "10.9.0.5", &[], false),
     ] {
         let rules = given(before);
-        let standing = logged_in(&rules);
-        let _held = hold(&standing, &rules, &[held]);
-        let judged = standing.judge_again(&given(after), now());
+        let entitlement = logged_in(&rules);
+        let _held = hold(&entitlement, &rules, &[held]);
+        let judged = entitlement.judge_again(&given(after), now());
         assert_eq!(
             judged.is_ok(),
             stays,
@@ -184,8 +184,8 @@ fn an_address_stays_unless_another_is_given_or_somebody_else_has_it() {
         );
     }
     let anybody = policy("tunnel=\"any\" KEY");
-    let standing = logged_in(&anybody);
-    let _held = hold(&standing, &anybody, &["10.9.0.7"]);
+    let entitlement = logged_in(&anybody);
+    let _held = hold(&entitlement, &anybody, &["10.9.0.7"]);
     let of_another = policy_with("tunnel=\"any\" KEY", |settings| {
         settings.clients = vec![ClientRule {
             who: ClientMatch {
@@ -196,7 +196,7 @@ fn an_address_stays_unless_another_is_given_or_somebody_else_has_it() {
             ..ClientRule::default()
         }];
     });
-    let judged = said(standing.judge_again(&of_another, now()));
+    let judged = said(entitlement.judge_again(&of_another, now()));
     assert!(judged.contains("10.9.0.7"), "{judged}");
 }
 
@@ -215,9 +215,9 @@ fn networks_behind_a_client_have_to_stay_its_own() {
         (&["192.168.7.0/25"], false),
         (&[], false),
     ] {
-        let standing = logged_in(&before);
-        let _held = hold(&standing, &before, &["10.9.0.7"]);
-        let judged = standing.judge_again(&with(after), now());
+        let entitlement = logged_in(&before);
+        let _held = hold(&entitlement, &before, &["10.9.0.7"]);
+        let judged = entitlement.judge_again(&with(after), now());
         assert_eq!(judged.is_ok(), stays, "{after:?}: {judged:?}");
     }
 }
@@ -225,41 +225,41 @@ fn networks_behind_a_client_have_to_stay_its_own() {
 #[test]
 fn forwards_have_to_stay_permitted_as_long_as_they_are_there() {
     let before = policy("permitopen=\"db:5432\",permitopen=\"*:443\",permitlisten=\"8080\" KEY");
-    let standing = logged_in(&before);
+    let entitlement = logged_in(&before);
     let without_db = policy("permitopen=\"*:443\",permitlisten=\"8080\" KEY");
-    let open = standing.hold_open("db", 5432).unwrap();
-    let listener = standing.hold_listener("localhost", 8080).unwrap();
-    assert!(standing.hold_open("db", 22).is_none());
-    let judged = said(standing.judge_again(&without_db, now()));
+    let open = entitlement.hold_open("db", 5432).unwrap();
+    let listener = entitlement.hold_listener("localhost", 8080).unwrap();
+    assert!(entitlement.hold_open("db", 22).is_none());
+    let judged = said(entitlement.judge_again(&without_db, now()));
     assert!(judged.contains("forward db:5432"), "{judged}");
     drop(open);
-    assert_eq!(standing.judge_again(&without_db, now()), Ok(()));
+    assert_eq!(entitlement.judge_again(&without_db, now()), Ok(()));
     // From then on nobody gets there.
-    assert!(standing.hold_open("db", 5432).is_none());
+    assert!(entitlement.hold_open("db", 5432).is_none());
     let none = policy("KEY");
-    assert!(said(standing.judge_again(&none, now())).contains("localhost:8080"));
+    assert!(said(entitlement.judge_again(&none, now())).contains("localhost:8080"));
     drop(listener);
-    assert_eq!(standing.judge_again(&none, now()), Ok(()));
+    assert_eq!(entitlement.judge_again(&none, now()), Ok(()));
 }
 
 #[test]
 fn what_was_named_stays_as_long_as_it_is_named() {
     let before = policy("permitopen=\"10.9.0.8:22\",permitlisten=\"0.0.0.0:8080\" KEY");
     let wider = policy("permitopen=\"*:22\",permitlisten=\"8080\" KEY");
-    let standing = logged_in(&before);
-    let everywhere = standing.hold_listener("0.0.0.0", 8080).unwrap();
+    let entitlement = logged_in(&before);
+    let everywhere = entitlement.hold_listener("0.0.0.0", 8080).unwrap();
     // A new one would listen at loopback alone.
-    assert!(said(standing.judge_again(&wider, now())).contains("0.0.0.0:8080"));
+    assert!(said(entitlement.judge_again(&wider, now())).contains("0.0.0.0:8080"));
     drop(everywhere);
-    let another_client = standing.hold_open("10.9.0.8", 22).unwrap();
-    assert!(said(standing.judge_again(&wider, now())).contains("10.9.0.8:22"));
+    let another_client = entitlement.hold_open("10.9.0.8", 22).unwrap();
+    assert!(said(entitlement.judge_again(&wider, now())).contains("10.9.0.8:22"));
     drop(another_client);
-    assert_eq!(standing.judge_again(&wider, now()), Ok(()));
-    let _here = standing.hold_listener("0.0.0.0", 8080).unwrap();
+    assert_eq!(entitlement.judge_again(&wider, now()), Ok(()));
+    let _here = entitlement.hold_listener("0.0.0.0", 8080).unwrap();
     // That there may be more does not take anything away.
     let more = policy("permitlisten=\"8080\",permitlisten=\"0.0.0.0:8080\" KEY");
-    assert_eq!(standing.judge_again(&more, now()), Ok(()));
-    assert_eq!(standing.judge_again(&wider, now()), Ok(()));
+    assert_eq!(entitlement.judge_again(&more, now()), Ok(()));
+    assert_eq!(entitlement.judge_again(&wider, now()), Ok(()));
 }
 
 #[test]
@@ -274,62 +274,62 @@ fn a_connection_by_a_group_ends_with_the_group() {
             ..ClientRule::default()
         })
     };
-    let standing = logged_in(&member(&["office", "lab"]));
-    let _named = standing.hold_open("db", 22).unwrap();
-    assert_eq!(standing.judge_again(&member(&["lab"]), now()), Ok(()));
-    let _by_group = standing.hold_open("10.9.0.8", 22).unwrap();
-    assert_eq!(standing.judge_again(&member(&["lab"]), now()), Ok(()));
-    assert!(standing.judge_again(&member(&[]), now()).is_err());
+    let entitlement = logged_in(&member(&["office", "lab"]));
+    let _named = entitlement.hold_open("db", 22).unwrap();
+    assert_eq!(entitlement.judge_again(&member(&["lab"]), now()), Ok(()));
+    let _by_group = entitlement.hold_open("10.9.0.8", 22).unwrap();
+    assert_eq!(entitlement.judge_again(&member(&["lab"]), now()), Ok(()));
+    assert!(entitlement.judge_again(&member(&[]), now()).is_err());
 }
 
 #[test]
 fn a_tunnel_that_comes_up_is_held_to_the_latest_rules() {
     let before = policy("tunnel=\"any\" KEY");
-    let standing = logged_in(&before);
+    let entitlement = logged_in(&before);
     let tunnel = TunnelHeld {
         device: "tun7".parse().unwrap(),
         mode: Mode::PointToPoint,
         premade: false,
         addresses: Vec::new(),
-        grant: standing.grant().tunnel.clone().unwrap(),
+        grant: entitlement.grant().tunnel.clone().unwrap(),
     };
     let eight = policy("tunnel=\"8\" KEY");
-    standing.judge_again(&eight, now()).unwrap();
-    let unit = standing.grant().tunnel.clone().unwrap().unit;
+    entitlement.judge_again(&eight, now()).unwrap();
+    let unit = entitlement.grant().tunnel.clone().unwrap().unit;
     assert_eq!(unit, Some(Unit::new(8).unwrap()));
-    let held = standing.hold_tunnel(tunnel.clone(), &eight);
-    assert!(matches!(held, Err(Withdrawal::Unit(_))));
-    standing.judge_again(&before, now()).unwrap();
-    drop(standing.hold_tunnel(tunnel.clone(), &before).unwrap());
+    let held = entitlement.hold_tunnel(tunnel.clone(), &eight);
+    assert!(matches!(held, Err(Revocation::Unit(_))));
+    entitlement.judge_again(&before, now()).unwrap();
+    drop(entitlement.hold_tunnel(tunnel.clone(), &before).unwrap());
     // A device that was made beforehand takes a grant of its unit.
     let premade = TunnelHeld {
         premade: true,
         ..tunnel.clone()
     };
-    let held = standing.hold_tunnel(premade.clone(), &before);
-    assert!(matches!(held, Err(Withdrawal::Unit(_))));
+    let held = entitlement.hold_tunnel(premade.clone(), &before);
+    assert!(matches!(held, Err(Revocation::Unit(_))));
     let seven = policy("tunnel=\"7\" KEY");
-    standing.judge_again(&seven, now()).unwrap();
-    drop(standing.hold_tunnel(premade, &seven).unwrap());
+    entitlement.judge_again(&seven, now()).unwrap();
+    drop(entitlement.hold_tunnel(premade, &seven).unwrap());
     // One that is gone is held to nothing.
-    assert_eq!(standing.judge_again(&eight, now()), Ok(()));
-    standing.judge_again(&before, now()).unwrap();
-    standing.dismiss(&Dismissal::AccessWithdrawn);
-    let held = standing.hold_tunnel(tunnel, &before);
-    assert!(matches!(held, Err(Withdrawal::Dismissed)));
+    assert_eq!(entitlement.judge_again(&eight, now()), Ok(()));
+    entitlement.judge_again(&before, now()).unwrap();
+    entitlement.dismiss(&Dismissal::AccessWithdrawn);
+    let held = entitlement.hold_tunnel(tunnel, &before);
+    assert!(matches!(held, Err(Revocation::Dismissed)));
 }
 
 #[tokio::test]
 async fn a_dismissal_is_heard_before_and_after() {
-    let standing = logged_in(&policy("KEY"));
+    let entitlement = logged_in(&policy("KEY"));
     let early = tokio::spawn({
-        let standing = Arc::clone(&standing);
-        async move { standing.dismissed().await }
+        let entitlement = Arc::clone(&entitlement);
+        async move { entitlement.dismissed().await }
     });
     let why = Dismissal::ServerStopping("maintenance".to_owned());
-    standing.dismiss(&why);
+    entitlement.dismiss(&why);
     assert_eq!(early.await.unwrap(), why);
-    assert_eq!(standing.dismissed().await, why);
+    assert_eq!(entitlement.dismissed().await, why);
     assert_eq!(why.to_string(), "maintenance");
 }
 
@@ -343,17 +343,17 @@ fn routes_and_groups_of_a_live_tunnel_follow_the_rules() {
         })
     };
     let before = with(&["10.20.0.0/16"], &["office"]);
-    let standing = logged_in(&before);
-    let (_held, _membership) = hold(&standing, &before, &["10.9.0.7"]);
+    let entitlement = logged_in(&before);
+    let (_held, _membership) = hold(&entitlement, &before, &["10.9.0.7"]);
     let groups = |names: &[&str]| names.iter().map(|&name| Group(name.to_owned())).collect();
-    let told = || standing.reach.terms_of(standing.id).unwrap();
+    let told = || entitlement.reach.terms_of(entitlement.id).unwrap();
     assert_eq!(told().groups, groups(&["office"]));
-    standing
+    entitlement
         .judge_again(&with(&["10.30.0.0/16"], &["lab"]), now())
         .unwrap();
     assert_eq!(told().routes, ["10.30.0.0/16".parse().unwrap()]);
     assert_eq!(told().groups, groups(&["lab"]));
-    standing.dismiss(&Dismissal::AccessWithdrawn);
+    entitlement.dismiss(&Dismissal::AccessWithdrawn);
     assert!(told().routes.is_empty() && told().groups.is_empty());
     // A port that was put among those of its groups stays among them.
     let bridged = logged_in(&before);

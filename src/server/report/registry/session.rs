@@ -70,7 +70,7 @@ struct State {
     /// Requests that may be written down.
     requests: Allowance,
     tunnels: Vec<TunnelFacts>,
-    running: Option<Running>,
+    running: Option<LiveTunnel>,
     /// What tunnels carried that are gone.
     past: Traffic,
     /// The largest that was ever told.
@@ -80,12 +80,12 @@ struct State {
 }
 
 /// A tunnel and its counters.
-struct Running {
+struct LiveTunnel {
     facts: TunnelFacts,
     read: ReadCounters,
 }
 
-impl fmt::Debug for Running {
+impl fmt::Debug for LiveTunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.facts.fmt(f)
     }
@@ -208,7 +208,7 @@ impl Session {
             state.tunnels.remove(0);
         }
         state.tunnels.push(facts.clone());
-        state.running = Some(Running { facts, read });
+        state.running = Some(LiveTunnel { facts, read });
     }
 
     /// Its tunnel is over: what it carried is kept, its counters are let go.

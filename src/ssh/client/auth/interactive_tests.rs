@@ -69,15 +69,15 @@ impl Host {
             auth_rejection_time: std::time::Duration::ZERO,
             ..server::Config::default()
         };
-        let (near, far) = tokio::io::duplex(1 << 16);
-        let serving = server::run_stream(Arc::new(config), far, self.clone());
+        let (local, remote) = tokio::io::duplex(1 << 16);
+        let serving = server::run_stream(Arc::new(config), remote, self.clone());
         let session = tokio::spawn(async move { serving.await.unwrap().await });
         let mut options = test_settings::options();
         options.strict_host_key_checking = StrictHostKeyChecking::AcceptNew;
         options.user_known_hosts = vec!["/dev/null".into()];
         change(&mut options);
         let quiet = Prompter::scripted(Script::new(&[]));
-        let (mut handle, _) = connect(near, &options, &quiet, None).await.unwrap();
+        let (mut handle, _) = connect(local, &options, &quiet, None).await.unwrap();
         let prompter = Prompter::scripted(script.clone());
         let invoker = test_settings::invoker();
         // On a task of its own: the future has to be Send.

@@ -178,7 +178,7 @@ pub struct HostKeys<'a> {
 
 /// What the files make of a key of the host.
 #[derive(Debug, Clone)]
-pub enum Standing<'a> {
+pub enum KeyStatus<'a> {
     /// It is known, in this line.
     Known(&'a KnownHost),
     /// The host is not known.
@@ -197,15 +197,15 @@ impl<'a> HostKeys<'a> {
 
     /// What the files make of `key`. A key of another type than the known
     /// ones counts as changed, as with ssh.
-    pub fn standing(&self, key: &KeyData) -> Standing<'a> {
+    pub fn status_of(&self, key: &KeyData) -> KeyStatus<'a> {
         if self.is_revoked(key) {
-            return Standing::Revoked;
+            return KeyStatus::Revoked;
         }
         let same = self.keys.iter().find(|line| line.key == *key);
         match (same, self.keys.last()) {
-            (Some(line), _) => Standing::Known(line),
-            (None, Some(line)) => Standing::Changed(line),
-            (None, None) => Standing::New,
+            (Some(line), _) => KeyStatus::Known(line),
+            (None, Some(line)) => KeyStatus::Changed(line),
+            (None, None) => KeyStatus::New,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use russh::keys::ssh_key::public::KeyData;
 
-use super::known_hosts::{KnownHost, KnownHosts, Standing};
+use super::known_hosts::{KeyStatus, KnownHost, KnownHosts};
 use super::text::{ASK_AGAIN, ASK_AGAIN_YES_NO, Presented};
 use super::{HostKeyError, HostTrust, Inner};
 use crate::config::ssh::options::StrictHostKeyChecking;
@@ -26,30 +26,30 @@ impl Inner {
         let presented = self.presented(&host, &address, key);
         let about = known.about(&host);
         let about_address = self.names.checks_address().then(|| known.about(&address));
-        let of_address = about_address.as_ref().map(|about| about.standing(key));
-        let of_host = about.standing(key);
+        let of_address = about_address.as_ref().map(|about| about.status_of(key));
+        let of_host = about.status_of(key);
         match &of_host {
-            Standing::Revoked => return self.revoked(&presented),
-            Standing::Changed(line) => {
+            KeyStatus::Revoked => return self.revoked(&presented),
+            KeyStatus::Changed(line) => {
                 return self.changed(&presented, line, of_address.as_ref());
             }
-            Standing::Known(line) => {
+            KeyStatus::Known(line) => {
                 tracing::debug!("key found in {}:{}", line.file.display(), line.line);
-                if let Some(Standing::New) = of_address {
+                if let Some(KeyStatus::New) = of_address {
                     self.add_address(&presented);
                 }
             }
-            Standing::New => {
+            KeyStatus::New => {
                 if let Some(trust) = self.known_without_port(&presented, known)? {
                     return Ok(trust);
                 }
-                let with_address = matches!(of_address, Some(Standing::New));
+                let with_address = matches!(of_address, Some(KeyStatus::New));
                 self.accept_new(&presented, known, with_address).await?;
             }
         }
-        if let Some(Standing::Changed(offending)) = of_address {
+        if let Some(KeyStatus::Changed(offending)) = of_address {
             let matching = match of_host {
-                Standing::Known(line) => Some(line),
+                KeyStatus::Known(line) => Some(line),
                 _ => None,
             };
             self.address_differs(&presented, offending, matching)
@@ -67,13 +67,13 @@ impl Inner {
         let Some(plain) = self.names.without_port() else {
             return Ok(None);
         };
-        match known.about(plain).standing(presented.key) {
-            Standing::Known(_) => {
+        match known.about(plain).status_of(presented.key) {
+            KeyStatus::Known(_) => {
                 tracing::debug!("found a matching key without the port");
                 Ok(Some(HostTrust::Verified))
             }
-            Standing::Revoked => self.revoked(presented).map(Some),
-            Standing::New | Standing::Changed(_) => Ok(None),
+            KeyStatus::Revoked => self.revoked(presented).map(Some),
+            KeyStatus::New | KeyStatus::Changed(_) => Ok(None),
         }
     }
 
@@ -108,7 +108,7 @@ impl Inner {
         &self,
         presented: &Presented<'_>,
         line: &KnownHost,
-        of_address: Option<&Standing<'_>>,
+        of_address: Option<&KeyStatus<'_>>,
     ) -> Result<HostTrust, HostKeyError> {
         if let Some(warning) = spoofing(presented, line, of_address) {
             self.prompter.error(&warning);
@@ -219,15 +219,15 @@ impl Inner {
 fn spoofing(
     presented: &Presented<'_>,
     of_host: &KnownHost,
-    of_address: Option<&Standing<'_>>,
+    of_address: Option<&KeyStatus<'_>>,
 ) -> Option<String> {
     let (state, line) = match of_address? {
-        Standing::New => ("is unknown", None),
-        Standing::Known(line) => ("is unchanged", Some(*line)),
-        Standing::Changed(line) if line.key != of_host.key => {
+        KeyStatus::New => ("is unknown", None),
+        KeyStatus::Known(line) => ("is unchanged", Some(*line)),
+        KeyStatus::Changed(line) if line.key != of_host.key => {
             ("has a different value", Some(*line))
         }
-        Standing::Changed(_) | Standing::Revoked => return None,
+        KeyStatus::Changed(_) | KeyStatus::Revoked => return None,
     };
     Some(presented.spoofed(state, line))
 }

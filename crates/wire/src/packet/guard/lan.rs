@@ -1,5 +1,5 @@
 //! The part of the [guard](crate::packet::guard) that a client has on an ethernet tunnel: at
-//! the far end is a LAN, whose hosts speak for themselves. What a client needs of a
+//! the peer is a LAN, whose hosts speak for themselves. What a client needs of a
 //! LAN passes: IP and ARP from its network and from the routes through it, to the
 //! client's own addresses and to groups. What would configure the client does not:
 //! router advertisements, redirects, DHCP, and claims to its own addresses.
@@ -83,8 +83,8 @@ fn check_v6(rules: &GuardRules, datagram: &Datagram6<'_>) -> Result<(), Refused>
     ) {
         return Err(Refused::NotCarried);
     }
-    let near = is_link_local(to) || to.is_multicast() || rules.destinations.contains_v6(to);
-    match datagram.source_routed || !near {
+    let ours = is_link_local(to) || to.is_multicast() || rules.destinations.contains_v6(to);
+    match datagram.source_routed || !ours {
         true => Err(Refused::Destination),
         false => Ok(()),
     }

@@ -275,8 +275,8 @@ fn check_v6(
     if !own && !is_link_local(source) && !source.is_unspecified() {
         return Err(Refused::Source);
     }
-    let near = is_link_local(destination) || field(&destination.octets(), 0) == Some(ON_LINK);
-    if datagram.source_routed || !near && !rules.destinations.contains_v6(destination) {
+    let ours = is_link_local(destination) || field(&destination.octets(), 0) == Some(ON_LINK);
+    if datagram.source_routed || !ours && !rules.destinations.contains_v6(destination) {
         return Err(Refused::Destination);
     }
     match control {

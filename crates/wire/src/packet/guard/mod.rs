@@ -1,9 +1,9 @@
-//! The guard: what the far end of a tunnel may send, by the addresses that were
+//! The guard: what the peer of a tunnel may send, by the addresses that were
 //! agreed on. It judges each packet of every role, before anything else reads it.
 //!
 //! ```text
 //!   at a server       from the client's addresses           to where the client may reach
-//!   at an agent       from the near end's address           to what its limits allow
+//!   at an agent       from the local end's address           to what its limits allow
 //!   at a client       from the peer and the routes taken    to the client's own addresses
 //!   with `ssh -w`     from anywhere, to anywhere: each end's addresses are its user's
 //! ```
@@ -18,7 +18,7 @@
 //!
 //! A point-to-point tunnel has no use for link-local traffic. Every kernel sends
 //! some, so its drops have a name of their own ([`Refused::NotCarried`]). An ethernet
-//! tunnel needs it: [`link`] judges it where the far end is one host, and
+//! tunnel needs it: [`link`] judges it where the peer is one host, and
 //! `lan` where it is a LAN.
 
 pub mod address_set;
@@ -139,9 +139,9 @@ static SPECIAL: LazyLock<AddressSet> = LazyLock::new(|| {
         .collect()
 });
 
-/// What the far end is on an ethernet tunnel, and whether its addresses are known.
+/// What the peer is on an ethernet tunnel, and whether its addresses are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FarEnd {
+enum PeerKind {
     /// A host, with its addresses and the networks behind it.
     Host,
     /// The way to networks; on an ethernet tunnel a LAN.
@@ -162,7 +162,7 @@ pub struct GuardRules {
     /// Where an ICMP error may come from besides `sources`: routers on the way have
     /// addresses outside of the networks that they lead to.
     reporters: AddressSet,
-    far_end: FarEnd,
+    peer: PeerKind,
 }
 
 /// What a client agreed on, or was told by its user.
@@ -172,7 +172,7 @@ pub struct ClientTerms {
     pub own: AddressSet,
     /// The peer's addresses, and what is routed to it.
     pub routed: AddressSet,
-    /// Networks behind the client that the far end may send to.
+    /// Networks behind the client that the peer may send to.
     pub behind: AddressSet,
     /// All addresses of the client's host, from which nothing else can come.
     pub host: AddressSet,
@@ -192,7 +192,7 @@ impl GuardRules {
             one_station,
             groups: AddressSet::EMPTY,
             reporters: AddressSet::EMPTY,
-            far_end: FarEnd::Host,
+            peer: PeerKind::Host,
         }
     }
 
@@ -206,11 +206,11 @@ impl GuardRules {
             one_station: false,
             groups: terms.broadcast.clone(),
             reporters: everywhere.minus(&SPECIAL).minus(&ours),
-            far_end: FarEnd::Networks,
+            peer: PeerKind::Networks,
         }
     }
 
-    /// For a far end of which no addresses are known: only what would change this
+    /// For a peer of which no addresses are known: only what would change this
     /// host's routes is refused.
     pub fn without_addresses() -> Self {
         GuardRules {
@@ -219,7 +219,7 @@ impl GuardRules {
             one_station: false,
             groups: AddressSet::EMPTY,
             reporters: AddressSet::EMPTY,
-            far_end: FarEnd::Unknown,
+            peer: PeerKind::Unknown,
         }
     }
 
@@ -227,12 +227,12 @@ impl GuardRules {
     /// all. `sender` is what is known about it on its link; the same for all of a
     /// tunnel's packets.
     pub fn check(&self, mode: Mode, sender: &mut Sender, head: &[u8]) -> Result<(), Refused> {
-        match (self.far_end, mode) {
-            (FarEnd::Unknown, Mode::PointToPoint) => router_control(head),
-            (FarEnd::Unknown, Mode::Ethernet) => router_control_in_frame(head),
+        match (self.peer, mode) {
+            (PeerKind::Unknown, Mode::PointToPoint) => router_control(head),
+            (PeerKind::Unknown, Mode::Ethernet) => router_control_in_frame(head),
             (_, Mode::PointToPoint) => self.check_ip(head),
-            (FarEnd::Host, Mode::Ethernet) => link::check(self, sender, head),
-            (FarEnd::Networks, Mode::Ethernet) => lan::check(self, head),
+            (PeerKind::Host, Mode::Ethernet) => link::check(self, sender, head),
+            (PeerKind::Networks, Mode::Ethernet) => lan::check(self, head),
         }
     }
 

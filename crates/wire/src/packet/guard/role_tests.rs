@@ -74,7 +74,7 @@ const ROLES: [Role; 4] = [Role::Server, Role::Agent, Role::Client, Role::ByHand]
 
 impl Role {
     fn rules(self, mode: Mode) -> GuardRules {
-        let far = match mode {
+        let peer = match mode {
             Mode::PointToPoint => GATEWAY,
             Mode::Ethernet => LAN,
         };
@@ -91,7 +91,7 @@ impl Role {
             }
             Role::Client => GuardRules::of_client(&ClientTerms {
                 own: set(&CLIENT),
-                routed: set(&BEHIND_GATEWAY).union(&set(&far)),
+                routed: set(&BEHIND_GATEWAY).union(&set(&peer)),
                 host: set(&CLIENT_HOST),
                 broadcast: set(&["10.9.0.255/32"]),
                 ..ClientTerms::default()
@@ -100,7 +100,7 @@ impl Role {
         }
     }
 
-    /// Whether an address is one of the far end's.
+    /// Whether an address is one of the peer's.
     fn is_theirs(self, address: IpAddr) -> bool {
         match self {
             Role::Server | Role::Agent => holds(&[&CLIENT], address),
@@ -109,7 +109,7 @@ impl Role {
         }
     }
 
-    /// Whether an address is one that the far end may send to.
+    /// Whether an address is one that the peer may send to.
     fn is_ours(self, address: IpAddr) -> bool {
         match self {
             Role::Server | Role::Agent => holds(&[&GATEWAY, &BEHIND_GATEWAY], address),

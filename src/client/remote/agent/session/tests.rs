@@ -9,11 +9,11 @@ use crate::types::{Mode, Mtu};
 use bytes::Bytes;
 
 type Peer = Conversation<Input, Output>;
-type Agent = FarAgent<Input, Output>;
+type Agent = RemoteAgent<Input, Output>;
 
 fn unmet() -> (Agent, Peer) {
-    let [near, far] = pair();
-    (FarAgent::new("b", near, LastWords::default()), far)
+    let [local, remote] = pair();
+    (RemoteAgent::new("b", local, LastWords::default()), remote)
 }
 
 /// One that has said hello.
@@ -30,7 +30,7 @@ async fn met() -> (Agent, Peer) {
 }
 
 /// What greeting yields where the agent answers so.
-async fn greeted(answer: Message) -> (Result<(), FarAgentError>, Agent, Peer) {
+async fn greeted(answer: Message) -> (Result<(), RemoteAgentError>, Agent, Peer) {
     let (mut agent, mut peer) = unmet();
     peer.send(&answer).await.unwrap();
     let result = agent.greet().await;
@@ -49,7 +49,7 @@ fn set_up() -> SetUp {
 }
 
 fn facts() -> Message {
-    Message::Facts(Facts {
+    Message::AgentFacts(AgentFacts {
         login: "ro\u{1b}[2Jot".to_owned(),
         networks: Vec::new(),
         ipv6: true,
@@ -218,7 +218,10 @@ async fn pings_do_not_hold_up_the_end() {
         looked = agent.look(Vec::new()) => looked.unwrap_err(),
         () = chatter => unreachable!(),
     };
-    assert!(matches!(error, FarAgentError::NoAnswer { .. }), "{error}");
+    assert!(
+        matches!(error, RemoteAgentError::NoAnswer { .. }),
+        "{error}"
+    );
 }
 
 /// It reads nothing: what is to be said waits, but not for ever.
@@ -230,7 +233,10 @@ async fn a_peer_that_never_reads_is_given_up() {
         look.await.unwrap();
     }
     let error = agent.look(Vec::new()).await.unwrap_err();
-    assert!(matches!(error, FarAgentError::NoAnswer { .. }), "{error}");
+    assert!(
+        matches!(error, RemoteAgentError::NoAnswer { .. }),
+        "{error}"
+    );
     assert_eq!(agent.close().await, None);
     drop(peer);
 }
@@ -264,12 +270,18 @@ async fn facts_that_are_nonsense_are_an_error() {
         let frame = crate::frame::stream::encode_control(json.as_bytes());
         peer.send_raw(frame.unwrap()).await;
         let error = agent.look(Vec::new()).await.unwrap_err();
-        assert!(matches!(error, FarAgentError::Nonsense { .. }), "{error}");
+        assert!(
+            matches!(error, RemoteAgentError::Nonsense { .. }),
+            "{error}"
+        );
     }
     let (mut agent, peer) = met().await;
     peer.send_raw(Bytes::from_static(b"Killed\n\n")).await;
     let error = agent.look(Vec::new()).await.unwrap_err();
-    assert!(matches!(error, FarAgentError::Nonsense { .. }), "{error}");
+    assert!(
+        matches!(error, RemoteAgentError::Nonsense { .. }),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -358,7 +370,7 @@ async fn an_offer_that_cannot_be_read_is_an_error() {
         r#"{"type":"offer"}"#,
         r#"{"type":"offer","mtu":20,"addresses":[]}"#,
         r#"{"type":"offer","mtu":4294967296,"addresses":[]}"#,
-        r#"{"type":"offer","mtu":1500,"addresses":[{"near":"10.0.0.1","agent":"x","prefix":24}]}"#,
+        r#"{"type":"offer","mtu":1500,"addresses":[{"client":"10.0.0.1","agent":"x","prefix":24}]}"#,
         r#"{"type":"offer","mtu":1500,"addresses":[],"routes":["10.0.0.0/33"]}"#,
         r#"{"type":"offer","mtu":1500,"addresses":[],"dns":{"servers":["dns.example"]}}"#,
     ] {
@@ -366,6 +378,9 @@ async fn an_offer_that_cannot_be_read_is_an_error() {
         let frame = crate::frame::stream::encode_control(json.as_bytes());
         peer.send_raw(frame.unwrap()).await;
         let error = server.ask(ask()).await.unwrap_err();
-        assert!(matches!(error, FarAgentError::Nonsense { .. }), "{error}");
+        assert!(
+            matches!(error, RemoteAgentError::Nonsense { .. }),
+            "{error}"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Tests of what the far end may say of itself.
+//! Tests of what the remote end may say of itself.
 
 use super::*;
 use proptest::prelude::*;

@@ -3,15 +3,15 @@
 use super::*;
 use crate::client::remote::shell::facts;
 
-fn host(more: &str) -> Facts {
+fn host(more: &str) -> RemoteFacts {
     let text = format!("system Linux\nuid 0\nip yes\ntun yes\n{more}\nend\n");
     facts::parse("b", &text, "").unwrap()
 }
 
 fn plan(forwarding: Option<Forwarding>) -> Plan {
-    let pair = |near: &str, far: &str, prefix| AddressPair {
-        near: near.parse().unwrap(),
-        far: far.parse().unwrap(),
+    let pair = |local: &str, remote: &str, prefix| AddressPair {
+        local: local.parse().unwrap(),
+        remote: remote.parse().unwrap(),
         prefix,
     };
     Plan {
@@ -204,7 +204,7 @@ fn no_nat_keeps_the_clamp() {
 }
 
 #[test]
-fn names_from_the_far_end_cannot_become_commands() {
+fn names_from_the_remote_end_cannot_become_commands() {
     let ways4 = BTreeSet::from(["$(id)';x".parse().unwrap()]);
     let forwarding = Forwarding {
         nat: true,

@@ -10,7 +10,7 @@ fn networks(list: &[&str]) -> Vec<IpNetwork> {
 }
 
 /// An agent's host, with ways "ADDRESS INTERFACE", of which those by lo are its own.
-fn far(ways: &[&str], permissions: Permissions) -> Facts {
+fn remote(ways: &[&str], permissions: Permissions) -> AgentFacts {
     let way = |line: &&str| {
         let (address, interface) = line.split_once(' ').unwrap();
         let way = Way {
@@ -19,7 +19,7 @@ fn far(ways: &[&str], permissions: Permissions) -> Facts {
         };
         (address.parse().unwrap(), way)
     };
-    Facts {
+    AgentFacts {
         login: "root".to_owned(),
         networks: networks(&["192.0.2.0/24"]),
         ipv6: true,
@@ -28,13 +28,13 @@ fn far(ways: &[&str], permissions: Permissions) -> Facts {
     }
 }
 
-fn decided(request: &UpRequest, far: &Facts) -> Result<AgentPlan, PlanError> {
+fn decided(request: &UpRequest, remote: &AgentFacts) -> Result<AgentPlan, PlanError> {
     decide(&AgentInput {
         host: "b",
         request,
-        near: &HostFacts::default(),
-        near_ipv6: true,
-        far,
+        local: &HostFacts::default(),
+        local_ipv6: true,
+        remote,
         seed: 1,
     })
 }
@@ -43,8 +43,8 @@ fn decided(request: &UpRequest, far: &Facts) -> Result<AgentPlan, PlanError> {
 fn refused(request: &UpRequest, limit: impl Fn(&mut Permissions)) -> String {
     let mut permissions = Permissions::all();
     limit(&mut permissions);
-    let far = far(&["10.1.0.1 eth1"], permissions);
-    decided(request, &far)
+    let remote = remote(&["10.1.0.1 eth1"], permissions);
+    decided(request, &remote)
         .err()
         .expect("it is permitted")
         .to_string()
@@ -52,13 +52,13 @@ fn refused(request: &UpRequest, limit: impl Fn(&mut Permissions)) -> String {
 
 #[test]
 fn without_routes_nothing_is_forwarded() {
-    let plan = decided(&request(&[]), &far(&[], Permissions::all())).unwrap();
+    let plan = decided(&request(&[]), &remote(&[], Permissions::all())).unwrap();
     assert_eq!(plan.set_up.forward, None);
     assert_eq!(plan.set_up.mtu, Mtu::ETHERNET);
     assert_eq!(plan.set_up.device, None);
     assert_eq!(plan.addresses.len(), 2);
     for (pair, told) in plan.addresses.iter().zip(&plan.set_up.addresses) {
-        assert_eq!((pair.near, pair.far), (told.near, told.agent));
+        assert_eq!((pair.local, pair.remote), (told.client, told.agent));
     }
 }
 
@@ -71,7 +71,7 @@ fn what_lies_behind_the_agent_is_forwarded_to() {
         "192.0.2.1 lo",
         "fd12::1 eth2",
     ];
-    let plan = decided(&wide, &far(&ways, Permissions::all())).unwrap();
+    let plan = decided(&wide, &remote(&ways, Permissions::all())).unwrap();
     let forward = plan.set_up.forward.unwrap();
     assert_eq!(forward.networks, networks(&["10.1.0.0/16", "fd12::/64"]));
     assert!(forward.nat);
@@ -121,26 +121,26 @@ fn what_the_agent_may_do_is_enough_where_it_fits() {
     let mut asked = request(&["10.1.0.0/16"]);
     asked.nat = Some(false);
     asked.peer_unit = Some(Unit::new(7).unwrap());
-    let plan = decided(&asked, &far(&["10.1.0.1 eth1"], permissions.clone())).unwrap();
+    let plan = decided(&asked, &remote(&["10.1.0.1 eth1"], permissions.clone())).unwrap();
     assert_eq!(plan.set_up.mtu.get(), 1400);
     assert_eq!(plan.set_up.device.unwrap().as_str(), "tun7");
     assert!(!plan.set_up.forward.unwrap().nat);
-    let far_address = plan.addresses[0].far;
-    assert!(networks(&["10.99.0.0/16"])[0].contains(far_address));
+    let remote_address = plan.addresses[0].remote;
+    assert!(networks(&["10.99.0.0/16"])[0].contains(remote_address));
     // The agent's own addresses are no forwarding.
     let own = request(&["172.16.0.1/32"]);
-    let plan = decided(&own, &far(&["172.16.0.1 lo"], permissions)).unwrap();
+    let plan = decided(&own, &remote(&["172.16.0.1 lo"], permissions)).unwrap();
     assert_eq!(plan.set_up.forward, None);
 }
 
 #[test]
 fn chosen_addresses_collide_with_nothing_at_the_agent() {
     let plain = request(&[]);
-    let first = decided(&plain, &far(&[], Permissions::all())).unwrap();
-    let taken = Facts {
-        networks: networks(&[&format!("{}/16", first.addresses[0].far)]),
-        ..far(&[], Permissions::all())
+    let first = decided(&plain, &remote(&[], Permissions::all())).unwrap();
+    let taken = AgentFacts {
+        networks: networks(&[&format!("{}/16", first.addresses[0].remote)]),
+        ..remote(&[], Permissions::all())
     };
     let second = decided(&plain, &taken).unwrap();
-    assert!(!taken.networks[0].contains(second.addresses[0].far));
+    assert!(!taken.networks[0].contains(second.addresses[0].remote));
 }

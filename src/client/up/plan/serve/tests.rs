@@ -13,9 +13,9 @@ fn networks(list: &[&str]) -> Vec<IpNetwork> {
     list.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-fn pair(near: &str, agent: &str, prefix: u8) -> Addresses {
+fn pair(local: &str, agent: &str, prefix: u8) -> Addresses {
     Addresses {
-        near: near.parse().unwrap(),
+        client: local.parse().unwrap(),
         agent: agent.parse().unwrap(),
         prefix,
     }
@@ -109,8 +109,8 @@ fn decided(request: &UpRequest, offer: &Offer) -> Result<ServePlan, OfferError> 
     decide(&OfferInput {
         host: "b",
         request,
-        near: &here(),
-        near_ipv6: true,
+        local: &here(),
+        local_ipv6: true,
         first_hop: &[
             "203.0.113.9".parse().unwrap(),
             "::ffff:10.3.0.9".parse().unwrap(),
@@ -128,8 +128,8 @@ fn refused(request: &UpRequest, offer: &Offer) -> String {
 
 fn allowing(routes: bool, named: &[&str]) -> UpRequest {
     let mut allowing = request(&[]);
-    allowing.allowance.routes = routes;
-    allowing.allowance.networks = networks(named);
+    allowing.acceptance.routes = routes;
+    allowing.acceptance.networks = networks(named);
     allowing
 }
 
@@ -145,9 +145,9 @@ fn without_a_word_of_the_user_addresses_and_mtu_are_taken_and_the_rest_is_named(
     let ends: Vec<_> = plan
         .addresses
         .iter()
-        .map(|pair| (pair.near, pair.far))
+        .map(|pair| (pair.local, pair.remote))
         .collect();
-    let expected = offer.addresses.iter().map(|pair| (pair.near, pair.agent));
+    let expected = offer.addresses.iter().map(|pair| (pair.client, pair.agent));
     assert_eq!(ends, expected.collect::<Vec<_>>());
     assert_eq!(plan.mtu.get(), 1400);
     assert_eq!(plan.pushed, Pushed::default());
@@ -270,7 +270,7 @@ fn what_the_user_wants_to_reach_has_to_be_offered() {
 
 #[test]
 fn addresses_that_hosts_cannot_have_are_refused() {
-    for (near, agent, prefix) in [
+    for (local, agent, prefix) in [
         ("127.0.0.1", "10.99.0.1", 24),
         ("10.99.0.2", "127.0.0.1", 24),
         ("0.0.0.0", "10.99.0.1", 24),
@@ -287,7 +287,10 @@ fn addresses_that_hosts_cannot_have_are_refused() {
         ("::ffff:10.0.0.1", "fd99::1", 64),
         ("fd99::2", "fd99::1", 129),
     ] {
-        let text = refused(&request(&[]), &with_addresses(&[pair(near, agent, prefix)]));
+        let text = refused(
+            &request(&[]),
+            &with_addresses(&[pair(local, agent, prefix)]),
+        );
         assert!(text.contains("no sound tunnel"), "{text}");
     }
     let twice = [
@@ -301,7 +304,7 @@ fn addresses_that_hosts_cannot_have_are_refused() {
 
 #[test]
 fn addresses_of_others_are_refused() {
-    for (near, agent, part) in [
+    for (local, agent, part) in [
         // Public ones, at either end, unless they are named.
         ("8.8.8.8", "10.99.0.1", "--accept-route 8.8.8.8/32"),
         ("10.99.0.2", "9.9.9.9", "--accept-route 9.9.9.9/32"),
@@ -318,7 +321,7 @@ fn addresses_of_others_are_refused() {
             "cut off the SSH connection to 10.3.0.9",
         ),
     ] {
-        let text = refused(&request(&[]), &with_addresses(&[pair(near, agent, 24)]));
+        let text = refused(&request(&[]), &with_addresses(&[pair(local, agent, 24)]));
         assert!(text.contains(part), "{text}");
     }
     let named = |offered: Addresses, network| {
@@ -360,9 +363,9 @@ fn an_address_that_was_asked_for_is_given_or_none() {
 fn an_ethernet_tunnel_has_a_network_that_nobody_else_has() {
     let mut tap = request(&[]);
     tap.mode = Mode::Ethernet;
-    let with = |near, agent, prefix| with_addresses(&[pair(near, agent, prefix)]);
+    let with = |local, agent, prefix| with_addresses(&[pair(local, agent, prefix)]);
     assert!(decided(&tap, &with("10.99.0.2", "10.99.0.1", 24)).is_ok());
-    for (near, agent, prefix, part) in [
+    for (local, agent, prefix, part) in [
         ("10.99.0.2", "10.98.0.1", 24, "no sound tunnel"),
         ("10.99.0.0", "10.99.0.1", 24, "no sound tunnel"),
         ("10.99.0.2", "10.99.0.255", 24, "no sound tunnel"),
@@ -371,7 +374,7 @@ fn an_ethernet_tunnel_has_a_network_that_nobody_else_has() {
         ("172.20.0.2", "172.20.0.1", 12, "a route to 172.20.0.0/16"),
         ("10.3.7.7", "10.3.0.1", 16, "cut off the SSH connection"),
     ] {
-        let text = refused(&tap, &with(near, agent, prefix));
+        let text = refused(&tap, &with(local, agent, prefix));
         assert!(text.contains(part), "{text}");
     }
     // A bridge there may have a DHCP server.
@@ -413,8 +416,8 @@ fn without_ipv6_here_only_ipv4_is_taken() {
         decide(&OfferInput {
             host: "b",
             request: &request(&[]),
-            near: &here(),
-            near_ipv6: false,
+            local: &here(),
+            local_ipv6: false,
             first_hop: &[],
             offer,
         })
@@ -437,8 +440,8 @@ fn without_ipv6_here_only_ipv4_is_taken() {
     let plan = super::decide(&OfferInput {
         host: "b",
         request: &request(&[]),
-        near: &here(),
-        near_ipv6: true,
+        local: &here(),
+        local_ipv6: true,
         first_hop: &[],
         offer: &small,
     });
@@ -448,7 +451,7 @@ fn without_ipv6_here_only_ipv4_is_taken() {
 #[test]
 fn name_servers_are_taken_where_allowed_and_checked_in_any_case() {
     let mut accepting = allowing(false, &["10.20.0.0/16"]);
-    accepting.allowance.name_servers = true;
+    accepting.acceptance.name_servers = true;
     let plan = decided(
         &accepting,
         &with_dns(&["10.20.0.53", "10.99.0.1", "9.9.9.9"], &["Corp.Example"]),

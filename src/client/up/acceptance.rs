@@ -14,7 +14,7 @@ const EVERYTHING: u8 = 6;
 
 /// What may be taken of an offer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Allowance {
+pub struct Acceptance {
     /// Every route, except those that together take everything.
     pub routes: bool,
     /// Routes and addresses in these networks.
@@ -23,10 +23,10 @@ pub struct Allowance {
     pub name_servers: bool,
 }
 
-impl Allowance {
+impl Acceptance {
     /// Whether it names anything.
     pub fn is_empty(&self) -> bool {
-        *self == Allowance::default()
+        *self == Acceptance::default()
     }
 
     /// Whether a network was named, by itself or as part of one.
@@ -99,8 +99,8 @@ mod tests {
         list.iter().map(|text| text.parse().unwrap()).collect()
     }
 
-    fn allowance(routes: bool, list: &[&str]) -> Allowance {
-        Allowance {
+    fn acceptance(routes: bool, list: &[&str]) -> Acceptance {
+        Acceptance {
             routes,
             networks: networks(list),
             name_servers: false,
@@ -110,12 +110,12 @@ mod tests {
     #[test]
     fn nothing_is_taken_that_was_not_allowed() {
         let offered = networks(&["10.1.0.0/16", "fd12::/48", "0.0.0.0/0"]);
-        let divided = allowance(false, &[]).divide(&offered);
+        let divided = acceptance(false, &[]).divide(&offered);
         assert_eq!((divided.taken.len(), divided.too_wide), (0, false));
-        let divided = allowance(false, &["10.0.0.0/8", "10.1.2.0/24"]).divide(&offered);
+        let divided = acceptance(false, &["10.0.0.0/8", "10.1.2.0/24"]).divide(&offered);
         assert_eq!(divided.taken, offered[..1]);
         assert_eq!(divided.left, offered[1..]);
-        let divided = allowance(false, &["0.0.0.0/0"]).divide(&offered);
+        let divided = acceptance(false, &["0.0.0.0/0"]).divide(&offered);
         assert_eq!(divided.taken, networks(&["10.1.0.0/16", "0.0.0.0/0"]));
     }
 
@@ -131,12 +131,12 @@ mod tests {
             sevenths,
         ] {
             let offered = [everything.clone(), networks(&["fd12::/48"])].concat();
-            let divided = allowance(true, &[]).divide(&offered);
+            let divided = acceptance(true, &[]).divide(&offered);
             assert_eq!(divided.taken, networks(&["fd12::/48"]), "{everything:?}");
             assert!(divided.too_wide);
         }
         let six = networks(&["::/0"]);
-        assert_eq!(allowance(true, &[]).divide(&six).left, six);
+        assert_eq!(acceptance(true, &[]).divide(&six).left, six);
         let usual = networks(&[
             "10.0.0.0/8",
             "172.16.0.0/12",
@@ -146,16 +146,16 @@ mod tests {
             "2001:db8::/32",
             "2001:db8::1/128",
         ]);
-        assert_eq!(allowance(true, &[]).divide(&usual).taken, usual);
+        assert_eq!(acceptance(true, &[]).divide(&usual).taken, usual);
         // What was named is taken in any company.
         let mixed = networks(&["0.0.0.0/0", "10.1.0.0/16"]);
-        let divided = allowance(true, &["10.0.0.0/8"]).divide(&mixed);
+        let divided = acceptance(true, &["10.0.0.0/8"]).divide(&mixed);
         assert_eq!(divided.taken, mixed[1..]);
     }
 
     #[test]
     fn addresses_are_private_or_named() {
-        let plain = allowance(true, &["203.0.113.0/24"]);
+        let plain = acceptance(true, &["203.0.113.0/24"]);
         for (network, may) in [
             ("10.9.0.1/32", true),
             ("172.31.0.0/24", true),

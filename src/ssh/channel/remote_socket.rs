@@ -1,4 +1,4 @@
-//! A socket on the far end's host, which its sshd connects to as the login
+//! A socket on the remote end's host, which its sshd connects to as the login
 //! (OpenSSH PROTOCOL, section 2.4: `direct-streamlocal@openssh.com`).
 
 use super::process::Process;
@@ -9,7 +9,7 @@ impl Connection {
     /// Who listens at `path` there, as a process that has no standard error and
     /// no exit code. sshd refuses where nobody does, or forwards are off, with
     /// [`ChannelError::Process`].
-    pub async fn far_socket(&self, path: &str) -> Result<Process, ChannelError> {
+    pub async fn remote_socket(&self, path: &str) -> Result<Process, ChannelError> {
         match self.handle.channel_open_direct_streamlocal(path).await {
             Ok(channel) => {
                 let (read, write) = channel.split();

@@ -7,9 +7,9 @@ use tokio::task::JoinSet;
 
 /// Connections that end when the last clone is dropped.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Running(Arc<Mutex<JoinSet<()>>>);
+pub(super) struct OpenConnections(Arc<Mutex<JoinSet<()>>>);
 
-impl Running {
+impl OpenConnections {
     /// Has one more go on. It is not to hold a clone of this, which would then
     /// never be dropped.
     pub(super) fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
