@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::bench::statistics::Series;
-use crate::host::Host;
+use crate::lab::host::Host;
 use crate::wait::PATIENCE;
 
 /// Pings a second.

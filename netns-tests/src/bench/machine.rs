@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::bench::peers::program;
 use crate::bench::row::Row;
-use crate::client::Client;
+use crate::program::client::Client;
 
 /// A list in Markdown: hardware, kernel, and the versions of what ran.
 pub fn describe(rows: &[Row]) -> String {

@@ -11,7 +11,7 @@ use crate::bench::opened::Opened;
 use crate::bench::statistics::Series;
 use crate::bench::udp;
 use crate::bench::usage::{Usage, peak_memory};
-use crate::iperf3::{self, Direction, Figures, Flow};
+use crate::traffic::iperf3::{self, Direction, Figures, Flow};
 
 /// Streams of the column that has several.
 const STREAMS: u32 = 8;

@@ -48,7 +48,7 @@ use crate::bench::network::{Kind, Network};
 use crate::bench::options::Options;
 use crate::bench::results::Results;
 use crate::bench::row::Row;
-use crate::state::Before;
+use crate::lab::state::Before;
 
 /// How often a row may fail before it is left out; a long run on a busy
 /// machine is not to lose a row by one bad moment.

@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::client::Client;
 use crate::emulator::Emulator;
-use crate::host::Host;
-use crate::link::{End, bridge, connect};
-use crate::sshd::Sshd;
-use crate::topology::{Direct, direct_over};
+use crate::lab::host::Host;
+use crate::lab::link::{End, bridge, connect};
+use crate::lab::sshd::Sshd;
+use crate::lab::topology::{Direct, direct_over};
+use crate::program::client::Client;
 
 /// Which network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

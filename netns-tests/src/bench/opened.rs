@@ -6,12 +6,12 @@ use anyhow::Result;
 use nix::sys::signal::Signal;
 
 use crate::bench::network::Network;
-use crate::child::Child;
-use crate::client::Client;
-use crate::host::Host;
-use crate::iperf3::{PORT, Target};
-use crate::tunnel::{FAR, NEAR, Tunnel};
-use crate::vpn::Device;
+use crate::lab::child::Child;
+use crate::lab::host::Host;
+use crate::program::client::Client;
+use crate::program::tunnel::{FAR, NEAR, Tunnel};
+use crate::program::vpn::Device;
+use crate::traffic::iperf3::{PORT, Target};
 use crate::wait::{PATIENCE, until};
 
 /// The cipher of everything over ssh.

@@ -7,7 +7,7 @@ use crate::bench::network::Network;
 use crate::bench::opened::{self, Opened};
 use crate::bench::peers::{openvpn, program, sshuttle, wireguard::WireGuard};
 use crate::bench::served;
-use crate::client::Client;
+use crate::program::client::Client;
 use std::process::Command;
 
 /// A way to a host.

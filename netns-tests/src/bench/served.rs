@@ -8,14 +8,14 @@ use anyhow::{Context, Result, ensure};
 
 use crate::bench::network::Network;
 use crate::bench::opened::{CIPHER, Opened};
-use crate::child::Child;
-use crate::client::Client;
-use crate::host::Host;
+use crate::lab::child::Child;
+use crate::lab::host::Host;
+use crate::program::client::Client;
+use crate::program::tunnel::Tunnel;
+use crate::program::vpn::Device;
 use crate::serve::joined::Joined;
 use crate::serve::lab::KEY;
 use crate::serve::{Serve, Server};
-use crate::tunnel::Tunnel;
-use crate::vpn::Device;
 use crate::wait::PATIENCE;
 
 /// Where the server's files are: nothing of them stays in what is compared

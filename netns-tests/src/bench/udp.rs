@@ -12,8 +12,8 @@ use anyhow::{Context, Result};
 use nix::sys::prctl::set_timerslack;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::datagrams::{Idle, Received, send};
-use crate::host::Host;
+use crate::lab::host::Host;
+use crate::traffic::datagrams::{Idle, Received, send};
 
 /// The payload of a datagram, in bytes.
 const PAYLOAD: usize = 200;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::bench::network::Network;
-use crate::host::{Host, Process};
+use crate::lab::host::{Host, Process};
 
 /// Ticks of CPU time a second in /proc, the same on all architectures (proc(5), USER_HZ).
 const TICKS: u64 = 100;

@@ -4,8 +4,9 @@
 use std::env;
 
 use anyhow::Result;
+use netns_tests::bench;
 use netns_tests::bench::options::{Request, USAGE};
-use netns_tests::{bench, child};
+use netns_tests::lab::child;
 
 fn main() -> Result<()> {
     child::print_nothing();

@@ -5,10 +5,12 @@
 //! ```
 
 use anyhow::Result;
-use netns_tests::iperf3::{self, Direction, Flow};
-use netns_tests::topology::{self, Subnet};
-use netns_tests::vpn::Device;
-use netns_tests::{Before, Client, child, traffic, vpn};
+use netns_tests::lab::child;
+use netns_tests::lab::topology::{self, Subnet};
+use netns_tests::program::vpn;
+use netns_tests::program::vpn::Device;
+use netns_tests::traffic::iperf3::{self, Direction, Flow};
+use netns_tests::{Before, Client, traffic};
 use nix::sys::signal::Signal;
 
 const ARGUMENTS: [&str; 5] = [

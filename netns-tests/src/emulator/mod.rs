@@ -24,9 +24,9 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::datagrams::{BATCH, Idle, Received, VIRTIO_HEADER, packet_socket, send};
 use crate::emulator::queue::DelayQueue;
-use crate::host::Host;
+use crate::lab::host::Host;
+use crate::traffic::datagrams::{BATCH, Idle, Received, VIRTIO_HEADER, packet_socket, send};
 
 /// The largest frame: a super-frame with an Ethernet header and two tags.
 const FRAME: usize = VIRTIO_HEADER + 22 + 65535;

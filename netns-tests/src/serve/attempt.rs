@@ -2,9 +2,9 @@
 
 use anyhow::{Result, ensure};
 
-use crate::child::Output;
-use crate::client::Client;
-use crate::host::Host;
+use crate::lab::child::Output;
+use crate::lab::host::Host;
+use crate::program::client::Client;
 use crate::serve::Server;
 
 /// What a client should get.

@@ -7,12 +7,12 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::child::{Child, Output};
-use crate::host::Host;
-use crate::link::has_device;
+use crate::lab::child::{Child, Output};
+use crate::lab::host::Host;
+use crate::lab::link::has_device;
+use crate::program::tunnel::{Mode, Tunnel};
 use crate::serve::Server;
 use crate::traffic;
-use crate::tunnel::{Mode, Tunnel};
 use crate::wait::{PATIENCE, until};
 
 /// A client that has its tunnel.

@@ -3,9 +3,9 @@
 use anyhow::Result;
 
 use super::AUTHORIZED_KEYS;
-use crate::host::Host;
-use crate::link::connect;
-use crate::sshd::{introduce, make_key};
+use crate::lab::host::Host;
+use crate::lab::link::connect;
+use crate::lab::sshd::{introduce, make_key};
 
 /// ```text
 ///   laptop wan 192.0.2.1/24 ─────── 192.0.2.2/24 wan

@@ -14,9 +14,9 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::child::{Child, Output};
-use crate::client::Client;
-use crate::host::Host;
+use crate::lab::child::{Child, Output};
+use crate::lab::host::Host;
+use crate::program::client::Client;
 use crate::wait::{PATIENCE, until};
 
 use notify::NotifySocket;
@@ -25,7 +25,7 @@ use notify::NotifySocket;
 pub const CONFIG: &str = "/etc/sshvpn/serve.toml";
 /// Where it looks for the keys that may come in.
 pub const AUTHORIZED_KEYS: &str = "/etc/sshvpn/authorized_keys";
-/// The host key that clients of the lab know (see [`crate::sshd::introduce`]).
+/// The host key that clients of the lab know (see [`crate::lab::sshd::introduce`]).
 const HOST_KEY: &str = "/etc/ssh/ssh_host_ed25519_key";
 const AUDIT_LOG: &str = "/run/lab/audit.jsonl";
 /// A configuration under which a scenario may fail to log in as often as it likes.

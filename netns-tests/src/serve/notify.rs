@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::child::Child;
-use crate::host::Host;
+use crate::lab::child::Child;
+use crate::lab::host::Host;
 use crate::wait::{PATIENCE, until};
 
 /// How often it is looked at whether anybody is still interested.

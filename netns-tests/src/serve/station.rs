@@ -5,11 +5,11 @@ use nix::sys::signal::Signal;
 
 use super::lab::ServeLab;
 use super::{Serve, Server};
-use crate::child::Child;
-use crate::host::Host;
-use crate::link::{bridge, has_device};
+use crate::lab::child::Child;
+use crate::lab::host::Host;
+use crate::lab::link::{bridge, has_device};
+use crate::program::tunnel::{Mode, Tunnel};
 use crate::traffic;
-use crate::tunnel::{Mode, Tunnel};
 use crate::wait::{PATIENCE, until};
 
 /// The bastion's address on its bridge.

@@ -9,12 +9,13 @@
 //! ```
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::iperf3::{self, Direction, Flow};
-use netns_tests::topology::{self, Direct, Subnet};
+use netns_tests::lab::topology::{self, Direct, Subnet};
+use netns_tests::program::vpn::Device;
+use netns_tests::traffic::capture::Capture;
+use netns_tests::traffic::iperf3::{self, Direction, Flow};
+use netns_tests::traffic::transfer::both_ways;
 use netns_tests::traffic::{echo_every_size, ping};
-use netns_tests::transfer::both_ways;
-use netns_tests::vpn::Device;
-use netns_tests::{Before, Carrier, Host, capture::Capture, connect};
+use netns_tests::{Before, Carrier, Host, connect};
 use nix::sys::signal::Signal;
 
 const LAN: [&str; 2] = ["198.51.100.2", "2001:db8:64::2"];

@@ -11,9 +11,9 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::carrier::{INSTALLED, install};
-use netns_tests::topology::{self, Direct};
-use netns_tests::vpn::{self, fails_clearly};
+use netns_tests::lab::topology::{self, Direct};
+use netns_tests::program::carrier::{INSTALLED, install};
+use netns_tests::program::vpn::{self, fails_clearly};
 use netns_tests::{Before, Host, PATIENCE};
 
 const PREAMBLE: &[u8] = b"sshvpn-agent/1\r\n";

@@ -7,11 +7,11 @@
 //! ```
 
 use anyhow::{Result, ensure};
-use netns_tests::client::Client;
-use netns_tests::iperf3::{self, Direction, Flow};
-use netns_tests::sshd::{self, Privilege, Sshd};
-use netns_tests::topology::{self, Subnet};
-use netns_tests::vpn::{self, Device};
+use netns_tests::lab::sshd::{self, Privilege, Sshd};
+use netns_tests::lab::topology::{self, Subnet};
+use netns_tests::program::client::Client;
+use netns_tests::program::vpn::{self, Device};
+use netns_tests::traffic::iperf3::{self, Direction, Flow};
 use netns_tests::{Before, Child, Host, traffic};
 use nix::sys::signal::Signal;
 

@@ -7,10 +7,10 @@
 //! ```
 
 use anyhow::{Result, ensure};
-use netns_tests::carrier::{INSTALLED, install};
-use netns_tests::topology::{self, Subnet};
+use netns_tests::lab::topology::{self, Subnet};
+use netns_tests::program::carrier::{INSTALLED, install};
+use netns_tests::program::vpn::{self, Device};
 use netns_tests::traffic::{no_ping, ping};
-use netns_tests::vpn::{self, Device};
 use netns_tests::{Before, Child};
 use nix::sys::signal::Signal;
 
@@ -215,7 +215,7 @@ fn a_foreign_source_address(lab: &Subnet) -> Result<()> {
     let before = hosts(lab)?;
     let tunnel = up(lab, &format!("--allow-route {LAN4}"), &["--route", LAN4])?;
     ping(laptop, "198.51.100.2")?;
-    let capture = netns_tests::capture::Capture::start(&lab.lan, "lan")?;
+    let capture = netns_tests::traffic::capture::Capture::start(&lab.lan, "lan")?;
     let output = laptop.run(&[
         "ping",
         "-n",

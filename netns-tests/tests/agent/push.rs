@@ -7,10 +7,11 @@
 //! ```
 
 use anyhow::{Result, ensure};
-use netns_tests::sshd::{Privilege, add_account, authorize};
-use netns_tests::topology::{self, Direct};
-use netns_tests::vpn::{self, Device};
-use netns_tests::{Before, Child, Host, PATIENCE, carrier, traffic, until};
+use netns_tests::lab::sshd::{Privilege, add_account, authorize};
+use netns_tests::lab::topology::{self, Direct};
+use netns_tests::program::carrier;
+use netns_tests::program::vpn::{self, Device};
+use netns_tests::{Before, Child, Host, PATIENCE, traffic, until};
 use nix::sys::signal::Signal;
 
 /// What is said of a tunnel by an agent.

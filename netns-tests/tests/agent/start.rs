@@ -6,10 +6,10 @@
 //! ```
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::carrier::{INSTALLED, install};
-use netns_tests::sshd::{Privilege, Sshd, add_account, authorize};
-use netns_tests::topology::{self, Direct};
-use netns_tests::vpn::{self, Device};
+use netns_tests::lab::sshd::{Privilege, Sshd, add_account, authorize};
+use netns_tests::lab::topology::{self, Direct};
+use netns_tests::program::carrier::{INSTALLED, install};
+use netns_tests::program::vpn::{self, Device};
 use netns_tests::{Before, Child, Host, PATIENCE, traffic};
 use nix::sys::signal::Signal;
 

@@ -7,11 +7,11 @@
 //! ```
 
 use anyhow::{Context, Result, bail, ensure};
-use netns_tests::carrier::INSTALLED;
-use netns_tests::fault::{self, Calls, Fault};
-use netns_tests::topology::{self, Subnet};
+use netns_tests::attack::fault::{self, Calls, Fault};
+use netns_tests::lab::topology::{self, Subnet};
+use netns_tests::program::carrier::INSTALLED;
+use netns_tests::program::vpn::{self, cleanup, fails_clearly};
 use netns_tests::traffic::{no_ping, ping};
-use netns_tests::vpn::{self, cleanup, fails_clearly};
 use netns_tests::{Before, Carrier, Child, PATIENCE, until};
 use nix::sys::signal::Signal;
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use netns_tests::bench::network::{Kind, Network};
 use netns_tests::emulator::Emulator;
-use netns_tests::iperf3::{self, Direction, Flow};
+use netns_tests::traffic::iperf3::{self, Direction, Flow};
 use netns_tests::wait::{self, PATIENCE};
 use netns_tests::{Host, connect, traffic};
 

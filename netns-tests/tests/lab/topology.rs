@@ -10,8 +10,8 @@ use std::panic;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use netns_tests::fault::{self, Calls, Fault, RemoteCommands};
-use netns_tests::sshd::{Privilege, add_account};
+use netns_tests::attack::fault::{self, Calls, Fault, RemoteCommands};
+use netns_tests::lab::sshd::{Privilege, add_account};
 use netns_tests::{Before, Host, connect, traffic};
 
 #[test]

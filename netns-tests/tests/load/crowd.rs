@@ -13,10 +13,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use netns_tests::program::tunnel::Tunnel;
+use netns_tests::program::vpn::{self, Device};
 use netns_tests::serve::lab::ServeLab;
 use netns_tests::serve::{Serve, Server};
-use netns_tests::tunnel::Tunnel;
-use netns_tests::vpn::{self, Device};
 use netns_tests::{Client, Host, PATIENCE, traffic, until};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{

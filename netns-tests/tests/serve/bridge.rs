@@ -9,12 +9,12 @@
 //! ```
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::capture::Capture;
+use netns_tests::program::tunnel::{Mode, Tunnel};
 use netns_tests::serve::Serve;
 use netns_tests::serve::joined::Joined;
 use netns_tests::serve::lab::{KEY, LAN, ServeLab};
 use netns_tests::serve::station::{BASTION, Station, lab, link_local, mac, serve};
-use netns_tests::tunnel::{Mode, Tunnel};
+use netns_tests::traffic::capture::Capture;
 use netns_tests::{Host, PATIENCE, traffic, until};
 
 fn refused(dropped: &serde_json::Value) -> u64 {

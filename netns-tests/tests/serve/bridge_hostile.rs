@@ -10,11 +10,11 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::capture::Capture;
-use netns_tests::forge::{self, BROADCAST, Mac, Packet, ethernet, udp};
+use netns_tests::attack::forge::{self, BROADCAST, Mac, Packet, ethernet, udp};
 use netns_tests::serve::lab::{LAN, ServeLab};
 use netns_tests::serve::station::{BASTION, Station, lab, link_local, mac};
 use netns_tests::serve::{Serve, Server};
+use netns_tests::traffic::capture::Capture;
 use netns_tests::{Host, PATIENCE, traffic, until};
 use nix::sys::signal::Signal;
 

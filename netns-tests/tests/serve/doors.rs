@@ -14,13 +14,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::link::has_device;
+use netns_tests::lab::link::has_device;
+use netns_tests::program::tunnel::{Mode, Tunnel};
+use netns_tests::program::vpn;
 use netns_tests::serve::attempt;
 use netns_tests::serve::joined::Joined;
 use netns_tests::serve::lab::{LAN, ServeLab};
 use netns_tests::serve::{CONFIG, NO_PENALTIES, Serve, Server};
-use netns_tests::tunnel::{Mode, Tunnel};
-use netns_tests::{Child, Client, Host, PATIENCE, until, vpn};
+use netns_tests::{Child, Client, Host, PATIENCE, until};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 

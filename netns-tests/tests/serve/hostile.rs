@@ -12,14 +12,15 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::capture::Capture;
-use netns_tests::client::Client;
+use netns_tests::program::client::Client;
+use netns_tests::program::tunnel::{Mode, Tunnel};
 use netns_tests::serve::joined::Joined;
 use netns_tests::serve::lab::{KEY, LAN, ServeLab};
 use netns_tests::serve::{NO_PENALTIES, Serve, Server};
 use netns_tests::traffic::Counted;
-use netns_tests::tunnel::{Mode, Tunnel};
-use netns_tests::{Host, PATIENCE, traffic, transfer, until};
+use netns_tests::traffic::capture::Capture;
+use netns_tests::traffic::transfer;
+use netns_tests::{Host, PATIENCE, traffic, until};
 use nix::sys::signal::Signal;
 
 const ALICE: Tunnel<'static> = Tunnel {

@@ -2,15 +2,15 @@
 //! certificates, asked by the distribution's ssh.
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::client::Client;
-use netns_tests::link::has_device;
+use netns_tests::lab::link::has_device;
+use netns_tests::program::client::Client;
+use netns_tests::program::tunnel::{Mode, Tunnel as LocalTunnel};
+use netns_tests::program::vpn::{self, fails_clearly};
 use netns_tests::serve::attempt::{self, Outcome};
 use netns_tests::serve::joined::Joined;
 use netns_tests::serve::lab::{KEY, LAN, ServeLab};
 use netns_tests::serve::{AUTHORIZED_KEYS, NO_PENALTIES, Serve, Server};
 use netns_tests::traffic::Counted;
-use netns_tests::tunnel::{Mode, Tunnel as LocalTunnel};
-use netns_tests::vpn::{self, fails_clearly};
 use netns_tests::{Child, Host, PATIENCE, until};
 use nix::sys::signal::Signal;
 

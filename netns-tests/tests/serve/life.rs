@@ -13,14 +13,14 @@ use std::net::{Ipv6Addr, TcpListener};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::link::has_device;
+use netns_tests::lab::link::has_device;
+use netns_tests::lab::sshd::{Privilege, add_account};
+use netns_tests::program::tunnel::Tunnel;
+use netns_tests::program::vpn::{self, fails_clearly};
 use netns_tests::serve::joined::Joined;
 use netns_tests::serve::lab::{LAN, ServeLab};
 use netns_tests::serve::{AUTHORIZED_KEYS, Serve, Server};
-use netns_tests::sshd::{Privilege, add_account};
 use netns_tests::traffic::Counted;
-use netns_tests::tunnel::Tunnel;
-use netns_tests::vpn::{self, fails_clearly};
 use netns_tests::{Before, Client, Host, PATIENCE, traffic, until};
 use nix::sys::signal::Signal;
 
@@ -29,7 +29,7 @@ const SILENCE: Duration = Duration::from_secs(75);
 
 const ALICE: Tunnel<'static> = Tunnel {
     client: Client::Ssh,
-    mode: netns_tests::tunnel::Mode::PointToPoint,
+    mode: netns_tests::program::tunnel::Mode::PointToPoint,
     units: "3:7",
     mtu: 1500,
     arguments: &[],

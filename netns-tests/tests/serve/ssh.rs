@@ -11,12 +11,12 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::link::has_device;
+use netns_tests::lab::link::has_device;
+use netns_tests::program::tunnel::{Mode, Tunnel};
 use netns_tests::serve::Serve;
 use netns_tests::serve::attempt::{self, Outcome};
 use netns_tests::serve::joined::Joined;
 use netns_tests::serve::lab::{LAN, ServeLab};
-use netns_tests::tunnel::{Mode, Tunnel};
 use netns_tests::{Before, Child, Client, Host, PATIENCE, bridge, traffic, until};
 use nix::sys::signal::Signal;
 

@@ -2,12 +2,12 @@
 //! device that the administrator made beforehand is used where a grant names it.
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::client::Client;
+use netns_tests::program::client::Client;
+use netns_tests::program::tunnel::{Mode, Tunnel as LocalTunnel};
 use netns_tests::serve::attempt::{self, Outcome};
 use netns_tests::serve::joined::Joined;
 use netns_tests::serve::lab::ServeLab;
 use netns_tests::serve::{NO_PENALTIES, Serve};
-use netns_tests::tunnel::{Mode, Tunnel as LocalTunnel};
 use netns_tests::{Host, PATIENCE, until};
 
 /// What `ip` shows of the devices that were there before.

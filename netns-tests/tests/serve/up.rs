@@ -6,10 +6,10 @@
 //! ```
 
 use anyhow::{Result, ensure};
+use netns_tests::lab::topology;
+use netns_tests::program::vpn::{self, Device, fails_clearly};
 use netns_tests::serve::lab::{LAN, ServeLab};
 use netns_tests::serve::{Serve, Server};
-use netns_tests::topology;
-use netns_tests::vpn::{self, Device, fails_clearly};
 use netns_tests::{Before, Child, Host, PATIENCE, traffic};
 use nix::sys::signal::Signal;
 

@@ -11,12 +11,12 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use netns_tests::lab::sshd::{Privilege, Sshd, add_account, authorize};
+use netns_tests::program::tunnel::{Mode, Tunnel};
+use netns_tests::program::vpn::fails_clearly;
 use netns_tests::serve::joined::Joined;
 use netns_tests::serve::lab::{LAN, ServeLab};
 use netns_tests::serve::{Serve, Server};
-use netns_tests::sshd::{Privilege, Sshd, add_account, authorize};
-use netns_tests::tunnel::{Mode, Tunnel};
-use netns_tests::vpn::fails_clearly;
 use netns_tests::{Before, Carrier, Child, Client, Host, PATIENCE, traffic, until};
 use nix::sys::signal::Signal;
 
@@ -370,7 +370,7 @@ fn pid_of(host: &Host, start: &str) -> Result<i32> {
 /// A client and its agent keep what undoing takes, `-w` nothing at all.
 #[test]
 fn clients_and_agents_are_confined() -> Result<()> {
-    let lab = netns_tests::topology::subnet()?;
+    let lab = netns_tests::lab::topology::subnet()?;
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
     Carrier::Agent.prepare(bastion)?;
     let before = Before::of(&[laptop, bastion, &lab.lan])?;

@@ -9,13 +9,14 @@
 //! ```
 
 use anyhow::{Result, ensure};
-use netns_tests::carrier::{INSTALLED, install};
+use netns_tests::attack::router;
+use netns_tests::lab::topology::{self, Direct};
+use netns_tests::program::carrier::{INSTALLED, install};
+use netns_tests::program::tunnel::{FAR, Mode, NEAR, Tunnel};
+use netns_tests::program::vpn::{self, Device};
 use netns_tests::serve::Serve;
 use netns_tests::serve::lab::ServeLab;
-use netns_tests::topology::{self, Direct};
-use netns_tests::tunnel::{FAR, Mode, NEAR, Tunnel};
-use netns_tests::vpn::{self, Device};
-use netns_tests::{Before, Carrier, Child, Client, Host, router, traffic, with_each_carrier};
+use netns_tests::{Before, Carrier, Child, Client, Host, traffic, with_each_carrier};
 use nix::sys::signal::Signal;
 
 with_each_carrier!(

@@ -10,14 +10,14 @@
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::capture::{Capture, Captured};
-use netns_tests::inject::{Injector, Payload};
+use netns_tests::attack::inject::{Injector, Payload};
+use netns_tests::lab::topology::{self, Subnet};
+use netns_tests::program::tunnel::{FAR, Mode, NEAR, Tunnel};
+use netns_tests::program::vpn::{self, Device};
 use netns_tests::serve::Serve;
 use netns_tests::serve::lab::ServeLab;
-use netns_tests::topology::{self, Subnet};
+use netns_tests::traffic::capture::{Capture, Captured};
 use netns_tests::traffic::ping;
-use netns_tests::tunnel::{FAR, Mode, NEAR, Tunnel};
-use netns_tests::vpn::{self, Device};
 use netns_tests::{Carrier, Child, Client, Host, connect, with_each_carrier};
 use nix::sys::signal::Signal;
 
@@ -362,7 +362,10 @@ fn agent(lab: &Subnet, options: &str, more: &[&str]) -> Result<Child> {
     Carrier::Agent.prepare(bastion)?;
     bastion
         .sh("for name in all default; do echo 0 >/proc/sys/net/ipv4/conf/$name/rp_filter; done")?;
-    let command = format!("{} agent {options}", netns_tests::carrier::INSTALLED);
+    let command = format!(
+        "{} agent {options}",
+        netns_tests::program::carrier::INSTALLED
+    );
     let by = ["--via", "agent", "--agent-command", &command, "bastion"];
     vpn::up(&lab.direct.laptop, &[&by[..], more].concat())
 }

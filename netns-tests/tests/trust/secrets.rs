@@ -10,9 +10,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::sshd::{Privilege, Sshd, add_account};
-use netns_tests::topology::{self, Direct};
-use netns_tests::{Child, PATIENCE, vpn};
+use netns_tests::lab::sshd::{Privilege, Sshd, add_account};
+use netns_tests::lab::topology::{self, Direct};
+use netns_tests::program::vpn;
+use netns_tests::{Child, PATIENCE};
 use nix::sys::signal::Signal;
 
 /// A password; its middle occurs nowhere else.

@@ -2,8 +2,9 @@
 //! own and nothing more of that capability.
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::sshd::{Privilege, add_account, as_user};
-use netns_tests::{Client, Host, Output, PATIENCE, until, vpn};
+use netns_tests::lab::sshd::{Privilege, add_account, as_user};
+use netns_tests::program::vpn;
+use netns_tests::{Client, Host, Output, PATIENCE, until};
 use nix::sys::signal::Signal;
 
 /// The program with the capability.
@@ -223,7 +224,7 @@ fn a_forged_journal_changes_nothing_of_others() -> Result<()> {
 /// A device that somebody made beforehand serves its owner alone.
 #[test]
 fn only_ones_own_device_is_taken() -> Result<()> {
-    let lab = netns_tests::topology::direct()?;
+    let lab = netns_tests::lab::topology::direct()?;
     let laptop = &lab.laptop;
     for user in ["alice", "bob"] {
         add_account(laptop, user, Privilege::None)?;

@@ -8,9 +8,10 @@
 //! ```
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::sshd::{Privilege, add_account, as_user};
-use netns_tests::topology::{self, Direct};
-use netns_tests::{Before, Child, Client, Host, Output, PATIENCE, until, vpn};
+use netns_tests::lab::sshd::{Privilege, add_account, as_user};
+use netns_tests::lab::topology::{self, Direct};
+use netns_tests::program::vpn;
+use netns_tests::{Before, Child, Client, Host, Output, PATIENCE, until};
 
 /// What alice may not look into.
 const SECRET: &str = "/run/lab/secret";

@@ -11,13 +11,13 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::capture::Capture;
+use netns_tests::lab::sshd::{authorize, introduce};
+use netns_tests::lab::topology::{self, Subnet};
+use netns_tests::program::vpn::{self, Device};
 use netns_tests::serve::Serve;
 use netns_tests::serve::lab::{LAN, ServeLab};
-use netns_tests::sshd::{authorize, introduce};
-use netns_tests::topology::{self, Subnet};
+use netns_tests::traffic::capture::Capture;
 use netns_tests::traffic::{no_ping, opens, ping};
-use netns_tests::vpn::{self, Device};
 use netns_tests::{Before, Carrier, Child, Host, connect, with_each_carrier};
 use nix::sys::signal::Signal;
 

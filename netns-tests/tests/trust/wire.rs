@@ -7,9 +7,10 @@
 //! ```
 
 use anyhow::{Result, ensure};
-use netns_tests::capture::Capture;
-use netns_tests::tunnel::{FAR, NEAR, Tunnel};
-use netns_tests::{Client, topology, traffic, with_each_client};
+use netns_tests::lab::topology;
+use netns_tests::program::tunnel::{FAR, NEAR, Tunnel};
+use netns_tests::traffic::capture::Capture;
+use netns_tests::{Client, traffic, with_each_client};
 
 with_each_client!(only_ssh);
 

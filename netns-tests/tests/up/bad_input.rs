@@ -5,10 +5,10 @@
 //! ```
 
 use anyhow::{Result, ensure};
-use netns_tests::sshd::{Privilege, Sshd, add_account, as_user, authorize, make_key};
-use netns_tests::topology::{self, Direct};
-use netns_tests::tunnel::Tunnel;
-use netns_tests::vpn::{self, fails_clearly};
+use netns_tests::lab::sshd::{Privilege, Sshd, add_account, as_user, authorize, make_key};
+use netns_tests::lab::topology::{self, Direct};
+use netns_tests::program::tunnel::Tunnel;
+use netns_tests::program::vpn::{self, fails_clearly};
 use netns_tests::{Before, Client, with_each_client};
 use nix::sys::signal::Signal;
 

@@ -6,9 +6,10 @@
 //! ```
 
 use anyhow::{Result, ensure};
-use netns_tests::sshd::{Sshd, authorize, introduce};
-use netns_tests::tunnel::{FAR, NEAR, Tunnel};
-use netns_tests::{Client, Host, connect, topology, traffic, with_each_client};
+use netns_tests::lab::sshd::{Sshd, authorize, introduce};
+use netns_tests::lab::topology;
+use netns_tests::program::tunnel::{FAR, NEAR, Tunnel};
+use netns_tests::{Client, Host, connect, traffic, with_each_client};
 
 with_each_client!(one_jump, jump_by_configuration, two_jumps, proxy_command);
 

@@ -9,9 +9,9 @@
 use std::net::IpAddr;
 
 use anyhow::{Result, ensure};
-use netns_tests::iperf3::{self, Direction, Flow};
-use netns_tests::topology::{self, Direct};
-use netns_tests::vpn::{self, Device};
+use netns_tests::lab::topology::{self, Direct};
+use netns_tests::program::vpn::{self, Device};
+use netns_tests::traffic::iperf3::{self, Direction, Flow};
 use netns_tests::{Before, Carrier, PATIENCE, traffic, until, with_each_carrier};
 use nix::sys::signal::Signal;
 
@@ -208,7 +208,7 @@ fn in_the_background_it_stays_until_told(carrier: Carrier) -> Result<()> {
 fn the_wire_shows_only_ssh(carrier: Carrier) -> Result<()> {
     let lab = topology::direct()?;
     carrier.prepare(&lab.bastion)?;
-    let capture = netns_tests::capture::Capture::start(&lab.bastion, "wan")?;
+    let capture = netns_tests::traffic::capture::Capture::start(&lab.bastion, "wan")?;
     let up = carrier.up(&lab.laptop, &["bastion"])?;
     reach_each_other(&lab)?;
     up.end_with(Signal::SIGINT)?;

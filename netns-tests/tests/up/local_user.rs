@@ -7,9 +7,9 @@
 //! ```
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::sshd::{Privilege, add_account, as_user};
-use netns_tests::topology::{self, Direct};
-use netns_tests::vpn::Device;
+use netns_tests::lab::sshd::{Privilege, add_account, as_user};
+use netns_tests::lab::topology::{self, Direct};
+use netns_tests::program::vpn::Device;
 use netns_tests::{Before, Client, PATIENCE, traffic, until};
 use nix::sys::signal::Signal;
 

@@ -6,9 +6,10 @@
 //! ```
 
 use anyhow::{Result, ensure};
-use netns_tests::sshd::{Privilege, add_account, authorize};
-use netns_tests::vpn::{self, Device};
-use netns_tests::{Before, Carrier, topology, traffic, with_each_carrier};
+use netns_tests::lab::sshd::{Privilege, add_account, authorize};
+use netns_tests::lab::topology;
+use netns_tests::program::vpn::{self, Device};
+use netns_tests::{Before, Carrier, traffic, with_each_carrier};
 use nix::sys::signal::Signal;
 
 with_each_carrier!(sudo_is_enough, two_hops, proxy_command);

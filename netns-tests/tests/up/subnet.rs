@@ -6,9 +6,9 @@
 //! ```
 
 use anyhow::{Result, ensure};
-use netns_tests::iperf3::{self, Direction, Flow};
-use netns_tests::topology::{self, Subnet};
-use netns_tests::vpn::Device;
+use netns_tests::lab::topology::{self, Subnet};
+use netns_tests::program::vpn::Device;
+use netns_tests::traffic::iperf3::{self, Direction, Flow};
 use netns_tests::{Before, Carrier, Child, traffic, with_each_carrier};
 use nix::sys::signal::Signal;
 

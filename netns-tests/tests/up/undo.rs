@@ -6,11 +6,12 @@
 //! ```
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::link::has_device;
-use netns_tests::sshd::{Sshd, authorize, introduce};
-use netns_tests::vpn::{self, cleanup};
+use netns_tests::lab::link::has_device;
+use netns_tests::lab::sshd::{Sshd, authorize, introduce};
+use netns_tests::lab::topology;
+use netns_tests::program::vpn::{self, cleanup};
 use netns_tests::{
-    Before, Carrier, Host, PATIENCE, bridge, connect, topology, traffic, until, with_each_carrier,
+    Before, Carrier, Host, PATIENCE, bridge, connect, traffic, until, with_each_carrier,
 };
 use nix::sys::signal::Signal;
 

@@ -7,9 +7,10 @@
 //! ```
 
 use anyhow::{Context, Result, bail, ensure};
-use netns_tests::fault::{self, Calls, Fault, RemoteCommands};
-use netns_tests::vpn::{self, cleanup, fails_clearly};
-use netns_tests::{Before, Carrier, Host, PATIENCE, topology, until, with_each_carrier};
+use netns_tests::attack::fault::{self, Calls, Fault, RemoteCommands};
+use netns_tests::lab::topology;
+use netns_tests::program::vpn::{self, cleanup, fails_clearly};
+use netns_tests::{Before, Carrier, Host, PATIENCE, until, with_each_carrier};
 use nix::sys::signal::Signal;
 
 with_each_carrier!(

@@ -6,7 +6,8 @@
 //! ```
 
 use anyhow::{Result, ensure};
-use netns_tests::{Client, PATIENCE, topology, until, with_each_client};
+use netns_tests::lab::topology;
+use netns_tests::{Client, PATIENCE, until, with_each_client};
 
 with_each_client!(
     puts_out_more_than_it_takes,
@@ -42,7 +43,8 @@ fn hears_that_nobody_reads(client: Client) -> Result<()> {
     running.wait_for_line("for ever", PATIENCE)?;
     until("the end of the command", PATIENCE, || {
         let processes = lab.bastion.processes().ok()?;
-        let runs = |process: &netns_tests::host::Process| process.command.starts_with("yes for");
+        let runs =
+            |process: &netns_tests::lab::host::Process| process.command.starts_with("yes for");
         (!processes.iter().any(runs)).then_some(())
     })
 }

@@ -7,8 +7,9 @@
 //! ```
 
 use anyhow::{Result, ensure};
-use netns_tests::tunnel::{FAR, Mode, NEAR, Tunnel};
-use netns_tests::{Client, topology, traffic, with_each_client};
+use netns_tests::lab::topology;
+use netns_tests::program::tunnel::{FAR, Mode, NEAR, Tunnel};
+use netns_tests::{Client, traffic, with_each_client};
 
 with_each_client!(
     every_size_at_mtu_1500,

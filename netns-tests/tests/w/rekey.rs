@@ -9,13 +9,13 @@
 //! ```
 
 use anyhow::{Result, ensure};
-use netns_tests::iperf3::{self, Direction, Flow};
-use netns_tests::sshd::Sshd;
-use netns_tests::topology::{self, Direct};
+use netns_tests::lab::sshd::Sshd;
+use netns_tests::lab::topology::{self, Direct};
+use netns_tests::program::tunnel::{FAR, NEAR, Tunnel};
+use netns_tests::program::vpn::Device;
 use netns_tests::traffic::Counted;
-use netns_tests::transfer::both_ways;
-use netns_tests::tunnel::{FAR, NEAR, Tunnel};
-use netns_tests::vpn::Device;
+use netns_tests::traffic::iperf3::{self, Direction, Flow};
+use netns_tests::traffic::transfer::both_ways;
 use netns_tests::{Carrier, Client, traffic, with_each_client};
 
 with_each_client!(upwards, downwards);

@@ -7,10 +7,10 @@
 //! ```
 
 use anyhow::{Result, ensure};
-use netns_tests::link::has_device;
-use netns_tests::sshd::{Privilege, add_account, as_user, authorize};
-use netns_tests::topology::{self, Direct};
-use netns_tests::tunnel::{FAR, Mode, NEAR, Tunnel};
+use netns_tests::lab::link::has_device;
+use netns_tests::lab::sshd::{Privilege, add_account, as_user, authorize};
+use netns_tests::lab::topology::{self, Direct};
+use netns_tests::program::tunnel::{FAR, Mode, NEAR, Tunnel};
 use netns_tests::{Before, Client, PATIENCE, traffic, until, with_each_client};
 use nix::sys::signal::Signal;
 

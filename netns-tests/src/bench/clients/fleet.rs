@@ -13,9 +13,9 @@ use crate::bench::network::Network;
 use crate::bench::opened::CIPHER;
 use crate::bench::served::{self, PORT};
 use crate::bench::usage;
-use crate::child::Child;
-use crate::client::Client;
-use crate::host::Host;
+use crate::lab::child::Child;
+use crate::lab::host::Host;
+use crate::program::client::Client;
 use crate::serve::Server;
 use crate::wait::until;
 

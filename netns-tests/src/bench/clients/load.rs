@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use crate::bench::clients::fleet::{Fleet, Member};
 use crate::bench::latency;
 use crate::bench::statistics::Series;
-use crate::child::Child;
-use crate::iperf3::{self, Direction};
+use crate::lab::child::Child;
+use crate::traffic::iperf3::{self, Direction};
 use crate::wait::PATIENCE;
 
 /// Pings a second, of each client.

@@ -26,8 +26,8 @@ use crate::bench::clients::fleet::Fleet;
 use crate::bench::network::{Kind, Network};
 use crate::bench::options::Options;
 use crate::bench::served;
-use crate::iperf3::Direction;
-use crate::state::Before;
+use crate::lab::state::Before;
+use crate::traffic::iperf3::Direction;
 use crate::wait::until;
 
 /// Clients that are busy at once, to see whether each gets its share.

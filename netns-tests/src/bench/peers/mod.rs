@@ -9,8 +9,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::child::Child;
-use crate::host::PATH;
+use crate::lab::child::Child;
+use crate::lab::host::PATH;
 use crate::wait::{PATIENCE, until};
 
 /// Where scripts/bench installs what Debian does not have; git ignores it.
@@ -53,7 +53,7 @@ mod tests {
     use anyhow::ensure;
 
     use super::*;
-    use crate::host::Host;
+    use crate::lab::host::Host;
 
     #[test]
     fn a_peer_that_ends_is_not_waited_for() -> Result<()> {

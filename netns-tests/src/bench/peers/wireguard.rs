@@ -8,9 +8,9 @@ use anyhow::Result;
 use crate::bench::network::Network;
 use crate::bench::opened::Opened;
 use crate::bench::peers::{once_up, program};
-use crate::child::Child;
-use crate::host::Host;
-use crate::tunnel::{FAR, NEAR};
+use crate::lab::child::Child;
+use crate::lab::host::Host;
+use crate::program::tunnel::{FAR, NEAR};
 
 /// An implementation.
 pub struct WireGuard {

@@ -3,10 +3,10 @@
 
 use anyhow::Result;
 
-use crate::child::Child;
-use crate::client::Client;
-use crate::host::Host;
-use crate::vpn;
+use crate::lab::child::Child;
+use crate::lab::host::Host;
+use crate::program::client::Client;
+use crate::program::vpn;
 
 /// A way in which packets travel inside SSH.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

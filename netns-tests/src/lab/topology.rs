@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 
-use crate::child::Child;
-use crate::host::Host;
-use crate::link::{End, connect};
-use crate::sshd::{Sshd, authorize, introduce};
+use crate::lab::child::Child;
+use crate::lab::host::Host;
+use crate::lab::link::{End, connect};
+use crate::lab::sshd::{Sshd, authorize, introduce};
 
 /// ```text
 /// laptop wan 192.0.2.1/24        wan bastion (sshd)

@@ -1,6 +1,11 @@
 //! Packets that pass or do not: ping, datagrams of every size, a counted flow.
 //! The sockets are the test process's own, made in a host's network.
 
+pub mod capture;
+pub mod datagrams;
+pub mod iperf3;
+pub mod transfer;
+
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -12,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::host::Host;
+use crate::lab::host::Host;
 use crate::wait::{PATIENCE, until};
 
 /// Succeeds as soon as `address` answers a ping of `host`.

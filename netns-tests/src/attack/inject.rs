@@ -9,8 +9,8 @@ use anyhow::{Result, bail, ensure};
 use etherparse::{PacketBuilder, PacketBuilderStep};
 use nix::net::if_::if_nametoindex;
 
-use crate::datagrams::{self, VIRTIO_HEADER};
-use crate::host::Host;
+use crate::lab::host::Host;
+use crate::traffic::datagrams::{self, VIRTIO_HEADER};
 
 /// The MAC address that frames come from.
 const STATION: [u8; 6] = [2, 0, 0, 0, 0xba, 0xd0];

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
 
-use crate::host::Host;
+use crate::lab::host::Host;
 use crate::wait::{PATIENCE, until};
 
 /// Lists everything that does not change by itself.

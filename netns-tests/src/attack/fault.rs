@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 
-use crate::host::Host;
+use crate::lab::host::Host;
 
 /// What happens at the N-th use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,9 +7,9 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::datagrams::{VIRTIO_HEADER, packet_socket, send};
-use crate::host::Host;
-use crate::tunnel::Mode;
+use crate::lab::host::Host;
+use crate::program::tunnel::Mode;
+use crate::traffic::datagrams::{VIRTIO_HEADER, packet_socket, send};
 
 /// The router's address.
 pub const ROUTER: &str = "fe80::bad";

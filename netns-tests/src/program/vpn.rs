@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::child::{Child, Output};
-use crate::client::Client;
-use crate::host::Host;
+use crate::lab::child::{Child, Output};
+use crate::lab::host::Host;
+use crate::program::client::Client;
 use crate::wait::PATIENCE;
 
 /// The command line `sshvpn up ARGUMENTS`.

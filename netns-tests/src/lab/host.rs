@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::geteuid;
 
-use crate::child::{self, Child, Output};
+use crate::lab::child::{self, Child, Output};
 use crate::wait::PATIENCE;
 
 /// What the host's init does: it makes the private directories, says so, and

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 
-use crate::child::Child;
-use crate::client::Client;
-use crate::host::Host;
-use crate::link::{add_addresses, has_device};
+use crate::lab::child::Child;
+use crate::lab::host::Host;
+use crate::lab::link::{add_addresses, has_device};
+use crate::program::client::Client;
 use crate::wait::{PATIENCE, until};
 
 /// What the tunnel carries.

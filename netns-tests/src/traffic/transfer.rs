@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::host::Host;
+use crate::lab::host::Host;
 
 /// Nothing may stand still for longer.
 const STALLED: Duration = Duration::from_secs(20);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use crate::child::Child;
-use crate::host::Host;
+use crate::lab::child::Child;
+use crate::lab::host::Host;
 use crate::wait::PATIENCE;
 
 const CONFIG: &str = "/etc/ssh/sshd_config";

@@ -7,8 +7,8 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::datagrams::{BATCH, VIRTIO_HEADER, packet_socket, send};
-use crate::host::Host;
+use crate::lab::host::Host;
+use crate::traffic::datagrams::{BATCH, VIRTIO_HEADER, packet_socket, send};
 
 /// A MAC address.
 pub type Mac = [u8; 6];

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use crate::host::{Host, PATH};
+use crate::lab::host::{Host, PATH};
 use crate::wait::{PATIENCE, until};
 
 /// One end of a cable: the host, the name of the device there, its addresses

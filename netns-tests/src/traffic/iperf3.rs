@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::host::Host;
+use crate::lab::host::Host;
 use crate::wait::PATIENCE;
 use std::time::Duration;
 

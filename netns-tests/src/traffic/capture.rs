@@ -3,8 +3,8 @@
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 
-use crate::child::Child;
-use crate::host::Host;
+use crate::lab::child::Child;
+use crate::lab::host::Host;
 use crate::wait::{PATIENCE, until};
 
 /// A running tcpdump.
