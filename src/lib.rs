@@ -1,40 +1,73 @@
-//! sshvpn: a userspace VPN over SSH with TUN/TAP devices.
+//! sshvpn: a userspace VPN over SSH with TUN and TAP devices.
+//!
+//! The modules, each above those that it uses:
 //!
 //! ```text
-//!   cli ──► session ──► ssh   one SSH connection: who we are, who they are, channels
-//!                  ├──► tun   the tun or tap device of this host
-//!                  ├──► pump  packets from one to the other: outbound, inbound
-//!                  ├──► net   addresses, routes, sysctls of this host; the journal that undoes them
-//!                  └──► sandbox   what this process may still do once it is set up
-//!   cli ──► server ──► the same, at the other end: who may come in, what each gets and may send
-//!                        all of them stand on: config (settings, parsed), packet, frame, message
+//!                cli                    parses the command line
+//!     ┌───────────┼───────────┐
+//!   client      agent       server      the three roles
+//!     └───────────┼───────────┘
+//!               link                    joins a device's pump to an SSH channel
+//!         ┌───────┴───────┐
+//!       pump             ssh            packets ⇄ frames; the SSH protocol (russh)
+//!         │               │
+//!   tun  host  process  sandbox         the device; this host's state; this process and its rights
+//!         └───────┬───────┘
+//!              config                   settings: ssh_config, keys, serve.toml, the invoker
+//!                 │
+//!   frame   packet   types              wire formats, headers, parsed values; pure
+//! ```
 //!
-//!   kernel ⇄ tun ⇄ pump ⇄ frame ⇄ ssh channel ⇄ kernel TCP
+//! The pipeline of packets, outbound from left to right and inbound from right to left:
+//!
+//! ```text
+//!   kernel ⇄ tun ⇄ pump (filter, queue, framing, flight) ⇄ link ⇄ ssh channel ⇄ kernel TCP
 //! ```
 //!
 //! # Glossary
-//! - **packet**: one IP packet (layer 3).
-//! - **frame**: one Ethernet frame (layer 2), or what goes into one channel message.
-//! - **outbound**: from our tun device to the SSH channel; **inbound**: the other way.
-//! - **unit**: the number in a device's name, `tun3`; what `-w` and `tun@openssh.com` ask for.
+//!
+//! Roles:
+//! - **client**: the program that dials; **server**: the program that is dialled, and in the code
+//!   mostly `sshvpn serve`, the project's own SSH server.
+//! - **agent**: an sshvpn that a stock sshd starts for one tunnel, and that sets up its host.
+//! - **local**, **remote**: as in ssh(1): of this host, of the host that the connection leads to.
+//! - **peer**: the other end of a link, where roles do not matter.
+//! - **invoker**: the user who runs sshvpn, also under sudo or with file capabilities.
+//!
+//! The tunnel:
+//! - **unit**: the number in a device's name (`tun3`), as `-w` and `tun@openssh.com` use it.
 //! - **mode**: point-to-point (tun, IP packets) or ethernet (tap, Ethernet frames).
-//! - **carrier**: the way in which frames travel inside SSH: `serve`, the stream of a server of ours,
-//!   `agent`, that of an sshvpn which a stock sshd started, or `tun`, the channel `tun@openssh.com`.
-//! - **server**: `sshvpn serve`, our own SSH server; **client**: whoever is logged in to it.
-//! - **grant**: what a login may do at a server, settled when it logs in.
-//! - **lease**: an address of a server's pool, lent to one connection and remembered for its key.
-//! - **guard**: what judges each packet of the remote end, in every role, by where it comes from and goes to.
-//! - **local end, remote end**: this host, and the host that the SSH connection leads to.
-//! - **peer**: the remote end of the tunnel, as an address or as a party to the protocol.
-//! - **headroom**: bytes kept free in front of a packet, where a header is written in place.
-//! - **super-packet**: one packet that stands for many, with its checksum left open, as a
-//!   device with segmentation offload takes and gives it.
-//! - **segment**: to divide a super-packet into packets, and one of these; **coalesce**: to
-//!   merge packets into a super-packet.
+//! - **carrier**: how packets travel inside SSH: `serve` (stream of an sshvpn server), `agent`
+//!   (stream of an agent) or `tun` (datagrams of the channel `tun@openssh.com`).
+//! - **link**: a device and a channel, joined by a pump; by datagrams or by a stream.
+//! - **first hop**: the addresses to which the SSH connection's TCP goes; never routed into the tunnel.
+//! - **hold**, **holder**: the remote shell (`hold.sh`) that sets up a remote host, and undoes it.
+//!
+//! Packets:
+//! - **packet**: one IP packet (layer 3).
+//! - **frame**: one Ethernet frame (layer 2), or the framed content of one channel message.
+//! - **outbound**: from this host's device to the channel; **inbound**: from the channel to the device.
+//! - **headroom**: bytes kept free in front of a packet, where headers are written in place.
+//! - **super-packet**: one packet that stands for many segments, its checksum left open; devices
+//!   with segmentation offload read and write it.
+//! - **segment**: to divide a super-packet into packets; one of these packets.
+//! - **coalesce**: to merge packets of a flow into a super-packet.
 //! - **gso_size**: payload bytes of each segment but the last.
-//! - **window credit**: how many bytes the peer lets us send on a channel, by its own count.
-//! - **journal**: the file that lists what was changed on a host, and how to undo it.
-//! - **invoker**: the person who runs sshvpn, also when that is under sudo.
+//! - **open checksum**: a checksum that the reader has to complete (`VIRTIO_NET_HDR_F_NEEDS_CSUM`).
+//! - **flight**: the bytes that are on their way to the peer; the pump bounds them.
+//! - **window credit**: bytes that the peer still lets this end send on a channel (RFC 4254, 5.2).
+//!
+//! Trust:
+//! - **guard**: the filter that judges each packet of the peer by its source and destination.
+//! - **entitlement**, **grant**: what a login may use at a server, settled when it logs in.
+//! - **revocation**: a server takes back a login's entitlement, and disconnects the client.
+//! - **lease**: an address of a server's pool, lent to one connection and remembered for its key.
+//! - **offer**: the addresses, MTU, routes and name servers that a server proposes to a client.
+//!
+//! Host state:
+//! - **change**: one alteration of a host (address, route, sysctl, firewall) with its undoing.
+//! - **journal**: the file that lists the changes of a tunnel, so that they can be undone later.
+//! - **recovery**: undoing the changes in the journal of a process that ended without doing so.
 
 #![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
 

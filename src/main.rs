@@ -1,5 +1,5 @@
-//! The program: reads the command line, sets up logging, runs what was asked
-//! for, and turns its end into an exit code.
+//! The program: parses the command line, sets up logging, runs the command and returns its exit
+//! code.
 
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 
@@ -27,7 +27,7 @@ use tokio::runtime::Runtime;
 
 fn main() -> ExitCode {
     if config::invoker::elevation::by_set_user_id() {
-        say("sshvpn: not to be run with the set-user-ID or set-group-ID bit: use sudo, or setcap");
+        say("sshvpn: refuses to run with the set-user-ID or set-group-ID bit: use sudo, or setcap");
         return ExitCode::FAILURE;
     }
     sshvpn::process::memory::keep_freed();
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return wrong_command_line(error),
     };
-    // An agent holds no keys, and may lend its pages only while it is dumpable.
+    // An agent holds no keys, and can lend its pages only while it is dumpable.
     if !matches!(&cli.command, Some(Command::Agent(_) | Command::Cleanup)) {
         sshvpn::process::memory::keep_secret();
     }
@@ -55,12 +55,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints the error, or the help that was asked for. In place of ssh the exit
-/// code is ssh's.
+/// Prints the error or the requested help. The exit code is 2 for a subcommand, and ssh's 255
+/// where sshvpn stands in for ssh.
 fn wrong_command_line(mut error: clap::Error) -> ExitCode {
-    // A tip to put '--' in front of an option that we lack makes a host of it.
+    // clap's tip to put '--' in front of an unknown option would make a host name of the option.
     error.remove(ContextKind::Suggested);
-    // A closed standard error is no reason for another exit code.
+    // A closed standard error does not change the exit code.
     let _ = error.print();
     let first = std::env::args_os().nth(1);
     let subcommand = first.is_some_and(|first| Cli::is_subcommand(&first.to_string_lossy()));
@@ -76,7 +76,7 @@ fn run_tunnel(tunnel_args: &TunnelArgs) -> Result<u8, Failure> {
     let (invoker, options) = settings(&args)?;
     if options.tunnel.is_none() {
         return Err(Failure::local(anyhow::anyhow!(
-            "no tunnel is asked for: give -w LOCAL[:REMOTE], set 'Tunnel yes' for {} in ssh_config, \
+            "no tunnel requested: give -w LOCAL[:REMOTE], set 'Tunnel yes' for {} in ssh_config, \
              or use 'sshvpn up'",
             options.destination
         )));
@@ -85,7 +85,7 @@ fn run_tunnel(tunnel_args: &TunnelArgs) -> Result<u8, Failure> {
         runtime.block_on(tunnel::run(&args, &options, &invoker, ready))
     });
     match done {
-        // As ssh: -q is silent about what ends it, too.
+        // As in ssh, -q also silences the final error.
         Err(failure) if options.log_level == LogLevel::Quiet => Ok(failure.code()),
         done => done,
     }
@@ -103,7 +103,7 @@ fn run_up(up_args: &UpArgs) -> Result<u8, Failure> {
     };
     let (invoker, options) = settings(&request.args)?;
     if let UnitRequest::Unit(unit) = options.tunnel_device.remote {
-        // ssh_config's TunnelDevice names the remote end's unit for this host.
+        // TunnelDevice in ssh_config(5) names the remote unit for this destination.
         request.peer_unit.get_or_insert(unit);
     }
     detached(request.background, |ready, runtime| {
@@ -165,7 +165,7 @@ fn settings(args: &SshArgs) -> Result<(Invoker, SshOptions), Failure> {
     Ok((invoker, options))
 }
 
-/// Runs `work`, behind a fork where it is to go into the background.
+/// Runs `work`; if `background` is set, in a child that detaches once it is ready.
 fn detached(
     background: bool,
     work: impl FnOnce(Option<Ready>, &Runtime) -> Result<u8, Failure>,
@@ -180,13 +180,13 @@ fn detached(
     };
     let runtime = runtime()?;
     let result = work(ready, &runtime);
-    // What still blocks (a read of standard input) must not hold up the end.
+    // A thread that still blocks (a read of standard input) must not delay the exit.
     runtime.shutdown_background();
     result
 }
 
-/// One worker: a packet passes through the connection's task and a direction's,
-/// and waking another thread for each costs more than a second core brings.
+/// One worker thread: each packet passes through the connection's task and one direction's task,
+/// and waking another thread for each packet costs more than a second core gains.
 fn runtime() -> Result<Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -195,8 +195,8 @@ fn runtime() -> Result<Runtime, Failure> {
         .map_err(Failure::local)
 }
 
-/// Log lines for people who look for a fault; everything else is printed by
-/// those who have something to say. `RUST_LOG` overrides `-v`.
+/// Sets up debug logging to standard error; `RUST_LOG` overrides `-v`. User messages do not go
+/// through it.
 fn log(verbosity: u8) {
     use tracing_subscriber::{EnvFilter, fmt};
     let default = match verbosity {
@@ -210,7 +210,7 @@ fn log(verbosity: u8) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
-        // It would say so with eprintln!, which panics where nobody can be told.
+        // It would report them by eprintln!, which panics if standard error is closed.
         .log_internal_errors(false)
         .init();
 }

@@ -5,18 +5,16 @@
 //!   lab         hosts of namespaces, cables, sshd; topologies; a host before and after
 //!   program     the programs under test: `ssh` and `sshvpn`, with `-w` or `up`
 //!   serve       `sshvpn serve`: the server, its clients, its lab
-//!   traffic     what passes, what the wire shows, how fast (ping, TCP, UDP, iperf3, tcpdump)
-//!   attack      forged frames and packets, a false router, a system call or a remote
-//!               command that fails at its N-th use
+//!   traffic     sends and captures traffic and measures it (ping, TCP, UDP, iperf3, tcpdump)
+//!   attack      forged frames and packets, a false router, injected faults
 //!   emulator    a long cable
-//!   bench       the benchmark: ways to a host, side by side
+//!   bench       the benchmark: compares ways to a host
 //!   wait        polls for a condition, for a limited time
 //! ```
 //!
-//! Nothing has a name outside its own namespaces and nothing is written to the
-//! disk: a host is a process tree under an init of its own, and when that init
-//! ends, be it only because the test process has died, the kernel takes
-//! everything away. So scenarios run side by side.
+//! Nothing has a name outside its own namespaces, and nothing is written to the disk: a host is a
+//! process tree under its own init, and when that init ends, even if only because the test process
+//! died, the kernel removes everything. So scenarios can run in parallel.
 
 pub mod attack;
 pub mod bench;

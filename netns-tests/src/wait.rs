@@ -1,19 +1,18 @@
-//! Waiting for a condition: the one place where the lab lets time pass.
+//! Waits for a condition: the only place where the lab sleeps.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// How long anything may take that is expected to happen soon. Generous,
-/// because two cores may run several labs; nothing waits this long unless it fails.
+/// The limit for an expected event. Generous, because two cores may run several labs; only a
+/// failing test waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How often a condition is looked at.
+/// How often a condition is checked.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// Asks `probe` until it gives a value, which is returned, or `limit` has
-/// passed, which is an error that names `what`.
+/// Calls `probe` until it returns a value; fails after `limit` with an error that names `what`.
 pub fn until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Result<T> {
     let deadline = Instant::now() + limit;
     loop {

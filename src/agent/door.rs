@@ -1,7 +1,7 @@
-//! A socket beside standard input and output, for the client to have sshd
-//! connect to: through it, much more goes between two switches of processes than
-//! through the pipes that sshd makes. It is there from the agent's first words
-//! until the client's.
+//! A Unix socket beside standard input and output, to which the client has sshd connect.
+//!
+//! Each switch of processes moves far more data through it than through the pipes that sshd makes.
+//! It exists from the agent's first output until the client's first input.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -22,42 +22,41 @@ use tokio::time::timeout;
 
 use crate::frame::control::{SOCKET_LINE, SOCKET_WORD};
 
-/// Where the folder with the socket may be; any login can get into these.
+/// Directories for the socket's folder; every login can enter them.
 const PARENTS: [&str; 2] = ["/run", "/tmp"];
-/// How its name begins.
+/// The prefix of the folder's name.
 const FOLDER_PREFIX: &str = "sshvpn-agent.";
-/// The socket in it.
+/// The socket's name in the folder.
 const SOCKET: &str = "socket";
-/// Half of what waits in the socket for sshd at most, in bytes, since the kernel
-/// doubles it. Unlike a pipe a socket wakes who writes only when three quarters have
-/// gone.
+/// The socket's send buffer in bytes, which the kernel doubles. Unlike a pipe, a socket wakes its
+/// writer only when three quarters are free.
 const SEND_BUFFER: usize = 256 * 1024;
-/// How long somebody may take to say the word.
+/// Limit for a connection to send the word.
 const WORD_WAIT: Duration = Duration::from_secs(5);
-/// Who may be asked for the word at a time.
+/// Connections that may owe the word at a time.
 const MOST_ASKED: usize = 16;
 
-/// The socket, as long as nobody has come in. Dropping it leaves nothing behind.
+/// The socket until the client has connected. Dropping it removes its folder.
 pub(crate) struct Door {
     folder: PathBuf,
     listener: UnixListener,
-    /// Who may come: the user ids of this process, of who called sudo, and root's,
-    /// which some servers connect by.
+    /// User ids that may connect: this process's, that of the user who called sudo, and root's,
+    /// as which some servers connect.
     guests: Vec<u32>,
-    /// What the client alone knows, and says first.
+    /// The secret word that the client sends first.
     word: String,
-    /// Held by who is alive.
+    /// Held while this process lives; a folder without it is stale.
     _lock: Flock<File>,
 }
 
 impl Door {
-    /// One in the first place where that is possible, for `login` too.
+    /// Opens one in the first directory where that is possible; `login` may connect as well.
     pub(crate) fn open(login: Option<u32>) -> io::Result<Self> {
         let own = Uid::effective().as_raw();
         for parent in PARENTS {
             remove_stale(Path::new(parent), own);
         }
-        // Twice, since another agent may take a new folder for a stale one.
+        // Each is tried twice, since another agent may take a new folder for a stale one.
         let mut result = Err(io::ErrorKind::NotFound.into());
         for parent in PARENTS.iter().chain(&PARENTS) {
             result = Self::in_folder_of(Path::new(parent), own, login);
@@ -79,7 +78,7 @@ impl Door {
         }
     }
 
-    /// Until the last step, nobody else gets into the folder.
+    /// Until the last step, no other user can enter the folder.
     fn in_folder(folder: &Path, own: u32, login: Option<u32>) -> io::Result<Self> {
         let lock = lock(folder, own)?;
         let socket = folder.join(SOCKET);
@@ -100,7 +99,7 @@ impl Door {
         Ok(door)
     }
 
-    /// What the client is told of it.
+    /// The line that announces the socket to the client.
     pub(crate) fn announcement(&self) -> Bytes {
         let socket = self.folder.join(SOCKET);
         let path = socket.as_os_str().as_bytes();
@@ -110,7 +109,7 @@ impl Door {
             .into()
     }
 
-    /// Waits for the first who knows the word.
+    /// Waits for the first connection that sends the word.
     pub(crate) async fn guest(&self) -> io::Result<UnixStream> {
         let mut asked = JoinSet::new();
         loop {
@@ -125,7 +124,7 @@ impl Door {
                     if self.guests.contains(&uid) {
                         asked.spawn(knows(stream, self.word.clone()));
                     } else {
-                        tracing::warn!(uid, "somebody else came to the agent's socket");
+                        tracing::warn!(uid, "refused a connection of another user to the agent's socket");
                     }
                 }
             }
@@ -133,7 +132,7 @@ impl Door {
     }
 }
 
-/// The one who came, if it says the word.
+/// The stream, if it sends the word.
 async fn knows(mut stream: UnixStream, word: String) -> Option<UnixStream> {
     let mut said = [0; SOCKET_WORD];
     let heard = timeout(WORD_WAIT, stream.read_exact(&mut said)).await;
@@ -153,7 +152,8 @@ impl Drop for Door {
     }
 }
 
-/// More than the host's limit needs a privilege; as much as that is fine too.
+/// Sets the send buffer. Exceeding the host's limit needs a privilege; without it, the limit is
+/// good enough.
 fn widen(stream: &UnixStream) {
     let socket = stream.as_fd();
     if setsockopt(&socket, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
@@ -161,7 +161,7 @@ fn widen(stream: &UnixStream) {
     }
 }
 
-/// That of a folder of this user, which may be a symbolic link by now.
+/// Locks a folder of this user; refuses a symbolic link.
 fn lock(folder: &Path, own: u32) -> io::Result<Flock<File>> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
     let opened = File::options()
@@ -177,11 +177,11 @@ fn lock(folder: &Path, own: u32) -> io::Result<Flock<File>> {
 fn remove(folder: &Path) {
     let _ = fs::remove_file(folder.join(SOCKET));
     if let Err(error) = fs::remove_dir(folder) {
-        tracing::debug!(%error, "{} stays", folder.display());
+        tracing::debug!(%error, "cannot remove {}", folder.display());
     }
 }
 
-/// Removes what agents of this user left that were killed.
+/// Removes the folders that killed agents of this user left.
 fn remove_stale(parent: &Path, own: u32) {
     let entries = fs::read_dir(parent).into_iter().flatten().flatten();
     for entry in entries {
@@ -205,7 +205,7 @@ mod tests {
         Door::in_folder_of(parent, Uid::effective().as_raw(), None).unwrap()
     }
 
-    /// What the client reads in the announcement.
+    /// The path and the word in the announcement.
     fn told(door: &Door) -> (PathBuf, String) {
         let line = String::from_utf8(door.announcement().to_vec()).unwrap();
         let socket = line.strip_suffix("\r\n").unwrap();
@@ -235,7 +235,7 @@ mod tests {
         let (socket, word) = told(&door);
         assert_eq!(mode(&socket), 0o600);
         assert_eq!(mode(socket.parent().unwrap()), 0o700);
-        // Silent and wrong ones are in nobody's way.
+        // Silent and wrong connections do not delay the right one.
         let _silent = UnixStream::connect(&socket).await.unwrap();
         let mut wrong = comes(&socket, &"0".repeat(SOCKET_WORD)).await;
         let mut guest = comes(&socket, &format!("{word}more")).await;
@@ -264,7 +264,7 @@ mod tests {
         let mut byte = [0];
         tokio::select! {
             guest = door.guest() => panic!("{guest:?} came in"),
-            // It is closed with the word unread.
+            // The connection is closed with the word unread.
             read = stranger.read(&mut byte) => assert!(!matches!(read, Ok(1..))),
         }
         door.guests = guests;
@@ -292,7 +292,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let own = Uid::effective().as_raw();
         let living = door(parent.path());
-        // A killed process lets go of its lock, and no more.
+        // A killed process releases only its lock.
         let dead = parent.path().join("sshvpn-agent.dead");
         fs::create_dir(&dead).unwrap();
         fs::write(dead.join(SOCKET), "").unwrap();

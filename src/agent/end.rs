@@ -1,5 +1,4 @@
-//! How an agent ends: for which reason, what the client is told of it, and in
-//! what order everything is given up.
+//! Ends an agent: tells the client the reason, undoes the host's changes and closes the stream.
 
 use std::time::Duration;
 
@@ -15,29 +14,29 @@ use crate::link::stream::{LinkEvent, StreamLink};
 use crate::process::message::say;
 use crate::pump::{FrameSink, FrameSource};
 
-/// How long a last word may take to be heard.
+/// Limit for sending the last messages, and for the client to end the stream.
 const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// Why an agent ended.
 #[derive(Debug)]
 pub(crate) enum AgentEnd {
-    /// The client wanted it.
+    /// The client requested it.
     Requested,
-    /// The stream ended: the client or its connection is gone.
+    /// The stream ended, with the client or its connection.
     StreamEnded,
-    /// The client says nothing, or reads nothing.
+    /// The client sent or read nothing for the time limit.
     Silence,
     /// A signal to this process.
     Signal(i32),
-    /// The client said what it may not say, or not now.
+    /// The client sent an invalid message, or one in the wrong state.
     Protocol(String),
-    /// No version is spoken at both ends.
+    /// The two programs have no common version.
     Version(Hello),
-    /// What was asked for is not allowed, or failed.
+    /// The request is not permitted, or failed.
     Failed(AgentError),
 }
 
-/// A message that has no place there.
+/// The end after a message in the wrong state.
 pub(crate) fn misplaced(message: &Message, when: &str) -> AgentEnd {
     AgentEnd::Protocol(format!("a '{}' message cannot come {when}", message.name()))
 }
@@ -49,7 +48,7 @@ impl From<AgentError> for AgentEnd {
 }
 
 impl AgentEnd {
-    /// Whether this is how agents are meant to end.
+    /// Whether this is a normal end.
     pub(crate) fn is_orderly(&self) -> bool {
         matches!(
             self,
@@ -57,7 +56,7 @@ impl AgentEnd {
         )
     }
 
-    /// What the client is told, as far as it can hear; nothing where it knows.
+    /// The reason to send to the client; `None` if the client knows it.
     fn close(&self) -> Option<(CloseReason, String)> {
         Some(match self {
             AgentEnd::Requested | AgentEnd::StreamEnded => return None,
@@ -65,7 +64,7 @@ impl AgentEnd {
                 let seconds = SILENCE.as_secs();
                 (
                     CloseReason::Silence,
-                    format!("no word from the client in {seconds} seconds"),
+                    format!("nothing from the client in {seconds} seconds"),
                 )
             }
             AgentEnd::Signal(number) => (
@@ -79,12 +78,12 @@ impl AgentEnd {
     }
 }
 
-/// Which end to update.
+/// Says which program to update.
 fn version_advice(theirs: &Hello) -> String {
     let ours = Hello::ours();
     let end = match theirs.version < OLDEST_VERSION {
         true => "the client",
-        false => "this end",
+        false => "the agent's host",
     };
     format!(
         "{} speaks the agent protocol {OLDEST_VERSION} to {VERSION}, {} {} to {}: update sshvpn at {end}",
@@ -92,18 +91,18 @@ fn version_advice(theirs: &Hello) -> String {
     )
 }
 
-/// By what the client can still be told something.
+/// The channel for the last messages to the client.
 pub(crate) enum Speaker<R, W> {
     /// No packets have flowed yet.
     Conversation(Conversation<R, W>),
     /// Packets flow.
     Link(StreamLink),
-    /// By nothing: the stream ended in the middle of a frame.
+    /// None: the stream ended in mid-frame.
     Nobody,
 }
 
 impl<R: FrameSource, W: FrameSink> Speaker<R, W> {
-    /// Says something, if anybody listens; whether it went out.
+    /// Sends a message; returns whether it was sent.
     async fn say(&mut self, message: &Message) -> bool {
         let sent = match self {
             Speaker::Conversation(conversation) => {
@@ -114,20 +113,20 @@ impl<R: FrameSource, W: FrameSink> Speaker<R, W> {
         };
         let said = matches!(sent, Ok(Ok(())));
         if !said {
-            // What was begun would stand in front of anything else.
+            // Part of the message may be sent, so nothing can follow it.
             *self = Speaker::Nobody;
         }
         said
     }
 
-    /// Lets the client hear the last word: it ends the stream then.
+    /// Waits for the client to end the stream, which it does after the last message.
     async fn finish(self) {
         let Speaker::Link(mut link) = self else {
             return;
         };
         let ended = async { while !matches!(link.next().await, LinkEvent::Ended(_)) {} };
         if timeout(LAST_WORD, ended).await.is_err() {
-            tracing::debug!("the client does not end the stream");
+            tracing::debug!("the client did not end the stream");
         }
         let counters = link.stop().await;
         if let Some(refused) = counters.inbound.snapshot().refused() {
@@ -141,8 +140,8 @@ impl<R: FrameSource, W: FrameSink> Speaker<R, W> {
     }
 }
 
-/// Tells the client why, undoes everything, and tells it so. What it could not
-/// be told is told on standard error.
+/// Sends the reason to the client, undoes everything, and confirms that. A reason that cannot be
+/// sent goes to standard error.
 pub(crate) async fn close<R: FrameSource, W: FrameSink>(
     end: &AgentEnd,
     mut speaker: Speaker<R, W>,

@@ -1,5 +1,5 @@
-//! Why an agent did not do what was asked of it. The client is told in these
-//! words, with the agent's host in front.
+//! Why an agent refused or failed a request. The client receives these texts, after the host's
+//! name.
 
 use std::io;
 use std::net::IpAddr;
@@ -16,78 +16,78 @@ use crate::host::privilege::PrivilegeError;
 use crate::tun::OpenError;
 use crate::types::{InterfaceName, Mtu};
 
-/// Where limits come from, for the texts below.
-const LIMITS: &str = "by its command line or its agent.toml";
+/// The source of the limits, for the texts below.
+const LIMITS: &str = "a limit of its command line or agent.toml";
 
 /// A refusal or a failure.
 #[derive(Debug, Error)]
 pub enum AgentError {
-    /// No tunnel can be made by this login.
+    /// The login lacks the privilege to make a tunnel.
     #[error(transparent)]
     Privilege(#[from] PrivilegeError),
-    /// A network that is not allowed.
+    /// Forwarding to the network is not permitted.
     #[error(
-        "the agent there may not forward to {0}, {LIMITS}: leave it out, or have it allowed (allow-route)"
+        "the agent does not permit forwarding to {0} ({LIMITS}): leave it out, or have it allowed (allow-route)"
     )]
     Route(IpNetwork),
-    /// NAT is not allowed.
+    /// NAT is not permitted.
     #[error(
-        "the agent there may not do NAT, {LIMITS}: ask for none (--no-nat), and give the networks behind a route back"
+        "the agent does not permit NAT ({LIMITS}): use --no-nat, and give the networks behind it a route back"
     )]
     Nat,
-    /// A tunnel address that is not allowed.
+    /// The tunnel address is not permitted.
     #[error(
-        "the agent there takes no tunnel address {0}, {LIMITS}: choose one that it allows (--address, --peer-address)"
+        "the agent does not permit the tunnel address {0} ({LIMITS}): choose another (--address, --peer-address)"
     )]
     Address(IpAddr),
-    /// A device name that is not allowed.
-    #[error("the agent there makes no device '{0}', {LIMITS}: let it choose the name")]
+    /// The device name is not permitted.
+    #[error("the agent does not permit the device name '{0}' ({LIMITS}): leave out --peer-unit")]
     Device(InterfaceName),
-    /// An MTU above the limit.
+    /// The MTU is above the limit.
     #[error(
-        "the agent there takes an MTU of {max} at most, {LIMITS}, not {asked}: ask for less (--mtu)"
+        "the agent permits an MTU of at most {max} ({LIMITS}), not {asked}: use a smaller --mtu"
     )]
     Mtu {
-        /// What was asked for.
+        /// The requested MTU.
         asked: Mtu,
         /// The limit.
         max: Mtu,
     },
-    /// A request that no host could fulfil.
-    #[error("a set-up that makes no sense: {0}")]
+    /// The request is invalid.
+    #[error("invalid set-up request: {0}")]
     Nonsense(String),
-    /// nft or iptables is needed.
+    /// The request needs nft or iptables.
     #[error(
-        "there is neither an 'nft' nor an '{program}' program there, which {needed_for} needs: install nftables there"
+        "the agent's host has neither 'nft' nor '{program}', needed for {needed_for}: install nftables there"
     )]
     NoFirewall {
-        /// The one that would do.
+        /// `iptables` or `ip6tables`.
         program: &'static str,
-        /// What it would do.
+        /// The purpose.
         needed_for: &'static str,
     },
-    /// The file of limits.
-    #[error("{0}; no agent runs there until that is mended")]
+    /// The file of limits is unusable.
+    #[error("{0}; no agent runs on this host until that is fixed")]
     LimitsFile(#[from] LimitsFileError),
-    /// Limits that contradict each other.
+    /// The limits contradict each other.
     #[error("{0} ({path})", path = limits_file::PATH)]
     Prefix(#[from] PrefixError),
-    /// The device.
+    /// The device cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The device, while packets flowed.
-    #[error("the tunnel device there failed or was removed: {0}")]
+    /// The device failed while packets flowed.
+    #[error("the agent's tunnel device failed or was removed: {0}")]
     DeviceFailed(#[source] io::Error),
-    /// The host's state.
+    /// A change of the host failed.
     #[error(transparent)]
     Net(#[from] NetError),
-    /// The place of the journals.
+    /// The journal's directory is unusable.
     #[error("the undo journal: {0}")]
     RuntimeDir(#[from] RuntimeDirError),
 }
 
 impl AgentError {
-    /// The kind of reason that the client is given.
+    /// The reason's code for the client.
     pub fn reason(&self) -> CloseReason {
         match self {
             AgentError::Privilege(_)

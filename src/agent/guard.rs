@@ -1,5 +1,5 @@
-//! What the client of an agent's tunnel may send: packets from its agreed address,
-//! to where the limits let it. Pure.
+//! The guard's rules for an agent: packets from the client's agreed address to permitted
+//! destinations. Pure.
 
 use ipnetwork::IpNetwork;
 
@@ -8,12 +8,12 @@ use crate::frame::control::SetUp;
 use crate::packet::guard::address_set::AddressSet;
 use crate::packet::guard::{GuardRules, Reach, everywhere};
 
-/// The rules for a request that was checked. The agent's tunnel addresses can always
-/// be reached, other addresses of its host only if the limits include them.
+/// The rules for a checked request. The agent's tunnel addresses are always reachable, other
+/// addresses of its host only if the limits include them.
 pub(crate) fn rules(wish: &SetUp, limits: &Limits) -> GuardRules {
     let client: AddressSet = wish.addresses.iter().map(|pair| pair.client).collect();
     let behind: &[IpNetwork] = limits.sources.as_deref().unwrap_or_default();
-    // Of the networks that were asked for some may be special.
+    // Requested networks may include special ones that `everywhere` lacks.
     let asked = wish.forward.iter().flat_map(|forward| &forward.networks);
     let networks = match &limits.routes {
         Some(allowed) => allowed.clone(),
@@ -22,7 +22,7 @@ pub(crate) fn rules(wish: &SetUp, limits: &Limits) -> GuardRules {
     let reach = Reach {
         here: &wish.addresses.iter().map(|pair| pair.agent).collect(),
         networks: &networks,
-        // What it sends to itself has no business here.
+        // The client has no reason to send packets to itself.
         clients: &client,
         peers: &AddressSet::EMPTY,
     };

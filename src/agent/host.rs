@@ -1,5 +1,5 @@
-//! The agent's own host: what is told of it, and what is changed on it. A trait
-//! stands between this and the dialogue, so that each is tested without the other.
+//! The agent's host: reports its facts and changes it. The trait [`Host`] separates this from the
+//! dialogue, so that each can be tested alone.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -30,54 +30,54 @@ use crate::process::confinement;
 use crate::process::message::say;
 use crate::tun::{Device, DeviceRequest};
 
-/// Networks in use that are told at most; they have to fit one message.
+/// Networks in use that are reported, at most; they have to fit into one message.
 const MOST_NETWORKS: usize = 16_000;
-/// Ways that are looked up for one question.
+/// Routes that are looked up for one request, at most.
 const MOST_WAYS: usize = 8192;
 
-/// A host that an agent runs on.
+/// The host that an agent runs on.
 pub(crate) trait Host {
-    /// Whether a tunnel can be made here at all; what a dead one left is undone.
+    /// Checks that a tunnel can be made, and undoes what killed processes left.
     fn prepare(&mut self) -> impl Future<Output = Result<(), AgentError>>;
-    /// Answers a question about the host.
+    /// Reports the host's facts.
     fn look(&self, look: &Look) -> impl Future<Output = Result<AgentFacts, AgentError>>;
-    /// Makes the device; yields it, and what else there is to change.
+    /// Makes the device; returns it and the further changes.
     fn open(&mut self, wish: &SetUp) -> impl Future<Output = Result<Opened, AgentError>>;
-    /// Makes one change; yields what was done.
+    /// Makes one change; returns its description.
     fn apply(&mut self, change: Change) -> impl Future<Output = Result<String, AgentError>>;
-    /// Gives up, for good, what neither the tunnel nor undoing takes.
+    /// Drops, for good, the rights that neither the tunnel nor its undoing needs.
     fn confine(&mut self) -> impl Future<Output = ()>;
-    /// Undoes everything; yields what could not be undone, or was changed by
-    /// somebody else since.
+    /// Undoes everything; returns what could not be undone, or was changed by another program
+    /// since.
     fn undo(&mut self) -> impl Future<Output = Vec<String>>;
-    /// The end, when the device is gone too.
+    /// Cleans up after the device is closed.
     fn finish(&mut self) -> impl Future<Output = ()>;
 }
 
-/// A device that was made for a request.
+/// The device made for a request.
 pub(crate) struct Opened {
     pub device: Device,
-    /// What the client is told of it once the changes are made.
+    /// The message to the client once the changes are made.
     pub ready: Ready,
-    /// What is still to be changed, in order.
+    /// The further changes, in order.
     pub changes: Vec<Change>,
-    /// What the client may send to it.
+    /// The guard's rules for the client's packets.
     pub guard: GuardRules,
 }
 
 /// This host.
 pub(crate) struct ThisHost {
-    /// By the command line; with the host's file after `prepare`.
+    /// The command line's limits; after `prepare`, narrowed by the host's file.
     limits: Limits,
-    /// Where the journals are, if not in the usual place.
+    /// The directory of the journals, if not the default.
     directory: Option<RuntimeDir>,
     state: Option<HostState>,
-    /// Something was not undone while the device was there.
+    /// Whether a change could not be undone while the device existed.
     unfinished: bool,
 }
 
 impl ThisHost {
-    /// With the limits of the command line.
+    /// `limits` are those of the command line.
     pub(crate) fn new(limits: Limits) -> Self {
         ThisHost {
             limits,
@@ -95,7 +95,7 @@ impl Host for ThisHost {
         require_net_admin()?;
         require_tun()?;
         if let Err(failure) = cleanup::recover(false, Recoverer::Other).await {
-            tracing::warn!(%failure, "what an earlier tunnel left is not undone");
+            tracing::warn!(%failure, "the changes that an earlier tunnel left are not undone");
         }
         Ok(())
     }
@@ -178,8 +178,8 @@ impl Host for ThisHost {
     }
 
     async fn finish(&mut self) {
-        // With the device, what could not be undone on it has gone too; what is
-        // still there is said.
+        // The device is gone, and with it any change on it that could not be undone.
+        // Recovery logs what is left.
         if self.unfinished
             && let Err(failure) = cleanup::recover(false, Recoverer::Other).await
         {
@@ -198,15 +198,15 @@ impl ThisHost {
     }
 }
 
-/// The networks in use as few as possible; of too many, those that a tunnel's
-/// addresses could be chosen in come first.
+/// Merges the networks in use. If there are too many, keeps private ones first, since a tunnel's
+/// addresses are chosen from those.
 fn told(networks: &[IpNetwork]) -> Vec<IpNetwork> {
     let mut joined: Vec<IpNetwork> = [Family::V4, Family::V6]
         .into_iter()
         .flat_map(|family| AddressSet::of(family, networks).to_networks())
         .collect();
     if joined.iter().any(is_default_like) {
-        // Nobody would take that for a network in use.
+        // A default route would not be taken for a network in use.
         joined = networks.to_vec();
     }
     if joined.len() > MOST_NETWORKS {
@@ -216,7 +216,7 @@ fn told(networks: &[IpNetwork]) -> Vec<IpNetwork> {
     joined
 }
 
-/// RFC 1918, RFC 6598 and RFC 4193.
+/// Whether the address is private by RFC 1918, RFC 6598 or RFC 4193.
 fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
@@ -227,14 +227,14 @@ fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// The ways of those addresses that have one.
+/// The routes of those addresses that have one.
 async fn look_up(netlink: &Netlink, addresses: &[IpAddr]) -> BTreeMap<IpAddr, Way> {
     let mut ways = BTreeMap::new();
     for address in addresses.iter().take(MOST_WAYS) {
         let path = match netlink.route_to(*address).await {
             Ok(path) => path,
             Err(error) => {
-                tracing::debug!(%error, "no way");
+                tracing::debug!(%error, "no route");
                 continue;
             }
         };

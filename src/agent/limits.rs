@@ -1,5 +1,5 @@
-//! What an agent may do on its host: everything but joining tunnels, less what the
-//! host's owner wrote down and less what its command line says, which only narrows.
+//! The limits of an agent: by default none, except that it joins no tunnels. The host's file and
+//! the command line each narrow them; the stricter of the two applies.
 
 use ipnetwork::IpNetwork;
 use thiserror::Error;
@@ -8,31 +8,31 @@ use crate::frame::control::Permissions;
 use crate::host::plan::address_range::{AddressSet, Family};
 use crate::types::{DevicePrefix, InterfaceName, Mtu};
 
-/// Limits of an agent; the default is none.
+/// The limits of an agent; none by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Networks that it forwards to; all, where there is no list.
+    /// Networks that it forwards to; `None` permits all.
     pub routes: Option<Vec<IpNetwork>>,
-    /// Networks behind the client that it may send from, besides its tunnel
-    /// address; none, where there is no list.
+    /// Networks behind the client whose packets are accepted, besides its tunnel address; `None`
+    /// permits none.
     pub sources: Option<Vec<IpNetwork>>,
-    /// Networks that the tunnel's addresses may be in; all, where there is no list.
+    /// Networks that the tunnel's addresses may be in; `None` permits all.
     pub addresses: Option<Vec<IpNetwork>>,
-    /// It does not put its own address on what goes on from it.
+    /// Whether NAT is forbidden.
     pub no_nat: bool,
-    /// How its devices' names begin; any name, where there is none.
+    /// The prefix of its devices' names; `None` permits any name.
     pub device_prefix: Option<DevicePrefix>,
     /// The largest MTU.
     pub max_mtu: Option<Mtu>,
-    /// Whether a tunnel may be reached from other tunnels of this host, where its
-    /// client asks for that. No option of the command line: a login writes that itself.
+    /// Whether a tunnel may be reached from other tunnels of this host, if its client asks for
+    /// that. Not an option of the command line, since the login writes that itself.
     pub tunnels: bool,
 }
 
-/// Two limits that nothing can satisfy.
+/// Two prefixes that no name satisfies.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
-    "--device-prefix {asked} does not begin with '{allowed}', which this host's agent.toml demands"
+    "--device-prefix {asked} does not begin with '{allowed}', which this host's agent.toml requires"
 )]
 pub struct PrefixError {
     asked: DevicePrefix,
@@ -40,7 +40,7 @@ pub struct PrefixError {
 }
 
 impl Limits {
-    /// Both these limits and `other`, which stand on the command line.
+    /// These limits, narrowed by those of the command line (`other`).
     pub fn narrowed_by(self, other: Limits) -> Result<Limits, PrefixError> {
         let device_prefix = match (self.device_prefix, other.device_prefix) {
             (Some(allowed), Some(asked)) if !asked.as_str().starts_with(allowed.as_str()) => {
@@ -62,7 +62,7 @@ impl Limits {
         })
     }
 
-    /// The same, as the client is told.
+    /// The limits as sent to the client.
     pub fn permissions(&self) -> Permissions {
         Permissions {
             routes: self.routes.clone(),
@@ -88,8 +88,8 @@ impl Limits {
         prefix.is_none_or(|prefix| name.as_str().starts_with(prefix.as_str()))
     }
 
-    /// Whether a device may be one that was made beforehand: without any limit the
-    /// login may do as much by itself, and with some they have to name it.
+    /// Whether a device may exist beforehand: without limits the login could use it anyway; with
+    /// limits, `device_prefix` has to be one of them.
     pub fn allows_existing_device(&self) -> bool {
         *self == Limits::default() || self.device_prefix.is_some()
     }
@@ -106,7 +106,7 @@ fn is_covered(network: &IpNetwork, allowed: Option<&[IpNetwork]>) -> bool {
         .is_empty()
 }
 
-/// The networks that both lists have, none overlapping another.
+/// The intersection of both lists, without overlaps.
 fn in_both(one: Option<Vec<IpNetwork>>, other: Option<Vec<IpNetwork>>) -> Option<Vec<IpNetwork>> {
     let (one, other) = match (one, other) {
         (None, None) => return None,

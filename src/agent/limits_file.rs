@@ -1,6 +1,5 @@
-//! `/etc/sshvpn/agent.toml`: what the owner of a host allows every agent there.
-//! The login that starts an agent writes the command line itself, so only a file
-//! that nobody but root can write binds it.
+//! Reads `/etc/sshvpn/agent.toml`, the limits of every agent of a host. The login that starts an
+//! agent writes the command line itself, so only a file that root alone can write binds it.
 
 use std::path::{Path, PathBuf};
 
@@ -14,28 +13,28 @@ use crate::config::keys::trusted_file::{TrustedFileError, TrustedOwners};
 use crate::config::toml_text;
 use crate::types::{DevicePrefix, Mtu};
 
-/// Where it is.
+/// The file's path.
 pub const PATH: &str = "/etc/sshvpn/agent.toml";
-/// No such file is larger, in bytes.
+/// The largest file that is read, in bytes.
 const SIZE_LIMIT: u64 = 64 * 1024;
 
-/// Why the file cannot be relied on; no agent runs then.
+/// Why the file cannot be used; no agent runs then.
 #[derive(Debug, Error)]
 pub enum LimitsFileError {
-    /// It cannot be read, or others than root can have written it.
+    /// It cannot be read, or a user other than root could have written it.
     #[error(transparent)]
     File(#[from] TrustedFileError),
-    /// Not what it should be.
+    /// Its content is invalid.
     #[error("{path}: {reason}")]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// The fault and its line.
         reason: String,
     },
 }
 
-/// The file; its keys are the options of `sshvpn agent`, and `allow-tunnels`.
+/// The file's schema; its keys are the options of `sshvpn agent`, and `allow-tunnels`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 struct Document {
@@ -49,12 +48,12 @@ struct Document {
     allow_tunnels: bool,
 }
 
-/// Reads the limits of this host; none where there is no file.
+/// Reads the limits of this host; no limits if the file does not exist.
 pub fn load() -> Result<Limits, LimitsFileError> {
     load_from(Path::new(PATH), Uid::from_raw(0))
 }
 
-/// `owner` is who it has to belong to, and its directory.
+/// `owner` has to own the file and its directory.
 fn load_from(path: &Path, owner: Uid) -> Result<Limits, LimitsFileError> {
     let Some(text) = TrustedOwners(&[owner]).read(path, SIZE_LIMIT)? else {
         return Ok(Limits::default());
@@ -74,7 +73,8 @@ fn limits(document: Document) -> Limits {
     };
     Limits {
         routes,
-        // An owner who wrote limits down did not mean to leave this one open.
+        // A file without the key permits no sources: an administrator who sets limits would not
+        // mean to leave this one open.
         sources: Some(plain(document.allow_source)),
         addresses: document.allow_address.map(plain),
         no_nat: document.no_nat,

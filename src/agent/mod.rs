@@ -1,11 +1,12 @@
-//! `sshvpn agent`: the remote end of a tunnel on a host that has sshvpn. sshd starts
-//! it, as a subsystem or by exec, and its standard input and output are the
-//! stream of frames; people are told on standard error.
+//! `sshvpn agent`: sets up the remote host of a tunnel under a stock sshd.
+//!
+//! sshd starts it, as a subsystem or by exec. Its standard input and output are the stream of
+//! frames; messages for people go to standard error.
 //!
 //! ```text
-//!   stdio ⇄ conversation ⇄ dialogue, then running, then end ──► host ──► net, tun
-//!    door, lending                                                │
-//!            limits, limits_file ──► set_up, guard   what may be, and what it takes
+//!   stdio or door ⇄ conversation ⇄ dialogue, then running, then end ──► crate::host, crate::tun
+//!                                                                   │
+//!                  limits, limits_file ──► set_up, guard: permitted changes and packets
 //! ```
 
 pub(crate) mod dialogue;
@@ -43,20 +44,20 @@ use limits::Limits;
 
 pub use error::AgentError;
 
-/// How long the socket stays for a client that says nothing.
+/// How long the socket stays for a silent client.
 const FIRST_WORD: Duration = Duration::from_secs(30);
 
-/// What the command line asks for.
+/// The request of the command line.
 #[derive(Debug, Clone, Default)]
 pub struct AgentRequest {
-    /// What the agent may do at most.
+    /// The limits of the command line.
     pub limits: Limits,
-    /// The program was pushed here for this tunnel, and removes itself.
+    /// Whether the program was pushed for this tunnel, and removes itself.
     pub remove_self: bool,
 }
 
-/// Runs until the client closes or is gone, or a signal comes; then everything
-/// here is undone. Yields the exit code.
+/// Runs until the client closes, the connection ends or a signal comes; then undoes everything.
+/// Returns the exit code.
 pub async fn run(request: AgentRequest) -> Result<u8, Failure> {
     let (input, output) = crate::link::stdio::open().map_err(Failure::local)?;
     let mut shutdown = Shutdown::listen().map_err(Failure::local)?;
@@ -73,7 +74,7 @@ pub async fn run(request: AgentRequest) -> Result<u8, Failure> {
     let mut first = Vec::from_iter(door.as_ref().map(Door::announcement));
     first.push(Bytes::from_static(PREAMBLE));
     if output.send_all(&mut first).await.is_err() {
-        // Nobody listens, and nothing was done.
+        // The client is gone, and nothing was changed.
         return Ok(0);
     }
     let stop = shutdown.requested().boxed().shared();
@@ -95,25 +96,26 @@ pub async fn run(request: AgentRequest) -> Result<u8, Failure> {
     Ok(if end.is_orderly() { 0 } else { Failure::LOCAL })
 }
 
-/// The user who called sudo or doas, if this process became root that way.
+/// The user id that called sudo or doas, if this process became root that way.
 fn login_of_sudo() -> Option<u32> {
-    let login = Invoker::detect().inspect_err(|error| tracing::debug!(%error, "whose login it is"));
+    let login =
+        Invoker::detect().inspect_err(|error| tracing::debug!(%error, "cannot detect the login"));
     login
         .ok()
         .filter(|it| it.via_sudo)
         .map(|it| it.uid.as_raw())
 }
 
-/// Who came to the socket, if the client's first words come that way.
+/// The client's stream through the socket; `None` if it speaks on standard input, or not at all.
 async fn guest(door: Option<Door>, input: &Input) -> Option<UnixStream> {
     let door = door?;
     tokio::select! {
         biased;
         guest = door.guest() => guest
-            .inspect_err(|error| tracing::debug!(%error, "nobody can come to the socket"))
+            .inspect_err(|error| tracing::debug!(%error, "the socket takes no connections"))
             .ok(),
         _ = input.readable() => None,
-        // It is silent: for the dialogue to notice.
+        // The dialogue handles a silent client.
         () = sleep(FIRST_WORD) => None,
     }
 }

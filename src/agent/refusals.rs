@@ -1,6 +1,5 @@
-//! Reports the packets that an agent refused: to the client's user on standard
-//! error, and to the owner of this host by its syslog, since sshd hands the former
-//! to the client alone.
+//! Reports the packets that an agent refused: to the client's user on standard error, which sshd
+//! passes only to the client, and to the host's administrator by syslog.
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
@@ -10,7 +9,7 @@ use nix::unistd::Uid;
 
 use crate::process::message::say;
 
-/// Where syslog listens (syslog(3)).
+/// The socket of syslog (syslog(3)).
 const SYSLOG: &str = "/dev/log";
 /// LOG_AUTHPRIV | LOG_WARNING.
 const PRIORITY: u32 = 10 << 3 | 4;
@@ -18,19 +17,19 @@ const PRIORITY: u32 = 10 << 3 | 4;
 /// Reports `refused`, by reason.
 pub(crate) fn report(refused: &str) {
     say(format_args!(
-        "sshvpn: agent: packets of the client were refused: {refused}"
+        "sshvpn: agent: refused packets of the client: {refused}"
     ));
     if let Err(error) = log(Path::new(SYSLOG), refused) {
-        tracing::debug!(%error, "syslog was not told");
+        tracing::debug!(%error, "cannot write to syslog");
     }
 }
 
 fn log(syslog: &Path, refused: &str) -> io::Result<()> {
     let socket = UnixDatagram::unbound()?;
-    // A log that takes no more is not to hold up the end of the tunnel.
+    // A full log must not delay the tunnel's end.
     socket.set_nonblocking(true)?;
     let line = format!(
-        "<{PRIORITY}>sshvpn-agent[{}]: packets of the client of uid {} were refused: {refused}",
+        "<{PRIORITY}>sshvpn-agent[{}]: refused packets of the client of uid {}: {refused}",
         std::process::id(),
         Uid::current(),
     );
@@ -53,9 +52,6 @@ mod tests {
         let length = socket.recv(&mut line).unwrap();
         let line = std::str::from_utf8(&line[..length]).unwrap();
         assert!(line.starts_with("<84>sshvpn-agent["), "{line}");
-        assert!(
-            line.ends_with("were refused: 3 source not allowed"),
-            "{line}"
-        );
+        assert!(line.ends_with(": 3 source not allowed"), "{line}");
     }
 }

@@ -1,5 +1,4 @@
-//! A program that was pushed to a host for one tunnel removes itself from it as
-//! soon as it runs. It makes sure of what it removes: its own file, in a folder
+//! Removes a pushed program as soon as it runs, after checks that the file is its own, in a folder
 //! made for it alone.
 
 use std::fs::{self, File};
@@ -13,14 +12,14 @@ use thiserror::Error;
 
 use super::login_of_sudo;
 
-/// How the folder's name begins; mktemp(1) adds the rest.
+/// The prefix of the folder's name; mktemp(1) adds the rest.
 pub const FOLDER_PREFIX: &str = "sshvpn-push.";
 
-/// Why the program is still there.
+/// Why the program was not removed.
 #[derive(Debug, Error)]
 pub enum RemoveSelfError {
-    /// It was not pushed.
-    #[error("{0} is not in a private folder named {FOLDER_PREFIX}…: it stays")]
+    /// It is not in a folder made by a push.
+    #[error("{0} is not in a private folder named {FOLDER_PREFIX}…: not removed")]
     NotPushed(PathBuf),
     /// It cannot be removed.
     #[error("cannot remove {path}: {source}")]
@@ -38,14 +37,14 @@ pub fn remove_self() -> Result<(), RemoveSelfError> {
         path: PathBuf::from("/proc/self/exe"),
         source,
     })?;
-    // Under sudo the folder is the login's.
+    // Under sudo the folder may belong to the login.
     remove(
         &program,
         &[Some(Uid::effective().as_raw()), login_of_sudo()],
     )
 }
 
-/// `owners` are those whom the folder may belong to.
+/// `owners` are the user ids that may own the folder.
 fn remove(program: &Path, owners: &[Option<u32>]) -> Result<(), RemoveSelfError> {
     let not_pushed = || RemoveSelfError::NotPushed(program.to_owned());
     let failed = |path: &Path| {
@@ -73,7 +72,7 @@ fn remove(program: &Path, owners: &[Option<u32>]) -> Result<(), RemoveSelfError>
     }
     unlinkat(&opened, file_name, UnlinkatFlags::NoRemoveDir)
         .map_err(|errno| failed(program)(errno.into()))?;
-    // It goes only when it is empty.
+    // The kernel removes only an empty folder.
     fs::remove_dir(folder).map_err(failed(folder))
 }
 

@@ -1,5 +1,5 @@
-//! From what the client asks for to the changes of this host: what may not be
-//! is refused first, as a whole. Pure.
+//! Turns the client's request into changes of this host, after it has checked the whole request
+//! against the limits. Pure.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -18,10 +18,10 @@ use crate::host::plan::address_range::Family;
 use crate::host::plan::surroundings::{Onward, Surroundings};
 use crate::types::{InterfaceName, Mode, Mtu};
 
-/// Networks that one tunnel may ask for.
+/// Networks in one request, at most.
 const MOST_NETWORKS: usize = 10_000;
 
-/// Refuses what is no sound request, or not allowed here.
+/// Refuses an invalid request, or one that the limits do not permit.
 pub(crate) fn check(wish: &SetUp, limits: &Limits) -> Result<(), AgentError> {
     let nonsense = |text: String| Err(AgentError::Nonsense(text));
     if let Err(error) = Mtu::new(wish.mtu.get(), wish.mode) {
@@ -70,7 +70,7 @@ fn check_addresses(wish: &SetUp, limits: &Limits) -> Result<(), AgentError> {
                 "two pairs of addresses in one family".to_owned(),
             ));
         }
-        // The client's becomes a route here, so it could take another host's place.
+        // The client's address becomes a route here, so it could replace another host.
         let both = [pair.client, pair.agent];
         if let Some(address) = both.into_iter().find(|it| !limits.allows_address(*it)) {
             return Err(AgentError::Address(address));
@@ -82,8 +82,7 @@ fn check_addresses(wish: &SetUp, limits: &Limits) -> Result<(), AgentError> {
     }
 }
 
-/// Whether both are addresses that hosts have, of one family, and in one
-/// network where the link needs one.
+/// Whether both are host addresses of one family, and, on an ethernet link, of one network.
 fn is_sound(pair: &Addresses, wish: &SetUp) -> bool {
     let usable = |address: IpAddr| {
         let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
@@ -103,8 +102,7 @@ fn is_sound(pair: &Addresses, wish: &SetUp) -> bool {
         && [pair.client, pair.agent].into_iter().all(usable)
 }
 
-/// The changes that fulfil a request that was checked, in order: a limit stands
-/// before anything can pass.
+/// The changes for a checked request, in order; the firewall comes before any packet can pass.
 pub(crate) fn changes(
     wish: &SetUp,
     device: &InterfaceName,
@@ -158,7 +156,7 @@ fn onward(wish: &SetUp, around: &Surroundings) -> Onward {
     Onward::to(&around.facts, networks)
 }
 
-/// The firewall's part: a table of nft's, or rules of iptables'.
+/// The firewall's changes: an nft table, or iptables rules.
 fn firewall(
     wish: &SetUp,
     onward: &Onward,
@@ -203,7 +201,8 @@ fn of_family(family: Family, addresses: &[IpAddr]) -> Vec<IpAddr> {
         .collect()
 }
 
-/// One family's rules by iptables, where there is such a program, or what needs them.
+/// One family's iptables rules; `None` if there is no such program and none is needed; an error if
+/// it is needed.
 fn by_iptables(
     rules: FirewallRules,
     onward: &Onward,
@@ -223,13 +222,13 @@ fn by_iptables(
         Family::V6 => "ip6tables",
     };
     let needed_for = if limited {
-        "holding the tunnel to the allowed routes"
+        "limiting the tunnel to the allowed routes"
     } else if !rules.masquerade.is_empty() {
-        "NAT (or do without, by --no-nat)"
+        "NAT (or use --no-nat)"
     } else {
         tracing::debug!(
-            "no {program}: nothing here holds connections to the client off, nor TCP's segment \
-             size to what the path carries"
+            "no {program}: this host does not block connections to the client, nor clamp TCP's \
+            segment size to the path's MTU"
         );
         return Ok(None);
     };
@@ -249,8 +248,8 @@ fn address(mode: Mode, pair: &Addresses) -> InterfaceAddress {
     }
 }
 
-/// Whether there is no tunnel without a change. The client holds connections to
-/// itself off too, so the rules that do no more here are made where they can be.
+/// Whether the tunnel fails without a change. The client blocks connections to itself as well, so
+/// rules that do only that are optional.
 pub(crate) fn is_needed(change: &Change) -> bool {
     match change {
         Change::FirewallTable(table) => table.is_needed(),
@@ -259,7 +258,7 @@ pub(crate) fn is_needed(change: &Change) -> bool {
     }
 }
 
-/// What a change does, for the client to show.
+/// The description of a change, for the client's output.
 pub(crate) fn described(change: &Change) -> String {
     match change {
         Change::LinkUp => "link up".to_owned(),

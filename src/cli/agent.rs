@@ -1,4 +1,4 @@
-//! `sshvpn agent`: its options. The same may stand in /etc/sshvpn/agent.toml.
+//! The options of `sshvpn agent`, which /etc/sshvpn/agent.toml can set as well.
 
 use clap::{ArgAction, Args};
 use ipnetwork::IpNetwork;
@@ -13,42 +13,42 @@ use crate::types::{DevicePrefix, Mode, Mtu};
 #[command(
     args_override_self = true,
     after_help = "sshd starts it, as a subsystem ('Subsystem sshvpn /usr/bin/sshvpn agent' in \
-                  sshd_config) or for 'sshvpn up' by itself. Without options it does what its login \
-                  may do. /etc/sshvpn/agent.toml has the same options as keys, binds every agent of \
-                  the host, and has to belong to root; of both the narrower holds."
+                  sshd_config) or at the request of 'sshvpn up'. Without options it may do whatever its \
+                  login may. /etc/sshvpn/agent.toml has the same options as keys, limits every agent of \
+                  the host, and has to belong to root; the stricter of the two applies."
 )]
 pub struct AgentArgs {
-    /// Network that the client may reach, addresses of this host included; may be repeated [default: all]
+    /// Network that the client may reach, including addresses of this host; may be repeated [default: all]
     #[arg(long = "allow-route", value_name = "CIDR", value_parser = network)]
     pub routes: Vec<IpNetwork>,
-    /// Network behind the client that it may send from; may be repeated [default: none, its tunnel address alone]
+    /// Network behind the client that may send packets; may be repeated [default: none, only its tunnel address]
     #[arg(long = "allow-source", value_name = "CIDR", value_parser = network)]
     pub sources: Vec<IpNetwork>,
-    /// Forward nothing: the client reaches the tunnel address of this host alone
+    /// Forward nothing: the client reaches only the tunnel address of this host
     #[arg(long)]
     pub no_forward: bool,
-    /// Do not put this host's address on what goes on from it
+    /// Do not do NAT: keep the source address of forwarded packets
     #[arg(long)]
     pub no_nat: bool,
     /// Network that the tunnel's addresses may be in; may be repeated [default: all]
     #[arg(long = "allow-address", value_name = "CIDR", value_parser = network)]
     pub addresses: Vec<IpNetwork>,
-    /// How the names of its devices begin [default: sshvpn, and any that is asked for]
+    /// Prefix of device names [default: sshvpn, and any name that the client requests]
     #[arg(long, value_name = "NAME")]
     pub device_prefix: Option<DevicePrefix>,
-    /// The largest MTU that it takes
+    /// The largest MTU of a tunnel
     #[arg(long, value_name = "BYTES", value_parser = mtu)]
     pub max_mtu: Option<Mtu>,
-    /// Log lines on standard error; up to three times
+    /// Print log lines on standard error; up to three times
     #[arg(short = 'v', action = ArgAction::Count)]
     pub verbosity: u8,
-    /// Remove this program and its folder, which it was pushed into for one tunnel
+    /// Remove this program and its folder, into which it was pushed for one tunnel
     #[arg(long, hide = true)]
     pub remove_self: bool,
 }
 
 impl AgentArgs {
-    /// The same in the terms of `session`.
+    /// The options as the agent's request.
     pub fn to_request(&self) -> AgentRequest {
         let listed = |list: &Vec<IpNetwork>| (!list.is_empty()).then(|| list.clone());
         AgentRequest {

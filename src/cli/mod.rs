@@ -1,4 +1,4 @@
-//! The command line: what may be asked for, and the help text that says so.
+//! The command line: its options, and their help.
 
 pub mod agent;
 pub mod serve;
@@ -16,10 +16,10 @@ use crate::types::TunnelDevice;
 
 /// A VPN over SSH.
 ///
-/// Makes a VPN out of any SSH login: `sshvpn up HOST` gives both ends a tunnel
-/// device, addresses and routes, and takes all of it away again at Ctrl-C.
-/// `sshvpn -w LOCAL[:REMOTE] HOST` does what `ssh -w` does. The remote end needs
-/// an sshvpn that its sshd can start, or nothing but sshd with 'PermitTunnel yes'.
+/// Makes a VPN out of any SSH login: `sshvpn up HOST` sets up a tunnel device,
+/// addresses and routes on both hosts, and undoes all of it at Ctrl-C.
+/// `sshvpn -w LOCAL[:REMOTE] HOST` does what `ssh -w` does. HOST needs an sshvpn
+/// that its sshd can start, or only sshd with 'PermitTunnel yes'.
 #[derive(Debug, Parser)]
 #[command(
     name = "sshvpn",
@@ -28,11 +28,11 @@ use crate::types::TunnelDevice;
     args_override_self = true,
     subcommand_negates_reqs = true,
     override_usage = "sshvpn up [OPTIONS] [user@]HOST\n       sshvpn -w LOCAL[:REMOTE] [OPTIONS] [user@]HOST [COMMAND]...\n       sshvpn serve [OPTIONS]\n       sshvpn agent [OPTIONS]\n       sshvpn cleanup",
-    after_help = "Exit code: that of the remote command; 255 where SSH failed or (without 'up') \
-                  the command line is wrong, 2 for a wrong command line of a subcommand, 1 where this host failed, 0 otherwise."
+    after_help = "Exit code: the remote command's; 255 if SSH failed or (without a subcommand) the \
+                  command line is wrong, 2 for a wrong command line of a subcommand, 1 if this host failed, 0 otherwise."
 )]
 pub struct Cli {
-    /// What to do, if not a tunnel as by ssh -w.
+    /// The subcommand; none for a tunnel as by ssh -w.
     #[command(subcommand)]
     pub command: Option<Command>,
     /// A tunnel as by ssh -w.
@@ -50,51 +50,51 @@ impl Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// A VPN to HOST: devices, addresses and routes at both ends, until Ctrl-C
+    /// Make a VPN to HOST: devices, addresses and routes on both hosts, until Ctrl-C
     Up(Box<up::UpArgs>),
-    /// An SSH server whose only trade is tunnels
+    /// Run an SSH server for tunnels only
     Serve(Box<serve::ServeArgs>),
-    /// The remote end of a tunnel, started by sshd
+    /// Set up the remote host of a tunnel; started by sshd
     Agent(Box<agent::AgentArgs>),
-    /// Undo what a killed sshvpn left on this host
+    /// Undo the changes that a killed sshvpn left on this host
     Cleanup,
 }
 
-/// `sshvpn -w …`, in ssh's terms.
+/// The options of `sshvpn -w …`.
 #[derive(Debug, Args)]
 pub struct TunnelArgs {
-    /// Tunnel devices: unit here and unit there, each a number or 'any'
+    /// Tunnel devices: local and remote unit, each a number or 'any'
     #[arg(short = 'w', value_name = "LOCAL[:REMOTE]")]
     pub device: Option<TunnelDevice>,
-    /// How to get there.
+    /// The ssh options.
     #[command(flatten)]
     pub ssh: SshFlags,
-    /// No remote command or shell, only the tunnel
+    /// Run no remote command or shell, only the tunnel
     #[arg(short = 'N', help_heading = "As in ssh")]
     pub no_command: bool,
-    /// Standard input from /dev/null
+    /// Take standard input from /dev/null
     #[arg(short = 'n', help_heading = "As in ssh")]
     pub stdin_null: bool,
-    /// A terminal for the command; twice: even without a terminal here
+    /// Request a terminal for the command; twice: even without a local terminal
     #[arg(short = 't', action = ArgAction::Count, overrides_with = "no_terminal", help_heading = "As in ssh")]
     pub terminal: u8,
-    /// No terminal for the command
+    /// Request no terminal for the command
     #[arg(short = 'T', overrides_with = "terminal", help_heading = "As in ssh")]
     pub no_terminal: bool,
     /// Escape character of sessions with a terminal, or 'none'
     #[arg(short = 'e', value_name = "CHARACTER", help_heading = "As in ssh")]
     pub escape: Option<String>,
-    /// Without effect: there is no X11, agent or GSSAPI to switch off, and no compression
+    /// No effect: there is no X11, agent or GSSAPI forwarding to turn off, and no compression
     #[arg(short = 'x', short_aliases = ['a', 'k', 'C'], hide = true)]
     pub no_forwarding: bool,
-    /// The remote end.
+    /// The destination.
     #[arg(
         help = "[user@]host, or ssh://[user@]host[:port]",
         value_name = "HOST",
         required = true
     )]
     pub destination: Option<String>,
-    /// Command to run there
+    /// Command to run on HOST
     #[arg(
         value_name = "COMMAND",
         trailing_var_arg = true,
@@ -104,7 +104,7 @@ pub struct TunnelArgs {
 }
 
 impl TunnelArgs {
-    /// The same in the terms of `config`.
+    /// The options in the form that `config` takes.
     pub fn to_args(&self) -> SshArgs {
         let mut args = self
             .ssh
@@ -135,7 +135,7 @@ impl TunnelArgs {
     }
 }
 
-/// A network, as options have it.
+/// Parses an option's network.
 fn network(text: &str) -> Result<IpNetwork, String> {
     cidr::parse_network(text).map_err(|error| error.to_string())
 }

@@ -1,4 +1,4 @@
-//! The options that mean what they mean in ssh(1).
+//! The options that have the same meaning as in ssh(1).
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use clap::{ArgAction, Args};
 
 use crate::config::ssh::args::{AddressFamily, SshArgs};
 
-/// Where to, as whom, and how to get there.
+/// The ssh options of every command that dials.
 #[derive(Debug, Clone, Default, Args)]
 pub struct SshFlags {
     /// Port on the host
@@ -18,10 +18,10 @@ pub struct SshFlags {
     /// Private key file; may be repeated
     #[arg(short = 'i', value_name = "FILE", help_heading = "As in ssh")]
     pub identities: Vec<PathBuf>,
-    /// Configuration file instead of ~/.ssh/config; 'none' for no file at all
+    /// Configuration file instead of ~/.ssh/config; 'none' for no file
     #[arg(short = 'F', value_name = "FILE", help_heading = "As in ssh")]
     pub config_file: Option<PathBuf>,
-    /// Jump hosts, separated by commas, each as HOST here
+    /// Jump hosts, separated by commas, each in the form of HOST
     #[arg(short = 'J', value_name = "HOSTS", help_heading = "As in ssh")]
     pub jump: Option<String>,
     /// Any ssh_config(5) setting, as Keyword=value; may be repeated
@@ -45,19 +45,19 @@ pub struct SshFlags {
     /// MACs, best first, separated by commas
     #[arg(short = 'm', value_name = "MACS", help_heading = "As in ssh")]
     pub macs: Option<String>,
-    /// Say more; up to three times
+    /// Print more; up to three times
     #[arg(short = 'v', action = ArgAction::Count, help_heading = "As in ssh")]
     pub verbosity: u8,
-    /// Say less: no progress, no notices
+    /// Print less: no progress, no notices
     #[arg(short = 'q', help_heading = "As in ssh")]
     pub quiet: bool,
-    /// Into the background once everything stands
+    /// Go into the background once everything is up
     #[arg(short = 'f', help_heading = "As in ssh")]
     pub background: bool,
 }
 
 impl SshFlags {
-    /// The same for `destination`, in the terms of `config`.
+    /// The options with `destination`, in the form that `config` takes.
     pub fn to_args(&self, destination: &str) -> SshArgs {
         SshArgs {
             destination: destination.to_owned(),

@@ -1,4 +1,4 @@
-//! `sshvpn up`: its options.
+//! The options of `sshvpn up`.
 
 use std::net::IpAddr;
 
@@ -14,13 +14,12 @@ use crate::types::{DevicePrefix, InterfaceName, Mode, Mtu, Unit};
 #[derive(Debug, Args)]
 #[command(
     args_override_self = true,
-    after_help = "Needs root here (sudo), or a program file with CAP_NET_ADMIN: see SUDO AND \
-                  CAPABILITIES in sshvpn(1). At HOST: \
-                  root or 'sudo -n', and sshvpn in PATH (or --push, or 'Subsystem sshvpn \
-                  /usr/bin/sshvpn agent' in sshd_config); else sshd with PermitTunnel yes, and \
-                  iproute2; or for that a device made for the login beforehand. Or HOST runs \
-                  'sshvpn serve', and grants this login a tunnel. All that is changed on either host \
-                  is undone at the end."
+    after_help = "Needs root on this host (sudo), or a program file with CAP_NET_ADMIN: see SUDO AND \
+                  CAPABILITIES in sshvpn(1). HOST needs one of: sshvpn in PATH (or --push, or \
+                  'Subsystem sshvpn /usr/bin/sshvpn agent' in sshd_config), with a login that is root \
+                  or may use 'sudo -n'; or sshd with PermitTunnel yes, and iproute2, with such a login \
+                  or with a device premade for the login; or 'sshvpn serve', with a tunnel for this \
+                  login. At the end all changes on both hosts are undone."
 )]
 pub struct UpArgs {
     /// Network to reach through HOST, IPv4 or IPv6; may be repeated
@@ -29,70 +28,70 @@ pub struct UpArgs {
     /// Network to leave out of the routes; may be repeated
     #[arg(long = "exclude", value_name = "CIDR", value_parser = network)]
     pub excludes: Vec<IpNetwork>,
-    /// Tunnel address of this host [default: chosen to collide with nothing at either end]
+    /// Tunnel address of this host [default: one that is unused on both hosts]
     #[arg(long, value_name = "ADDRESS")]
     pub address: Option<IpAddr>,
-    /// Tunnel address of HOST [default: chosen likewise]
+    /// Tunnel address of HOST [default: one that is unused on both hosts]
     #[arg(long, value_name = "ADDRESS")]
     pub peer_address: Option<IpAddr>,
     /// MTU of the tunnel in bytes [default: 1500 by agent or with --route, else the largest that sshd carries]
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u32>,
-    /// Let HOST put its own address on what goes on from it [default: with --route]
+    /// Let HOST do NAT: replace the source address of packets that it forwards [default: with --route]
     #[arg(long, overrides_with = "no_nat")]
     pub nat: bool,
-    /// Keep the source address; the routed networks need a route back
+    /// Let HOST keep the source address; the routed networks need a route back
     #[arg(long, overrides_with = "nat")]
     pub no_nat: bool,
-    /// Let HOST and the routed networks open connections to this host [default: answers alone; with --no-nat the routed networks]
+    /// Let HOST and the routed networks open connections to this host [default: no; with --no-nat, only the routed networks]
     #[arg(long)]
     pub inbound: bool,
     /// Network behind this host that may use the tunnel, and be reached with --inbound; may be repeated [default: none]
     #[arg(long = "forward", value_name = "CIDR", value_parser = network)]
     pub forwards: Vec<IpNetwork>,
-    /// An ethernet tunnel (tap) instead of an IP tunnel
+    /// Make an ethernet tunnel (tap) instead of an IP tunnel
     #[arg(long)]
     pub tap: bool,
-    /// Take all routes that a server offers, unless together they are next to everything
+    /// Take all routes that a server offers, unless together they cover nearly all addresses
     #[arg(long)]
     pub accept_routes: bool,
-    /// Take routes, and a tunnel address, that a server offers in this network; may be repeated
+    /// Take the routes and the tunnel address that a server offers in this network; may be repeated
     #[arg(long = "accept-route", value_name = "CIDR", value_parser = network)]
     pub accept_networks: Vec<IpNetwork>,
     /// Take the name servers that a server offers
     #[arg(long)]
     pub accept_dns: bool,
-    /// How the tunnel travels [default: serve where HOST is such a server, else agent where one can be started, else tun]
+    /// Carrier of the tunnel [default: serve if HOST is such a server, else agent if one can be started, else tun]
     #[arg(long, value_name = "CARRIER")]
     pub via: Option<Via>,
-    /// Command that starts the agent at HOST [default: subsystem sshvpn, else 'sshvpn agent', by 'sudo -n' if need be]
+    /// Command that starts the agent on HOST [default: subsystem sshvpn, else 'sshvpn agent', by 'sudo -n' if needed]
     #[arg(long, value_name = "COMMAND", conflicts_with = "push")]
     pub agent_command: Option<String>,
     /// Send this program to HOST if it has none, for as long as the tunnel is up
     #[arg(long)]
     pub push: bool,
-    /// Name of the device here; one that is there already is used and left there [default: sshvpn0, …]
+    /// Name of the device on this host; an existing one is used and kept [default: sshvpn0, …]
     #[arg(long, value_name = "NAME")]
     pub device: Option<InterfaceName>,
-    /// Unit of the device at HOST: N for tunN or tapN [default: as ssh_config's TunnelDevice says, else a free one]
+    /// Unit of the device on HOST: N for tunN or tapN [default: TunnelDevice of ssh_config, else a free one]
     #[arg(long, value_name = "N", value_parser = unit)]
     pub peer_unit: Option<Unit>,
-    /// How to get there.
+    /// The ssh options.
     #[command(flatten)]
     pub ssh: SshFlags,
-    /// The remote end.
+    /// The destination.
     #[arg(help = "[user@]host, or ssh://[user@]host[:port]", value_name = "HOST")]
     pub destination: String,
 }
 
-/// The carriers that can be forced.
+/// The carriers that the user can choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Via {
-    /// 'sshvpn serve' at HOST
+    /// 'sshvpn serve' on HOST
     Serve,
-    /// An sshvpn at HOST, which sshd starts
+    /// An sshvpn on HOST that sshd starts
     Agent,
-    /// sshd's own tunnel forwarding (PermitTunnel)
+    /// Tunnel forwarding by sshd (PermitTunnel)
     Tun,
 }
 
@@ -107,7 +106,7 @@ impl From<Via> for Carrier {
 }
 
 impl UpArgs {
-    /// The same in the terms of `session`; what does not fit together is said.
+    /// The options as a request; an error names options that contradict each other.
     pub fn to_request(&self) -> Result<UpRequest, String> {
         let mode = if self.tap {
             Mode::Ethernet
@@ -120,7 +119,7 @@ impl UpArgs {
         };
         let accepts_routes = self.accept_routes || !self.accept_networks.is_empty();
         if self.routes.is_empty() && !accepts_routes && !self.excludes.is_empty() {
-            return Err("--exclude leaves networks out of --route: give --route too".to_owned());
+            return Err("--exclude needs --route, --accept-routes or --accept-route".to_owned());
         }
         self.check_carrier()?;
         if self.via == Some(Via::Tun) && (self.agent_command.is_some() || self.push) {
@@ -162,7 +161,7 @@ impl UpArgs {
         })
     }
 
-    /// Options that have no sense by the carrier that is asked for.
+    /// Refuses options that the requested carrier does not support.
     fn check_carrier(&self) -> Result<(), String> {
         let given = |options: &[(bool, &str)]| {
             let names: Vec<&str> = options.iter().filter(|it| it.0).map(|it| it.1).collect();
@@ -191,10 +190,10 @@ impl UpArgs {
         match (wrong, agents) {
             (None, _) => Ok(()),
             (Some(names), true) => Err(format!(
-                "{names}: only a server offers such things: leave that out, or use --via serve"
+                "{names}: only a server makes offers: leave these options out, or use --via serve"
             )),
             (Some(names), false) => Err(format!(
-                "--via serve: that is for the server to decide: leave out {names}"
+                "--via serve: the server decides this: leave out {names}"
             )),
         }
     }
@@ -260,7 +259,7 @@ mod tests {
             let error = carrier(&format!("up {carrier_option} {option} host")).unwrap_err();
             assert!(error.contains("--via serve"), "{error}");
         }
-        // Where the carrier is chosen, it is said when it is known.
+        // With an automatic carrier, it is reported once the carrier is known.
         assert!(carrier("up --no-nat --accept-dns host").is_ok());
     }
 

@@ -1,5 +1,4 @@
-//! The remote command or shell beside a tunnel: its streams are ours, its exit
-//! code becomes ours.
+//! Runs the remote command or shell beside a tunnel: relays its streams and returns its exit code.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
@@ -22,18 +21,18 @@ use crate::ssh::client::connect::Connection;
 
 /// Bytes read from standard input at a time.
 const INPUT_CHUNK: usize = 32 * 1024;
-/// Chunks that may wait to be sent.
+/// Chunks read ahead of sending, at most.
 const INPUT_QUEUE: usize = 4;
 
-/// Where the process's output goes: our standard streams as they were when this
-/// was made, so that it still goes there from the background.
+/// Duplicates of this process's standard output and error, taken before it goes into the
+/// background, so that the remote output still goes there.
 pub struct Output {
     standard: File,
     error: File,
 }
 
 impl Output {
-    /// The streams as they are now.
+    /// Duplicates the current streams.
     pub fn here() -> io::Result<Self> {
         let copy = |stream: &dyn AsFd| {
             let copy = stream.as_fd().try_clone_to_owned()?;
@@ -48,13 +47,13 @@ impl Output {
 
 /// How a remote process ended.
 pub enum Ended {
-    /// With this exit code; 255 where it was ended by a signal or without a word.
+    /// With this exit code; 255 if a signal ended it or no status came.
     Process(u8),
-    /// The user wants the connection ended (`~.`).
+    /// The user ended the connection (`~.`).
     ByUser,
 }
 
-/// Runs what `options` ask for to its end.
+/// Runs the command or shell of `options` until it ends.
 pub async fn run(
     connection: &Connection,
     options: &SshOptions,
@@ -86,7 +85,7 @@ pub async fn run(
     Ok(ended)
 }
 
-/// Lets who reads our standard output see its end, though the tunnel stays.
+/// Closes standard output, so that its reader sees end of file while the tunnel stays up.
 fn end_output() {
     let null = std::fs::File::options().write(true).open("/dev/null");
     if let Some(error) = null
@@ -97,7 +96,7 @@ fn end_output() {
     }
 }
 
-/// As ssh decides (ssh_config(5), RequestTTY).
+/// Whether to request a terminal, as ssh decides (ssh_config(5), RequestTTY).
 fn wants_terminal(options: &SshOptions) -> bool {
     let here = std::io::stdin().is_terminal() && !options.stdin_null;
     match options.request_tty {
@@ -108,10 +107,10 @@ fn wants_terminal(options: &SshOptions) -> bool {
     }
 }
 
-/// Passes the streams on until the process is gone.
+/// Relays the streams until the process ends.
 async fn relay(process: Process, stdin_null: bool, escape: Option<u8>, output: Output) -> Ended {
     let Process { events, input } = process;
-    // Each on its own: a process that takes no input goes on to put out.
+    // Concurrently: a process that reads no input can still write output.
     tokio::select! {
         code = pass_output(events, &input, output) => Ended::Process(code),
         () = pass_input(read_input(stdin_null), &input, EscapeFilter::new(escape)) => Ended::ByUser,
@@ -119,21 +118,21 @@ async fn relay(process: Process, stdin_null: bool, escape: Option<u8>, output: O
     }
 }
 
-/// Passes on what the process puts out; yields its exit code.
+/// Relays the process's output; returns its exit code.
 async fn pass_output(mut events: ProcessEvents, input: &ProcessInput, mut output: Output) -> u8 {
     let mut code = Failure::SSH;
     while let Some(event) = events.next().await {
         match event {
             ProcessEvent::Output(data) => {
                 if write(&mut output.standard, &data).await.is_err() {
-                    // Who reads it is gone: so that the process hears of that,
-                    // its channel is closed; the tunnel stays.
+                    // The reader of standard output is gone. Closing the channel
+                    // tells the process; the tunnel stays up.
                     input.close().await;
                     return Failure::SSH;
                 }
             }
             ProcessEvent::ErrorOutput(data) => {
-                // Its complaints may get lost, its work goes on.
+                // A lost error message does not stop the process.
                 let _ = write(&mut output.error, &data).await;
             }
             ProcessEvent::Exited(Exit::Code(exit)) => {
@@ -151,7 +150,7 @@ async fn write(output: &mut File, data: &[u8]) -> io::Result<()> {
     output.flush().await
 }
 
-/// Passes on what is typed; returns when the user wants the connection ended.
+/// Relays standard input; returns when the user types the disconnect escape.
 async fn pass_input(
     mut typed: mpsc::Receiver<Bytes>,
     input: &ProcessInput,
@@ -167,24 +166,24 @@ async fn pass_input(
             Escape::Disconnect => return,
         }
     }
-    // Gone already is as good.
+    // The process may have ended already.
     let _ = input.end().await;
     std::future::pending().await
 }
 
-/// Tells the process of each new size of the terminal; never returns.
+/// Sends each new terminal size to the process; never returns.
 async fn pass_sizes(input: &ProcessInput) -> std::convert::Infallible {
     if let Ok(mut resized) = signal(SignalKind::window_change()) {
         while resized.recv().await.is_some() {
-            // Gone already is as good.
+            // The process may have ended already.
             let _ = input.resize(terminal::size()).await;
         }
     }
     std::future::pending().await
 }
 
-/// Standard input by chunks. A thread of its own reads it, since a blocked read
-/// cannot be cancelled; it ends with the process.
+/// Reads standard input in chunks, on a separate thread, since a blocked read cannot be
+/// cancelled; the thread ends with this process.
 fn read_input(stdin_null: bool) -> mpsc::Receiver<Bytes> {
     let (sender, receiver) = mpsc::channel(INPUT_QUEUE);
     if stdin_null {

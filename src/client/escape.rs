@@ -3,16 +3,16 @@
 
 use bytes::{Bytes, BytesMut};
 
-/// What became of a chunk of input.
+/// The result of filtering a chunk of input.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Escape {
-    /// This is to be sent.
+    /// Send these bytes.
     Pass(Bytes),
-    /// The user wants the connection ended.
+    /// End the connection.
     Disconnect,
 }
 
-/// Watches what is typed.
+/// Finds escape sequences in terminal input.
 #[derive(Debug)]
 pub struct EscapeFilter {
     character: Option<u8>,
@@ -21,7 +21,7 @@ pub struct EscapeFilter {
 }
 
 impl EscapeFilter {
-    /// For this escape character; none passes everything.
+    /// With `None`, everything passes unchanged.
     pub fn new(character: Option<u8>) -> Self {
         EscapeFilter {
             character,
@@ -30,7 +30,7 @@ impl EscapeFilter {
         }
     }
 
-    /// Takes a chunk as it was typed.
+    /// Filters one chunk of input.
     pub fn pass(&mut self, chunk: &Bytes) -> Escape {
         let Some(character) = self.character else {
             return Escape::Pass(chunk.clone());
@@ -45,7 +45,7 @@ impl EscapeFilter {
                         self.line_start = false;
                         continue;
                     }
-                    // Not an escape that we know: what was held back goes too.
+                    // Unknown escape: send the escape character that was held back as well.
                     _ => out.extend_from_slice(&[character]),
                 }
             } else if self.line_start && byte == character {

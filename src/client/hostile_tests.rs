@@ -1,5 +1,5 @@
-//! A real device joined to a remote end that keeps to no rule: bad frames are
-//! counted, the link ends when its channel does, and everything can be stopped.
+//! A real device joined to a hostile peer: bad frames are counted, the link ends with its
+//! channel, and everything can be stopped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::ssh::client::wire_server::{
 use crate::tun::{Device, DeviceRequest};
 use crate::types::{DevicePrefix, Mode, UnitRequest};
 
-/// Far longer than anything here takes; what reaches it hangs.
+/// Far longer than any step here takes; a test that reaches it hangs.
 const HANGS: Duration = Duration::from_secs(20);
 
 struct Linked {
@@ -29,7 +29,7 @@ struct Linked {
     channel: u32,
 }
 
-/// A link over a device with an address, to a remote end that grants so much.
+/// A link over a device with an address, to a peer that grants this window and packet size.
 async fn linked(window: u32, max_packet: u32) -> Linked {
     ip("link set lo up");
     let server = WireServer::bind().await;
@@ -58,7 +58,7 @@ async fn linked(window: u32, max_packet: u32) -> Linked {
         Restrictions::default(),
         Arc::default(),
     );
-    // Only now: nothing is to be read from it that no test sent.
+    // After the link has started: only the tests' own packets may come from the device.
     std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1").unwrap();
     ip(&format!("link set {name} up"));
     Linked {
@@ -73,7 +73,7 @@ fn framed(family: u32, packet: &[u8]) -> Vec<u8> {
     [&family.to_be_bytes(), packet].concat()
 }
 
-/// Frames of which none is one, each with the name under which it is counted.
+/// Invalid frames, each with the counter name for it.
 fn bad_frames() -> Vec<(&'static str, Vec<u8>)> {
     let packet = udp(IpVersion::V4, 100);
     let mut frames = Vec::new();
@@ -86,7 +86,7 @@ fn bad_frames() -> Vec<(&'static str, Vec<u8>)> {
     for family in [0, 1, 10, 24, 0x8000_0002, u32::MAX] {
         frames.push(("wrong family", framed(family, &packet)));
     }
-    // It claims a byte more than there is, or a header longer than it is.
+    // One claims a byte more than there is, one a header longer than the packet.
     frames.push(("malformed", framed(2, &packet[..packet.len() - 1])));
     frames.push(("malformed", framed(2, &packet[..19])));
     let mut header = packet.clone();
@@ -135,7 +135,7 @@ fn bad_frames_are_counted_and_good_ones_go_on() {
     });
 }
 
-/// UDP packets into the device, as many as are asked for.
+/// Sends `count` UDP packets into the device.
 async fn send_packets(count: usize, length: usize) {
     let socket = UdpSocket::bind("10.0.0.1:0").await.unwrap();
     for _ in 0..count {
@@ -189,7 +189,7 @@ fn a_link_to_a_remote_end_that_takes_nothing_can_be_stopped() {
     });
 }
 
-/// Whatever moment the remote end chooses.
+/// At any moment that the peer chooses.
 #[test]
 fn a_link_ends_with_its_channel_or_connection() {
     test_namespace::run(async {

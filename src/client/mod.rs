@@ -1,5 +1,4 @@
-//! What the program does from beginning to end: a tunnel as by `ssh -w`, or a
-//! VPN with both ends brought up and taken down, or the remote end of one.
+//! The client: a tunnel as by `ssh -w` ([`tunnel`]), or a VPN with both hosts set up ([`up`]).
 
 pub(crate) mod command;
 pub(crate) mod escape;

@@ -1,5 +1,4 @@
-//! Our terminal: what the remote end is told of it, and raw mode while a remote
-//! shell has it.
+//! The local terminal: its description for the server, and raw mode during a remote shell.
 
 use std::io;
 
@@ -17,7 +16,7 @@ nix::ioctl_read_bad!(
     nix::libc::winsize
 );
 
-/// The terminal's size; zeros where there is none.
+/// The terminal's size; zeros if standard input is no terminal.
 pub fn size() -> TerminalSize {
     let mut size = nix::libc::winsize {
         ws_row: 0,
@@ -37,7 +36,7 @@ pub fn size() -> TerminalSize {
     }
 }
 
-/// What the remote end is told: name, size, modes.
+/// The terminal's name, size and modes, for the pty request (RFC 4254, section 6.2).
 pub fn describe() -> Terminal {
     Terminal {
         name: std::env::var("TERM").unwrap_or_default(),
@@ -48,7 +47,7 @@ pub fn describe() -> Terminal {
     }
 }
 
-/// Opcodes of RFC 4254, section 8, with their values.
+/// The terminal modes as opcodes of RFC 4254, section 8, with their values.
 fn modes(termios: &Termios) -> Vec<(u8, u32)> {
     use SpecialCharacterIndices as Index;
     let characters = [
@@ -133,13 +132,13 @@ fn modes(termios: &Termios) -> Vec<(u8, u32)> {
     modes
 }
 
-/// The terminal in raw mode; dropping this puts it back.
+/// The terminal in raw mode; dropping this restores the previous mode.
 pub struct RawTerminal {
     before: Termios,
 }
 
 impl RawTerminal {
-    /// Standard input has to be a terminal.
+    /// Fails if standard input is no terminal.
     pub fn enter() -> io::Result<Self> {
         let before = termios::tcgetattr(io::stdin())?;
         let mut raw = before.clone();
@@ -151,7 +150,7 @@ impl RawTerminal {
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
-        // A terminal that is gone needs nothing put back.
+        // A terminal that is gone needs no restoring.
         let _ = termios::tcsetattr(io::stdin(), SetArg::TCSADRAIN, &self.before);
     }
 }

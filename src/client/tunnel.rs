@@ -1,5 +1,6 @@
-//! `sshvpn -w LOCAL[:REMOTE] host [command]`: what `ssh -w` does. A device here,
-//! a device there, a session beside them; addresses are the user's business.
+//! `sshvpn -w LOCAL[:REMOTE] host [command]`: a tunnel as by `ssh -w`, with a session beside it.
+//!
+//! It opens a device on each host and joins them; the user sets the addresses.
 
 use std::sync::Arc;
 
@@ -20,8 +21,8 @@ use crate::ssh::client::connect::Connection;
 use crate::tun::{Device, DeviceRequest};
 use crate::types::{Mode, UnitRequest};
 
-/// Runs the session to its end; yields the exit code, which is that of the
-/// remote command where there is one.
+/// Runs the session until it ends; returns the exit code, which is the remote command's if there
+/// is one.
 pub async fn run(
     args: &SshArgs,
     options: &SshOptions,
@@ -50,8 +51,8 @@ pub async fn run(
     code
 }
 
-/// The tunnel, and the remote command or shell beside it: ssh ends when both
-/// have, and with the command's exit code.
+/// Runs the tunnel and the remote command or shell beside it. As in ssh, it ends when both have
+/// ended, with the command's exit code.
 async fn session(
     connection: &Connection,
     options: &SshOptions,
@@ -63,12 +64,12 @@ async fn session(
         None => None,
     };
     let tunnel = link.map(|link| tokio::spawn(watch(link, options.log_level)));
-    // Held only where needed: who reads our streams may wait for their end.
+    // Only if needed: a reader of this process's streams may wait for their end.
     let output = match options.session_type {
         SessionType::None => None,
         _ => Some(Output::here().map_err(Failure::local)?),
     };
-    // The device and the channel are open, and nothing is undone at the end.
+    // The device and the channel are open, and nothing has to be undone at the end.
     let ends_proxy = invoker.via_sudo && connection.has_proxy();
     if let Err(error) = confinement::keep_nothing(ends_proxy) {
         complain(options, format_args!("warning: {error}"));
@@ -97,8 +98,8 @@ async fn session(
     Ok(code)
 }
 
-/// Opens the device and the channel. Failures are fatal only with
-/// ExitOnForwardFailure, as in ssh.
+/// Opens the device and the channel. As in ssh, a failure is fatal only with
+/// ExitOnForwardFailure.
 async fn open_link(
     connection: &Connection,
     options: &SshOptions,
@@ -113,7 +114,7 @@ async fn open_link(
         }
     };
     tracing::debug!("tunnel forwarding using interface {}", device.name());
-    // One that was made beforehand is as its maker wants it.
+    // A device that existed before keeps its owner's settings.
     if !device.preexisting() {
         protection::set(device.name(), Ipv6::On);
     }
@@ -132,8 +133,8 @@ async fn open_link(
     }
 }
 
-/// What the remote end is held to. The user sets the addresses of both ends, so they are
-/// not known here; an ethernet tunnel may join two networks, and carries everything.
+/// The restrictions on the peer's packets. The user sets the addresses of both hosts, so they are
+/// unknown here; an ethernet tunnel may join two networks, so it carries everything.
 fn restrictions(mode: Mode) -> Restrictions {
     match mode {
         Mode::PointToPoint => Restrictions::of_addresses(GuardRules::without_addresses()),
@@ -149,21 +150,23 @@ fn unless_fatal(options: &SshOptions, text: &str) -> Result<Option<Link>, Failur
     Ok(None)
 }
 
-/// An error that does not end the session.
+/// Prints an error that does not end the session.
 fn complain(options: &SshOptions, text: impl std::fmt::Display) {
     if options.log_level >= LogLevel::Error {
         say(text);
     }
 }
 
-/// Waits for the link's end and says what went through.
+/// Waits until the link ends, then prints why and which packets were refused.
 async fn watch(mut link: Link, level: LogLevel) {
     let end = link.ended().await;
     let counters = link.stop().await;
     if level >= LogLevel::Info {
         match end {
             End::Channel => say("The remote end closed the tunnel."),
-            End::Stream(error) => say(format_args!("The remote end sent nonsense: {error}")),
+            End::Stream(error) => say(format_args!(
+                "The remote end does not keep to the protocol: {error}"
+            )),
             End::Device(error) => say(format_args!("The tunnel device failed: {error}")),
         }
     }
@@ -171,7 +174,7 @@ async fn watch(mut link: Link, level: LogLevel) {
         && let Some(refused) = counters.inbound.snapshot().refused()
     {
         say(format_args!(
-            "Packets of the remote end were refused: {refused}."
+            "The guard refused packets of the remote end: {refused}."
         ));
     }
     tracing::debug!(

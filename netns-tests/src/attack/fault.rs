@@ -1,33 +1,33 @@
-//! Faults: a system call of the local end, or a command of the remote end, that
-//! fails at its N-th use.
+//! Fault injection: makes the N-th use of a system call on the local host, or of a command on the
+//! remote host, fail.
 
 use anyhow::Result;
 
 use crate::lab::host::Host;
 
-/// What happens at the N-th use.
+/// The effect at the N-th use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It fails and does nothing: EPERM, exit code 1.
+    /// It does nothing and fails: EPERM, exit code 1.
     Fails,
-    /// The process (local end) or the SSH connection (remote end) is killed.
+    /// The process (local host) or the SSH connection (remote host) is killed.
     Kills,
 }
 
 const TRACE: &str = "/run/lab/strace";
 
-/// Some system calls.
+/// A set of system calls.
 #[derive(Debug, Clone, Copy)]
 pub struct Calls<'a> {
-    /// Their names, with commas between.
+    /// Their names, separated by commas.
     pub names: &'a str,
-    /// The file that they are about; none is any.
+    /// Only calls about this file; `None` is any.
     pub file: Option<&'a str>,
 }
 
-/// The command line that runs `command` under strace, which makes each thread's
-/// `number`th of `calls` come to `fault`. strace is not the parent, so that
-/// signals and the exit code are those of `command`.
+/// The command line that runs `command` under strace, which applies `fault` to each thread's
+/// `number`th of `calls`. strace is not the parent, so signals and the exit code are those of
+/// `command`.
 pub fn at_system_call(
     fault: Fault,
     calls: Calls<'_>,
@@ -63,8 +63,8 @@ const COUNT: &str = "/run/lab/far/count";
 const AT: &str = "/run/lab/far/at";
 const COMMANDS: [&str; 3] = ["ip", "nft", "sysctl"];
 
-/// Stands in for a command: counts its uses while that is asked for, and fails
-/// at the one that /run/lab/far/at names.
+/// A stand-in for a command: counts its uses while armed, and fails at the number in
+/// /run/lab/far/at.
 const STAND_IN: &str = r#"#!/bin/bash
 lab=/run/lab/far
 if [ -e $lab/at ]; then
@@ -83,9 +83,8 @@ fi
 exec "$lab/$(basename "$0")" "$@"
 "#;
 
-/// The commands of a remote end that change its network, each behind a stand-in
-/// that counts, and fails when told to. Wherever they are called by, since
-/// they are mounted over the real ones.
+/// Stand-ins for the commands of a remote host that change its network. They are mounted over the
+/// real ones, so every caller gets them.
 pub struct RemoteCommands<'a>(&'a Host);
 
 impl<'a> RemoteCommands<'a> {
@@ -101,13 +100,13 @@ impl<'a> RemoteCommands<'a> {
         Ok(Self(host))
     }
 
-    /// Counts from now on, and at the `number`th use does what `fault` says.
+    /// Starts to count, and applies `fault` at the `number`th use.
     pub fn fail_at(&self, number: usize, fault: Fault) -> Result<()> {
         self.0.write(COUNT, "0\n")?;
         self.0.write(AT, &format!("{number} {fault:?}\n"))
     }
 
-    /// No longer counts nor fails; gives the number of uses.
+    /// Stops counting and failing; returns the number of uses.
     pub fn disarm(&self) -> Result<usize> {
         self.0.sh(&format!("rm -f {AT}"))?;
         Ok(self.0.read(COUNT)?.trim().parse()?)

@@ -1,5 +1,5 @@
-//! Frames that an honest host does not send: built byte by byte, and sent by a
-//! device as they are.
+//! Builds frames byte by byte that an honest host does not send, and sends them through a device
+//! unchanged.
 
 use std::io::IoSlice;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -13,10 +13,10 @@ use crate::traffic::datagrams::{BATCH, VIRTIO_HEADER, packet_socket, send};
 /// A MAC address.
 pub type Mac = [u8; 6];
 
-/// That of all stations.
+/// The broadcast MAC address.
 pub const BROADCAST: Mac = [0xff; 6];
 
-/// Reads a MAC address as `ip link` shows it.
+/// Parses a MAC address as `ip link` prints it.
 pub fn parse_mac(text: &str) -> Result<Mac> {
     let octets: Vec<u8> = text
         .split(':')
@@ -31,7 +31,7 @@ pub fn ethernet(from: Mac, to: Mac, ethertype: u16, payload: &[u8]) -> Vec<u8> {
     [&to[..], &from, &ethertype.to_be_bytes(), payload].concat()
 }
 
-/// An IP packet, whose header fits what it carries.
+/// An IP packet with a correct header.
 #[derive(Debug, Clone)]
 pub enum Packet {
     /// Of IPv4.
@@ -46,7 +46,7 @@ pub enum Packet {
         fragment: u16,
         /// Options; a multiple of four bytes.
         options: Vec<u8>,
-        /// The bytes behind its header.
+        /// The payload.
         payload: Vec<u8>,
     },
     /// Of IPv6.
@@ -57,16 +57,16 @@ pub enum Packet {
         to: Ipv6Addr,
         /// The next header.
         next: u8,
-        /// The bytes behind its header.
+        /// The payload.
         payload: Vec<u8>,
     },
 }
 
-/// The upper byte of the identification, and of the flow label, that hold a label.
+/// The upper byte of the identification or flow label that holds a label.
 const MARK: u8 = 0x7a;
 
 impl Packet {
-    /// Its Ethernet frame; `label` tells it from others in a capture.
+    /// The packet in an Ethernet frame; `label` identifies it in a capture.
     pub fn frame(&self, sender: Mac, receiver: Mac, label: u8) -> Vec<u8> {
         let ethertype = match self {
             Packet::V4 { .. } => 0x0800,
@@ -75,7 +75,7 @@ impl Packet {
         ethernet(sender, receiver, ethertype, &self.bytes(label))
     }
 
-    /// What a capture has to match for a packet of that label (pcap-filter(7)).
+    /// The capture filter (pcap-filter(7)) for packets with this label.
     pub fn filter(label: u8) -> String {
         format!(
             "(ip and ip[4] == {MARK} and ip[5] == {label}) or \
@@ -83,7 +83,7 @@ impl Packet {
         )
     }
 
-    /// Its bytes, without a link header.
+    /// The packet's bytes, without a link header.
     pub fn bytes(&self, label: u8) -> Vec<u8> {
         match self {
             Packet::V4 {
@@ -148,7 +148,7 @@ pub fn send_by(host: &Host, device: &str, frames: &[Vec<u8>]) -> Result<()> {
     let index = index.trim().parse()?;
     let socket = host.in_network(|| Ok(packet_socket(index)?))?;
     for batch in frames.chunks(BATCH) {
-        // Behind the header of an ordinary packet.
+        // After the virtio header of an ordinary packet.
         let behind_header = |frame: &Vec<u8>| [&[0; VIRTIO_HEADER][..], frame].concat();
         let framed: Vec<Vec<u8>> = batch.iter().map(behind_header).collect();
         let slices: Vec<IoSlice<'_>> = framed.iter().map(|frame| IoSlice::new(frame)).collect();

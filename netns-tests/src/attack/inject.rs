@@ -1,5 +1,5 @@
-//! Packets with any addresses, sent out of a tunnel device of a host as its kernel
-//! would send them: what an end that keeps to no rule can do.
+//! Sends packets with any addresses out of a host's tunnel device, as its kernel would: the
+//! packets of a hostile peer.
 
 use std::io::IoSlice;
 use std::net::{IpAddr, Ipv6Addr};
@@ -15,21 +15,21 @@ use crate::traffic::datagrams::{self, VIRTIO_HEADER};
 /// The MAC address that frames come from.
 const STATION: [u8; 6] = [2, 0, 0, 0, 0xba, 0xd0];
 
-/// The way out of one device.
+/// Sends through one device.
 pub struct Injector {
     socket: OwnedFd,
-    /// Whether frames are needed.
+    /// Whether the device takes Ethernet frames.
     ethernet: bool,
 }
 
-/// What is sent.
+/// The payload of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Payload<'a> {
     /// A UDP datagram to the discard port.
     Udp,
     /// A UDP datagram from this port to the next one.
     UdpFrom(u16),
-    /// An ICMP error that quotes a UDP datagram between these.
+    /// An ICMP error that quotes a UDP datagram between these addresses.
     Unreachable(&'a str, &'a str),
     /// An ICMP redirect, of either family.
     Redirect,
@@ -38,7 +38,7 @@ pub enum Payload<'a> {
 }
 
 impl Injector {
-    /// By `device`, a tun or tap device of `host`.
+    /// `device` is a tun or tap device of `host`.
     pub fn open(host: &Host, device: &str) -> Result<Self> {
         let socket = host.in_network(|| {
             let index = if_nametoindex(device)?;
@@ -85,7 +85,7 @@ fn packet(ethernet: bool, from: &str, to: &str, payload: Payload<'_>) -> Result<
             if ipv6 { (1, 4, [0; 4]) } else { (3, 3, [0; 4]) }
         }
         Payload::Redirect if ipv6 => {
-            // The target, and the destination that it is for.
+            // The new target, and the destination that the redirect is for.
             let (target, destination): (Ipv6Addr, Ipv6Addr) =
                 ("fe80::bad".parse()?, "2001:db8:bad::1".parse()?);
             content = [target.octets(), destination.octets()].concat();
@@ -97,7 +97,7 @@ fn packet(ethernet: bool, from: &str, to: &str, payload: Payload<'_>) -> Result<
         }
         Payload::RouterAdvertisement if ipv6 => {
             content = vec![0; 8];
-            // 64 bits, on-link and autonomous, for ever.
+            // 64 bits, on-link and autonomous, infinite lifetime.
             content.extend([3, 4, 64, 0xc0]);
             content.extend([0xff; 8]);
             content.extend([0; 4]);
@@ -117,8 +117,8 @@ fn packet(ethernet: bool, from: &str, to: &str, payload: Payload<'_>) -> Result<
     Ok(packet)
 }
 
-/// IP headers, behind an Ethernet header where one is needed. Neighbour discovery
-/// needs the hop limit 255.
+/// IP headers, after an Ethernet header if the device needs one. Neighbour discovery requires the
+/// hop limit 255.
 fn step(ethernet: bool, from: &str, to: &str) -> Result<PacketBuilderStep<etherparse::IpHeaders>> {
     use etherparse::{IpHeaders, IpNumber, Ipv4Header, Ipv6Header};
     let ip = match (from.parse()?, to.parse()?) {

@@ -1,5 +1,5 @@
-//! A false router at one end of a tunnel: advertises itself, a prefix, an MTU
-//! and all of the internet to the other end, as raw packets (RFC 4861).
+//! A false router at one end of a tunnel: sends raw router advertisements (RFC 4861) with itself, a
+//! prefix, an MTU and a route to the whole internet to the peer.
 
 use std::io::IoSlice;
 use std::net::Ipv6Addr;
@@ -13,9 +13,9 @@ use crate::traffic::datagrams::{VIRTIO_HEADER, packet_socket, send};
 
 /// The router's address.
 pub const ROUTER: &str = "fe80::bad";
-/// The prefix in which the other end is to make itself an address.
+/// The prefix from which the peer would make itself an address.
 pub const PREFIX: &str = "2001:db8:bad::";
-/// What the other end is to take for its own link: more than its default route.
+/// An on-link prefix that would override the peer's default route.
 const INTERNET: &str = "2000::";
 const ALL_NODES: &str = "ff02::1";
 /// The least MTU of IPv6, in bytes.
@@ -27,7 +27,7 @@ pub fn advertise(host: &Host, device: &str, mode: Mode) -> Result<()> {
     let packet = advertisement()?;
     let ethernet: &[u8] = match mode {
         Mode::PointToPoint => &[],
-        // To the group of all nodes, from a station nobody knows.
+        // To the group of all nodes, from an unknown station.
         Mode::Ethernet => b"\x33\x33\x00\x00\x00\x01\x02\x00\x00\x00\x0b\xad\x86\xdd",
     };
     let frame = [&[0; VIRTIO_HEADER][..], ethernet, &packet].concat();

@@ -1,8 +1,8 @@
-//! What is measured: the columns of the table.
+//! The measured figures: the columns of the table.
 
 use crate::bench::network::Kind;
 
-/// One figure of a way.
+/// One figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)] // said by `Column::description`
 pub enum Column {
@@ -30,22 +30,22 @@ pub enum Column {
     Start,
 }
 
-/// A column in words.
+/// The description of a column.
 pub struct Description {
-    /// What options call it: a group, or a group and a part after a hyphen.
+    /// Its name in options: a group, or a group and a part after a hyphen.
     pub name: &'static str,
     /// The head of the column.
     pub title: &'static str,
     /// The unit of its figures.
     pub unit: &'static str,
-    /// How many digits follow the point.
+    /// Decimal places.
     pub digits: usize,
-    /// The cable it is measured on.
+    /// The network that it is measured on.
     pub network: Kind,
 }
 
 impl Column {
-    /// All, in the order of the table.
+    /// All columns, in the order of the table.
     pub const ALL: [Self; 22] = [
         Self::TcpUp,
         Self::TcpDown,
@@ -71,7 +71,7 @@ impl Column {
         Self::Start,
     ];
 
-    /// The column in words.
+    /// The description.
     pub fn description(self) -> Description {
         use Kind::{Bottleneck, Distant, Plain};
         let (name, title, unit, digits, network) = match self {
@@ -107,7 +107,7 @@ impl Column {
         }
     }
 
-    /// The columns that `word` names, which may be that of a group; none if there is no such.
+    /// The columns that `word` names, which may be a group; empty if there is none.
     pub fn named(word: &str) -> Vec<Self> {
         let is_meant = |column: &Self| {
             let name = column.description().name;

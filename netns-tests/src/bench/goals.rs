@@ -1,4 +1,4 @@
-//! What has to be reached, checked as far as it was measured.
+//! The goals of the project, and their check against the measured figures.
 
 use std::fmt::Write as _;
 
@@ -6,11 +6,11 @@ use crate::bench::column::Column;
 use crate::bench::results::{Results, multiple};
 use crate::bench::row::Row;
 
-/// A figure or a ratio, and the bound it has to keep.
+/// A figure or a ratio, and its bound.
 struct Goal {
     row: Row,
     column: Column,
-    /// What the figure is divided by; the figure itself without.
+    /// The row that the figure is divided by, if the goal is a ratio.
     reference: Option<Row>,
     bound: Bound,
 }
@@ -71,7 +71,7 @@ const GOALS: [Goal; 22] = {
 };
 
 impl Goal {
-    /// A line for people, if it was measured.
+    /// The result line, if the figure was measured.
     fn check(&self, results: &Results) -> Option<String> {
         let description = self.column.description();
         let row = self.row.title();
@@ -100,7 +100,7 @@ impl Goal {
     }
 }
 
-/// The goals that were measured, a line each; empty if none was.
+/// The results for the measured goals, one per line.
 pub fn check(results: &Results) -> String {
     let mut text = String::new();
     for line in GOALS.iter().filter_map(|goal| goal.check(results)) {
@@ -137,7 +137,7 @@ mod tests {
             "peak RSS, local end: 40.0 MiB (≤ 40.0 MiB: reached)",
             "CPU up, both ends: 0.083× (≤ 0.167×: reached)",
         ] {
-            assert!(text.contains(line), "{line} is not in\n{text}");
+            assert!(text.contains(line), "{line} is missing in\n{text}");
         }
     }
 }

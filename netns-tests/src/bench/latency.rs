@@ -1,4 +1,4 @@
-//! Round trips by ping, one by one.
+//! Measures round-trip times, by ping.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use crate::bench::statistics::Series;
 use crate::lab::host::Host;
 use crate::wait::PATIENCE;
 
-/// Pings a second.
+/// Pings per second.
 const RATE: u32 = 100;
-/// What counts for a ping that was not answered, in milliseconds: as long as ping waits.
+/// The round-trip time that an unanswered ping counts as, in milliseconds: ping's own timeout.
 pub const LOST: f64 = 1000.0;
 
-/// Pings `address` from `host` for `seconds`; gives the times of the round
-/// trips in milliseconds, without those of the first `warm_up` seconds.
+/// Pings `address` from `host` for `seconds`; returns the round-trip times in milliseconds, without
+/// those of the first `warm_up` seconds.
 pub fn measure(host: &Host, address: &str, warm_up: u32, seconds: u32) -> Result<Series> {
     let count = (warm_up + seconds) * RATE;
     let command = [
@@ -37,7 +37,7 @@ pub fn measure(host: &Host, address: &str, warm_up: u32, seconds: u32) -> Result
     Ok(times)
 }
 
-/// The times of the pings after the first `skipped` of `count`, from ping's output.
+/// Parses ping's output: the times of the `count` pings, without the first `skipped`.
 pub fn times(output: &str, skipped: u32, count: u32) -> Result<Series> {
     let mut times = vec![LOST; count as usize];
     for line in output.lines().filter(|line| line.contains("icmp_seq=")) {
@@ -45,7 +45,7 @@ pub fn times(output: &str, skipped: u32, count: u32) -> Result<Series> {
             let mut words = line.split(' ');
             words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
         };
-        // A line with a number but no time says that something went wrong.
+        // A line with a number but no time reports an error.
         let (Some(number), Some(time)) = (value("icmp_seq"), value("time")) else {
             continue;
         };

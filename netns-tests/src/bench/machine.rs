@@ -1,4 +1,4 @@
-//! The machine that was measured on, in words.
+//! Describes the machine of the benchmark.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -8,7 +8,7 @@ use crate::bench::peers::program;
 use crate::bench::row::Row;
 use crate::program::client::Client;
 
-/// A list in Markdown: hardware, kernel, and the versions of what ran.
+/// A Markdown list: hardware, kernel, and the versions of the programs.
 pub fn describe(rows: &[Row]) -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -42,7 +42,7 @@ pub fn describe(rows: &[Row]) -> String {
     text
 }
 
-/// The algorithm that new connections use: what loss does to a transfer depends on it.
+/// The congestion control of new connections, on which the effect of loss depends.
 fn congestion() -> Option<String> {
     let text = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").ok()?;
     Some(text.trim().to_owned())
@@ -59,7 +59,7 @@ fn processor(cpuinfo: &str) -> Option<String> {
     Some(format!("{}, {count} cores seen", model.trim()))
 }
 
-/// All memory, from /proc/meminfo.
+/// The total memory, from /proc/meminfo.
 fn gibibytes(meminfo: &str) -> Option<String> {
     let mut lines = meminfo.lines();
     let value = lines.find_map(|line| line.strip_prefix("MemTotal:"))?;
@@ -67,7 +67,7 @@ fn gibibytes(meminfo: &str) -> Option<String> {
     Some(format!("{:.0} GiB", kibibytes / f64::from(1 << 20)))
 }
 
-/// The first line that a command prints, on whichever stream.
+/// The first line that a command prints, on either stream.
 fn first_line(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     let text = [output.stdout, output.stderr].concat();

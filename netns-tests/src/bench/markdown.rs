@@ -1,5 +1,4 @@
-//! The results as a page: what was measured where, a table for each group of
-//! columns, the goals.
+//! Writes the results as a Markdown page: the machine, a table for each group of columns, the goals.
 
 use std::fmt::Write as _;
 
@@ -9,7 +8,7 @@ use crate::bench::options::Options;
 use crate::bench::results::{Cell, Results, multiple};
 use crate::bench::row::Row;
 
-/// What the groups of columns mean, by the first part of their names.
+/// The title and meaning of each group of columns, by the first part of its name.
 const GROUPS: [(&str, &str, &str); 8] = [
     ("tcp", "Throughput", "TCP by iperf3, what arrived."),
     (
@@ -49,7 +48,7 @@ const GROUPS: [(&str, &str, &str); 8] = [
     ),
 ];
 
-/// The page. `plot` is the name of the file with the plot, `machine` a list in Markdown.
+/// The page. `plot` is the plot's file name, `machine` a Markdown list.
 pub fn page(results: &Results, options: &Options, machine: &str, plot: &str) -> String {
     let mut text = String::from("# Benchmark\n\n");
     let _ = writeln!(
@@ -179,7 +178,7 @@ mod tests {
             "## Goals\n\n- sshvpn up --via tun ÷ ssh -w, TCP up: 10.0×",
             "- `sshvpn up --via agent`: this sshvpn has no --via agent",
         ] {
-            assert!(page.contains(part), "{part} is not in\n{page}");
+            assert!(page.contains(part), "{part} is missing in\n{page}");
         }
         assert!(!page.contains("## Memory"), "{page}");
     }

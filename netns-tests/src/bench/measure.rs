@@ -1,4 +1,4 @@
-//! One visit to an open way: the figures that its network can give.
+//! Measures an open row: all figures of its network.
 
 use std::thread;
 
@@ -13,22 +13,22 @@ use crate::bench::udp;
 use crate::bench::usage::{Usage, peak_memory};
 use crate::traffic::iperf3::{self, Direction, Figures, Flow};
 
-/// Streams of the column that has several.
+/// Streams of the column with several streams.
 const STREAMS: u32 = 8;
 /// Seconds of load before a ping counts.
 const WARM_UP: u32 = 1;
 /// Seconds by which the load outlasts the pings.
 const OUTLAST: u32 = 1;
 
-/// A way that is open, and what is wanted of it.
+/// An open row and the requested columns.
 pub struct Visit<'a> {
-    /// The network it goes over.
+    /// The network.
     pub network: &'a Network,
-    /// The way.
+    /// The open row.
     pub opened: &'a Opened,
-    /// The wanted columns; those of other networks are left alone.
+    /// The requested columns; those of other networks are skipped.
     pub columns: &'a [Column],
-    /// How long a transfer takes.
+    /// The duration of a transfer, in seconds.
     pub seconds: u32,
 }
 
@@ -36,7 +36,7 @@ pub struct Visit<'a> {
 pub type Found = Vec<(Column, f64)>;
 
 impl Visit<'_> {
-    /// Measures what the network of this `kind` is for.
+    /// Measures the requested columns of this `kind` of network.
     pub fn measure(&self, kind: Kind) -> Result<Found> {
         let mut found = Vec::new();
         match kind {
@@ -58,7 +58,7 @@ impl Visit<'_> {
         columns.iter().any(|column| self.columns.contains(column))
     }
 
-    /// TCP, and what it costs. Memory is only known after both directions.
+    /// Measures TCP and its cost. Peak memory is measured last, after both directions.
     fn throughput(&self, found: &mut Found) -> Result<()> {
         use Column as C;
         let memory = [C::MemoryLocal, C::MemoryRemote];
@@ -89,7 +89,7 @@ impl Visit<'_> {
         Ok(())
     }
 
-    /// One transfer, which cannot be more than what has passed the cable.
+    /// Runs one transfer, and checks that the cable carried at least as many bytes.
     fn transfer(&self, direction: Direction, streams: u32) -> Result<Figures> {
         let lab = &self.network.lab;
         let flow = Flow {
@@ -115,7 +115,7 @@ impl Visit<'_> {
         Ok(figures)
     }
 
-    /// The bytes that have passed the laptop's cable, both ways.
+    /// The bytes on the laptop's cable, in both directions.
     fn on_the_wire(&self) -> Result<u64> {
         let count = |name: &str| -> Result<u64> {
             let path = format!("/sys/class/net/wan/statistics/{name}");
@@ -171,7 +171,7 @@ impl Visit<'_> {
         Ok(())
     }
 
-    /// Round trips while a transfer loads the way in `direction`.
+    /// Round-trip times during a transfer in `direction`.
     fn pings_under(&self, load: Option<Direction>) -> Result<Series> {
         let lab = &self.network.lab;
         let remote = self.opened.connect.as_str();

@@ -1,18 +1,18 @@
-//! The benchmark: every way from the laptop to the bastion, side by side.
+//! The benchmark: compares the ways from the laptop to the bastion.
 //!
 //! ```text
-//!   options ─► rounds ─► networks ─► rows      so whatever the machine does
-//!                                      │       besides hits all rows alike
-//!      network   what is between the hosts
+//!   options ─► rounds ─► networks ─► rows      so other load of the machine
+//!                                      │       affects all rows alike
+//!      network   the link between the hosts
 //!      row       opened by opened (ssh, sshvpn), served (into sshvpn serve)
 //!                or peers (other VPNs)
-//!      measure   what an open way gives for each column
+//!      measure   the figures of an open row, by column
 //!                (iperf3, udp, latency, usage)
 //!      results   all figures ─► terminal, markdown, svg, goals
-//!      clients   many of them in one server, a table of its own
+//!      clients   many clients of one server, in a separate table
 //! ```
 //!
-//! Whatever ends the program ends its hosts, and with them all that it made.
+//! However the program ends, its hosts end, and with them all that it made.
 
 pub mod clients;
 pub mod column;
@@ -50,21 +50,21 @@ use crate::bench::results::Results;
 use crate::bench::row::Row;
 use crate::lab::state::Before;
 
-/// How often a row may fail before it is left out; a long run on a busy
-/// machine is not to lose a row by one bad moment.
+/// Failures after which a row is left out; more than one, so that a long run on a busy machine
+/// does not lose a row by a single failure.
 const FAILURES: usize = 2;
 
-/// A run under way.
+/// A benchmark run.
 struct Run<'a> {
     options: &'a Options,
     rows: Vec<Row>,
-    /// The rows of the visits that failed.
+    /// The rows of failed measurements.
     failed: Vec<Row>,
     networks: BTreeMap<Kind, Network>,
     results: Results,
 }
 
-/// Measures what `options` ask for, prints the table and writes the files.
+/// Measures as `options` say, prints the table and writes the files.
 pub fn run(options: &Options) -> Result<()> {
     if !options.clients.is_empty() {
         return clients::run(&options.clients, options);
@@ -98,7 +98,8 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 impl Run<'_> {
-    /// Takes the rows that this machine can measure, and says why not the others.
+    /// Selects the rows that this machine can measure, and reports why it cannot measure the
+    /// others.
     fn choose_rows(&mut self) {
         for row in self.options.rows.iter().copied() {
             match row.is_available() {
@@ -113,8 +114,8 @@ impl Run<'_> {
         self.results.left_out.push((row, reason));
     }
 
-    /// Notes a failed visit. Its network, which may not be as it was, is made
-    /// anew; a row that fails again is left out from now on.
+    /// Handles a failed measurement: makes the network anew, since its state may have changed, and
+    /// leaves the row out if it fails again.
     fn note_failure(&mut self, kind: Kind, row: Row, error: &anyhow::Error) {
         self.networks.remove(&kind);
         self.failed.push(row);
@@ -130,7 +131,7 @@ impl Run<'_> {
         self.leave_out(row, format!("{extent}: {}", words.join(" ")));
     }
 
-    /// One round of one row on one network, if a figure of it is wanted.
+    /// Runs one round of one row on one network, if a column of that network is requested.
     fn visit(&mut self, round: u32, kind: Kind, row: Row) -> Result<()> {
         let options = self.options;
         let is_wanted = |column: &Column| column.description().network == kind && row.has(*column);
@@ -141,7 +142,7 @@ impl Run<'_> {
         }
         let (found, mtu) = measure(self.network(kind)?, kind, row, &columns, options.seconds)?;
         if row.is_peer() {
-            // Nobody promised that a peer leaves a host as it was.
+            // Another VPN may not restore the host's state.
             self.networks.remove(&kind);
         }
         println!(
@@ -157,7 +158,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The network of this kind, made when it is first needed.
+    /// The network of this kind, made at its first use.
     fn network(&mut self, kind: Kind) -> Result<&Network> {
         match self.networks.entry(kind) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
@@ -194,8 +195,8 @@ impl Run<'_> {
     }
 }
 
-/// Opens `row`, measures it and closes it; the hosts of the network have to
-/// look as they did, unless the row is a peer's.
+/// Opens `row`, measures it and closes it; afterwards the hosts have to be in their earlier state,
+/// unless the row is another VPN.
 fn measure(
     network: &Network,
     kind: Kind,
@@ -225,7 +226,7 @@ fn measure(
     Ok((found, mtu))
 }
 
-/// Figures in one line.
+/// The figures in one line.
 fn list(found: &Found) -> String {
     let mut text = String::new();
     for (column, figure) in found {
@@ -236,7 +237,7 @@ fn list(found: &Found) -> String {
     text.trim_start().to_owned()
 }
 
-/// `prefix` with an extension behind it, whatever points it contains.
+/// Appends an extension to `prefix`, also if it contains dots.
 fn with_extension(prefix: &Path, extension: &str) -> String {
     format!("{}.{extension}", prefix.display())
 }

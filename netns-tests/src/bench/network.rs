@@ -1,11 +1,11 @@
-//! The networks that are measured over.
+//! The networks of the benchmark.
 //!
 //! ```text
 //!   plain        laptop wan ─────────────────────────────────── wan bastion
 //!   bottleneck   laptop wan ── left  middle, a bridge    right ── wan bastion
 //!                              └ 100 Mbit/s, 50 ms of queue ┘
 //!   distant      laptop wan ── left  middle, an emulator right ── wan bastion
-//!                              └ 20 ms each way, loss at will ┘
+//!                              └ 20 ms each way, settable loss ┘
 //! ```
 
 use std::time::Duration;
@@ -19,40 +19,40 @@ use crate::lab::sshd::Sshd;
 use crate::lab::topology::{Direct, direct_over};
 use crate::program::client::Client;
 
-/// Which network.
+/// The kind of network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A cable.
     Plain,
-    /// A cable of 100 Mbit/s with a queue of 50 ms at either end.
+    /// A cable of 100 Mbit/s with a queue of 50 ms at each end.
     Bottleneck,
-    /// A cable of 40 ms there and back.
+    /// A cable with a round-trip time of 40 ms.
     Distant,
 }
 
-/// An address of the bastion that the laptop reaches only where something
-/// takes its connections: there is a route, but nobody at its end.
+/// An address of the bastion that the laptop reaches only if a program takes the connections over:
+/// its route leads to no host.
 pub const BEYOND: &str = "10.77.0.2";
 
-/// How the bottleneck is made: a token bucket each way (tc-tbf(8)).
+/// Makes the bottleneck: a token bucket in each direction (tc-tbf(8)).
 const BOTTLENECK: &str = "for port in left right; do \
     tc qdisc add dev $port root tbf rate 100mbit burst 16kb latency 50ms; done";
-/// One way of the distant network.
+/// The one-way delay of the distant network.
 const DISTANCE: Duration = Duration::from_millis(20);
-/// Room for what is on its way of one connection, in bytes: the usual maximum of
-/// 4 MiB to be sent ends at some 600 Mbit/s over such a distance.
+/// Larger TCP buffers, in bytes: the default maximum of 4 MiB for sending limits a connection to
+/// about 600 Mbit/s over this distance.
 const WINDOWS: &str = "sysctl -q -w net.ipv4.tcp_wmem='4096 16384 67108864' \
     net.ipv4.tcp_rmem='4096 131072 67108864'";
-/// The super-frames that leave the cable whole while nothing is lost on it.
+/// The gso_max_size behind a cable without loss: super-frames stay whole.
 const WHOLE: u32 = 65536;
-/// None: the kernel cuts each into its segments behind the cable, so that they
-/// are lost one at a time. Not at the hosts' own devices: TCP would make single
-/// segments from the start, which costs the sender ten times as much.
+/// The gso_max_size behind a cable with loss: the kernel segments each super-frame behind the
+/// cable, so that segments are lost one at a time. Not set on the hosts' own devices: TCP would
+/// make single segments from the start, which costs the sender ten times as much.
 const SEGMENTS: u32 = 500;
 
-/// Two hosts and what is between them.
+/// Two hosts and the link between them.
 pub struct Network {
-    /// Held for its threads; first, so that they end before their devices do.
+    /// Held for its threads; the first field, so that they end before their devices.
     _emulator: Option<Emulator>,
     /// The hosts.
     pub lab: Direct,
@@ -60,7 +60,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Makes one. The bastion's sshd starts the agent, should a client ask for it.
+    /// Makes one. The bastion's sshd has the agent as a subsystem.
     pub fn new(kind: Kind) -> Result<Self> {
         let mut sshd = Sshd::default();
         if let Ok(program) = Client::Sshvpn.program() {
@@ -95,8 +95,8 @@ impl Network {
         })
     }
 
-    /// Lets so many of ten thousand packets, but not all, be lost from now on,
-    /// either way, by chance: each as the hosts receive it. For the distant network.
+    /// Sets the random loss of the distant network, in packets of ten thousand (fewer than all), in
+    /// each direction; packets are dropped as the hosts receive them.
     pub fn set_loss(&self, of_ten_thousand: u32) -> Result<()> {
         let mut rules = "table netdev loss {}\ndelete table netdev loss\n".to_owned();
         let mut largest = WHOLE;
@@ -121,7 +121,7 @@ impl Network {
     }
 }
 
-/// Two cables that meet at `middle`, which has no addresses.
+/// Connects the hosts by two cables that meet at `middle`, which has no addresses.
 fn connect_through(middle: &Host, laptop: End<'_>, bastion: End<'_>) -> Result<()> {
     connect(laptop, (middle, "left", &[]))?;
     connect((middle, "right", &[]), bastion)?;

@@ -1,4 +1,4 @@
-//! Ways to the bastion by ssh and sshvpn: opened, ready to be measured, closed.
+//! Opens and closes the rows by ssh and sshvpn.
 
 use std::time::{Duration, Instant};
 
@@ -14,33 +14,33 @@ use crate::program::vpn::Device;
 use crate::traffic::iperf3::{PORT, Target};
 use crate::wait::{PATIENCE, until};
 
-/// The cipher of everything over ssh.
+/// The cipher of all SSH connections.
 pub const CIPHER: &str = "Ciphers=aes128-gcm@openssh.com";
 
-/// A way that is open.
+/// An open row.
 pub struct Opened {
-    /// Its processes that the harness has started, the local end's first.
+    /// The processes that the harness has started, the local host's first.
     pub children: Vec<Child>,
-    /// The laptop's address on it.
+    /// The laptop's address.
     pub local: String,
-    /// The address that the laptop asks for the bastion.
+    /// The address by which the laptop reaches the bastion.
     pub connect: String,
-    /// The bastion's own there: another one if connections are forwarded.
+    /// The bastion's address that serves it: another one if connections are forwarded.
     pub serve: String,
     /// The MTU of its device; 0 if it has none.
     pub mtu: u32,
-    /// From the start of its command to the first answered ping.
+    /// The time from the start of its command to the first answered ping.
     pub start: Option<Duration>,
 }
 
 impl Opened {
-    /// An IP tunnel between the lab's usual addresses, started at `started` and
-    /// set up. Waits for the first answer through it.
+    /// An IP tunnel between the lab's usual addresses, whose command started at `started`. Waits
+    /// for the first answer through it.
     pub fn tunnel(children: Vec<Child>, network: &Network, started: Instant) -> Result<Self> {
         Self::tunnel_between(children, network, started, [NEAR[0], FAR[0]])
     }
 
-    /// The same between the addresses `near` and `far`.
+    /// An IP tunnel between the given addresses. Waits for the first answer through it.
     pub fn tunnel_between(
         children: Vec<Child>,
         network: &Network,
@@ -60,7 +60,7 @@ impl Opened {
         })
     }
 
-    /// Where iperf3 measures.
+    /// The target of iperf3.
     pub fn target(&self) -> Target<'_> {
         Target {
             connect: &self.connect,
@@ -68,7 +68,7 @@ impl Opened {
         }
     }
 
-    /// Ends its processes, the local end's first.
+    /// Ends its processes, the local host's first.
     pub fn close(self) -> Result<()> {
         for child in self.children {
             child.end_with(Signal::SIGTERM)?;
@@ -115,7 +115,7 @@ pub fn up(carrier: &str, network: &Network) -> Result<Opened> {
     Ok(opened)
 }
 
-/// `ssh -L`: a port here that is iperf3's there.
+/// `ssh -L`: forwards a local port to iperf3 on the bastion.
 pub fn forward(network: &Network) -> Result<Opened> {
     let ports = format!("{PORT}:127.0.0.1:{PORT}");
     let options = ["-N", "-o", "ExitOnForwardFailure=yes", "-o", CIPHER];
@@ -139,8 +139,8 @@ pub fn forward(network: &Network) -> Result<Opened> {
     })
 }
 
-/// Waits for the first answer of the tunnel's remote end. Each try is short, so
-/// that a lost one costs little time.
+/// Waits for the first answer of the remote host through the tunnel. Each try is short, so that a
+/// lost one costs little time.
 fn first_ping(laptop: &Host, remote: &str) -> Result<()> {
     let command = ["ping", "-n", "-q", "-c1", "-W0.1", remote];
     until("the first ping through the tunnel", PATIENCE, || {

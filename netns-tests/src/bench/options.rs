@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line of the benchmark.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::bench::column::Column;
 use crate::bench::row::Row;
 
-/// What `--help` prints.
+/// The text of `--help`.
 pub const USAGE: &str = "\
 usage: scripts/bench [OPTION]...
 
@@ -22,37 +22,37 @@ usage: scripts/bench [OPTION]...
   --output PREFIX      the same as PREFIX.md and PREFIX.svg; of clients, PREFIX-clients.md
 ";
 
-/// Where `--write` writes to, without its extension.
+/// The output file of `--write`, without its extension.
 const DOCUMENT: &str = "docs/benchmark";
 
-/// What to measure, how often, and where to write it.
+/// The rows, the columns, the number of rounds and the output files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// The ways, in the order of the table.
+    /// The rows, in the order of the table.
     pub rows: Vec<Row>,
-    /// The figures, in the order of the table.
+    /// The columns, in the order of the table.
     pub columns: Vec<Column>,
-    /// Instead of them, so many clients of one server at once; from few to many.
+    /// If not empty: measures these numbers of clients of one server instead; ascending.
     pub clients: Vec<usize>,
-    /// How often each is measured.
+    /// The number of measurements of each figure.
     pub rounds: u32,
-    /// How long a transfer takes.
+    /// The duration of a transfer, in seconds.
     pub seconds: u32,
     /// Files to write, without their extensions.
     pub output: Option<PathBuf>,
 }
 
-/// What the command line asks for.
+/// The parsed command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// To be told what there is.
+    /// Print the help.
     Usage,
-    /// To measure.
+    /// Measure.
     Measure(Options),
 }
 
 impl Request {
-    /// Reads the words after the program's name.
+    /// Parses the words after the program's name.
     pub fn parse<S: Into<String>>(words: impl IntoIterator<Item = S>) -> Result<Self> {
         let mut words = words.into_iter().map(Into::into);
         let (mut rows, mut columns, mut clients) = (None, None, Vec::new());
@@ -128,7 +128,7 @@ fn columns(list: &str) -> Result<Vec<Column>> {
     Ok(columns)
 }
 
-/// Numbers of clients: some, and no more than the addresses of the network.
+/// Parses numbers of clients: at least one, and at most as many as the network has addresses.
 fn counts(list: &str) -> Result<Vec<usize>> {
     let count = |word: &str| {
         let count = word.parse().with_context(|| format!("--clients {word}"))?;

@@ -1,4 +1,4 @@
-//! The figures of a run, and how they compare.
+//! The figures of a run, and their ratios.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use crate::bench::column::Column;
 use crate::bench::row::Row;
 use crate::bench::statistics::Series;
 
-/// All that was measured.
+/// All measured figures.
 #[derive(Debug, Default)]
 pub struct Results {
     figures: BTreeMap<(Row, Column), Series>,
@@ -15,14 +15,14 @@ pub struct Results {
     pub left_out: Vec<(Row, String)>,
 }
 
-/// What the table says of one row in one column.
+/// One cell of the table.
 #[derive(Debug, PartialEq)]
 pub struct Cell {
-    /// The median, and the least and the greatest figure.
+    /// The median, the minimum and the maximum.
     pub figures: String,
-    /// The median as a multiple of that of `ssh -w`.
+    /// The median divided by that of `ssh -w`.
     pub to_ssh: Option<f64>,
-    /// The median as a multiple of that without a tunnel.
+    /// The median divided by that without a tunnel.
     pub to_veth: Option<f64>,
 }
 
@@ -32,7 +32,7 @@ impl Results {
         self.figures.entry((row, column)).or_default().push(figure);
     }
 
-    /// Notes the MTU of a row's device.
+    /// Sets the MTU of a row's device.
     pub fn set_mtu(&mut self, row: Row, mtu: u32) {
         if mtu != 0 {
             self.mtus.insert(row, mtu);
@@ -60,18 +60,18 @@ impl Results {
         Column::ALL.into_iter().filter(is_measured).collect()
     }
 
-    /// The middle of a row's figures.
+    /// The median of a row's figures.
     pub fn median(&self, row: Row, column: Column) -> Option<f64> {
         self.figures.get(&(row, column))?.median()
     }
 
-    /// The median of `row` as a multiple of that of `reference`.
+    /// The median of `row` divided by that of `reference`.
     pub fn ratio(&self, row: Row, reference: Row, column: Column) -> Option<f64> {
         let ratio = self.median(row, column)? / self.median(reference, column)?;
         ratio.is_finite().then_some(ratio)
     }
 
-    /// What the table says; nothing if it was not measured.
+    /// The cell; `None` if it was not measured.
     pub fn cell(&self, row: Row, column: Column) -> Option<Cell> {
         let series = self.figures.get(&(row, column))?;
         let digits = column.description().digits;
@@ -85,7 +85,7 @@ impl Results {
     }
 }
 
-/// A ratio in three figures.
+/// A ratio with three significant digits.
 pub fn multiple(ratio: f64) -> String {
     let digits = match ratio {
         ratio if ratio >= 100.0 => 0,

@@ -1,4 +1,4 @@
-//! What is compared: the ways to a host, the rows of the table.
+//! The rows of the table: the compared ways to a host.
 
 use anyhow::{Result, bail, ensure};
 
@@ -15,7 +15,7 @@ use std::process::Command;
 pub enum Row {
     /// No tunnel: the cable itself.
     Veth,
-    /// `ssh -w`, what all others are compared with.
+    /// `ssh -w`, the reference of all others.
     SshTunnel,
     /// `ssh -L`: one forwarded port, no IP tunnel.
     SshForward,
@@ -44,7 +44,7 @@ pub enum Row {
 }
 
 impl Row {
-    /// All, in the order of the table.
+    /// All rows, in the order of the table.
     pub const ALL: [Self; 14] = [
         Self::Veth,
         Self::SshTunnel,
@@ -62,7 +62,7 @@ impl Row {
         Self::Sshuttle,
     ];
 
-    /// What options call it.
+    /// Its name in options.
     pub fn name(self) -> &'static str {
         match self {
             Self::Veth => "veth",
@@ -82,7 +82,7 @@ impl Row {
         }
     }
 
-    /// What the table calls it.
+    /// Its title in the table.
     pub fn title(self) -> &'static str {
         match self {
             Self::Veth => "no tunnel (veth)",
@@ -103,12 +103,12 @@ impl Row {
         Self::ALL.into_iter().find(|row| row.name() == word)
     }
 
-    /// Whether it is somebody else's VPN, to be measured only on request.
+    /// Whether it is another VPN, which is measured only on request.
     pub fn is_peer(self) -> bool {
         self >= Self::OpenVpn
     }
 
-    /// Whether it can give a figure for `column`.
+    /// Whether `column` can be measured for it.
     pub fn has(self, column: Column) -> bool {
         use Column as C;
         let needs_packets = matches!(
@@ -134,7 +134,7 @@ impl Row {
         }
     }
 
-    /// Succeeds if this machine has what the row needs; the error says what is missing.
+    /// Checks that this machine has what the row needs; the error says what is missing.
     pub fn is_available(self) -> Result<()> {
         match self {
             Self::Veth | Self::SshTunnel | Self::SshForward => {}
@@ -180,7 +180,7 @@ impl Row {
         }
     }
 
-    /// The implementation of WireGuard that the row is about.
+    /// The WireGuard implementation of the row.
     fn wireguard(self) -> WireGuard {
         match self {
             Self::BoringTun => WireGuard {
@@ -199,7 +199,7 @@ impl Row {
     }
 }
 
-/// Succeeds if `sshvpn up --via` can be given `carrier`.
+/// Checks that `sshvpn up --via` accepts `carrier`.
 fn offers_carrier(carrier: &str) -> Result<()> {
     let command = Client::Sshvpn.command(&["up", "--help"])?;
     let Some((program, arguments)) = command.split_first() else {
@@ -214,8 +214,8 @@ fn offers_carrier(carrier: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether `help` lists `carrier` among the possible values of --via, be it
-/// with a line for each or all in one.
+/// Whether `help` lists `carrier` among the possible values of --via, with one line per value or
+/// all in one.
 fn names_carrier(help: &str, carrier: &str) -> bool {
     let lines = help.lines().map(str::trim_start);
     let mut values = lines

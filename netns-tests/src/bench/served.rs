@@ -1,5 +1,4 @@
-//! Ways into `sshvpn serve` on the bastion: the server is there before the
-//! client starts, as a server is.
+//! The rows into `sshvpn serve` on the bastion; the server runs before the client starts.
 
 use std::process::Command;
 use std::time::Instant;
@@ -18,13 +17,12 @@ use crate::serve::lab::KEY;
 use crate::serve::{Serve, Server};
 use crate::wait::PATIENCE;
 
-/// Where the server's files are: nothing of them stays in what is compared
-/// before and after.
+/// The directory of the server's files, outside of the compared state.
 pub const DIRECTORY: &str = "/run/lab/serve";
-/// The server's port, beside sshd's, as arguments of its clients.
+/// The server's port (sshd has 22), as arguments of its clients.
 pub const PORT: [&str; 4] = ["-p", "2222", "-o", "HostKeyAlias=bastion"];
 
-/// Succeeds if this sshvpn is a server too.
+/// Checks that this sshvpn has `serve`.
 pub fn is_available() -> Result<()> {
     let command = Client::Sshvpn.command(&["serve", "--help"])?;
     let (program, arguments) = command.split_first().context("an empty command")?;
@@ -33,8 +31,7 @@ pub fn is_available() -> Result<()> {
     Ok(())
 }
 
-/// Starts a server on `host` for the keys of `authorized`, with `more` lines of
-/// configuration.
+/// Starts a server on `host` for the keys of `authorized`, with `more` configuration lines.
 pub fn start<'a>(host: &'a Host, authorized: &str, more: &str) -> Result<Server<'a>> {
     host.sh(&format!("install -d -m 700 {DIRECTORY}"))?;
     host.write(&format!("{DIRECTORY}/authorized_keys"), authorized)?;
@@ -87,7 +84,7 @@ pub fn up(network: &Network) -> Result<Opened> {
     opened(vec![client, server.child], network, started)
 }
 
-/// The way between the addresses that the server has chosen.
+/// The open row, between the addresses that the server has chosen.
 fn opened(children: Vec<Child>, network: &Network, started: Instant) -> Result<Opened> {
     let address = |host: &Host| -> Result<String> {
         let addresses = Device::only(host)?.addresses;

@@ -1,6 +1,6 @@
-//! What is said of several figures of one thing.
+//! Statistics of a series of figures: median, percentile, minimum, maximum.
 
-/// Figures of one thing, as they were measured.
+/// A series of figures, in the order of their measurement.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Series(Vec<f64>);
 
@@ -11,7 +11,7 @@ impl Series {
         self.0.insert(place, figure);
     }
 
-    /// The middle figure, or the mean of the two in the middle.
+    /// The median: the middle figure, or the mean of the two in the middle.
     pub fn median(&self) -> Option<f64> {
         let middle = self.0.len() / 2;
         let upper = *self.0.get(middle)?;
@@ -22,30 +22,31 @@ impl Series {
         Some((lower + upper) / 2.0)
     }
 
-    /// The smallest figure that at least `percent` of all do not exceed (nearest rank).
+    /// The percentile: the smallest figure that at least `percent` of all do not exceed (nearest
+    /// rank).
     pub fn percentile(&self, percent: u32) -> Option<f64> {
         let rank = (self.0.len() * percent as usize).div_ceil(100);
         self.0.get(rank.max(1) - 1).copied()
     }
 
-    /// Adds all of another series.
+    /// Appends another series.
     pub fn extend(&mut self, other: Self) {
         self.0.extend(other.0);
         self.0.sort_by(f64::total_cmp);
     }
 
-    /// The part of the figures that are `bound` or more, from 0 to 1; 0 of none.
+    /// The share of figures of at least `bound`, from 0 to 1; 0 for an empty series.
     pub fn share_from(&self, bound: f64) -> f64 {
         let below = self.0.partition_point(|figure| *figure < bound);
         (self.0.len() - below) as f64 / self.0.len().max(1) as f64
     }
 
-    /// The least one.
+    /// The minimum.
     pub fn least(&self) -> Option<f64> {
         self.0.first().copied()
     }
 
-    /// The greatest one.
+    /// The maximum.
     pub fn most(&self) -> Option<f64> {
         self.0.last().copied()
     }

@@ -1,4 +1,4 @@
-//! The plot: two bars for each row, TCP up and down, on a logarithmic axis.
+//! Draws the plot: two bars for each row, TCP up and down, on a logarithmic axis.
 
 use std::fmt::Write as _;
 
@@ -6,24 +6,24 @@ use crate::bench::column::Column;
 use crate::bench::results::Results;
 use crate::bench::row::Row;
 
-/// Where the bars begin and how far the axis goes, in pixels.
+/// The start of the bars and the length of the axis, in pixels.
 const LEFT: f64 = 190.0;
 const WIDTH: f64 = 520.0;
-/// Room to the right, for a bar's figure.
+/// Space to the right for a bar's figure, in pixels.
 const RIGHT: f64 = 70.0;
 const TOP: f64 = 56.0;
 /// The height of a bar and the step from row to row.
 const BAR: f64 = 11.0;
 const STEP: f64 = 34.0;
 
-/// Colours that can be told apart on a light and on a dark page, and by the
-/// colour-blind; text takes the colour that the page's reader prefers.
+/// Colours that are distinct on light and dark pages and for colour-blind readers; the text's colour
+/// follows the reader's preference.
 const STYLE: &str = "text{font:12px sans-serif;fill:#24292f}\
     .figure{font-size:10px}.axis{stroke:#8c959f;stroke-width:1}.grid{stroke:#8c959f;stroke-width:1;opacity:.35}\
     .up{fill:#3b7dd8}.down{fill:#e08a2e}\
     @media(prefers-color-scheme:dark){text{fill:#d0d7de}}";
 
-/// The plot; nothing if neither direction was measured.
+/// The plot; `None` if neither direction was measured.
 pub fn plot(results: &Results) -> Option<String> {
     let bars = [
         (Column::TcpUp, "up", "TCP up"),
@@ -75,7 +75,7 @@ struct Axis {
 }
 
 impl Axis {
-    /// An axis on which all `figures` above zero have a place.
+    /// An axis that covers all `figures` above zero.
     fn over(figures: impl Iterator<Item = f64>) -> Option<Self> {
         let mut axis: Option<Self> = None;
         for figure in figures.filter(|figure| figure.is_finite() && *figure > 0.0) {
@@ -90,7 +90,7 @@ impl Axis {
         axis
     }
 
-    /// Where `figure` is, in pixels from the left.
+    /// The position of `figure`, in pixels from the left.
     fn place(&self, figure: f64) -> f64 {
         let decades = f64::from(self.last - self.first);
         let position = (figure.log10() - f64::from(self.first)) / decades;
@@ -176,7 +176,7 @@ mod tests {
         for row in [Row::Veth, Row::SshTunnel, Row::UpTun] {
             assert!(plot.contains(row.title()), "{plot}");
         }
-        // Two of the legend, and a bar for each row, as only one way was measured.
+        // Two of the legend, and one bar per row, as only one direction was measured.
         assert_eq!(plot.matches("<rect").count(), 5, "{plot}");
         assert!(plot.starts_with("<svg ") && plot.ends_with("</svg>\n"));
     }

@@ -1,5 +1,4 @@
-//! The table on a terminal: a line for each row, columns side by side as far
-//! as a line has room, the others below.
+//! Prints the table for a terminal: a line per row, and columns in as many blocks as the width needs.
 
 use std::fmt::Write as _;
 

@@ -1,5 +1,4 @@
-//! How many small datagrams a second pass: rates are tried until one loses
-//! more than it may, and the highest below is looked for.
+//! Measures the highest rate of small datagrams with an acceptable loss, by trying rates.
 
 use std::io::{ErrorKind, IoSlice};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -17,40 +16,40 @@ use crate::traffic::datagrams::{Idle, Received, send};
 
 /// The payload of a datagram, in bytes.
 const PAYLOAD: usize = 200;
-/// The part of what was sent that may be lost.
+/// The acceptable loss, as a share of the sent datagrams.
 const LOSS: f64 = 0.01;
-/// How long a rate is tried.
+/// The duration of a trial.
 const TRIAL: Duration = Duration::from_secs(1);
-/// A silence that means that nothing more will come.
+/// Silence after which a trial ends.
 const SILENCE: Duration = Duration::from_millis(300);
-/// Datagrams a second that are tried first.
+/// The first rate, in datagrams per second.
 const FIRST_RATE: f64 = 20_000.0;
-/// How often the interval between a good and a bad rate is halved.
+/// Halvings of the interval between a good and a bad rate.
 const HALVINGS: u32 = 4;
-/// The part of a rate that the sender has to reach, or higher rates are not tried.
+/// The share of a rate that the sender has to reach; below it, higher rates are not tried.
 const REACHED: f64 = 0.6;
-/// How often a rate is tried before it counts as bad: a busy machine may lose
-/// packets in one moment that it would carry in another.
+/// Trials before a rate counts as bad: a busy machine may lose packets that it would otherwise
+/// carry.
 const TRIES: usize = 2;
-/// Room of the receiving socket, in bytes.
+/// The receive buffer, in bytes.
 const SOCKET_BUFFER: usize = 16 << 20;
-/// How long the sender rests at most when it is ahead of its rate.
+/// The longest pause of a sender that is ahead of its rate.
 const PACE: Duration = Duration::from_micros(200);
-/// By how many nanoseconds the kernel may prolong a rest.
+/// The timer slack, in nanoseconds.
 const SLACK: std::ffi::c_ulong = 1;
-/// Datagrams that the sender may be behind its rate; it does not make up for
-/// more, since a burst would overflow queues that the rate itself does not.
+/// Datagrams by which the sender may lag its rate. It does not catch up further, since a burst
+/// would overflow queues that the rate itself does not.
 const BURST: u64 = 32;
 
-/// What became of the datagrams of one rate.
+/// The result of one trial.
 #[derive(Debug, Clone, Copy)]
 struct Trial {
     sent: u64,
-    /// How long sending took.
+    /// The duration of sending.
     sending: Duration,
     received: u64,
-    /// From the first datagram sent to the last one received: longer than
-    /// `sending` by what the tunnel had stored up.
+    /// The time from the first datagram sent to the last one received: longer than `sending` by
+    /// the time to drain the tunnel's queues.
     receiving: Duration,
 }
 
@@ -68,8 +67,8 @@ impl Trial {
     }
 }
 
-/// The datagrams a second that reach `to` from `from` at most, at 1 % loss;
-/// 0 if even the lowest rate loses more.
+/// The highest rate, in datagrams per second, that reaches `to` from `from` with a loss of at most
+/// 1 %; 0 if even the lowest rate loses more.
 pub fn measure(from: (&Host, &str), to: (&Host, &str)) -> Result<f64> {
     let receiver = socket(to)?;
     receiver.set_read_timeout(Some(SILENCE))?;
@@ -84,8 +83,8 @@ fn socket((host, address): (&Host, &str)) -> Result<UdpSocket> {
     host.in_network(|| Ok(UdpSocket::bind(SocketAddr::new(address, 0))?))
 }
 
-/// The most that a good trial received: rates are doubled until one is bad,
-/// then the interval is halved.
+/// The highest rate that a good trial received: doubles the rate until one is bad, then halves the
+/// interval.
 fn highest(mut once: impl FnMut(f64) -> Result<Trial>) -> Result<f64> {
     let mut trial = |rate| {
         let mut trial = once(rate)?;
@@ -122,13 +121,13 @@ fn highest(mut once: impl FnMut(f64) -> Result<Trial>) -> Result<f64> {
     Ok(most)
 }
 
-/// Sends at `rate` datagrams a second and counts what arrives.
+/// Sends `rate` datagrams per second and counts the received ones.
 fn trial(sender: &UdpSocket, receiver: &UdpSocket, rate: f64) -> Result<Trial> {
     let done = AtomicBool::new(false);
     let start = Instant::now();
     thread::scope(|scope| {
         let counter = scope.spawn(|| count(receiver, start, &done));
-        // On a thread of its own, whose timers alone become precise.
+        // On a separate thread, since the timer slack is per thread.
         let sender = scope.spawn(|| blast(sender, rate));
         let sent = sender.join();
         done.store(true, Ordering::Relaxed);
@@ -145,7 +144,7 @@ fn trial(sender: &UdpSocket, receiver: &UdpSocket, rate: f64) -> Result<Trial> {
     })
 }
 
-/// Sends at `rate` for the time of a trial; gives the number and the time.
+/// Sends at `rate` for the duration of a trial; returns the number and the time.
 fn blast(socket: &UdpSocket, rate: f64) -> Result<(u64, Duration)> {
     let payload = [0x5a; PAYLOAD];
     let batch = [IoSlice::new(&payload); BURST as usize];
@@ -168,14 +167,14 @@ fn blast(socket: &UdpSocket, rate: f64) -> Result<(u64, Duration)> {
         };
         match send(socket.as_fd(), datagrams) {
             Ok(count) => sent += count as u64,
-            // A full queue loses this one.
+            // A full queue dropped this one.
             Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => sent += 1,
             Err(error) => return Err(error).context("sending datagrams"),
         }
     }
 }
 
-/// Counts what arrives until sending is done and a silence has followed.
+/// Counts received datagrams until sending is done and silence follows.
 fn count(socket: &UdpSocket, start: Instant, done: &AtomicBool) -> Result<(u64, Duration)> {
     let mut batch = Received::with_size(PAYLOAD);
     let (mut received, mut last) = (0, Duration::ZERO);
@@ -200,7 +199,7 @@ fn count(socket: &UdpSocket, start: Instant, done: &AtomicBool) -> Result<(u64, 
 mod tests {
     use super::*;
 
-    /// A tunnel that carries `capacity` a second, with a sender of at most `speed`.
+    /// A tunnel of `capacity` datagrams per second, with a sender of at most `speed`.
     fn tunnel(capacity: f64, speed: f64) -> impl Fn(f64) -> Result<Trial> {
         move |rate| {
             let sent = rate.min(speed);

@@ -1,4 +1,4 @@
-//! What a tunnel costs: the CPU time and the memory of its processes.
+//! Measures the cost of a tunnel: the CPU time and memory of its processes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,26 +9,26 @@ use anyhow::{Context, Result};
 use crate::bench::network::Network;
 use crate::lab::host::{Host, Process};
 
-/// Ticks of CPU time a second in /proc, the same on all architectures (proc(5), USER_HZ).
+/// Ticks of CPU time per second in /proc, the same on all architectures (proc(5), USER_HZ).
 const TICKS: u64 = 100;
 
-/// CPU time that was used up to a moment.
+/// The CPU time up to a moment.
 pub struct Usage {
     ends: [BTreeMap<u32, u64>; 2],
     machine: u64,
 }
 
-/// CPU time that was used between two moments.
+/// The CPU time between two moments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spent {
-    /// By the tunnel's processes at both ends.
+    /// Of the tunnel's processes on both hosts.
     pub tunnel: Duration,
-    /// By everything on the machine, the kernel and the measuring programs among it.
+    /// Of the whole machine, including the kernel and the measuring programs.
     pub machine: Duration,
 }
 
 impl Usage {
-    /// The usage up to now.
+    /// The CPU time so far.
     pub fn now(network: &Network) -> Result<Self> {
         Ok(Self {
             ends: [
@@ -39,7 +39,7 @@ impl Usage {
         })
     }
 
-    /// What was spent since `earlier`.
+    /// The CPU time since `earlier`.
     pub fn since(&self, earlier: &Self) -> Spent {
         let pairs = self.ends.iter().zip(&earlier.ends);
         let tunnel = pairs
@@ -56,8 +56,8 @@ impl Usage {
     }
 }
 
-/// The sum of the peak resident memory, in bytes, of the tunnel's processes of
-/// `host`. Memory that they share is counted once for each.
+/// The sum of the peak resident memory, in bytes, of the tunnel's processes on `host`. Shared memory
+/// is counted once per process.
 pub fn peak_memory(host: &Host) -> Result<u64> {
     let mut sum = 0;
     for process in processes(host)? {
@@ -67,7 +67,7 @@ pub fn peak_memory(host: &Host) -> Result<u64> {
     Ok(sum)
 }
 
-/// The tunnel's processes of `host`: not what measures, nor the sshd that listens.
+/// The tunnel's processes on `host`, without the measuring programs and the listening sshd.
 fn processes(host: &Host) -> Result<Vec<Process>> {
     let is_other = |command: &str| {
         let is_probe = ["iperf3 ", "ping "].map(|start| command.starts_with(start));
@@ -81,7 +81,7 @@ fn processes(host: &Host) -> Result<Vec<Process>> {
 fn ticks_of(host: &Host) -> Result<BTreeMap<u32, u64>> {
     let mut ticks = BTreeMap::new();
     for process in processes(host)? {
-        // One that has ended in between has no file any more.
+        // A process that has ended meanwhile has no file.
         if let Ok(text) = host.read(&format!("/proc/{}/stat", process.pid)) {
             ticks.insert(process.pid, process_ticks(&text)?);
         }
@@ -89,16 +89,16 @@ fn ticks_of(host: &Host) -> Result<BTreeMap<u32, u64>> {
     Ok(ticks)
 }
 
-/// User and system time of a /proc/PID/stat, fields 14 and 15 of proc(5).
+/// User and system time in ticks from /proc/PID/stat, fields 14 and 15 of proc(5).
 fn process_ticks(stat: &str) -> Result<u64> {
-    // The name, field 2, may contain anything, but nothing after it has a parenthesis.
+    // The name, field 2, may contain any byte, but no later field has a parenthesis.
     let (_, fields) = stat.rsplit_once(") ").context("a stat without name")?;
     let mut times = fields.split(' ').skip(11);
     let mut next = || -> Result<u64> { Ok(times.next().context("a short stat")?.parse()?) };
     Ok(next()? + next()?)
 }
 
-/// All times but idle and iowait of the first line of /proc/stat.
+/// All times except idle and iowait from the first line of /proc/stat.
 fn busy_ticks(stat: &str) -> Result<u64> {
     let line = stat.lines().next().context("an empty /proc/stat")?;
     let fields = line.strip_prefix("cpu ").context("no cpu line")?;
@@ -112,12 +112,12 @@ fn busy_ticks(stat: &str) -> Result<u64> {
     Ok(busy)
 }
 
-/// VmHWM of a /proc/PID/status, in bytes.
+/// VmHWM from /proc/PID/status, in bytes.
 fn peak(status: &str) -> Result<u64> {
     memory(status, "VmHWM:")
 }
 
-/// VmRSS of a /proc/PID/status, in bytes.
+/// VmRSS from /proc/PID/status, in bytes.
 pub fn resident(status: &str) -> Result<u64> {
     memory(status, "VmRSS:")
 }
@@ -131,7 +131,7 @@ fn memory(status: &str, name: &'static str) -> Result<u64> {
     Ok(kibibytes.trim().parse::<u64>()? * 1024)
 }
 
-/// User and system time of a /proc/PID/stat.
+/// User and system time from /proc/PID/stat.
 pub fn cpu_time(stat: &str) -> Result<Duration> {
     Ok(duration(process_ticks(stat)?))
 }

@@ -1,5 +1,5 @@
-//! Measures sshvpn beside ssh and other VPNs in namespaces on this machine:
-//! see `netns_tests::bench`, and `--help`.
+//! Compares sshvpn with ssh and other VPNs, in namespaces on this machine: see
+//! `netns_tests::bench` and `--help`.
 
 use std::env;
 

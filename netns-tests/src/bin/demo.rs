@@ -1,4 +1,4 @@
-//! Shows a VPN to a network behind a bastion, from nothing to nothing:
+//! Demonstrates a VPN to a network behind a bastion, from setup to cleanup:
 //!
 //! ```text
 //!   laptop 192.0.2.1 ── 192.0.2.2 bastion 198.51.100.1 ── 198.51.100.2 LAN host
@@ -30,10 +30,10 @@ fn say(text: &str) {
 fn main() -> Result<()> {
     child::print_nothing();
     Client::Sshvpn.program()?;
-    say("three hosts, each in namespaces of its own:");
+    say("three hosts, each in its own namespaces:");
     println!("        laptop 192.0.2.1 ── 192.0.2.2 bastion 198.51.100.1 ── 198.51.100.2 LAN host");
     println!(
-        "        the bastion runs the distribution's sshd; the LAN host knows no way to the laptop"
+        "        the bastion runs the distribution's sshd; the LAN host has no route to the laptop"
     );
     let lab = topology::subnet()?;
     let laptop = &lab.direct.laptop;
@@ -55,17 +55,17 @@ fn main() -> Result<()> {
         println!("        {line}");
     }
     before.is_back()?;
-    say("addresses, routes, rules, settings and firewalls of all three are as they were before");
+    say("addresses, routes, rules, settings and firewalls of all three are as before");
     drop(before);
     drop(lab);
-    say("the hosts are gone; from the laptop to the LAN host it was:\n");
+    say("the hosts are gone; measured from the laptop to the LAN host:\n");
     for (what, figure) in rows {
         println!("  {what:<28}{figure:>16}");
     }
     Ok(())
 }
 
-/// What passes between the laptop and the LAN host, as the rows of a table.
+/// Measures between the laptop and the LAN host; returns the rows of a table.
 fn measure(lab: &Subnet) -> Result<Vec<(&'static str, String)>> {
     let laptop = &lab.direct.laptop;
     let mut rows = vec![(

@@ -1,13 +1,13 @@
-//! A long cable, for kernels without netem: joins two devices of a host and
-//! delivers each frame a fixed time later.
+//! Emulates a long cable, for kernels without netem: joins two devices of a host and delays each
+//! frame by a fixed time.
 //!
 //! ```text
-//!   laptop wan ── left  one thread for each way  right ── wan bastion
+//!   laptop wan ── left  one thread per direction right ── wan bastion
 //!                 └──────── DelayQueue ──────────►┘
 //! ```
 //!
-//! Frames travel with their `virtio_net_hdr`, so a super-frame that a kernel
-//! has not cut into segments passes as one, uncut.
+//! Frames keep their `virtio_net_hdr`, so a super-frame that a kernel has not segmented passes as
+//! one.
 
 pub mod queue;
 
@@ -30,12 +30,12 @@ use crate::traffic::datagrams::{BATCH, Idle, Received, VIRTIO_HEADER, packet_soc
 
 /// The largest frame: a super-frame with an Ethernet header and two tags.
 const FRAME: usize = VIRTIO_HEADER + 22 + 65535;
-/// Bytes on the cable each way: as much as the hosts of `bench::network` let a
-/// connection have on its way, so that one alone loses nothing here.
+/// Bytes on the cable in each direction: as many as the hosts of `bench::network` allow one
+/// connection in flight, so that a single connection loses nothing here.
 const ROOM: usize = 64 << 20;
-/// Room of a socket in bytes, for frames that wait for their thread; as much.
+/// Socket buffer in bytes, for frames that wait for their thread.
 const SOCKET_BUFFER: usize = ROOM;
-/// How often a thread without frames looks whether it is still wanted.
+/// How often an idle thread checks whether it has to end.
 const IDLE: Duration = Duration::from_millis(100);
 
 /// A running emulator. Dropping it ends it.
@@ -52,8 +52,8 @@ struct Counters {
 }
 
 impl Emulator {
-    /// Joins the devices `left` and `right` of `host` by a cable that is
-    /// `delay` long, each way. They must not be joined otherwise.
+    /// Joins the devices `left` and `right` of `host` by a cable with `delay` in each direction.
+    /// They must not be joined otherwise.
     pub fn join(host: &Host, left: &str, right: &str, delay: Duration) -> Result<Self> {
         let (left, right) = (socket(host, left)?, socket(host, right)?);
         let counters = Arc::new(Counters::default());
@@ -66,13 +66,13 @@ impl Emulator {
         Ok(Self { counters, threads })
     }
 
-    /// Frames that came out at the other end, both ways together. A frame that
-    /// the firewall takes away there counts as dropped.
+    /// Frames delivered, in both directions together. A frame that the receiving firewall drops
+    /// counts as dropped.
     pub fn carried(&self) -> u64 {
         self.counters.carried.load(Ordering::Relaxed)
     }
 
-    /// Frames that found no room on the cable or at the device behind it.
+    /// Frames dropped since the cable or the receiving device was full.
     pub fn dropped(&self) -> u64 {
         self.counters.dropped.load(Ordering::Relaxed)
     }
@@ -99,7 +99,7 @@ fn socket(host: &Host, device: &str) -> Result<Arc<OwnedFd>> {
     Ok(Arc::new(socket))
 }
 
-/// One way of the cable, until it is to end or its device is gone.
+/// Carries one direction until the emulator ends or a device disappears.
 fn carry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, delay: Duration, counters: &Counters) {
     let mut queue = DelayQueue::new(delay, ROOM);
     let mut received = Received::with_size(FRAME);
@@ -128,7 +128,7 @@ fn carry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, delay: Duration, counters: &C
     }
 }
 
-/// Sends a batch of the frames that are due.
+/// Sends a batch of due frames.
 fn deliver(queue: &mut DelayQueue, to: BorrowedFd<'_>, counters: &Counters) -> io::Result<()> {
     let frames: Vec<IoSlice<'_>> = queue
         .due(Instant::now())
@@ -143,7 +143,7 @@ fn deliver(queue: &mut DelayQueue, to: BorrowedFd<'_>, counters: &Counters) -> i
             counters.carried.fetch_add(sent as u64, Ordering::Relaxed);
             sent
         }
-        // The first one did not pass: a full device, or a firewall.
+        // The first frame was refused: a full device, or a firewall.
         Err(error) if is_passing(&error) => {
             counters.dropped.fetch_add(1, Ordering::Relaxed);
             1
@@ -162,8 +162,8 @@ fn wait_for_frame(socket: BorrowedFd<'_>, limit: Duration) -> nix::Result<()> {
     }
 }
 
-/// Whether the socket is good for further frames after `error`. One frame may
-/// be refused (too long, a header that the kernel does not like).
+/// Whether the socket still works after `error`: the kernel may refuse one frame (too long, or an
+/// invalid header).
 fn is_passing(error: &io::Error) -> bool {
     let passing = [libc::ENOBUFS, libc::EMSGSIZE, libc::EINVAL, libc::EPERM];
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)

@@ -1,12 +1,12 @@
-//! Frames on a long cable: each comes out a fixed time after it went in.
+//! A delay queue: each frame leaves a fixed time after it entered.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How many empty buffers are kept for frames to come.
+/// Empty buffers kept for reuse, at most.
 const SPARE: usize = 1024;
 
-/// Frames in the order in which they came, each with the time when it is due.
+/// Frames in order of arrival, each with its due time.
 pub struct DelayQueue {
     delay: Duration,
     room: usize,
@@ -16,7 +16,7 @@ pub struct DelayQueue {
 }
 
 impl DelayQueue {
-    /// An empty cable that is `delay` long and holds at most `room` bytes.
+    /// An empty queue with this delay, of at most `room` bytes.
     pub fn new(delay: Duration, room: usize) -> Self {
         Self {
             delay,
@@ -27,7 +27,7 @@ impl DelayQueue {
         }
     }
 
-    /// Puts in a frame that has come at `now`; false if there is no room for it.
+    /// Adds a frame that arrived at `now`; false if it does not fit.
     pub fn push(&mut self, now: Instant, frame: &[u8]) -> bool {
         if frame.len() > self.room.saturating_sub(self.held) {
             return false;
@@ -40,18 +40,18 @@ impl DelayQueue {
         true
     }
 
-    /// When the first frame is due.
+    /// The due time of the first frame.
     pub fn next(&self) -> Option<Instant> {
         self.frames.front().map(|(due, _)| *due)
     }
 
-    /// The frames that are due at `now`, first in, first out.
+    /// The frames due at `now`, in order of arrival.
     pub fn due(&self, now: Instant) -> impl Iterator<Item = &[u8]> {
         let due = self.frames.iter().take_while(move |(due, _)| *due <= now);
         due.map(|(_, frame)| frame.as_slice())
     }
 
-    /// Takes the first `count` frames out.
+    /// Removes the first `count` frames.
     pub fn remove(&mut self, count: usize) {
         for (_, frame) in self.frames.drain(..count.min(self.frames.len())) {
             self.held -= frame.len();

@@ -1,5 +1,4 @@
-//! A process of a host, with its output captured, to be waited for, signalled
-//! and in any case ended.
+//! A process of a host: captures its output, waits for it, signals it, and kills it when dropped.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
@@ -17,7 +16,7 @@ use nix::unistd::Pid;
 
 use crate::wait::PATIENCE;
 
-/// What a process has done so far.
+/// The output and status of a process so far.
 #[derive(Default)]
 struct Progress {
     stdout: Vec<u8>,
@@ -26,7 +25,7 @@ struct Progress {
     status: Option<ExitStatus>,
 }
 
-/// [`Progress`] and the bell that rings when it changes.
+/// [`Progress`] and the condition variable that signals a change.
 #[derive(Default)]
 struct Shared {
     progress: Mutex<Progress>,
@@ -39,9 +38,9 @@ impl Shared {
     }
 }
 
-/// A running process, its group's leader. When dropped, the whole group is
-/// killed, and what it wrote is printed, which the test harness shows of a
-/// failed test; but not of a process that has ended with success.
+/// A running process, the leader of its group. Dropping it kills the whole group and prints its
+/// output, which the test harness shows for a failed test; the output of a process that succeeded
+/// is not printed.
 pub struct Child {
     title: String,
     pid: Pid,
@@ -62,13 +61,13 @@ pub struct Output {
 }
 
 impl Output {
-    /// The exit code; 128 plus the number of the signal that ended it, as a shell says it.
+    /// The exit code; 128 plus the signal's number if a signal ended it, as in a shell.
     pub fn code(&self) -> i32 {
         let signal = || 128 + self.status.signal().unwrap_or_default();
         self.status.code().unwrap_or_else(signal)
     }
 
-    /// The standard output, if the process ended with success.
+    /// The standard output; an error if the process failed.
     pub fn ok(self) -> Result<String> {
         if !self.status.success() {
             bail!(
@@ -84,7 +83,7 @@ impl Output {
 }
 
 impl Child {
-    /// Watches over `process`, which [`start`] has started.
+    /// Watches `process`, which [`start`] has started.
     pub(crate) fn watch(title: String, mut process: process::Child) -> Result<Self> {
         let pid = Pid::from_raw(process.id().try_into()?);
         let shared = Arc::new(Shared::default());
@@ -93,8 +92,8 @@ impl Child {
         let stderr = process.stderr.take().context("stderr was piped")?;
         collect(stdout, Arc::clone(&shared), |progress| &mut progress.stdout);
         collect(stderr, Arc::clone(&shared), |progress| &mut progress.stderr);
-        // Somebody has to wait for it at once: a zombie that nobody reaps keeps
-        // the init of its namespace from ending.
+        // Wait for it at once: an unreaped zombie keeps the init of its namespace
+        // from ending.
         let waiter = Arc::clone(&shared);
         thread::spawn(move || {
             let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
@@ -106,17 +105,17 @@ impl Child {
         Ok(Self { title, pid, shared })
     }
 
-    /// The pid, as the test process's own namespace counts.
+    /// The pid in the test process's namespace.
     pub fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// What it wrote to standard error up to now.
+    /// Its standard error so far.
     pub fn stderr(&self) -> String {
         String::from_utf8_lossy(&self.shared.lock().stderr).into_owned()
     }
 
-    /// What it wrote to standard output up to now.
+    /// Its standard output so far.
     pub fn stdout(&self) -> String {
         String::from_utf8_lossy(&self.shared.lock().stdout).into_owned()
     }
@@ -126,7 +125,7 @@ impl Child {
         self.shared.lock().status.is_none()
     }
 
-    /// Whether it has ended and all that it wrote is here.
+    /// Whether it has ended and all its output has been read.
     pub fn has_ended(&self) -> bool {
         let progress = self.shared.lock();
         progress.status.is_some() && progress.open_streams == 0
@@ -152,8 +151,8 @@ impl Child {
         })
     }
 
-    /// Waits for the end and for all output, which some process in the
-    /// background may hold open for longer.
+    /// Waits for its end and the end of its output, which a background process may hold open
+    /// longer.
     pub fn wait(self, limit: Duration) -> Result<Output> {
         let status = self.wait_until(limit, "its end", |progress| progress.status)?;
         self.wait_until(limit, "the end of its output", |progress| {
@@ -209,7 +208,7 @@ impl Child {
         }
     }
 
-    /// Both streams, for a message.
+    /// Both streams, for an error message.
     fn written(&self) -> String {
         let mut text = String::new();
         for (stream, written) in [("stdout", self.stdout()), ("stderr", self.stderr())] {
@@ -221,11 +220,10 @@ impl Child {
     }
 }
 
-/// Whether what processes wrote is printed when they are dropped.
+/// Whether dropped processes print their output.
 static PRINTS: AtomicBool = AtomicBool::new(true);
 
-/// Lets no process print anything when it is dropped, for a program whose own
-/// output matters more.
+/// Stops dropped processes from printing their output, for programs with output of their own.
 pub fn print_nothing() {
     PRINTS.store(false, Ordering::Relaxed);
 }
@@ -252,9 +250,8 @@ impl Drop for Child {
     }
 }
 
-/// Starts `command` in a process group of its own, its streams to be watched.
-/// Apart from [`Child::watch`], since a thread in another pid namespace cannot
-/// start the threads that watch.
+/// Starts `command` in its own process group, with piped streams. Separate from [`Child::watch`],
+/// since a thread in another pid namespace cannot start the watching threads.
 pub(crate) fn start(title: &str, command: &mut Command) -> Result<process::Child> {
     command
         .process_group(0)
@@ -264,7 +261,7 @@ pub(crate) fn start(title: &str, command: &mut Command) -> Result<process::Child
         .with_context(|| format!("starting `{title}`"))
 }
 
-/// Copies `stream` into the buffer that `select` names until it ends.
+/// Copies `stream` into the buffer that `select` returns, until the stream ends.
 fn collect(
     stream: impl Read + Send + 'static,
     shared: Arc<Shared>,

@@ -1,5 +1,5 @@
-//! One machine of the lab: mount, network, pid, IPC and UTS namespaces under an
-//! init of its own, with private /etc, /run, /var/lib, /var/log and /dev/net.
+//! One host of the lab: mount, network, pid, IPC and UTS namespaces under its own init, with
+//! private /etc, /run, /var/lib, /var/log and /dev/net.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -17,17 +17,16 @@ use nix::unistd::geteuid;
 use crate::lab::child::{self, Child, Output};
 use crate::wait::PATIENCE;
 
-/// What the host's init does: it makes the private directories, says so, and
-/// then lives until its standard input is closed, which happens at the latest
-/// when the test process dies. Bash reaps what is orphaned.
+/// The host's init: makes the private directories, prints that it is ready, and runs until its
+/// standard input is closed, at the latest when the test process dies. Bash reaps orphans.
 const INIT: &str = include_str!("init.sh");
 
-/// Where programs are looked for.
+/// The PATH of the host's programs.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
-/// A machine. Dropping it ends every process of it and everything it has made.
+/// A host. Dropping it ends all its processes and removes everything that they made.
 pub struct Host {
     name: String,
     init: process::Child,
@@ -41,14 +40,14 @@ pub struct Host {
 /// A process of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
-    /// Its pid, as the host counts.
+    /// Its pid in the host's namespace.
     pub pid: u32,
     /// Its command line.
     pub command: String,
 }
 
 impl Host {
-    /// Makes a machine that is called `name`, with nothing but a loopback device.
+    /// Makes a host called `name`, with only a loopback device.
     pub fn new(name: &str) -> Result<Self> {
         ensure!(
             geteuid().is_root(),
@@ -97,7 +96,7 @@ impl Host {
         &self.name
     }
 
-    /// The pid of its init, as the test process's namespace counts.
+    /// The pid of its init in the test process's namespace.
     pub fn init_pid(&self) -> u32 {
         self.init.id()
     }
@@ -107,7 +106,7 @@ impl Host {
         self.spawn_reading(command, Stdio::null())
     }
 
-    /// The same with `input` as its standard input.
+    /// Starts `command` with `input` as its standard input.
     pub fn spawn_with_input<S: AsRef<str>>(&self, command: &[S], input: OwnedFd) -> Result<Child> {
         self.spawn_reading(command, input.into())
     }
@@ -131,18 +130,18 @@ impl Host {
         Child::watch(title, process)
     }
 
-    /// Runs `command` to its end.
+    /// Runs `command` and waits for its end.
     pub fn run<S: AsRef<str>>(&self, command: &[S]) -> Result<Output> {
         self.spawn(command)?.wait(PATIENCE)
     }
 
-    /// Runs a line of shell, which has to succeed, and gives its output.
+    /// Runs a shell line, which has to succeed; returns its output.
     pub fn sh(&self, line: &str) -> Result<String> {
         self.run(&["bash", "-euc", line])?.ok()
     }
 
-    /// Runs `make` on a thread in the network namespace of this host alone.
-    /// A socket made there stays there, and can be used by any thread.
+    /// Runs `make` on a thread in only the network namespace of this host. A socket made there
+    /// stays there, and any thread can use it.
     pub fn in_network<T: Send>(&self, make: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         in_thread(|| {
             setns(&self.network, CloneFlags::CLONE_NEWNET).context("entering the network")?;
@@ -150,8 +149,8 @@ impl Host {
         })
     }
 
-    /// Where `path` of this host is for the test process. Not for
-    /// /proc/sys/net, where everybody sees the settings of their own network.
+    /// The path by which the test process reaches `path` of this host. Not for /proc/sys/net, where
+    /// each process sees its own network's settings.
     pub fn path(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.init.id()))
     }
@@ -162,7 +161,7 @@ impl Host {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Makes or replaces the file `path` and the directories it is in.
+    /// Writes the file `path`, and makes its directories.
     pub fn write(&self, path: &str, text: &str) -> Result<()> {
         let path = self.path(path);
         if let Some(directory) = path.parent() {
@@ -171,13 +170,13 @@ impl Host {
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
     }
 
-    /// Adds `text` at the end of the file `path`.
+    /// Appends `text` to the file `path`.
     pub fn append(&self, path: &str, text: &str) -> Result<()> {
         let before = self.read(path).unwrap_or_default();
         self.write(path, &(before + text))
     }
 
-    /// The processes, without the init.
+    /// The processes, except for the init.
     pub fn processes(&self) -> Result<Vec<Process>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(self.path("/proc"))? {
@@ -186,7 +185,7 @@ impl Host {
             let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            // One that has just ended cannot be read, a zombie has no command line.
+            // A process that has just ended cannot be read; a zombie has no command line.
             let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
             let command = line.replace('\0', " ").trim().to_owned();
             if pid != 1 && !command.is_empty() {
@@ -196,7 +195,8 @@ impl Host {
         Ok(found)
     }
 
-    /// Sends SIGKILL to the processes whose command line begins with `start`; there has to be one.
+    /// Sends SIGKILL to the processes whose command line begins with `start`; fails if there is
+    /// none.
     pub fn kill(&self, start: &str) -> Result<()> {
         let matches = |process: &Process| process.command.starts_with(start);
         let found: Vec<_> = self.processes()?.into_iter().filter(matches).collect();
@@ -222,10 +222,10 @@ impl Host {
         ]
     }
 
-    /// Moves the calling thread into this host; its children will be there too.
+    /// Moves the calling thread, and its future children, into this host.
     fn enter(&self) -> Result<()> {
-        // A thread shares its working directory with the others, which a mount
-        // namespace does not allow.
+        // Threads share a working directory, which setns to a mount namespace
+        // does not permit.
         unshare(CloneFlags::CLONE_FS)?;
         setns(&self.pid, CloneFlags::CLONE_NEWPID)?;
         setns(&self.network, CloneFlags::CLONE_NEWNET)?;
@@ -251,7 +251,7 @@ fn namespaces() -> CloneFlags {
         | CloneFlags::CLONE_NEWUTS
 }
 
-/// Runs `work` on a thread of its own, so that the namespaces it enters are left with it.
+/// Runs `work` on a new thread, so that the namespaces that it enters end with the thread.
 fn in_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| match scope.spawn(work).join() {
         Ok(result) => result,

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # The init of a lab host: makes its private directories, then waits.
-# Arguments: the name that others know the host by, and its unique name.
+# Arguments: the host's name for other hosts, and its unique name.
 set -eu
 name=$1 unique=$2
 
@@ -11,11 +11,11 @@ mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs -o mode=755 tmpfs /var/log
 mount -t tmpfs -o mode=755 tmpfs /var/lib
 
-# The tun device, open to everybody as on a stock Debian.
+# The tun device, accessible to every user as on a stock Debian.
 mount -t tmpfs -o mode=755 tmpfs /dev/net
 mknod -m 666 /dev/net/tun c 10 200
 
-# A copy of /etc without what belongs to the real machine.
+# A copy of /etc without the parts that belong to the real machine.
 cp -a /etc /run/etc
 mount --bind /run/etc /etc
 rm -rf /etc/ssh/ssh_host_* /etc/ssh/sshd_config* /etc/ssh/ssh_config.d /etc/sshvpn /etc/resolv.conf
@@ -29,7 +29,7 @@ mkdir -m 700 /run/home/root /run/home/root/.ssh
 
 hostname "$unique"
 ip link set lo up
-# Nobody else is on these links: no waiting for duplicate addresses.
+# No duplicate address detection: these links have no other hosts.
 echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
 echo 0 >/proc/sys/net/ipv6/conf/all/accept_dad
 echo ready

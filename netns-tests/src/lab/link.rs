@@ -7,14 +7,13 @@ use anyhow::{Result, ensure};
 use crate::lab::host::{Host, PATH};
 use crate::wait::{PATIENCE, until};
 
-/// One end of a cable: the host, the name of the device there, its addresses
-/// with their prefix lengths.
+/// One end of a cable: the host, the device's name and its addresses with prefix lengths.
 pub type End<'a> = (&'a Host, &'a str, &'a [&'a str]);
 
-/// Connects two hosts by a veth pair and gives its ends their addresses.
+/// Connects two hosts by a veth pair and adds the addresses.
 pub fn connect(one: End<'_>, other: End<'_>) -> Result<()> {
     let pid = other.0.init_pid().to_string();
-    // Not by Host::run: the pid has to be one of this process's namespace.
+    // Not by Host::run: the pid has to be of this process's namespace.
     let output = one.0.in_network(|| {
         let mut ip = Command::new("ip");
         ip.args([
@@ -35,7 +34,7 @@ pub fn connect(one: End<'_>, other: End<'_>) -> Result<()> {
     settled(other.0, other.1)
 }
 
-/// Makes a bridge `name` on `host` out of the devices in `ports`.
+/// Makes a bridge `name` on `host` of the devices in `ports`.
 pub fn bridge(host: &Host, name: &str, ports: &[&str]) -> Result<()> {
     host.sh(&format!(
         "ip link add name {name} type bridge; ip link set dev {name} up"
@@ -52,8 +51,8 @@ fn bring_up((host, device, addresses): End<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Waits until `device` is running and has its link-local address, the last
-/// thing that the kernel does by itself.
+/// Waits until `device` is running and has its link-local address, the kernel's last change by
+/// itself.
 fn settled(host: &Host, device: &str) -> Result<()> {
     until(
         &format!("{device} of {} runs", host.name()),
@@ -69,7 +68,7 @@ fn settled(host: &Host, device: &str) -> Result<()> {
     )
 }
 
-/// Gives `device` of `host` its addresses.
+/// Adds addresses to `device` of `host`.
 pub fn add_addresses(host: &Host, device: &str, addresses: &[&str]) -> Result<()> {
     for address in addresses {
         let nodad = if address.contains(':') { "nodad" } else { "" };

@@ -1,4 +1,4 @@
-//! Hosts, the cables between them, their sshd, and what they look like before and after.
+//! The lab: hosts, the cables between them, their sshd, and snapshots of their state.
 
 pub mod child;
 pub mod host;

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Prints everything of a host that a VPN client may change and that does not
-# change by itself, in sections.
+# Prints, in sections, all state of a host that a VPN client may change and that
+# does not change by itself.
 section() { echo "== $1"; shift; "$@" 2>/dev/null; }
 section 'address' ip -d address
 section 'IPv4 route' ip -4 route show table all
@@ -11,7 +11,7 @@ section 'IPv4 setting' grep -rs . /proc/sys/net/ipv4/conf /proc/sys/net/ipv4/ip_
 section 'IPv6 setting' grep -rs . /proc/sys/net/ipv6/conf
 section 'nftables' nft list ruleset
 for tool in iptables-nft-save ip6tables-nft-save iptables-legacy-save ip6tables-legacy-save; do
-    # Comments have the time in them, chains the packets that they have seen.
+    # Remove comments, which contain the time, and the packet counters of chains.
     section "$tool" "$tool" | sed '/^#/d; s/ \[[0-9]*:[0-9]*\]$//'
 done
 section '/run/sshvpn' find /run/sshvpn -mindepth 1

@@ -1,4 +1,4 @@
-//! The distribution's sshd on a host, its accounts, and who knows whom.
+//! The distribution's sshd on a host, accounts, keys and known hosts.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,8 @@ use crate::wait::PATIENCE;
 const CONFIG: &str = "/etc/ssh/sshd_config";
 const HOST_KEY: &str = "/etc/ssh/ssh_host_ed25519_key";
 
-/// What is to be in an sshd_config, where [`Sshd::set`] wins over the lab's own
-/// settings: port 22, public keys only, tunnels permitted.
+/// An sshd_config. The lab's defaults are port 22, public keys only, tunnels permitted;
+/// [`Sshd::set`] overrides them.
 pub struct Sshd {
     settings: BTreeMap<String, String>,
 }
@@ -41,14 +41,13 @@ impl Default for Sshd {
 }
 
 impl Sshd {
-    /// Replaces one setting.
+    /// Overrides one setting.
     pub fn set(mut self, name: &str, value: &str) -> Self {
         self.settings.insert(name.to_owned(), value.to_owned());
         self
     }
 
-    /// Starts it on `host`, which gets a host key if it has none, and waits
-    /// until it listens.
+    /// Starts it on `host`, makes a host key if there is none, and waits until it listens.
     pub fn start(&self, host: &Host) -> Result<Child> {
         let mut text = String::new();
         for (name, value) in &self.settings {
@@ -62,7 +61,7 @@ impl Sshd {
     }
 }
 
-/// Makes a key pair at `path` of `host`, unless there is one.
+/// Makes a key pair at `path` of `host`, unless it exists.
 pub fn make_key(host: &Host, path: &str, kind: &str) -> Result<()> {
     host.sh(&format!(
         "[ -e {path} ] || ssh-keygen -q -t {kind} -N '' -C lab -f {path}"
@@ -70,7 +69,7 @@ pub fn make_key(host: &Host, path: &str, kind: &str) -> Result<()> {
     Ok(())
 }
 
-/// Lets root of `client` log in to `server` as `user`: makes a key if there is none.
+/// Lets root of `client` log in to `server` as `user`; makes a key if there is none.
 pub fn authorize(client: &Host, server: &Host, user: &str) -> Result<()> {
     let key = "/run/home/root/.ssh/id_ed25519";
     make_key(client, key, "ed25519")?;
@@ -78,8 +77,8 @@ pub fn authorize(client: &Host, server: &Host, user: &str) -> Result<()> {
     server.append(&format!("/etc/ssh/authorized_keys/{user}"), &public)
 }
 
-/// Makes `server` known to `client` by its name and by `addresses`: in
-/// /etc/hosts, and its host key in known_hosts.
+/// Adds the name and `addresses` of `server` to /etc/hosts of `client`, and its host key to
+/// known_hosts.
 pub fn introduce(client: &Host, server: &Host, addresses: &[&str]) -> Result<()> {
     make_key(server, HOST_KEY, "ed25519")?;
     let key = server.read(&format!("{HOST_KEY}.pub"))?;
@@ -91,28 +90,28 @@ pub fn introduce(client: &Host, server: &Host, addresses: &[&str]) -> Result<()>
     client.append("/run/home/root/.ssh/known_hosts", &format!("{names} {key}"))
 }
 
-/// What an account may do besides logging in.
+/// The privilege of an account besides logging in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Privilege {
     /// Nothing.
     None,
-    /// Everything, by `sudo` without a password.
+    /// `sudo` without a password.
     Sudo,
 }
 
-/// Adds the account `user` to `host` alone; the accounts have the ids 2001, 2002 and so on.
+/// Adds the account `user` to `host` only; the ids are 2001, 2002 and so on.
 pub fn add_account(host: &Host, user: &str, privilege: Privilege) -> Result<()> {
     let home = format!("/run/home/{user}");
     let passwd = host.read("/etc/passwd")?;
     let others = passwd.lines().filter(|line| line.contains(":/run/home/"));
-    // Root's home is there too.
+    // Root's home counts too.
     let id = 2000 + others.count();
     host.append(
         "/etc/passwd",
         &format!("{user}:x:{id}:{id}::{home}:/bin/bash\n"),
     )?;
     host.append("/etc/group", &format!("{user}:x:{id}:\n"))?;
-    // An asterisk is no password, but not a locked account either.
+    // An asterisk matches no password, but does not lock the account.
     host.append("/etc/shadow", &format!("{user}:*:19000:0:99999:7:::\n"))?;
     host.sh(&format!(
         "install -d -m 700 -o {user} -g {user} {home} {home}/.ssh"
@@ -125,8 +124,8 @@ pub fn add_account(host: &Host, user: &str, privilege: Privilege) -> Result<()> 
     Ok(())
 }
 
-/// The command line that runs `command` as `user`, who is then alone: no
-/// capability, no group, no variable of root's.
+/// The command line that runs `command` as `user`, without root's capabilities, groups and
+/// variables.
 pub fn as_user(user: &str, command: &[String]) -> Vec<String> {
     let home = format!("HOME=/run/home/{user}");
     let name = format!("USER={user}");

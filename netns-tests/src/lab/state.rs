@@ -1,5 +1,5 @@
-//! What a host looks like from outside: everything that a VPN client may
-//! change, as text, to be compared before and after.
+//! Snapshots of a host's state, as text: everything that a VPN client may change, compared before
+//! and after.
 
 use std::collections::BTreeMap;
 
@@ -8,15 +8,15 @@ use anyhow::{Result, bail};
 use crate::lab::host::Host;
 use crate::wait::{PATIENCE, until};
 
-/// Lists everything that does not change by itself.
+/// Prints all state that does not change by itself.
 const SNAPSHOT: &str = include_str!("snapshot.sh");
 
-/// A snapshot: lines, each with the name of its section in front.
+/// A snapshot: lines, each after the name of its section.
 #[derive(PartialEq, Eq)]
 pub struct State(Vec<String>);
 
 impl State {
-    /// Takes one of `host`.
+    /// Takes a snapshot of `host`.
     pub fn of(host: &Host) -> Result<Self> {
         let text = host.run(&["bash", "-c", SNAPSHOT])?.ok()?;
         let mut section = "";
@@ -33,7 +33,7 @@ impl State {
         Ok(Self(lines))
     }
 
-    /// Succeeds as soon as `host` looks like this again; an error names the lines that differ.
+    /// Waits until `host` is in this state again; an error lists the lines that differ.
     pub fn wait_for(&self, host: &Host) -> Result<()> {
         let mut difference = String::new();
         let same = until("the state before", PATIENCE, || {
@@ -42,14 +42,14 @@ impl State {
         });
         if same.is_err() {
             bail!(
-                "{} is not as it was (- before, + after):\n{difference}",
+                "{} differs from its state before (- before, + after):\n{difference}",
                 host.name()
             );
         }
         Ok(())
     }
 
-    /// The lines that one has more of than the other, with a sign in front.
+    /// The lines that only one of the two has, after a sign.
     fn difference(&self, other: &Self) -> String {
         let mut counts = BTreeMap::<&str, i32>::new();
         for line in &self.0 {
@@ -65,7 +65,7 @@ impl State {
     }
 }
 
-/// Hosts and what they looked like at one moment.
+/// Hosts and their state at one moment.
 pub struct Before<'a>(Vec<(&'a Host, State)>);
 
 impl<'a> Before<'a> {
@@ -75,13 +75,13 @@ impl<'a> Before<'a> {
         Ok(Self(hosts.iter().map(take).collect::<Result<_>>()?))
     }
 
-    /// What is different now, a line each.
+    /// The differences to now, one per line.
     pub fn differences(&self) -> Result<String> {
         let of_one = |(host, state): &(&Host, State)| Ok(state.difference(&State::of(host)?));
         self.0.iter().map(of_one).collect()
     }
 
-    /// Succeeds as soon as each of the hosts looks as it did.
+    /// Waits until every host is in its earlier state.
     pub fn is_back(&self) -> Result<()> {
         self.0
             .iter()

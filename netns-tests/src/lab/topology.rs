@@ -1,4 +1,4 @@
-//! The networks that the scenarios share.
+//! The networks of the scenarios.
 
 use anyhow::Result;
 
@@ -12,9 +12,9 @@ use crate::lab::sshd::{Sshd, authorize, introduce};
 ///            2001:db8:2::1/64 ─────  192.0.2.2/24, 2001:db8:2::2/64
 /// ```
 pub struct Direct {
-    /// Where the client runs.
+    /// The client's host.
     pub laptop: Host,
-    /// Where sshd runs; root of the laptop may log in as root.
+    /// The host of sshd; root of the laptop may log in as root.
     pub bastion: Host,
     /// The server.
     pub sshd: Child,
@@ -25,12 +25,12 @@ pub fn direct() -> Result<Direct> {
     direct_with(&Sshd::default())
 }
 
-/// Makes [`Direct`] with an sshd of other settings.
+/// Makes [`Direct`] with other sshd settings.
 pub fn direct_with(sshd: &Sshd) -> Result<Direct> {
     direct_over(sshd, connect)
 }
 
-/// Makes [`Direct`], its hosts joined by what `join` makes in place of a cable.
+/// Makes [`Direct`], with its hosts joined by `join` in place of a cable.
 pub fn direct_over(
     sshd: &Sshd,
     join: impl FnOnce(End<'_>, End<'_>) -> Result<()>,
@@ -55,9 +55,9 @@ pub fn direct_over(
 /// laptop wan ── wan bastion (sshd) lan 198.51.100.1/24        lan host
 ///                                      2001:db8:64::1/64 ──── 198.51.100.2/24, 2001:db8:64::2/64
 /// ```
-/// Neither does the bastion forward nor has the LAN host a route to the laptop.
+/// The bastion does not forward, and the LAN host has no route to the laptop.
 pub struct Subnet {
-    /// The left part.
+    /// The laptop and the bastion.
     pub direct: Direct,
     /// The host behind the bastion.
     pub lan: Host,
@@ -68,7 +68,7 @@ pub fn subnet() -> Result<Subnet> {
     subnet_with(&Sshd::default())
 }
 
-/// Makes [`Subnet`] with an sshd of other settings.
+/// Makes [`Subnet`] with other sshd settings.
 pub fn subnet_with(sshd: &Sshd) -> Result<Subnet> {
     let direct = direct_with(sshd)?;
     let lan = Host::new("lan")?;
@@ -89,11 +89,11 @@ pub fn subnet_with(sshd: &Sshd) -> Result<Subnet> {
 /// ```
 /// The laptop has no route to the bastion; the jump host does not forward.
 pub struct Hops {
-    /// Where the client runs.
+    /// The client's host.
     pub laptop: Host,
-    /// The host on the way.
+    /// The jump host.
     pub jump: Host,
-    /// The host to be reached.
+    /// The destination.
     pub bastion: Host,
     /// The servers.
     pub sshd: [Child; 2],

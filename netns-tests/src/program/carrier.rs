@@ -1,5 +1,5 @@
-//! How `sshvpn up` travels. Most of its scenarios run by either carrier: what a
-//! tunnel does must not depend on it.
+//! The carriers of `sshvpn up`. Most scenarios run by each of them: a tunnel's behaviour must not
+//! depend on its carrier.
 
 use anyhow::Result;
 
@@ -8,20 +8,20 @@ use crate::lab::host::Host;
 use crate::program::client::Client;
 use crate::program::vpn;
 
-/// A way in which packets travel inside SSH.
+/// How packets travel inside SSH.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Carrier {
-    /// sshd's own tunnel forwarding.
+    /// Tunnel forwarding by sshd.
     Tun,
-    /// An sshvpn at the remote end.
+    /// An agent on the remote host.
     Agent,
 }
 
-/// Where [`install`] puts the program.
+/// The path to which [`install`] copies the program.
 pub const INSTALLED: &str = "/usr/local/sbin/sshvpn";
 
 impl Carrier {
-    /// Makes `far` a host that tunnels can come to by this carrier.
+    /// Prepares `remote` for tunnels by this carrier.
     pub fn prepare(self, remote: &Host) -> Result<()> {
         match self {
             Carrier::Tun => Ok(()),
@@ -29,7 +29,7 @@ impl Carrier {
         }
     }
 
-    /// The arguments of `sshvpn up` that ask for this carrier and no other, then `more`.
+    /// The arguments of `sshvpn up` that require this carrier, then `more`.
     pub fn arguments<'a>(self, more: &[&'a str]) -> Vec<&'a str> {
         let via = match self {
             Carrier::Tun => "tun",
@@ -38,13 +38,13 @@ impl Carrier {
         [&["--via", via], more].concat()
     }
 
-    /// Starts `sshvpn up` by this carrier on `host`, and waits until it says that it is up.
+    /// Starts `sshvpn up` by this carrier on `host`, and waits until it is up.
     pub fn up(self, host: &Host, more: &[&str]) -> Result<Child> {
         vpn::up(host, &self.arguments(more))
     }
 }
 
-/// Installs sshvpn on `host` alone, for every login there.
+/// Installs sshvpn on `host` only, for every login there.
 pub fn install(host: &Host) -> Result<()> {
     let program = Client::Sshvpn.program()?;
     host.sh(&format!(

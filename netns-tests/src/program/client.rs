@@ -1,5 +1,5 @@
-//! The program under test. Most scenarios run with either, so that `ssh`
-//! proves the lab and `sshvpn` is measured by the same yardstick.
+//! The client programs. Most scenarios of `-w` run with both: `ssh` validates the lab, and `sshvpn`
+//! has to behave in the same way.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 pub enum Client {
     /// The distribution's `ssh`.
     Ssh,
-    /// The `sshvpn` of this workspace, or what `SSHVPN_BIN` names.
+    /// The `sshvpn` of this workspace, or the program in `SSHVPN_BIN`.
     Sshvpn,
 }
 
@@ -47,7 +47,7 @@ fn sshvpn() -> Result<PathBuf> {
     };
     ensure!(
         path.is_file(),
-        "{} is not there: run scripts/test",
+        "{} does not exist: run scripts/test",
         path.display()
     );
     let path = path

@@ -1,4 +1,4 @@
-//! The programs under test, `ssh` and `sshvpn`, and what they are asked for.
+//! The programs under test, `ssh` and `sshvpn`, and their tunnels.
 
 pub mod carrier;
 pub mod client;

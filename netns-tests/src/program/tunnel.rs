@@ -1,4 +1,4 @@
-//! A tunnel by `-w`, whose addresses are the user's business: here the lab's.
+//! A tunnel by `-w`, with the lab's addresses.
 
 use anyhow::Result;
 
@@ -8,7 +8,7 @@ use crate::lab::link::{add_addresses, has_device};
 use crate::program::client::Client;
 use crate::wait::{PATIENCE, until};
 
-/// What the tunnel carries.
+/// The mode of the tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// IP packets.
@@ -17,9 +17,9 @@ pub enum Mode {
     Ethernet,
 }
 
-/// The addresses that [`Tunnel::open`] gives to the local end.
+/// The addresses that [`Tunnel::open`] gives to the local device.
 pub const NEAR: [&str; 2] = ["10.99.0.1", "fd99::1"];
-/// The addresses that [`Tunnel::open`] gives to the remote end.
+/// The addresses that [`Tunnel::open`] gives to the remote device.
 pub const FAR: [&str; 2] = ["10.99.0.2", "fd99::2"];
 
 /// How to open a tunnel.
@@ -27,7 +27,7 @@ pub const FAR: [&str; 2] = ["10.99.0.2", "fd99::2"];
 pub struct Tunnel<'a> {
     /// The program that opens it.
     pub client: Client,
-    /// What it carries.
+    /// The mode.
     pub mode: Mode,
     /// The argument of `-w`.
     pub units: &'a str,
@@ -57,7 +57,7 @@ impl Tunnel<'_> {
     pub fn command(&self) -> Result<Vec<String>> {
         let mut arguments = vec!["-N"];
         if self.mode == Mode::Ethernet {
-            // Before -w, which is a Tunnel=point-to-point of its own; the first one counts.
+            // Before -w, which implies Tunnel=point-to-point; the first setting counts.
             arguments.extend(["-o", "Tunnel=ethernet"]);
         }
         arguments.extend(["-w", self.units, "-o", "ExitOnForwardFailure=yes"]);
@@ -66,7 +66,7 @@ impl Tunnel<'_> {
         self.client.command(&arguments)
     }
 
-    /// Opens it from `local` to `remote`, and sets it up.
+    /// Opens it from `local` to `remote`, and sets up the devices.
     pub fn open(&self, local: &Host, remote: &Host) -> Result<Child> {
         let client = local.spawn(&self.command()?)?;
         self.set_up(local, remote)?;

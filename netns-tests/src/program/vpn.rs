@@ -1,4 +1,4 @@
-//! `sshvpn up`: started, waited for, and what it made at either end.
+//! Starts `sshvpn up`, waits for it, and reads the devices that it made.
 
 use std::net::IpAddr;
 
@@ -16,7 +16,7 @@ pub fn command(arguments: &[&str]) -> Result<Vec<String>> {
     Client::Sshvpn.command(&words)
 }
 
-/// Starts `sshvpn up ARGUMENTS` on `host` and waits until it says that it is up.
+/// Starts `sshvpn up ARGUMENTS` on `host` and waits until it is up.
 pub fn up(host: &Host, arguments: &[&str]) -> Result<Child> {
     let child = host.spawn(&command(arguments)?)?;
     child.wait_for_line("up:", PATIENCE)?;
@@ -29,8 +29,8 @@ pub fn cleanup(host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// Succeeds if `output` is what a person can use: a failure with `code`, if
-/// one is given, whose message contains each of `parts`, and no panic.
+/// Checks that `output` is a clear failure: with exit code `code`, if one is given, a message that
+/// contains each of `parts`, and no panic.
 pub fn fails_clearly(output: &Output, code: Option<i32>, parts: &[&str]) -> Result<()> {
     ensure!(output.code() != 0, "it did not fail: {output:?}");
     ensure!(
@@ -47,7 +47,7 @@ pub fn fails_clearly(output: &Output, code: Option<i32>, parts: &[&str]) -> Resu
     for part in parts {
         ensure!(
             output.stderr.contains(part),
-            "'{part}' is not named: {output:?}"
+            "'{part}' is missing: {output:?}"
         );
     }
     Ok(())
@@ -70,7 +70,7 @@ impl Device {
         let mut devices = Self::all(host)?;
         ensure!(
             devices.len() == 1,
-            "{} has not one tunnel device: {devices:?}",
+            "{} does not have exactly one tunnel device: {devices:?}",
             host.name()
         );
         devices.pop().context("one device")

@@ -1,4 +1,4 @@
-//! What the distribution's ssh gets of `sshvpn serve`, tried to its end.
+//! Attempts of the distribution's ssh at `sshvpn serve`, and their expected results.
 
 use anyhow::{Result, ensure};
 
@@ -7,10 +7,10 @@ use crate::lab::host::Host;
 use crate::program::client::Client;
 use crate::serve::Server;
 
-/// What a client should get.
+/// The expected result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// A tunnel, at this device of the server.
+    /// A tunnel, with this device of the server.
     Tunnel(&'static str),
     /// A login, but no tunnel.
     NoTunnel,
@@ -18,13 +18,12 @@ pub enum Outcome {
     NoLogin,
 }
 
-/// Runs `ssh ARGUMENTS` on `near` to its end.
+/// Runs `ssh ARGUMENTS` on `local` and waits for its end.
 pub fn ssh(local: &Host, arguments: &[&str]) -> Result<Output> {
     local.run(&Client::Ssh.command(arguments)?)
 }
 
-/// Asks for `units` at `destination`, which has to come to `expected`, in
-/// ssh's own words and in those of the audit log.
+/// Requests `units` of `destination`, and checks ssh's messages and the audit log for `expected`.
 pub fn tunnel(
     server: &Server<'_>,
     local: &Host,

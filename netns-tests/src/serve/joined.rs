@@ -1,5 +1,4 @@
-//! A client of `sshvpn serve` by `-w`, with the addresses that the server has
-//! leased to it.
+//! A client of `sshvpn serve` by `-w`, with the addresses that the server leased to it.
 
 use std::net::IpAddr;
 
@@ -15,7 +14,7 @@ use crate::serve::Server;
 use crate::traffic;
 use crate::wait::{PATIENCE, until};
 
-/// A client that has its tunnel.
+/// A client with a tunnel.
 pub struct Joined {
     /// Its process.
     pub child: Child,
@@ -25,7 +24,7 @@ pub struct Joined {
     pub remote: String,
     /// Its addresses, IPv4 first.
     pub addresses: Vec<IpAddr>,
-    /// The server's on the other end, in the same order.
+    /// The server's addresses, in the same order.
     pub server: Vec<IpAddr>,
 }
 
@@ -35,8 +34,7 @@ fn user(destination: &str) -> &str {
 }
 
 impl Joined {
-    /// Opens `tunnel` from `near` to `server`, and gives its local end what the
-    /// server has leased to it.
+    /// Opens `tunnel` from `local` to `server`, and gives its local device the leased addresses.
     pub fn open(server: &Server<'_>, local: &Host, tunnel: &Tunnel<'_>) -> Result<Self> {
         let before = server.audit()?.len();
         let child = local.spawn(&tunnel.command()?)?;
@@ -89,7 +87,7 @@ impl Joined {
         Ok(())
     }
 
-    /// Succeeds as soon as the server answers by every family.
+    /// Waits until the server answers pings of every family.
     pub fn pings(&self, local: &Host) -> Result<()> {
         ensure!(!self.server.is_empty(), "the server has no address");
         self.server

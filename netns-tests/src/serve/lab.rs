@@ -1,4 +1,4 @@
-//! The network of the scenarios of `sshvpn serve`, and keys for its clients.
+//! The network of the scenarios of `sshvpn serve`, and its clients' keys.
 
 use anyhow::Result;
 
@@ -13,13 +13,13 @@ use crate::lab::sshd::{introduce, make_key};
 ///   phone  wan 203.0.113.1/24 ─── 203.0.113.2/24 side
 /// ```
 /// Both clients have a key and know the bastion's host key at port 22. The
-/// bastion does not forward, and the LAN host has no route to anybody else.
+/// bastion does not forward, and the LAN host has no routes to other networks.
 pub struct ServeLab {
     /// A client.
     pub laptop: Host,
-    /// Another one.
+    /// Another client.
     pub phone: Host,
-    /// Where the server is to run.
+    /// The server's host.
     pub bastion: Host,
     /// The host behind it.
     pub lan: Host,
@@ -28,11 +28,11 @@ pub struct ServeLab {
 /// An address of the LAN host.
 pub const LAN: &str = "198.51.100.2";
 
-/// The private key that each client's ssh tries by itself.
+/// The private key that each client's ssh tries by default.
 pub const KEY: &str = "/run/home/root/.ssh/id_ed25519";
 
 impl ServeLab {
-    /// Makes it; no key is authorized yet.
+    /// Makes the network; no key is authorized yet.
     pub fn new() -> Result<Self> {
         let lab = Self {
             laptop: Host::new("laptop")?,
@@ -60,7 +60,7 @@ impl ServeLab {
         Ok(lab)
     }
 
-    /// The same, with a tunnel of any unit for both clients.
+    /// Makes the network, with a tunnel of any unit for both clients.
     pub fn with_tunnels() -> Result<Self> {
         let lab = Self::new()?;
         lab.authorize(&[
@@ -70,8 +70,7 @@ impl ServeLab {
         Ok(lab)
     }
 
-    /// Lets the keys of these clients in, each with the options before it, and
-    /// nobody else.
+    /// Authorizes only the keys of these clients, each with its options.
     pub fn authorize(&self, clients: &[(&Host, &str)]) -> Result<()> {
         let mut text = String::new();
         for (client, options) in clients {

@@ -1,5 +1,4 @@
-//! `sshvpn serve` on a host: started, waited for, asked, told to read its
-//! settings again, stopped; and tunnels of clients to it.
+//! Runs `sshvpn serve` on a host: starts, queries, reloads and stops it; and clients' tunnels to it.
 
 pub mod attempt;
 pub mod joined;
@@ -21,14 +20,14 @@ use crate::wait::{PATIENCE, until};
 
 use notify::NotifySocket;
 
-/// Where the server looks for its settings by itself.
+/// The server's default configuration file.
 pub const CONFIG: &str = "/etc/sshvpn/serve.toml";
-/// Where it looks for the keys that may come in.
+/// The server's default file of authorized keys.
 pub const AUTHORIZED_KEYS: &str = "/etc/sshvpn/authorized_keys";
 /// The host key that clients of the lab know (see [`crate::lab::sshd::introduce`]).
 const HOST_KEY: &str = "/etc/ssh/ssh_host_ed25519_key";
 const AUDIT_LOG: &str = "/run/lab/audit.jsonl";
-/// A configuration under which a scenario may fail to log in as often as it likes.
+/// A configuration without penalties, for scenarios with failing logins.
 pub const NO_PENALTIES: &str = "[login]\nper-source-penalties = false\n";
 const NOTIFY: &str = "/run/lab/notify";
 
@@ -41,8 +40,7 @@ pub struct Serve {
 }
 
 impl Default for Serve {
-    /// At ssh's own port with the host key that the lab's clients know, and an
-    /// audit log.
+    /// At port 22 with the host key that the lab's clients know, and an audit log.
     fn default() -> Self {
         Self::bare().with(&[
             "--listen",
@@ -56,7 +54,7 @@ impl Default for Serve {
 }
 
 impl Serve {
-    /// Without any argument.
+    /// Without arguments.
     pub fn bare() -> Self {
         Self {
             arguments: Vec::new(),
@@ -65,39 +63,39 @@ impl Serve {
         }
     }
 
-    /// With more arguments.
+    /// Adds arguments.
     pub fn with(mut self, arguments: &[&str]) -> Self {
         self.arguments
             .extend(arguments.iter().map(|argument| (*argument).to_owned()));
         self
     }
 
-    /// With an audit log.
+    /// Adds an audit log.
     pub fn audited(self) -> Self {
         self.with(&["--audit-log", AUDIT_LOG])
     }
 
-    /// With this text as its configuration.
+    /// Sets the text of the configuration file.
     pub fn config(mut self, text: &str) -> Self {
         self.config = Some(text.to_owned());
         self
     }
 
-    /// Started by another program, which runs its arguments in its own place.
+    /// Starts it by another program, which execs its arguments.
     pub fn behind(mut self, command: &[&str]) -> Self {
         self.prefix = command.iter().map(|word| (*word).to_owned()).collect();
         self
     }
 
-    /// Starts it and waits until it says that it is ready.
+    /// Starts it and waits until it is ready.
     pub fn start<'a>(&self, host: &'a Host) -> Result<Server<'a>> {
         self.start_with(host, |command| host.spawn(command))
     }
 
-    /// The same with a listening socket of the service manager's: `socket`.
+    /// Starts it with a listening `socket` of the service manager, and waits until it is ready.
     pub fn start_activated<'a>(&self, host: &'a Host, socket: OwnedFd) -> Result<Server<'a>> {
         self.start_with(host, |command| {
-            // The pid has to be in the variable before the program is in its place.
+            // LISTEN_PID has to be the pid of the program that exec runs.
             let activate = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"";
             let mut line = ["bash", "-c", activate, "activate"]
                 .map(str::to_owned)
@@ -140,17 +138,17 @@ pub struct Server<'a> {
 }
 
 impl Server<'_> {
-    /// Where it runs.
+    /// Its host.
     pub fn host(&self) -> &Host {
         self.host
     }
 
-    /// Its directory in /proc, as the test process sees it.
+    /// Its directory in /proc in the test process's namespace.
     pub fn proc(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}", self.child.pid()))
     }
 
-    /// Has it read its settings again, and waits until that is done.
+    /// Has it reload its settings, and waits until that is done.
     pub fn reload(&self) -> Result<()> {
         self.child.signal(Signal::SIGHUP)?;
         let begun = self.notify.wait_for("RELOADING=1", &self.child)?;
@@ -164,7 +162,7 @@ impl Server<'_> {
         Ok(())
     }
 
-    /// Tells it to stop, waits for its end, and gives what it said.
+    /// Stops it and waits for its end; returns its output.
     pub fn stop(self) -> Result<Output> {
         self.child.signal(Signal::SIGTERM)?;
         self.notify.wait_for("STOPPING=1", &self.child)?;
@@ -173,13 +171,13 @@ impl Server<'_> {
         Ok(output)
     }
 
-    /// Waits for a sign of life of its watchdog.
+    /// Waits for a message of its watchdog.
     pub fn watchdog(&self) -> Result<()> {
         self.notify.wait_for("WATCHDOG=1", &self.child)?;
         Ok(())
     }
 
-    /// Its audit log up to now, a record a line.
+    /// The records of its audit log so far.
     pub fn audit(&self) -> Result<Vec<Value>> {
         let text = self.host.read(AUDIT_LOG).unwrap_or_default();
         let complete = text.rfind('\n').map_or("", |end| &text[..end]);
@@ -187,8 +185,8 @@ impl Server<'_> {
         complete.lines().map(parse).collect()
     }
 
-    /// The first record of what happened (`event`) that fits, behind the first
-    /// `skipped` ones; waits for it.
+    /// Waits for the first record of `event` after the first `skipped` ones that matches; returns
+    /// it.
     pub fn wait_for_record(
         &self,
         skipped: usize,
@@ -203,7 +201,7 @@ impl Server<'_> {
         found.with_context(|| format!("in the audit log: {:#?}", self.audit()))
     }
 
-    /// What `sshvpn serve --status --json` says on its host.
+    /// The output of `sshvpn serve --status --json` on its host.
     pub fn status(&self) -> Result<Value> {
         let command = Client::Sshvpn.command(&["serve", "--status", "--json"])?;
         let text = self.host.run(&command)?.ok()?;

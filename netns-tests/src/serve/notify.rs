@@ -1,4 +1,4 @@
-//! The service manager's end of sd_notify(3), for a program of a host.
+//! The service manager's side of sd_notify(3), for a program of a host.
 
 use std::collections::VecDeque;
 use std::fs::{Permissions, set_permissions};
@@ -14,16 +14,15 @@ use crate::lab::child::Child;
 use crate::lab::host::Host;
 use crate::wait::{PATIENCE, until};
 
-/// How often it is looked at whether anybody is still interested.
+/// How often the receiving thread checks whether it has to end.
 const LOOK: Duration = Duration::from_millis(100);
-/// More than any message has, in bytes.
+/// The receive buffer in bytes; longer than any message.
 const LONGEST: usize = 4096;
 
-/// Messages that nobody has waited for yet.
+/// Messages that were not waited for yet.
 type Messages = Mutex<VecDeque<String>>;
 
-/// A socket that takes what the program says, as it says it: the kernel keeps
-/// few messages that nobody reads.
+/// A socket whose messages are read at once, since the kernel keeps only few unread ones.
 pub struct NotifySocket {
     messages: Arc<Messages>,
     path: String,
@@ -41,7 +40,7 @@ impl NotifySocket {
         thread::spawn(move || {
             let mut buffer = [0; LONGEST];
             while taker.strong_count() > 0 {
-                // What is not there within the time comes in the next round.
+                // After a timeout, the next round reads the message.
                 if let (Ok(length), Some(messages)) = (socket.recv(&mut buffer), taker.upgrade()) {
                     let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
                     lock(&messages).push_back(text);
@@ -54,17 +53,17 @@ impl NotifySocket {
         })
     }
 
-    /// The variable that names it, `NAME=VALUE`.
+    /// The environment variable for it, `NAME=VALUE`.
     pub fn variable(&self) -> String {
         format!("NOTIFY_SOCKET={}", self.path)
     }
 
-    /// Waits for a message of `child` with the line `wanted`, and returns all of
-    /// it; those before it are dropped.
+    /// Waits for a message of `child` with the line `wanted`; returns the whole message, and drops
+    /// those before it.
     pub fn wait_for(&self, wanted: &str, child: &Child) -> Result<String> {
         let mut before = Vec::new();
         let found = until(wanted, PATIENCE, || {
-            // Looked at before the messages, so that the last ones are read.
+            // Checked before the messages, so that the last ones are read.
             let runs = child.is_running();
             while let Some(message) = lock(&self.messages).pop_front() {
                 if message.lines().any(|line| line == wanted) {

@@ -15,14 +15,14 @@ use crate::wait::{PATIENCE, until};
 /// The bastion's address on its bridge.
 pub const BASTION: &str = "198.51.100.1";
 
-/// The lab of `serve`, with the LAN behind a bridge `br0` of the bastion.
+/// The lab of `serve`, with the LAN on a bridge `br0` of the bastion.
 pub fn lab() -> Result<ServeLab> {
     let lab = ServeLab::with_tunnels()?;
     bridge(&lab.bastion, "br0", &["lan"])?;
     lab.bastion.sh(&format!(
         "ip address flush dev lan; ip address add {BASTION}/24 dev br0"
     ))?;
-    // So that the bridge knows it.
+    // So that the bridge learns its address.
     traffic::ping(&lab.lan, BASTION)?;
     Ok(lab)
 }
@@ -36,21 +36,21 @@ pub fn serve<'a>(lab: &'a ServeLab, config: &str) -> Result<Server<'a>> {
         .start(&lab.bastion)
 }
 
-/// A client on the bridge by its device tap3.
+/// A client on the bridge, with the device tap3.
 pub struct Station<'a> {
     /// The client.
     pub host: &'a Host,
     ssh: Child,
-    /// Its device at the server.
+    /// Its device on the server.
     remote: &'static str,
     /// Its IPv4 address, by the server's lease.
     pub address: String,
-    /// Its IPv6 address, where the server has a pool of that family.
+    /// Its IPv6 address, if the server has a pool of that family.
     pub address_v6: Option<String>,
 }
 
 impl<'a> Station<'a> {
-    /// Opens the tunnel; `as_whom` sets the device up before it is used.
+    /// Opens the tunnel; the shell line `as_whom` configures the device before it is up.
     pub fn open(server: &Server<'_>, host: &'a Host, user: &str, as_whom: &str) -> Result<Self> {
         let (units, remote) = match user {
             "alice" => ("3:7", "tap7"),
@@ -89,7 +89,7 @@ impl<'a> Station<'a> {
         })
     }
 
-    /// Ends it; yields how many of its packets the server dropped, by reason.
+    /// Ends it; returns how many of its packets the server dropped, by reason.
     pub fn leave(self, server: &Server<'_>) -> Result<serde_json::Value> {
         let before = server.audit()?.len();
         self.ssh.end_with(Signal::SIGINT)?;
@@ -108,7 +108,7 @@ pub fn mac(host: &Host, device: &str) -> Result<String> {
     Ok(address.context("no address")?.to_owned())
 }
 
-/// The link-local address of a device, once the kernel has made sure of it.
+/// The link-local address of a device, once duplicate address detection is done.
 pub fn link_local(host: &Host, device: &str) -> Result<String> {
     until("a link-local address", PATIENCE, || {
         let shown = format!("ip -o -6 address show dev {device} scope link -tentative");

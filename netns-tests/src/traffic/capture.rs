@@ -1,4 +1,4 @@
-//! What the wire shows, by tcpdump.
+//! Captures the packets of a device, by tcpdump.
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
@@ -15,13 +15,13 @@ pub struct Capture<'a> {
 }
 
 impl<'a> Capture<'a> {
-    /// Captures all that passes `device` of `host` from now on.
+    /// Starts to capture all packets of `device` of `host`.
     pub fn start(host: &'a Host, device: &str) -> Result<Self> {
         let file = format!("/run/lab/{device}.pcap");
-        // As root, since the file's directory belongs to root; each packet
-        // written at once, or the last ones would be missed.
-        // Few bytes of each: tcpdump has room for 2 MiB of the longest ones, and loses
-        // the others of a burst.
+        // As root, since the file's directory belongs to root; each packet is
+        // written at once, or the last ones would be lost.
+        // A short snapshot length: tcpdump's buffer has 2 MiB for packets of full
+        // length, so it would lose packets of a burst.
         let options = ["-Z", "root", "--immediate-mode", "-U", "-s", "4096"];
         let command = [&["tcpdump"][..], &options, &["-i", device, "-w", &file]].concat();
         let tcpdump = host.spawn(&command)?;
@@ -33,8 +33,7 @@ impl<'a> Capture<'a> {
         })
     }
 
-    /// Waits for a packet that matches `filter`. What came before it is not lost
-    /// when the capture ends.
+    /// Waits for a packet that matches `filter`. Earlier packets stay in the capture.
     pub fn wait_for(&self, filter: &str) -> Result<()> {
         until(&format!("a packet: {filter}"), PATIENCE, || {
             let read = ["tcpdump", "-nn", "-r", &self.file, filter];
@@ -43,7 +42,7 @@ impl<'a> Capture<'a> {
         })
     }
 
-    /// Ends the capture, to be asked about.
+    /// Ends the capture.
     pub fn end(self) -> Result<Captured<'a>> {
         self.tcpdump.end_with(Signal::SIGINT)?.ok()?;
         Ok(Captured {
@@ -53,14 +52,14 @@ impl<'a> Capture<'a> {
     }
 }
 
-/// A capture that has ended.
+/// A finished capture.
 pub struct Captured<'a> {
     host: &'a Host,
     file: String,
 }
 
 impl Captured<'_> {
-    /// The packets that match `filter` (pcap-filter(7)), a line each.
+    /// The packets that match `filter` (pcap-filter(7)), one per line.
     pub fn matching(&self, filter: &str) -> Result<Vec<String>> {
         let text = self
             .host
@@ -69,9 +68,9 @@ impl Captured<'_> {
         Ok(text.lines().map(str::to_owned).collect())
     }
 
-    /// Succeeds if SSH was seen, and nothing else but address resolution:
-    /// ARP, neighbour discovery (RFC 4861, types 133 to 137) and its multicast
-    /// listener reports (RFC 3810, behind a hop-by-hop header).
+    /// Checks that the capture has SSH, and besides it only address resolution: ARP, neighbour
+    /// discovery (RFC 4861, types 133 to 137) and its multicast listener reports (RFC 3810, after
+    /// a hop-by-hop header).
     pub fn shows_only_ssh(&self) -> Result<()> {
         let ssh = self.matching("tcp port 22")?;
         ensure!(

@@ -1,5 +1,5 @@
-//! Many datagrams by one system call, and sockets that take whole Ethernet
-//! frames off a device (packet(7)): the only file of the lab with unsafe code.
+//! Batches of datagrams by one system call, and packet sockets for whole Ethernet frames
+//! (packet(7)). The only file of the lab with unsafe code.
 
 use std::io::{self, IoSlice};
 use std::mem;
@@ -8,28 +8,28 @@ use std::ptr;
 
 use nix::libc;
 
-/// How many datagrams go by one system call at most.
+/// Datagrams per system call, at most.
 pub const BATCH: usize = 64;
 
-/// PACKET_VNET_HDR of linux/if_packet.h: each frame behind a `virtio_net_hdr`.
+/// PACKET_VNET_HDR of linux/if_packet.h: each frame follows a `virtio_net_hdr`.
 const PACKET_VNET_HDR: libc::c_int = 15;
-/// PACKET_IGNORE_OUTGOING of linux/if_packet.h: not what is sent, this socket's own frames among it.
+/// PACKET_IGNORE_OUTGOING of linux/if_packet.h: no outgoing frames, including this socket's own.
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
-/// The bytes of `struct virtio_net_hdr` (linux/virtio_net.h), which precede each
-/// frame of a [`packet_socket`]: what the sender's kernel left to the device
-/// (segments to be cut, a checksum to be computed), so that the receiver's does it.
+/// The size of `struct virtio_net_hdr` (linux/virtio_net.h), which precedes each frame of a
+/// [`packet_socket`]. It names the work that the sender's kernel left to the device (segmentation,
+/// a checksum), so that the receiver's kernel does it.
 pub const VIRTIO_HEADER: usize = 10;
 
-/// What [`receive`](Received::receive) does while nothing has come in.
+/// What [`receive`](Received::receive) does if no datagram waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Idle {
     /// It fails with `WouldBlock`.
     Return,
-    /// It waits for one datagram, as long as the socket's timeout says.
+    /// It waits for one datagram, up to the socket's timeout.
     Wait,
 }
 
-/// Room for a batch of datagrams, and those that the last call received.
+/// Buffers for a batch of datagrams, and the datagrams of the last call.
 pub struct Received {
     storage: Vec<u8>,
     size: usize,
@@ -38,7 +38,7 @@ pub struct Received {
 }
 
 impl Received {
-    /// Room for [`BATCH`] datagrams of at most `size` bytes; longer ones are cut off.
+    /// Buffers for [`BATCH`] datagrams of at most `size` bytes; longer ones are truncated.
     pub fn with_size(size: usize) -> Self {
         let size = size.max(1);
         Self {
@@ -49,7 +49,7 @@ impl Received {
         }
     }
 
-    /// Receives what has come in, in place of what was held; gives the number.
+    /// Receives a batch, which replaces the previous one; returns the number.
     pub fn receive(&mut self, socket: BorrowedFd<'_>, idle: Idle) -> io::Result<usize> {
         self.count = 0;
         let mut slices: [libc::iovec; BATCH] = [const {
@@ -93,7 +93,7 @@ impl Received {
         Ok(self.count)
     }
 
-    /// What the last call received.
+    /// The datagrams of the last call.
     pub fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
         let rooms = self.storage.chunks_exact(self.size);
         let lengths = self.lengths.iter().take(self.count);
@@ -103,8 +103,8 @@ impl Received {
     }
 }
 
-/// Sends at most [`BATCH`] of `datagrams` to where `socket` is connected or
-/// bound; gives the number of those sent. An error means the first one.
+/// Sends at most [`BATCH`] of `datagrams` to the address or device of `socket`; returns the number
+/// sent. An error is that of the first one.
 pub fn send(socket: BorrowedFd<'_>, datagrams: &[IoSlice<'_>]) -> io::Result<usize> {
     // SAFETY: all zeros is a valid mmsghdr: no name, no data, no control.
     let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
@@ -127,10 +127,10 @@ pub fn send(socket: BorrowedFd<'_>, datagrams: &[IoSlice<'_>]) -> io::Result<usi
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
-/// A socket that receives every frame that comes in by the device with this
-/// index, and sends frames out of it; each behind [`VIRTIO_HEADER`] bytes.
+/// A socket that receives every incoming frame of the device with this index, and sends frames
+/// through it; each follows [`VIRTIO_HEADER`] bytes.
 pub fn packet_socket(interface: i32) -> io::Result<OwnedFd> {
-    // No protocol yet: nothing is to come in before the device is named.
+    // No protocol yet, so that no frame comes in before bind.
     let flags = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
     // SAFETY: no pointers.
     let socket = unsafe { libc::socket(libc::AF_PACKET, flags, 0) };
@@ -204,7 +204,7 @@ mod tests {
             received.receive(other.as_fd(), Idle::Wait)?;
             arrived.extend(received.datagrams().map(<[u8]>::to_vec));
         }
-        // Those that are longer than the room are cut off.
+        // Datagrams longer than the buffer are truncated.
         let expected = payloads.iter().take(BATCH).map(|payload| {
             let mut payload = payload.clone();
             payload.truncate(32);

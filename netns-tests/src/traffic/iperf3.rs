@@ -1,4 +1,4 @@
-//! Throughput, by iperf3.
+//! Measures throughput, by iperf3.
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -7,48 +7,48 @@ use crate::lab::host::Host;
 use crate::wait::PATIENCE;
 use std::time::Duration;
 
-/// Which way the data goes.
+/// The direction of the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// From the host that asks.
+    /// From the client of iperf3.
     Up,
-    /// To the host that asks.
+    /// To the client of iperf3.
     Down,
-    /// Both at once.
+    /// Both ways at once.
     Both,
 }
 
-/// Where to measure.
+/// The target of a measurement.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {
-    /// The address that is asked.
+    /// The address that the client connects to.
     pub connect: &'a str,
-    /// The address that answers there: another one if connections are forwarded.
+    /// The address that the server listens on: another one if connections are forwarded.
     pub serve: &'a str,
 }
 
-/// The port that answers.
+/// The server's port.
 pub const PORT: u16 = 5201;
 
-/// What to measure.
+/// The parameters of a measurement.
 #[derive(Debug, Clone, Copy)]
 pub struct Flow {
-    /// Which way.
+    /// The direction.
     pub direction: Direction,
-    /// For how long.
+    /// The duration in seconds.
     pub seconds: u32,
-    /// At which pace in bits a second; without one, as fast as it goes.
+    /// The rate in bits per second; `None` is unlimited.
     pub pace: Option<u64>,
 }
 
-/// What TCP carried; of both ways together if it went both ways.
+/// The result of TCP; the sum of both directions if there are two.
 #[derive(Debug, Clone, Copy)]
 pub struct Figures {
-    /// What arrived, in bits a second.
+    /// Bits received per second.
     pub bits_per_second: f64,
-    /// What arrived, in bytes.
+    /// Bytes received.
     pub bytes: u64,
-    /// Segments that the sender sent again.
+    /// Segments that the sender retransmitted.
     pub retransmits: u64,
 }
 
@@ -61,7 +61,7 @@ pub fn measure(from: &Host, to: &Host, address: &str, flow: Flow) -> Result<Figu
     measure_streams(from, to, target, flow, 1)
 }
 
-/// Measures `flow` in so many `streams` at once, from `from` to `target` at `to`.
+/// Measures `flow` with `streams` streams at once, from `from` to `target` at `to`.
 pub fn measure_streams(
     from: &Host,
     to: &Host,
@@ -93,7 +93,7 @@ pub fn measure_streams(
     Ok(figures)
 }
 
-/// What iperf3 says in its JSON.
+/// Parses iperf3's JSON.
 pub fn figures(json: &str) -> Result<Figures> {
     let report: Value = serde_json::from_str(json).context("iperf3 gave no JSON")?;
     if let Some(error) = report["error"].as_str() {

@@ -1,5 +1,5 @@
-//! Packets that pass or do not: ping, datagrams of every size, a counted flow.
-//! The sockets are the test process's own, made in a host's network.
+//! Checks whether packets pass: pings, datagrams of every size, a counted flow. The test process
+//! makes the sockets itself, in a host's network namespace.
 
 pub mod capture;
 pub mod datagrams;
@@ -20,7 +20,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use crate::lab::host::Host;
 use crate::wait::{PATIENCE, until};
 
-/// Succeeds as soon as `address` answers a ping of `host`.
+/// Waits until `address` answers a ping of `host`.
 pub fn ping(host: &Host, address: &str) -> Result<()> {
     until(
         &format!("{}: ping {address}", host.name()),
@@ -32,7 +32,7 @@ pub fn ping(host: &Host, address: &str) -> Result<()> {
     )
 }
 
-/// Succeeds if `address` gives `host` no answer within a second.
+/// Checks that `address` answers no ping of `host` within a second.
 pub fn no_ping(host: &Host, address: &str) -> Result<()> {
     let output = host.run(&["ping", "-n", "-c1", "-W1", address])?;
     ensure!(
@@ -44,11 +44,11 @@ pub fn no_ping(host: &Host, address: &str) -> Result<()> {
     Ok(())
 }
 
-/// How long a connection may take that is expected to be dropped.
+/// The time after which a connection counts as dropped.
 const DROPPED_AFTER: Duration = Duration::from_millis(1500);
 
-/// Whether `from` can open a TCP connection to a service of `to` that listens
-/// on every address, at `address`.
+/// Whether `from` can open a TCP connection to `address` of `to`, where a service listens on every
+/// address.
 pub fn opens(from: &Host, to: &Host, address: IpAddr) -> Result<bool> {
     let any = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0);
     let listener = to.in_network(|| Ok(TcpListener::bind(any)?))?;
@@ -67,7 +67,7 @@ pub fn opens(from: &Host, to: &Host, address: IpAddr) -> Result<bool> {
     }
 }
 
-/// The mean time of a round trip from `host` to `address`.
+/// The mean round-trip time from `host` to `address`.
 pub fn round_trip(host: &Host, address: &str) -> Result<Duration> {
     let text = host
         .run(&["ping", "-n", "-q", "-c20", "-i0.02", address])?
@@ -81,16 +81,16 @@ pub fn round_trip(host: &Host, address: &str) -> Result<Duration> {
     Ok(Duration::from_secs_f64(mean.parse::<f64>()? / 1000.0))
 }
 
-/// Room in a socket, in bytes.
+/// The socket's receive buffer, in bytes.
 const SOCKET_BUFFER: usize = 16 << 20;
-/// How long a datagram may be on its way before it counts as lost.
+/// The time after which a datagram counts as lost.
 const LOST_AFTER: Duration = Duration::from_secs(3);
 
-/// How many datagrams are on their way at once: few enough for any queue.
+/// Datagrams in flight at once: few enough for any queue.
 const IN_FLIGHT: usize = 8;
 
-/// Sends a UDP datagram of each payload length in `sizes` from `near` to `far`,
-/// which sends it back; each has to come back, byte for byte.
+/// Sends a UDP datagram of each payload length in `sizes` to the remote host, which sends it back;
+/// each has to come back, byte for byte.
 pub fn echo_every_size(
     (local, local_address): (&Host, &str),
     (remote, remote_address): (&Host, &str),
@@ -131,7 +131,7 @@ fn exchange(
     Ok(())
 }
 
-/// Takes one datagram off `missing`; false if none came in time.
+/// Receives one datagram and removes it from `missing`; false if none came in time.
 fn receive(local: &UdpSocket, buffer: &mut [u8], missing: &mut BTreeSet<usize>) -> Result<bool> {
     let length = match local.recv(buffer) {
         Ok(length) => length,
@@ -153,20 +153,20 @@ fn pattern(length: usize) -> Vec<u8> {
         .collect()
 }
 
-/// A datagram every millisecond, numbered, sent back, and counted.
+/// The result of a flow of one numbered datagram per millisecond, each sent back.
 pub struct Counted {
-    /// How many were sent.
+    /// Datagrams sent.
     pub sent: u64,
     /// The numbers that did not come back.
     pub lost: Vec<u64>,
-    /// How many came back later than one that was sent after them.
+    /// Datagrams that came back after a later one.
     pub reordered: u64,
 }
 
 impl Counted {
     const INTERVAL: Duration = Duration::from_millis(1);
 
-    /// Keeps a flow from `near` to `far` and back going while `work` runs.
+    /// Runs the flow to the remote host and back while `work` runs.
     pub fn during<T>(
         (local, local_address): (&Host, &str),
         (remote, remote_address): (&Host, &str),
@@ -217,16 +217,16 @@ fn count(local: &UdpSocket, done: &AtomicBool) -> Vec<u64> {
     loop {
         match local.recv(&mut number) {
             Ok(_) => received.push(u64::from_be_bytes(number)),
-            // Only a silence after the end is the end.
+            // Silence ends the count only after the sender is done.
             Err(_) if done.load(Ordering::Relaxed) => return received,
             Err(_) => {}
         }
     }
 }
 
-/// Sends each datagram back to where it came from.
+/// Sends each datagram back to its sender.
 fn send_back(remote: &UdpSocket, done: &AtomicBool) {
-    // Only so that the end is noticed.
+    // The timeout only serves to notice the end.
     let _ = remote.set_read_timeout(Some(Duration::from_millis(50)));
     let mut buffer = vec![0; 65536];
     while !done.load(Ordering::Relaxed) {
@@ -241,8 +241,8 @@ fn udp(host: &Host, address: &str) -> Result<UdpSocket> {
     let address: IpAddr = address.parse()?;
     let socket = host.in_network(|| Ok(UdpSocket::bind(SocketAddr::new(address, 0))?))?;
     socket.set_read_timeout(Some(LOST_AFTER))?;
-    // A busy machine may leave a socket unread for longer than the usual
-    // buffer lasts; what is lost there was not lost by the tunnel.
+    // A busy machine may leave a socket unread until the default buffer
+    // overflows; the tunnel must not be blamed for that loss.
     setsockopt(&socket, sockopt::RcvBufForce, &SOCKET_BUFFER)?;
     Ok(socket)
 }

@@ -1,5 +1,4 @@
-//! A stream of TCP of which every byte is known, so that one that arrives
-//! changed, twice or not at all is noticed.
+//! A TCP transfer of known bytes, which detects changed, duplicated and lost ones.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -10,13 +9,13 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::lab::host::Host;
 
-/// Nothing may stand still for longer.
+/// The longest permitted stall.
 const STALLED: Duration = Duration::from_secs(20);
-/// Bytes that are written and compared at once.
+/// Bytes written and compared at once.
 const BLOCK: usize = 64 * 1024;
 
-/// Sends `megabytes` from `from` to `to`, which is reached at `address`, and
-/// as many back at the same time; each byte has to arrive as it was sent.
+/// Sends `megabytes` from `from` to `to` at `address`, and as many back at the same time; each
+/// byte has to arrive unchanged.
 pub fn both_ways(from: &Host, to: &Host, address: &str, megabytes: usize) -> Result<()> {
     let address: IpAddr = address.parse()?;
     let listener = to.in_network(|| Ok(TcpListener::bind(SocketAddr::new(address, 0))?))?;

@@ -82,7 +82,7 @@ fn a_remote_end_that_is_no_agent() -> Result<()> {
         ("yes error | head -c 10000000 >&2", &[none, "error"]),
         (
             "printf 'sshvpn-agent/9\\r\\n'",
-            &["do not understand each other", "the one here is older"],
+            &["no common protocol version", "the one here is older"],
         ),
     ] {
         remote_end(&lab, &[], script, PATIENCE, parts)?;

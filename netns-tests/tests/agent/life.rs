@@ -140,7 +140,7 @@ fn without_sshvpn_there_it_is_sshds_forwarding() -> Result<()> {
     let before = before(&lab)?;
     let up_by_tun = up(&lab, &[])?;
     reaches_the_lan(&lab)?;
-    let line = "by tun: no sshvpn at bastion (see 'sshvpn help up', --push)";
+    let line = "by tun: no sshvpn at bastion (install it there, or use --push)";
     ends(up_by_tun, line, &before)?;
     let forced = vpn::command(&["--via", "agent", "bastion"])?;
     let output = lab.direct.laptop.run(&forced)?;

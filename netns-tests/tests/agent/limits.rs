@@ -80,7 +80,7 @@ fn a_route_that_is_not_allowed() -> Result<()> {
     let lab = lab("")?;
     let allowed = "--allow-route 10.0.0.0/8 --allow-route 198.51.100.2/32";
     let parts = [
-        "may not forward to 198.51.100.0/24",
+        "does not permit forwarding to 198.51.100.0/24",
         "198.51.100.2/32",
         "--allow-route",
     ];
@@ -89,14 +89,14 @@ fn a_route_that_is_not_allowed() -> Result<()> {
         &lab,
         "--no-forward",
         &["--route", LAN4],
-        &["may not forward", "none"],
+        &["does not permit forwarding", "none"],
     )?;
     // One family's list says nothing for the other.
     is_denied(
         &lab,
         "--allow-route 0.0.0.0/0",
         &["--route", LAN6],
-        &["may not forward"],
+        &["does not permit forwarding"],
     )
 }
 
@@ -256,7 +256,7 @@ fn nat_that_is_not_allowed() -> Result<()> {
         &lab,
         "--no-nat",
         &["--route", LAN4],
-        &["may not do NAT", "--no-nat"],
+        &["does not permit NAT", "--no-nat"],
     )?;
     lab.lan.sh("ip route add default via 198.51.100.1")?;
     let before = hosts(&lab)?;
@@ -299,7 +299,7 @@ fn an_mtu_that_is_not_allowed() -> Result<()> {
         &lab,
         "--max-mtu 1300",
         &["--mtu", "1400"],
-        &["an MTU of 1300 at most, not 1400"],
+        &["an MTU of at most 1300, not 1400"],
     )
 }
 
@@ -313,7 +313,7 @@ fn the_file_binds_every_agent() -> Result<()> {
         &lab,
         wide,
         &["--route", LAN4],
-        &["may not forward", "198.51.100.0/25"],
+        &["does not permit forwarding", "198.51.100.0/25"],
     )?;
     let narrow = "--allow-route 198.51.100.3";
     is_denied(

@@ -153,7 +153,7 @@ fn is_refused(arrange: impl FnOnce(&Host) -> Result<()>, parts: &[&str]) -> Resu
     arrange(&lab.bastion)?;
     let before = Before::of(&[&lab.laptop, &lab.bastion])?;
     let command = vpn::command(&["--via", "agent", "--push", "bastion"])?;
-    let reason = [&["bastion: cannot send sshvpn there"], parts].concat();
+    let reason = [&["bastion: cannot push sshvpn"], parts].concat();
     vpn::fails_clearly(&lab.laptop.run(&command)?, Some(255), &reason)?;
     is_gone(&lab.bastion)?;
     let up = vpn::up(&lab.laptop, &["--push", "bastion"])?;
@@ -202,7 +202,7 @@ fn no_room_and_no_right_to_run() -> Result<()> {
          mount -t tmpfs -o noexec,mode=700 tmpfs /run/home/root";
     is_refused(
         |bastion| bastion.sh(mounts).map(drop),
-        &["has room for a file that can be run"],
+        &["has room for an executable file"],
     )
 }
 

@@ -231,7 +231,7 @@ fn tun_is_taken_when_asked_for() -> Result<()> {
     goes_up(
         &lab,
         &["--via", "tun", "bastion"],
-        "by tun: as asked for",
+        "by tun: as requested",
         |_| {
             ensure!(agent(&lab.bastion).is_err(), "an agent was started");
             ensure!(Device::only(&lab.bastion)?.name == "tun0");

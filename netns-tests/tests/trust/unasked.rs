@@ -481,7 +481,7 @@ fn without_any_firewall_the_client_says_so(carrier: Carrier) -> Result<()> {
         .filter(|line| line.contains("warning"))
         .collect();
     ensure!(warnings.len() == 1, "{warnings:?}");
-    for part in ["nothing here keeps", "bastion", "nft", "iptables"] {
+    for part in ["no firewall:", "bastion", "nft", "iptables"] {
         ensure!(
             warnings[0].contains(part),
             "'{part}' is not named: {warnings:?}"

@@ -66,7 +66,7 @@ fn capability_is_enough_for_a_vpn() -> Result<()> {
         traffic::ping(&lab.laptop, &address.to_string())?;
     }
     // The firewall is not alice's, which is said.
-    let warning = "warning: nothing here keeps bastion";
+    let warning = "warning: no firewall: bastion";
     ensure!(up.stderr().contains(warning), "{}", up.stderr());
     ensure!(up.end_with(Signal::SIGINT)?.code() == 0);
     before.is_back()

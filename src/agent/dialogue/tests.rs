@@ -1,5 +1,5 @@
-//! Every state and every wrong message, over a stream in memory and with a host
-//! that only notes what is asked of it; where packets flow, its device is real.
+//! Every state and every wrong message, over an in-memory stream and with a host that only records
+//! its calls; where packets flow, its device is real.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
@@ -24,7 +24,7 @@ use crate::types::{DevicePrefix, Mode, Mtu};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-/// What a [`NotedHost`] was asked for, and where it is to fail.
+/// The calls of a [`NotedHost`], and the one that has to fail.
 #[derive(Default)]
 struct Notes {
     done: Vec<&'static str>,
@@ -126,7 +126,7 @@ fn wish() -> SetUp {
     }
 }
 
-/// A client that talks to an agent, which runs as a task.
+/// A client of an agent, which runs as a task.
 struct Client {
     conversation: Conversation<Input, Output>,
     agent: tokio::task::JoinHandle<AgentEnd>,
@@ -185,7 +185,7 @@ impl Client {
         self.conversation.receive().await.unwrap()
     }
 
-    /// In the given state: before hello, after it, or with packets flowing.
+    /// Brings the agent into a state: before hello, after it, or with packets flowing.
     async fn in_state(state: usize) -> Self {
         match state {
             0 => Self::new(),
@@ -194,7 +194,7 @@ impl Client {
         }
     }
 
-    /// The end, which undid all once and said what is left.
+    /// The agent's end, which undid everything once and reported what is left.
     async fn ends(mut self) -> (Option<(CloseReason, String)>, AgentEnd) {
         let mut close = None;
         loop {
@@ -429,7 +429,7 @@ fn pings_keep_it_up() {
         for token in 0..10 {
             tokio::time::sleep(Duration::from_secs(30)).await;
             client.say(Message::Ping { token }).await;
-            // It asks as well.
+            // The agent also sends pings.
             while client.hear().await != (Message::Pong { token }) {}
         }
     });
@@ -444,7 +444,7 @@ async fn a_local_end_that_never_reads_is_left_and_everything_undone() {
         host,
         signal: _signal,
     } = client;
-    // The stream holds a few messages; who writes more is held up as well.
+    // The stream holds a few messages; a client that writes more blocks as well.
     for token in 0..1000 {
         let ping = Message::Ping { token };
         let said = timeout(Duration::from_secs(1), conversation.send(&ping)).await;
@@ -481,7 +481,7 @@ async fn a_message_that_cannot_be_read_ends_it() {
 fn packets_flow_and_nonsense_between_them_ends_it() {
     test_namespace::run(async {
         let client = Client::up().await;
-        // A frame of no family is a counted drop.
+        // A frame of no known family is dropped and counted.
         let unknown = Bytes::from_static(&[0, 0, 0, 4, 0, 0, 0, 9]);
         client.conversation.output().send(unknown).await.unwrap();
         client.say(Message::Ping { token: 3 }).await;
@@ -493,7 +493,7 @@ fn packets_flow_and_nonsense_between_them_ends_it() {
             .ends_for(CloseReason::Protocol, "cannot be read")
             .await;
 
-        // What comes after that cannot be told from it, the end neither.
+        // The bytes after that cannot be parsed, and neither can the end.
         tokio::time::pause();
         let client = Client::up().await;
         let endless = Bytes::from_static(&[0xff; 8]);
@@ -508,7 +508,7 @@ fn a_device_that_is_removed_ends_it() {
         let client = Client::up().await;
         test_namespace::ip("link del sshvpn0");
         client
-            .ends_for(CloseReason::Failed, "the tunnel device there failed")
+            .ends_for(CloseReason::Failed, "the agent's tunnel device failed")
             .await;
     });
 }

@@ -1,4 +1,4 @@
-//! What may come to an agent, by what was agreed on and by its limits.
+//! Tests of an agent's guard rules: by the agreed addresses and by its limits.
 
 use std::net::IpAddr;
 

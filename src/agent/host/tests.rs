@@ -1,5 +1,5 @@
-//! In a fresh network namespace each: what is told of it, and that it is after
-//! a tunnel what it was before.
+//! Tests in a fresh network namespace each: the reported facts, and the same state after a tunnel
+//! as before.
 
 use std::time::{Duration, Instant};
 
@@ -34,11 +34,11 @@ fn wish() -> SetUp {
     }
 }
 
-/// A host with a network on each side, and iptables that drop what is forwarded.
+/// A host with a network on each side, and iptables rules that drop forwarded packets.
 fn gateway() {
     ip("link add eth1 type veth peer name eth2");
-    // Without detection of duplicates and without link-local addresses, so
-    // that nothing changes by itself while a test compares.
+    // Without duplicate address detection and link-local addresses, so that
+    // nothing changes by itself while a test compares.
     ip("link set eth1 addrgenmode none");
     ip("link set eth2 addrgenmode none");
     ip("link set lo up");
@@ -75,8 +75,8 @@ fn host(place: &Place, limits: Limits) -> ThisHost {
     }
 }
 
-/// Closes a device and waits until it is gone: a child that another test is
-/// starting has a copy of its descriptor until it runs.
+/// Closes a device and waits until it is gone: a child that another test starts has a copy of its
+/// descriptor until exec.
 fn close(device: Device) {
     let name = format!(" {}: ", device.name());
     drop(device);
@@ -136,7 +136,7 @@ fn whatever_was_done_before_a_failure_is_undone() {
         let before = state();
         let opened = host(&place, Limits::default()).open(&wish()).await;
         let changes = opened.unwrap().changes;
-        // The device of that one is gone, its empty journal is not.
+        // Its device is gone, but its empty journal is not.
         place.recover().await;
         for steps in 0..changes.len() {
             let mut host = host(&place, Limits::default());
@@ -166,7 +166,7 @@ fn one_of_two_agents_is_killed_and_the_other_goes_on() {
         let mut goes_on = host(&place, Limits::default());
         let (device, second) = set_up(&mut goes_on, &other_wish).await;
         assert_ne!(first.device, second.device);
-        // As by kill -9: the device goes, nothing is undone.
+        // As by kill -9: the device disappears, nothing is undone.
         drop(killed);
         close(killed_device);
         assert_eq!(place.recover().await.len(), 1);

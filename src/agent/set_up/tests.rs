@@ -1,4 +1,4 @@
-//! Which requests are refused, and what the others come to.
+//! Which requests are refused, and the changes for the others.
 
 use super::*;
 use crate::host::plan::facts::{
@@ -82,7 +82,7 @@ fn around() -> Surroundings {
     }
 }
 
-/// The firewall table that a request comes to.
+/// The firewall table for a request.
 fn table(wish: &SetUp, around: &Surroundings) -> FirewallTable {
     let onward = super::onward(wish, around);
     let changes = firewall(wish, &onward, around, &Limits::default()).unwrap();
@@ -115,7 +115,7 @@ const LINK: [&str; 10] = [
 fn without_routes_there_is_the_link_alone() {
     let done = lines(&wish(&[], true), &around(), &Limits::default());
     assert_eq!(done, LINK);
-    // Where the networks are reached by nothing, there is nothing to forward to.
+    // Networks without a route need no forwarding.
     let nowhere = Surroundings {
         nft: true,
         ..Surroundings::default()
@@ -141,7 +141,7 @@ fn a_route_opens_the_way_there_and_back() {
     );
     let done = lines(&wish(&["fd20::/16"], false), &around(), &Limits::default());
     assert_eq!(done[6], "firewall table");
-    // Advertisements first: the kernel drops their routes when it begins to forward.
+    // accept_ra first: the kernel drops advertised routes when it begins to forward.
     assert_eq!(
         done[10..],
         [
@@ -151,7 +151,7 @@ fn a_route_opens_the_way_there_and_back() {
     );
 }
 
-/// The agent's own device is named sshvpn0 here, and was there before.
+/// The agent's device is named sshvpn0 here, and existed before.
 #[test]
 fn no_advertisements_are_taken_by_the_tunnel() {
     let mut around = around();
@@ -169,7 +169,7 @@ fn no_advertisements_are_taken_by_the_tunnel() {
     assert!(done.iter().any(|line| line.contains("eth1/accept_ra = 2")));
 }
 
-/// Before the link is up, and after the MTU, which may take IPv6 away.
+/// Before the link is up, and after the MTU, which may remove IPv6.
 #[test]
 fn the_local_end_cannot_configure_this_host() {
     let changes = |wish: &SetUp| {
@@ -214,7 +214,7 @@ fn connections_to_the_local_end_are_held_off_unless_it_asks() {
     for (nat, inbound, open) in [
         (true, false, false),
         (true, true, true),
-        // They are named, and have a route back.
+        // The networks are named, and have a route back.
         (false, false, true),
     ] {
         let forward = Forward {
@@ -230,7 +230,7 @@ fn connections_to_the_local_end_are_held_off_unless_it_asks() {
         assert_eq!(table.inbound == networks, open, "{nat} {inbound}");
         assert!(!table.tunnels);
     }
-    // A client of an earlier version does not ask.
+    // A client of an earlier version does not send this.
     let earlier = r#"{"networks":["10.20.0.0/16"],"nat":true}"#;
     let forward: Forward = serde_json::from_str(earlier).unwrap();
     assert!(forward.inbound().is_empty());
@@ -323,7 +323,7 @@ fn without_nft_it_is_done_by_iptables() {
     assert!(!done.iter().any(|line| line.contains("forward chain")));
     let done = lines(&wish(&["10.20.0.0/16", "fd20::/16"], false), &both, &limits);
     assert_eq!(done[6..8], ["rules by iptables", "rules by ip6tables"]);
-    // A limit holds both families, whatever was asked for.
+    // A limit applies to both families, whatever was requested.
     let limited = Limits {
         routes: Some(networks(&["10.0.0.0/8"])),
         ..Limits::default()
@@ -394,7 +394,9 @@ fn what_is_not_allowed_is_refused() {
     check(&wish(&["10.20.1.0/24"], false), &limits).unwrap();
     let error = refused(wish(&["10.0.0.0/8"], false));
     assert!(
-        error.to_string().contains("may not forward to 10.0.0.0/8"),
+        error
+            .to_string()
+            .contains("does not permit forwarding to 10.0.0.0/8"),
         "{error}"
     );
     assert!(matches!(

@@ -1,4 +1,4 @@
-//! The remote end's part of a tunnel: an agent that its sshd starts, or steps of a shell.
+//! Sets up the remote host: by an agent that its sshd starts, or by shell commands.
 
 pub(crate) mod agent;
 pub(crate) mod shell;

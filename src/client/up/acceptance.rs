@@ -1,5 +1,4 @@
-//! What a user lets a server push: nothing but the tunnel's own addresses and
-//! MTU, unless more is named.
+//! What the user lets a server push: by default only the tunnel's addresses and MTU.
 
 use std::net::IpAddr;
 
@@ -8,14 +7,13 @@ use ipnetwork::IpNetwork;
 use crate::host::plan::address_range::{AddressSet, Family, is_within};
 use crate::host::plan::private_space;
 
-/// The part of a family's addresses, as a prefix length, above which routes are
-/// no networks any more but "everything".
+/// Routes that together cover more than 1/2^6 of a family's addresses count as "everything".
 const EVERYTHING: u8 = 6;
 
-/// What may be taken of an offer.
+/// The parts of an offer that the client may take.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Acceptance {
-    /// Every route, except those that together take everything.
+    /// Every route, except those that together cover everything.
     pub routes: bool,
     /// Routes and addresses in these networks.
     pub networks: Vec<IpNetwork>,
@@ -24,12 +22,12 @@ pub struct Acceptance {
 }
 
 impl Acceptance {
-    /// Whether it names anything.
+    /// Whether it accepts nothing beyond the default.
     pub fn is_empty(&self) -> bool {
         *self == Acceptance::default()
     }
 
-    /// Whether a network was named, by itself or as part of one.
+    /// Whether `network` is one of the named networks or lies in one.
     pub(super) fn names(&self, network: &IpNetwork) -> bool {
         self.networks.iter().any(|named| is_within(network, named))
     }
@@ -39,7 +37,7 @@ impl Acceptance {
         private_space::has(network) || self.names(network)
     }
 
-    /// Divides offered routes into those that are taken and those that are not.
+    /// Divides offered routes into accepted and rejected ones.
     pub(super) fn divide(&self, offered: &[IpNetwork]) -> Divided {
         let too_wide = |family| self.routes && is_everything(family, offered);
         let (wide4, wide6) = (too_wide(Family::V4), too_wide(Family::V6));
@@ -58,25 +56,25 @@ impl Acceptance {
     }
 }
 
-/// Offered routes, by whether the user lets them be taken.
+/// Offered routes, divided by whether the user accepts them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Divided {
     /// Taken.
     pub taken: Vec<IpNetwork>,
     /// Not taken.
     pub left: Vec<IpNetwork>,
-    /// Whether those of a family were left because together they take everything.
+    /// Whether a family's routes were rejected because together they cover everything.
     pub too_wide: bool,
 }
 
-/// Whether routes take more of a family than any network has, each or together.
+/// Whether the routes of a family, singly or together, cover more than any one network has.
 fn is_everything(family: Family, routes: &[IpNetwork]) -> bool {
     let counted = family.bits().min(64);
     let taken = AddressSet::of(family, routes).block_count(counted);
     taken > 1 << (counted - EVERYTHING)
 }
 
-/// Whether hosts have this address on networks of more than one link.
+/// Whether the address is unicast and of more than link scope.
 pub(super) fn is_unicast(address: IpAddr) -> bool {
     let odd = address.is_unspecified() || address.is_multicast() || address.is_loopback();
     !odd && match address {
@@ -147,7 +145,7 @@ mod tests {
             "2001:db8::1/128",
         ]);
         assert_eq!(acceptance(true, &[]).divide(&usual).taken, usual);
-        // What was named is taken in any company.
+        // A named network is taken, whatever is offered beside it.
         let mixed = networks(&["0.0.0.0/0", "10.1.0.0/16"]);
         let divided = acceptance(true, &["10.0.0.0/8"]).divide(&mixed);
         assert_eq!(divided.taken, mixed[1..]);

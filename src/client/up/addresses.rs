@@ -1,4 +1,4 @@
-//! The choice of the tunnel's addresses, the same for every carrier. Pure.
+//! Chooses the tunnel's addresses, for the carriers `agent` and `tun`. Pure.
 
 use ipnetwork::IpNetwork;
 
@@ -8,27 +8,27 @@ use crate::host::plan::addressing::{self, AddressPair, AddressRequest};
 use crate::host::plan::facts::HostFacts;
 use crate::types::Mtu;
 
-/// What the choice depends on.
+/// The inputs of the choice.
 pub(super) struct Choice<'a> {
-    /// What was asked for.
+    /// The user's request.
     pub request: &'a UpRequest,
     /// The tunnel's MTU.
     pub mtu: Mtu,
-    /// The local end.
+    /// The local host.
     pub local: &'a HostFacts,
-    /// Whether IPv6 is enabled at the local end.
+    /// Whether IPv6 is enabled on the local host.
     pub local_ipv6: bool,
-    /// Whether IPv6 is enabled at the remote end.
+    /// Whether IPv6 is enabled on the remote host.
     pub remote_ipv6: bool,
-    /// Networks in use at the remote end.
+    /// Networks in use on the remote host.
     pub remote_networks: Vec<IpNetwork>,
-    /// Networks that the remote end permits; all, where there is no list.
+    /// Networks that the remote host permits; `None` permits all.
     pub within: Option<Vec<IpNetwork>>,
-    /// Makes the choice another one for another user or destination.
+    /// Varies the choice by user and destination.
     pub seed: u64,
 }
 
-/// One pair a family.
+/// Returns at most one pair per family.
 pub(super) fn choose(choice: Choice<'_>) -> Result<Vec<AddressPair>, PlanError> {
     let request = choice.request;
     let ipv6_problem = if !choice.local_ipv6 {

@@ -1,5 +1,5 @@
-//! One tunnel from its first step to its last: everything that it holds, in the
-//! order in which it came to be, and taken down in reverse.
+//! One tunnel from bring-up to take-down: holds its parts in the order of their making, and takes
+//! them down in reverse.
 
 use anyhow::anyhow;
 use ipnetwork::IpNetwork;
@@ -21,7 +21,7 @@ use crate::process::failure::Failure;
 use crate::ssh::client::connect::Connection;
 use crate::tun::Device;
 
-/// What a tunnel holds so far.
+/// A tunnel and the parts that it holds so far.
 pub(super) struct Attempt<F> {
     reporter: Reporter,
     connection: Connection,
@@ -39,7 +39,7 @@ impl<F: RemotePart> Attempt<F> {
         }
     }
 
-    /// Every step up. After a failure, or when this is dropped half way,
+    /// Brings the tunnel up. After a failure, or if this future is dropped,
     /// [`take_down`](Self::take_down) undoes what was done.
     pub(super) async fn bring_up(
         &mut self,
@@ -48,7 +48,7 @@ impl<F: RemotePart> Attempt<F> {
     ) -> Result<(), Failure> {
         let netlink = Netlink::open().map_err(Failure::local)?;
         let local = netlink.facts().await.map_err(Failure::local)?;
-        // What cannot be here is said before the remote end is asked anything.
+        // Report an impossible request before the server is asked for anything.
         self.plan_routes(request, &[], &local)?;
         let start = Start {
             reporter: self.reporter,
@@ -72,7 +72,7 @@ impl<F: RemotePart> Attempt<F> {
                 .await
                 .map_err(Failure::local)?,
         );
-        // Before the link is up, by which something could come in.
+        // Before the link is up, through which connections could come in.
         let firewall = closed::firewall(request, &agreed, &routes.routes);
         let host = start.connection.host();
         closed::close(local, firewall, &agreed, host, self.reporter).await?;
@@ -96,8 +96,8 @@ impl<F: RemotePart> Attempt<F> {
         Ok(())
     }
 
-    /// Gives up all that neither the tunnel nor undoing it takes. `other_user`: whether
-    /// a ProxyCommand runs as another user.
+    /// Drops every right that neither the tunnel nor its undoing needs. `other_user`: whether a
+    /// ProxyCommand runs as another user.
     pub(super) async fn confine(&self, other_user: bool) {
         let Some(local) = &self.local else {
             return;
@@ -108,7 +108,7 @@ impl<F: RemotePart> Attempt<F> {
         }
     }
 
-    /// The routes to install here: those that were asked for, and `pushed` ones.
+    /// Plans the routes on this host: the requested and the `pushed` ones.
     fn plan_routes(
         &self,
         request: &UpRequest,
@@ -123,7 +123,7 @@ impl<F: RemotePart> Attempt<F> {
         route_plan::plan(&asked, local, "").map_err(Failure::local)
     }
 
-    /// Says what is remarkable about the routes.
+    /// Reports the plan's notes.
     fn tell(&self, plan: &RoutePlan) {
         for note in &plan.notes {
             match note.is_warning() {
@@ -159,8 +159,7 @@ impl<F: RemotePart> Attempt<F> {
         }
     }
 
-    /// Undoes everything, the last first: this host, the devices, the remote end,
-    /// the connection.
+    /// Undoes everything, the last first: this host, the devices, the remote host, the connection.
     pub(super) async fn take_down(mut self) {
         let verbose = !self.reporter.quiet;
         let report = match self.local {
@@ -169,8 +168,8 @@ impl<F: RemotePart> Attempt<F> {
         };
         self.remote.stop(&self.connection, self.reporter).await;
         match report {
-            // With the device gone, what could not be undone on it has gone too;
-            // what is still there is said.
+            // The device is gone, and with it any change on it that could not be
+            // undone. Recovery reports what is left.
             Some(report) if !report.failed.is_empty() => {
                 if let Err(failure) = cleanup::recover(verbose, Recoverer::Other).await {
                     self.reporter.warning(failure);

@@ -1,6 +1,5 @@
-//! Which carrier a tunnel travels by: as the user says, else by our own server,
-//! if the remote end is one, else by an agent, if one can be started there, else by
-//! sshd's own forwarding.
+//! Chooses the carrier: the user's, else an sshvpn server's stream, else an agent's stream, else
+//! the forwarding of sshd.
 
 use std::fmt;
 
@@ -14,14 +13,14 @@ use crate::client::remote::agent::{
 use crate::process::failure::Failure;
 use crate::ssh::client::connect::Connection;
 
-/// A way in which packets travel inside SSH.
+/// How packets travel inside SSH.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Carrier {
-    /// The stream of our own server.
+    /// The stream of an sshvpn server.
     Serve,
-    /// The stream of an sshvpn at the remote end.
+    /// The stream of an agent on the remote host.
     Agent,
-    /// sshd's own tunnel forwarding, `tun@openssh.com`.
+    /// Tunnel forwarding by sshd, `tun@openssh.com`.
     Tun,
 }
 
@@ -35,52 +34,52 @@ impl fmt::Display for Carrier {
     }
 }
 
-/// Which carrier is wanted.
+/// The user's request for a carrier.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CarrierRequest {
-    /// This one; the best there is where it is not said.
+    /// This carrier; with `None`, the best that the server has.
     pub via: Option<Carrier>,
-    /// The command that starts an agent, in place of those that are tried.
+    /// The command that starts an agent, in place of the default ones.
     pub agent_command: Option<String>,
-    /// Whether to send our own program to a remote end that has none.
+    /// Whether to send this program to a remote host that has none.
     pub push: bool,
 }
 
 impl CarrierRequest {
-    /// The carrier without which there is to be no tunnel.
+    /// The only carrier that the user allows, if any.
     fn forced(&self) -> Option<Carrier> {
         let command = self.agent_command.as_ref().map(|_| Carrier::Agent);
         self.via.or(command)
     }
 }
 
-/// The chosen carrier, as far as it has been started.
+/// The chosen carrier, and what was started for it.
 pub(super) enum Chosen {
-    /// A server that was greeted.
+    /// A server that has answered the greeting.
     Serve(Box<RemoteAgent>),
-    /// An agent, and what it told about its host.
+    /// An agent, and the facts about its host.
     Agent(Box<StartedAgent>),
-    /// Nothing has been started.
+    /// Nothing is started yet.
     Tun,
 }
 
-/// A carrier that the remote end does not have.
+/// The server lacks the requested carrier.
 #[derive(Debug, Error)]
 enum ChoiceError {
-    /// The remote end is a server of ours.
+    /// The server is `sshvpn serve`.
     #[error(
-        "{host} is an sshvpn server ({software}), which has neither agents nor shells: '--via serve' is the \
-         way, and taken where no other is asked for"
+        "{host} is an sshvpn server ({software}), which has neither agents nor shells: give '--via serve', \
+        or leave out --via and --agent"
     )]
     Server {
-        /// The remote end.
+        /// The server's host.
         host: String,
-        /// What it is.
+        /// Its program and version.
         software: String,
     },
 }
 
-/// Chooses, and says which and why in one line.
+/// Chooses the carrier, and reports it and the reason in one line.
 pub(super) async fn choose(
     connection: &Connection,
     request: &UpRequest,
@@ -97,18 +96,18 @@ pub(super) async fn choose(
     }
     if let Some(options) = only_for_servers(request) {
         reporter.step(format_args!(
-            "{options}: without effect unless {} is an sshvpn server",
+            "{options}: no effect, unless {} is an sshvpn server",
             connection.host()
         ));
     }
     if forced == Some(Carrier::Tun) {
-        reporter.step(format_args!("by {}: as asked for", Carrier::Tun));
+        reporter.step(format_args!("by {}: as requested", Carrier::Tun));
         return Ok(Chosen::Tun);
     }
     start(connection, request, reporter).await
 }
 
-/// An agent, or what stands in for one.
+/// Starts an agent; falls back to the forwarding of sshd unless an agent is required.
 async fn start(
     connection: &Connection,
     request: &UpRequest,
@@ -152,7 +151,7 @@ fn only_serve(connection: &Connection, software: String) -> Failure {
     Failure::ssh(ChoiceError::Server { host, software })
 }
 
-/// The options that are about a server's offer.
+/// The given options that only concern a server's offer.
 fn only_for_servers(request: &UpRequest) -> Option<&'static str> {
     let acceptance = &request.acceptance;
     match (
@@ -166,7 +165,7 @@ fn only_for_servers(request: &UpRequest) -> Option<&'static str> {
     }
 }
 
-/// Whether no other carrier may be tried after this.
+/// Whether no other carrier may be tried after this error.
 fn is_final(wanted: &CarrierRequest, error: &RemoteAgentError) -> bool {
     wanted.forced() == Some(Carrier::Agent) || error.lost_connection()
 }
@@ -186,7 +185,7 @@ mod tests {
         request
     }
 
-    /// What is chosen at a server that does so.
+    /// The choice at a server that behaves as `server`.
     async fn chosen(
         request: UpRequest,
         server: impl AsyncFnOnce(Wire) -> Option<Wire>,
@@ -196,7 +195,7 @@ mod tests {
         tokio::join!(choose(&connection, &request, QUIET), server(wire)).0
     }
 
-    /// The error at a server that calls itself one of ours.
+    /// The error at a server that identifies itself as sshvpn.
     async fn refused_by_ours(request: UpRequest) -> String {
         let listening = WireServer::bind_as("SSH-2.0-sshvpn_9.9").await;
         let (connection, _wire) = listening.connect().await;
@@ -213,7 +212,7 @@ mod tests {
         ] {
             let text = refused_by_ours(wanted).await;
             assert!(text.contains("(sshvpn_9.9)"), "{text}");
-            assert!(text.contains("'--via serve' is the way"), "{text}");
+            assert!(text.contains("give '--via serve'"), "{text}");
         }
     }
 
@@ -228,12 +227,12 @@ mod tests {
         let forced = chosen(wanted(Some(Carrier::Serve), None), no_subsystem).await;
         let text = forced.err().expect("it is chosen").to_string();
         assert!(
-            text.contains("no 'sshvpn serve' there (it is hostile)"),
+            text.contains("no 'sshvpn serve' there, but hostile"),
             "{text}"
         );
     }
 
-    /// It has neither the subsystem nor the program.
+    /// A server with neither the subsystem nor the program.
     async fn no_agent(mut wire: Wire) -> Option<Wire> {
         let channel = wire.confirm_next().await.unwrap();
         let refusal = about(number::CHANNEL_FAILURE, channel);

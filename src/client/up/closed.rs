@@ -1,6 +1,7 @@
-//! This host is closed to the remote end: no connection comes in by the tunnel, and
-//! nothing is forwarded, but what the user asked for. By nft where it works, else by
-//! iptables; a line says what neither could do.
+//! Closes this host to the remote host and its networks: no inbound connections and no forwarding,
+//! except for what the user allows.
+//!
+//! It uses nft, else iptables; a line reports what neither can do.
 
 use ipnetwork::IpNetwork;
 
@@ -16,7 +17,7 @@ use crate::host::plan::address_range::Family;
 use crate::process::failure::Failure;
 use crate::types::{InterfaceName, Mode};
 
-/// What may pass, with `routes` to be installed here.
+/// The firewall rules, given the `routes` to be installed on this host.
 pub(super) fn firewall<P>(
     request: &UpRequest,
     agreed: &Agreed<P>,
@@ -26,7 +27,7 @@ pub(super) fn firewall<P>(
     if request.inbound {
         inbound.extend(agreed.addresses.iter().map(|pair| match request.mode {
             Mode::PointToPoint => IpNetwork::from(pair.remote),
-            // The remote end is one host of a link.
+            // The remote host is one of several on the link.
             Mode::Ethernet => pair.local_network().unwrap_or(pair.remote.into()),
         }));
     }
@@ -39,7 +40,7 @@ pub(super) fn firewall<P>(
     }
 }
 
-/// Makes the rules, and takes the device out of what this host forwards by.
+/// Installs the rules, and turns IPv4 forwarding off for the device.
 pub(super) async fn close<P>(
     local: &mut HostState,
     firewall: ClientFirewall,
@@ -59,18 +60,18 @@ pub(super) async fn close<P>(
     let open: Vec<String> = firewall.inbound.iter().map(ToString::to_string).collect();
     match make(local, firewall, &families).await? {
         Made::All if open.is_empty() => reporter.step(format_args!(
-            "here: {who} can open no connections to this host (--inbound lets them)"
+            "here: {who} cannot open connections to this host (--inbound allows it)"
         )),
         Made::All => reporter.step(format_args!(
             "here: {} can open connections to this host",
             open.join(", ")
         )),
         Made::Stateless => reporter.warning(format_args!(
-            "this kernel has no connection tracking: {who} can open no TCP connections to this host, \
+            "this kernel has no connection tracking: {who} cannot open TCP connections to this host, \
              but can send it datagrams"
         )),
         Made::Nothing(error) => reporter.warning(format_args!(
-            "nothing here keeps {who} from opening connections to this host: {error}"
+            "no firewall: {who} can open connections to this host: {error}"
         )),
     }
     if !forwards {
@@ -79,12 +80,12 @@ pub(super) async fn close<P>(
     Ok(())
 }
 
-/// What was made.
+/// Which rules were installed.
 enum Made {
     All,
-    /// TCP alone is told apart.
+    /// Rules without connection tracking: they only stop TCP.
     Stateless,
-    /// Not in each family, for this reason.
+    /// A family lacks rules, for this reason.
     Nothing(NetError),
 }
 
@@ -106,7 +107,7 @@ async fn make(
             }
         }
     }
-    // Without agreed addresses any family may come.
+    // Without agreed addresses, packets of either family may come.
     let unmade = match families {
         [] => !missing.is_empty(),
         _ => families.iter().any(|family| missing.contains(family)),
@@ -122,7 +123,7 @@ async fn make(
     )
 }
 
-/// What the firewall refuses is no failure of the tunnel.
+/// An error of the firewall is returned in the inner result: it does not fail the tunnel.
 async fn attempt(
     local: &mut HostState,
     firewall: &ClientFirewall,
@@ -139,8 +140,8 @@ async fn attempt(
     }
 }
 
-/// The kernel forwards no IPv4 packet that comes by the device, whatever the host
-/// does for others; for IPv6 it has no such switch, and the rules stand alone.
+/// Makes the kernel forward no IPv4 packet of the device, whatever it does for other devices.
+/// IPv6 has no such switch, so there the firewall rules stand alone.
 async fn forward_nothing(local: &mut HostState) {
     let Ok(name) = local.name().parse::<InterfaceName>() else {
         return;

@@ -1,5 +1,5 @@
-//! What the remote end of a client's tunnel may send: packets from the peer and from the
-//! networks that this host reaches through the tunnel, to the tunnel's own address. Pure.
+//! The guard's rules for a client: packets from the peer and from the networks routed through the
+//! tunnel, to the tunnel's own address. Pure.
 
 use std::collections::BTreeMap;
 
@@ -11,16 +11,16 @@ use crate::packet::guard::address_set::AddressSet;
 use crate::packet::guard::{ClientTerms, GuardRules, opened};
 use crate::types::Mode;
 
-/// What the rules depend on.
+/// The inputs of the rules.
 pub(super) struct GuardInput<'a> {
     pub mode: Mode,
-    /// The tunnel's addresses; none on a link whose addresses others give.
+    /// The tunnel's addresses; none on an ethernet link whose other hosts give them (DHCP).
     pub addresses: &'a [AddressPair],
     /// The routes through the tunnel.
     pub routes: &'a [IpNetwork],
-    /// Networks behind this host that the remote end may send to.
+    /// Networks behind this host to which the peer may send.
     pub behind: &'a [IpNetwork],
-    /// This host before the tunnel.
+    /// This host's state before the tunnel.
     pub local: &'a HostFacts,
 }
 
@@ -55,9 +55,9 @@ pub(super) fn rules(input: &GuardInput<'_>) -> GuardRules {
     })
 }
 
-/// What is reached by the tunnel's routes: where this host has a longer route of its
-/// own, packets take that one, so none may come from there. As in the kernel, the
-/// longest prefix decides; where both are of one length, the tunnel has it.
+/// The addresses reached by the tunnel's routes. Where this host has a longer route of its own,
+/// packets take that one, so none may come from there. As in the kernel, the longest prefix
+/// decides; of two equal prefixes, the tunnel's wins.
 fn reached(input: &GuardInput<'_>) -> AddressSet {
     let mut by_length: BTreeMap<u8, (Vec<IpNetwork>, Vec<IpNetwork>)> = BTreeMap::new();
     let main = input

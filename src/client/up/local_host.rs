@@ -1,4 +1,4 @@
-//! This host's part of a tunnel: what is to be changed on it, in order.
+//! The changes that a tunnel makes on this host, in order.
 
 use ipnetwork::IpNetwork;
 
@@ -8,8 +8,7 @@ use crate::host::change::resolver::{ResolverChange, ResolverWay};
 use crate::host::change::{Change, GSO_MAX_SIZE, InterfaceAddress, TX_QUEUE_LENGTH, TunnelRoute};
 use crate::types::Mode;
 
-/// The link, then its addresses, then the routes through it, then the name
-/// servers behind it.
+/// The changes for the link, then its addresses, its routes, and the name servers behind it.
 pub(super) fn changes<P>(mode: Mode, agreed: &Agreed<P>, routes: &[IpNetwork]) -> Vec<Change> {
     let addresses = &agreed.addresses;
     let ipv6 = Ipv6::agreed(addresses.iter().any(|pair| pair.local.is_ipv6()));
@@ -35,7 +34,7 @@ pub(super) fn changes<P>(mode: Mode, agreed: &Agreed<P>, routes: &[IpNetwork]) -
             .iter()
             .find(|pair| pair.local.is_ipv4() == route.is_ipv4());
         changes.push(Change::Route(TunnelRoute {
-            // On a link with many hosts the remote end is one of them.
+            // An ethernet link may have many hosts, so the route names a gateway.
             gateway: pair
                 .map(|pair| pair.remote)
                 .filter(|_| mode == Mode::Ethernet),
@@ -52,7 +51,7 @@ pub(super) fn changes<P>(mode: Mode, agreed: &Agreed<P>, routes: &[IpNetwork]) -
     changes
 }
 
-/// What to print for a change; nothing for those of no interest.
+/// The user's line for a change; `None` for changes that are not reported.
 pub(super) fn describe(change: &Change) -> Option<String> {
     match change {
         Change::Address(address) => Some(format!("address {address}")),
@@ -63,7 +62,7 @@ pub(super) fn describe(change: &Change) -> Option<String> {
     }
 }
 
-/// Identifies this host, if only to itself (machine-id(5)).
+/// This host's machine-id(5); empty if it has none.
 pub(super) fn machine_id() -> String {
     std::fs::read_to_string("/etc/machine-id").unwrap_or_default()
 }

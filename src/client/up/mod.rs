@@ -1,10 +1,10 @@
-//! `sshvpn up`: a tunnel with addresses and routes at both ends, step by step,
-//! and all of it undone at the end, however it ends.
+//! `sshvpn up`: a tunnel with addresses and routes on both hosts, undone when it ends, however it
+//! ends.
 //!
 //! ```text
-//!   request ─► connect ─► choose ─┬► by_serve ─┬► agree ─► open ─► stay ─► take_down
-//!                                 ├► by_agent ─┤
-//!                                 └► by_tun ───┘
+//!   request ─► connect ─► choose ─┬► via_serve ─┬► agree ─► open ─► stay ─► take_down
+//!                                 ├► via_agent ─┤
+//!                                 └► via_tun ───┘
 //! ```
 
 mod acceptance;
@@ -54,47 +54,46 @@ use via_agent::ByAgent;
 use via_serve::ByServe;
 use via_tun::ByTun;
 
-/// How often a server is asked whether it is there, where the user did not
-/// say: a tunnel without traffic must notice that it is dead.
+/// The default of ServerAliveInterval: a tunnel without traffic must notice that it is dead.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// What the user asked of `up`.
+/// The user's request to `up`.
 #[derive(Debug, Clone)]
 pub struct UpRequest {
-    /// The way to the remote end, in ssh's terms.
+    /// The destination and ssh options.
     pub args: SshArgs,
     /// Whether to go into the background once the tunnel is up.
     pub background: bool,
-    /// Networks to reach through it.
+    /// Networks to reach through the tunnel.
     pub routes: Vec<IpNetwork>,
-    /// Networks to leave out of them.
+    /// Networks to leave out of the routes.
     pub excludes: Vec<IpNetwork>,
-    /// The local end's tunnel address.
+    /// This host's tunnel address.
     pub address: Option<IpAddr>,
-    /// The remote end's tunnel address.
+    /// The remote host's tunnel address.
     pub peer_address: Option<IpAddr>,
     /// The tunnel's MTU.
     pub mtu: Option<Mtu>,
-    /// Whether the remote end puts its own address on what goes on from it;
-    /// where not said: if a route leads beyond it.
+    /// Whether the remote host replaces the source address of packets that it forwards (NAT). With
+    /// `None`: if a route leads beyond that host.
     pub nat: Option<bool>,
-    /// Whether the remote end and the routed networks may open connections to this host.
+    /// Whether the remote host and the routed networks may open connections to this host.
     pub inbound: bool,
     /// Networks behind this host that may use the tunnel.
     pub forward: Vec<IpNetwork>,
     /// What the devices carry.
     pub mode: Mode,
-    /// The device here.
+    /// The device on this host.
     pub device: DeviceRequest,
-    /// The unit of the device there.
+    /// The unit of the device on the remote host.
     pub peer_unit: Option<Unit>,
-    /// How it travels.
+    /// The requested carrier.
     pub carrier: CarrierRequest,
-    /// What a server may push.
+    /// What the client takes of a server's offer.
     pub acceptance: Acceptance,
 }
 
-/// Says what is done, a line a step, on standard error.
+/// Prints one line per step on standard error.
 #[derive(Debug, Clone, Copy)]
 struct Reporter {
     quiet: bool,
@@ -112,8 +111,8 @@ impl Reporter {
     }
 }
 
-/// Brings the tunnel up, stays until a signal or the end of the connection, and
-/// takes everything down again. Yields the exit code.
+/// Brings the tunnel up, waits for a signal or the loss of the connection, and takes everything
+/// down. Returns the exit code.
 pub async fn run(
     request: &UpRequest,
     options: &SshOptions,
@@ -174,7 +173,7 @@ async fn choose(
     choice::choose(connection, request, reporter).await
 }
 
-/// What one run is about.
+/// The parameters of one run.
 struct Run<'a> {
     request: &'a UpRequest,
     options: &'a SshOptions,
@@ -185,7 +184,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// From the chosen carrier on; yields the exit code.
+    /// Runs the tunnel over the chosen carrier until it ends; returns the exit code.
     async fn until_the_end(
         self,
         connection: Connection,

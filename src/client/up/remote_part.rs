@@ -1,5 +1,5 @@
-//! What a carrier has to do: the remote end's part of a tunnel, from the first look
-//! to the last word. `by_serve`, `by_agent` and `by_tun` do it.
+//! The interface of a carrier: sets up the remote host's part of a tunnel and undoes it.
+//! `via_serve`, `via_agent` and `via_tun` implement it.
 
 use ipnetwork::IpNetwork;
 
@@ -14,62 +14,61 @@ use crate::types::Mtu;
 
 use super::{Reporter, UpRequest};
 
-/// What is known before the remote end is looked at.
+/// The inputs that are known before the remote host is inspected.
 pub(super) struct Start<'a> {
-    /// Tells the user.
+    /// Prints the steps.
     pub reporter: Reporter,
-    /// The way to the remote end.
+    /// The SSH connection.
     pub connection: &'a Connection,
-    /// What was asked for.
+    /// The user's request.
     pub request: &'a UpRequest,
-    /// This host.
+    /// This host's state.
     pub local: HostFacts,
-    /// Makes the addresses others for another user or destination.
+    /// Varies the addresses by user and destination.
     pub seed: u64,
 }
 
-/// What both ends are to look like.
+/// The agreed state of both hosts.
 pub(super) struct Agreed<P> {
-    /// The remote end.
+    /// The remote host's part.
     pub remote: P,
     /// The tunnel's addresses.
     pub addresses: Vec<AddressPair>,
     /// Its MTU.
     pub mtu: Mtu,
-    /// What else the remote end gives.
+    /// Routes and name servers that the server pushes.
     pub pushed: Pushed,
-    /// Whether the user asked the remote end to leave source addresses alone, so that
-    /// the routed networks have a route back.
+    /// Whether the user turned NAT off on the remote host; then the routed networks have a route to
+    /// this host.
     pub without_nat: bool,
 }
 
-/// The device here, and what may come to it.
+/// The device on this host, and the restrictions on inbound packets.
 pub(super) struct LocalDevice {
     pub tun: Device,
-    /// What the remote end is held to.
+    /// The restrictions on the peer's packets.
     pub held: Restrictions,
 }
 
-/// What a server gave and the user allows, besides the tunnel itself.
+/// The server's offers that the user accepts, besides the tunnel itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Pushed {
-    /// Networks to reach through it, besides those that were asked for.
+    /// Networks to reach through the tunnel, besides the requested ones.
     pub routes: Vec<IpNetwork>,
-    /// Name servers behind it.
+    /// Name servers behind the server.
     pub name_servers: Option<NameServers>,
 }
 
-/// The remote end's part of a tunnel. All that it holds is in `self` before it is
-/// waited for, so that it can be taken down from any point.
+/// The remote host's part of a tunnel. Implementations store each part in `self` before they
+/// await anything further, so that the tunnel can be taken down from any point.
 pub(super) trait RemotePart {
-    /// What the remote end is to look like.
+    /// The plan for the remote host.
     type Plan;
 
-    /// Looks at the remote end and decides; nothing is changed yet.
+    /// Inspects the remote host and decides on a plan; changes nothing.
     async fn agree(&mut self, start: &Start<'_>) -> Result<Agreed<Self::Plan>, Failure>;
 
-    /// Sets the remote end up and joins `near` to the device there; yields that
-    /// device's name.
+    /// Sets up the remote host and joins `local` to the device there; returns that device's name.
     async fn open(
         &mut self,
         start: &Start<'_>,
@@ -77,27 +76,28 @@ pub(super) trait RemotePart {
         local: LocalDevice,
     ) -> Result<String, Failure>;
 
-    /// Waits until the tunnel is lost; yields why.
+    /// Waits until the tunnel is lost; returns the reason.
     async fn lost(&mut self, connection: &Connection) -> Failure;
 
-    /// Stops the packets, and closes the device here.
+    /// Stops the packets and closes the device on this host.
     async fn stop(&mut self, connection: &Connection, reporter: Reporter);
 
-    /// Has the remote end put everything back.
+    /// Undoes the changes on the remote host.
     async fn finish(self, connection: &Connection, reporter: Reporter);
 }
 
-/// Says how the remote end's part was put back: `None` where it did not tell.
+/// Reports how the remote host's part was undone. `left` lists what could not be undone; `None`
+/// means that the host did not confirm it.
 pub(super) fn report_undone(reporter: Reporter, host: &str, left: Option<Vec<String>>) {
     let Some(left) = left else {
         reporter.warning(format_args!(
-            "{host} did not confirm that its part is undone; it does that by itself once it sees that \
-             the connection is gone"
+            "{host} did not confirm that it has undone its part; it does so once it notices that the \
+            connection is closed"
         ));
         return;
     };
     for what in &left {
-        reporter.warning(format_args!("{host}: left as it is: {what}"));
+        reporter.warning(format_args!("{host}: not undone: {what}"));
     }
     if left.is_empty() {
         reporter.step(format_args!("{host}: undone"));

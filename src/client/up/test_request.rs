@@ -1,10 +1,10 @@
-//! What a user may have asked of `up`, for tests.
+//! A request to `up`, for tests.
 
 use super::UpRequest;
 use crate::tun::DeviceRequest;
 use crate::types::{DevicePrefix, Mode};
 
-/// Routes, and everything else by default.
+/// A request with these routes and defaults.
 pub(super) fn request(routes: &[&str]) -> UpRequest {
     UpRequest {
         args: Default::default(),

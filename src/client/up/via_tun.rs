@@ -1,5 +1,5 @@
-//! The remote end's part of a tunnel through sshd's own forwarding: the channel
-//! `tun@openssh.com`, and shell commands for addresses, forwarding and NAT.
+//! The carrier `tun`: the channel `tun@openssh.com` of sshd, and shell commands for addresses,
+//! forwarding and NAT.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,14 +19,14 @@ use crate::pump::End;
 use crate::ssh::client::connect::Connection;
 use crate::types::{Unit, UnitRequest};
 
-/// What it holds so far.
+/// The parts of the tunnel so far.
 #[derive(Default)]
 pub(super) struct ByTun {
     holder: Option<Holder>,
     link: Option<Link>,
 }
 
-/// The remote end as it is and as it is to be.
+/// The remote host's state and its plan.
 pub(super) struct TunPlan {
     facts: RemoteFacts,
     device: RemoteDevice,
@@ -112,9 +112,10 @@ impl RemotePart for ByTun {
                 "{} closed the tunnel: its device failed or was removed there",
                 connection.host()
             )),
-            (End::Stream(error), None) => {
-                Failure::ssh(anyhow!("{} sent nonsense: {error}", connection.host()))
-            }
+            (End::Stream(error), None) => Failure::ssh(anyhow!(
+                "{} does not keep to the protocol: {error}",
+                connection.host()
+            )),
             (End::Device(error), None) => {
                 Failure::local(anyhow!("the tunnel device here failed: {error}"))
             }
@@ -138,7 +139,7 @@ impl RemotePart for ByTun {
 }
 
 impl ByTun {
-    /// The channel and the devices at both ends; yields the remote end's unit.
+    /// Opens the channel and the remote device; returns the remote unit.
     async fn open_link(
         &mut self,
         start: &Start<'_>,
@@ -161,8 +162,8 @@ impl ByTun {
             .await
             .map_err(Failure::ssh)?;
         let local_name = local.tun.name().clone();
-        // From here on frames are drawn from the channel, though both devices
-        // are still down, so that nothing else on the connection waits for them.
+        // The link starts to read frames while both devices are still down, so that unread
+        // frames do not block the other channels of the connection.
         let framing = datagram::framing(connection.is_sshvpn());
         let LocalDevice { tun, held } = local;
         let link = Link::start(tun, framing, sender, receiver, held, Arc::default());
@@ -196,7 +197,7 @@ impl ByTun {
         match left.is_empty() {
             true => start.reporter.step(format_args!("{host}: {}", step.what)),
             false => start.reporter.warning(format_args!(
-                "{host}: cannot {}: these settings stay as they were: {left}",
+                "{host}: cannot {}: unchanged settings: {left}",
                 step.what
             )),
         }
@@ -214,5 +215,5 @@ impl ByTun {
 }
 
 fn no_connection() -> Failure {
-    Failure::ssh(anyhow!("the connection is gone"))
+    Failure::ssh(anyhow!("the connection is closed"))
 }

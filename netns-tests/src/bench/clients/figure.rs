@@ -1,11 +1,11 @@
-//! What is measured of many clients, and what has to be reached.
+//! The figures of many clients, and their goals.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::bench::statistics::Series;
 
-/// One figure of so many clients.
+/// One figure of a number of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)] // said by `Figure::words`
 pub enum Figure {
@@ -20,20 +20,20 @@ pub enum Figure {
     Fairness,
 }
 
-/// A figure in words.
+/// The description of a figure.
 pub struct Words {
     /// The head of its column.
     pub title: &'static str,
     /// Its unit.
     pub unit: &'static str,
-    /// How many digits follow the point.
+    /// Decimal places.
     pub digits: usize,
-    /// What it is.
+    /// Its meaning.
     pub meaning: &'static str,
 }
 
 impl Figure {
-    /// All, in the order of the table.
+    /// All figures, in the order of the table.
     pub const ALL: [Self; 9] = [
         Self::Connected,
         Self::Login,
@@ -46,7 +46,7 @@ impl Figure {
         Self::Fairness,
     ];
 
-    /// The figure in words.
+    /// The description.
     pub fn words(self) -> Words {
         let (title, unit, digits, meaning) = match self {
             Self::Connected => (
@@ -98,32 +98,32 @@ impl Figure {
     }
 }
 
-/// A bound, for so many clients.
+/// An upper bound, for a number of clients.
 const GOALS: [(usize, Figure, f64); 2] = [
     (200, Figure::Connected, 60.0),
     (200, Figure::Memory, 1024.0),
 ];
 
-/// All that was measured.
+/// All measured figures.
 #[derive(Debug, Default)]
 pub struct Figures(BTreeMap<(usize, Figure), Series>);
 
 impl Figures {
-    /// Adds what one run of `count` clients gave.
+    /// Adds the figures of one run of `count` clients.
     pub fn add(&mut self, count: usize, found: &[(Figure, f64)]) {
         for (figure, value) in found {
             self.0.entry((count, *figure)).or_default().push(*value);
         }
     }
 
-    /// The numbers of clients, from few to many.
+    /// The numbers of clients, ascending.
     pub fn counts(&self) -> Vec<usize> {
         let mut counts: Vec<usize> = self.0.keys().map(|(count, _)| *count).collect();
         counts.dedup();
         counts
     }
 
-    /// The median, and the least and the greatest, as the table has it.
+    /// The table's text: the median, the minimum and the maximum.
     pub fn cell(&self, count: usize, figure: Figure) -> Option<String> {
         let series = self.0.get(&(count, figure))?;
         let digits = figure.words().digits;
@@ -133,7 +133,7 @@ impl Figures {
         ))
     }
 
-    /// The goals that were measured, a line each.
+    /// The results for the measured goals, one per line.
     pub fn check_goals(&self) -> String {
         let mut text = String::new();
         for (count, figure, bound) in GOALS {

@@ -1,5 +1,4 @@
-//! Clients of one server, on one host: each with a key, a connection, a device
-//! and an address of its own.
+//! Many clients of one server on one host, each with its own key, connection, device and address.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -19,15 +18,15 @@ use crate::program::client::Client;
 use crate::serve::Server;
 use crate::wait::until;
 
-/// How long all of them may take to come in.
+/// Limit for all of them to connect.
 const CONNECT_LIMIT: Duration = Duration::from_secs(180);
-/// Where their keys are.
+/// The directory of their keys.
 const KEYS: &str = "/run/lab/keys";
-/// The server takes all of them at once; that it would not by itself is measured elsewhere.
+/// Lets the server take all logins at once; its default limit is measured elsewhere.
 const NO_STARTUP_LIMIT: &str =
     "[login]\nmax-startups = \"1000:30:1000\"\nper-source-penalties = false\n";
 
-/// A client that has its tunnel.
+/// A client with a tunnel.
 pub struct Member {
     child: Child,
     /// Its device.
@@ -36,24 +35,24 @@ pub struct Member {
     pub address: String,
 }
 
-/// All of them, and their server.
+/// The clients and their server.
 pub struct Fleet<'a> {
-    /// Where the clients are.
+    /// The clients' host.
     pub laptop: &'a Host,
     server: Server<'a>,
     /// The clients.
     pub members: Vec<Member>,
     /// The server's address in all tunnels.
     pub address: String,
-    /// How long it took until all had a tunnel.
+    /// The time until all had a tunnel.
     pub connected: Duration,
-    /// The server's CPU time in which they came.
+    /// The server's CPU time for their logins.
     pub login_time: Duration,
-    /// The server's memory before the first one came, in bytes.
+    /// The server's memory before the first login, in bytes.
     pub memory_before: u64,
 }
 
-/// Makes so many keys on `laptop`, and lets packets come by any of the devices.
+/// Makes `count` keys on `laptop`, and turns rp_filter off there.
 pub fn prepare(laptop: &Host, count: usize) -> Result<()> {
     laptop.sh(&format!(
         "mkdir -p {KEYS}; cd {KEYS}; for i in $(seq 0 {}); do \
@@ -65,8 +64,8 @@ pub fn prepare(laptop: &Host, count: usize) -> Result<()> {
 }
 
 impl<'a> Fleet<'a> {
-    /// Starts a server and `count` clients, all at once, and waits until each has
-    /// its tunnel and its address.
+    /// Starts a server and `count` clients at once, and waits until each has a tunnel and an
+    /// address.
     pub fn open(network: &'a Network, count: usize) -> Result<Self> {
         let (laptop, bastion) = (&network.lab.laptop, &network.lab.bastion);
         let keys = laptop.sh(&format!(
@@ -142,7 +141,7 @@ impl<'a> Fleet<'a> {
         cpu(&self.server)
     }
 
-    /// Ends the clients, which have all to be there still, and the server.
+    /// Ends the clients, all of which must still run, and the server.
     pub fn close(self) -> Result<()> {
         for member in &self.members {
             ensure!(member.child.is_running(), "{} has ended", member.device);
@@ -169,7 +168,7 @@ fn command(number: usize) -> Result<Vec<String>> {
     Client::Ssh.command(&[&own[..], &options, &PORT, &[&destination]].concat())
 }
 
-/// The tunnel devices of `host`.
+/// The number of tunnel devices of `host`.
 fn devices(host: &Host) -> Result<usize> {
     let mut count = 0;
     for entry in fs::read_dir(host.path("/sys/class/net"))? {
@@ -178,8 +177,7 @@ fn devices(host: &Host) -> Result<usize> {
     Ok(count)
 }
 
-/// The clients with what the server has leased to each, by its audit log behind
-/// the first `skipped` records.
+/// The clients with their leases, from the audit log after the first `skipped` records.
 fn members(server: &Server<'_>, skipped: usize, children: Vec<Child>) -> Result<Vec<Member>> {
     let mut members = Vec::new();
     let count = children.len();

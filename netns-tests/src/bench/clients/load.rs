@@ -1,4 +1,4 @@
-//! What the clients of a fleet send: pings of all, TCP of some.
+//! The load of a fleet: pings of all clients, TCP of some.
 
 use std::thread;
 use std::time::Duration;
@@ -12,29 +12,29 @@ use crate::lab::child::Child;
 use crate::traffic::iperf3::{self, Direction};
 use crate::wait::PATIENCE;
 
-/// Pings a second, of each client.
+/// Pings per second and client.
 const PINGS: u32 = 5;
 /// Seconds by which the stream outlasts the pings, before and after.
 const MARGIN: u32 = 1;
 
-/// One busy client among others.
+/// The result of one busy client among others.
 pub struct Among {
-    /// What arrived of its stream.
+    /// Bits received per second of its stream.
     pub bits_per_second: f64,
-    /// How the others fared, where there are any.
+    /// The pings of the other clients, if there are any.
     pub pings: Option<Pings>,
 }
 
-/// All pings together.
+/// The result of all pings.
 pub struct Pings {
-    /// Those without an answer, in percent.
+    /// Unanswered pings, in percent.
     pub lost_percent: f64,
-    /// The time that 99 % of the round trips keep, in milliseconds; a lost one
-    /// counts as a second.
+    /// The 99th percentile of the round-trip times, in milliseconds; a lost ping counts as one
+    /// second.
     pub p99: f64,
 }
 
-/// One TCP stream of the first client while all others ping.
+/// Measures one TCP stream of the first client while all others ping.
 pub fn one_among_pings(fleet: &Fleet<'_>, direction: Direction, seconds: u32) -> Result<Among> {
     let (first, others) = fleet.members.split_first().context("no client")?;
     thread::scope(|scope| {
@@ -51,8 +51,8 @@ pub fn one_among_pings(fleet: &Fleet<'_>, direction: Direction, seconds: u32) ->
     })
 }
 
-/// What the fastest of `count` clients has had, each with a stream up, divided
-/// by what the slowest had.
+/// The throughput of the fastest of `count` clients, each with a stream up, divided by that of the
+/// slowest.
 pub fn share(fleet: &Fleet<'_>, count: usize, seconds: u32) -> Result<f64> {
     let rates = thread::scope(|scope| {
         let members = fleet.members.iter().take(count).enumerate();
@@ -71,7 +71,7 @@ pub fn share(fleet: &Fleet<'_>, count: usize, seconds: u32) -> Result<f64> {
     Ok(most / least)
 }
 
-/// One TCP stream between `member` and the server, by a port of its own, in bits a second.
+/// One TCP stream between `member` and the server, on its own port, in bits per second.
 fn stream(
     fleet: &Fleet<'_>,
     member: &Member,
@@ -93,7 +93,7 @@ fn stream(
     ];
     let server = fleet.bastion().spawn(&serve)?;
     server.wait_for_line("Server listening", PATIENCE)?;
-    // The device is named, since the server has the same address in all of them.
+    // Bind to the device, since the server has the same address in all tunnels.
     let from = format!("{}%{}", member.address, member.device);
     let duration = seconds.to_string();
     let mut command = vec![

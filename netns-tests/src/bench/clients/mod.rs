@@ -1,14 +1,14 @@
-//! Many clients of one `sshvpn serve`: how long they take to come in, what they
-//! cost while they are idle, and what each has of the server when some are busy.
+//! Benchmarks many clients of one `sshvpn serve`: the time to connect, the cost of idle clients,
+//! and each one's share when some are busy.
 //!
 //! ```text
-//!   options ─► rounds ─► counts ─► fleet     so many clients, connected at once
+//!   options ─► rounds ─► counts ─► fleet     the clients, connected at once
 //!                                    │
-//!      load     what they send       └► figure ─► table, goals
+//!      load     their traffic        └► figure ─► table, goals
 //! ```
 //!
-//! The clients are the distribution's ssh, each with a key and a device of its
-//! own, all on the laptop: they share the machine with the server.
+//! The clients are the distribution's ssh, each with its own key and device, all on the laptop:
+//! they share the machine with the server.
 
 pub mod figure;
 pub mod fleet;
@@ -30,16 +30,16 @@ use crate::lab::state::Before;
 use crate::traffic::iperf3::Direction;
 use crate::wait::until;
 
-/// Clients that are busy at once, to see whether each gets its share.
+/// Busy clients in the measurement of shares.
 const BUSY: usize = 8;
-/// How long the server has to come to rest after its clients came.
+/// Limit for the server's memory to settle after the logins.
 const REST_LIMIT: Duration = Duration::from_secs(30);
-/// Between two looks at whether it has.
+/// The interval between two checks of that.
 const REST_INTERVAL: Duration = Duration::from_secs(1);
-/// By how much its memory may change between them, in parts of it.
+/// The memory has settled if it changes by less than one part in this many.
 const REST: u64 = 200;
 
-/// Measures each of `counts` clients and prints the table.
+/// Measures each number of clients in `counts` and prints the table.
 pub fn run(counts: &[usize], options: &Options) -> Result<()> {
     served::is_available()?;
     let network = Network::new(Kind::Plain)?;
@@ -107,7 +107,7 @@ fn measure(network: &Network, count: usize, seconds: u32) -> Result<Vec<(Figure,
     Ok(found)
 }
 
-/// The server's memory once it does not change any more, in bytes.
+/// The server's memory in bytes, once it has settled.
 fn rest(fleet: &Fleet<'_>) -> Result<u64> {
     let mut last = fleet.memory()?;
     let mut at = std::time::Instant::now();
@@ -124,7 +124,7 @@ fn rest(fleet: &Fleet<'_>) -> Result<u64> {
     Ok(last)
 }
 
-/// The server's CPU time while nobody sends anything, in milliseconds a second.
+/// The server's CPU time without traffic, in milliseconds per second.
 fn idle(fleet: &Fleet<'_>, seconds: u32) -> Result<f64> {
     let before = fleet.cpu()?;
     thread::sleep(Duration::from_secs(seconds.into())); // what is measured

@@ -1,4 +1,4 @@
-//! The figures of many clients as a table, on a terminal and as a page.
+//! Prints the figures of many clients as a table, for a terminal and as Markdown.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use crate::bench::options::Options;
 /// Characters between columns.
 const GAP: usize = 3;
 
-/// Figures in one line.
+/// The figures in one line.
 pub fn list(found: &[(Figure, f64)]) -> String {
     let show = |(figure, value): &(Figure, f64)| {
         let words = figure.words();
@@ -18,7 +18,7 @@ pub fn list(found: &[(Figure, f64)]) -> String {
     found.iter().map(show).collect::<Vec<_>>().join(", ")
 }
 
-/// The columns that have anything in them.
+/// The columns that have figures.
 fn columns(figures: &Figures) -> Vec<Figure> {
     let counts = figures.counts();
     let is_measured = |figure: &Figure| {
@@ -28,8 +28,8 @@ fn columns(figures: &Figures) -> Vec<Figure> {
     Figure::ALL.into_iter().filter(is_measured).collect()
 }
 
-/// For a terminal: a line for each figure, a column for each number of clients,
-/// since there are more figures than a line has room for.
+/// The table for a terminal: a line per figure and a column per number of clients, since a line
+/// has no room for all figures.
 pub fn terminal(figures: &Figures) -> String {
     let counts = figures.counts();
     let mut lines = vec![vec!["clients".to_owned()]];
@@ -59,8 +59,8 @@ pub fn terminal(figures: &Figures) -> String {
     text
 }
 
-/// The page: a table with a line for each number of clients, what its columns
-/// mean, and the goals.
+/// The Markdown page: a table with a line per number of clients, the meaning of its columns, and
+/// the goals.
 pub fn page(figures: &Figures, options: &Options, goals: &str) -> String {
     let mut text = format!(
         "# Many clients\n\nWritten by `scripts/bench --clients`: `ssh -w` at MTU 1500 into one \
@@ -132,7 +132,7 @@ mod tests {
             "- connect all: from the start",
             "## Goals\n\n- all is well\n",
         ] {
-            assert!(page.contains(part), "{part} is not in\n{page}");
+            assert!(page.contains(part), "{part} is missing in\n{page}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Other VPNs, as far as they are installed: each is started in both hosts
-//! with keys made on the spot, and has the lab's usual tunnel addresses.
+//! Other VPNs, if they are installed: started on both hosts with new keys and the lab's usual tunnel
+//! addresses.
 
 pub mod openvpn;
 pub mod sshuttle;
@@ -13,10 +13,10 @@ use crate::lab::child::Child;
 use crate::lab::host::PATH;
 use crate::wait::{PATIENCE, until};
 
-/// Where scripts/bench installs what Debian does not have; git ignores it.
+/// The directory for programs that Debian lacks, installed by scripts/bench; git ignores it.
 const INSTALLED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../run-scripts-bench/bin");
 
-/// The path of the program `name`: what scripts/bench has installed, else the system's.
+/// The path of the program `name`: that of scripts/bench, else the system's.
 pub fn program(name: &str) -> Result<String> {
     let directories = [INSTALLED].into_iter().chain(PATH.split(':'));
     let mut paths = directories.map(|directory| Path::new(directory).join(name));
@@ -30,8 +30,8 @@ pub fn program(name: &str) -> Result<String> {
         .context("a path that is not UTF-8")
 }
 
-/// Waits until `step` succeeds; an error has its last complaint, or, where the
-/// peer's process has ended meanwhile, what that said.
+/// Waits until `step` succeeds; the error has its last error, or the output of the peer's process if
+/// that has ended.
 fn once_up<T>(peer: &Child, mut step: impl FnMut() -> Result<T>) -> Result<T> {
     let mut complaint = String::new();
     let done = until("the peer to be up", PATIENCE, || match step() {

@@ -1,5 +1,4 @@
-//! openvpn, point to point over UDP: TLS with certificates that each end knows
-//! by their fingerprints, AES-128-GCM.
+//! openvpn, point to point over UDP: TLS with certificates checked by fingerprint, AES-128-GCM.
 
 use std::time::Instant;
 
@@ -52,7 +51,7 @@ fn start(host: &Host, role: &str) -> Result<Child> {
     host.spawn(&command)
 }
 
-/// Makes a certificate of `host`; gives its fingerprint.
+/// Makes a certificate of `host`; returns its fingerprint.
 fn fingerprint(host: &Host) -> Result<String> {
     let line = host.sh(MAKE_CERTIFICATE)?;
     let (_, fingerprint) = line.trim().split_once('=').context("no fingerprint")?;

@@ -1,5 +1,5 @@
-//! sshuttle: TCP connections to an address of the bastion are taken at the
-//! laptop and made anew at the bastion.
+//! sshuttle: takes TCP connections to an address of the bastion over on the laptop, and makes them
+//! anew on the bastion.
 
 use anyhow::{Result, ensure};
 
@@ -23,7 +23,7 @@ pub fn open(network: &Network) -> Result<Opened> {
     let child = laptop.spawn(&command)?;
     once_up(&child, || {
         let rules = laptop.sh("nft list ruleset")?;
-        ensure!(rules.contains(BEYOND), "no rules of its own");
+        ensure!(rules.contains(BEYOND), "sshuttle has no rules");
         Ok(())
     })?;
     Ok(Opened {

@@ -1,5 +1,4 @@
-//! WireGuard in user space: whichever program makes the device, wg(8)
-//! configures it.
+//! WireGuard in user space: one of several programs makes the device, and wg(8) configures it.
 
 use std::time::Instant;
 
@@ -52,7 +51,7 @@ impl WireGuard {
     }
 }
 
-/// Makes the private key of `host`; gives the public one.
+/// Makes the private key of `host`; returns the public one.
 fn make_key(host: &Host) -> Result<String> {
     let text = host.sh(&format!(
         "umask 077; [ -e {KEY} ] || wg genkey >{KEY}; wg pubkey <{KEY}"
@@ -60,8 +59,7 @@ fn make_key(host: &Host) -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// Tells the device of `host`, which `child` makes, who its peer is, as soon as
-/// it can be told.
+/// Configures the peer of the device of `host`, as soon as `child` has made it.
 fn configure(host: &Host, child: &Child, peer: &str, address: &str, endpoint: &str) -> Result<()> {
     let line = format!(
         "wg set {DEVICE} listen-port {PORT} private-key {KEY} \

@@ -1,4 +1,4 @@
-//! Why there is no agent or server at the remote end, or why it cannot be used.
+//! Why no agent or server runs on the remote host, or why it cannot be used.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use crate::frame::control::CloseReason;
 use crate::link::control::ConversationError;
 use crate::ssh::error::ChannelError;
 
-/// What an sshvpn at the remote end is, for people.
+/// The role of the remote sshvpn, for messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// It is told what to do.
+    /// An agent, which the client instructs.
     Agent,
-    /// It says what there is.
+    /// A server, which offers a tunnel.
     Server,
 }
 
@@ -27,77 +27,77 @@ impl fmt::Display for Role {
     }
 }
 
-/// What can fail with an agent or a server. The text says on which host, and what to do.
+/// Errors of an agent or a server. The text names the host, and says what to do.
 #[derive(Debug, Error)]
 pub enum RemoteAgentError {
-    /// The connection failed, or the server starts nothing.
+    /// The connection failed, or the server did not start the process.
     #[error(transparent)]
     Channel(#[from] ChannelError),
-    /// The remote end has no sshvpn.
-    #[error("no sshvpn at {host} (see 'sshvpn help up', --push)")]
+    /// The remote host has no sshvpn.
+    #[error("no sshvpn at {host} (install it there, or use --push)")]
     NotInstalled {
         /// The remote end.
         host: String,
     },
-    /// sudo refuses to start it.
-    #[error("{host}: sudo does not start sshvpn there: {said}")]
+    /// sudo refused to start it.
+    #[error("{host}: sudo did not start sshvpn: {said}")]
     Sudo {
         /// The remote end.
         host: String,
         /// What was printed.
         said: String,
     },
-    /// There is a server, and it does not serve this login.
+    /// The server has no tunnel for this login.
     #[error(
-        "{host}: the sshvpn server there has no tunnel for this login: have its owner grant one (tunnel= \
-         in its authorized_keys, or a rule in its configuration)"
+        "{host}: the sshvpn server has no tunnel for this login: ask its administrator for one \
+        (tunnel= in authorized_keys, or a rule in its configuration)"
     )]
     NotServed {
         /// The remote end.
         host: String,
     },
-    /// A server is wanted, and there is none.
+    /// The user requires a server, and the host runs none.
     #[error(
-        "{host}: no 'sshvpn serve' there (it is {found}): leave out '--via serve' to go by what there is"
+        "{host}: no 'sshvpn serve' there, but {found}: leave out '--via serve' to use another carrier"
     )]
     NoServer {
         /// The remote end.
         host: String,
-        /// What there is.
+        /// The software that runs there.
         found: String,
     },
-    /// Something else came than an agent.
+    /// The process that was started is no agent.
     #[error("{host}: {how} started no agent: {said}")]
     NotStarted {
         /// The remote end.
         host: String,
-        /// What was tried.
+        /// The way of starting.
         how: String,
-        /// What was printed, and how it ended.
+        /// Its output, and how it ended.
         said: String,
     },
-    /// Nothing came in time.
+    /// The time limit expired.
     #[error("{host}: cannot {what}: no answer in {:.0} seconds", limit.as_secs_f64())]
     NoAnswer {
         /// The remote end.
         host: String,
         /// What was being done.
         what: &'static str,
-        /// How long it had.
+        /// The time limit.
         limit: Duration,
     },
-    /// The agent does not speak our version of the protocol.
+    /// The two programs have no common version of the protocol.
     #[error(
-        "{host}: its sshvpn ({theirs}) and this one ({ours}) do not understand each other: {advice}"
+        "{host}: its sshvpn ({theirs}) and this one ({ours}) have no common protocol version: {advice}"
     )]
     Version {
         /// The remote end.
         host: String,
-        /// Its program and version.
+        /// The remote program and version.
         theirs: String,
-        /// Ours.
+        /// The local program and version.
         ours: String,
-        /// Which to update.
+        /// Which one to update.
         advice: String,
     },
     /// The agent ended the tunnel.
@@ -107,12 +107,12 @@ pub enum RemoteAgentError {
         host: String,
         /// What was being done.
         what: &'static str,
-        /// The kind of its reason.
+        /// The reason's code.
         reason: CloseReason,
-        /// Its words.
+        /// The reason's text.
         text: String,
     },
-    /// The agent is gone.
+    /// The agent or server ended.
     #[error("{host}: cannot {what}: the {role} there is gone: {said}")]
     Gone {
         /// The remote end.
@@ -121,10 +121,10 @@ pub enum RemoteAgentError {
         role: Role,
         /// What was being done.
         what: &'static str,
-        /// Its last words.
+        /// Its last output.
         said: String,
     },
-    /// What came makes no sense.
+    /// A message or frame was invalid.
     #[error("{host}: cannot {what}: the {role} there does not keep to the protocol: {source}")]
     Nonsense {
         /// The remote end.
@@ -133,10 +133,10 @@ pub enum RemoteAgentError {
         role: Role,
         /// What was being done.
         what: &'static str,
-        /// What is wrong.
+        /// The fault.
         source: ConversationError,
     },
-    /// A message came that has no place there.
+    /// A valid message came in the wrong state.
     #[error("{host}: cannot {what}: the {role} there does not keep to the protocol: {said}")]
     Unexpected {
         /// The remote end.
@@ -145,24 +145,24 @@ pub enum RemoteAgentError {
         role: Role,
         /// What was being done.
         what: &'static str,
-        /// What came.
+        /// The message.
         said: String,
     },
-    /// Our own program was not taken there.
-    #[error("{host}: cannot send sshvpn there: {reason}")]
+    /// The remote host did not take the pushed program.
+    #[error("{host}: cannot push sshvpn: {reason}")]
     Push {
         /// The remote end.
         host: String,
-        /// Why not.
+        /// The cause.
         reason: String,
     },
-    /// Our own program cannot be read.
-    #[error("cannot send sshvpn: cannot read this program: {0}")]
+    /// This program's file cannot be read.
+    #[error("cannot push sshvpn: cannot read this program: {0}")]
     OwnProgram(#[from] std::io::Error),
 }
 
 impl RemoteAgentError {
-    /// Whether no other way of starting an agent can do better.
+    /// Whether trying another way of starting an agent is useless.
     pub(crate) fn is_final(&self) -> bool {
         match self {
             RemoteAgentError::Channel(ChannelError::Process { .. }) => false,
@@ -172,7 +172,7 @@ impl RemoteAgentError {
         }
     }
 
-    /// Whether the connection itself is to blame, and no other carrier will do.
+    /// Whether the connection is lost, so that no other carrier can work.
     pub fn lost_connection(&self) -> bool {
         matches!(self, RemoteAgentError::Channel(ChannelError::Gone { .. }))
     }

@@ -1,12 +1,11 @@
-//! The remote end of a tunnel on a host that has sshvpn, or is sent one for the
-//! time of the tunnel: an `sshvpn agent` is started there ([`start()`], [`push`])
-//! and then told in control messages what to do ([`RemoteAgent`]).
+//! Starts an `sshvpn agent` on the remote host ([`start()`]), or pushes one for as long as the
+//! tunnel is up ([`push`]), and instructs it by control messages ([`RemoteAgent`]).
 //!
-//! A server is met in the same way, and asked instead of told.
+//! A server is greeted in the same way, and then asked for an offer.
 //!
 //! ```text
 //!   subsystem 'sshvpn' ─► shell line ─► push
-//!            └────────────────┴───────────┴─► opening ─► FarAgent ─► the link
+//!            └────────────────┴───────────┴─► opening ─► RemoteAgent ─► the link
 //! ```
 
 pub(crate) mod error;

@@ -1,5 +1,5 @@
-//! The beginning of an agent's output, in which other things may stand: what a
-//! shell's startup files print, what the programs say that start it.
+//! Reads an agent's output up to the preamble, past the output of shell startup files and of the
+//! programs that start it.
 
 use bytes::{Bytes, BytesMut};
 
@@ -8,35 +8,35 @@ use crate::link::last_words::{LastWords, last_lines};
 use crate::link::process_stream::AgentOutput;
 use crate::pump::FrameSource;
 
-/// The most that may come before the preamble, in bytes.
+/// Output before the preamble, in bytes, at most.
 const LIMIT: usize = 64 * 1024;
 
-/// A process's output, line by line, until the agent speaks.
+/// A process's output, line by line, up to the preamble.
 pub struct Opening<R = AgentOutput> {
     output: R,
     unread: BytesMut,
     passed: Vec<u8>,
 }
 
-/// One line of it.
+/// One line of output.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line {
     /// The agent's preamble.
     Preamble,
-    /// That of an agent whose stream is another: the stream's version.
+    /// The preamble of another version of the stream, with that version.
     OtherPreamble(String),
-    /// Where the agent listens also.
+    /// A socket on which the agent listens as well.
     Socket(AgentSocket),
-    /// Any other, without its end.
+    /// Any other line, without its end.
     Other(String),
 }
 
 /// A socket on an agent's host.
 #[derive(Debug, PartialEq, Eq)]
 pub struct AgentSocket {
-    /// Where.
+    /// Its path.
     pub path: String,
-    /// What the agent is to be told there first, so that it knows who comes.
+    /// The secret word that authenticates the client there; sent first.
     pub word: String,
 }
 
@@ -45,12 +45,12 @@ pub struct AgentSocket {
 pub enum NoLine {
     /// The process ended its output.
     Ended,
-    /// It has printed 64 KiB already.
+    /// It has printed more than 64 KiB.
     TooMuch,
 }
 
 impl<R: FrameSource> Opening<R> {
-    /// Of which nothing has been read.
+    /// `output` must not have been read from.
     pub fn new(output: R) -> Self {
         Opening {
             output,
@@ -83,27 +83,27 @@ impl<R: FrameSource> Opening<R> {
         }
     }
 
-    /// What was printed so far, the last lines of it.
+    /// The last lines printed so far.
     pub fn printed(&self) -> String {
         let end = [&self.passed[..], &self.unread].concat();
         last_lines(&end)
     }
 
-    /// The rest of the output, and what was read of it already.
+    /// The bytes read beyond the last line, and the rest of the output.
     pub fn into_parts(self) -> (Bytes, R) {
         (self.unread.freeze(), self.output)
     }
 }
 
 impl Opening {
-    /// What the process says on its standard error.
+    /// The last lines of the process's standard error.
     pub fn last_words(&self) -> LastWords {
         self.output.last_words()
     }
 }
 
-/// A line with its end. The preamble is the end of one: the last line before
-/// it may lack its own.
+/// Classifies a line, given with its end. The preamble may follow other text, since the output
+/// before it may lack a line end.
 fn read(line: &[u8]) -> Line {
     if line.ends_with(PREAMBLE) {
         return Line::Preamble;
@@ -117,7 +117,7 @@ fn read(line: &[u8]) -> Line {
     }
 }
 
-/// The socket that a line tells of, if it can be one.
+/// The socket that a line announces, if it is valid.
 fn socket(line: &str) -> Option<AgentSocket> {
     let (_, socket) = line.rsplit_once(SOCKET_LINE)?;
     let (path, word) = socket.split_once(' ')?;

@@ -1,5 +1,5 @@
-//! `--push`: our own program goes to a remote end that has none, for as long as
-//! the tunnel is up, and runs there as the agent. push.sh is the other side.
+//! `--push`: sends this program to a remote host that has none, to run as the agent for as long as
+//! the tunnel is up. push.sh is the remote part.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -18,20 +18,20 @@ use crate::ssh::channel::process::ProcessRequest;
 use crate::ssh::client::connect::Connection;
 use crate::ssh::client::prompt::terminal_text;
 
-/// The program that takes it. POSIX sh.
+/// The script that receives the program. POSIX sh.
 pub(crate) const PUSH: &str = include_str!("push.sh");
-/// In front of what that says.
+/// The prefix of the script's lines.
 const SAID: &str = "sshvpn-push: ";
-/// The program that runs here, whatever became of its file.
+/// This program's executable, even if its file was replaced.
 const OWN_PROGRAM: &str = "/proc/self/exe";
-/// How long the remote end may take for its next word; `sudo` can be slow.
+/// Limit for the script's next line; `sudo` can be slow.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long one piece of the program may wait for its turn.
+/// Limit for sending one piece of the program.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Bytes of the program that are sent at once.
+/// Bytes of the program sent at once.
 const PIECE: usize = 256 * 1024;
 
-/// A program to send.
+/// The program to send.
 pub(crate) struct Program {
     file: File,
     pub(crate) length: u64,
@@ -72,8 +72,7 @@ impl Program {
     }
 }
 
-/// Sends our program and starts it there. Yields the process once it is about
-/// to become the agent.
+/// Sends this program and starts it. Returns the process once it is about to become the agent.
 pub(crate) async fn push(
     connection: &Connection,
     progress: &impl Fn(String),
@@ -108,17 +107,17 @@ pub(crate) async fn hand_over(
     let system = expect(host, opening, "system").await?;
     if !runs_our_programs(&system) {
         let reason = format!(
-            "it runs {system}, and this sshvpn is for Linux {}; install one for it there",
+            "it runs {system}, and this sshvpn is for Linux {}: install a fitting one there",
             std::env::consts::ARCH
         );
         return Err(refused(host, reason));
     }
     expect(host, opening, "send").await?;
     progress(format!(
-        "{host}: sending sshvpn, {:.1} MB; it is removed again",
+        "{host}: sending sshvpn, {:.1} MB; it is removed at the end",
         program.length as f64 / 1e6
     ));
-    // The answer is listened for meanwhile: it may come early, and be a no.
+    // Read answers while sending: the script may refuse early.
     let mut sent = false;
     let answer = {
         let sending = send(host, input, program);
@@ -144,7 +143,7 @@ pub(crate) async fn hand_over(
     }
 }
 
-/// Sends the whole program; done as soon as its last byte has gone.
+/// Sends the whole program.
 async fn send(
     host: &str,
     input: &AgentInput,
@@ -164,13 +163,13 @@ async fn send(
         match timeout(PIECE_TIMEOUT, input.write(piece)).await {
             Ok(Ok(())) => program = rest,
             Ok(Err(gone)) => return Err(refused(host, gone.to_string())),
-            Err(_) => return Err(refused(host, "it takes no more of it".to_owned())),
+            Err(_) => return Err(refused(host, "it stopped reading the program".to_owned())),
         }
     }
     Ok(())
 }
 
-/// What the remote end says next, which has to begin with `word`; the rest of it.
+/// The script's next line, which has to begin with `word`; returns the rest of it.
 async fn expect(host: &str, opening: &mut Opening, word: &str) -> Result<String, RemoteAgentError> {
     let said = timeout(ANSWER_TIMEOUT, next_word(host, opening)).await;
     let said = said.unwrap_or_else(|_| Err(no_answer(host, ANSWER_TIMEOUT)))?;
@@ -180,7 +179,7 @@ async fn expect(host: &str, opening: &mut Opening, word: &str) -> Result<String,
     }
 }
 
-/// What push.sh says next; everything else is passed over.
+/// The script's next line; skips other output.
 async fn next_word(host: &str, opening: &mut Opening) -> Result<String, RemoteAgentError> {
     loop {
         match opening.line().await {
@@ -198,7 +197,7 @@ async fn next_word(host: &str, opening: &mut Opening) -> Result<String, RemoteAg
 fn no_or_nonsense(host: &str, said: &str) -> RemoteAgentError {
     match said.strip_prefix("no ") {
         Some(reason) => refused(host, reason.to_owned()),
-        None => refused(host, format!("strange answer '{said}'")),
+        None => refused(host, format!("unexpected answer '{said}'")),
     }
 }
 
@@ -209,16 +208,15 @@ fn refused(host: &str, reason: String) -> RemoteAgentError {
     }
 }
 
-/// Whether our program is one for the host that says this of itself
-/// (`uname -s`, `uname -m`).
+/// Whether this program runs on a host with this system (`uname -s`, `uname -m`).
 fn runs_our_programs(system: &str) -> bool {
     let Some(machine) = system.strip_prefix("Linux ") else {
         return false;
     };
     match std::env::consts::ARCH {
         "x86" => matches!(machine, "i386" | "i486" | "i586" | "i686" | "x86_64"),
-        // A kernel for 64 bits may run a system for 32, where the program is
-        // tried before it is used.
+        // A 64-bit kernel may run a 32-bit system; push.sh tries the program
+        // before it uses it.
         "arm" => machine.starts_with("arm") || machine == "aarch64",
         "powerpc64" => machine == "ppc64" || machine == "ppc64le",
         own => machine == own,

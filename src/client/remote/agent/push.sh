@@ -1,8 +1,8 @@
-# Runs on a remote end that has no sshvpn, for as long as the tunnel is up: takes a
-# program of $1 bytes with the SHA-256 $2 from standard input, sees that it is
-# whole and runs here, and runs it as the agent. Says on lines of its own, each
-# after "sshvpn-push:", which "system" this is, when to "send" the program, that
-# it is to "run" now, and "no" with a reason otherwise.
+# Runs on a remote host without sshvpn, for as long as the tunnel is up: reads a
+# program of $1 bytes with the SHA-256 $2 from standard input, checks that it is
+# complete and runs here, and runs it as the agent. Prints lines that start with
+# "sshvpn-push:": "system" with the kernel and machine, "send" when it wants the
+# program, "run" before it runs it, and "no" with a reason on a refusal.
 umask 077
 LC_ALL=C
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -27,7 +27,7 @@ tell system "$(uname -s)" "$(uname -m)"
 
 sudo=
 if [ "$(id -u)" != 0 ]; then
-    sudo -n true </dev/null >/dev/null 2>&1 || refuse "the login is not root there and may not do sudo -n"
+    sudo -n true </dev/null >/dev/null 2>&1 || refuse "the login is not root there and may not use sudo -n"
     sudo="sudo -n"
 fi
 
@@ -38,11 +38,11 @@ elif command -v openssl >/dev/null; then
 elif command -v busybox >/dev/null && busybox sha256sum </dev/null >/dev/null 2>&1; then
     digest() { busybox sha256sum; }
 else
-    refuse "none of sha256sum, openssl and busybox is there, and nothing is run unverified"
+    refuse "it lacks sha256sum, openssl and busybox, so the program cannot be verified"
 fi
 
-# usable BASE: makes a private directory there, in which files can be run and
-# the program has room.
+# usable BASE: makes a private directory in BASE; fails unless files can be run
+# there and the program fits.
 usable() {
     [ -d "$1" ] && dir=$(mktemp -d "$1/sshvpn-push.XXXXXX") || return
     program="$dir/sshvpn"
@@ -53,7 +53,7 @@ for base in "$XDG_RUNTIME_DIR" /tmp "$HOME"; do
     usable "$base" 2>/dev/null && break
     remove
 done
-[ -n "$dir" ] || refuse "neither its runtime directory nor /tmp nor its home has room for a file that can be run"
+[ -n "$dir" ] || refuse "neither its runtime directory nor /tmp nor its home has room for an executable file"
 
 tell send
 head -c "$length" >"$program" || refuse "it cannot be written to $dir"
@@ -64,5 +64,5 @@ said=$("$program" --version 2>&1 </dev/null) ||
 
 tell run
 $sudo "$program" agent --remove-self
-# Not the last command: some shells would become it, and remove nothing.
+# Not the last command: some shells would exec it, and then remove nothing.
 exit $?

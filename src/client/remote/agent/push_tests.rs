@@ -1,4 +1,4 @@
-//! `push.sh` in every shell that a remote end may have, and what is said to it.
+//! `push.sh` in several shells, and the client's dialogue with it.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -24,7 +24,7 @@ use crate::ssh::channel::process::ProcessRequest;
 use crate::ssh::client::wire_server::{Wire, WireServer, data, number};
 use crate::ssh::test_settings::write_program;
 
-/// Far longer than anything here takes; what reaches it hangs.
+/// Far longer than any step here takes; a test that reaches it hangs.
 const HANGS: Duration = Duration::from_secs(30);
 
 const SHELLS: [&[&str]; 3] = [
@@ -33,10 +33,10 @@ const SHELLS: [&[&str]; 3] = [
     &["/bin/busybox", "sh"],
 ];
 
-/// Where each test has its files, besides /tmp.
+/// The directory for each test's files, besides /tmp.
 const PLACE: &str = "/mnt";
 
-/// What is pushed in place of sshvpn: says how it was run, and where.
+/// Pushed in place of sshvpn: prints its arguments and its directory.
 const PROGRAM: &str = "#!/bin/sh
 [ \"$1\" = --version ] && exit
 echo \"agent: $*\"
@@ -44,7 +44,7 @@ ls -ld \"${0%/*}\"
 cat
 ";
 
-/// A host with a home, a runtime directory, and no network of programs but its own.
+/// A host with its own home, runtime directory and PATH.
 struct Host {
     shell: &'static [&'static str],
     home: TempDir,
@@ -62,7 +62,7 @@ impl Host {
         }
     }
 
-    /// With these programs alone, of the system or (with a script) of the test.
+    /// With only these programs: of the system, or scripts of the test.
     fn with_programs(mut self, system: &[&str], own: &[(&str, &str)]) -> Self {
         let folder = self.home.path().join("bin");
         fs::create_dir(&folder).unwrap();
@@ -87,7 +87,7 @@ impl Host {
             .env("PATH", &self.path)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // A test may be gone before what it started.
+            // The test may end before the process.
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
@@ -98,7 +98,7 @@ impl Host {
         }
     }
 
-    /// Where a copy is at this moment.
+    /// The copies that exist now.
     fn copies(&self) -> Vec<PathBuf> {
         [self.runtime.path(), Path::new("/tmp"), self.home.path()]
             .into_iter()
@@ -131,7 +131,7 @@ impl Pushing {
         line.trim_end().to_owned()
     }
 
-    /// The next line, without what stands in front of all that push.sh says.
+    /// The next line of push.sh, without its prefix.
     fn word(&mut self) -> String {
         let line = self.line();
         let word = line.strip_prefix("sshvpn-push: ");
@@ -142,13 +142,13 @@ impl Pushing {
         self.input.as_mut().unwrap().write_all(bytes).unwrap();
     }
 
-    /// Up to where it wants the program.
+    /// Reads up to `send`.
     fn wants(&mut self) {
         assert!(self.word().starts_with("system Linux "));
         assert_eq!(self.word(), "send");
     }
 
-    /// Its end, which is not a good one; yields why.
+    /// Reads its refusal and waits for its end; returns the reason.
     fn refuses(mut self) -> String {
         let word = self.word();
         assert_eq!(self.line(), "");
@@ -166,7 +166,7 @@ fn sum(program: &str) -> String {
         .collect()
 }
 
-/// Runs `test` once for each shell, on a thread with a /tmp of its own.
+/// Runs `test` once for each shell, on a thread with its own /tmp.
 fn in_every_shell(test: fn(Host)) {
     for shell in SHELLS {
         apart(move || test(Host::with(shell)));
@@ -213,7 +213,7 @@ fn a_program_that_is_whole_runs_in_a_private_place_and_is_removed() {
         let place = pushing.line();
         assert!(place.starts_with("drwx------ "), "{place}");
         assert!(place.contains(&host.runtime.path().display().to_string()));
-        // What follows is the agent's.
+        // The rest goes to the agent.
         pushing.say(b"hello\n");
         assert_eq!(pushing.line(), "hello");
         assert_eq!(host.copies().len(), 1);
@@ -232,7 +232,7 @@ fn one_that_is_not_what_was_sent_is_never_run() {
         let reason = pushing.refuses();
         assert!(reason.contains("is not what was sent"), "{reason}");
         assert_eq!(host.copies(), [] as [PathBuf; 0]);
-        // The connection ends in the middle.
+        // The connection ends in mid-transfer.
         let mut pushing = host.push(PROGRAM.len(), &sum(PROGRAM));
         pushing.wants();
         pushing.say(&PROGRAM.as_bytes()[..20]);
@@ -263,7 +263,7 @@ fn a_signal_removes_it_too() {
         assert_eq!(host.copies().len(), 1);
         let pid = Pid::from_raw(pushing.child.id().try_into().unwrap());
         kill(pid, Signal::SIGTERM).unwrap();
-        // Some shells see to it once what they wait for has ended.
+        // Some shells run the trap only once the command that they wait for has ended.
         drop(pushing.input.take());
         assert_eq!(pushing.child.wait().unwrap().code(), Some(1));
         assert_eq!(host.copies(), [] as [PathBuf; 0]);
@@ -283,7 +283,7 @@ fn nobody_who_listens_removes_it_too() {
     });
 }
 
-/// Removes what a killed `push.sh` left, whose programs may be writing into it still.
+/// Removes the directory of a killed `push.sh`, into which its programs may still be writing.
 fn remove(copy: &Path) {
     let limit = Instant::now() + Duration::from_secs(20);
     while copy.exists() {
@@ -325,7 +325,7 @@ fn the_first_place_with_room_where_files_run_is_taken() {
     });
 }
 
-/// What push.sh needs of a system in any case.
+/// Programs that push.sh always needs.
 const TOOLS: [&str; 11] = [
     "uname", "id", "mktemp", "chmod", "head", "rm", "tr", "sh", "ls", "cat", "mkdir",
 ];
@@ -346,7 +346,7 @@ fn any_tool_verifies_it_and_none_is_a_refusal() {
         let host = Host::with(SHELLS[0]).with_programs(&TOOLS, &[]);
         let mut pushing = host.push(1, &sum("x"));
         pushing.word();
-        assert!(pushing.refuses().contains("nothing is run unverified"));
+        assert!(pushing.refuses().contains("cannot be verified"));
     });
 }
 
@@ -359,7 +359,7 @@ fn a_login_that_is_not_root_needs_sudo() {
         let host = Host::with(SHELLS[0]).with_programs(&tools, &[id]);
         let mut pushing = host.push(1, &sum("x"));
         pushing.word();
-        assert!(pushing.refuses().contains("may not do sudo -n"));
+        assert!(pushing.refuses().contains("may not use sudo -n"));
         let sudo = (
             "sudo",
             "[ \"$1\" = -n ] || exit 1; shift; [ \"$1\" = true ] || echo sudo; exec \"$@\"",
@@ -385,7 +385,7 @@ fn the_program_is_read_whole() {
     assert_eq!(program.sum, sum(PROGRAM));
 }
 
-/// What handing over `program` yields where the remote end does so.
+/// The result of handing `program` over to a remote host that behaves as `server`.
 async fn handed_over(
     program: &[u8],
     server: impl AsyncFnOnce(&mut Wire, u32) -> std::io::Result<()>,
@@ -422,7 +422,7 @@ async fn the_program_is_sent_when_it_is_asked_for() {
         let mut received = 0;
         while received < 100_000 {
             let packet = wire.wait_for(number::CHANNEL_DATA).await?;
-            // Number, channel and length stand in front.
+            // Message number, channel and length come first.
             received += packet.len() - 9;
         }
         assert_eq!(received, 100_000);
@@ -444,7 +444,7 @@ async fn another_system_is_sent_nothing() {
     }
 }
 
-/// It stops reading in the middle and says why.
+/// The remote host stops reading in mid-transfer and gives a reason.
 #[tokio::test]
 async fn a_refusal_is_heard_while_the_program_is_sent() {
     let error = handed_over(&[0; 4 << 20], async |wire, channel| {
@@ -455,7 +455,7 @@ async fn a_refusal_is_heard_while_the_program_is_sent() {
         wire.send(&data(channel, said)).await
     });
     let text = error.await.unwrap_err().to_string();
-    assert_eq!(text, "b: cannot send sshvpn there: room[2J left");
+    assert_eq!(text, "b: cannot push sshvpn: room[2J left");
 }
 
 #[tokio::test]
@@ -466,5 +466,5 @@ async fn a_remote_end_that_runs_before_it_has_all_is_not_believed() {
         wire.send(&data(channel, said)).await
     });
     let text = error.await.unwrap_err().to_string();
-    assert!(text.contains("strange answer 'run'"), "{text}");
+    assert!(text.contains("unexpected answer 'run'"), "{text}");
 }

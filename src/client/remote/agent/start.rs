@@ -1,6 +1,5 @@
-//! Starting an agent at the remote end: as a subsystem, by a line of shell, by the
-//! user's own command; or by sending it our program first. A server has but the
-//! subsystem.
+//! Starts an agent on the remote host: as a subsystem, by a shell line, by the user's command, or
+//! by pushing this program. A server has only the subsystem.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -23,64 +22,62 @@ use crate::types::Mode;
 /// The subsystem's name in sshd_config.
 const SUBSYSTEM: &str = "sshvpn";
 
-/// Finds sshvpn and starts it as root, if the login may become root; else as
-/// it is, since the program may have a capability. POSIX sh in one line, as any
-/// login shell can hand it on. A sudoers file may have but this one command.
+/// Finds sshvpn and starts it as root, if the login may become root; else as the login, since the
+/// program may have a capability. POSIX sh in one line, so that any login shell can pass it on.
+/// It also works if sudoers allows only this command.
 pub(crate) const START: &str = "PATH=$PATH:/usr/local/sbin:/usr/sbin:/usr/local/bin; export PATH; \
     agent=$(command -v sshvpn) || { echo sshvpn-start: none; exit 127; }; \
     if [ \"$(id -u)\" = 0 ]; then exec \"$agent\" agent; fi; \
     if sudo -n true </dev/null >/dev/null 2>&1 || sudo -n -l \"$agent\" agent </dev/null >/dev/null 2>&1; \
     then echo sshvpn-start: sudo; exec sudo -n \"$agent\" agent; fi; \
     exec \"$agent\" agent";
-/// What it prints where there is no sshvpn.
+/// Its output if sshvpn is not installed.
 const NONE: &str = "sshvpn-start: none";
-/// What it prints before sudo takes over.
+/// Its output before it runs sudo.
 const SUDO: &str = "sshvpn-start: sudo";
 
-/// What is done until the preamble comes, for errors.
+/// The action before the preamble, for errors.
 const START_IT: &str = "start an agent there";
-/// How long a shell and sudo may take until then.
+/// Limit for a shell and sudo until the preamble.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// The same where nothing is between the server and the agent.
+/// The same action by the subsystem.
 const BY_SUBSYSTEM: &str = "start an agent there as the subsystem 'sshvpn'";
-/// How long that may take, from the server's word that it has started it: other
-/// ways wait behind it.
+/// Limit for the preamble of the subsystem, from the server's success reply. Shorter, since the
+/// other ways wait for it.
 const SUBSYSTEM_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a server may take to connect to the agent's socket and to let us say
-/// the word, or to refuse.
+/// Limit for the server to connect to the agent's socket, and to take the word or refuse.
 const SOCKET_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How an agent is to be started.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgentRequest {
-    /// By this command, and by no other way.
+    /// Only by this command, if set.
     pub command: Option<String>,
-    /// Whether to send our own program if the remote end has none.
+    /// Whether to push this program if the remote host has none.
     pub push: bool,
-    /// Addresses that it is asked its way to.
+    /// Addresses for which the agent reports its route.
     pub ways: Vec<IpAddr>,
 }
 
-/// What was started.
+/// The process that was started.
 pub enum Started {
-    /// An agent that can do its work.
+    /// An agent that may do its work.
     Agent(StartedAgent),
-    /// A server, which has been greeted.
+    /// A server that has answered the greeting.
     Server(RemoteAgent),
 }
 
-/// An agent, and what its host is like.
+/// An agent and the facts about its host.
 pub struct StartedAgent {
     /// The agent.
     pub agent: RemoteAgent,
-    /// Its host.
+    /// Its host's facts.
     pub facts: AgentFacts,
 }
 
-/// Starts an agent and has it look at its host: one that may do nothing there
-/// says so then. What it says that it is may turn out to be a server. `progress`
-/// is told of what takes its time.
+/// Starts an agent and asks it for its host's facts; an agent without privilege says so then. The
+/// process may turn out to be a server. `progress` receives a line for each slow step.
 pub async fn start(
     connection: &Connection,
     request: &AgentRequest,
@@ -111,11 +108,11 @@ pub async fn start(
         let copy = Way::by_shell("the copy of sshvpn");
         return starting.met(process, &copy).await;
     }
-    // A subsystem that is configured and does not work is the better reason.
+    // A configured subsystem that does not work is the more useful error.
     Err(subsystem.unwrap_or(error))
 }
 
-/// Meets a server: by its subsystem alone, since it starts nothing else.
+/// Greets a server, by its subsystem, since it starts nothing else.
 pub async fn meet_server(connection: &Connection) -> Result<RemoteAgent, RemoteAgentError> {
     let starting = Starting {
         connection,
@@ -135,13 +132,13 @@ pub async fn meet_server(connection: &Connection) -> Result<RemoteAgent, RemoteA
     Err(RemoteAgentError::NoServer { host, found })
 }
 
-/// A way of starting one.
+/// A way of starting an agent.
 struct Way<'a> {
-    /// What it is, to precede "started no agent".
+    /// Its name, for "NAME started no agent".
     name: &'a str,
-    /// What is done, to follow "cannot".
+    /// The action, for "cannot ACTION".
     what: &'static str,
-    /// How long it may take.
+    /// The time limit.
     limit: Duration,
 }
 
@@ -169,14 +166,14 @@ impl<'a> Way<'a> {
     }
 }
 
-/// What every way of starting needs.
+/// The parameters of every way.
 struct Starting<'a> {
     connection: &'a Connection,
     ways: &'a [IpAddr],
 }
 
 impl Starting<'_> {
-    /// Nothing if the server has no such subsystem.
+    /// `None` if the server has no such subsystem.
     async fn by_subsystem(&self) -> Option<Result<Started, RemoteAgentError>> {
         match self.connection.subsystem(SUBSYSTEM).await {
             Ok(process) => Some(
@@ -201,8 +198,8 @@ impl Starting<'_> {
         self.met(parts(self.connection, process), &way).await
     }
 
-    /// Waits for the preamble, exchanges hellos, and has it look at its host.
-    /// Closes what is no agent, or none that can be used.
+    /// Waits for the preamble, exchanges hellos, and asks for the host's facts. Closes a process that
+    /// is no usable agent.
     async fn met(
         &self,
         (mut opening, mut input): Candidate,
@@ -225,7 +222,7 @@ impl Starting<'_> {
         let (mut unread, mut output) = opening.into_parts();
         if let Some(socket) = socket {
             process_stream::go_over(socket, &mut output, &mut input);
-            // That was printed, and is no part of the stream.
+            // These bytes are output of the process, not of the socket's stream.
             unread.clear();
         }
         let mut conversation = Conversation::new(output, input);
@@ -246,8 +243,8 @@ impl Starting<'_> {
         }
     }
 
-    /// Goes where the agent listens, if sshd lets us: it is quicker with a socket
-    /// than with the pipes to a process.
+    /// Connects to the agent's socket, if sshd permits it: sshd is faster with a socket than with a
+    /// process's pipes.
     async fn by_socket(
         &self,
         socket: Option<AgentSocket>,
@@ -280,7 +277,7 @@ pub(crate) fn parts(connection: &Connection, process: Process) -> Candidate {
     (Opening::new(output), input)
 }
 
-/// Passes over all that comes before the preamble, but for the socket there.
+/// Skips the output before the preamble, except for the announcement of a socket.
 async fn preamble(
     host: &str,
     opening: &mut Opening,
@@ -312,7 +309,7 @@ async fn preamble(
     }
 }
 
-/// All that is known of a process that is no agent.
+/// The output of a process that is no agent, and how it ended.
 pub(crate) fn what_came(opening: &Opening, no_line: NoLine) -> String {
     let printed = opening.printed();
     let printed = match printed.is_empty() {
@@ -326,7 +323,7 @@ pub(crate) fn what_came(opening: &Opening, no_line: NoLine) -> String {
     }
 }
 
-/// An agent whose stream has another form.
+/// The error for an agent with another stream version.
 fn other_stream(host: String, version: &str) -> RemoteAgentError {
     let ours = Hello::ours().software;
     RemoteAgentError::Version {
@@ -345,7 +342,7 @@ pub(crate) fn no_answer(host: &str, limit: Duration) -> RemoteAgentError {
     }
 }
 
-/// The error, or that the connection is gone, which explains it.
+/// The error, or the loss of the connection that explains it.
 pub(crate) fn or_lost(connection: &Connection, error: RemoteAgentError) -> RemoteAgentError {
     match connection.end_reason() {
         Some(reason) => RemoteAgentError::Channel(ChannelError::Gone {

@@ -1,5 +1,5 @@
-//! Starting an agent: at servers that have none, have one behind noise, or
-//! answer with something else; and the line of shell that finds one.
+//! Starting an agent on servers without one, with other output before it, or with other answers;
+//! and the shell line that finds it.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -15,7 +15,7 @@ use crate::frame::stream::encode_control;
 use crate::ssh::client::wire_server::{Wire, WireServer, about, confirmation, data, number};
 use crate::ssh::test_settings::write_program;
 
-/// Far longer than anything here takes; what reaches it hangs.
+/// Far longer than any step here takes; a test that reaches it hangs.
 const HANGS: Duration = Duration::from_secs(20);
 
 type Served = std::io::Result<()>;
@@ -31,7 +31,7 @@ fn by_command() -> AgentRequest {
     }
 }
 
-/// What starting yields at a server that does so.
+/// The result of starting at a server that behaves as `server`.
 async fn started(
     request: AgentRequest,
     server: impl AsyncFnOnce(&mut Wire) -> Served,
@@ -46,7 +46,7 @@ async fn started(
     timeout(HANGS, both).await.expect("it hangs").0
 }
 
-/// The error of starting.
+/// The error of starting at a server that behaves as `server`.
 async fn error_of(
     request: AgentRequest,
     server: impl AsyncFnOnce(&mut Wire) -> Served,
@@ -54,7 +54,7 @@ async fn error_of(
     started(request, server).await.err().expect("it started")
 }
 
-/// Refuses the subsystem that is asked for first.
+/// Refuses the subsystem, which the client requests first.
 async fn no_subsystem(wire: &mut Wire) -> Served {
     let channel = wire.confirm_next().await?;
     let asked = wire.wait_for(number::CHANNEL_REQUEST).await?;
@@ -62,7 +62,7 @@ async fn no_subsystem(wire: &mut Wire) -> Served {
     wire.send(&about(number::CHANNEL_FAILURE, channel)).await
 }
 
-/// The line of shell; yields its channel.
+/// Accepts the shell line; returns its channel.
 async fn line(wire: &mut Wire) -> std::io::Result<u32> {
     no_subsystem(wire).await?;
     let (channel, command) = wire.start_next().await?;
@@ -70,7 +70,7 @@ async fn line(wire: &mut Wire) -> std::io::Result<u32> {
     Ok(channel)
 }
 
-/// Output and standard error of a process that ends so.
+/// Sends a process's output and standard error, and its end.
 async fn ends(wire: &mut Wire, channel: u32, text: &str, errors: &str, code: u32) -> Served {
     wire.put(&data(channel, text)).await?;
     let extended = about(number::CHANNEL_EXTENDED_DATA, channel).word(1);
@@ -97,7 +97,7 @@ fn facts() -> Message {
     })
 }
 
-/// An agent's first words.
+/// An agent's preamble and hello.
 fn first_words(hello: Hello) -> Vec<u8> {
     [PREAMBLE, &frame(&Message::Hello(hello)), &frame(&facts())].concat()
 }
@@ -134,8 +134,8 @@ async fn without_subsystem_a_shell_starts_it_behind_noise() {
 
 const SOCKET: &str = "sshvpn-socket: /run/x/socket 0123456789abcdef0123456789abcdef\r\n";
 
-/// Starts an agent that tells of a socket; yields the process's channel and
-/// that in which the local end asks for the socket.
+/// Starts an agent that announces a socket; returns the process's channel and the one in which
+/// the client requests the socket.
 async fn with_socket(wire: &mut Wire) -> std::io::Result<(u32, u32)> {
     let (process, _) = wire.start_next().await?;
     let words = [SOCKET.as_bytes(), PREAMBLE].concat();
@@ -154,7 +154,7 @@ async fn an_agent_is_talked_to_by_its_socket() {
         assert!(word.ends_with(b"0123456789abcdef"), "{word:?}");
         let hello = wire.wait_for(number::CHANNEL_DATA).await?;
         assert_eq!(hello[1..5], word[1..5], "two channels are spoken to");
-        // What else the process prints is no part of the stream.
+        // Further output of the process is not part of the stream.
         wire.put(&data(process, "more\n")).await?;
         let hello = frame(&Message::Hello(Hello::ours()));
         wire.put(&data(socket, hello)).await?;
@@ -216,7 +216,10 @@ async fn a_host_without_sshvpn_is_told_apart() {
     .await;
     assert!(matches!(error, RemoteAgentError::NotInstalled { .. }));
     let text = error.to_string();
-    assert_eq!(text, "no sshvpn at server (see 'sshvpn help up', --push)");
+    assert_eq!(
+        text,
+        "no sshvpn at server (install it there, or use --push)"
+    );
     assert!(!error.lost_connection());
 }
 
@@ -241,7 +244,7 @@ async fn a_subsystem_that_does_not_work_is_the_reason() {
     );
 }
 
-/// A subsystem runs as the login; the line of shell may become root.
+/// A subsystem runs as the login; the shell line may become root.
 #[tokio::test]
 async fn a_subsystem_that_may_do_nothing_is_not_the_last_try() {
     let done = started(plain(), async |wire| {
@@ -292,7 +295,7 @@ async fn noise_without_an_agent_is_quoted() {
             wire.put(&data(channel, "yes\n".repeat(4000))).await?;
         }
         wire.flush().await?;
-        // What is no agent is closed.
+        // A process that is no agent is closed.
         wire.wait_for(number::CHANNEL_CLOSE).await.map(drop)
     })
     .await
@@ -377,7 +380,7 @@ async fn a_process_that_says_nothing_is_given_up() {
     let request = by_command();
     let silent = async {
         wire.start_next().await.unwrap();
-        // From here on time passes by itself whenever everybody waits.
+        // From here on the paused clock advances when every task waits.
         tokio::time::pause();
         wire.drain().await;
     };
@@ -437,7 +440,7 @@ async fn a_subsystem_that_says_nothing_is_the_reason() {
     assert_eq!(started.err().unwrap().to_string(), text);
 }
 
-/// What meeting a server yields where the remote end calls itself so.
+/// The result of greeting a server with this identification.
 async fn met(
     identification: &'static str,
     server: impl AsyncFnOnce(&mut Wire) -> Served,
@@ -472,7 +475,7 @@ async fn a_server_is_met_by_its_subsystem_alone() {
         .unwrap();
     let text = stock.to_string();
     assert!(
-        text.contains("no 'sshvpn serve' there (it is OpenSSH_9.2p1)"),
+        text.contains("no 'sshvpn serve' there, but OpenSSH_9.2p1"),
         "{text}"
     );
     let agent = met("SSH-2.0-OpenSSH_9.2p1", async |wire| {
@@ -483,7 +486,7 @@ async fn a_server_is_met_by_its_subsystem_alone() {
         wire.send(&data(channel, closed)).await
     });
     let text = agent.await.err().unwrap().to_string();
-    assert!(text.contains("(it is sshvpn agent)"), "{text}");
+    assert!(text.contains("there, but sshvpn agent"), "{text}");
 }
 
 #[tokio::test]
@@ -495,7 +498,7 @@ async fn a_server_may_stand_behind_any_name() {
     assert!(matches!(done.await, Ok(Started::Server(_))));
 }
 
-/// A host's programs, in a folder of their own.
+/// A host's programs, in their own folder.
 struct Programs(tempfile::TempDir);
 
 impl Programs {
@@ -514,7 +517,7 @@ impl Programs {
         self
     }
 
-    /// What the line does in the hands of a login shell.
+    /// Runs the line in a login shell.
     fn start(&self, shell: &[&str]) -> String {
         use std::io::Write;
         let mut child = Command::new(shell[0])
@@ -558,7 +561,7 @@ fn any_login_shell_can_hand_the_line_on() {
 
 #[test]
 fn sudo_is_used_where_it_allows_all_or_this_one_command() {
-    // Reads its input away, as one that makes a terminal may.
+    // Consumes its input, as a sudo that makes a terminal may.
     let run = "shift; echo \"sudo: $*\"; exec \"$@\"";
     let all = format!("case \"$*\" in \"-n true\") /bin/cat >/dev/null;; *) {run};; esac");
     let one = format!(

@@ -1,6 +1,5 @@
-//! The lines that a process on the remote end prints. They are read as they come,
-//! whether or not anybody waits for one: a channel that is not read holds up
-//! every other channel of the connection, the tunnel's too.
+//! Reads the lines that a remote process prints, also when no caller waits for one: an unread
+//! channel blocks every other channel of the connection, including the tunnel's.
 
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -8,31 +7,31 @@ use tokio::task::AbortHandle;
 use crate::ssh::channel::process::{ProcessEvent, ProcessEvents};
 use crate::ssh::client::prompt::terminal_text;
 
-/// Lines that are kept for whoever asks; more are dropped.
+/// Unread lines that are kept, at most; further ones are dropped.
 const KEPT_LINES: usize = 64;
-/// The most that is kept of a line, in bytes.
+/// Bytes of a line that are kept, at most.
 const LINE_LIMIT: usize = 64 * 1024;
 
-/// Lines of standard output, fit to be shown. Standard error goes to the log.
+/// Lines of standard output, safe to print. Standard error goes to the log.
 pub struct Answers {
     lines: mpsc::Receiver<String>,
     reading: AbortHandle,
 }
 
 impl Answers {
-    /// Of a process at `host`.
+    /// Starts to read the events of a process at `host`.
     pub fn of(events: ProcessEvents, host: String) -> Self {
         let (sender, lines) = mpsc::channel(KEPT_LINES);
         let reading = tokio::spawn(read(events, host, sender)).abort_handle();
         Answers { lines, reading }
     }
 
-    /// The next line; nothing once the process has ended.
+    /// The next line; `None` once the process has ended.
     pub async fn next(&mut self) -> Option<String> {
         self.lines.recv().await
     }
 
-    /// Forgets the lines that nobody asked for.
+    /// Drops the lines that came without a request.
     pub fn forget(&mut self) {
         while let Ok(line) = self.lines.try_recv() {
             tracing::debug!("unasked: {line}");
@@ -42,7 +41,7 @@ impl Answers {
 
 #[cfg(test)]
 impl Answers {
-    /// Lines that wait to be asked for.
+    /// The number of unread lines.
     pub fn kept(&self) -> usize {
         self.lines.len()
     }
@@ -59,7 +58,7 @@ async fn read(mut events: ProcessEvents, host: String, lines: mpsc::Sender<Strin
     while let Some(event) = events.next().await {
         match event {
             ProcessEvent::Output(data) => cutter.pass(&data, |line| {
-                // Full: nobody asked for as many.
+                // If it is full, the remote host sent more lines than requested.
                 let _ = lines.try_send(line);
             }),
             ProcessEvent::ErrorOutput(data) => {

@@ -1,5 +1,5 @@
-//! `hold.sh` and an agent of sshvpn on one host, which want the same settings:
-//! in whatever order they come and go, the last gives back what was before.
+//! `hold.sh` and an sshvpn agent on one host, with the same settings: whatever the order of their
+//! starts and ends, the last one restores the original values.
 
 use std::fs;
 use std::path::Path;
@@ -26,7 +26,7 @@ fn values() -> Vec<String> {
     files.chain(also).map(sysctl).collect()
 }
 
-/// The agent's part, on a runtime of its own.
+/// Runs the agent's part on its own runtime.
 struct Agent {
     runtime: Runtime,
     state: HostState,
@@ -60,7 +60,7 @@ impl Agent {
     }
 }
 
-/// The second of two interfaces forwards IPv6 on its own.
+/// The second of two interfaces forwards IPv6 by its own setting.
 fn host() -> Vec<String> {
     run("ip link add eth1 type veth peer name eth2");
     fs::write("/proc/sys/net/ipv4/conf/eth1/forwarding", "0").unwrap();

@@ -1,6 +1,5 @@
-//! What the remote end told about itself, parsed. It is not trusted: what cannot be
-//! read is passed over, names go through their types, and nothing is believed
-//! that the program does not need.
+//! Parses the remote host's facts, as `probe.sh` prints them. They are untrusted: unreadable lines
+//! are skipped, names are parsed into their types, and only facts that the program needs are used.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
@@ -11,42 +10,42 @@ use thiserror::Error;
 use crate::ssh::client::prompt::terminal_text;
 use crate::types::{InterfaceName, Mode, Unit};
 
-/// Entries of one kind that are kept; more is nonsense or an attack.
+/// Entries of one kind that are kept, at most; more are an error or an attack.
 const MOST: usize = 200_000;
 
-/// The remote end cannot be used as it is. The text says what to do there.
+/// Why the remote host cannot be used. The text says what to do there.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum FactsError {
-    /// The commands did not run to their end.
+    /// The commands did not run to the end.
     #[error(
-        "{host}: its shell does not run commands as expected ({complaint}); a POSIX shell is needed there"
+        "{host}: its shell does not run commands as expected ({complaint}): use a login with a POSIX shell"
     )]
     NoShell {
         /// The remote end.
         host: String,
-        /// What it said.
+        /// Its error output.
         complaint: String,
     },
-    /// Not Linux.
+    /// The host does not run Linux.
     #[error(
-        "{host} runs {system}; the remote end's addresses can only be set on Linux: use -w and set them yourself"
+        "{host} runs {system}; addresses can only be set on Linux: use -w and set them yourself"
     )]
     NotLinux {
         /// The remote end.
         host: String,
-        /// What it runs.
+        /// Its kernel.
         system: String,
     },
-    /// No iproute2.
+    /// The host lacks iproute2.
     #[error("{host} has no 'ip' command: install iproute2 there")]
     NoIp {
         /// The remote end.
         host: String,
     },
-    /// Neither root nor sudo.
+    /// The login is not root and cannot use sudo.
     #[error(
-        "{login}@{host} is not root there and {sudo}: log in as root, allow 'sudo -n' (NOPASSWD), or \
-         have a device made and addressed beforehand (ip tuntap add dev tun0 mode tun user {login}; \
+        "{login}@{host} is not root and {sudo}: log in as root, allow 'sudo -n' (NOPASSWD), or have \
+        the administrator make a device with an address (ip tuntap add dev tun0 mode tun user {login}; \
          ip addr add … peer … dev tun0; ip link set tun0 up)"
     )]
     NoPrivilege {
@@ -54,10 +53,10 @@ pub enum FactsError {
         host: String,
         /// The login there.
         login: String,
-        /// What is with sudo.
+        /// Why sudo does not work.
         sudo: &'static str,
     },
-    /// The kernel there has no tun.
+    /// The kernel lacks tun.
     #[error("{host} has no /dev/net/tun: load the module there (modprobe tun)")]
     NoTun {
         /// The remote end.
@@ -65,23 +64,23 @@ pub enum FactsError {
     },
 }
 
-/// How commands become root there.
+/// How commands become root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Privilege {
     /// The login is root.
     Root,
     /// By `sudo -n`.
     Sudo,
-    /// Not at all; only a device made beforehand can be used.
+    /// They cannot; only a premade device can be used.
     None,
 }
 
-/// A tun or tap device that is there.
+/// A tun or tap device of the remote host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
     /// Its unit.
     pub unit: Unit,
-    /// What it carries.
+    /// Its mode.
     pub mode: Mode,
     /// Whether the login may open it without being root.
     pub ours: bool,
@@ -100,18 +99,18 @@ pub struct Address {
     pub interface: InterfaceName,
     /// The address itself.
     pub address: IpAddr,
-    /// The network that is reached through the interface: the peer's, or its own prefix.
+    /// The network reached through the interface: the peer's, or the address's own prefix.
     pub network: IpNetwork,
 }
 
-/// A host as seen from here.
+/// The facts about a remote host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteFacts {
     /// The login's name there.
     pub login: String,
     /// How commands become root.
     pub privilege: Privilege,
-    /// What is with sudo, where the login is not root.
+    /// Why sudo does not work, if the login is not root.
     sudo: &'static str,
     /// Whether IPv6 is enabled.
     pub ipv6: bool,
@@ -129,16 +128,16 @@ pub struct RemoteFacts {
     pub devices: Vec<Device>,
     /// Addresses.
     pub addresses: Vec<Address>,
-    /// Destinations of its routes, the default route left out.
+    /// Destinations of its routes, except for the default route.
     pub routes: Vec<IpNetwork>,
     /// Interfaces with routes learned from router advertisements.
     pub advertised: Vec<InterfaceName>,
-    /// By which interface it reaches an address that was asked about.
+    /// The interface by which it reaches each probed address.
     pub ways: BTreeMap<IpAddr, InterfaceName>,
 }
 
 impl RemoteFacts {
-    /// Every network that is in use there.
+    /// Every network in use on the host.
     pub fn networks(&self) -> Vec<IpNetwork> {
         let own = self.addresses.iter().map(|a| IpNetwork::from(a.address));
         let connected = self.addresses.iter().map(|a| a.network);
@@ -147,7 +146,7 @@ impl RemoteFacts {
             .collect()
     }
 
-    /// The error that says that nothing can be changed there.
+    /// The error for a login that cannot change the host.
     pub fn no_privilege(&self, host: &str) -> FactsError {
         FactsError::NoPrivilege {
             host: host.to_owned(),
@@ -156,7 +155,7 @@ impl RemoteFacts {
         }
     }
 
-    /// The lowest unit of `mode` that is not taken.
+    /// The lowest free unit of `mode`.
     pub fn free_unit(&self, mode: Mode) -> Unit {
         let ours = self.devices.iter().filter(|device| device.mode == mode);
         let taken: HashSet<Unit> = ours.map(|device| device.unit).collect();
@@ -167,7 +166,7 @@ impl RemoteFacts {
     }
 }
 
-/// Reads what the probe printed. `complaint` is what stood on its standard error.
+/// Parses the probe's output. `complaint` is its standard error.
 pub fn parse(host: &str, text: &str, complaint: &str) -> Result<RemoteFacts, FactsError> {
     let host = host.to_owned();
     if !text.lines().any(|line| line == "end") {
@@ -181,7 +180,7 @@ pub fn parse(host: &str, text: &str, complaint: &str) -> Result<RemoteFacts, Fac
     }
     let mut reading = Reading::default();
     for line in text.lines() {
-        // A line that cannot be read says nothing.
+        // Unreadable lines are skipped.
         let _ = reading.line(line);
     }
     if reading.system != "Linux" {
@@ -303,7 +302,8 @@ impl Reading {
     }
 }
 
-/// A device named as OpenSSH names them; sysfs' `tun_flags` and `owner` (-1: nobody).
+/// A device with a name as of OpenSSH; `flags` and `owner` (-1: none) are sysfs' `tun_flags` and
+/// `owner`.
 fn device(name: &str, flags: u32, owner: i64, uid: Option<u32>) -> Option<Device> {
     // linux/if_tun.h: IFF_TUN 1, IFF_TAP 2.
     let mode = if flags & 2 != 0 {

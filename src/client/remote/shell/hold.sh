@@ -1,9 +1,9 @@
-# Runs on the remote end for as long as a tunnel is up. Reads lines from standard
-# input: "U command" notes how to undo the next step, "D command" does it; each
-# D is answered by "ok TEXT" or "no TEXT" on one line. At the end of the input
-# (the connection is gone, or all is done) or at SIGTERM everything is undone,
-# last first. What is to be undone also stands in a file, for the next one to
-# finish if this process is killed.
+# Runs on the remote host for as long as a tunnel is up. Reads lines from standard
+# input: "U command" notes how to undo the next step, "D command" does the step,
+# and is answered by "ok TEXT" or "no TEXT" on one line. At the end of the input
+# (the connection is closed, or the tunnel is down) or at SIGTERM it undoes
+# everything, last first. The undo commands also stand in a file, so that the next
+# process can run them if this one is killed.
 umask 077
 LC_ALL=C
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -14,24 +14,25 @@ born() { sed -n "s/^.*) //p" "/proc/$1/stat" 2>/dev/null | cut -d " " -f 20; }
 alive() { [ -n "$2" ] && [ "$(born "$1")" = "$2" ]; }
 me="$$ $(born $$)"
 
-# One at a time between here and the end of the step, where flock exists.
+# Holds a lock until the end of the step, if flock exists.
 lock() { exec 9<"$dir" && flock 9 2>/dev/null; }
 
-# Whether a journal of an agent or a server of sshvpn has FILE, with REST behind it.
+# agent_has FILE REST: whether the journal of an sshvpn agent or server lists the
+# setting FILE, followed by REST.
 agent_has() { grep -qsF "\"setting\":\"$1\"$2" "$dir"/*.json "$dir"/server/*.json; }
 
-# hold FILE VALUE: gives a file under /proc/sys a value until the last who
-# wants that lets go of it.
+# hold FILE VALUE: sets a file under /proc/sys; it is restored once the last holder
+# has released it.
 hold() {
-    # A server with a user of its own reads it.
+    # A server with its own user reads these files.
     umask 022
     lock
     held="$dir/held/$(echo "$1" | tr / ,)"
     now=$(cat "/proc/sys/$1") || return
-    # The last file that is written says that the others are there.
+    # "ours" is written last: it says that the other files are complete.
     if [ ! -f "$held/ours" ]; then
-        # Set already: by an agent of sshvpn here, whose journal has the value
-        # from before, or for good.
+        # The value may be set already: by an sshvpn agent, whose journal has
+        # the value from before, or permanently.
         for value in 0 1; do agent_has "$1" ",\"before\":\"$value\"" && now=$value; done
         [ "$now" = "$2" ] && return
         mkdir -p "$held" && grep -l 1 "/proc/sys/${1%/all/*}"/*/"${1##*/}" >"$held/others" 2>/dev/null
@@ -40,11 +41,11 @@ hold() {
     echo "$me" >"$held/by-$$" || return
     echo "$2" >"/proc/sys/$1"
 }
-# put FILE VALUE: the same for a file that goes with its device.
+# put FILE VALUE: sets a file that disappears with its device.
 put() { echo "$2" >"/proc/sys/$1"; }
 
-# each COMMAND FILE VALUE [FILE VALUE ...]: gives each FILE that is here its VALUE
-# by COMMAND; prints those that COMMAND could not set.
+# each COMMAND FILE VALUE [FILE VALUE ...]: sets each existing FILE to its VALUE by
+# COMMAND; prints those that COMMAND could not set.
 each() {
     by=$1
     shift
@@ -65,18 +66,18 @@ release() {
         read -r pid start <"$by"
         alive "$pid" "$start" && return 0
     done
-    # The last agent gives it back, as its journal has it.
+    # An agent's journal lists it: the last agent restores it.
     if agent_has "$1"; then
         :
     elif [ "$(cat "/proc/sys/$1" 2>/dev/null)" = "$(cat "$held/ours")" ]; then
         cat "$held/before" >"/proc/sys/$1"
-        # Setting "all" set every interface; these stood at 1 on their own.
+        # Setting "all" set every interface; these had 1 before.
         case $1 in */all/*) while read -r other; do echo 1 >"$other"; done <"$held/others" ;; esac
     fi
     rm -rf "$held"
 }
 
-# Each line of $1, the last of them first, is an undo command.
+# Runs the undo commands, one in each line of $1, which has the latest first.
 run_undo() {
     while IFS= read -r line; do
         [ -n "$line" ] && (eval "$line") </dev/null >/dev/null 2>&1
@@ -95,8 +96,8 @@ finish() {
 trap "" HUP INT QUIT PIPE
 trap finish TERM
 
-# Finishes what a killed one left in FILE, which is open as 8: whoever gets the
-# lock does it, the others wait until it is done.
+# recover FILE: undoes what a killed process left in FILE, which is open as 8. The
+# process that gets the lock does it; the others wait until it is done.
 recover() {
     flock 8 2>/dev/null
     [ -s "$1" ] || return
@@ -110,7 +111,7 @@ recover() {
 
 journal=
 if [ "$(id -u)" = 0 ]; then
-    # One that ends at this moment takes the empty directory away.
+    # A process that ends at this moment may remove the empty directory.
     for try in 1 2 3 4 5 6 7 8 9; do
         mkdir -p "$dir" && [ -O "$dir" ] || continue
         journal="$dir/far-$$.undo"
@@ -126,7 +127,7 @@ echo "ready $$"
 while IFS= read -r line; do
     case $line in
     "U "*)
-        # Not echo: some take backslashes for their own.
+        # Not echo: some interpret backslashes.
         [ -n "$journal" ] && printf "%s\n" "${line#U }" >>"$journal"
         undo="${line#U }
 $undo"

@@ -1,6 +1,5 @@
-//! `hold.sh` and `probe.sh` in every shell that a remote end may have: what is
-//! done is undone, once, in reverse, whatever becomes of the process. Each test
-//! has a network and a /run of its own.
+//! `hold.sh` and `probe.sh` in several shells: each change is undone, once, in reverse, however
+//! the process ends. Each test has its own network and /run.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -16,15 +15,15 @@ use nix::unistd::Pid;
 use super::holder::HOLD;
 use super::{PROBE, facts};
 
-/// Far longer than anything here takes; what reaches it hangs.
+/// Far longer than any step here takes; a test that reaches it hangs.
 const HANGS: Duration = Duration::from_secs(30);
 
 const SHELLS: [&[&str]; 3] = [&["dash"], &["bash", "--posix"], &["busybox", "sh"]];
 
-/// Where the holder keeps its files.
+/// The holder's directory.
 pub(super) const DIRECTORY: &str = "/run/sshvpn";
 
-/// Runs `test` once for each shell, on a thread with namespaces of its own.
+/// Runs `test` once for each shell, on a thread with its own namespaces.
 pub(super) fn in_every_shell(test: impl Fn(Shell) + Clone + Send + 'static) {
     for shell in SHELLS {
         let (done, finished) = mpsc::channel();
@@ -97,7 +96,7 @@ pub(super) struct Held {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
-    /// Process ids of those that it cleaned up after.
+    /// Process ids of the predecessors whose changes it undid.
     recovered: Vec<u32>,
 }
 
@@ -125,7 +124,7 @@ impl Held {
             .unwrap();
     }
 
-    /// Does a step, as the product asks for one; the answer.
+    /// Does a step in the client's format; returns the answer.
     fn step(&mut self, undo: &str, command: &str) -> String {
         let undo = undo.replace("$HOLDER", &self.child.id().to_string());
         self.say(&format!("U {undo}\nD {command}\n"));
@@ -147,7 +146,7 @@ impl Held {
         assert!(self.child.wait().unwrap().success());
     }
 
-    /// Killed so that it cannot do anything about it.
+    /// Kills it by SIGKILL.
     fn killed(mut self) -> u32 {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -215,7 +214,7 @@ fn a_failed_step_says_why_and_the_next_one_is_done() {
         assert!(held.step("", "no-such-command").starts_with("no "));
         assert!(held.step("", "if then (").starts_with("no "));
         assert_eq!(held.step("if then (", "echo good"), "ok good");
-        // What is left to read is not for a step.
+        // The rest of the input is not read by a step.
         assert_eq!(held.step("", "cat; echo read"), "ok read");
         three_steps(&mut held);
         held.ends();
@@ -236,7 +235,7 @@ fn text_of_any_kind_and_length_is_itself() {
         assert_eq!(held.step("", r"printf 'one\ntwo\n\n'"), "ok one two");
         let long = "x".repeat(100_000);
         assert_eq!(held.step("", &format!("echo {long}")), format!("ok {long}"));
-        // From memory, and from the file that a killed one leaves.
+        // From memory, and from the file that a killed process leaves.
         let undo = format!("printf %s '{wild}' >/run/wild");
         held.step(&undo, "true");
         held.step(&format!("echo {long} >/run/long"), "true");
@@ -280,7 +279,7 @@ fn nobody_reads_what_it_says() {
     in_every_shell(|shell| {
         let mut held = shell.hold();
         three_steps(&mut held);
-        // The reading end of its output is closed.
+        // The reader of its output is closed.
         let (reader, _writer) = nix::unistd::pipe().unwrap();
         held.output = BufReader::new(ChildStdout::from(reader));
         drop(held.input.take());
@@ -326,7 +325,7 @@ fn a_sysctl_goes_back_with_the_last_who_wants_it() {
         c.ends();
         assert_eq!(sysctl(FILE), "0");
         d.ends();
-        // The last who wants it does not know that the first was killed.
+        // The last holder does not know that the first was killed.
         let (mut a, mut b) = (shell.hold(), shell.hold());
         a.hold(FILE, 1);
         b.hold(FILE, 1);
@@ -334,13 +333,13 @@ fn a_sysctl_goes_back_with_the_last_who_wants_it() {
         b.ends();
         assert_eq!(sysctl(FILE), "0");
         shell.hold().ends();
-        // Somebody else has changed it since.
+        // Another program has changed it since.
         let mut a = shell.hold();
         a.hold("net/ipv4/conf/lo/rp_filter", 2);
         fs::write("/proc/sys/net/ipv4/conf/lo/rp_filter", "1").unwrap();
         a.ends();
         assert_eq!(sysctl("net/ipv4/conf/lo/rp_filter"), "1");
-        // As it is already: nothing to hold.
+        // The value is set already: nothing to hold.
         let mut a = shell.hold();
         a.hold("net/ipv4/conf/lo/rp_filter", 1);
         fs::write("/proc/sys/net/ipv4/conf/lo/rp_filter", "0").unwrap();
@@ -352,8 +351,8 @@ fn a_sysctl_goes_back_with_the_last_who_wants_it() {
     });
 }
 
-/// Several settings at once: those that are absent or as wanted are passed over,
-/// those that cannot be set are named, and the rest are set all the same.
+/// Several settings at once: absent and already set ones are skipped, ones that cannot be set
+/// are named, and the rest are set.
 #[test]
 fn settings_of_a_device() {
     in_every_shell(|shell| {
@@ -417,7 +416,7 @@ fn ten_at_once() {
         left.hold(FILE, 1);
         three_steps(&mut left);
         let left = left.killed();
-        // All are started before one of them is listened to.
+        // All are started before the output of any is read.
         let mut starting: Vec<Child> = Vec::new();
         for _ in 0..10 {
             let mut command = shell.command(HOLD, "sshvpn-hold");

@@ -1,5 +1,5 @@
-//! The process on the remote end that makes the changes there, holds them while the
-//! tunnel is up, and puts everything back when its input ends.
+//! Runs the process on the remote host that makes the changes there, holds them while the tunnel
+//! is up, and undoes them when its input ends.
 
 use std::time::Duration;
 
@@ -13,27 +13,26 @@ use crate::process::message::say;
 use crate::ssh::channel::process::{ProcessInput, ProcessRequest};
 use crate::ssh::client::connect::Connection;
 
-/// The program that holds the remote end's state. POSIX sh.
+/// The script that holds the remote host's state. POSIX sh.
 pub(super) const HOLD: &str = include_str!("hold.sh");
-/// How long it may take to start, which includes undoing what others left.
+/// Limit for its start, which includes undoing what earlier processes left.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
-/// What is said when no answer will come.
-const SHELL_GONE: &str = "the shell there ended or the connection is gone";
-/// How long the remote end may take to undo its part before we leave it to do so
-/// by itself.
+/// The reason when no answer can come.
+const SHELL_GONE: &str = "the remote shell ended or the connection is closed";
+/// Limit for the remote host to undo its part, after which it is left to do so by itself.
 const UNDO_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A process on the remote end that changes its state and puts it back.
+/// A remote process that changes its host's state and undoes that.
 pub struct Holder {
     host: String,
     input: ProcessInput,
     pub(super) answers: Answers,
-    /// Its process id there.
+    /// Its process id on the remote host.
     pid: u32,
 }
 
 impl Holder {
-    /// Starts it; also finishes what a killed one left undone there.
+    /// Starts it; it also undoes what killed predecessors left.
     pub async fn start(
         connection: &Connection,
         privilege: Privilege,
@@ -73,22 +72,22 @@ impl Holder {
             if line.starts_with("recovered ") && !recovered {
                 recovered = true;
                 say(format_args!(
-                    "{}: undone what an earlier tunnel left",
+                    "{}: undone the changes that an earlier tunnel left",
                     holder.host
                 ));
             }
         }
     }
 
-    /// Does one step, noting first how to undo it; yields what it printed.
+    /// Does one step, after it has noted how to undo it; returns its output.
     pub async fn step(&mut self, step: &Step) -> Result<String, RemoteShellError> {
         let lines = self.lines(step)?;
         tracing::debug!(host = self.host, "{}", lines.trim_end());
-        // What is there already is no answer to this.
+        // Earlier lines are no answers to this step.
         self.answers.forget();
         let asked = async {
             if self.input.write(lines).await.is_err() {
-                return Err(self.failed(&step.what, "the connection is gone"));
+                return Err(self.failed(&step.what, "the connection is closed"));
             }
             self.answer(&step.what).await
         };
@@ -99,17 +98,17 @@ impl Holder {
         match answer.split_once(' ').unwrap_or((&answer, "")) {
             ("ok", text) => Ok(text.trim().to_owned()),
             ("no", reason) => Err(self.failed(&step.what, reason.trim())),
-            _ => Err(self.failed(&step.what, &format!("strange answer '{answer}'"))),
+            _ => Err(self.failed(&step.what, &format!("unexpected answer '{answer}'"))),
         }
     }
 
-    /// A step as the process there reads it: one line for each command.
+    /// A step in the process's input format: one line per command.
     fn lines(&self, step: &Step) -> Result<String, RemoteShellError> {
         let mut lines = String::new();
         let undo = step.undo.iter().map(|undo| ('U', undo));
         for (mark, command) in undo.chain([('D', &step.command)]) {
             if command.contains('\n') {
-                return Err(self.failed(&step.what, "its command is not a single line"));
+                return Err(self.failed(&step.what, "its command has more than one line"));
             }
             let command = match mark {
                 'U' => command.replace("$HOLDER", &self.pid.to_string()),
@@ -120,7 +119,7 @@ impl Holder {
         Ok(lines)
     }
 
-    /// Has everything undone; `false` if the remote end did not say that it is.
+    /// Has everything undone; `false` if the remote host did not confirm it.
     pub async fn finish(mut self) -> bool {
         self.answers.forget();
         let undone = async {

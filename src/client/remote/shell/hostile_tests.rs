@@ -1,5 +1,5 @@
-//! Commands on a remote end that lies, floods or says nothing: an error in time,
-//! bounded memory, and a tunnel that runs on beside them.
+//! Commands on a remote host that lies, floods or stays silent: an error within the time limit,
+//! bounded memory, and a tunnel that keeps running.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use super::steps::Step;
 use super::*;
 use crate::ssh::client::wire_server::{Wire, WireServer, about, data, number};
 
-/// Far longer than anything here takes; what reaches it hangs.
+/// Far longer than any step here takes; a test that reaches it hangs.
 const HANGS: Duration = Duration::from_secs(20);
 
 fn step() -> Step {
@@ -20,7 +20,7 @@ fn step() -> Step {
     }
 }
 
-/// `client` on a connection whose other end does as `server` does.
+/// Runs `client` on a connection to a server that behaves as `server`.
 async fn between<T, W>(
     client: impl AsyncFnOnce(&Connection) -> T,
     server: impl AsyncFnOnce(&mut Wire) -> std::io::Result<W>,
@@ -35,8 +35,7 @@ async fn between<T, W>(
     timeout(HANGS, both).await.expect("a call hangs").0
 }
 
-/// The error of a client of a server that says nothing more after `server`,
-/// with all the time in the world.
+/// The error of a client whose server stays silent after `server`, on a paused clock.
 async fn error_of_silence<T>(
     client: impl AsyncFnOnce(&Connection) -> Result<T, RemoteShellError>,
     server: impl AsyncFnOnce(&mut Wire) -> std::io::Result<()>,
@@ -45,7 +44,7 @@ async fn error_of_silence<T>(
     let (connection, mut wire) = listening.connect().await;
     let serve = async {
         server(&mut wire).await.unwrap();
-        // From here on time passes by itself whenever everybody waits.
+        // From here on the paused clock advances when every task waits.
         tokio::time::pause();
         wire.drain().await;
     };
@@ -80,7 +79,7 @@ async fn a_step_is_noted_then_done() {
         let channel = started(wire).await?;
         let asked = wire.wait_for(number::CHANNEL_DATA).await?;
         assert!(asked.ends_with(b"U undo 77\nD do\n"));
-        // A word at a time, as a stream may come.
+        // In small pieces, as a stream may come.
         wire.send(&data(channel, "o")).await?;
         wire.send(&data(channel, "k it is \n")).await?;
         wire.wait_for(number::CHANNEL_DATA).await?;
@@ -102,10 +101,10 @@ async fn a_command_of_two_lines_is_not_sent() {
         holder.step(&Step { command, ..step() }).await
     };
     let error = between(client, started).await.unwrap_err().to_string();
-    assert!(error.contains("not a single line"), "{error}");
+    assert!(error.contains("more than one line"), "{error}");
 }
 
-/// Nobody waits for an answer, and the remote end talks all the same.
+/// The remote host sends lines while the client waits for no answer.
 #[tokio::test]
 async fn a_chatty_holder_does_not_hold_up_the_tunnel() {
     const MESSAGES: usize = 1000;
@@ -114,7 +113,7 @@ async fn a_chatty_holder_does_not_hold_up_the_tunnel() {
         let unit = crate::types::UnitRequest::Any;
         let opened = connection.open_tunnel(Mode::PointToPoint, unit).await;
         let (_sender, mut frames) = opened.unwrap();
-        // Comes behind all the talk.
+        // Comes after all these lines.
         let frame = frames.receive().await.unwrap();
         let answer = holder.step(&step()).await.unwrap();
         assert!(holder.answers.kept() <= 64);
@@ -178,7 +177,7 @@ async fn strange_answers_are_errors_and_short() {
         })
         .await;
         assert!(
-            error.contains("strange answer") && error.len() < 400,
+            error.contains("unexpected answer") && error.len() < 400,
             "{error}"
         );
     }
@@ -238,7 +237,7 @@ async fn silence_ends_every_call() {
     .await;
 }
 
-/// What `command` makes of a remote end that prints `output` and ends.
+/// The result of `command` if the remote process prints `output` and ends.
 async fn printing<T>(
     client: impl AsyncFnOnce(&Connection) -> Result<T, RemoteShellError>,
     output: &[u8],
@@ -312,7 +311,7 @@ async fn only_a_device_of_the_mode_is_a_unit() {
     );
 }
 
-/// As many of everything as the probe may print.
+/// As many entries of each kind as the probe may print.
 #[test]
 fn a_remote_end_full_of_devices_costs_no_time() {
     let mut text = String::from("system Linux\nuid 0\nip yes\ntun yes\n");

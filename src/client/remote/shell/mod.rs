@@ -1,7 +1,6 @@
-//! The remote end of a tunnel on a host that has no sshvpn: what it is like
-//! ([`facts`]), what is to be done there ([`steps`]), and a process that does it
-//! and undoes it when the connection is gone ([`Holder`]). All of it goes through
-//! commands over the same SSH connection.
+//! Sets up a remote host without sshvpn, by shell commands over the same SSH connection: its facts
+//! ([`facts`]), the steps ([`steps`]), and a process that does them, and undoes them when the
+//! connection ends ([`Holder`]).
 
 mod answers;
 pub mod facts;
@@ -28,27 +27,27 @@ use crate::types::{Mode, Unit};
 use facts::{FactsError, RemoteFacts};
 pub use holder::Holder;
 
-/// The program that tells about the remote end. POSIX sh.
+/// The script that reports the remote host's facts. POSIX sh.
 const PROBE: &str = include_str!("probe.sh");
 
-/// The most that the probe may print, in bytes; routing tables can be long.
+/// Bytes that the probe may print, at most; routing tables can be long.
 const PROBE_LIMIT: usize = 4 * 1024 * 1024;
-/// The most that the remote end may say of its device, in bytes.
+/// Bytes of the answer about the device, at most.
 const DEVICE_LIMIT: usize = 4096;
-/// The part of a remote end's complaint that is shown, in characters.
+/// Characters of a remote error that are shown, at most.
 const REASON_LIMIT: usize = 300;
-/// How long the probe may take; `sudo` and routing tables can be slow.
+/// Limit for the probe; `sudo` and routing tables can be slow.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a step may take at the remote end.
+/// Limit for one step.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What can fail at the remote end.
+/// Errors of the remote host.
 #[derive(Debug, Error)]
 pub enum RemoteShellError {
     /// The connection or a command on it failed.
     #[error(transparent)]
     Channel(#[from] ChannelError),
-    /// What the remote end told about itself is not usable.
+    /// The remote host cannot be used.
     #[error(transparent)]
     RemoteFacts(#[from] FactsError),
     /// A step failed.
@@ -58,12 +57,12 @@ pub enum RemoteShellError {
         host: String,
         /// What was being done.
         what: String,
-        /// What the remote end said.
+        /// The remote error text.
         reason: String,
     },
 }
 
-/// Asks the remote end about itself, and by which interface it reaches `ways`.
+/// Reads the remote host's facts, with the interfaces by which it reaches `ways`.
 pub async fn probe(
     connection: &Connection,
     ways: &[std::net::IpAddr],
@@ -82,8 +81,8 @@ pub async fn probe(
     Ok(facts::parse(connection.host(), &text, &complaint)?)
 }
 
-/// The unit of the device that sshd opened for our tunnel, which is known only
-/// to commands started after it (sshd's `SSH_TUNNEL`).
+/// The unit of the device that sshd opened for this tunnel. Only commands that start after it know
+/// it (sshd's `SSH_TUNNEL`).
 pub async fn opened_unit(connection: &Connection, mode: Mode) -> Result<Unit, RemoteShellError> {
     let what = "learn which device it opened";
     let finished = in_time(connection, what, STEP_TIMEOUT, async {
@@ -94,26 +93,26 @@ pub async fn opened_unit(connection: &Connection, mode: Mode) -> Result<Unit, Re
     let text = String::from_utf8_lossy(&finished.output);
     unit_in(&text, mode).ok_or_else(|| {
         let said = terminal_text::line(text.trim());
-        let reason = format!("it says '{said}' (SSH_TUNNEL): name a unit with --peer-unit");
+        let reason = format!("its SSH_TUNNEL is '{said}': give the unit with --peer-unit");
         failed(connection.host(), what, &reason)
     })
 }
 
-/// The last device in SSH_TUNNEL's list, if it is one of `mode`.
+/// The unit of the last device in SSH_TUNNEL's list, if it is of `mode`.
 fn unit_in(text: &str, mode: Mode) -> Option<Unit> {
     let number = text
         .trim()
         .rsplit(',')
         .next()?
         .strip_prefix(mode.prefix())?;
-    // "+1" is a number to Rust, and no unit.
+    // Rust parses "+1" as a number, but it is no unit.
     if !number.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
     Unit::new(number.parse().ok()?).ok()
 }
 
-/// Does `work` at the remote end, but does not wait for ever.
+/// Runs `work` with a time limit.
 async fn in_time<T>(
     connection: &Connection,
     what: &str,
@@ -132,7 +131,7 @@ fn no_answer(limit: Duration) -> String {
 
 fn failed(host: &str, what: &str, reason: &str) -> RemoteShellError {
     let reason = if reason.is_empty() {
-        "it failed without a word"
+        "it failed without a message"
     } else {
         reason
     };
@@ -143,7 +142,7 @@ fn failed(host: &str, what: &str, reason: &str) -> RemoteShellError {
     }
 }
 
-/// `text` as one word of a POSIX shell.
+/// Quotes `text` as one word of a POSIX shell.
 pub fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }

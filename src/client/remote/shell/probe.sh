@@ -1,5 +1,5 @@
-# Tells about this host, one "key value" a line. The arguments are addresses
-# whose way is wanted.
+# Prints facts about this host, one "key value" per line. The arguments are
+# addresses whose route is wanted.
 LC_ALL=C
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export LC_ALL PATH
@@ -40,7 +40,7 @@ done
 ip -6 route show proto ra 2>/dev/null | while read -r line; do
     name=${line##* dev }
     name=${name%% *}
-    # With 0 a program takes them, or nobody is to.
+    # With accept_ra 0, a program handles advertisements, or they are ignored.
     [ "$name" != "$line" ] && [ "$(cat "/proc/sys/net/ipv6/conf/$name/accept_ra" 2>/dev/null)" != 0 ] && echo "advertised $name"
 done
 for address in "$@"; do

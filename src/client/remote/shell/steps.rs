@@ -1,6 +1,5 @@
-//! What is to be done at the remote end, as shell commands and the commands that
-//! undo them. Pure: a plan goes in, steps come out. Every word that is not
-//! ours is a parsed type or quoted.
+//! The changes on the remote host, as shell commands and the commands that undo them. Pure. Every
+//! word from outside is a parsed type or quoted.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -16,46 +15,46 @@ use crate::host::change::sysctl::SysctlKey;
 use crate::host::plan::addressing::AddressPair;
 use crate::types::{InterfaceName, Mode, Mtu, Unit};
 
-/// One change of the remote end's state.
+/// One change of the remote host's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// What it does, to follow "cannot".
+    /// The action, for "cannot ACTION".
     pub what: String,
-    /// Commands that undo it, noted before it is done; they do nothing where
-    /// there is nothing to undo. `$HOLDER` stands for the process id of the
-    /// process that runs them.
+    /// Commands that undo it, noted before it is done; they do nothing if there
+    /// is nothing to undo. `$HOLDER` stands for the process id of the process
+    /// that runs them.
     pub undo: Vec<String>,
     /// The command that does it.
     pub command: String,
 }
 
-/// How packets go on from the remote end.
+/// How the remote host forwards packets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forwarding {
-    /// Whether their source becomes the remote end's own address.
+    /// Whether it replaces their source by its own address (NAT).
     pub nat: bool,
-    /// Networks whose hosts may open connections to the local end.
+    /// Networks whose hosts may open connections to the local host.
     pub inbound: Vec<IpNetwork>,
-    /// The interfaces by which IPv4 networks are reached.
+    /// The interfaces by which it reaches IPv4 networks.
     pub ways4: BTreeSet<InterfaceName>,
     /// Whether IPv6 networks are among the routes.
     pub ipv6: bool,
 }
 
-/// What the remote end is to look like.
+/// The plan for the remote host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// The device's unit there.
+    /// The remote device's unit.
     pub unit: Unit,
-    /// What it carries.
+    /// The device's mode.
     pub mode: Mode,
-    /// Whether it was there, persistent, before us.
+    /// Whether the device existed, persistent, before this tunnel.
     pub preexisting: bool,
     /// Addresses of the tunnel.
     pub addresses: Vec<AddressPair>,
     /// Its MTU.
     pub mtu: Mtu,
-    /// How packets go on, where a route leads beyond the remote end.
+    /// The forwarding, if a route leads beyond the remote host.
     pub forwarding: Option<Forwarding>,
 }
 
@@ -70,12 +69,12 @@ pub fn make_device(unit: Unit, mode: Mode, login: &str) -> Step {
     }
 }
 
-/// Before all else: keeps the local end from configuring the remote end by its
+/// The first step: keeps packets of the client from configuring the remote host through the
 /// device. Prints the settings that could not be changed.
 pub fn protect(plan: &Plan, facts: &RemoteFacts) -> Step {
     let name = plan.unit.device_name(plan.mode);
     let own = |pair: &AddressPair| pair.remote.is_ipv6();
-    // Addresses that the user gave it would be gone for good.
+    // Turning IPv6 off would remove addresses that the user has given the device.
     let premade = facts
         .addresses
         .iter()
@@ -103,13 +102,13 @@ pub fn protect(plan: &Plan, facts: &RemoteFacts) -> Step {
     }
 }
 
-/// The device as it was before us, where it was.
+/// The device before this tunnel, if it existed.
 fn device_before<'a>(plan: &Plan, facts: &'a RemoteFacts) -> Option<&'a Device> {
     let mut devices = facts.devices.iter().filter(|_| plan.preexisting);
     devices.find(|device| device.unit == plan.unit && device.mode == plan.mode)
 }
 
-/// Everything that brings the remote end's part up, in order, behind [`protect`].
+/// The steps that bring the remote host's part up, in order, after [`protect`].
 pub fn bring_up(plan: &Plan, facts: &RemoteFacts) -> Vec<Step> {
     let name = plan.unit.device_name(plan.mode);
     // The link before its addresses: an IPv6 peer address given to a link that is down loses
@@ -130,7 +129,7 @@ pub fn bring_up(plan: &Plan, facts: &RemoteFacts) -> Vec<Step> {
 
 fn address(name: &str, mode: Mode, pair: &AddressPair) -> Step {
     let family = if pair.remote.is_ipv4() { "-4" } else { "-6" };
-    // Duplicate address detection has nobody to ask and would delay the address.
+    // Duplicate address detection is useless on the link and would delay the address.
     let nodad = if pair.remote.is_ipv4() { "" } else { " nodad" };
     let address = match mode {
         Mode::PointToPoint => format!("{} peer {}", pair.remote, pair.local),
@@ -143,7 +142,8 @@ fn address(name: &str, mode: Mode, pair: &AddressPair) -> Step {
     }
 }
 
-/// By its group the rules of other tunnels know the device; a small `ip` cannot set it.
+/// Sets the device up, in the group by which other tunnels' rules know it; some small `ip`
+/// programs cannot set a group.
 fn link_up(name: &str, plan: &Plan, facts: &RemoteFacts) -> Step {
     let undo = device_before(plan, facts).map(|device| {
         let state = if device.up { "up" } else { "down" };
@@ -183,7 +183,7 @@ fn forward(name: &str, forwarding: &Forwarding, facts: &RemoteFacts) -> Vec<Step
     steps
 }
 
-/// A sysctl that several tunnels may want: kept until the last lets go.
+/// Sets a sysctl that several tunnels may need; it is restored once the last one has released it.
 fn hold(file: &str, value: u32) -> Step {
     let what = format!("set {file} to {value}");
     let file = quote(file);
@@ -194,9 +194,9 @@ fn hold(file: &str, value: u32) -> Step {
     }
 }
 
-/// What holds connections to the local end off, NAT for its addresses, and TCP's
-/// segment size held to what the path carries. Without NAT it is made where it can
-/// be: the local end holds connections off too.
+/// Rules that block connections to the local host, NAT for its addresses, and clamping of TCP's
+/// segment size to the path's MTU. Without NAT a failure is not fatal: the local host blocks
+/// connections as well.
 fn firewall(name: &str, plan: &Plan, facts: &RemoteFacts) -> Vec<Step> {
     let forwarding = plan.forwarding.as_ref();
     let steps = match facts.nft {
@@ -218,7 +218,7 @@ fn inbound(forwarding: Option<&Forwarding>) -> &[IpNetwork] {
     forwarding.map_or(&[], |forwarding| &forwarding.inbound)
 }
 
-/// A table of our own.
+/// The rules as one nftables table.
 fn nftables(name: &str, plan: &Plan, forwarding: Option<&Forwarding>) -> Step {
     let mut rules = String::new();
     if let Some(forwarding) = forwarding.filter(|forwarding| forwarding.nat) {
@@ -263,7 +263,7 @@ fn nat_sources(plan: &Plan, forwarding: &Forwarding) -> Vec<IpAddr> {
         .collect()
 }
 
-/// The same by iptables, for hosts without nft.
+/// The same rules by iptables, for hosts without nft.
 fn by_iptables(
     name: &str,
     plan: &Plan,
@@ -296,7 +296,7 @@ fn of_family(networks: &[IpNetwork], ipv4: bool) -> Vec<IpNetwork> {
     networks.filter(|it| it.is_ipv4() == ipv4).collect()
 }
 
-/// A chain of our own that holds connections to the local end off.
+/// A separate chain that blocks connections to the local host.
 fn closed(name: &str, ipv4: bool, inbound: &[IpNetwork]) -> Step {
     let program = if ipv4 { "iptables" } else { "ip6tables" };
     let in_mangle = |what: String| format!("{program} -w -t mangle {what}");
@@ -308,7 +308,7 @@ fn closed(name: &str, ipv4: bool, inbound: &[IpNetwork]) -> Step {
     let commands: Vec<String> = makes.map(in_mangle).collect();
     Step {
         what: format!("add {program} rules"),
-        // The last of these is carried out first.
+        // The last of these runs first.
         undo: [
             format!("-X {own}"),
             format!("-F {own}"),
@@ -320,8 +320,8 @@ fn closed(name: &str, ipv4: bool, inbound: &[IpNetwork]) -> Step {
     }
 }
 
-/// Where iptables' FORWARD chain drops by default (hosts with Docker, for
-/// instance), rules that let the tunnel through: no other table can.
+/// Rules that accept the tunnel's packets where iptables' FORWARD chain drops by default (hosts
+/// with Docker, for instance); no other table can do that.
 fn accept(name: &str, forwarding: &Forwarding, facts: &RemoteFacts) -> Vec<Step> {
     let families = [
         (true, facts.forward_drop && !forwarding.ways4.is_empty()),

@@ -1,4 +1,4 @@
-//! What may come to a client, by its addresses, its routes and its other networks.
+//! Tests of a client's guard rules: by its addresses, its routes and its other networks.
 
 use std::net::IpAddr;
 
@@ -21,7 +21,7 @@ fn pair(local: &str, remote: &str, prefix: u8) -> AddressPair {
     }
 }
 
-/// A laptop at 10.1.2.3/24 and fd44::2, with a longer route to 10.5.0.0/16.
+/// A host at 10.1.2.3/24 and fd44::2, with a longer route to 10.5.0.0/16.
 fn local() -> HostFacts {
     let address = |text: &str, prefix| AddressFacts {
         index: InterfaceIndex(2),
@@ -148,7 +148,7 @@ fn an_ethernet_tunnel_leads_to_a_network() {
     assert_eq!(judge(&input, [10, 9, 0, 77], [10, 9, 0, 255]), Ok(()));
     let foreign = judge(&input, [8, 8, 8, 8], [10, 9, 0, 1]);
     assert_eq!(foreign, Err(Refused::Source));
-    // Others give the addresses there.
+    // Other hosts of the link give the addresses.
     let by_others = GuardInput {
         addresses: &[],
         ..input

@@ -1,5 +1,5 @@
-//! The addresses of a server's offer: whether hosts have such ones, whether they
-//! are somebody else's, and whether this host has room for them. Pure.
+//! Checks the addresses of a server's offer: valid, private or accepted, and free on this host.
+//! Pure.
 
 use std::net::IpAddr;
 
@@ -14,7 +14,7 @@ use crate::host::plan::address_range::{Family, is_within};
 use crate::host::plan::addressing::AddressPair;
 use crate::types::{Mode, Mtu};
 
-/// The pairs, one a family at most, that this host can have and the user allows.
+/// Returns at most one pair per family that this host can have and the user accepts.
 pub(in crate::client::up) fn addresses(
     input: &OfferInput<'_>,
     mtu: Mtu,
@@ -47,13 +47,13 @@ pub(in crate::client::up) fn addresses(
     }
     match (pairs.is_empty(), input.request.mode) {
         (false, _) => {}
-        // Another host of that network may give it one.
+        // Another host of that network may assign one (DHCP).
         (true, Mode::Ethernet) => notes.push(OfferNote::NoAddress),
         (true, Mode::PointToPoint) => {
             let host = input.host.to_owned();
             let reason = match families.is_empty() {
-                true => "there is none",
-                false => "it is of IPv6 alone, which this tunnel or host has not",
+                true => "it offers none",
+                false => "it offers only IPv6, which this tunnel or host lacks",
             };
             return Err(OfferError::NoAddress { host, reason });
         }
@@ -94,7 +94,7 @@ fn check_pair(input: &OfferInput<'_>, offered: &Addresses) -> Result<AddressPair
     }
     match input.request.mode {
         Mode::PointToPoint => {
-            // Either becomes a route of its own, the far one to the tunnel.
+            // Each becomes a host route, the remote one into the tunnel.
             for address in [local, remote] {
                 let own = input.request.address == Some(address) && address == local;
                 check_free(input, &IpNetwork::from(address), own)?;
@@ -112,7 +112,7 @@ fn check_pair(input: &OfferInput<'_>, offered: &Addresses) -> Result<AddressPair
     })
 }
 
-/// The network of an ethernet tunnel with both addresses as hosts in it.
+/// The network of an ethernet tunnel; `None` unless both addresses are hosts in it.
 fn link_network(local: IpAddr, remote: IpAddr, prefix: u8) -> Option<IpNetwork> {
     let network = IpNetwork::new(local, prefix).ok()?;
     let host = |address| match network {
@@ -125,9 +125,8 @@ fn link_network(local: IpAddr, remote: IpAddr, prefix: u8) -> Option<IpNetwork> 
     sound.then(|| without_host_bits(&network)).flatten()
 }
 
-/// Whether this host may have `network` on the tunnel: it belongs to nobody
-/// else, it is in use nowhere here, and the SSH connection does not lead there.
-/// `asked` is for the address that the user named.
+/// Checks that this host may use `network` for the tunnel: it is private or accepted, not in use
+/// on this host, and does not contain the SSH server. `asked`: the user named the address.
 fn check_free(input: &OfferInput<'_>, network: &IpNetwork, asked: bool) -> Result<(), OfferError> {
     let host = || input.host.to_owned();
     let allowed = &input.request.acceptance;

@@ -1,4 +1,4 @@
-//! Why a tunnel that a server offers is not taken, and what to do about it.
+//! Why the client rejects a server's offer, and what to do about it.
 
 use std::net::IpAddr;
 
@@ -8,72 +8,68 @@ use thiserror::Error;
 use crate::config::domain_name::DomainNameError;
 use crate::types::{Mtu, ParseError};
 
-/// Why an offer is not taken.
+/// Why the client rejects an offer.
 #[derive(Debug, Error)]
 pub enum OfferError {
-    /// It is no tunnel.
-    #[error("{host}: the server there offers no sound tunnel: {reason}")]
+    /// The offer is invalid.
+    #[error("{host}: the server offers an invalid tunnel: {reason}")]
     Nonsense {
         /// The server.
         host: String,
-        /// What is wrong.
+        /// The fault.
         reason: String,
     },
-    /// An MTU that a tunnel cannot have.
-    #[error("{host}: the server there offers no sound tunnel: {source}")]
+    /// The MTU is invalid.
+    #[error("{host}: the server offers an invalid tunnel: {source}")]
     Mtu {
         /// The server.
         host: String,
-        /// Why not.
+        /// The fault.
         source: ParseError,
     },
-    /// A larger MTU than the user's.
-    #[error(
-        "{host}: the server there offers an MTU of {offered}, and not at most {wanted} (--mtu)"
-    )]
+    /// The MTU exceeds the user's limit.
+    #[error("{host}: the server offers an MTU of {offered}, above the limit of {wanted} (--mtu)")]
     LargerMtu {
         /// The server.
         host: String,
-        /// Its offer.
+        /// The offered MTU.
         offered: Mtu,
-        /// What was asked for.
+        /// The user's limit.
         wanted: Mtu,
     },
-    /// So small that nothing passes as it should.
+    /// The MTU is too small for ordinary traffic.
     #[error(
-        "{host}: the server there offers an MTU of {offered}, which is too small to be meant (--mtu {offered} \
-         takes it)"
+        "{host}: the server offers an MTU of {offered}, which is unusually small ('--mtu {offered}' \
+        accepts it)"
     )]
     SmallMtu {
         /// The server.
         host: String,
-        /// Its offer.
+        /// The offered MTU.
         offered: Mtu,
     },
-    /// No address, or none that can be used here.
-    #[error("{host}: the server there offers no address that this host can have: {reason}")]
+    /// The offer has no usable address.
+    #[error("{host}: the server offers no address that this host can use: {reason}")]
     NoAddress {
         /// The server.
         host: String,
-        /// Why.
+        /// The cause.
         reason: &'static str,
     },
-    /// Another one than the user's.
-    #[error(
-        "{host}: the server there does not give this host the address {asked} (--address), but {given}"
-    )]
+    /// The offer lacks the address that the user requested.
+    #[error("{host}: the server offers the address {given}, not the requested {asked} (--address)")]
     OtherAddress {
         /// The server.
         host: String,
-        /// What was asked for.
+        /// The requested address.
         asked: IpAddr,
-        /// What it offers in that family.
+        /// The offered address of that family.
         given: String,
     },
-    /// An address that is somebody else's, somewhere.
+    /// The address is public, so another host may have it.
     #[error(
-        "{host}: the server there offers the tunnel address {network}, which is no private one: \
-         '--accept-route {network}' takes it"
+        "{host}: the server offers the tunnel address {network}, which is not private: \
+        '--accept-route {network}' accepts it"
     )]
     PublicAddress {
         /// The server.
@@ -81,71 +77,71 @@ pub enum OfferError {
         /// The address or the link's network.
         network: IpNetwork,
     },
-    /// Something else has it here.
+    /// The address is in use on this host.
     #[error(
-        "{host}: the server there offers the tunnel address {network}, and {used} is in use on this host: ask \
-         for another with --address, or take one tunnel down"
+        "{host}: the server offers the tunnel address {network}, but {used} is in use on this host: \
+        request another with --address, or take the other tunnel down"
     )]
     InUse {
         /// The server.
         host: String,
         /// The address or the link's network.
         network: IpNetwork,
-        /// What is in use.
+        /// The network in use.
         used: IpNetwork,
     },
-    /// This host reaches a network of that name by another way.
+    /// This host has another route to the address.
     #[error(
-        "{host}: the server there offers the tunnel address {network}, and this host has a route to {used}: \
-         '--accept-route {network}' takes it all the same"
+        "{host}: the server offers the tunnel address {network}, but this host has a route to {used}: \
+        '--accept-route {network}' accepts it nevertheless"
     )]
     Routed {
         /// The server.
         host: String,
         /// The address or the link's network.
         network: IpNetwork,
-        /// The route.
+        /// The existing route.
         used: IpNetwork,
     },
-    /// It would lead the SSH connection into its own tunnel.
+    /// The address would route the SSH connection into its own tunnel.
     #[error(
-        "{host}: the server there offers the tunnel address {network}, which would cut off the SSH connection \
-         to {server}"
+        "{host}: the server offers the tunnel address {network}, which would cut off the SSH connection \
+        to {server}"
     )]
     CutsOff {
         /// The server.
         host: String,
         /// The address or the link's network.
         network: IpNetwork,
-        /// Where the connection leads.
+        /// The address that the SSH connection goes to.
         server: IpAddr,
     },
-    /// A route of the user's that the server does not have.
+    /// The server does not offer a requested route.
     #[error(
-        "{host}: the server there does not lead to {missing} (--route), or not to all of that; it offers {offered}"
+        "{host}: the server does not offer the whole of {missing} (--route); it offers {offered}"
     )]
     NotOffered {
         /// The server.
         host: String,
-        /// What is missing of the routes.
+        /// The routes that are not, or not wholly, offered.
         missing: String,
-        /// What it has.
+        /// The offered routes.
         offered: String,
     },
-    /// A route without an address of its family.
-    #[error("{host}: the server there gives no IPv6 address, so there is no way to {route}")]
+    /// A requested IPv6 route, without an IPv6 address.
+    #[error("{host}: the server offers no IPv6 address, so {route} cannot be reached")]
     NoFamily {
         /// The server.
         host: String,
         /// The route.
         route: IpNetwork,
     },
-    /// A search domain that is none.
-    #[error("{host}: the server there offers a search domain that is none: {source}")]
+    /// An invalid search domain.
+    #[error("{host}: the server offers an invalid search domain: {source}")]
     Domain {
         /// The server.
         host: String,
-        /// Why not.
+        /// The fault.
         source: DomainNameError,
     },
 }

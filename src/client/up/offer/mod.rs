@@ -1,4 +1,4 @@
-//! The offer of a `sshvpn serve`: held to what hosts can have, with a word for what was not taken.
+//! Checks a server's offer, and notes which parts the client does not take.
 
 pub(super) mod addresses;
 pub(super) mod error;

@@ -1,4 +1,4 @@
-//! What there is to say about an offer: what of it was not taken, and why.
+//! Notes for the user about the parts of an offer that the client does not take.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,27 +7,26 @@ use ipnetwork::IpNetwork;
 
 use crate::host::change::resolver::name_servers::NameServers;
 
-/// Something about an offer that the user should know. Each reads on behind the
-/// server's name.
+/// A note about an offer. Its text follows the server's name and a colon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::client::up) enum OfferNote {
-    /// Routes that the user did not allow.
+    /// Routes that the user does not accept.
     RoutesLeft(String),
-    /// Routes that take everything, though the user allowed all.
+    /// Routes that together cover everything, though the user accepts all routes.
     Everything(String),
-    /// A warning: routes that are no networks of hosts.
+    /// A warning: routes to addresses that hosts cannot have.
     UnsoundRoutes(String),
-    /// A warning: a route of a family of which the tunnel has no address.
+    /// A warning: a route of a family in which the tunnel has no address.
     RouteWithoutFamily(IpNetwork),
-    /// A warning: a route that this host cannot have, and why.
+    /// A warning: a route that this host cannot install, and the reason.
     RouteRefused(IpNetwork, String),
-    /// Name servers that the user did not allow.
+    /// Name servers that the user does not accept.
     NameServersLeft(NameServers),
-    /// A warning: a name server that is not reached through the tunnel.
+    /// A warning: a name server that no route of the tunnel reaches.
     NameServerOutside(IpAddr),
-    /// The IPv6 addresses were left out, and why.
+    /// The IPv6 addresses are not used, and the reason.
     WithoutIpv6(&'static str),
-    /// There is no address.
+    /// The offer has no address.
     NoAddress,
 }
 
@@ -52,11 +51,11 @@ impl fmt::Display for OfferNote {
             }
             OfferNote::Everything(list) => write!(
                 f,
-                "offers routes {list}: not taken, since together they are next to everything; \
-                 --accept-route NETWORK takes those that are in it"
+                "offers routes {list}: not taken, since together they cover nearly all addresses; \
+                --accept-route NETWORK takes those within NETWORK"
             ),
             OfferNote::UnsoundRoutes(list) => {
-                write!(f, "offers routes {list}: not taken, since no hosts are there")
+                write!(f, "offers routes {list}: not taken, since no host can have these addresses")
             }
             OfferNote::RouteWithoutFamily(route) => write!(
                 f,
@@ -71,13 +70,13 @@ impl fmt::Display for OfferNote {
             ),
             OfferNote::NameServerOutside(server) => write!(
                 f,
-                "the name server {server} is not behind the tunnel's routes, so it is asked outside of the tunnel"
+                "no route of the tunnel leads to the name server {server}: queries to it go outside of the tunnel"
             ),
             OfferNote::WithoutIpv6(problem) => {
                 write!(f, "offers IPv6 addresses: not taken, since {problem}")
             }
             OfferNote::NoAddress => f.write_str(
-                "offers no addresses: the device here has none until somebody gives it one (DHCP, for instance)",
+                "offers no addresses: the device on this host needs one from elsewhere (by DHCP, for instance)",
             ),
         }
     }

@@ -1,5 +1,5 @@
-//! What a tunnel by an agent is to look like at both ends, decided from what was
-//! asked for, what both hosts are like, and what the agent may do. Pure.
+//! Plans a tunnel by an agent from the user's request, both hosts' facts and the agent's
+//! permissions. Pure.
 
 use ipnetwork::IpNetwork;
 
@@ -13,36 +13,36 @@ use crate::host::plan::addressing::AddressPair;
 use crate::host::plan::facts::HostFacts;
 use crate::types::{InterfaceName, Mtu};
 
-/// Networks that an error lists.
+/// Networks listed in an error, at most.
 const LISTED: usize = 8;
 
-/// What the decision depends on.
+/// The inputs of the plan.
 pub(in crate::client::up) struct AgentInput<'a> {
-    /// The remote end's name.
+    /// The remote host's name.
     pub host: &'a str,
-    /// What was asked for.
+    /// The user's request.
     pub request: &'a UpRequest,
-    /// The local end.
+    /// The local host's state.
     pub local: &'a HostFacts,
-    /// Whether IPv6 is enabled at the local end.
+    /// Whether IPv6 is enabled on the local host.
     pub local_ipv6: bool,
-    /// The remote end.
+    /// The remote host's facts, from the agent.
     pub remote: &'a AgentFacts,
-    /// Makes the choice of addresses another one for another user or destination.
+    /// Varies the choice of addresses by user and destination.
     pub seed: u64,
 }
 
-/// What was decided.
+/// The plan.
 pub(in crate::client::up) struct AgentPlan {
-    /// What the agent is told.
+    /// The message to the agent.
     pub set_up: SetUp,
     /// The tunnel's addresses.
     pub addresses: Vec<AddressPair>,
-    /// Routes to which the remote end has no way.
+    /// Requested routes that the remote host cannot reach.
     pub without_way: Vec<IpNetwork>,
 }
 
-/// Decides; an error says which wish the agent does not permit.
+/// Makes the plan; an error names the part of the request that the agent does not permit.
 pub(in crate::client::up) fn decide(input: &AgentInput<'_>) -> Result<AgentPlan, PlanError> {
     let request = input.request;
     let permissions = &input.remote.permissions;
@@ -89,8 +89,8 @@ pub(in crate::client::up) fn decide(input: &AgentInput<'_>) -> Result<AgentPlan,
     })
 }
 
-/// Where the agent's host has to forward to, if anywhere; and what it has no
-/// way to.
+/// The networks to which the agent's host has to forward, if any, and the routes that it cannot
+/// reach.
 fn forward(input: &AgentInput<'_>) -> Result<(Option<Forward>, Vec<IpNetwork>), PlanError> {
     let (request, remote) = (input.request, input.remote);
     let host = || input.host.to_owned();
@@ -103,7 +103,7 @@ fn forward(input: &AgentInput<'_>) -> Result<(Option<Forward>, Vec<IpNetwork>), 
         if ways.peek().is_none() {
             without_way.push(*route);
         } else if ways.any(|way| !way.local) {
-            // An address of the remote end's own in the network says nothing of the rest.
+            // A probed address that is the host's own says nothing about the rest of the network.
             networks.push(*route);
         }
     }
@@ -134,8 +134,8 @@ fn forward(input: &AgentInput<'_>) -> Result<(Option<Forward>, Vec<IpNetwork>), 
     Ok((Some(forward), without_way))
 }
 
-/// The tunnel's MTU: what was asked for, else Ethernet's: packets travel in
-/// bunches anyway, and networks behind the remote end have that.
+/// The tunnel's MTU: the requested one, else Ethernet's, which networks behind the remote host
+/// have. A larger one gains nothing, since packets travel as super-packets.
 fn mtu(host: &str, request: &UpRequest, permissions: &Permissions) -> Result<Mtu, PlanError> {
     let most = permissions.max_mtu;
     let permitted = |mtu: &Mtu| most.is_none_or(|most| mtu.get() <= most);
@@ -154,7 +154,7 @@ fn mtu(host: &str, request: &UpRequest, permissions: &Permissions) -> Result<Mtu
     }
 }
 
-/// What is permitted instead, where `network` is not.
+/// If `network` is not permitted, the text that lists what is permitted.
 fn forbidden_by(network: &IpNetwork, permitted: Option<&[IpNetwork]>) -> Option<String> {
     let list = permitted?;
     if list.iter().any(|outer| is_within(network, outer)) {

@@ -1,4 +1,4 @@
-//! Why a tunnel cannot be had as it was asked for, and what to do about it.
+//! Why the requested tunnel is not possible, and what to do about it.
 
 use std::net::IpAddr;
 
@@ -9,29 +9,29 @@ use crate::client::remote::shell::facts::FactsError;
 use crate::host::plan::addressing::AddressError;
 use crate::types::{Mtu, ParseError};
 
-/// Why what was asked for cannot be had.
+/// Why the request cannot be met.
 #[derive(Debug, Error)]
 pub enum PlanError {
-    /// The remote end cannot be used.
+    /// The remote host cannot be used.
     #[error(transparent)]
     Facts(#[from] FactsError),
-    /// There are no addresses.
+    /// No addresses can be chosen.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// The remote end's device has an MTU that the tunnel cannot carry.
-    #[error("{host}: the device {device} there has an MTU that does not fit: {source}")]
+    /// The remote device has an MTU that the tunnel cannot carry.
+    #[error("{host}: the remote device {device} has an unusable MTU: {source}")]
     RemoteMtu {
         /// The remote end.
         host: String,
         /// The device.
         device: String,
-        /// Why not.
+        /// The fault.
         source: ParseError,
     },
-    /// The device made beforehand has no address.
+    /// The premade device has no address.
     #[error(
-        "{host}: the device {device}, made beforehand, has no usable address: have one given to it \
-         there (ip addr add A peer B dev {device}) and the device set up (ip link set {device} up)"
+        "{host}: the premade device {device} has no usable address: add one on that host (ip addr add \
+        A peer B dev {device}) and set the device up (ip link set {device} up)"
     )]
     NoRemoteAddress {
         /// The remote end.
@@ -39,7 +39,7 @@ pub enum PlanError {
         /// The device.
         device: String,
     },
-    /// The unit asked for belongs to somebody else.
+    /// The requested unit belongs to another user.
     #[error(
         "{host}: the device {device} exists and does not belong to {login}; choose another with --peer-unit"
     )]
@@ -51,41 +51,42 @@ pub enum PlanError {
         /// The login there.
         login: String,
     },
-    /// IPv6 networks without IPv6.
+    /// A requested IPv6 route, without IPv6.
     #[error("cannot route {route}: {problem}")]
     NoIpv6 {
-        /// The first of them.
+        /// The first such route.
         route: IpNetwork,
-        /// Why.
+        /// Why IPv6 is not possible.
         problem: &'static str,
     },
-    /// Neither nft nor iptables.
+    /// The host has neither nft nor iptables.
     #[error(
-        "{host}: neither nft nor {iptables} is there for NAT and TCP's segment size: install nftables, or use --no-nat"
+        "{host}: neither nft nor {iptables} is installed, for NAT and TCP's segment size: install \
+        nftables, or use --no-nat"
     )]
     NoFirewall {
         /// The remote end.
         host: String,
-        /// Which iptables would do.
+        /// `iptables` or `ip6tables`.
         iptables: &'static str,
     },
-    /// The agent may not forward there.
+    /// The agent does not permit forwarding to the network.
     #[error(
-        "{host}: its sshvpn may not forward to {route}; it permits {permitted} (--allow-route of \
-         'sshvpn agent' there)"
+        "{host}: its agent does not permit forwarding to {route}; permitted: {permitted} (--allow-route of \
+        'sshvpn agent' on that host)"
     )]
     RouteNotPermitted {
         /// The remote end.
         host: String,
         /// The network.
         route: IpNetwork,
-        /// What it may forward to.
+        /// The permitted networks.
         permitted: String,
     },
-    /// The agent does no NAT.
+    /// The agent does not permit NAT.
     #[error(
-        "{host}: its sshvpn may not do NAT: use --no-nat, and see that {route} has a route back to \
-         the tunnel's address"
+        "{host}: its agent does not permit NAT: use --no-nat, and give {route} a route back to the \
+        tunnel's address"
     )]
     NatNotPermitted {
         /// The remote end.
@@ -93,43 +94,43 @@ pub enum PlanError {
         /// The first network.
         route: IpNetwork,
     },
-    /// The agent may not have that address.
+    /// The agent does not permit the address.
     #[error(
-        "{host}: its sshvpn may not have the tunnel address {address}; it permits {permitted} \
-         (--allow-address of 'sshvpn agent' there)"
+        "{host}: its agent does not permit the tunnel address {address}; permitted: {permitted} \
+        (--allow-address of 'sshvpn agent' on that host)"
     )]
     AddressNotPermitted {
         /// The remote end.
         host: String,
-        /// Its address.
+        /// The chosen address.
         address: IpAddr,
-        /// Where it may be.
+        /// The permitted networks.
         permitted: String,
     },
-    /// The agent may not have that MTU.
-    #[error("{host}: its sshvpn permits an MTU of {most} at most, not {wanted}")]
+    /// The agent does not permit the MTU.
+    #[error("{host}: its agent permits an MTU of at most {most}, not {wanted}")]
     MtuNotPermitted {
         /// The remote end.
         host: String,
-        /// The largest.
+        /// The largest permitted MTU.
         most: u32,
-        /// What would be needed.
+        /// The requested MTU.
         wanted: Mtu,
     },
-    /// The agent knows no Ethernet.
-    #[error("{host}: its sshvpn cannot carry Ethernet frames: leave out --tap, or update it there")]
+    /// The remote sshvpn does not support Ethernet.
+    #[error("{host}: its sshvpn does not support --tap: leave out --tap, or update sshvpn there")]
     NoEthernet {
         /// The remote end.
         host: String,
     },
-    /// Forwarding without privilege.
-    #[error("{host}: cannot make it forward to {route} and do NAT: {source}")]
+    /// The login lacks the privilege to set up forwarding.
+    #[error("{host}: cannot set up forwarding to {route} and NAT: {source}")]
     CannotForward {
         /// The remote end.
         host: String,
         /// The first network.
         route: IpNetwork,
-        /// Why.
+        /// The cause.
         source: FactsError,
     },
 }

@@ -1,5 +1,4 @@
-//! What a tunnel through sshd's own forwarding is to look like at both ends,
-//! decided from what was asked for and what both hosts are like. Pure.
+//! Plans a tunnel by the carrier `tun` from the user's request and both hosts' facts. Pure.
 
 pub(super) mod agent;
 pub(super) mod error;
@@ -23,29 +22,29 @@ use crate::host::plan::facts::HostFacts;
 use crate::types::{InterfaceName, Mode, Mtu, Unit, UnitRequest};
 use error::PlanError;
 
-/// Hosts of a network that the remote end is asked its way to.
+/// Hosts of a network for which the remote host reports its route.
 const WAY_PROBES: usize = 3;
 
-/// The first network behind 0.0.0.0/8.
+/// The first network after 0.0.0.0/8.
 const BEHIND_THIS_NETWORK: Ipv4Network =
     match Ipv4Network::new_checked(Ipv4Addr::new(1, 0, 0, 0), 8) {
         Some(network) => network,
         None => unreachable!(),
     };
 
-/// How the remote end's device comes about.
+/// How the remote device is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemoteDevice {
-    /// sshd, running as root, makes one when the channel is opened.
+    /// sshd, running as root, makes it when the channel opens.
     BySshd(UnitRequest),
-    /// We make it for the login, with sudo, before the channel is opened.
+    /// The client makes it for the login, with sudo, before the channel opens.
     MadeForLogin(Unit),
-    /// It is there already, for the login.
+    /// It exists already, and belongs to the login.
     Premade(Unit),
 }
 
 impl RemoteDevice {
-    /// What to ask sshd for.
+    /// The unit to request of sshd.
     pub fn unit(self) -> UnitRequest {
         match self {
             RemoteDevice::BySshd(request) => request,
@@ -56,7 +55,7 @@ impl RemoteDevice {
     }
 }
 
-/// Which device the remote end is to use.
+/// Chooses the remote device.
 pub fn remote_device(
     host: &str,
     request: &UpRequest,
@@ -96,7 +95,7 @@ pub fn remote_device(
     }
 }
 
-/// The remote end's device as it is there, where we may not change it.
+/// The remote device, if the login lacks the privilege to change it.
 fn fixed(device: RemoteDevice, mode: Mode, facts: &RemoteFacts) -> Option<&Device> {
     match (device, facts.privilege) {
         (RemoteDevice::Premade(unit), Privilege::None) => facts
@@ -107,9 +106,9 @@ fn fixed(device: RemoteDevice, mode: Mode, facts: &RemoteFacts) -> Option<&Devic
     }
 }
 
-/// The tunnel's MTU: what was asked for; else what the remote end's device has, if
-/// we may not change it; else 1500 where networks lie behind the remote end, whose
-/// links have that; else the most that sshd carries.
+/// The tunnel's MTU: the requested one; else that of a remote device that cannot be changed; else
+/// 1500 if networks behind the remote host are routed, since their links have that; else the most
+/// that sshd carries.
 pub fn mtu(
     host: &str,
     request: &UpRequest,
@@ -133,27 +132,27 @@ pub fn mtu(
     })
 }
 
-/// What the choice of addresses depends on.
+/// The inputs of the choice of addresses.
 pub struct AddressInput<'a> {
-    /// The remote end's name.
+    /// The remote host's name.
     pub host: &'a str,
-    /// What was asked for.
+    /// The user's request.
     pub request: &'a UpRequest,
-    /// The remote end's device.
+    /// The remote device.
     pub device: RemoteDevice,
     /// The tunnel's MTU.
     pub mtu: Mtu,
-    /// The local end.
+    /// The local host's state.
     pub local: &'a HostFacts,
-    /// Whether IPv6 is enabled at the local end.
+    /// Whether IPv6 is enabled on the local host.
     pub local_ipv6: bool,
-    /// The remote end.
+    /// The remote host's facts.
     pub remote: &'a RemoteFacts,
-    /// Makes the choice another one for another user or destination.
+    /// Varies the choice by user and destination.
     pub seed: u64,
 }
 
-/// The tunnel's addresses: one pair a family.
+/// The tunnel's addresses, at most one pair per family.
 pub fn addresses(input: &AddressInput<'_>) -> Result<Vec<AddressPair>, PlanError> {
     if let Some(device) = fixed(input.device, input.request.mode, input.remote) {
         return fixed_addresses(input, device);
@@ -170,7 +169,7 @@ pub fn addresses(input: &AddressInput<'_>) -> Result<Vec<AddressPair>, PlanError
     })
 }
 
-/// The addresses that the remote end's device has, and ours to fit.
+/// The addresses of the remote device, each with a local one that fits it.
 fn fixed_addresses(
     input: &AddressInput<'_>,
     device: &Device,
@@ -228,7 +227,7 @@ fn fixed_addresses(
     Ok(pairs)
 }
 
-/// Where the remote end has to forward to, if anywhere; and what it has no way to.
+/// The forwarding that the remote host has to do, if any, and the routes that it cannot reach.
 pub fn forwarding(
     host: &str,
     request: &UpRequest,
@@ -243,9 +242,9 @@ pub fn forwarding(
             .filter_map(|address| facts.ways.get(&address))
             .peekable();
         let any = ways.peek().copied();
-        // An address of the remote end's own in the network says nothing of the rest.
+        // A probed address that is the host's own says nothing about the rest of the network.
         match ways.find(|way| way.as_str() != "lo").or(any) {
-            // The remote end itself.
+            // The remote host itself.
             Some(way) if way.as_str() == "lo" => continue,
             Some(way) if route.is_ipv4() => {
                 ways4.insert(way.clone());
@@ -294,11 +293,11 @@ pub fn forwarding(
     Ok((Some(forwarding), without_way))
 }
 
-/// The addresses to ask the remote end's way about, for a network: its first
-/// hosts, of which the remote end itself may be one.
+/// The addresses for which the remote host reports its route: the network's first hosts, of which
+/// the remote host itself may be one.
 pub fn way_probes(route: &IpNetwork) -> impl Iterator<Item = IpAddr> {
-    // 0.0.0.0/8 is no place to send to (RFC 791, section 3.2); a wide route
-    // that begins there goes on behind it.
+    // 0.0.0.0/8 is no destination (RFC 791, section 3.2), so a wide route that
+    // begins there is probed after it.
     let probed = match route {
         IpNetwork::V4(wide) if wide.network().is_unspecified() && wide.prefix() < 8 => {
             IpNetwork::V4(BEHIND_THIS_NETWORK)
@@ -314,8 +313,8 @@ pub fn way_probes(route: &IpNetwork) -> impl Iterator<Item = IpAddr> {
     hosts.into_iter()
 }
 
-/// A seed that stays the same for the same user, host and destination, so that
-/// a tunnel gets the same addresses again where they are free.
+/// A seed that is the same for the same user, host and destination, so that a tunnel gets the
+/// same addresses again while they are free.
 pub fn seed(machine: &str, user: &str, destination: &str, port: u16) -> u64 {
     let mut hasher = DefaultHasher::new();
     (machine, user, destination, port).hash(&mut hasher);

@@ -1,5 +1,5 @@
-//! What of a server's offer becomes the tunnel: it is held to what was asked
-//! for, to what the user lets a server push, and to what this host has. Pure.
+//! Plans a tunnel from a server's offer, checked against the user's request, the accepted pushes
+//! and this host's state. Pure.
 
 use std::net::IpAddr;
 
@@ -20,40 +20,40 @@ use crate::host::plan::facts::{HostFacts, is_default_like};
 use crate::host::plan::route_plan::{self, MAX_ROUTES, RouteRequest};
 use crate::types::Mtu;
 
-/// The least that every IPv4 host takes in (RFC 791, section 3.2).
+/// The datagram size that every IPv4 host accepts (RFC 791, section 3.2), in bytes.
 const LEAST_MTU: u32 = 576;
-/// Networks that a line lists.
+/// Networks listed in one line, at most.
 const LISTED: usize = 8;
 
-/// What the decision depends on.
+/// The inputs of the plan.
 pub(in crate::client::up) struct OfferInput<'a> {
     /// The server's name.
     pub host: &'a str,
-    /// What was asked for.
+    /// The user's request.
     pub request: &'a UpRequest,
-    /// This host.
+    /// This host's state.
     pub local: &'a HostFacts,
-    /// Whether IPv6 is enabled on it.
+    /// Whether IPv6 is enabled on this host.
     pub local_ipv6: bool,
-    /// Where the SSH connection leads first.
+    /// The addresses to which the SSH connection's TCP goes.
     pub first_hop: &'a [IpAddr],
-    /// What the server says.
+    /// The server's offer.
     pub offer: &'a Offer,
 }
 
-/// What was decided.
+/// The plan.
 pub(in crate::client::up) struct ServePlan {
     /// The tunnel's addresses.
     pub addresses: Vec<AddressPair>,
     /// Its MTU.
     pub mtu: Mtu,
-    /// What else is taken.
+    /// Accepted routes and name servers.
     pub pushed: Pushed,
-    /// What the user should know.
+    /// Notes for the user.
     pub notes: Vec<OfferNote>,
 }
 
-/// Decides; an error says why the offer cannot be taken.
+/// Makes the plan; an error says why the offer is rejected.
 pub(in crate::client::up) fn decide(input: &OfferInput<'_>) -> Result<ServePlan, OfferError> {
     let mut notes = Vec::new();
     let mtu = mtu(input)?;
@@ -95,14 +95,14 @@ fn mtu(input: &OfferInput<'_>) -> Result<Mtu, OfferError> {
     }
 }
 
-/// The offered routes as networks; those that are none are named.
+/// The valid offered routes as networks; a note lists the invalid ones.
 fn sound_routes(
     input: &OfferInput<'_>,
     notes: &mut Vec<OfferNote>,
 ) -> Result<Vec<IpNetwork>, OfferError> {
     let count = input.offer.routes.len();
     if count > MAX_ROUTES {
-        let text = format!("{count} routes, and {MAX_ROUTES} are the most");
+        let text = format!("{count} routes, more than {MAX_ROUTES}");
         return Err(nonsense(input, &text));
     }
     let mut routes = Vec::new();
@@ -129,7 +129,7 @@ pub(in crate::client::up) fn without_host_bits(network: &IpNetwork) -> Option<Ip
     IpNetwork::new(network.network(), network.prefix()).ok()
 }
 
-/// What the user wants to reach has to lie behind the server.
+/// Checks that the offer covers the requested routes.
 fn check_asked(
     input: &OfferInput<'_>,
     addresses: &[AddressPair],
@@ -166,13 +166,14 @@ fn check_asked(
     }
 }
 
-/// On a link without any address everything is somebody else's business.
+/// Whether the tunnel has an address of this family. Without any address, other hosts of the link
+/// give them, so every family is taken to be there.
 fn has_family(addresses: &[AddressPair], address: IpAddr) -> bool {
     let same = |pair: &AddressPair| pair.local.is_ipv4() == address.is_ipv4();
     addresses.is_empty() || addresses.iter().any(same)
 }
 
-/// The offered routes that are taken besides those that were asked for.
+/// The accepted routes, besides the requested ones.
 fn routes(
     input: &OfferInput<'_>,
     addresses: &[AddressPair],
@@ -208,7 +209,7 @@ fn routes(
     taken
 }
 
-/// The name servers, if the user lets them be taken.
+/// The name servers, if the user accepts them.
 fn name_servers(
     input: &OfferInput<'_>,
     addresses: &[AddressPair],
@@ -261,7 +262,7 @@ pub(in crate::client::up) fn nonsense(input: &OfferInput<'_>, reason: &str) -> O
     }
 }
 
-/// Networks in one line.
+/// The networks in one line.
 fn listed(networks: &[IpNetwork]) -> String {
     let texts: Vec<String> = networks
         .iter()

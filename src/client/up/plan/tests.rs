@@ -1,4 +1,4 @@
-//! Tests of the plan: hosts of every kind, without any host.
+//! Tests of the plan for the carrier `tun`, with facts of many kinds of hosts.
 
 use super::*;
 use crate::client::remote::shell::facts;

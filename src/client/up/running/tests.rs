@@ -1,5 +1,5 @@
-//! A tunnel that is up, on a real device, to an agent in memory that ends it in
-//! every way there is. Time passes by itself whenever everybody waits.
+//! A running tunnel on a real device, to an in-memory agent that ends it in every way. Tokio's
+//! paused clock advances when every task waits.
 
 use super::*;
 use crate::host::test_namespace;
@@ -12,7 +12,7 @@ use crate::types::{DevicePrefix, Mode};
 
 type Peer = Conversation<Input, Output>;
 
-/// To be called in a network namespace of the test's own.
+/// Must be called in the test's own network namespace.
 fn running() -> (Running, Peer) {
     let device = Device::open(
         &DeviceRequest::FirstFree(DevicePrefix::default()),
@@ -35,7 +35,7 @@ fn running() -> (Running, Peer) {
     (running, remote)
 }
 
-/// The next message that is no ping.
+/// The next message that is not a ping.
 async fn heard(peer: &mut Peer) -> Message {
     loop {
         match peer.receive().await.unwrap() {

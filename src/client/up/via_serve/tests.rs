@@ -1,5 +1,5 @@
-//! A server on the wire that says what a test has it say, from the choice of the
-//! carrier to the end of the tunnel; our device is real.
+//! The carrier `serve` against a scripted server on the wire, from the choice of the carrier to
+//! the end of the tunnel, with a real local device.
 
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ use crate::ssh::client::wire_server::{Reader, Wire, WireServer, data, number};
 use crate::tun::{Device, DeviceRequest};
 use crate::types::DevicePrefix;
 
-/// Far longer than anything here takes; what reaches it hangs.
+/// Far longer than any step here takes; a test that reaches it hangs.
 const HANGS: Duration = Duration::from_secs(20);
 const QUIET: Reporter = Reporter { quiet: true };
 
-/// The server's end of the subsystem's stream.
+/// The server's side of the subsystem's stream.
 struct Served {
     wire: Wire,
     channel: u32,
@@ -31,7 +31,7 @@ struct Served {
 }
 
 impl Served {
-    /// The client's subsystem, answered as a server does.
+    /// Accepts the client's subsystem request, as a server does.
     async fn greeting(mut wire: Wire) -> Self {
         let (channel, name) = wire.start_next().await.unwrap();
         assert!(name.ends_with("sshvpn"), "{name}");
@@ -54,7 +54,7 @@ impl Served {
         self.wire.send(&data(self.channel, frame)).await.unwrap();
     }
 
-    /// The next control message; packets are passed over.
+    /// The next control message; skips packets.
     async fn hear(&mut self) -> Message {
         loop {
             match self.reader.next_frame().unwrap() {
@@ -113,7 +113,7 @@ async fn chosen(connection: &Connection, request: &UpRequest) -> ByServe {
     }
 }
 
-/// What a client does whose tunnel is to come up; its failure, or its tunnel.
+/// Brings up a client's tunnel; returns it, or its failure.
 async fn comes_up(
     connection: &Connection,
     request: &UpRequest,
@@ -130,7 +130,7 @@ async fn comes_up(
     Ok((remote, agreed))
 }
 
-/// To be called in a network namespace of the test's own.
+/// Must be called in the test's own network namespace.
 async fn server() -> (Connection, Wire) {
     ip("link set lo up");
     let server = WireServer::bind_as("SSH-2.0-sshvpn_9.9").await;
@@ -204,8 +204,7 @@ fn a_server_that_ends_the_tunnel_says_why() {
     });
 }
 
-/// The failure of a client whose server answers its ask, and what comes after
-/// that, with these.
+/// The failure of a client whose server sends these answers to its ask and to what follows.
 async fn failure_of(answers: Vec<Message>) -> String {
     let (connection, wire) = server().await;
     let asked = request(&[]);
@@ -263,7 +262,7 @@ fn what_a_server_may_not_say_is_an_error() {
                 vec![Message::Offer(offer()), ready(Mtu::MIN)],
                 "an MTU of 68, not 1500",
             ),
-            (vec![Message::Offer(public)], "no private one"),
+            (vec![Message::Offer(public)], "not private"),
         ] {
             let text = failure_of(answers).await;
             assert!(text.contains(part), "{text}");

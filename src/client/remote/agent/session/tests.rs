@@ -1,5 +1,5 @@
-//! Agents that keep to the protocol, and agents that do not, in memory. Time
-//! passes by itself whenever everybody waits.
+//! Sessions with agents in memory, correct and hostile. Tokio's paused clock advances when every
+//! task waits.
 
 use super::*;
 use crate::frame::control::{Dns, FEATURE_ETHERNET, FEATURE_OFFLOAD, Permissions};
@@ -16,7 +16,7 @@ fn unmet() -> (Agent, Peer) {
     (RemoteAgent::new("b", local, LastWords::default()), remote)
 }
 
-/// One that has said hello.
+/// An agent that has sent its hello.
 async fn met() -> (Agent, Peer) {
     let (mut agent, mut peer) = unmet();
     let answer = async {
@@ -29,7 +29,7 @@ async fn met() -> (Agent, Peer) {
     (agent, peer)
 }
 
-/// What greeting yields where the agent answers so.
+/// The result of greeting an agent that sends this answer.
 async fn greeted(answer: Message) -> (Result<(), RemoteAgentError>, Agent, Peer) {
     let (mut agent, mut peer) = unmet();
     peer.send(&answer).await.unwrap();
@@ -73,7 +73,7 @@ fn close(reason: CloseReason, text: &str) -> Message {
     Message::Close { reason, text }
 }
 
-/// Of a version range.
+/// A hello with a version range.
 fn hello(oldest: u32, version: u32) -> Message {
     Message::Hello(Hello {
         version,
@@ -115,7 +115,7 @@ async fn a_whole_tunnel_is_agreed_on() {
 async fn pings_are_answered_and_packets_passed_over_before_all_is_ready() {
     let (mut agent, mut peer) = met().await;
     peer.send(&Message::Ping { token: 7 }).await.unwrap();
-    // A packet that is none, as IPv4.
+    // An invalid packet, marked as IPv4.
     peer.send_raw(Bytes::from_static(&[0, 0, 0, 5, 0, 0, 0, 2, 0x45]))
         .await;
     peer.send(&facts()).await.unwrap();
@@ -174,7 +174,7 @@ async fn an_agent_may_close_in_every_state() {
         assert!(text.contains(state), "{text}");
         assert!(text.ends_with("no CAP_NET[2J_ADMIN"), "{text}");
     }
-    // It is not asked to close a second time, but waited for.
+    // The client does not send a second close, but waits.
     peer.send(&Message::Closed { left: Vec::new() })
         .await
         .unwrap();
@@ -201,7 +201,7 @@ async fn an_agent_that_never_answers_is_given_up() {
     assert_eq!(before.elapsed(), UNDO_TIMEOUT);
 }
 
-/// It talks all the time, and never says what it is asked for.
+/// An agent that keeps sending, but never the answer.
 #[tokio::test(start_paused = true)]
 async fn pings_do_not_hold_up_the_end() {
     let (mut agent, mut peer) = met().await;
@@ -224,7 +224,7 @@ async fn pings_do_not_hold_up_the_end() {
     );
 }
 
-/// It reads nothing: what is to be said waits, but not for ever.
+/// An agent that reads nothing: sending waits up to the time limit.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_never_reads_is_given_up() {
     let (mut agent, peer) = met().await;
@@ -312,7 +312,7 @@ async fn an_agent_that_dies_leaves_its_last_words() {
     assert_eq!(agent.close().await, None);
 }
 
-/// A server that has said hello.
+/// A server that has sent its hello.
 async fn met_server() -> (Agent, Peer) {
     let (result, agent, peer) = greeted(Message::Hello(Hello::of_server())).await;
     result.unwrap();

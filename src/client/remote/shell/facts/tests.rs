@@ -1,4 +1,4 @@
-//! Tests of what the remote end may say of itself.
+//! Tests of parsing the remote host's facts.
 
 use super::*;
 use proptest::prelude::*;

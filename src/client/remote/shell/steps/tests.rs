@@ -1,4 +1,4 @@
-//! Tests of the steps: what would be run, without running it.
+//! Tests of the steps' commands, without running them.
 
 use super::*;
 use crate::client::remote::shell::facts;
@@ -52,7 +52,7 @@ fn two_hosts_alone_change_the_device_and_hold_connections_off() {
         !text.contains("masquerade") && !text.contains("hold"),
         "{text}"
     );
-    // sshd made the device, and it goes with sshd's end of the tunnel.
+    // sshd made the device, and it disappears when sshd closes it.
     assert!(steps[0].undo.is_empty(), "{steps:?}");
     let mtu = text
         .find("ip link set dev tun3 mtu 1500 && each put ")
@@ -65,7 +65,7 @@ fn two_hosts_alone_change_the_device_and_hold_connections_off() {
         text.contains("ct state established,related accept; oifname \"tun3\" drop; "),
         "{text}"
     );
-    // Before anything can pass, and where that cannot be there is a tunnel all the same.
+    // Before any packet can pass; a failure does not stop the tunnel.
     let nft = text.lines().nth(1).unwrap();
     assert!(nft.contains("; } || echo"), "{nft}");
     let text = commands(&bring_up(&plan(None), &host("iptables yes")));
@@ -85,14 +85,14 @@ fn a_device_has_ipv6_where_it_was_agreed_on_or_there_before() {
     assert!(protect(&plan, &host(own)).command.contains(off));
     let with_address = host(&format!("{own}\naddress tun3 fd00::5/64"));
     assert!(!protect(&plan, &with_address).command.contains(off));
-    // The kernel makes a link-local one by itself.
+    // The kernel makes link-local addresses by itself.
     let link_local = host(&format!("{own}\naddress tun3 fe80::1/64"));
     assert_eq!(link_local.addresses.len(), 1);
     assert!(protect(&plan, &link_local).command.contains(off));
 }
 
-/// An interface that lives by advertisements goes on taking them; the tunnel's
-/// own takes none.
+/// An interface that uses router advertisements keeps accepting them; the tunnel's device
+/// accepts none.
 #[test]
 fn no_advertisements_are_taken_by_the_tunnel() {
     let forwarding = Forwarding {

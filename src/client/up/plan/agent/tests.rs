@@ -1,4 +1,4 @@
-//! Tests of the plan for a tunnel by an agent, without any host.
+//! Tests of the plan for the carrier `agent`.
 
 use super::*;
 use crate::client::up::test_request::request;
@@ -9,7 +9,7 @@ fn networks(list: &[&str]) -> Vec<IpNetwork> {
     list.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-/// An agent's host, with ways "ADDRESS INTERFACE", of which those by lo are its own.
+/// An agent's host, with ways "ADDRESS INTERFACE"; addresses by lo are its own.
 fn remote(ways: &[&str], permissions: Permissions) -> AgentFacts {
     let way = |line: &&str| {
         let (address, interface) = line.split_once(' ').unwrap();
@@ -39,7 +39,7 @@ fn decided(request: &UpRequest, remote: &AgentFacts) -> Result<AgentPlan, PlanEr
     })
 }
 
-/// The error for an agent that may do what `limit` leaves it.
+/// The error for an agent with the permissions that `limit` leaves.
 fn refused(request: &UpRequest, limit: impl Fn(&mut Permissions)) -> String {
     let mut permissions = Permissions::all();
     limit(&mut permissions);
@@ -88,7 +88,7 @@ fn what_the_agent_may_not_do_is_an_error_that_says_what_it_may() {
         text.contains("10.1.0.0/16") && text.contains("10.1.2.0/24, 10.2.0.0/16"),
         "{text}"
     );
-    assert!(refused(&inner, only(&[])).contains("permits none"));
+    assert!(refused(&inner, only(&[])).contains("permitted: none"));
     let text = refused(&inner, |p| p.nat = false);
     assert!(
         text.contains("--no-nat") && text.contains("10.1.0.0/16"),
@@ -105,9 +105,9 @@ fn what_the_agent_may_not_do_is_an_error_that_says_what_it_may() {
     asked = request(&[]);
     asked.mtu = Some(Mtu::new(9000, Mode::PointToPoint).unwrap());
     let text = refused(&asked, |p| p.max_mtu = Some(1500));
-    assert!(text.contains("1500 at most, not 9000"), "{text}");
+    assert!(text.contains("at most 1500, not 9000"), "{text}");
     let text = refused(&request(&[]), |p| p.max_mtu = Some(20));
-    assert!(text.contains("20 at most, not 1500"), "{text}");
+    assert!(text.contains("at most 20, not 1500"), "{text}");
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn what_the_agent_may_do_is_enough_where_it_fits() {
     assert!(!plan.set_up.forward.unwrap().nat);
     let remote_address = plan.addresses[0].remote;
     assert!(networks(&["10.99.0.0/16"])[0].contains(remote_address));
-    // The agent's own addresses are no forwarding.
+    // The agent's own addresses need no forwarding.
     let own = request(&["172.16.0.1/32"]);
     let plan = decided(&own, &remote(&["172.16.0.1 lo"], permissions)).unwrap();
     assert_eq!(plan.set_up.forward, None);

@@ -1,5 +1,4 @@
-//! Offers of servers that mean well, and of those that do not, held to what the
-//! user allows, without any host.
+//! Tests of the plan for the carrier `serve`: honest and hostile offers.
 
 use super::*;
 use crate::client::up::test_request::request;
@@ -25,7 +24,7 @@ fn mtu(bytes: u32) -> Mtu {
     Mtu::new(bytes, Mode::PointToPoint).unwrap()
 }
 
-/// A usual one.
+/// A typical offer.
 fn offer() -> Offer {
     Offer {
         mtu: Mtu::ETHERNET,
@@ -62,7 +61,7 @@ fn with_dns(servers: &[&str], search: &[&str]) -> Offer {
     }
 }
 
-/// A host on 192.168.1.0/24, with a way to 172.20.0.0/16 by a router there.
+/// A host on 192.168.1.0/24, with a route to 172.20.0.0/16 by a router there.
 fn here() -> HostFacts {
     let index = InterfaceIndex(2);
     let link = LinkFacts {
@@ -180,13 +179,13 @@ fn routes_are_taken_as_far_as_they_are_allowed() {
     let wide = with_routes(&["0.0.0.0/1", "128.0.0.0/1", "fd20::/48"]);
     let plan = decided(&allowing(true, &[]), &wide).unwrap();
     assert_eq!(plan.pushed.routes, networks(&["fd20::/48"]));
-    assert!(lines(&plan)[0].contains("next to everything"));
+    assert!(lines(&plan)[0].contains("nearly all addresses"));
 }
 
 #[test]
 fn routes_that_this_host_cannot_have_are_left_out() {
-    // Its own network, the way of the SSH connection, somebody else's route,
-    // places where no hosts are.
+    // Its own network, the SSH server's address, another route of this host, addresses
+    // that no host can have.
     let odd = with_routes(&[
         "192.168.1.128/25",
         "203.0.113.0/24",
@@ -205,7 +204,7 @@ fn routes_that_this_host_cannot_have_are_left_out() {
     assert_eq!(plan.pushed.routes, networks(&["10.20.0.0/16"]));
     let warnings = plan.notes.iter().filter(|note| note.is_warning()).count();
     assert_eq!(warnings, 5, "{:?}", lines(&plan));
-    // The user's own --exclude holds for them as well.
+    // The user's --exclude applies to them as well.
     let mut without = allowing(true, &[]);
     without.excludes = networks(&["203.0.113.9/32"]);
     let plan = decided(&without, &with_routes(&["203.0.113.0/24"])).unwrap();
@@ -246,12 +245,12 @@ fn what_the_user_wants_to_reach_has_to_be_offered() {
         let plan = decided(&request(routes), &offer()).unwrap();
         assert!(plan.pushed.routes.is_empty());
     }
-    // What was asked for is not said to be left.
+    // A requested route is not reported as left out.
     let plan = decided(&request(&["10.20.0.0/16", "fd20::/48"]), &offer()).unwrap();
     assert!(plan.notes.is_empty(), "{:?}", lines(&plan));
     let text = refused(&request(&["fd20::/64", "10.20.0.0/15"]), &offer());
     assert!(
-        text.contains("does not lead to 10.20.0.0/15 (--route)"),
+        text.contains("does not offer the whole of 10.20.0.0/15 (--route)"),
         "{text}"
     );
     assert!(text.contains("it offers 10.20.0.0/16, fd20::/48"), "{text}");
@@ -291,7 +290,7 @@ fn addresses_that_hosts_cannot_have_are_refused() {
             &request(&[]),
             &with_addresses(&[pair(local, agent, prefix)]),
         );
-        assert!(text.contains("no sound tunnel"), "{text}");
+        assert!(text.contains("an invalid tunnel"), "{text}");
     }
     let twice = [
         pair("10.99.0.2", "10.99.0.1", 24),
@@ -299,22 +298,22 @@ fn addresses_that_hosts_cannot_have_are_refused() {
     ];
     let text = refused(&request(&[]), &with_addresses(&twice));
     assert!(text.contains("two pairs"), "{text}");
-    assert!(refused(&request(&[]), &with_addresses(&[])).contains("there is none"));
+    assert!(refused(&request(&[]), &with_addresses(&[])).contains("it offers none"));
 }
 
 #[test]
 fn addresses_of_others_are_refused() {
     for (local, agent, part) in [
-        // Public ones, at either end, unless they are named.
+        // Public addresses, on either side, unless they are named.
         ("8.8.8.8", "10.99.0.1", "--accept-route 8.8.8.8/32"),
         ("10.99.0.2", "9.9.9.9", "--accept-route 9.9.9.9/32"),
         ("2001:db8::2", "fd99::1", "--accept-route 2001:db8::2/128"),
-        // This host's networks.
+        // Addresses of this host's networks.
         ("192.168.1.7", "10.99.0.1", "192.168.1.7/32 is in use"),
         ("10.99.0.2", "192.168.1.200", "192.168.1.0/24 is in use"),
-        // Those that it has a route to.
+        // Addresses that this host has a route to.
         ("172.20.0.2", "10.99.0.1", "a route to 172.20.0.0/16"),
-        // The way of the SSH connection.
+        // The SSH server's address.
         (
             "10.99.0.2",
             "10.3.0.9",
@@ -352,7 +351,7 @@ fn an_address_that_was_asked_for_is_given_or_none() {
     );
     let only6 = with_addresses(&[pair("fd99::2", "fd99::1", 64)]);
     assert!(refused(&asked, &only6).contains("but none"));
-    // The user's own word is enough for it, though not for the server's.
+    // --address accepts the user's own address, but not the server's.
     asked.address = Some("8.8.8.8".parse().unwrap());
     assert!(decided(&asked, &with_addresses(&[pair("8.8.8.8", "10.99.0.1", 24)])).is_ok());
     let both = with_addresses(&[pair("8.8.8.8", "8.8.8.9", 24)]);
@@ -366,10 +365,10 @@ fn an_ethernet_tunnel_has_a_network_that_nobody_else_has() {
     let with = |local, agent, prefix| with_addresses(&[pair(local, agent, prefix)]);
     assert!(decided(&tap, &with("10.99.0.2", "10.99.0.1", 24)).is_ok());
     for (local, agent, prefix, part) in [
-        ("10.99.0.2", "10.98.0.1", 24, "no sound tunnel"),
-        ("10.99.0.0", "10.99.0.1", 24, "no sound tunnel"),
-        ("10.99.0.2", "10.99.0.255", 24, "no sound tunnel"),
-        ("10.99.0.2", "10.99.0.1", 1, "no private one"),
+        ("10.99.0.2", "10.98.0.1", 24, "an invalid tunnel"),
+        ("10.99.0.0", "10.99.0.1", 24, "an invalid tunnel"),
+        ("10.99.0.2", "10.99.0.255", 24, "an invalid tunnel"),
+        ("10.99.0.2", "10.99.0.1", 1, "not private"),
         ("192.168.2.2", "192.168.2.1", 16, "192.168.1.7/32 is in use"),
         ("172.20.0.2", "172.20.0.1", 12, "a route to 172.20.0.0/16"),
         ("10.3.7.7", "10.3.0.1", 16, "cut off the SSH connection"),
@@ -377,7 +376,7 @@ fn an_ethernet_tunnel_has_a_network_that_nobody_else_has() {
         let text = refused(&tap, &with(local, agent, prefix));
         assert!(text.contains(part), "{text}");
     }
-    // A bridge there may have a DHCP server.
+    // A bridge of the server may have a DHCP server.
     let plan = decided(&tap, &with_addresses(&[])).unwrap();
     assert!(plan.addresses.is_empty());
     assert!(lines(&plan)[0].contains("DHCP"));
@@ -400,9 +399,9 @@ fn the_mtu_is_what_was_asked_for_at_most_and_of_use() {
     assert_eq!(offered(Some(1400), 1300, tun).unwrap(), 1300);
     assert_eq!(offered(Some(68), 68, tun).unwrap(), 68);
     for (wanted, bytes, mode, part) in [
-        (Some(1400), 1500, tun, "not at most 1400"),
-        (None, 68, tun, "too small"),
-        (Some(1400), 575, tun, "too small"),
+        (Some(1400), 1500, tun, "above the limit of 1400"),
+        (None, 68, tun, "unusually small"),
+        (Some(1400), 575, tun, "unusually small"),
         (None, 16380, Mode::Ethernet, "16380"),
     ] {
         let text = offered(wanted, bytes, mode).unwrap_err().to_string();
