@@ -44,7 +44,7 @@ pub enum RemoteAgentError {
     Sudo {
         /// The remote end.
         host: String,
-        /// What was printed.
+        /// Its output.
         said: String,
     },
     /// The server has no tunnel for this login.
@@ -81,7 +81,7 @@ pub enum RemoteAgentError {
     NoAnswer {
         /// The remote end.
         host: String,
-        /// What was being done.
+        /// The action that failed.
         what: &'static str,
         /// The time limit.
         limit: Duration,
@@ -105,7 +105,7 @@ pub enum RemoteAgentError {
     Closed {
         /// The remote end.
         host: String,
-        /// What was being done.
+        /// The action that failed.
         what: &'static str,
         /// The reason's code.
         reason: CloseReason,
@@ -117,9 +117,9 @@ pub enum RemoteAgentError {
     Gone {
         /// The remote end.
         host: String,
-        /// What it is.
+        /// Its role.
         role: Role,
-        /// What was being done.
+        /// The action that failed.
         what: &'static str,
         /// Its last output.
         said: String,
@@ -129,9 +129,9 @@ pub enum RemoteAgentError {
     Nonsense {
         /// The remote end.
         host: String,
-        /// What it is.
+        /// Its role.
         role: Role,
-        /// What was being done.
+        /// The action that failed.
         what: &'static str,
         /// The fault.
         source: ConversationError,
@@ -141,9 +141,9 @@ pub enum RemoteAgentError {
     Unexpected {
         /// The remote end.
         host: String,
-        /// What it is.
+        /// Its role.
         role: Role,
-        /// What was being done.
+        /// The action that failed.
         what: &'static str,
         /// The message.
         said: String,
