@@ -26,8 +26,8 @@ fn classify(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Fills a queue with 44 packets and empties it, as one pass of the outbound direction does: packets of
-/// the MTU, and super-packets.
+/// Fills a queue with 44 packets and empties it, as one pass of the outbound direction does:
+/// packets of the MTU, and super-packets.
 fn push_and_pop(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("fair_queue");
     let (_, merged) = Flow::TCP4.super_packet();

@@ -1,5 +1,5 @@
-//! An in-memory device and channel for a pump: they yield the same packets repeatedly up to a number,
-//! and discard what they get.
+//! An in-memory device and channel for a pump: they yield the same packets repeatedly up to a
+//! number, and discard what they get.
 
 use std::hint::black_box;
 use std::io::{self, IoSlice};

@@ -1,8 +1,8 @@
 //! Common parts of the fuzz targets.
 //!
 //! A target is a file `tests/NAME.rs` with one [`target!`], and seeds in
-//! `tests/__fuzz__/NAME/corpus/`; it needs no other entry. `cargo test` runs each target on its seeds
-//! and then on random bytes for [`TEST_TIME`]; `scripts/fuzz NAME` runs libFuzzer.
+//! `tests/__fuzz__/NAME/corpus/`; it needs no other entry. `cargo test` runs each target on its
+//! seeds and then on random bytes for [`TEST_TIME`]; `scripts/fuzz NAME` runs libFuzzer.
 
 pub mod packets;
 mod source;

@@ -1,5 +1,5 @@
-//! Makes mostly valid packets, which random bytes seldom are, and parses packets by etherparse, which
-//! is independent of the fuzzed code.
+//! Makes mostly valid packets, which random bytes seldom are, and parses packets by etherparse,
+//! which is independent of the fuzzed code.
 
 use bytes::{Bytes, BytesMut};
 use etherparse::checksum::Sum16BitWords;

@@ -1,5 +1,5 @@
-//! Parses an authorized_keys file: each line is a key, a refusal with a reason, or nothing, and parses
-//! alone to the same result as in the file.
+//! Parses an authorized_keys file: each line is a key, a refusal with a reason, or nothing, and
+//! parses alone to the same result as in the file.
 
 use sshvpn::config::keys::authorized_keys::{KeyOptions, parse, parse_line};
 use sshvpn_fuzz::target;

@@ -1,5 +1,5 @@
-//! Coalesces packets: arbitrary bytes, and streams whose packets differ in relevant fields. Segmenting
-//! the result yields the same packets, each flow's in the order of arrival.
+//! Coalesces packets: arbitrary bytes, and streams whose packets differ in relevant fields.
+//! Segmenting the result yields the same packets, each flow's in the order of arrival.
 
 use std::collections::HashMap;
 

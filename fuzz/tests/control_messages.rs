@@ -1,5 +1,5 @@
-//! Parses control messages of the agent stream: a parsed message can be encoded, and parses again to
-//! the same message.
+//! Parses control messages of the agent stream: a parsed message can be encoded, and parses again
+//! to the same message.
 
 use sshvpn_fuzz::target;
 use sshvpn_wire::frame::control::{Hello, Message};

@@ -1,5 +1,5 @@
-//! Parses an agent stream in random chunks: the result does not depend on the chunks, and an accepted
-//! packet can be framed again.
+//! Parses an agent stream in random chunks: the result does not depend on the chunks, and an
+//! accepted packet can be framed again.
 
 use bytes::{Bytes, BytesMut};
 use sshvpn_fuzz::packets::mode;

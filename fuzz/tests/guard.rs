@@ -78,8 +78,8 @@ fn rules(role: Role, one_station: bool) -> GuardRules {
     GuardRules::new(SOURCES.clone(), &reach, one_station)
 }
 
-/// A sender alone on its link, or on a shared link with a station that packets of [`Stream`] may come
-/// from.
+/// A sender alone on its link, or on a shared link with a station that packets of [`Stream`] may
+/// come from.
 fn sender(kind: u8) -> Sender {
     if kind & 4 == 0 {
         return Sender::default();

@@ -1,5 +1,5 @@
-//! Messages of a tunnel channel between two sshvpn programs: an accepted message can be framed again to
-//! the same message, and an ordinary IP packet is framed as OpenSSH expects.
+//! Messages of a tunnel channel between two sshvpn programs: an accepted message can be framed
+//! again to the same message, and an ordinary IP packet is framed as OpenSSH expects.
 
 use bytes::Bytes;
 use sshvpn_fuzz::packets::mode;

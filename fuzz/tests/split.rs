@@ -1,5 +1,5 @@
-//! Segments super-packets: arbitrary bytes, and valid ones with a few changed bytes. An accepted one
-//! yields whole packets with right checksums, which together carry its payload.
+//! Segments super-packets: arbitrary bytes, and valid ones with a few changed bytes. An accepted
+//! one yields whole packets with right checksums, which together carry its payload.
 
 use sshvpn_fuzz::packets::{Stream, damage, divide, mode, verifies};
 use sshvpn_fuzz::{Source, target};

@@ -1,5 +1,5 @@
-//! A client that sends any messages to the SSH server, before and after its login: its connection ends
-//! or goes on, the task does not panic, and its memory is bounded.
+//! A client that sends any messages to the SSH server, before and after its login: its connection
+//! ends or goes on, the task does not panic, and its memory is bounded.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -27,8 +27,8 @@ use wire::{Message, Wire, about, adjust, confirmation, data, number};
 
 target!(ssh_server, run);
 
-/// The memory of one client, in bytes, at most: the unread data of its channels, half as much again,
-/// packet buffers, and the test's own side.
+/// The memory of one client, in bytes, at most: the unread data of its channels, half as much
+/// again, packet buffers, and the test's own side.
 const AFFORDABLE: u64 = 48 << 20;
 /// The most channels of a client.
 const CHANNELS: u8 = 24;

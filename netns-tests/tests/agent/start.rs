@@ -114,8 +114,8 @@ fn a_broken_subsystem_is_passed_over() -> Result<()> {
     goes_up(&lab, &["bastion"], BY_AGENT, |_| Ok(()))
 }
 
-/// The line in sshd_config names a program that stays silent beyond the time limit, and does not end
-/// with its input.
+/// The line in sshd_config names a program that stays silent beyond the time limit, and does not
+/// end with its input.
 #[test]
 fn a_silent_subsystem_is_passed_over() -> Result<()> {
     let lab = subsystem("sleep 15")?;

@@ -1,5 +1,5 @@
-//! However a tunnel by agent ends, both hosts are as before: at once if the agent lives, else by the
-//! next sshvpn on its host.
+//! However a tunnel by agent ends, both hosts are as before: at once if the agent lives, else by
+//! the next sshvpn on its host.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ── 192.0.2.2 wan bastion lan 198.51.100.1 ── 198.51.100.2 lan host

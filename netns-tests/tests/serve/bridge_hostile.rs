@@ -1,5 +1,5 @@
-//! `sshvpn serve --bridge` with a client that forges frames as a DHCP server, a router and a bridge.
-//! Also, DHCP works for an honest client.
+//! `sshvpn serve --bridge` with a client that forges frames as a DHCP server, a router and a
+//! bridge. Also, DHCP works for an honest client.
 //!
 //! ```text
 //!                               ┌ br0 ┐

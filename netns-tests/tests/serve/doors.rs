@@ -258,8 +258,8 @@ fn listens(host: &Host, port: u16) -> Result<()> {
     })
 }
 
-/// With a name server that does not answer, only the client with many lookups waits, and further ones
-/// are refused; addresses and other clients' names still work.
+/// With a name server that does not answer, only the client with many lookups waits, and further
+/// ones are refused; addresses and other clients' names still work.
 #[test]
 fn names_that_nobody_knows() -> Result<()> {
     let lab = ServeLab::new()?;

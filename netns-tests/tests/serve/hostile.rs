@@ -213,7 +213,8 @@ fn half_open(laptop: &Host, count: usize, greeting: &[u8]) -> Result<Vec<TcpStre
     })
 }
 
-/// More strangers than the server accepts of one source; clients of other sources can still connect.
+/// More strangers than the server accepts of one source; clients of other sources can still
+/// connect.
 #[test]
 fn half_open_logins() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;

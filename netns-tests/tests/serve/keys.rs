@@ -56,8 +56,8 @@ fn options_of_a_key() -> Result<()> {
     Ok(())
 }
 
-/// Waits until the server has disconnected `client` with a message, and until its device is gone; the
-/// log has the reason `why`, which the client does not get.
+/// Waits until the server has disconnected `client` with a message, and until its device is gone;
+/// the log has the reason `why`, which the client does not get.
 fn is_sent_away(server: &Server<'_>, client: Joined, why: &str) -> Result<()> {
     let record = server.wait_for_record(0, "access-withdrawn", |record| {
         record["reason"].to_string().contains(why)
@@ -88,8 +88,8 @@ const ALICE: LocalTunnel<'static> = LocalTunnel {
     destination: "alice@bastion",
 };
 
-/// A reload disconnects clients that may no longer log in or lose an entitlement in use; other clients
-/// are not affected.
+/// A reload disconnects clients that may no longer log in or lose an entitlement in use; other
+/// clients are not affected.
 #[test]
 fn a_reload_ends_who_may_not_be_there_any_more() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -215,8 +215,8 @@ fn a_reload_ends_streams_and_forwards_too() -> Result<()> {
     Ok(())
 }
 
-/// A certificate that is revoked while its holder is connected. As in sshd, expiry is only checked at
-/// login, and at a reload.
+/// A certificate that is revoked while its holder is connected. As in sshd, expiry is only checked
+/// at login, and at a reload.
 #[test]
 fn a_reload_ends_a_revoked_certificate() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;

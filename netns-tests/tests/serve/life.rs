@@ -360,7 +360,8 @@ fn has_net_admin_alone(server: &Server<'_>, others: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// A server started as root keeps only CAP_NET_ADMIN once it has opened its port and read its files.
+/// A server started as root keeps only CAP_NET_ADMIN once it has opened its port and read its
+/// files.
 #[test]
 fn root_keeps_net_admin_alone() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;

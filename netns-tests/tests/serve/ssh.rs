@@ -1,5 +1,5 @@
-//! `sshvpn serve` with the distribution's ssh as its client: tunnels of both modes, units, addresses,
-//! networks behind the server, and the end of forwards.
+//! `sshvpn serve` with the distribution's ssh as its client: tunnels of both modes, units,
+//! addresses, networks behind the server, and the end of forwards.
 //!
 //! ```text
 //!   laptop ssh -w ══ SSH ══╗

@@ -1,5 +1,5 @@
-//! `sshvpn serve`: the assignment of tunnel units. A unit in a grant belongs to that client; a premade
-//! device is used if a grant names it.
+//! `sshvpn serve`: the assignment of tunnel units. A unit in a grant belongs to that client; a
+//! premade device is used if a grant names it.
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::program::client::Client;

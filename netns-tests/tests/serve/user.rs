@@ -353,7 +353,8 @@ fn a_host_key_of_roots_is_named() -> Result<()> {
     fails_clearly(&output, Some(1), &parts)
 }
 
-/// The pid, in the test's namespace, of the process of `host` whose command line begins with `start`.
+/// The pid, in the test's namespace, of the process of `host` whose command line begins with
+/// `start`.
 fn pid_of(host: &Host, start: &str) -> Result<i32> {
     let namespace = fs::read_link(format!("/proc/{}/ns/pid", host.init_pid()))?;
     until(start, Duration::from_secs(10), || {

@@ -1,6 +1,6 @@
 //! A tunnel's device takes no configuration from the peer: no router advertisements, no redirects,
-//! no source routes. Each scenario advertises a router at one end, and the host at the other end does
-//! not change.
+//! no source routes. Each scenario advertises a router at one end, and the host at the other end
+//! does not change.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ─────────── 192.0.2.2 wan bastion

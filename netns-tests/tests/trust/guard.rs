@@ -1,5 +1,5 @@
-//! Each end of a tunnel guards against the other: packets with addresses that were not agreed, router
-//! advertisements and redirects do not reach the other's kernel.
+//! Each end of a tunnel guards against the other: packets with addresses that were not agreed,
+//! router advertisements and redirects do not reach the other's kernel.
 //!
 //! ```text
 //!   home 10.44.0.2 ── home laptop wan ── wan bastion lan 198.51.100.1 ── 198.51.100.2 lan host

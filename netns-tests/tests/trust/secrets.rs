@@ -1,5 +1,5 @@
-//! A client's memory has no secrets after the login (password, answer, passphrase, private key), and is
-//! closed to other processes and core dumps.
+//! A client's memory has no secrets after the login (password, answer, passphrase, private key),
+//! and is closed to other processes and core dumps.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ═════ sshvpn up ═════ 192.0.2.2 wan bastion (sshd)

@@ -140,10 +140,10 @@ fn a_forged_journal_changes_nothing_of_others() -> Result<()> {
     let host = host()?;
     host.sh(
         "ip tuntap add dev tun5 mode tun; ip tuntap add dev tun6 mode tun user bob; \
-        ip tuntap add dev tun7 mode tun user alice; ip link add br0 type bridge; \
-        for n in 5 6 7; do ip link set tun$n up mtu 1400; ip addr add 10.5.$n.1/24 dev tun$n; \
-        ip route add 10.50.$n.0/24 dev tun$n; done; \
-        echo 0 >/proc/sys/net/ipv4/conf/tun7/forwarding",
+         ip tuntap add dev tun7 mode tun user alice; ip link add br0 type bridge; \
+         for n in 5 6 7; do ip link set tun$n up mtu 1400; ip addr add 10.5.$n.1/24 dev tun$n; \
+         ip route add 10.50.$n.0/24 dev tun$n; done; \
+         echo 0 >/proc/sys/net/ipv4/conf/tun7/forwarding",
     )?;
     let look = "ip -d link; ip addr; ip route; sysctl -a 2>/dev/null | grep -E 'forward|accept_ra'; \
         nft list ruleset; cat /etc/resolv.conf";

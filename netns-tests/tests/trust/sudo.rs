@@ -1,5 +1,5 @@
-//! A sudo rule for only `sshvpn up` gives its user a tunnel and no other power of root: each path and
-//! socket that the user names is opened as that user.
+//! A sudo rule for only `sshvpn up` gives its user a tunnel and no other power of root: each path
+//! and socket that the user names is opened as that user.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ─────────────── 192.0.2.2 wan bastion
@@ -150,8 +150,8 @@ fn end_up(host: &Host, program: &str) -> Result<()> {
     Ok(())
 }
 
-/// A caller whose environment is kept (doas, `keepenv`) cannot become another user by the variables of
-/// a second program: those that name root do not count, and those of another user are refused.
+/// A caller whose environment is kept (doas, `keepenv`) cannot become another user by the variables
+/// of a second program: those that name root do not count, and those of another user are refused.
 #[test]
 fn the_callers_that_the_environment_names_have_to_agree() -> Result<()> {
     let lab = lab()?;
@@ -195,8 +195,8 @@ fn ones_own_agent_is_used_with_all_of_ones_groups() -> Result<()> {
     Ok(())
 }
 
-/// Every option and variable that names a path or a program, each with one in a folder of root's: no
-/// process that `up` or `-w` starts reaches any of them.
+/// Every option and variable that names a path or a program, each with one in a folder of root's:
+/// no process that `up` or `-w` starts reaches any of them.
 #[test]
 fn no_path_that_the_invoker_names_is_opened_as_root() -> Result<()> {
     let lab = lab()?;

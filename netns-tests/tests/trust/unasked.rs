@@ -1,5 +1,5 @@
-//! `sshvpn up` does not open this host: without a request of the user, no connection comes in by the
-//! tunnel, and nothing is forwarded between the tunnel and the networks behind the client.
+//! `sshvpn up` does not open this host: without a request of the user, no connection comes in by
+//! the tunnel, and nothing is forwarded between the tunnel and the networks behind the client.
 //!
 //! ```text
 //!   home host ── home laptop wan 192.0.2.1 ── 192.0.2.2 wan bastion lan 198.51.100.1 ── 198.51.100.2 lan host
@@ -113,8 +113,8 @@ impl AddressesLike for Device {
     }
 }
 
-/// The lab, with every setting that lets packets pass: the bastion forwards, filters no sources, and
-/// is the LAN's default gateway.
+/// The lab, with every setting that lets packets pass: the bastion forwards, filters no sources,
+/// and is the LAN's default gateway.
 fn lab(carrier: Carrier) -> Result<Subnet> {
     let lab = topology::subnet()?;
     carrier.prepare(&lab.direct.bastion)?;
@@ -236,8 +236,8 @@ fn the_lan_opens_none_where_the_bastion_has_iptables_alone(carrier: Carrier) -> 
     Ok(())
 }
 
-/// With a remote host that blocks nothing, since it is old or hostile, the client refuses connections
-/// by itself, and still answers pings.
+/// With a remote host that blocks nothing, since it is old or hostile, the client refuses
+/// connections by itself, and still answers pings.
 fn the_client_needs_no_remote_end_to_refuse(carrier: Carrier) -> Result<()> {
     let lab = lab(carrier)?;
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);

@@ -53,8 +53,8 @@ fn a_forward_chain_that_drops_lets_the_tunnel_through(carrier: Carrier) -> Resul
     ends(up, &before)
 }
 
-/// The bastion has only iptables, with the tables that it makes at its first use, and a forward chain
-/// that drops.
+/// The bastion has only iptables, with the tables that it makes at its first use, and a forward
+/// chain that drops.
 fn iptables_does_where_nft_is_missing(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
     carrier.prepare(&lab.direct.bastion)?;

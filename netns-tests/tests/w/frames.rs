@@ -1,5 +1,5 @@
-//! Frames of every size cross `-w` unchanged, at Ethernet's MTU and at a jumbo MTU, and invalid packets
-//! do not end the tunnel.
+//! Frames of every size cross `-w` unchanged, at Ethernet's MTU and at a jumbo MTU, and invalid
+//! packets do not end the tunnel.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ──────────── 192.0.2.2 wan bastion
@@ -60,8 +60,8 @@ fn every_size_in_ethernet_frames(client: Client) -> Result<()> {
     every_size(client, Mode::Ethernet, 1500, 0, IPV4_UDP)
 }
 
-/// Frames from one byte on that are no whole IP packet, among them the IPv4 packet of 20 bytes at which
-/// OpenSSH closes the tunnel: they are dropped, and the tunnel stays up.
+/// Frames from one byte on that are no whole IP packet, among them the IPv4 packet of 20 bytes at
+/// which OpenSSH closes the tunnel: they are dropped, and the tunnel stays up.
 #[test]
 fn frames_that_are_no_packet_end_nothing() -> Result<()> {
     let lab = topology::direct()?;

@@ -1,5 +1,5 @@
-//! Rekeying at every megabyte, with TCP at a steady rate and one numbered datagram per millisecond in
-//! each direction: none is lost.
+//! Rekeying at every megabyte, with TCP at a steady rate and one numbered datagram per millisecond
+//! in each direction: none is lost.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ──────────── 192.0.2.2 wan bastion

@@ -50,7 +50,7 @@ pub enum RemoteAgentError {
     /// The server has no tunnel for this login.
     #[error(
         "{host}: the sshvpn server has no tunnel for this login: ask its administrator for one \
-        (tunnel= in authorized_keys, or a rule in its configuration)"
+         (tunnel= in authorized_keys, or a rule in its configuration)"
     )]
     NotServed {
         /// The remote end.
