@@ -29,7 +29,7 @@ pub struct AgentArgs {
     /// Forward nothing: the client reaches only the tunnel address of this host
     #[arg(long)]
     pub no_forward: bool,
-    /// Do not do NAT: keep the source address of forwarded packets
+    /// Permit no NAT: forwarded packets keep their source address
     #[arg(long)]
     pub no_nat: bool,
     /// Network that the tunnel's addresses may be in; may be repeated [default: all]
