@@ -65,7 +65,7 @@ fn the_last_of_two_gives_them_back() {
             };
             let report = first.undo().await;
             assert!(report.is_clean(), "{report:?}");
-            assert!(report.undone[0].contains("another tunnel keeps it"));
+            assert!(report.undone[0].contains("another tunnel needs it"));
             assert_eq!(values(), SET);
             let report = last.undo().await;
             assert!(report.is_clean() && report.undone.len() == 3, "{report:?}");
