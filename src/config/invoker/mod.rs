@@ -218,7 +218,7 @@ impl Invoker {
 
 fn look_up(user: nix::Result<Option<User>>) -> Result<Option<User>, ConfigError> {
     user.map_err(|errno| ConfigError::System {
-        what: "reading the passwd database",
+        what: "read the passwd database",
         source: errno.into(),
     })
 }
