@@ -24,7 +24,7 @@ pub enum SysctlError {
     #[error("'{0}' is not the path of a setting, like net/ipv4/conf/NAME/rp_filter")]
     Name(String),
     /// The value is not one line, or too long.
-    #[error("the value for {key} has to be one line of at most {VALUE_LIMIT} bytes")]
+    #[error("the value for {key} must be one line of at most {VALUE_LIMIT} bytes")]
     Value {
         /// The setting.
         key: SysctlKey,

@@ -70,7 +70,7 @@ pub struct TunnelAddresses {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum AddressError {
     /// The addresses are of different families.
-    #[error("--address {local} and --peer-address {remote} have to be of the same family")]
+    #[error("--address {local} and --peer-address {remote} must be of the same family")]
     Families {
         /// The local address.
         local: IpAddr,
