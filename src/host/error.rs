@@ -61,7 +61,7 @@ pub enum NetError {
     NotBridge(String),
     /// The object exists already, and this tunnel did not add it.
     #[error(
-        "{object} exists already and does not belong to this tunnel; sshvpn leaves it unchanged"
+        "{object} exists already and does not belong to this tunnel; remove it or choose another"
     )]
     Exists {
         /// The address or the route.

@@ -1,5 +1,5 @@
-//! Undoes the changes that a killed sshvpn left on this host, by their journals: for `sshvpn
-//! cleanup`, and before every `up`.
+//! Undoes the changes that a killed sshvpn left on this host, by their journals: before every `up`,
+//! and for `sshvpn cleanup`.
 
 use nix::unistd::Uid;
 use tokio::runtime::Runtime;

@@ -3,7 +3,6 @@
 //!
 //! Capabilities belong to threads. `Reduction::apply` changes the calling thread by system calls
 //! alone, so that it can run in a signal handler of every other thread: see `threads`.
-//! see `threads`.
 
 use std::fmt;
 

@@ -43,10 +43,10 @@ pub struct Sandbox {
 /// The reason why the sandbox is not in force.
 #[derive(Debug, Error)]
 pub enum SandboxError {
-    /// The kernel refused to take an access away.
+    /// The kernel refused to remove a privilege.
     #[error("cannot give up {what}: {errno}")]
     Refused {
-        /// The access.
+        /// The privilege.
         what: &'static str,
         /// The kernel's reason.
         errno: Errno,

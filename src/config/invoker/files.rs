@@ -66,7 +66,7 @@ impl Invoker {
     /// own.
     pub(crate) fn reads_as(&self) -> String {
         format!(
-            "(read as {}, who called sudo; as root itself: env -u SUDO_UID -u DOAS_USER -u PKEXEC_UID sshvpn ...)",
+            "(read as {}, the user who called sudo; to read it as root: env -u SUDO_UID -u DOAS_USER -u PKEXEC_UID sshvpn ...)",
             self.name
         )
     }
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn under_sudo_only_what_the_invoker_may_read() {
         if !geteuid().is_root() {
-            eprintln!("skipped: only root runs on behalf of someone else");
+            eprintln!("skipped: only root runs on behalf of another user");
             return;
         }
         let directory = tempfile::tempdir().unwrap();
@@ -128,7 +128,7 @@ mod tests {
             assert_eq!(opened.is_ok(), readable, "{index}");
             if let Err(error) = opened {
                 assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
-                let hint = format!("(read as {}, who called sudo; ", invoker.name);
+                let hint = format!("(read as {}, the user who called sudo; ", invoker.name);
                 assert!(error.to_string().contains(&hint), "{error}");
             }
             // The process is root again afterwards.
@@ -147,7 +147,7 @@ mod tests {
     fn under_sudo_a_socket_sees_the_invoker_and_has_to_be_theirs() {
         use std::os::unix::net::UnixListener;
         if !geteuid().is_root() {
-            eprintln!("skipped: only root runs on behalf of someone else");
+            eprintln!("skipped: only root runs on behalf of another user");
             return;
         }
         let directory = tempfile::tempdir().unwrap();

@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn commands_under_sudo_run_as_the_invoker() {
         if !geteuid().is_root() {
-            eprintln!("skipped: only root can run commands as someone else");
+            eprintln!("skipped: only root can run commands as another user");
             return;
         }
         let user = someone();

@@ -210,7 +210,7 @@ mod tests {
     fn under_sudo_ssh_reads_the_invokers_files() {
         let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
         if !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped: only root can run ssh as someone else");
+            eprintln!("skipped: only root can run ssh as another user");
             return;
         }
         let invoker = Invoker {

@@ -59,7 +59,7 @@ impl ClientFirewall {
         rule(format!(
             "input {from} icmpv6 type {{ echo-request, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-query }} accept"
         ));
-        // Switches with IGMP snooping drop a host that does not answer queries.
+        // Switches with IGMP snooping stop forwarding to a host that does not answer queries.
         rule(format!("input {from} ip protocol igmp accept"));
         for beyond in matches(&self.inbound, "saddr") {
             rule(format!("input {from} {beyond} accept"));
@@ -146,7 +146,7 @@ impl ClientFirewall {
 /// Matches of packets that may always come in, besides replies.
 fn harmless(family: Family) -> &'static [&'static str] {
     match family {
-        // Switches with IGMP or MLD snooping drop a host that does not answer queries.
+        // Switches with snooping stop forwarding to a host that answers no queries (IGMP, MLD).
         Family::V4 => &["-p icmp --icmp-type echo-request", "-p igmp"],
         Family::V6 => &[
             "-p icmpv6 --icmpv6-type echo-request",

@@ -28,9 +28,9 @@ pub struct ServerTable {
     pub group: u32,
     /// Networks beyond this host that clients may reach.
     pub onward: Vec<IpNetwork>,
-    /// Sources that this host replaces by its own address towards these networks.
+    /// Sources that this host replaces by its own address towards the `onward` networks.
     pub masquerade: Vec<IpNetwork>,
-    /// Whether hosts of these networks may open connections to clients.
+    /// Whether hosts of the `onward` networks may open connections to clients.
     pub inbound: bool,
     /// Whether passed packets are marked for the rules of
     /// [`Change::ForwardPassed`](super::Change::ForwardPassed).

@@ -3,12 +3,12 @@
 //!
 //! If a server runs as a user of its own, root's directory has a part that belongs to that user,
 //! and the user's group may read the rest:
-//! user's, and the user's group may read the rest:
 //!
 //! ```text
 //!   /run/sshvpn         root:GROUP 0750   root's journals; the lock of both parts
 //!   /run/sshvpn/server  USER:GROUP 0755   the server's
 //! ```
+//!
 //! Each of the two users reads the journals of both parts and undoes only its own.
 
 use std::ffi::OsStr;

@@ -150,7 +150,7 @@ fn a_journal_that_is_held_is_not_stale_and_cannot_be_begun_twice() {
     assert_eq!(taken.len(), 1);
     assert!(
         place.stale().is_empty(),
-        "who takes a stale journal holds it"
+        "the process that takes a stale journal holds it"
     );
 }
 

@@ -48,7 +48,7 @@ impl Family {
     }
 }
 
-/// An address as a number, in host byte order.
+/// An address as a number.
 pub fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u32::from(address).into(),

@@ -87,7 +87,7 @@ pub enum RoutePlanError {
     )]
     TooMany(usize),
     /// No route is left.
-    #[error("the excludes leave nothing of the routes that were asked for")]
+    #[error("the excludes leave none of the requested routes; exclude smaller networks")]
     Nothing,
     /// The route would send the SSH connection through its own tunnel.
     #[error(

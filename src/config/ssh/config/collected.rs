@@ -87,7 +87,7 @@ impl Collected {
                     return Err(format!("RefuseConnection: {message}"));
                 }
             }
-            Kind::Deprecated => debug!("{} no longer does anything", line.keyword),
+            Kind::Deprecated => debug!("{} is deprecated and has no effect", line.keyword),
             Kind::Unsupported => warn!("{} is not supported", line.keyword),
             Kind::Structure => return Err(format!("{} is not allowed here", line.keyword)),
         }

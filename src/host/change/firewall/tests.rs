@@ -279,9 +279,12 @@ fn only_replies_come_back(changes: Vec<Change>) {
         make_all("near0", changes).await;
         assert!(
             client.pings("10.2.0.2"),
-            "what the local end begins passes, with its answers"
+            "the client's connections pass, with replies"
         );
-        assert!(!behind.pings("10.1.0.2"), "what is begun behind does not");
+        assert!(
+            !behind.pings("10.1.0.2"),
+            "connections to the client do not pass"
+        );
     });
 }
 

@@ -98,7 +98,7 @@ pub(in crate::host) fn take_out(
     take_out_all(path, |holder| holder.is(interface, owner))
 }
 
-/// Removes entries that survived a reboot, which removes the journals.
+/// Removes entries that survived a reboot; the journals do not survive one.
 pub(in crate::host) fn take_out_earlier_boots(
     path: &Path,
     here: &Owner,
@@ -132,7 +132,7 @@ fn put_back(
 ) -> Result<Outcome, ResolverFileError> {
     match &marked.before {
         Before::Link { target, digest } if *digest == digest_of(&marked.rest) => {
-            relink(path, target).map_err(|source| failed("put back", path, source))?;
+            relink(path, target).map_err(|source| failed("restore", path, source))?;
             Ok(Outcome::Undone)
         }
         Before::Link { target, .. } => {

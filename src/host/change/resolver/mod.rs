@@ -333,7 +333,7 @@ async fn tell_resolved(
 }
 
 async fn revert_resolved(program: &Program, interface: &str) -> Result<Outcome, ResolverError> {
-    let action = "put the name servers back";
+    let action = "restore the name servers";
     program.run(action, &["revert", interface], "").await?;
     Ok(Outcome::Undone)
 }
@@ -360,7 +360,7 @@ async fn tell_resolvconf(
 async fn revert_resolvconf(program: &Program, interface: &str) -> Result<Outcome, ResolverError> {
     let name = record_name(interface);
     let deleted = program
-        .run("put the name servers back", &["-d", &name], "")
+        .run("restore the name servers", &["-d", &name], "")
         .await;
     match deleted {
         Ok(_) => Ok(Outcome::Undone),

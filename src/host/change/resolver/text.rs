@@ -25,7 +25,7 @@ const BEGINS: &str = "# sshvpn begins";
 /// Begins a marked part if the line before had no newline.
 const BEGINS_JOINED: &str = "# sshvpn begins (and ends the line above)";
 /// Follows the first mark, for readers.
-const ADVICE: &str = ": what is marked goes when the tunnel does, or by 'sshvpn cleanup'";
+const ADVICE: &str = ": removed with the tunnel, or by 'sshvpn cleanup'";
 /// Ends a marked part.
 const ENDS: &str = "# sshvpn ends";
 /// Precedes the state of the file before.

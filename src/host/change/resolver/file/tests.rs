@@ -124,11 +124,7 @@ fn a_link_comes_back_as_a_link() {
         );
         assert_eq!(look(), before);
         let there = fs::read_to_string(etc.0.path().join("elsewhere")).ok();
-        assert_eq!(
-            there.as_deref(),
-            content,
-            "what it leads to was not touched"
-        );
+        assert_eq!(there.as_deref(), content, "the link's target is unchanged");
     }
 }
 
