@@ -1,3 +1,5 @@
+//! Tests the parsing of authorized_keys lines and the reasons of refused lines.
+
 use std::time::{Duration, UNIX_EPOCH};
 
 use proptest::prelude::*;

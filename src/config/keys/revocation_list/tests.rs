@@ -1,3 +1,5 @@
+//! Compares revocation lists with ssh-keygen, and tests that damaged lists are errors.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
