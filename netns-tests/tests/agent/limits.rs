@@ -344,14 +344,14 @@ fn a_file_that_others_can_write_is_refused() -> Result<()> {
         bastion.sh(&format!("{how} {LIMITS}"))?;
         let parts = [
             LIMITS,
-            "has to belong to root and be writable by nobody else",
+            "must belong to root and no other user may write to it",
         ];
         is_denied(&lab, "", &[], &parts)?;
         bastion.sh(&format!("chmod 644 {LIMITS}; chown 0 {LIMITS}"))?;
     }
     // A directory in which other users can replace the file.
     bastion.sh("chmod 777 /etc/sshvpn")?;
-    is_denied(&lab, "", &[], &["/etc/sshvpn has to belong to root"])?;
+    is_denied(&lab, "", &[], &["/etc/sshvpn must belong to root"])?;
     bastion.sh("chmod 755 /etc/sshvpn")?;
     for text in ["allow-route = 5\n", "no-foward = true\n", "[[[\n"] {
         bastion.write(LIMITS, text)?;

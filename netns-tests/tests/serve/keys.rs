@@ -249,7 +249,7 @@ fn a_link_to_where_others_write_is_not_followed() -> Result<()> {
     let server = Serve::default().start(bastion)?;
     let alice = Joined::open(&server, &lab.laptop, &ALICE)?;
     bastion.sh("chmod 777 /run/lab/keys")?;
-    let said = ["/run/lab/keys", "writable by nobody else"];
+    let said = ["/run/lab/keys", "no other user may write to it"];
     server.reload()?;
     for part in said {
         server.child.wait_for_line(part, PATIENCE)?;

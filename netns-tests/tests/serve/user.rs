@@ -322,7 +322,7 @@ fn users_that_cannot_be() -> Result<()> {
         Some(1),
         &["no user 'nobody.there'"],
     )?;
-    fails_clearly(&run(&[], "root")?, Some(1), &["that is root"])?;
+    fails_clearly(&run(&[], "root")?, Some(1), &["this user is root"])?;
     let as_vpn = ["setpriv", "--reuid=vpn", "--regid=vpn", "--init-groups"];
     fails_clearly(&run(&as_vpn, "nobody")?, Some(1), &["only root can"])?;
     bastion.sh("sed -i 's/^vpn:x:2001:$/vpn:x:2001:mallory/' /etc/group")?;

@@ -113,7 +113,7 @@ fn a_wrapper_with_ambient_capabilities_opens_nothing() -> Result<()> {
     ] {
         forge(&host, interface, "null", change)?;
         let output = host.run(&["sh".into(), "-c".into(), wrapped.clone()])?;
-        ensure!(output.stderr.contains("this takes root"), "{output:?}");
+        ensure!(output.stderr.contains("this needs root"), "{output:?}");
         let ran = host.read("/run/lab/ran")?;
         ensure!(ran.is_empty(), "alice's program ran with: {ran}");
         ensure!(host.sh("nft list tables")?.contains("sshvpn_tun5"));
@@ -157,8 +157,8 @@ fn a_forged_journal_changes_nothing_of_others() -> Result<()> {
             r#"{{"change":"link-up","ipv6_before":[]}},{{"change":"mtu","before":576,"set":1400}},{{"change":"address","address":{{"network":"10.5.{n}.1/24"}}}},{{"change":"route","route":{{"destination":"10.50.{n}.0/24","gateway":null,"source":null,"metric":null}}}}"#,
             n = &interface[3..]
         );
-        let root = "this takes root".to_owned();
-        let foreign = format!("'{interface}' is not this user's");
+        let root = "this needs root".to_owned();
+        let foreign = format!("'{interface}' belongs to another user");
         let on_link = if own { &root } else { &foreign };
         let beyond = [
             (

@@ -95,7 +95,7 @@ fn what_cannot_be_used_is_said() {
     let elsewhere = directory.path().join("elsewhere");
     std::os::unix::fs::symlink(shared.join("host"), &elsewhere).unwrap();
     for path in [&shared.join("host"), &elsewhere] {
-        assert!(problem(path).contains("writable by nobody else"));
+        assert!(problem(path).contains("no other user may write to it"));
     }
     assert_eq!(fs::read_dir(&shared).unwrap().count(), 0);
     let text = directory.path().join("text");
