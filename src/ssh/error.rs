@@ -109,8 +109,8 @@ pub enum ChannelError {
     },
     /// The server's host key was not verified.
     #[error(
-        "no tunnel to {host}: its host key does not match the known one, and StrictHostKeyChecking no \
-         permits sessions only; correct the host's entry in known_hosts"
+        "no tunnel to {host}: its host key is not the known one or is revoked, and StrictHostKeyChecking no \
+         permits sessions only; check the key and correct known_hosts"
     )]
     Unverified {
         /// The server.

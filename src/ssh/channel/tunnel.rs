@@ -231,7 +231,8 @@ fn refusal(messages: &[String], mode: Mode, unit: UnitRequest) -> String {
                 .to_owned(),
         }
     } else if said.is_empty() {
-        return "it does not support tun@openssh.com, or refuses it without giving a reason".to_owned();
+        return "it does not support tun@openssh.com, or refuses it without giving a reason"
+            .to_owned();
     } else {
         // Another server, for example sshvpn's, which says itself what to do.
         return format!("\"{said}\"");
