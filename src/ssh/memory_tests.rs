@@ -131,7 +131,10 @@ async fn what_is_not_queued_holds_nobody_up() {
     wire.flush().await.unwrap();
     let both = async { tokio::join!(connection.start(&ask), start(&mut wire)) };
     let second = timeout(Duration::from_secs(20), both).await;
-    second.expect("the second command waits for the first").0.unwrap();
+    second
+        .expect("the second command waits for the first")
+        .0
+        .unwrap();
 }
 
 #[tokio::test]

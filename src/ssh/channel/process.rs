@@ -240,7 +240,7 @@ pub struct Finished {
     pub output: Vec<u8>,
     /// Its standard error, likewise.
     pub error_output: Vec<u8>,
-    /// How it ended; `None` if the channel was closed without an exit status.
+    /// How it ended; `None` if the channel was closed before the server reported it.
     pub exit: Option<Exit>,
 }
 

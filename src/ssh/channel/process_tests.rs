@@ -15,7 +15,7 @@ use crate::ssh::error::ChannelError;
 /// A wait that takes this long hangs: it is far longer than any test needs.
 const HANGS: Duration = Duration::from_secs(20);
 
-/// Runs a command; `server` serves its channel.
+/// Runs a command whose channel the server serves with `serve`.
 async fn run(
     limit: usize,
     serve: impl AsyncFnOnce(&mut Wire, u32) -> std::io::Result<()>,

@@ -26,16 +26,16 @@ use crate::frame::offload;
 use crate::ssh::algorithms;
 use crate::ssh::error::{ChannelError, ConnectError};
 
-/// The client's identification string (RFC 4253, section 4.2).
+/// sshvpn's identification string as client and server (RFC 4253, section 4.2).
 pub(in crate::ssh) const IDENTIFICATION: &str =
     concat!("SSH-2.0-sshvpn_", env!("CARGO_PKG_VERSION"));
 
-/// The window that the client grants on each channel, in bytes: at most 40 ms at 800
-/// Mbit/s.
+/// The window that the client grants on each channel, in bytes: at most 800 Mbit/s over
+/// 40 ms.
 const WINDOW: u32 = 4 * 1024 * 1024;
 
-/// The window of a channel that carries an agent stream, in bytes: at most 40 ms at 1.6
-/// Gbit/s. The stream's sender limits its data in flight itself; sshd and ssh fill any
+/// The window of a channel that carries an agent stream, in bytes: at most 1.6
+/// Gbit/s over 40 ms. The stream's sender limits its data in flight itself; sshd and ssh fill any
 /// window.
 pub(in crate::ssh) const STREAM_WINDOW: u32 = 8 * 1024 * 1024;
 
@@ -44,7 +44,7 @@ pub(in crate::ssh) const STREAM_WINDOW: u32 = 8 * 1024 * 1024;
 /// beside many others gets a smaller share but never none.
 pub(in crate::ssh) const UNREAD_LIMIT: usize = 16 * 1024 * 1024;
 
-/// The largest message that the client accepts, in bytes: russh's maximum.
+/// The largest message that sshvpn accepts, in bytes: russh's maximum.
 pub(in crate::ssh) const MAX_PACKET: u32 = 65535;
 
 /// The number of messages that may wait between a channel and its reader. The channel's

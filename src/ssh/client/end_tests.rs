@@ -291,7 +291,9 @@ async fn a_server_that_reads_no_more_is_taken_for_dead() {
     let frame = Bytes::from(vec![0; 16384]);
     let flood = async { while sender.send(frame.clone()).await.is_ok() {} };
     let both = async { tokio::join!(connection.ended(), flood) };
-    let (reason, ()) = timeout(HANGS, both).await.expect("the stall is not noticed");
+    let (reason, ()) = timeout(HANGS, both)
+        .await
+        .expect("the stall is not noticed");
     assert!(reason.contains("not responding"), "{reason}");
     drop(wire);
 }

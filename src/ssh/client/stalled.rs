@@ -1,5 +1,5 @@
-//! A stream that fails when the peer accepts no data for too long. russh probes the server
-//! only between writes: while a write waits, a server that is gone or no longer reads would
+//! A stream that fails when the peer accepts no data for too long. russh probes the peer
+//! only between writes: while a write waits, a peer that is gone or no longer reads would
 //! go unnoticed until TCP gives up.
 
 use std::future::Future;
@@ -42,7 +42,7 @@ impl<S> StallLimit<S> {
         let limit = self.limit;
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(limit)));
         waiting.as_mut().poll(cx).map(|()| {
-            let text = "the server accepts no more data";
+            let text = "the peer accepts no more data";
             Err(io::Error::new(io::ErrorKind::TimedOut, text))
         })
     }

@@ -112,9 +112,9 @@ impl Asking {
     /// is logged.
     fn refused(&self, what: &str, why: &str) {
         if self.requests.capacity() <= QUEUE / 2 {
-            return tracing::debug!("{why}; not logged, because too many requests wait");
+            return tracing::debug!("{why}; not recorded, because too many requests wait");
         }
-        // A closed queue has no receiver that would log it.
+        // There is room, or the queue is closed and has no receiver that would log it.
         let _ = self.requests.try_send(Request::Unserved {
             what: kept(what).to_owned(),
             why: why.to_owned(),

@@ -297,5 +297,7 @@ pub(super) async fn until(condition: impl Fn() -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    timeout(HANGS, holds).await.expect("the condition never holds");
+    timeout(HANGS, holds)
+        .await
+        .expect("the condition never holds");
 }

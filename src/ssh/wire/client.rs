@@ -141,7 +141,7 @@ impl Wire {
         Ok(hash.as_ref().to_vec())
     }
 
-    /// Everything up to the first login request; yields the session identifier.
+    /// Everything before the first login request; yields the session identifier.
     pub(crate) async fn ask_for_login(&mut self) -> io::Result<Vec<u8>> {
         let session = self.exchange_keys_as_client().await?;
         let request = Message::new(number::SERVICE_REQUEST).string("ssh-userauth");
