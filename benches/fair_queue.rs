@@ -7,10 +7,23 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use sshvpn::pump::{FairQueue, QueueSettings};
+use sshvpn::pump::{FairQueue, Packet, QueueSettings};
 use sshvpn_wire::packet::flow::{FlowClassifier, FlowKey};
 
 use packets::{Flow, MODE, interleaved, total};
+
+/// As large as a packet that waits is in the queue.
+struct Queued(usize, #[expect(dead_code)] [u8; 24]);
+
+impl Packet for Queued {
+    fn length(&self) -> usize {
+        self.0
+    }
+
+    fn memory(&self) -> usize {
+        self.0
+    }
+}
 
 /// The key of the flow that a packet is of.
 fn classify(criterion: &mut Criterion) {
@@ -42,7 +55,7 @@ fn push_and_pop(criterion: &mut Criterion) {
                 bencher.iter(|| {
                     let now = Instant::now();
                     for key in keys.iter().cycle().take(count) {
-                        queue.push(*key, length, black_box([0_u8; 32]), now);
+                        queue.push(*key, black_box(Queued(length, [0; 24])), now);
                     }
                     let mut popped = 0;
                     while let Some(packet) = queue.pop(now) {

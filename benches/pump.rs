@@ -12,7 +12,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ipnetwork::IpNetwork;
 use sshvpn::pump::{Counters, Framing, Guard, Pings, inbound_datagrams, inbound_stream, outbound};
 use sshvpn_wire::frame;
-use sshvpn_wire::frame::stream::{self, OFFLOAD_LEN, STREAM_HEADROOM, StreamReader};
+use sshvpn_wire::frame::stream::{self, StreamReader};
+use sshvpn_wire::frame::waiting::Waiting;
 use sshvpn_wire::packet::guard::address_set::AddressSet;
 use sshvpn_wire::packet::guard::{ClientTerms, GuardRules};
 use sshvpn_wire::packet::offload::virtio::{Offload, VIRTIO_HEADER_LEN, VirtioHeader};
@@ -39,6 +40,10 @@ fn outward(criterion: &mut Criterion) {
         .map(|packet| from_device(VirtioHeader::PLAIN, packet))
         .collect();
     let mut cases = vec![("packets".to_owned(), plain)];
+    for size in [4200, 9000, 16000] {
+        let large = from_device(VirtioHeader::PLAIN, &vec![0x45; size]);
+        cases.push((format!("packets_of_{size}"), vec![large]));
+    }
     for flow in [Flow::TCP4, Flow::TCP6, Flow::UDP4] {
         cases.push((super_packets(flow), vec![from_super_packet(flow)]));
     }
@@ -210,20 +215,18 @@ fn from_super_packet(flow: Flow) -> Vec<u8> {
 
 /// A packet as a tun channel brings it.
 fn datagram(packet: &[u8]) -> Bytes {
-    let mut framed = vec![0; frame::headroom(MODE)];
-    framed.extend_from_slice(packet);
-    frame::encode(MODE, &mut framed).expect("a packet of the MTU");
-    framed.into()
+    let waiting = Waiting::new(&VirtioHeader::PLAIN.to_bytes(), [packet]);
+    frame::encode(MODE, waiting).expect("a packet of the MTU")
 }
 
 /// Packets as an agent stream brings them, cut anywhere.
 fn in_chunks(packets: &[Vec<u8>]) -> Vec<Bytes> {
     let mut stream = BytesMut::new();
     for packet in packets {
-        let mut framed = vec![0; STREAM_HEADROOM - OFFLOAD_LEN];
-        framed.extend_from_slice(packet);
-        let start = stream::encode(MODE, &mut framed).expect("a packet that fits a frame");
-        stream.extend_from_slice(&framed[start..]);
+        let mut waiting = Waiting::default();
+        waiting.space().extend_from_slice(packet);
+        let frame = stream::encode(MODE, waiting).expect("a packet that fits a frame");
+        stream.extend_from_slice(&frame);
     }
     let mut stream = stream.freeze();
     let mut chunks = Vec::new();

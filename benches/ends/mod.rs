@@ -5,8 +5,9 @@ use std::hint::black_box;
 use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use nix::errno::Errno;
+use sshvpn::frame::waiting::Waiting;
 use sshvpn::packet::offload::virtio::{Offload, VirtioHeader};
 use sshvpn::pump::{FrameSink, FrameSource, PacketSink, PacketSource, SendFailure};
 
@@ -28,24 +29,25 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn next(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+    fn next(&self, packet: &mut Waiting) -> io::Result<()> {
         let number = self.read.fetch_add(1, Ordering::Relaxed);
         if number >= self.most {
             return Err(Errno::EBADFD.into());
         }
-        let packet = &self.packets[number % self.packets.len()];
-        buffer.extend_from_slice(packet);
-        Ok(packet.len())
+        let read = &self.packets[number % self.packets.len()];
+        packet.space().extend_from_slice(read);
+        Ok(())
     }
 }
 
 impl PacketSource for Reading<'_> {
-    async fn read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
-        self.next(buffer)
+    async fn read(&self, packet: &mut Waiting) -> io::Result<()> {
+        self.next(packet)
     }
 
-    fn try_read(&self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
-        self.next(buffer).map(Some)
+    fn try_read(&self, packet: &mut Waiting) -> io::Result<bool> {
+        self.next(packet)?;
+        Ok(true)
     }
 
     async fn readable(&self) -> io::Result<()> {

@@ -4,10 +4,11 @@
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use crate::frame::waiting::Waiting;
 use crate::packet::guard::GuardRules;
 use crate::packet::offload::virtio::{Offload, VirtioHeader};
 use crate::pump::{
@@ -21,12 +22,13 @@ use crate::tun::Device;
 use crate::types::Mode;
 
 impl PacketSource for Device {
-    async fn read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
-        Device::read(self, buffer).await
+    async fn read(&self, packet: &mut Waiting) -> io::Result<()> {
+        Device::read(self, packet.space()).await.map(drop)
     }
 
-    fn try_read(&self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
-        Device::try_read(self, buffer)
+    fn try_read(&self, packet: &mut Waiting) -> io::Result<bool> {
+        let read = Device::try_read(self, packet.space())?;
+        Ok(read.is_some())
     }
 
     async fn readable(&self) -> io::Result<()> {

@@ -30,10 +30,11 @@ mod tests;
 use std::future::Future;
 use std::io::{self, IoSlice};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::frame::stream::StreamError;
+use crate::frame::waiting::Waiting;
 use crate::packet::offload::virtio::{Offload, VirtioHeader};
 
 pub use counters::{Counters, Dropped, Snapshot};
@@ -46,18 +47,16 @@ pub use framing::Framing;
 pub use inbound::{inbound_datagrams, inbound_stream};
 pub use outbound::outbound;
 pub use queue::codel::CodelSettings;
-pub use queue::fair_queue::{FairQueue, QueueDrops};
+pub use queue::fair_queue::{FairQueue, Packet, QueueDrops};
 pub use queue::settings::QueueSettings;
 
-/// The reading side of a device. What is read is an offload header
-/// ([`VirtioHeader`], little-endian) and the packet behind it.
+/// The reading side of a device.
 pub trait PacketSource {
-    /// Waits for a packet and reads it behind what is in `buffer`, as far as its
-    /// capacity goes; the length of header and packet in bytes. Nothing is lost
-    /// if the future is dropped.
-    fn read(&self, buffer: &mut BytesMut) -> impl Future<Output = io::Result<usize>> + Send;
-    /// Reads a packet that is there already.
-    fn try_read(&self, buffer: &mut BytesMut) -> io::Result<Option<usize>>;
+    /// Waits for a packet and reads it, with its offload header, in place of what
+    /// `packet` holds. Nothing is lost if the future is dropped.
+    fn read(&self, packet: &mut Waiting) -> impl Future<Output = io::Result<()>> + Send;
+    /// Reads a packet that is there already; whether there was one.
+    fn try_read(&self, packet: &mut Waiting) -> io::Result<bool>;
     /// Waits until there is a packet, or an error, to be read; takes no memory
     /// meanwhile.
     fn readable(&self) -> impl Future<Output = io::Result<()>> + Send;

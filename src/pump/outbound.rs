@@ -9,32 +9,26 @@ use std::io;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use nix::errno::Errno;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval_at};
 
 use super::flight::bounded::{Bounded, Pings};
-use super::framing::pieces;
 use super::framing::{Framer, Framing};
 use super::{
     Counters, Dropped, End, FairQueue, FrameSink, PacketSource, QueueSettings, SEND_AT_ONCE,
     SendFailure,
 };
 use crate::frame;
-use crate::frame::stream::{MAX_PACKET, OFFLOAD_LEN, STREAM_HEADROOM};
+use crate::frame::stream::MAX_PACKET;
+use crate::frame::waiting::Waiting;
 use crate::packet::flow::FlowClassifier;
 use crate::process::memory;
 use crate::types::Mode;
 
 /// Packets read from the device in one go before something is sent.
 const READ_AT_ONCE: usize = 256;
-/// Packets up to this length are copied to memory of their own size; a larger
-/// one keeps the buffer that it was read into.
-const SMALL: usize = 4096;
-/// Room for one read: one byte more than a packet may have, so that one that the
-/// kernel had to cut is seen to be too long.
-const READ: usize = STREAM_HEADROOM + MAX_PACKET + 1;
 /// Without a packet for this long, and up to twice as long, memory is let go.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -161,13 +155,10 @@ where
     }
 }
 
-/// A packet that waits: headroom, its offload header, its bytes.
-pub(super) type Waiting = BytesMut;
-
 /// What was read from the device and is not sent yet.
 struct Intake<'a> {
     mode: Mode,
-    buffer: BytesMut,
+    buffer: Waiting,
     flows: FlowClassifier,
     queue: FairQueue<Waiting>,
     /// Super-packets that are longer are cut into such.
@@ -189,7 +180,7 @@ impl<'a> Intake<'a> {
     fn new(mode: Mode, counters: &'a Counters) -> Self {
         Intake {
             mode,
-            buffer: BytesMut::new(),
+            buffer: Waiting::default(),
             flows: FlowClassifier::new(),
             queue: FairQueue::new(QueueSettings::default()),
             longest: usize::MAX,
@@ -203,12 +194,12 @@ impl<'a> Intake<'a> {
     }
 
     /// Waits for the next packet, and reads it into its place.
-    async fn read<S: PacketSource + Sync>(&mut self, device: &S) -> io::Result<usize> {
+    async fn read<S: PacketSource + Sync>(&mut self, device: &S) -> io::Result<()> {
         if self.resting {
             device.readable().await?;
             self.resting = false;
         }
-        device.read(self.space()).await
+        device.read(&mut self.buffer).await
     }
 
     /// Whether nothing has come since the last call.
@@ -218,7 +209,7 @@ impl<'a> Intake<'a> {
 
     /// Lets memory go until the next packet comes.
     fn rest(&mut self) {
-        self.buffer = BytesMut::new();
+        self.buffer = Waiting::default();
         self.queue.rest();
         self.resting = true;
         self.given_back = memory::give_back();
@@ -229,14 +220,6 @@ impl<'a> Intake<'a> {
         !std::mem::replace(&mut self.declined, true)
     }
 
-    /// Where the next packet goes: behind its headroom.
-    fn space(&mut self) -> &mut BytesMut {
-        self.buffer.clear();
-        self.buffer.reserve(READ);
-        self.buffer.put_bytes(0, STREAM_HEADROOM - OFFLOAD_LEN);
-        &mut self.buffer
-    }
-
     /// Reads what the device has, as far as it makes sense to queue it now.
     fn read_waiting<S: PacketSource>(&mut self, device: &S) {
         // One time for all: reading them takes far less than a wait that counts.
@@ -245,9 +228,9 @@ impl<'a> Intake<'a> {
             if self.queue.bytes() >= SEND_AT_ONCE || self.ended.is_some() || self.resting {
                 break;
             }
-            match device.try_read(self.space()) {
-                Ok(Some(length)) => self.take(Ok(length), now),
-                Ok(None) => break,
+            match device.try_read(&mut self.buffer) {
+                Ok(true) => self.take(Ok(()), now),
+                Ok(false) => break,
                 Err(error) => self.take(Err(error), now),
             }
         }
@@ -255,7 +238,7 @@ impl<'a> Intake<'a> {
 
     /// Queues the packet that was read at `now`. A device that is gone (EBADFD: the
     /// interface was deleted) ends the direction; another error costs a packet.
-    fn take(&mut self, read: io::Result<usize>, now: Instant) {
+    fn take(&mut self, read: io::Result<()>, now: Instant) {
         (self.busy, self.given_back) = (true, false);
         if let Err(error) = read {
             match error.raw_os_error().map(Errno::from_raw) {
@@ -266,29 +249,22 @@ impl<'a> Intake<'a> {
             }
             return;
         }
-        let packet = self.buffer.get(STREAM_HEADROOM..).unwrap_or_default();
-        let length = packet.len();
+        let length = self.buffer.length();
         if length > MAX_PACKET {
             self.counters.dropped(Dropped::TooLong);
             return;
         }
-        let flow = self.flows.classify(self.mode, packet);
+        let flow = self.flows.classify(self.mode, self.buffer.packet());
         if length > self.longest {
-            let pieces = pieces::cut(self.mode, &self.buffer, self.longest);
+            let pieces = self.buffer.cut(self.mode, self.longest);
             if !pieces.is_empty() {
                 for piece in pieces {
-                    let length = piece.len() - STREAM_HEADROOM;
-                    self.queue.push(flow, length, piece, now);
+                    self.queue.push(flow, piece, now);
                 }
                 return;
             }
         }
-        let waiting = if length <= SMALL {
-            BytesMut::from(&self.buffer[..])
-        } else {
-            self.buffer.split()
-        };
-        self.queue.push(flow, length, waiting, now);
+        self.queue.push(flow, self.buffer.take(), now);
     }
 
     fn count_drops(&mut self) {
@@ -298,3 +274,6 @@ impl<'a> Intake<'a> {
         self.counters.dropped_many(Dropped::Delayed, drops.delayed);
     }
 }
+
+#[cfg(test)]
+mod tests;

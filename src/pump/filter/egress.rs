@@ -6,10 +6,9 @@
 use std::fmt;
 use std::io;
 
-use bytes::BytesMut;
 use tokio::task::yield_now;
 
-use crate::frame::stream::OFFLOAD_LEN;
+use crate::frame::waiting::Waiting;
 use crate::packet::guard::link::MacAddress;
 use crate::pump::{Counters, Dropped, PacketSource};
 
@@ -42,14 +41,14 @@ impl EgressFilter {
         }
     }
 
-    /// Whether a frame that was read, behind its offload header, is one of theirs.
-    fn sent(&self, read: &[u8]) -> bool {
+    /// Whether a frame is one of theirs.
+    fn sent(&self, frame: &[u8]) -> bool {
         /// Behind the destination (IEEE 802.3, section 3.1.1).
-        const SOURCE: std::ops::Range<usize> = OFFLOAD_LEN + 6..OFFLOAD_LEN + 12;
+        const SOURCE: std::ops::Range<usize> = 6..12;
         let Some(peer) = &self.0 else {
             return false;
         };
-        let source = read.get(SOURCE).and_then(|source| source.try_into().ok());
+        let source = frame.get(SOURCE).and_then(|source| source.try_into().ok());
         source.is_some_and(|source| !peer.hears(MacAddress(source)))
     }
 }
@@ -63,28 +62,26 @@ pub struct Heard<'a, S> {
 }
 
 impl<S: PacketSource + Sync> PacketSource for Heard<'_, S> {
-    async fn read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
-        let start = buffer.len();
+    async fn read(&self, packet: &mut Waiting) -> io::Result<()> {
         loop {
             for _ in 0..AT_ONCE {
-                let length = self.device.read(buffer).await?;
-                if !self.drops(buffer, start) {
-                    return Ok(length);
+                self.device.read(packet).await?;
+                if !self.drops(packet) {
+                    return Ok(());
                 }
             }
             yield_now().await;
         }
     }
 
-    fn try_read(&self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
-        let start = buffer.len();
+    fn try_read(&self, packet: &mut Waiting) -> io::Result<bool> {
         for _ in 0..AT_ONCE {
-            let read = self.device.try_read(buffer)?;
-            if read.is_none() || !self.drops(buffer, start) {
+            let read = self.device.try_read(packet)?;
+            if !read || !self.drops(packet) {
                 return Ok(read);
             }
         }
-        Ok(None)
+        Ok(false)
     }
 
     async fn readable(&self) -> io::Result<()> {
@@ -97,13 +94,10 @@ impl<S: PacketSource + Sync> PacketSource for Heard<'_, S> {
 }
 
 impl<S> Heard<'_, S> {
-    /// Takes what was read behind `start` out again, if nobody is to hear it.
-    fn drops(&self, buffer: &mut BytesMut, start: usize) -> bool {
-        let strange = self
-            .egress_filter
-            .sent(buffer.get(start..).unwrap_or_default());
+    /// Whether what was read is dropped, which is counted.
+    fn drops(&self, packet: &Waiting) -> bool {
+        let strange = self.egress_filter.sent(packet.packet());
         if strange {
-            buffer.truncate(start);
             self.counters.dropped(Dropped::Source);
         }
         strange

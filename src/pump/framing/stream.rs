@@ -3,13 +3,12 @@
 //! one, for a peer that takes it: fewer bytes for the SSH servers on the way, and
 //! one write at the peer's device in place of many. No packet waits for another.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
-use super::header_of;
-use crate::frame::stream::{self, OFFLOAD_LEN, STREAM_HEADROOM};
+use crate::frame::stream;
+use crate::frame::waiting::Waiting;
 use crate::packet::offload::coalesce::{Coalescer, Limits, Unit};
 use crate::packet::offload::virtio::{Offload, VirtioHeader};
-use crate::pump::outbound::Waiting;
 use crate::pump::{Counters, Dropped, FairQueue, LARGE};
 use crate::types::Mode;
 
@@ -52,16 +51,15 @@ impl StreamFraming {
 
     /// Takes one packet.
     pub fn push(&mut self, waiting: Waiting, pass: &mut Pass<'_>) {
-        let header = match header_of(&waiting) {
+        let header = match waiting.header() {
             Ok(header) => header,
-            Err(reason) => return pass.counters.dropped(reason),
+            Err(error) => return pass.counters.dropped(error.into()),
         };
-        let mergeable = header.gso.is_none() && waiting.len() - STREAM_HEADROOM < LARGE;
+        let length = waiting.length();
+        let mergeable = header.gso.is_none() && length < LARGE;
         match &mut self.coalescer {
             Some(coalescer) if mergeable && !pass.alone => {
-                let mut packet = waiting.freeze();
-                packet.advance(STREAM_HEADROOM);
-                if let Err(packet) = coalescer.push_offload(header, packet) {
+                if let Err(packet) = coalescer.push_offload(header, waiting.into_packet()) {
                     // It is full, and has room then.
                     self.flush(pass);
                     self.push_again(header, packet, pass);
@@ -70,7 +68,6 @@ impl StreamFraming {
             _ => {
                 // What came before it goes before it.
                 self.flush(pass);
-                let length = waiting.len() - STREAM_HEADROOM;
                 let framed = pass.append(self.mode, waiting);
                 pass.count(framed, header.packets(length) as u64, length);
             }
@@ -119,7 +116,7 @@ impl<'a> Pass<'a> {
         counters: &'a Counters,
         most: usize,
     ) -> Self {
-        let headers = queue.len() * (STREAM_HEADROOM - OFFLOAD_LEN);
+        let headers = queue.len() * stream::FRONT_LEN;
         Pass {
             room: queue.bytes().min(most.saturating_add(SMALL)) + headers,
             alone: queue.len() == 1,
@@ -137,16 +134,15 @@ impl<'a> Pass<'a> {
     }
 
     /// Frames a packet in place.
-    fn append(&mut self, mode: Mode, mut waiting: Waiting) -> Result<(), Dropped> {
-        let start = stream::encode(mode, &mut waiting)?;
-        waiting.advance(start);
-        if waiting.len() <= SMALL {
-            self.space().extend_from_slice(&waiting);
+    fn append(&mut self, mode: Mode, waiting: Waiting) -> Result<(), Dropped> {
+        let frame = stream::encode(mode, waiting)?;
+        if frame.len() <= SMALL {
+            self.space().extend_from_slice(&frame);
         } else {
             if !self.joined.is_empty() {
                 self.frames.push(self.joined.split().freeze());
             }
-            self.frames.push(waiting.freeze());
+            self.frames.push(frame);
         }
         Ok(())
     }

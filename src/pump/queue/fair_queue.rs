@@ -11,6 +11,7 @@ use std::time::Instant;
 use super::codel::{Codel, Verdict};
 use super::fifo::{Fifo, FifoSlab};
 use super::settings::QueueSettings;
+use crate::frame::waiting::Waiting;
 use crate::packet::flow::FlowKey;
 
 /// Flows that are told apart; those whose keys fall together share a bucket.
@@ -25,6 +26,24 @@ pub struct QueueDrops {
     pub delayed: u64,
 }
 
+/// What a queue asks of a packet; the same as long as it waits.
+pub trait Packet {
+    /// Its length in bytes, of which its flow's turns are made.
+    fn length(&self) -> usize;
+    /// The bytes of memory that it keeps allocated, which are bounded.
+    fn memory(&self) -> usize;
+}
+
+impl Packet for Waiting {
+    fn length(&self) -> usize {
+        Waiting::length(self)
+    }
+
+    fn memory(&self) -> usize {
+        Waiting::memory(self)
+    }
+}
+
 /// A queue of packets `T`.
 #[derive(Debug)]
 pub struct FairQueue<T> {
@@ -37,12 +56,12 @@ pub struct FairQueue<T> {
     old_flows: VecDeque<u16>,
     length: usize,
     bytes: usize,
+    memory: usize,
     drops: QueueDrops,
 }
 
 #[derive(Debug)]
 struct Queued<T> {
-    length: usize,
     since: Instant,
     item: T,
 }
@@ -53,6 +72,7 @@ struct Bucket {
     fifo: Fifo,
     length: usize,
     bytes: usize,
+    memory: usize,
     /// Bytes that may still be sent in this turn; negative is debt.
     deficit: i64,
     /// In one of the two lists of flows.
@@ -67,13 +87,13 @@ impl Bucket {
     }
 }
 
-impl<T> FairQueue<T> {
+impl<T: Packet> FairQueue<T> {
     /// An empty queue. It takes no memory before the first packet.
     pub fn new(settings: QueueSettings) -> Self {
         FairQueue {
             settings: QueueSettings {
                 // So that one packet over the limit can be counted.
-                max_bytes: settings.max_bytes.min(usize::MAX / 2),
+                max_memory: settings.max_memory.min(usize::MAX / 2),
                 ..settings
             },
             buckets: Box::default(),
@@ -82,6 +102,7 @@ impl<T> FairQueue<T> {
             old_flows: VecDeque::new(),
             length: 0,
             bytes: 0,
+            memory: 0,
             drops: QueueDrops::default(),
         }
     }
@@ -96,9 +117,14 @@ impl<T> FairQueue<T> {
         self.length == 0
     }
 
-    /// The sum of the lengths that were given to [`push`](Self::push) with what waits.
+    /// The sum of the lengths of what waits.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The bytes of memory that what waits keeps allocated.
+    pub fn memory(&self) -> usize {
+        self.memory
     }
 
     /// What was dropped since the last call; `push` and `pop` both may drop.
@@ -107,11 +133,12 @@ impl<T> FairQueue<T> {
         std::mem::take(&mut self.drops)
     }
 
-    /// Queues a packet of `length` bytes that came at `now`. When the queue is
+    /// Queues a packet that came at `now`. When the queue is
     /// full, the flow with the most in it loses its oldest packets until all
     /// fits; a packet that would not fit an empty queue is dropped itself.
-    pub fn push(&mut self, flow: FlowKey, length: usize, item: T, now: Instant) {
-        if length > self.settings.max_bytes {
+    pub fn push(&mut self, flow: FlowKey, item: T, now: Instant) {
+        let (length, memory) = (item.length(), item.memory());
+        if memory > self.settings.max_memory {
             self.drops.overflow += 1;
             return;
         }
@@ -131,22 +158,20 @@ impl<T> FairQueue<T> {
                 self.old_flows.push_back(index);
             }
         }
-        let queued = Queued {
-            length,
-            since: now,
-            item,
-        };
+        let queued = Queued { since: now, item };
         self.packets.push_back(&mut bucket.fifo, queued);
         bucket.length += 1;
         bucket.bytes += length;
+        bucket.memory += memory;
         self.length += 1;
         self.bytes += length;
+        self.memory += memory;
         self.shrink();
     }
 
-    /// The packet whose turn it is, with its length. Nothing only when nothing
-    /// waits; then debts are void too, since there is nobody to pay them to.
-    pub fn pop(&mut self, now: Instant) -> Option<(usize, T)> {
+    /// The packet whose turn it is. `None` only when none waits; then debts are void
+    /// too, since no other flow could gain by them.
+    pub fn pop(&mut self, now: Instant) -> Option<T> {
         if self.is_empty() {
             self.forget_flows();
             return None;
@@ -154,9 +179,9 @@ impl<T> FairQueue<T> {
         while let Some(index) = self.next_turn() {
             if let Some(queued) = self.deliver(index, now) {
                 let deficit = &mut self.buckets[usize::from(index)].deficit;
-                let length = i64::try_from(queued.length).unwrap_or(i64::MAX);
+                let length = i64::try_from(queued.item.length()).unwrap_or(i64::MAX);
                 *deficit = deficit.saturating_sub(length);
-                return Some((queued.length, queued.item));
+                return Some(queued.item);
             }
             self.finish(index);
         }
@@ -178,8 +203,8 @@ impl<T> FairQueue<T> {
     /// largest by the measure that is exceeded: else a flood of tiny packets
     /// would drive out large ones.
     fn shrink(&mut self) {
-        while self.bytes > self.settings.max_bytes {
-            self.drop_from_fattest(|bucket| bucket.bytes);
+        while self.memory > self.settings.max_memory {
+            self.drop_from_fattest(|bucket| bucket.memory);
         }
         while self.length > self.settings.max_packets {
             self.drop_from_fattest(|bucket| bucket.length);
@@ -239,7 +264,7 @@ impl<T> FairQueue<T> {
             let bucket = &mut self.buckets[usize::from(index)];
             let head = self.packets.front(&bucket.fifo)?;
             let sojourn = now.saturating_duration_since(head.since);
-            let behind = bucket.bytes - head.length;
+            let behind = bucket.bytes - head.item.length();
             let spare = behind > self.settings.quantum.get() as usize;
             let verdict = bucket
                 .codel
@@ -255,10 +280,13 @@ impl<T> FairQueue<T> {
     fn take_front(&mut self, index: u16) -> Option<Queued<T>> {
         let bucket = &mut self.buckets[usize::from(index)];
         let queued = self.packets.pop_front(&mut bucket.fifo)?;
+        let (length, memory) = (queued.item.length(), queued.item.memory());
         bucket.length -= 1;
-        bucket.bytes -= queued.length;
+        bucket.bytes -= length;
+        bucket.memory -= memory;
         self.length -= 1;
-        self.bytes -= queued.length;
+        self.bytes -= length;
+        self.memory -= memory;
         Some(queued)
     }
 

@@ -12,9 +12,11 @@
 
 use bytes::Bytes;
 
-use super::stream::{self, ETHERNET, LENGTH_LEN, MAX_PACKET, OFFLOAD, OFFLOAD_LEN, StreamPacket};
+use super::stream::{self, ETHERNET, MAX_PACKET, OFFLOAD, StreamPacket};
+use super::waiting::Waiting;
 use super::{AF_INET, AF_INET6, FAMILY_LEN, FrameError};
 use crate::packet::IpVersion;
+use crate::packet::offload::virtio::VIRTIO_HEADER_LEN;
 use crate::types::Mode;
 
 /// The largest message that an sshvpn end takes on a channel, in bytes.
@@ -31,16 +33,15 @@ pub fn spoken_by(identification: &[u8]) -> bool {
 
 /// Whether a super-packet of `packet` bytes fits one message.
 pub fn fits(packet: usize) -> bool {
-    packet <= MAX_MESSAGE - FAMILY_LEN - OFFLOAD_LEN
+    packet <= MAX_MESSAGE - FAMILY_LEN - VIRTIO_HEADER_LEN
 }
 
-/// Puts the headers in front of a packet, in place; `buffer` is as for
-/// [`stream::encode`]. Yields where the message begins in it.
-pub fn encode(mode: Mode, buffer: &mut [u8]) -> Result<usize, FrameError> {
-    let length = buffer.len();
-    let start = stream::encode(mode, buffer)? + LENGTH_LEN;
-    match length.checked_sub(start) {
-        Some(0..=MAX_MESSAGE) => Ok(start),
+/// The message of a packet, made in place.
+pub fn encode(mode: Mode, packet: Waiting) -> Result<Bytes, FrameError> {
+    let (word, header) = stream::family_word(mode, &packet)?;
+    let message = packet.into_frame(&word.to_be_bytes(), header)?;
+    match message.len() {
+        ..=MAX_MESSAGE => Ok(message),
         _ => Err(FrameError::TooLong),
     }
 }
@@ -60,7 +61,7 @@ pub fn decode(mode: Mode, mut message: Bytes) -> Result<StreamPacket, FrameError
     let mut offload = None;
     if word & OFFLOAD != 0 {
         offload = Some(*packet.first_chunk().ok_or(FrameError::TooShort)?);
-        packet = packet.split_off(OFFLOAD_LEN);
+        packet = packet.split_off(VIRTIO_HEADER_LEN);
     }
     if packet.len() > MAX_PACKET {
         return Err(FrameError::TooLong);
@@ -75,14 +76,12 @@ pub fn decode(mode: Mode, mut message: Bytes) -> Result<StreamPacket, FrameError
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::stream::STREAM_HEADROOM;
     use crate::packet::offload::virtio::VirtioHeader;
     use crate::packet::test_packets::{self, Template};
     use proptest::prelude::*;
 
-    fn buffer(header: &VirtioHeader, packet: &[u8]) -> Vec<u8> {
-        let headroom = [0; STREAM_HEADROOM - OFFLOAD_LEN];
-        [&headroom[..], &header.to_bytes(), packet].concat()
+    fn encode(mode: Mode, header: &VirtioHeader, packet: &[u8]) -> Result<Bytes, FrameError> {
+        super::encode(mode, Waiting::new(&header.to_bytes(), [packet]))
     }
 
     #[test]
@@ -98,9 +97,7 @@ mod tests {
                 template.partial(&payload[..100]),
                 (VirtioHeader::PLAIN, template.packet(&payload[..100])),
             ] {
-                let mut buffer = buffer(&header, &packet);
-                let start = encode(mode, &mut buffer).unwrap();
-                let message = Bytes::copy_from_slice(&buffer[start..]);
+                let message = encode(mode, &header, &packet).unwrap();
                 let plain = header == VirtioHeader::PLAIN;
                 let family = if mode == Mode::Ethernet { 0x6558 } else { 24 };
                 let flag = if plain { 0 } else { 0x8000_0000_u32 };
@@ -115,9 +112,8 @@ mod tests {
     #[test]
     fn ordinary_ip_packets_look_as_openssh_has_them() {
         let packet = Template::new(IpVersion::V4, false).packet(&[7; 50]);
-        let mut ours = buffer(&VirtioHeader::PLAIN, &packet);
-        let start = encode(Mode::PointToPoint, &mut ours).unwrap();
-        let decoded = crate::frame::decode(Mode::PointToPoint, &ours[start..]);
+        let ours = encode(Mode::PointToPoint, &VirtioHeader::PLAIN, &packet).unwrap();
+        let decoded = crate::frame::decode(Mode::PointToPoint, &ours);
         assert_eq!(decoded, Ok(&packet[..]));
     }
 
@@ -127,16 +123,16 @@ mod tests {
             data_valid: true,
             ..VirtioHeader::PLAIN
         };
-        let most = MAX_MESSAGE - FAMILY_LEN - OFFLOAD_LEN;
+        let most = MAX_MESSAGE - FAMILY_LEN - VIRTIO_HEADER_LEN;
         let mut packet = vec![0x45; most];
         assert!(fits(most) && !fits(most + 1));
         let mode = Mode::PointToPoint;
-        assert!(encode(mode, &mut buffer(&header, &packet)).is_ok());
+        assert!(encode(mode, &header, &packet).is_ok());
         packet.push(0);
-        let encoded = encode(mode, &mut buffer(&header, &packet));
+        let encoded = encode(mode, &header, &packet);
         assert_eq!(encoded, Err(FrameError::TooLong));
         // Without an offload header there is room for it.
-        assert!(encode(mode, &mut buffer(&VirtioHeader::PLAIN, &packet)).is_ok());
+        assert!(encode(mode, &VirtioHeader::PLAIN, &packet).is_ok());
     }
 
     #[test]

@@ -16,18 +16,16 @@ use bytes::{Buf, Bytes, BytesMut};
 use thiserror::Error;
 
 use super::control::MAX_CONTROL;
-use super::{AF_INET, AF_INET6, ETHERNET_HEADER, FrameError};
+use super::waiting::Waiting;
+use super::{AF_INET, AF_INET6, ETHERNET_HEADER, FAMILY_LEN, FrameError};
 use crate::packet::IpVersion;
+use crate::packet::offload::virtio::VIRTIO_HEADER_LEN;
 use crate::types::Mode;
 
 /// Bytes of the length in front of a frame.
-pub const LENGTH_LEN: usize = 4;
-/// Bytes of the family word.
-const FAMILY_LEN: usize = 4;
-/// Bytes of an offload header: `struct virtio_net_hdr` (linux/virtio_net.h), little-endian.
-pub const OFFLOAD_LEN: usize = 10;
-/// Bytes in front of a packet at most: the headroom that the outbound path keeps.
-pub const STREAM_HEADROOM: usize = LENGTH_LEN + FAMILY_LEN + OFFLOAD_LEN;
+const LENGTH_LEN: usize = 4;
+/// Bytes of the length and the family word.
+pub const FRONT_LEN: usize = LENGTH_LEN + FAMILY_LEN;
 
 /// The family of a control message.
 const CONTROL: u32 = 0;
@@ -71,45 +69,36 @@ pub enum StreamFrame {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamPacket {
     /// The offload header, if there was one.
-    pub offload: Option<[u8; OFFLOAD_LEN]>,
+    pub offload: Option<[u8; VIRTIO_HEADER_LEN]>,
     /// The IP version that the family names; none for an Ethernet frame.
     pub version: Option<IpVersion>,
     /// The packet's bytes; the first [`CONTIGUOUS`] of them are in the first piece.
     pub pieces: Vec<Bytes>,
 }
 
-/// Puts the headers in front of a packet, in place: `buffer` is
-/// [`STREAM_HEADROOM`] bytes, of which the last ten are the packet's offload
-/// header, and the packet. Yields where the frame begins in it.
-pub fn encode(mode: Mode, buffer: &mut [u8]) -> Result<usize, FrameError> {
-    let (headroom, packet) = buffer
-        .split_first_chunk_mut::<STREAM_HEADROOM>()
-        .ok_or(FrameError::TooShort)?;
-    let family = family(mode, packet, packet.len())?;
-    let (fixed, offload) = headroom.split_at_mut(LENGTH_LEN + FAMILY_LEN);
-    let plain = offload.iter().all(|byte| *byte == 0);
-    let (start, family, rest) = if plain {
-        (OFFLOAD_LEN, family, packet.len())
-    } else {
-        (0, family | OFFLOAD, OFFLOAD_LEN + packet.len())
-    };
+/// The frame of a packet, made in place.
+pub fn encode(mode: Mode, packet: Waiting) -> Result<Bytes, FrameError> {
+    let (word, header) = family_word(mode, &packet)?;
+    let rest = packet.length() + if header { VIRTIO_HEADER_LEN } else { 0 };
     let length = u32::try_from(FAMILY_LEN + rest).map_err(|_| FrameError::TooLong)?;
-    let word = (u64::from(length) << 32 | u64::from(family)).to_be_bytes();
-    if plain {
-        if let Some(place) = headroom.last_chunk_mut() {
-            *place = word;
-        }
-    } else {
-        fixed.copy_from_slice(&word);
-    }
-    Ok(start)
+    let front = (u64::from(length) << 32 | u64::from(word)).to_be_bytes();
+    packet.into_frame(&front, header)
+}
+
+/// The family word of a packet, and whether its offload header follows.
+pub(super) fn family_word(mode: Mode, packet: &Waiting) -> Result<(u32, bool), FrameError> {
+    let family = family(mode, packet.packet(), packet.length())?;
+    Ok(match packet.is_plain() {
+        true => (family, false),
+        false => (family | OFFLOAD, true),
+    })
 }
 
 /// Appends the frame of a packet that lies in parts, `head` with all of its
 /// headers first.
 pub fn append(
     mode: Mode,
-    offload: &[u8; OFFLOAD_LEN],
+    offload: &[u8; VIRTIO_HEADER_LEN],
     head: &[u8],
     rest: &[Bytes],
     frames: &mut BytesMut,
@@ -240,7 +229,11 @@ impl StreamReader {
                 return StreamFrame::Bad(FrameError::WrongFamily);
             }
         };
-        let header = if word & OFFLOAD == 0 { 0 } else { OFFLOAD_LEN };
+        let header = if word & OFFLOAD == 0 {
+            0
+        } else {
+            VIRTIO_HEADER_LEN
+        };
         let Some(packet) = left.checked_sub(header) else {
             self.skip(left);
             return StreamFrame::Bad(FrameError::TooShort);

@@ -19,15 +19,26 @@ fn flow(number: u64) -> FlowKey {
 /// Bounds that the test does not reach.
 fn roomy() -> QueueSettings {
     QueueSettings {
-        max_bytes: usize::MAX,
+        max_memory: usize::MAX,
         max_packets: usize::MAX,
         ..QueueSettings::default()
     }
 }
 
+/// What stands for a packet is its length beside it.
+impl<T> Packet for (usize, T) {
+    fn length(&self) -> usize {
+        self.0
+    }
+
+    fn memory(&self) -> usize {
+        self.0
+    }
+}
+
 /// A queue whose items are (flow, number within the flow), at one moment.
 struct Fixture {
-    queue: FairQueue<(u64, u32)>,
+    queue: FairQueue<(usize, (u64, u32))>,
     now: Instant,
     sent: std::collections::HashMap<u64, u32>,
 }
@@ -44,7 +55,7 @@ impl Fixture {
     fn push(&mut self, number: u64, length: usize) {
         let next = self.sent.entry(number).or_default();
         self.queue
-            .push(flow(number), length, (number, *next), self.now);
+            .push(flow(number), (length, (number, *next)), self.now);
         *next += 1;
     }
 
@@ -171,7 +182,7 @@ fn debt_is_void_once_nobody_waits() {
 #[test]
 fn the_fattest_flow_pays_with_its_oldest_packets() {
     let mut fixture = Fixture::new(QueueSettings {
-        max_bytes: 10_100,
+        max_memory: 10_100,
         ..roomy()
     });
     for _ in 0..3 {
@@ -196,7 +207,7 @@ fn the_fattest_flow_pays_with_its_oldest_packets() {
 #[test]
 fn a_packet_larger_than_the_queue_costs_nobody_else() {
     let mut fixture = Fixture::new(QueueSettings {
-        max_bytes: 1000,
+        max_memory: 1000,
         ..roomy()
     });
     fixture.push(1, 600);
@@ -432,10 +443,10 @@ proptest! {
     #[test]
     fn what_goes_in_comes_out_once_in_order_or_is_counted(
         steps in steps(),
-        max_bytes in prop_oneof![1..5000_usize, 100_000..2_000_000_usize],
+        max_memory in prop_oneof![1..5000_usize, 100_000..2_000_000_usize],
         max_packets in 1..200_usize,
     ) {
-        let settings = QueueSettings { max_bytes, max_packets, ..QueueSettings::default() };
+        let settings = QueueSettings { max_memory, max_packets, ..QueueSettings::default() };
         let mut fixture = Fixture::new(settings);
         let mut lengths = std::collections::HashMap::new();
         let mut next = std::collections::HashMap::<u64, u32>::new();
@@ -469,7 +480,7 @@ proptest! {
             prop_assert!(drops.delayed == 0 || delivered);
             dropped += drops.overflow + drops.delayed;
             prop_assert_eq!(pushed, popped + dropped + fixture.queue.len() as u64);
-            prop_assert!(fixture.queue.bytes() <= max_bytes);
+            prop_assert!(fixture.queue.bytes() <= max_memory);
             prop_assert!(fixture.queue.len() <= max_packets);
             most = most.max(before + 1);
             prop_assert!(fixture.queue.packets.capacity() <= most.min(max_packets + 1));
