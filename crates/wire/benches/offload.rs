@@ -3,9 +3,10 @@
 
 mod packets;
 
+use std::convert::Infallible;
 use std::hint::black_box;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use sshvpn_wire::packet::offload::coalesce::{Coalescer, Limits};
 use sshvpn_wire::packet::offload::segment::Segments;
@@ -18,18 +19,15 @@ fn segment(criterion: &mut Criterion) {
     for flow in [Flow::TCP4, Flow::TCP6, Flow::UDP4] {
         let (header, merged) = flow.super_packet();
         let expected = flow.packets_of_a_super_packet().len();
-        let mut out = BytesMut::with_capacity(usize::from(u16::MAX));
         group.throughput(Throughput::Bytes(merged.len() as u64));
         group.bench_function(flow.name(), |bencher| {
             bencher.iter(|| {
-                let mut segments =
+                let segments =
                     Segments::new(MODE, &header, black_box(&merged)).expect("a super-packet");
-                let mut made = 0;
-                while segments.append_next(&mut out).is_some() {
-                    black_box(&out);
-                    out.clear();
-                    made += 1;
-                }
+                let Ok(made) = segments.divide(0, |segment| -> Result<(), Infallible> {
+                    black_box(segment);
+                    Ok(())
+                });
                 assert_eq!(made, expected);
             });
         });

@@ -1,5 +1,7 @@
 //! Offload packets for a device that takes ordinary packets alone.
 
+use std::convert::Infallible;
+
 use bytes::{Bytes, BytesMut};
 
 use crate::packet::offload;
@@ -22,11 +24,11 @@ pub(in crate::pump) fn divide(
         offload::finish_checksum(mode, header, &mut packet)?;
         return Ok(vec![packet.freeze()]);
     }
-    let mut segments = Segments::new(mode, header, &packet)?;
+    let segments = Segments::new(mode, header, &packet)?;
     let mut made = Vec::with_capacity(segments.count());
-    let mut space = BytesMut::with_capacity(segments.count() * segments.segment_len());
-    while segments.append_next(&mut space).is_some() {
-        made.push(space.split().freeze());
-    }
+    let Ok(_) = segments.divide(0, |segment| -> Result<(), Infallible> {
+        made.push(segment.freeze());
+        Ok(())
+    });
     Ok(made)
 }

@@ -126,16 +126,7 @@ impl Waiting {
         header: &VirtioHeader,
         mut take: impl FnMut(Waiting) -> Result<(), E>,
     ) -> Result<usize, E> {
-        let mut segments = Segments::new(mode, header, self.packet())?;
-        let count = segments.count();
-        let each = PACKET + segments.segment_len();
-        let mut space = BytesMut::with_capacity(count * each);
-        for _ in 0..count {
-            space.put_bytes(0, PACKET);
-            segments.append_next(&mut space);
-            take(Waiting(space.split()))?;
-        }
-        Ok(count)
+        Segments::new(mode, header, self.packet())?.divide(PACKET, |segment| take(Waiting(segment)))
     }
 
     /// Smaller super-packets that stand for the same packets, each about as long as

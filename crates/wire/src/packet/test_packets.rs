@@ -3,9 +3,10 @@
 
 #![allow(missing_docs)]
 
+use std::convert::Infallible;
 use std::num::NonZeroU16;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use etherparse::checksum::Sum16BitWords;
 use etherparse::{
     IpFragOffset, IpHeaders, IpNumber, Ipv4Header, Ipv4Options, Ipv6Extensions, Ipv6FlowLabel,
@@ -301,12 +302,12 @@ pub fn verifies(mode: Mode, packet: &[u8]) -> bool {
 
 /// All segments of a super-packet.
 pub fn divide(mode: Mode, header: &VirtioHeader, packet: &[u8]) -> Vec<Vec<u8>> {
-    let mut segments = Segments::new(mode, header, packet).unwrap();
-    let mut out = BytesMut::new();
-    let mut packets = Vec::new();
-    while segments.append_next(&mut out).is_some() {
-        packets.push(out.split().to_vec());
-    }
+    let segments = Segments::new(mode, header, packet).unwrap();
+    let mut packets = Vec::with_capacity(segments.count());
+    let Ok(_) = segments.divide(0, |segment| -> Result<(), Infallible> {
+        packets.push(segment.to_vec());
+        Ok(())
+    });
     packets
 }
 

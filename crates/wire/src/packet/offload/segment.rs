@@ -2,7 +2,7 @@
 //! with its checksums, as the kernel does when a device cannot (Linux
 //! `tcp_gso_segment`, `__udp_gso_segment`).
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 
 use super::checksum::Sum;
 use super::virtio::{Gso, PartialChecksum, VirtioHeader};
@@ -66,40 +66,49 @@ impl<'a> Segments<'a> {
         self.head.len() + self.payload.len().min(self.size)
     }
 
-    /// Makes the next packet behind what is in `out`, which grows if there is
-    /// less capacity than [`segment_len`](Self::segment_len); the packet's length
-    /// in bytes, or nothing once all were made.
-    pub fn append_next(&mut self, out: &mut BytesMut) -> Option<usize> {
-        if self.made == self.count() {
-            return None;
+    /// Makes all packets, each behind `headroom` zero bytes, and passes them to `take`;
+    /// their number.
+    pub fn divide<E>(
+        mut self,
+        headroom: usize,
+        mut take: impl FnMut(BytesMut) -> Result<(), E>,
+    ) -> Result<usize, E> {
+        let count = self.count();
+        let mut space = BytesMut::with_capacity(count * (headroom + self.segment_len()));
+        for _ in 0..count {
+            space.put_bytes(0, headroom);
+            let segment = self.append(1, &mut space);
+            if self.checksummed {
+                self.write_checksum(segment);
+            }
+            self.made += 1;
+            take(space.split())?;
         }
-        let start = self.made * self.size;
-        let rest = self.payload.get(start..).unwrap_or_default();
-        let body = rest.get(..self.size).unwrap_or(rest);
-        let length = self.head.len() + body.len();
-        let behind = out.len();
-        out.extend_from_slice(self.head);
-        out.extend_from_slice(body);
-        let segment = out.get_mut(behind..).unwrap_or_default();
-        self.write_ip(segment, length);
-        let is_last = self.made + 1 == self.count();
-        self.write_transport(segment, start, length, is_last);
-        if self.checksummed {
-            self.write_checksum(segment);
-        }
-        self.made += 1;
-        Some(length)
+        Ok(count)
     }
 
-    /// Makes one packet of the next `count` segments behind what is in `out`; the
-    /// offload header that it goes with, or nothing once all were made. It is a
-    /// super-packet itself if there is more than one in it, and its checksum is
-    /// left open.
+    /// Appends one packet of the next `count` segments to `out`; its offload header, or
+    /// `None` once all are made. A packet of more than one segment is a super-packet
+    /// itself; its checksum is left open.
     pub fn append_piece(&mut self, count: usize, out: &mut BytesMut) -> Option<VirtioHeader> {
         let count = count.min(self.count() - self.made);
         if count == 0 {
             return None;
         }
+        let piece = self.append(count, out);
+        let header = self.piece_header(count);
+        if header.needs_checksum.is_some() {
+            let datagram = piece.len() - self.headers.transport;
+            let sum = self.headers.pseudo_header(self.head, datagram).fold();
+            put_checksum(piece, &self.headers, sum);
+        }
+        self.made += count;
+        Some(header)
+    }
+
+    /// Appends one packet of the next `count` segments to `out`, without a transport
+    /// checksum; the packet.
+    fn append<'o>(&self, count: usize, out: &'o mut BytesMut) -> &'o mut [u8] {
         let start = self.made * self.size;
         let rest = self.payload.get(start..).unwrap_or_default();
         let body = rest.get(..count * self.size).unwrap_or(rest);
@@ -107,18 +116,11 @@ impl<'a> Segments<'a> {
         let behind = out.len();
         out.extend_from_slice(self.head);
         out.extend_from_slice(body);
-        let piece = out.get_mut(behind..).unwrap_or_default();
-        self.write_ip(piece, length);
+        let packet = out.get_mut(behind..).unwrap_or_default();
+        self.write_ip(packet, length);
         let is_last = self.made + count == self.count();
-        self.write_transport(piece, start, length, is_last);
-        let header = self.piece_header(count);
-        if header.needs_checksum.is_some() {
-            let datagram = length - self.headers.transport;
-            let sum = self.headers.pseudo_header(self.head, datagram).fold();
-            put_checksum(piece, &self.headers, sum);
-        }
-        self.made += count;
-        Some(header)
+        self.write_transport(packet, start, length, is_last);
+        packet
     }
 
     /// Of a packet of the next `count` segments.
