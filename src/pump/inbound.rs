@@ -10,16 +10,14 @@ use super::framing::whole;
 use super::{Counters, Dropped, End, FrameSource, Framing, Guard, LARGE, PacketSink};
 use crate::frame;
 use crate::frame::stream::{StreamFrame, StreamPacket, StreamReader};
-use crate::packet;
 use crate::packet::offload;
 use crate::packet::offload::coalesce::{Coalescer, Limits, Super, Unit};
 use crate::packet::offload::virtio::VirtioHeader;
+use crate::packet::{self, MAX_PIECES};
 use crate::types::Mode;
 
 /// Messages that are looked at together, for packets of theirs to be merged.
 const BATCH: usize = 128;
-/// The pieces of one packet at most: a head and as many payloads as are merged.
-const MAX_PIECES: usize = 72;
 
 /// Receives frames, one packet each, merges those that go together if the device
 /// takes super-packets, and writes them; until the channel or the device ends.

@@ -18,8 +18,8 @@ use thiserror::Error;
 use super::control::MAX_CONTROL;
 use super::waiting::Waiting;
 use super::{AF_INET, AF_INET6, ETHERNET_HEADER, FAMILY_LEN, FrameError};
-use crate::packet::IpVersion;
 use crate::packet::offload::virtio::VIRTIO_HEADER_LEN;
+use crate::packet::{IpVersion, MAX_PIECES};
 use crate::types::Mode;
 
 /// Bytes of the length in front of a frame.
@@ -40,8 +40,6 @@ pub const MAX_PACKET: usize = 65535 + 22;
 const MAX_STREAM_FRAME: usize = FAMILY_LEN + MAX_CONTROL;
 /// The first bytes of a packet are in one piece, so that its headers can be read.
 pub const CONTIGUOUS: usize = 256;
-/// Pieces of one packet at most (fewer than the kernel's UIO_MAXIOV); more are joined.
-const MAX_PIECES: usize = 32;
 /// Chunks that are held at most; more are joined, so that a peer that sends
 /// byte by byte takes no more memory than one that does not.
 const MAX_CHUNKS: usize = 512;

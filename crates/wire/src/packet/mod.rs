@@ -23,6 +23,13 @@ pub mod test_packets;
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice};
 use thiserror::Error;
 
+use self::offload::coalesce::MAX_SEGMENTS;
+
+/// Pieces of one packet at most: the headers and the payloads of a super-packet. The
+/// reader of a stream joins more. A device writes them in one call, behind the offload
+/// header; the kernel takes 1024 (UIO_MAXIOV).
+pub const MAX_PIECES: usize = 1 + MAX_SEGMENTS;
+
 /// The IP version of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IpVersion {
