@@ -1,4 +1,4 @@
-//! What it costs to queue a packet and to take it out again.
+//! Benchmarks of the fair queue: the cost of queueing a packet and taking it out.
 
 #[path = "../crates/wire/benches/packets/mod.rs"]
 mod packets;
@@ -12,7 +12,7 @@ use sshvpn_wire::packet::flow::{FlowClassifier, FlowKey};
 
 use packets::{Flow, MODE, interleaved, total};
 
-/// As large as a packet that waits is in the queue.
+/// An item with the size of a queued packet.
 struct Queued(usize, #[expect(dead_code)] [u8; 24]);
 
 impl Packet for Queued {
@@ -25,7 +25,7 @@ impl Packet for Queued {
     }
 }
 
-/// The key of the flow that a packet is of.
+/// The flow key of a packet.
 fn classify(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("classify");
     group.throughput(Throughput::Elements(1));
@@ -39,8 +39,8 @@ fn classify(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A queue that is filled with 44 packets and emptied, as one pass of the
-/// outbound direction does: packets of the MTU, and super-packets.
+/// Fills a queue with 44 packets and empties it, like one pass of the outbound direction:
+/// packets of the MTU, and super-packets.
 fn push_and_pop(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("fair_queue");
     let (_, merged) = Flow::TCP4.super_packet();

@@ -1,5 +1,5 @@
-//! The two ends of a pump, in memory: a device and a channel that give the same
-//! packets again and again until their number is reached, and forget what they get.
+//! A device and a channel in memory: they repeat the same packets up to a number, and
+//! discard those that they get.
 
 use std::hint::black_box;
 use std::io::{self, IoSlice};
@@ -11,7 +11,7 @@ use sshvpn::frame::waiting::Waiting;
 use sshvpn::packet::offload::virtio::{Offload, VirtioHeader};
 use sshvpn::pump::{FrameSink, FrameSource, PacketSink, PacketSource, SendFailure};
 
-/// A device with packets to read, which is gone once they are.
+/// A device with packets to read, which fails as deleted after the last one.
 pub struct Reading<'a> {
     /// Each with its offload header.
     packets: &'a [Vec<u8>],
@@ -20,7 +20,7 @@ pub struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    /// One that yields `most` packets.
+    /// A device that yields `most` packets.
     pub fn new(packets: &'a [Vec<u8>], most: usize) -> Self {
         Reading {
             packets,
@@ -57,9 +57,9 @@ impl PacketSource for Reading<'_> {
     fn decline_offload(&self) {}
 }
 
-/// A device that takes what it is given.
+/// A device that takes all packets.
 pub struct Writing {
-    /// Which packets it takes.
+    /// The offload packets that it takes.
     pub takes: Offload,
 }
 
@@ -74,7 +74,7 @@ impl PacketSink for Writing {
     }
 }
 
-/// A channel that takes what it is given.
+/// A channel that takes all frames.
 pub struct Sending;
 
 impl FrameSink for Sending {
@@ -85,14 +85,14 @@ impl FrameSink for Sending {
     }
 }
 
-/// A channel with messages to receive, which is closed once they are.
+/// A channel with messages to receive, which is closed after the last one.
 pub struct Receiving<'a> {
     messages: &'a [Bytes],
     left: usize,
 }
 
 impl<'a> Receiving<'a> {
-    /// One that yields all of `messages` so many `times`.
+    /// A channel that yields all of `messages` this many `times`.
     pub fn new(messages: &'a [Bytes], times: usize) -> Self {
         Receiving {
             messages,

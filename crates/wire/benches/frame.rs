@@ -1,4 +1,4 @@
-//! What framing costs: headers put in front of packets, and taken off again.
+//! Benchmarks of framing: adding headers in front of packets, and removing them.
 
 mod packets;
 
@@ -13,7 +13,7 @@ use sshvpn_wire::packet::offload::virtio::VirtioHeader;
 
 use packets::{Flow, MODE, interleaved, total};
 
-/// What one message of a channel brings of a stream, in bytes.
+/// Bytes of a stream in one message of a channel.
 const CHUNK: usize = 32 * 1024;
 
 /// Frames of a tun channel.
@@ -60,7 +60,7 @@ fn stream_encode(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A stream taken apart that comes in chunks which end anywhere.
+/// Splits a stream, in chunks that end anywhere, into frames.
 fn stream_decode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("stream_decode");
     let (header, merged) = Flow::TCP4.super_packet();

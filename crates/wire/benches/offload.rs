@@ -1,5 +1,5 @@
-//! What the kernel's share costs where it is done here: super-packets divided,
-//! and packets merged into super-packets.
+//! Benchmarks of the kernel's work that sshvpn does: dividing super-packets, and merging
+//! packets into super-packets.
 
 mod packets;
 
@@ -13,7 +13,7 @@ use sshvpn_wire::packet::offload::segment::Segments;
 
 use packets::{Flow, MODE, interleaved, total};
 
-/// A super-packet of 64 KiB into packets of MTU 1500.
+/// Divides a super-packet of 64 KiB into packets of MTU 1500.
 fn segment(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("segment");
     for flow in [Flow::TCP4, Flow::TCP6, Flow::UDP4] {
@@ -35,7 +35,7 @@ fn segment(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Packets of one flow, and of eight of which each sends one in turn.
+/// Merges packets of one flow, and of eight flows that send in turn.
 fn coalesce(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("coalesce");
     let cases = [
@@ -62,7 +62,7 @@ fn coalesce(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The number of units that the packets make.
+/// The number of units that the packets merge into.
 fn merge(coalescer: &mut Coalescer, packets: Vec<Bytes>) -> usize {
     for packet in packets {
         coalescer.push(packet).expect("fewer than a batch");

@@ -248,9 +248,9 @@ impl fmt::Display for UnitRequest {
 /// `-w LOCAL[:REMOTE]`, ssh_config's `TunnelDevice`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TunnelDevice {
-    /// The local end's unit.
+    /// The local unit.
     pub local: UnitRequest,
-    /// The peer's unit.
+    /// The remote unit.
     pub remote: UnitRequest,
 }
 

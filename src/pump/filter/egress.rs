@@ -1,7 +1,6 @@
-//! Frames that the peer of an Ethernet tunnel is not to hear: those of stations
-//! on its link that it has nothing to do with. They are dropped where they leave the
-//! device, by their source address, so that broadcasts and what a bridge floods
-//! are held back as well.
+//! Drops Ethernet frames of stations that the peer must not hear. It checks the source
+//! address as a frame leaves the device, so it covers broadcasts and frames that a bridge
+//! floods.
 
 use std::fmt;
 use std::io;
@@ -12,27 +11,27 @@ use crate::frame::waiting::Waiting;
 use crate::packet::guard::link::MacAddress;
 use crate::pump::{Counters, Dropped, PacketSource};
 
-/// Frames that are dropped in a row before others have their turn.
+/// Frames dropped in a row before other tasks run.
 const AT_ONCE: usize = 64;
 
-/// Says whom one peer hears; asked about each frame, so that the answer may
-/// change at any time.
+/// Decides which stations one peer hears; asked for each frame, so the answer may change
+/// at any time.
 pub trait Hears: fmt::Debug + Send + Sync {
-    /// Whether it hears what comes of this station.
+    /// Whether the peer gets frames of this station.
     fn hears(&self, station: MacAddress) -> bool;
 }
 
-/// Stations that one peer does not hear; nobody, by default.
+/// Drops frames of stations that one peer does not hear; none by default.
 #[derive(Debug, Default)]
 pub struct EgressFilter(Option<Box<dyn Hears>>);
 
 impl EgressFilter {
-    /// All but those that it hears.
+    /// A filter that drops all stations but those that the peer hears.
     pub fn new(peer: Box<dyn Hears>) -> Self {
         EgressFilter(Some(peer))
     }
 
-    /// What `device` yields besides their frames, which are counted as dropped.
+    /// Wraps `device`: counts and drops these frames.
     pub fn without<'a, S>(&'a self, device: &'a S, counters: &'a Counters) -> Heard<'a, S> {
         Heard {
             device,
@@ -41,7 +40,7 @@ impl EgressFilter {
         }
     }
 
-    /// Whether a frame is one of theirs.
+    /// Whether the frame is from a station that the peer does not hear.
     fn sent(&self, frame: &[u8]) -> bool {
         /// Behind the destination (IEEE 802.3, section 3.1.1).
         const SOURCE: std::ops::Range<usize> = 6..12;
@@ -53,7 +52,7 @@ impl EgressFilter {
     }
 }
 
-/// A device without the frames of strangers.
+/// A device whose frames pass an [`EgressFilter`].
 #[derive(Debug)]
 pub struct Heard<'a, S> {
     device: &'a S,
@@ -94,7 +93,7 @@ impl<S: PacketSource + Sync> PacketSource for Heard<'_, S> {
 }
 
 impl<S> Heard<'_, S> {
-    /// Whether what was read is dropped, which is counted.
+    /// Whether the frame is dropped, which is counted.
     fn drops(&self, packet: &Waiting) -> bool {
         let strange = self.egress_filter.sent(packet.packet());
         if strange {

@@ -1,6 +1,6 @@
-//! From packets that wait to what the channel sends: for a peer that takes single
-//! packets alone, super-packets are divided and open checksums completed; for one
-//! of us they go as they are (`stream_framing`).
+//! Turns queued packets into the channel's messages: for a peer that takes only ordinary
+//! packets, divides super-packets and completes open checksums; sshvpn takes them
+//! unchanged.
 
 pub(super) mod stream;
 pub(super) mod whole;
@@ -17,19 +17,19 @@ use crate::packet::offload::virtio::Offload;
 use crate::types::Mode;
 use stream::{Pass, StreamFraming};
 
-/// How packets travel.
+/// The form in which packets travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// One ordinary packet a message (OpenSSH PROTOCOL, section 2.3).
+    /// One ordinary packet for each message (OpenSSH PROTOCOL, section 2.3).
     Datagrams,
-    /// One packet a message, which may be a super-packet behind its offload
-    /// header: between two of us ([`frame::offload`]).
+    /// One packet for each message, which may be a super-packet behind its offload
+    /// header: between two sshvpn peers ([`frame::offload`]).
     DatagramsWithOffload,
-    /// The agent stream, to a peer that takes this merged.
+    /// The agent stream, to a peer that takes these offload packets.
     Stream(Offload),
 }
 
-/// Makes what the channel sends of the packets of one device.
+/// Makes the messages, or the stream, of one device's packets.
 pub(super) struct Framer {
     mode: Mode,
     /// None where each packet is a message.
@@ -51,10 +51,9 @@ impl Framer {
         }
     }
 
-    /// Takes packets whose turn it is, and appends to `frames` what the channel
-    /// is to send of them, about `most` bytes. `spare` gets memory that
-    /// is free again by that, if it has less: an allocator that is given 64 KiB
-    /// back with each super-packet returns them to the kernel each time.
+    /// Takes packets from the queue and appends about `most` bytes of frames. `spare`
+    /// gets memory that becomes free, if it has less: an allocator that gets 64 KiB back
+    /// with each super-packet returns them to the kernel each time.
     pub fn fill(
         &mut self,
         queue: &mut FairQueue<Waiting>,
@@ -99,13 +98,13 @@ impl Framer {
     }
 }
 
-/// What was noticed about the packets that were framed.
+/// Properties of the packets that were framed.
 pub(super) struct Filled {
     /// A super-packet of [`LARGE`] packets was divided.
     pub large: bool,
 }
 
-/// A message for each packet, super-packets as they are if they fit one; the
+/// Appends a message for each packet; a super-packet is one message if it fits. The
 /// number of packets.
 fn with_offload(mode: Mode, waiting: Waiting, frames: &mut Vec<Bytes>) -> Result<usize, Dropped> {
     let header = waiting.header()?;
@@ -120,7 +119,7 @@ fn with_offload(mode: Mode, waiting: Waiting, frames: &mut Vec<Bytes>) -> Result
     Ok(header.packets(length))
 }
 
-/// A message for each packet; their number.
+/// Appends a message for each ordinary packet; their number.
 fn datagrams(
     mode: Mode,
     mut waiting: Waiting,

@@ -1,7 +1,7 @@
-//! From packets that wait to frames of the agent stream. Super-packets go as they
-//! are; consecutive ordinary packets of a flow that wait together are merged into
-//! one, for a peer that takes it: fewer bytes for the SSH servers on the way, and
-//! one write at the peer's device in place of many. No packet waits for another.
+//! Turns queued packets into frames of the agent stream. Super-packets are sent
+//! unchanged; consecutive ordinary packets of a flow that wait together are merged, for a
+//! peer that takes super-packets: fewer bytes for the SSH servers on the way, and one
+//! write at the peer's device instead of many. No packet waits for another.
 
 use bytes::{Bytes, BytesMut};
 
@@ -12,32 +12,32 @@ use crate::packet::offload::virtio::{Offload, VirtioHeader};
 use crate::pump::{Counters, Dropped, FairQueue, LARGE};
 use crate::types::Mode;
 
-/// Frames up to this length are copied behind each other, so that many make one
-/// message; a larger one is sent from where it is.
+/// Frames up to this length are copied into one buffer, so that many make one message;
+/// larger ones are sent without a copy.
 const SMALL: usize = 4096;
 
 /// Makes the frames of one stream.
 pub(in crate::pump) struct StreamFraming {
     mode: Mode,
-    /// None for a peer to whom packets go one by one.
+    /// `None` for a peer that takes no super-packets.
     coalescer: Option<Coalescer>,
 }
 
-/// Where the frames of one pass go.
+/// The frames of one pass.
 pub(in crate::pump) struct Pass<'a> {
-    /// Bytes that the small ones may take together, so that their memory need not grow.
+    /// The size of the buffer for small frames, so that it need not grow.
     room: usize,
-    /// Only one packet waits: there is nothing to merge it with.
+    /// Only one packet waits, so none can be merged.
     alone: bool,
-    /// The small frames since the last large one.
+    /// The small frames since the last large frame.
     joined: BytesMut,
-    /// Those before.
+    /// The frames before.
     frames: &'a mut Vec<Bytes>,
     counters: &'a Counters,
 }
 
 impl StreamFraming {
-    /// For a peer that takes `peer` merged.
+    /// Framing for a peer that takes the offload packets `peer`.
     pub fn new(mode: Mode, peer: Offload) -> Self {
         let limits = Limits {
             unit_bytes: usize::from(u16::MAX),
@@ -60,13 +60,13 @@ impl StreamFraming {
         match &mut self.coalescer {
             Some(coalescer) if mergeable && !pass.alone => {
                 if let Err(packet) = coalescer.push_offload(header, waiting.into_packet()) {
-                    // It is full, and has room then.
+                    // It is full; flushing makes room.
                     self.flush(pass);
                     self.push_again(header, packet, pass);
                 }
             }
             _ => {
-                // What came before it goes before it.
+                // Sends the earlier packets first.
                 self.flush(pass);
                 let framed = pass.append(self.mode, waiting);
                 pass.count(framed, header.packets(length) as u64, length);
@@ -81,7 +81,7 @@ impl StreamFraming {
         }
     }
 
-    /// Frames what is held for merging; at the end of each pass.
+    /// Frames the packets held for merging; called at the end of each pass.
     pub fn flush(&mut self, pass: &mut Pass<'_>) {
         let Some(coalescer) = &mut self.coalescer else {
             return;
@@ -109,7 +109,7 @@ impl StreamFraming {
 }
 
 impl<'a> Pass<'a> {
-    /// For what is about to be taken from `queue`, about `most` bytes.
+    /// A pass that takes about `most` bytes from `queue`.
     pub fn new(
         queue: &FairQueue<Waiting>,
         frames: &'a mut Vec<Bytes>,
@@ -147,7 +147,7 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Frames a packet that lies in parts.
+    /// Frames a packet that is in parts.
     fn append_parts(
         &mut self,
         mode: Mode,
@@ -159,7 +159,7 @@ impl<'a> Pass<'a> {
         Ok(stream::append(mode, &offload, head, rest, self.space())?)
     }
 
-    /// Where small frames go.
+    /// The buffer for small frames.
     fn space(&mut self) -> &mut BytesMut {
         if self.joined.is_empty() {
             self.joined.reserve(self.room);

@@ -1,4 +1,4 @@
-//! Offload packets for a device that takes ordinary packets alone.
+//! Turns offload packets into ordinary ones, for a device that takes no others.
 
 use std::convert::Infallible;
 
@@ -10,7 +10,7 @@ use crate::packet::offload::virtio::VirtioHeader;
 use crate::pump::Dropped;
 use crate::types::Mode;
 
-/// The ordinary packets that an offload packet, given in pieces, stands for.
+/// The ordinary packets that an offload packet in pieces stands for.
 pub(in crate::pump) fn divide(
     mode: Mode,
     header: &VirtioHeader,

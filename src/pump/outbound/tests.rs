@@ -1,4 +1,4 @@
-//! The memory that waits is what the queue counts.
+//! The queue counts the memory that its packets keep.
 
 use super::*;
 use crate::packet::offload::virtio::VirtioHeader;
@@ -7,7 +7,7 @@ use crate::packet::offload::virtio::VirtioHeader;
 fn fill(intake: &mut Intake<'_>, lengths: &[usize]) {
     for round in 0_u16..5000 {
         for &length in lengths {
-            // A flow of its own each, so that the queue drops from none in particular.
+            // Each has its own flow, so that the queue drops from all flows.
             let mut packet = vec![0x45; length];
             packet[12..14].copy_from_slice(&round.to_be_bytes());
             let read = [&VirtioHeader::PLAIN.to_bytes()[..], &packet].concat();
@@ -35,7 +35,7 @@ fn a_queue_counts_the_memory_that_its_packets_keep() {
         intake.buffer = Waiting::default();
         let now = Instant::now();
         let waiting: Vec<_> = std::iter::from_fn(|| intake.queue.pop(now)).collect();
-        // A buffer that has one owner turns into the whole allocation.
+        // A buffer with one owner turns into a vector with the whole allocation.
         let retained = waiting
             .into_iter()
             .map(|packet| Vec::from(packet.into_packet()).capacity())

@@ -1,9 +1,9 @@
-//! What waits between the device and a channel that is slower: bounded, and
-//! fair between flows, so that a bulk transfer delays nothing but itself.
+//! The queue between the device and a slower channel: bounded, and fair between flows, so
+//! that a bulk transfer delays only itself.
 //!
-//! Flows take turns by deficit round robin, sparse ones first (RFC 8290); each
-//! is kept short by CoDel. Packets may be far larger than a turn: a flow that
-//! sent 64 KiB is in debt, and is passed over until its turns have paid for it.
+//! Flows take turns by deficit round robin, sparse ones first (RFC 8290); CoDel keeps
+//! each short. Packets may be far larger than a quantum: a flow that sent 64 KiB is in
+//! debt, and is skipped until its quanta have paid for it.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use super::settings::QueueSettings;
 use crate::frame::waiting::Waiting;
 use crate::packet::flow::FlowKey;
 
-/// Flows that are told apart; those whose keys fall together share a bucket.
+/// Buckets; flows whose keys collide share one.
 const BUCKETS: u16 = 1024;
 
 /// Packets that were dropped, by reason.
@@ -26,11 +26,11 @@ pub struct QueueDrops {
     pub delayed: u64,
 }
 
-/// What a queue asks of a packet; the same as long as it waits.
+/// The sizes of a packet, which must not change while it waits.
 pub trait Packet {
-    /// Its length in bytes, of which its flow's turns are made.
+    /// Its length in bytes, which is charged to its flow.
     fn length(&self) -> usize;
-    /// The bytes of memory that it keeps allocated, which are bounded.
+    /// The bytes of memory that it keeps allocated, which the queue bounds.
     fn memory(&self) -> usize;
 }
 
@@ -52,7 +52,7 @@ pub struct FairQueue<T> {
     packets: FifoSlab<Queued<T>>,
     /// Flows that have not used up their first quantum: served before `old_flows`.
     new_flows: VecDeque<u16>,
-    /// Those that have, and those in debt though nothing of them waits.
+    /// Flows that have, and flows in debt without packets.
     old_flows: VecDeque<u16>,
     length: usize,
     bytes: usize,
@@ -73,9 +73,9 @@ struct Bucket {
     length: usize,
     bytes: usize,
     memory: usize,
-    /// Bytes that may still be sent in this turn; negative is debt.
+    /// Bytes left to send in this turn; negative is debt.
     deficit: i64,
-    /// In one of the two lists of flows.
+    /// Whether it is in one of the two lists of flows.
     listed: bool,
     codel: Codel,
 }
@@ -117,25 +117,25 @@ impl<T: Packet> FairQueue<T> {
         self.length == 0
     }
 
-    /// The sum of the lengths of what waits.
+    /// The sum of the packets' lengths.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The bytes of memory that what waits keeps allocated.
+    /// The bytes of memory that the packets keep allocated.
     pub fn memory(&self) -> usize {
         self.memory
     }
 
-    /// What was dropped since the last call; `push` and `pop` both may drop.
+    /// The drops since the last call; `push` and `pop` may both drop.
     #[must_use = "drops are counted by name"]
     pub fn take_drops(&mut self) -> QueueDrops {
         std::mem::take(&mut self.drops)
     }
 
-    /// Queues a packet that came at `now`. When the queue is
-    /// full, the flow with the most in it loses its oldest packets until all
-    /// fits; a packet that would not fit an empty queue is dropped itself.
+    /// Queues a packet that came at `now`. While the queue is too full, the largest flow
+    /// loses its oldest packets; a packet that does not fit an empty queue is dropped
+    /// itself.
     pub fn push(&mut self, flow: FlowKey, item: T, now: Instant) {
         let (length, memory) = (item.length(), item.memory());
         if memory > self.settings.max_memory {
@@ -151,7 +151,7 @@ impl<T: Packet> FairQueue<T> {
         if !bucket.listed {
             bucket.listed = true;
             bucket.deficit = quantum.into();
-            // What starts with more than a quantum is not sparse.
+            // A flow that starts with more than a quantum is not sparse.
             if length <= quantum as usize {
                 self.new_flows.push_back(index);
             } else {
@@ -188,7 +188,7 @@ impl<T: Packet> FairQueue<T> {
         None
     }
 
-    /// Lets all memory go, and forgets the flows, if nothing waits.
+    /// Frees all memory and forgets the flows, if the queue is empty.
     pub fn rest(&mut self) {
         if self.is_empty() {
             let drops = self.drops;
@@ -199,9 +199,8 @@ impl<T: Packet> FairQueue<T> {
         }
     }
 
-    /// Drops until both bounds are kept. The flow to pay is the one that is
-    /// largest by the measure that is exceeded: else a flood of tiny packets
-    /// would drive out large ones.
+    /// Drops until both bounds hold. Drops from the flow that is largest by the exceeded
+    /// measure: otherwise a flood of tiny packets would displace large ones.
     fn shrink(&mut self) {
         while self.memory > self.settings.max_memory {
             self.drop_from_fattest(|bucket| bucket.memory);
@@ -221,9 +220,9 @@ impl<T: Packet> FairQueue<T> {
         }
     }
 
-    /// The flow at the head of the lists once it is out of debt; a turn that
-    /// finds it in debt pays some and ends. Where everyone is in debt, all are
-    /// given at once the turns that would pass before the first is served.
+    /// The first flow of the lists without debt; a flow in debt gets its quantum and goes
+    /// to the end. If all are in debt, all get at once the turns that would pass before
+    /// the first is served.
     fn next_turn(&mut self) -> Option<u16> {
         let quantum = i64::from(self.settings.quantum.get());
         let mut passed_over = 0;
@@ -248,7 +247,8 @@ impl<T: Packet> FairQueue<T> {
         }
     }
 
-    /// Gives every flow as many turns as leave the richest of them in debt.
+    /// Gives every flow the number of turns that leaves the one with the smallest debt
+    /// still in debt.
     fn skip_turns(&mut self, quantum: i64) {
         let deficits = |index: &u16| self.buckets[usize::from(*index)].deficit;
         let richest = self.old_flows.iter().map(deficits).max().unwrap_or(0);
@@ -258,7 +258,7 @@ impl<T: Packet> FairQueue<T> {
         }
     }
 
-    /// Takes the flow's first packet that CoDel lets pass.
+    /// Takes the flow's first packet that CoDel does not drop.
     fn deliver(&mut self, index: u16, now: Instant) -> Option<Queued<T>> {
         loop {
             let bucket = &mut self.buckets[usize::from(index)];
@@ -290,9 +290,9 @@ impl<T: Packet> FairQueue<T> {
         Some(queued)
     }
 
-    /// Ends the turn of a flow of which nothing waits. A new one goes through
-    /// the old flows once, else it could be new again with each packet and
-    /// starve them (RFC 8290, section 4.2).
+    /// Ends the turn of an empty flow. A new one goes through the old flows once;
+    /// otherwise it could be new again with each packet and starve them (RFC 8290,
+    /// section 4.2).
     fn finish(&mut self, index: u16) {
         if self.new_flows.front() == Some(&index) {
             self.new_flows.pop_front();

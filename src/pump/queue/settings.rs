@@ -8,12 +8,12 @@ use crate::frame::waiting::Waiting;
 /// The bounds and times of a [`FairQueue`](crate::pump::FairQueue).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueSettings {
-    /// The most bytes of memory that the packets keep allocated.
+    /// Bytes of memory that the packets may keep allocated, at most.
     pub max_memory: usize,
-    /// The most packets that wait, which bounds what is kept about each.
+    /// Packets at most, which bounds the queue's own memory.
     pub max_packets: usize,
-    /// Bytes that a flow may send in a turn (RFC 8290, section 5.2.4), and that
-    /// may wait in a flow however long without a drop by CoDel.
+    /// Bytes that a flow may send in a turn (RFC 8290, section 5.2.4); CoDel drops
+    /// nothing while no more wait in a flow.
     pub quantum: NonZeroU32,
     /// How long the packets of a flow may wait.
     pub codel: CodelSettings,

@@ -1,10 +1,9 @@
-//! What goes into one channel message: an IP packet behind its address family,
-//! or a bare Ethernet frame. Pure encoding and decoding, no I/O.
+//! Encodes and decodes channel messages: an IP packet behind its address family, or a
+//! bare Ethernet frame. No I/O.
 //!
-//! OpenSSH PROTOCOL, section 2.3: in point-to-point mode each message is
-//! `uint32 address family ‖ packet`, in ethernet mode the frame alone. The
-//! "packet length" that the document shows in front is the length of the
-//! CHANNEL_DATA string itself.
+//! OpenSSH PROTOCOL, section 2.3: in point-to-point mode each message is `uint32 address
+//! family ‖ packet`, in ethernet mode only the frame. The "packet length" in front in
+//! that document is the length of the CHANNEL_DATA string itself.
 
 pub mod control;
 pub mod offload;
@@ -23,10 +22,11 @@ use crate::types::Mode;
 pub const FAMILY_LEN: usize = 4;
 
 /// The largest frame, family included, that OpenSSH reads from its own device
-/// (channels.c, `CHAN_RBUF`); neither end sends a larger one.
+/// (channels.c, `CHAN_RBUF`); sshvpn sends no larger one.
 pub const MAX_FRAME: usize = 16 * 1024;
 
-/// The smallest Ethernet frame that the kernel takes from a tap device (linux/if_ether.h, `ETH_HLEN`).
+/// The smallest Ethernet frame that the kernel accepts on a tap device (linux/if_ether.h,
+/// `ETH_HLEN`).
 pub const ETHERNET_HEADER: usize = 14;
 
 /// `SSH_TUN_AF_INET`: OpenBSD's AF_INET, on the wire on every system.
@@ -34,20 +34,20 @@ pub const AF_INET: u32 = 2;
 /// `SSH_TUN_AF_INET6`: OpenBSD's AF_INET6.
 pub const AF_INET6: u32 = 24;
 
-/// An IPv4 packet of a bare header: OpenSSH closes its read side for good when
-/// its device yields one, so none is carried.
+/// The length of an IPv4 packet without payload: OpenSSH closes its read side permanently
+/// when its device yields one, so none is sent.
 const BARE_IPV4_HEADER: usize = 20;
 
-/// Why a frame was dropped. Each has a counter; none ends the tunnel.
+/// Why a frame was dropped. Each reason has a counter; none ends the tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
 pub enum FrameError {
-    /// Too short to carry anything.
+    /// Too short for a packet.
     #[error("too short")]
     TooShort,
     /// Larger than [`MAX_FRAME`].
     #[error("too long")]
     TooLong,
-    /// An address family other than IPv4 or IPv6, or one that contradicts the packet.
+    /// The address family is neither IPv4 nor IPv6, or contradicts the packet.
     #[error("wrong address family")]
     WrongFamily,
     /// Not a whole IP packet.
@@ -72,8 +72,8 @@ pub const fn headroom(mode: Mode) -> usize {
     }
 }
 
-/// The frame of an ordinary packet, made in place. Fails on what must not be sent
-/// to the peer.
+/// The frame of an ordinary packet, made in place. Fails for packets that must not be
+/// sent.
 pub fn encode(mode: Mode, packet: Waiting) -> Result<Bytes, FrameError> {
     let length = packet.length();
     if headroom(mode) + length > MAX_FRAME {
@@ -93,9 +93,8 @@ pub fn encode(mode: Mode, packet: Waiting) -> Result<Bytes, FrameError> {
     }
 }
 
-/// Takes what the peer sent in one message apart; yields what to write to
-/// the device. The peer is not trusted: family, version and lengths have to
-/// agree.
+/// Decodes one message; yields the packet to write to the device. The peer is not
+/// trusted: family, version and lengths have to agree.
 pub fn decode(mode: Mode, frame: &[u8]) -> Result<&[u8], FrameError> {
     match mode {
         Mode::Ethernet if frame.len() < ETHERNET_HEADER => Err(FrameError::TooShort),

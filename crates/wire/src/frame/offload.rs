@@ -1,14 +1,14 @@
-//! Frames of a tunnel channel between two sshvpn ends, one to a message: as
-//! OpenSSH has them, and with an offload header where a packet has work left.
+//! Frames of a tunnel channel between two sshvpn peers, one to a message: OpenSSH's, and
+//! with an offload header for packets that have open work.
 //!
 //! ```text
 //!   frame := u32 family ‖ packet
 //!          | u32 (family | OFFLOAD) ‖ virtio_net_hdr ‖ packet    a super-packet, or an open checksum
 //! ```
 //!
-//! In ethernet mode too, which has no family by OpenSSH's rules: there it is that
-//! of the agent stream. Both ends write so only if both identify themselves as
-//! sshvpn; see [`spoken_by`].
+//! Ethernet mode, in which OpenSSH has no family word, uses that of the agent stream.
+//! Both ends use these frames only if both identify themselves as sshvpn; see
+//! [`spoken_by`].
 
 use bytes::Bytes;
 
@@ -19,14 +19,13 @@ use crate::packet::IpVersion;
 use crate::packet::offload::virtio::VIRTIO_HEADER_LEN;
 use crate::types::Mode;
 
-/// The largest message that an sshvpn end takes on a channel, in bytes.
+/// The largest message that sshvpn accepts on a channel, in bytes.
 pub const MAX_MESSAGE: usize = 65535;
 
-/// How the software of an sshvpn end is called in its identification string (RFC
-/// 4253, section 4.2).
+/// The start of sshvpn's identification string (RFC 4253, section 4.2).
 const SOFTWARE: &[u8] = b"SSH-2.0-sshvpn_";
 
-/// Whether the end with this identification string is sshvpn, and takes such frames.
+/// Whether the peer with this identification string is sshvpn, and accepts such frames.
 pub fn spoken_by(identification: &[u8]) -> bool {
     identification.starts_with(SOFTWARE)
 }
@@ -46,8 +45,7 @@ pub fn encode(mode: Mode, packet: Waiting) -> Result<Bytes, FrameError> {
     }
 }
 
-/// Takes what the peer sent in one message apart. Its family fits the tunnel's
-/// mode; nothing else is checked yet.
+/// Decodes one message. Checks only that its family fits the tunnel's mode.
 pub fn decode(mode: Mode, mut message: Bytes) -> Result<StreamPacket, FrameError> {
     let word = message.first_chunk().ok_or(FrameError::TooShort)?;
     let word = u32::from_be_bytes(*word);

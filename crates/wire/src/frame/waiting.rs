@@ -1,4 +1,4 @@
-//! A packet that waits to be sent: read from the device and framed in one place.
+//! A packet that waits to be sent: read from the device and framed in the same memory.
 //!
 //! ```text
 //!   8 bytes for the front of a frame ‖ virtio_net_hdr ‖ packet
@@ -20,16 +20,16 @@ const HEADER: usize = FRONT_LEN;
 /// Where the packet begins.
 const PACKET: usize = HEADER + VIRTIO_HEADER_LEN;
 
-/// The packet, with its offload header. It owns its memory alone.
+/// A packet with its offload header. It is the only owner of its memory while it waits.
 #[derive(Debug, Default)]
 pub struct Waiting(BytesMut);
 
 impl Waiting {
-    /// Room for one read: one byte more than a packet may have, so that one that
-    /// the kernel had to cut is seen to be too long.
+    /// Bytes of a buffer for one read: one more than the largest packet, so that a packet
+    /// that the kernel truncated is found to be too long.
     pub const ROOM: usize = PACKET + MAX_PACKET + 1;
 
-    /// A packet that lies in parts.
+    /// A packet from its parts.
     pub fn new<'a>(
         header: &[u8; VIRTIO_HEADER_LEN],
         parts: impl IntoIterator<Item = &'a [u8]>,
@@ -42,8 +42,8 @@ impl Waiting {
         waiting
     }
 
-    /// Makes room for a packet in place of what is held: a device writes its offload
-    /// header and its bytes behind what is in the buffer.
+    /// Empties this and makes room for one read: a device appends the offload header and
+    /// the packet to the buffer.
     pub fn space(&mut self) -> &mut BytesMut {
         self.0.clear();
         self.0.reserve(Self::ROOM);
@@ -51,7 +51,7 @@ impl Waiting {
         &mut self.0
     }
 
-    /// The offload header, as the device has it.
+    /// The offload header.
     pub fn header(&self) -> Result<VirtioHeader, FrameError> {
         let bytes = self.raw_header().ok_or(FrameError::TooShort)?;
         VirtioHeader::from_bytes(bytes).map_err(|_| FrameError::Malformed)
@@ -61,7 +61,7 @@ impl Waiting {
         self.0.get(HEADER..)?.first_chunk()
     }
 
-    /// Whether nothing is left to do to the packet: then its header is not sent.
+    /// Whether the packet has no open work: then its header is not sent.
     pub(super) fn is_plain(&self) -> bool {
         self.raw_header()
             .is_none_or(|header| header.iter().all(|byte| *byte == 0))
@@ -72,7 +72,7 @@ impl Waiting {
         self.0.get(PACKET..).unwrap_or_default()
     }
 
-    /// The same, to be changed.
+    /// The packet's bytes, mutable.
     pub fn packet_mut(&mut self) -> &mut [u8] {
         self.0.get_mut(PACKET..).unwrap_or_default()
     }
@@ -87,8 +87,8 @@ impl Waiting {
         self.0.capacity()
     }
 
-    /// Takes the packet out, with at most twice the memory that it needs: one that
-    /// fills less than half of the buffer is copied, and leaves the buffer here.
+    /// Takes the packet out, with at most twice the memory that it needs: copies a packet
+    /// that fills at most half of the buffer, and keeps the buffer.
     pub fn take(&mut self) -> Self {
         if self.0.len() <= self.memory() / 2 {
             return Waiting(BytesMut::from(&self.0[..]));
@@ -96,7 +96,7 @@ impl Waiting {
         mem::take(self)
     }
 
-    /// Leaves the packet's memory to `other`, if that has less.
+    /// Gives the packet's memory to `other`, if that has less.
     pub fn recycle(self, other: &mut Self) {
         if other.memory() < self.memory() {
             *other = self;
@@ -109,7 +109,7 @@ impl Waiting {
         self.0.freeze()
     }
 
-    /// The frame that begins with `front`; the offload header follows it, or not.
+    /// The frame: `front`, the offload header if `header` is set, and the packet.
     pub(super) fn into_frame(mut self, front: &[u8], header: bool) -> Result<Bytes, FrameError> {
         let end = if header { HEADER } else { PACKET };
         let start = end.saturating_sub(front.len());
@@ -119,7 +119,7 @@ impl Waiting {
         Ok(self.0.freeze())
     }
 
-    /// The packets that a super-packet stands for, each to `take`; their number.
+    /// Passes the packets that a super-packet stands for to `take`; their number.
     pub fn divide<E: From<OffloadError>>(
         &self,
         mode: Mode,
@@ -129,9 +129,9 @@ impl Waiting {
         Segments::new(mode, header, self.packet())?.divide(PACKET, |segment| take(Waiting(segment)))
     }
 
-    /// Smaller super-packets that stand for the same packets, each about as long as
-    /// `longest` at most, in order; none if it is no super-packet, or longer by less
-    /// than one of its segments.
+    /// Smaller super-packets that stand for the same packets, in order, each about
+    /// `longest` bytes at most; empty if this is not a super-packet, or exceeds `longest`
+    /// by less than a segment.
     pub fn cut(&self, mode: Mode, longest: usize) -> Vec<Waiting> {
         let segments = (self.header().ok())
             .and_then(|header| Segments::new(mode, &header, self.packet()).ok());
@@ -164,7 +164,7 @@ mod tests {
     use crate::packet::test_packets::{divide, payload, templates};
     use proptest::prelude::*;
 
-    /// The ordinary packets of what waits.
+    /// The ordinary packets that a packet stands for.
     fn packets(mode: Mode, waiting: &Waiting) -> Vec<Vec<u8>> {
         let header = waiting.header().unwrap();
         check(mode, &header, waiting.packet()).unwrap();
@@ -207,7 +207,7 @@ mod tests {
             prop_assert_eq!(taken.packet(), vec![7; length]);
             prop_assert!(taken.memory() <= 2 * (PACKET + length));
             let (memory, packet) = (taken.memory(), taken.into_packet());
-            // What has one owner turns into a vector with all of its memory.
+            // A buffer with one owner turns into a vector with all of its memory.
             prop_assert_eq!(Vec::from(packet).capacity(), memory);
         }
     }

@@ -1,4 +1,4 @@
-//! Fairness, order, bounds and drops of the queue, against a clock of the test's own.
+//! Fairness, order, bounds and drops of the queue, with a simulated clock.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -16,7 +16,7 @@ fn flow(number: u64) -> FlowKey {
     FlowKey::from_hash(number)
 }
 
-/// Bounds that the test does not reach.
+/// Settings with bounds that the test does not reach.
 fn roomy() -> QueueSettings {
     QueueSettings {
         max_memory: usize::MAX,
@@ -25,7 +25,7 @@ fn roomy() -> QueueSettings {
     }
 }
 
-/// What stands for a packet is its length beside it.
+/// A packet is its length and a value.
 impl<T> Packet for (usize, T) {
     fn length(&self) -> usize {
         self.0
@@ -59,13 +59,13 @@ impl Fixture {
         *next += 1;
     }
 
-    /// The flow whose packet comes next, and its length.
+    /// The flow and the length of the next packet.
     fn pop(&mut self) -> Option<(u64, usize)> {
         let (length, (number, _)) = self.queue.pop(self.now)?;
         Some((number, length))
     }
 
-    /// What is left, as (flow, number within the flow).
+    /// The remaining packets, as (flow, number within the flow).
     fn drain(&mut self) -> Vec<(u64, u32)> {
         std::iter::from_fn(|| self.queue.pop(self.now))
             .map(|(_, item)| item)
@@ -131,7 +131,7 @@ fn many_flows_share_alike() {
     assert!(sent.iter().all(|sent| (9..=11).contains(sent)), "{sent:?}");
 }
 
-/// A flow of small packets that pauses just long enough to be empty each time.
+/// A flow of small packets that is empty before each one.
 #[test]
 fn sparse_flows_without_end_do_not_starve_the_others() {
     let mut fixture = Fixture::new(roomy());
@@ -316,7 +316,7 @@ fn codel_leaves_the_last_packet_of_a_flow_however_late() {
     assert_eq!(delivered + drops.delayed, 1000);
 }
 
-/// Waits of what is long gone say nothing about what comes after a pause.
+/// Waits before a pause do not count after it.
 #[test]
 fn codel_starts_anew_after_a_flow_was_emptied_by_overflow() {
     let mut fixture = Fixture::new(QueueSettings {
@@ -339,8 +339,8 @@ fn codel_starts_anew_after_a_flow_was_emptied_by_overflow() {
     assert_eq!(fixture.queue.take_drops(), QueueDrops::default());
 }
 
-/// Deficit round robin as RFC 8290 section 4.2 puts it, turn by turn and
-/// without CoDel: what the queue must agree with, whatever it cuts short.
+/// Deficit round robin by RFC 8290 section 4.2, turn by turn and without CoDel: the model
+/// that the queue must equal.
 #[derive(Default)]
 struct Plain {
     flows: std::collections::HashMap<u64, (i64, VecDeque<(usize, u32)>)>,

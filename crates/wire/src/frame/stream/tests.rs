@@ -1,4 +1,4 @@
-//! What goes into a stream comes out of it, however it was cut.
+//! Frames come out of a stream unchanged, however it was cut.
 
 use proptest::prelude::*;
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   at a server       from the client's addresses           to where the client may reach
-//!   at an agent       from the local end's address           to what its limits allow
+//!   at an agent       from the client's address              to what its limits allow
 //!   at a client       from the peer and the routes taken    to the client's own addresses
 //!   with `ssh -w`     from anywhere, to anywhere: each end's addresses are its user's
 //! ```

@@ -20,7 +20,7 @@ pub(in crate::packet) const PSH: u8 = 0x08;
 /// TCP flag: the sender reduced its congestion window (RFC 3168).
 const CWR: u8 = 0x80;
 
-/// The packets of one super-packet, made one after the other.
+/// The packets of one super-packet.
 #[derive(Debug)]
 pub struct Segments<'a> {
     head: &'a [u8],
@@ -36,9 +36,8 @@ pub struct Segments<'a> {
 }
 
 impl<'a> Segments<'a> {
-    /// Prepares to divide `packet`, a super-packet by its `header`. They have to
-    /// fit each other, as [`offload::check`](super::check) has it; that
-    /// need not have been called before.
+    /// Prepares to divide the super-packet `packet`. Fails unless `header` fits it, by
+    /// the conditions of [`offload::check`](super::check).
     pub fn new(mode: Mode, header: &VirtioHeader, packet: &'a [u8]) -> Result<Self, OffloadError> {
         let gso = header.gso.ok_or(OffloadError::Sort)?;
         let headers = consistent_headers(mode, header, packet, packet.len())?;
@@ -56,12 +55,12 @@ impl<'a> Segments<'a> {
         })
     }
 
-    /// How many packets there are in all; at least one.
+    /// The number of packets; at least one.
     pub fn count(&self) -> usize {
         self.payload.len().div_ceil(self.size).max(1)
     }
 
-    /// The length of the longest segment in bytes: space for any of them.
+    /// The length of the longest segment in bytes.
     pub fn segment_len(&self) -> usize {
         self.head.len() + self.payload.len().min(self.size)
     }
@@ -123,7 +122,7 @@ impl<'a> Segments<'a> {
         packet
     }
 
-    /// Of a packet of the next `count` segments.
+    /// The offload header of a packet of the next `count` segments.
     fn piece_header(&self, count: usize) -> VirtioHeader {
         let offset = self.headers.transport_protocol.checksum_offset();
         let place = offset.map(|offset| PartialChecksum {
@@ -131,31 +130,31 @@ impl<'a> Segments<'a> {
             offset: length_field(offset),
         });
         let gso = Gso {
-            // The mark of the flag CWR, which stays with the first segment.
+            // It stands for the flag CWR, which stays with the first segment.
             ecn: self.gso.ecn && self.made == 0,
             ..self.gso
         };
         VirtioHeader {
             needs_checksum: place.filter(|_| self.checksummed),
             data_valid: false,
-            // Linux takes no super-packet of one segment.
+            // Linux refuses a super-packet of one segment.
             gso: (count > 1).then_some(gso),
         }
     }
 
-    /// Length and header checksum; identifications count up (RFC 791).
+    /// Writes length and header checksum; identifications count up (RFC 791).
     fn write_ip(&self, head: &mut [u8], length: usize) {
         if self.headers.version == IpVersion::V4 {
             let at = self.headers.ip + 4;
             let first = field(head, at).map_or(0, u16::from_be_bytes);
-            // Its counter is of 16 bits and goes round, also within a super-packet.
+            // The 16-bit counter wraps around, also within a super-packet.
             put_u16(head, at, first.wrapping_add((self.made & 0xffff) as u16));
         }
         self.headers.set_end(head, length);
     }
 
-    /// What differs from segment to segment in the transport header; `start` is
-    /// where this one's payload starts in that of the super-packet.
+    /// Writes the transport header's fields that differ between segments; `start` is the
+    /// offset of this one's payload in the super-packet's.
     fn write_transport(&self, head: &mut [u8], start: usize, length: usize, is_last: bool) {
         let transport = self.headers.transport;
         match self.headers.transport_protocol {
@@ -179,7 +178,7 @@ impl<'a> Segments<'a> {
         }
     }
 
-    /// The checksum of the segment, whose bytes are in the cache from being copied.
+    /// Writes the segment's checksum, while its bytes are still in the cache.
     fn write_checksum(&self, segment: &mut [u8]) {
         let Some(offset) = self.headers.transport_protocol.checksum_offset() else {
             return;
