@@ -216,7 +216,8 @@ fn from_super_packet(flow: Flow) -> Vec<u8> {
 /// A packet in the form that a tun channel yields.
 fn datagram(packet: &[u8]) -> Bytes {
     let waiting = Waiting::new(&VirtioHeader::PLAIN.to_bytes(), [packet]);
-    frame::encode(MODE, waiting).expect("a packet of the MTU")
+    let frame = frame::encode(MODE, waiting);
+    frame.expect("a packet of the MTU").freeze()
 }
 
 /// Packets in an agent stream, cut anywhere.

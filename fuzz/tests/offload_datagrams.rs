@@ -32,6 +32,7 @@ fn run(input: &[u8]) {
     }
     let waiting = Waiting::new(&packet.offload.unwrap_or_default(), [&piece[..]]);
     if let Ok(framed) = offload::encode(mode, waiting) {
+        let framed = framed.freeze();
         // The family is the packet's, whatever the message said.
         match message[..4] == framed[..4] {
             true => assert_eq!(framed, message),

@@ -113,7 +113,7 @@ fn waiting(header: &VirtioHeader, packet: &[u8]) -> Waiting {
     Waiting::new(&header.to_bytes(), [packet])
 }
 
-fn framed(header: &VirtioHeader, packet: &[u8]) -> Bytes {
+fn framed(header: &VirtioHeader, packet: &[u8]) -> BytesMut {
     stream::encode(MODE, waiting(header, packet)).expect("a packet that fits a frame")
 }
 

@@ -111,11 +111,11 @@ fn with_offload(mode: Mode, waiting: Waiting, frames: &mut Vec<Bytes>) -> Result
     let length = waiting.length();
     if header.gso.is_some() && !frame::offload::fits(length) {
         return waiting.divide(mode, &header, |segment| {
-            frames.push(frame::offload::encode(mode, segment)?);
+            frames.push(frame::offload::encode(mode, segment)?.freeze());
             Ok(())
         });
     }
-    frames.push(frame::offload::encode(mode, waiting)?);
+    frames.push(frame::offload::encode(mode, waiting)?.freeze());
     Ok(header.packets(length))
 }
 
@@ -131,13 +131,15 @@ fn datagrams(
     if let Some(gso) = header.gso {
         done.large |= usize::from(gso.size.get()) >= LARGE;
         let made = waiting.divide(mode, &header, |segment| {
-            frames.push(frame::encode(mode, segment)?);
+            frames.push(frame::encode(mode, segment)?.freeze());
             Ok(())
         });
         waiting.recycle(spare);
         return made;
     }
-    offload::finish_checksum(mode, &header, waiting.packet_mut())?;
-    frames.push(frame::encode(mode, waiting)?);
+    if header.needs_checksum.is_some() {
+        offload::finish_checksum(mode, &header, waiting.packet_mut())?;
+    }
+    frames.push(frame::encode(mode, waiting)?.freeze());
     Ok(1)
 }

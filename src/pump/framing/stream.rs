@@ -142,7 +142,7 @@ impl<'a> Pass<'a> {
             if !self.joined.is_empty() {
                 self.frames.push(self.joined.split().freeze());
             }
-            self.frames.push(frame);
+            self.frames.push(frame.freeze());
         }
         Ok(())
     }

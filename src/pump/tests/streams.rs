@@ -197,7 +197,11 @@ async fn offload_headers_of_a_hostile_remote_end_cost_their_packets() {
     let mut stream = Vec::new();
     for (header, packet) in reads {
         let waiting = Waiting::new(&header, [&packet[..]]);
-        stream.push(crate::frame::stream::encode(Mode::PointToPoint, waiting).unwrap());
+        stream.push(
+            crate::frame::stream::encode(Mode::PointToPoint, waiting)
+                .unwrap()
+                .freeze(),
+        );
     }
     let at_peer = FakeDevice::default().with_offload(Offload::ALL);
     let (end, counted, _) = receive_stream(stream, &at_peer).await;

@@ -11,7 +11,7 @@ pub mod stream;
 pub mod waiting;
 pub mod window;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use thiserror::Error;
 
 use self::waiting::Waiting;
@@ -74,7 +74,7 @@ pub const fn headroom(mode: Mode) -> usize {
 
 /// The frame of an ordinary packet, made in place. Fails for packets that must not be
 /// sent.
-pub fn encode(mode: Mode, packet: Waiting) -> Result<Bytes, FrameError> {
+pub fn encode(mode: Mode, packet: Waiting) -> Result<BytesMut, FrameError> {
     let length = packet.length();
     if headroom(mode) + length > MAX_FRAME {
         return Err(FrameError::TooLong);
@@ -116,7 +116,7 @@ mod tests {
     use crate::packet::test_packets::udp;
     use proptest::prelude::*;
 
-    fn encode(mode: Mode, packet: &[u8]) -> Result<Bytes, FrameError> {
+    fn encode(mode: Mode, packet: &[u8]) -> Result<BytesMut, FrameError> {
         super::encode(mode, Waiting::new(&[0; 10], [packet]))
     }
 

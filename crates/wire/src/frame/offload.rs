@@ -10,7 +10,7 @@
 //! Both ends use these frames only if both identify themselves as sshvpn; see
 //! [`spoken_by`].
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::stream::{self, ETHERNET, MAX_PACKET, OFFLOAD, StreamPacket};
 use super::waiting::Waiting;
@@ -36,7 +36,7 @@ pub fn fits(packet: usize) -> bool {
 }
 
 /// The message of a packet, made in place.
-pub fn encode(mode: Mode, packet: Waiting) -> Result<Bytes, FrameError> {
+pub fn encode(mode: Mode, packet: Waiting) -> Result<BytesMut, FrameError> {
     let (word, header) = stream::family_word(mode, &packet)?;
     let message = packet.into_frame(&word.to_be_bytes(), header)?;
     match message.len() {
@@ -79,7 +79,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn encode(mode: Mode, header: &VirtioHeader, packet: &[u8]) -> Result<Bytes, FrameError> {
-        super::encode(mode, Waiting::new(&header.to_bytes(), [packet]))
+        super::encode(mode, Waiting::new(&header.to_bytes(), [packet])).map(BytesMut::freeze)
     }
 
     #[test]

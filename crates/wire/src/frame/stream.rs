@@ -76,7 +76,7 @@ pub struct StreamPacket {
 }
 
 /// The frame of a packet, made in place.
-pub fn encode(mode: Mode, packet: Waiting) -> Result<Bytes, FrameError> {
+pub fn encode(mode: Mode, packet: Waiting) -> Result<BytesMut, FrameError> {
     let (word, header) = family_word(mode, &packet)?;
     let rest = packet.length() + if header { VIRTIO_HEADER_LEN } else { 0 };
     let length = u32::try_from(FAMILY_LEN + rest).map_err(|_| FrameError::TooLong)?;

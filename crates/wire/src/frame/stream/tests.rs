@@ -6,7 +6,9 @@ use super::*;
 use crate::packet::test_packets::udp;
 
 fn framed(mode: Mode, header: [u8; VIRTIO_HEADER_LEN], packet: &[u8]) -> Bytes {
-    encode(mode, Waiting::new(&header, [packet])).unwrap()
+    encode(mode, Waiting::new(&header, [packet]))
+        .unwrap()
+        .freeze()
 }
 
 fn joined(pieces: &[Bytes]) -> Vec<u8> {
