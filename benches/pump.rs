@@ -189,6 +189,7 @@ fn runtime() -> Runtime {
 }
 
 /// Runs a direction to its end; fails if it drops packets, which would not be measured.
+#[inline(never)]
 fn all_pass<E>(runtime: &Runtime, direction: impl Future<Output = E>, counters: &Counters) {
     runtime.block_on(direction);
     let counted = counters.snapshot();
