@@ -352,7 +352,7 @@ pub enum ControlError {
     #[error("a control message of {0} bytes; at most {MAX_CONTROL} are allowed")]
     TooLong(usize),
     /// Not a message of this protocol.
-    #[error("an invalid control message: {0}")]
+    #[error("a control message that cannot be read: {0}")]
     Malformed(String),
 }
 
