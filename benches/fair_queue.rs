@@ -1,4 +1,4 @@
-//! Measures the cost of queueing a packet and taking it out again.
+//! Benchmarks of the fair queue: the cost of queueing a packet and taking it out.
 
 #[path = "../crates/wire/benches/packets/mod.rs"]
 mod packets;
@@ -7,10 +7,23 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use sshvpn::pump::{FairQueue, QueueSettings};
+use sshvpn::pump::{FairQueue, Packet, QueueSettings};
 use sshvpn_wire::packet::flow::{FlowClassifier, FlowKey};
 
 use packets::{Flow, MODE, interleaved, total};
+
+/// An item with the size of a queued packet.
+struct Queued(usize, #[expect(dead_code)] [u8; 24]);
+
+impl Packet for Queued {
+    fn length(&self) -> usize {
+        self.0
+    }
+
+    fn memory(&self) -> usize {
+        self.0
+    }
+}
 
 /// The flow key of a packet.
 fn classify(criterion: &mut Criterion) {
@@ -26,7 +39,7 @@ fn classify(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Fills a queue with 44 packets and empties it, as one pass of the outbound direction does:
+/// Fills a queue with 44 packets and empties it, like one pass of the outbound direction:
 /// packets of the MTU, and super-packets.
 fn push_and_pop(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("fair_queue");
@@ -42,7 +55,7 @@ fn push_and_pop(criterion: &mut Criterion) {
                 bencher.iter(|| {
                     let now = Instant::now();
                     for key in keys.iter().cycle().take(count) {
-                        queue.push(*key, length, black_box([0_u8; 32]), now);
+                        queue.push(*key, black_box(Queued(length, [0; 24])), now);
                     }
                     let mut popped = 0;
                     while let Some(packet) = queue.pop(now) {

@@ -1,5 +1,5 @@
-//! Measures the whole pump between a device and a channel in memory: all work on a byte between the
-//! device's system call and the SSH library.
+//! Benchmarks of the whole pump between a device and a channel in memory: all work
+//! between the device's system call and the SSH library.
 
 mod ends;
 #[path = "../crates/wire/benches/packets/mod.rs"]
@@ -12,7 +12,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ipnetwork::IpNetwork;
 use sshvpn::pump::{Counters, Framing, Guard, Pings, inbound_datagrams, inbound_stream, outbound};
 use sshvpn_wire::frame;
-use sshvpn_wire::frame::stream::{self, OFFLOAD_LEN, STREAM_HEADROOM, StreamReader};
+use sshvpn_wire::frame::stream::{self, StreamReader};
+use sshvpn_wire::frame::waiting::Waiting;
 use sshvpn_wire::packet::guard::address_set::AddressSet;
 use sshvpn_wire::packet::guard::{ClientTerms, GuardRules};
 use sshvpn_wire::packet::offload::virtio::{Offload, VIRTIO_HEADER_LEN, VirtioHeader};
@@ -22,14 +23,14 @@ use tokio::sync::mpsc;
 use ends::{Reading, Receiving, Sending, Writing};
 use packets::{Flow, MODE, interleaved, total};
 
-/// Bytes per run, about: so many that the start has no influence.
+/// Bytes of one run, about; so many that the start does not matter.
 const RUN: usize = 16 << 20;
-/// Bytes of a stream in one channel message.
+/// Bytes of a stream in one message of a channel.
 const CHUNK: usize = 32 * 1024;
-/// Packets available at once when datagrams come in.
+/// Datagrams that are received at once.
 const BURST: usize = 128;
 
-/// From a device with waiting packets to each kind of channel.
+/// From a device with packets to each kind of channel.
 fn outward(criterion: &mut Criterion) {
     let runtime = runtime();
     let mut group = criterion.benchmark_group("outbound");
@@ -39,6 +40,10 @@ fn outward(criterion: &mut Criterion) {
         .map(|packet| from_device(VirtioHeader::PLAIN, packet))
         .collect();
     let mut cases = vec![("packets".to_owned(), plain)];
+    for size in [4200, 9000, 16000] {
+        let large = from_device(VirtioHeader::PLAIN, &vec![0x45; size]);
+        cases.push((format!("packets_of_{size}"), vec![large]));
+    }
     for flow in [Flow::TCP4, Flow::TCP6, Flow::UDP4] {
         cases.push((super_packets(flow), vec![from_super_packet(flow)]));
     }
@@ -72,7 +77,7 @@ fn outward(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// From a tun channel to a device that takes super-packets, and to one that does not.
+/// From a tun channel to devices with and without offload.
 fn inward_by_datagrams(criterion: &mut Criterion) {
     let runtime = runtime();
     let mut group = criterion.benchmark_group("inbound/datagrams");
@@ -108,7 +113,7 @@ fn inward_by_datagrams(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// From an agent stream to both kinds of device.
+/// From an agent stream to devices with and without offload.
 fn inward_by_stream(criterion: &mut Criterion) {
     let runtime = runtime();
     let mut group = criterion.benchmark_group("inbound/stream");
@@ -148,14 +153,14 @@ fn inward_by_stream(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The offloads of a device, whether a client's guard filters its packets, and the name.
+/// The offload packets that a device takes, and whether a client's guard checks packets.
 const DEVICES: [(Offload, bool, &str); 3] = [
     (Offload::ALL, false, "offload"),
     (Offload::NONE, false, "no_offload"),
     (Offload::ALL, true, "guarded"),
 ];
 
-/// The guard of a client with 16 routes, one of which has the packets' source.
+/// The guard of a client with 16 routes, one of which contains the packets' source.
 fn guard(guarded: bool) -> Option<Guard> {
     let networks = |texts: &[&str]| -> AddressSet {
         let parsed = texts.iter().map(|text| text.parse::<IpNetwork>());
@@ -183,7 +188,8 @@ fn runtime() -> Runtime {
         .expect("a runtime without I/O")
 }
 
-/// Runs a direction to its end; fails on dropped packets, which would not be measured.
+/// Runs a direction to its end; fails if it drops packets, which would not be measured.
+#[inline(never)]
 fn all_pass<E>(runtime: &Runtime, direction: impl Future<Output = E>, counters: &Counters) {
     runtime.block_on(direction);
     let counted = counters.snapshot();
@@ -208,22 +214,21 @@ fn from_super_packet(flow: Flow) -> Vec<u8> {
     from_device(header, &packet)
 }
 
-/// A packet in the form of a tun channel.
+/// A packet in the form that a tun channel yields.
 fn datagram(packet: &[u8]) -> Bytes {
-    let mut framed = vec![0; frame::headroom(MODE)];
-    framed.extend_from_slice(packet);
-    frame::encode(MODE, &mut framed).expect("a packet of the MTU");
-    framed.into()
+    let waiting = Waiting::new(&VirtioHeader::PLAIN.to_bytes(), [packet]);
+    let frame = frame::encode(MODE, waiting);
+    frame.expect("a packet of the MTU").freeze()
 }
 
-/// Packets in the form of an agent stream, in chunks without regard to frames.
+/// Packets in an agent stream, cut anywhere.
 fn in_chunks(packets: &[Vec<u8>]) -> Vec<Bytes> {
     let mut stream = BytesMut::new();
     for packet in packets {
-        let mut framed = vec![0; STREAM_HEADROOM - OFFLOAD_LEN];
-        framed.extend_from_slice(packet);
-        let start = stream::encode(MODE, &mut framed).expect("a packet that fits a frame");
-        stream.extend_from_slice(&framed[start..]);
+        let mut waiting = Waiting::default();
+        waiting.space().extend_from_slice(packet);
+        let frame = stream::encode(MODE, waiting).expect("a packet that fits a frame");
+        stream.extend_from_slice(&frame);
     }
     let mut stream = stream.freeze();
     let mut chunks = Vec::new();

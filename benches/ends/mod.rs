@@ -1,16 +1,17 @@
-//! An in-memory device and channel for a pump: they yield the same packets repeatedly up to a
-//! number, and discard what they get.
+//! A device and a channel in memory: they repeat the same packets up to a number, and
+//! discard those that they get.
 
 use std::hint::black_box;
 use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use nix::errno::Errno;
+use sshvpn::frame::waiting::Waiting;
 use sshvpn::packet::offload::virtio::{Offload, VirtioHeader};
 use sshvpn::pump::{FrameSink, FrameSource, PacketSink, PacketSource, SendFailure};
 
-/// A device with packets to read, which fails after the last one.
+/// A device with packets to read, which fails as deleted after the last one.
 pub struct Reading<'a> {
     /// The packets, each with its offload header.
     packets: &'a [Vec<u8>],
@@ -19,7 +20,7 @@ pub struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    /// Yields `most` packets.
+    /// A device that yields `most` packets.
     pub fn new(packets: &'a [Vec<u8>], most: usize) -> Self {
         Reading {
             packets,
@@ -28,24 +29,25 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn next(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+    fn next(&self, packet: &mut Waiting) -> io::Result<()> {
         let number = self.read.fetch_add(1, Ordering::Relaxed);
         if number >= self.most {
             return Err(Errno::EBADFD.into());
         }
-        let packet = &self.packets[number % self.packets.len()];
-        buffer.extend_from_slice(packet);
-        Ok(packet.len())
+        let read = &self.packets[number % self.packets.len()];
+        packet.space().extend_from_slice(read);
+        Ok(())
     }
 }
 
 impl PacketSource for Reading<'_> {
-    async fn read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
-        self.next(buffer)
+    async fn read(&self, packet: &mut Waiting) -> io::Result<()> {
+        self.next(packet)
     }
 
-    fn try_read(&self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
-        self.next(buffer).map(Some)
+    fn try_read(&self, packet: &mut Waiting) -> io::Result<bool> {
+        self.next(packet)?;
+        Ok(true)
     }
 
     async fn readable(&self) -> io::Result<()> {
@@ -55,7 +57,7 @@ impl PacketSource for Reading<'_> {
     fn decline_offload(&self) {}
 }
 
-/// A device that discards written packets.
+/// A device that takes all packets.
 pub struct Writing {
     /// The offload packets that it takes.
     pub takes: Offload,
@@ -72,7 +74,7 @@ impl PacketSink for Writing {
     }
 }
 
-/// A channel that discards sent messages.
+/// A channel that takes all frames.
 pub struct Sending;
 
 impl FrameSink for Sending {
@@ -83,14 +85,14 @@ impl FrameSink for Sending {
     }
 }
 
-/// A channel with messages to receive, which closes after the last one.
+/// A channel with messages to receive, which is closed after the last one.
 pub struct Receiving<'a> {
     messages: &'a [Bytes],
     left: usize,
 }
 
 impl<'a> Receiving<'a> {
-    /// Yields all of `messages`, `times` times.
+    /// A channel that yields all of `messages` this many `times`.
     pub fn new(messages: &'a [Bytes], times: usize) -> Self {
         Receiving {
             messages,

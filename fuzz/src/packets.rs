@@ -1,7 +1,9 @@
 //! Makes mostly valid packets, which random bytes seldom are, and parses packets by etherparse,
 //! which is independent of the fuzzed code.
 
-use bytes::{Bytes, BytesMut};
+use std::convert::Infallible;
+
+use bytes::Bytes;
 use etherparse::checksum::Sum16BitWords;
 use etherparse::{
     IpHeaders, IpNumber, Ipv4Header, Ipv6Extensions, Ipv6Header, NetSlice, PacketBuilder,
@@ -144,13 +146,13 @@ pub fn mode(bits: u8) -> Mode {
 
 /// All segments of a super-packet, if it is one.
 pub fn divide(mode: Mode, header: &VirtioHeader, packet: &[u8]) -> Option<Vec<Bytes>> {
-    let mut segments = Segments::new(mode, header, packet).ok()?;
-    let mut out = BytesMut::with_capacity(segments.segment_len());
-    let mut packets = Vec::new();
-    while segments.append_next(&mut out).is_some() {
-        packets.push(out.split().freeze());
-    }
-    assert_eq!(packets.len(), segments.count());
+    let segments = Segments::new(mode, header, packet).ok()?;
+    let mut packets = Vec::with_capacity(segments.count());
+    let Ok(made) = segments.divide(0, |segment| -> Result<(), Infallible> {
+        packets.push(segment.freeze());
+        Ok(())
+    });
+    assert_eq!(made, packets.len());
     Some(packets)
 }
 

@@ -4,9 +4,8 @@
 use bytes::{Bytes, BytesMut};
 use sshvpn_fuzz::packets::mode;
 use sshvpn_fuzz::{Source, target};
-use sshvpn_wire::frame::stream::{
-    CONTIGUOUS, OFFLOAD_LEN, STREAM_HEADROOM, StreamError, StreamFrame, StreamReader, encode,
-};
+use sshvpn_wire::frame::stream::{CONTIGUOUS, StreamError, StreamFrame, StreamReader, encode};
+use sshvpn_wire::frame::waiting::Waiting;
 use sshvpn_wire::types::Mode;
 
 target!(frame_stream, run);
@@ -68,13 +67,10 @@ fn again(mode: Mode, frame: &StreamFrame) {
     let StreamFrame::Packet(packet) = frame else {
         return;
     };
-    let mut buffer = vec![0; STREAM_HEADROOM - OFFLOAD_LEN];
-    buffer.extend(packet.offload.unwrap_or_default());
-    for piece in &packet.pieces {
-        buffer.extend_from_slice(piece);
-    }
-    if let Ok(start) = encode(mode, &mut buffer) {
-        let (frames, end) = read(mode, [&buffer[start..]].into_iter());
+    let pieces = packet.pieces.iter().map(|piece| &piece[..]);
+    let waiting = Waiting::new(&packet.offload.unwrap_or_default(), pieces);
+    if let Ok(frame) = encode(mode, waiting) {
+        let (frames, end) = read(mode, [&frame[..]].into_iter());
         assert_eq!((frames.len(), end), (1, Ok(0)));
     }
 }

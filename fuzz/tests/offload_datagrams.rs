@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use sshvpn_fuzz::packets::mode;
 use sshvpn_fuzz::{Source, target};
-use sshvpn_wire::frame::stream::{OFFLOAD_LEN, STREAM_HEADROOM};
+use sshvpn_wire::frame::waiting::Waiting;
 use sshvpn_wire::frame::{self, offload};
 use sshvpn_wire::types::Mode;
 
@@ -27,18 +27,16 @@ fn run(input: &[u8]) {
         assert!(taken.is_none_or(|taken| packet.offload.is_none() && taken == &piece[..]));
     }
     // An offload header of zeros is not sent.
-    if packet.offload == Some([0; OFFLOAD_LEN]) {
+    if packet.offload == Some([0; 10]) {
         return;
     }
-    let mut buffer = vec![0; STREAM_HEADROOM - OFFLOAD_LEN];
-    buffer.extend(packet.offload.unwrap_or_default());
-    buffer.extend_from_slice(piece);
-    if let Ok(start) = offload::encode(mode, &mut buffer) {
-        let again = offload::decode(mode, Bytes::copy_from_slice(&buffer[start..]));
-        // The family is the packet's, whatever the message has.
-        match message[..4] == buffer[start..start + 4] {
-            true => assert_eq!(buffer[start..], message[..]),
-            false => assert!(again.is_ok()),
+    let waiting = Waiting::new(&packet.offload.unwrap_or_default(), [&piece[..]]);
+    if let Ok(framed) = offload::encode(mode, waiting) {
+        let framed = framed.freeze();
+        // The family is the packet's, whatever the message said.
+        match message[..4] == framed[..4] {
+            true => assert_eq!(framed, message),
+            false => assert!(offload::decode(mode, framed).is_ok()),
         }
     }
 }

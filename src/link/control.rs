@@ -1,5 +1,5 @@
-//! Control messages over the agent stream while no packets flow yet; the same
-//! at both ends.
+//! Exchanges control messages over the agent stream before packets flow; used at both
+//! ends.
 
 use thiserror::Error;
 
@@ -9,23 +9,22 @@ use crate::frame::stream::{self, StreamError, StreamFrame, StreamReader};
 use crate::pump::{FrameSink, FrameSource, SendFailure};
 use crate::types::Mode;
 
-/// Packets and frames of no use that are passed over; neither end sends any
-/// before both are ready.
+/// Packets and bad frames ignored at most; neither end sends any before both are ready.
 const MOST_PASSED_OVER: u32 = 1000;
 
-/// Why no message came or went.
+/// Why a message was neither received nor sent.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ConversationError {
     /// The other end ended the stream, or the connection is gone.
     #[error("the stream ended")]
     Ended,
-    /// The stream makes no sense any more.
+    /// The stream is not a stream of frames.
     #[error(transparent)]
     Stream(#[from] StreamError),
-    /// A message makes no sense.
+    /// A message is invalid.
     #[error(transparent)]
     Control(#[from] ControlError),
-    /// Something else in place of messages, and no end of it.
+    /// Too many frames that are not messages.
     #[error("more than {MOST_PASSED_OVER} packets before both ends are ready")]
     Packets,
     /// A message that cannot be sent.
@@ -33,8 +32,7 @@ pub enum ConversationError {
     Frame(#[from] FrameError),
 }
 
-/// Both directions of a stream: `R` yields its bytes as they come, `W` takes
-/// whole frames.
+/// Both directions of a stream: `R` yields its bytes, `W` takes whole frames.
 pub struct Conversation<R, W> {
     reader: StreamReader,
     input: R,
@@ -43,7 +41,7 @@ pub struct Conversation<R, W> {
 }
 
 impl<R: FrameSource, W: FrameSink> Conversation<R, W> {
-    /// Of which nothing has been read or written yet.
+    /// A stream that was neither read nor written yet.
     pub fn new(input: R, output: W) -> Self {
         Conversation {
             reader: StreamReader::new(Mode::PointToPoint),
@@ -53,12 +51,12 @@ impl<R: FrameSource, W: FrameSink> Conversation<R, W> {
         }
     }
 
-    /// Bytes that were read already.
+    /// Adds bytes that were already read.
     pub fn unread(&mut self, bytes: bytes::Bytes) {
         self.reader.push(bytes);
     }
 
-    /// Says something.
+    /// Sends a message.
     pub async fn send(&self, message: &Message) -> Result<(), ConversationError> {
         tracing::debug!("sending {message:?}");
         let frame = stream::encode_control(&message.to_json()?)?;
@@ -71,8 +69,8 @@ impl<R: FrameSource, W: FrameSink> Conversation<R, W> {
             })
     }
 
-    /// Waits for what the other end says next. Packets that come before both
-    /// ends are ready are passed over, as on any link that is down.
+    /// Waits for the next message. Ignores packets that come before both ends are ready,
+    /// as on any link that is down.
     pub async fn receive(&mut self) -> Result<Message, ConversationError> {
         loop {
             match self.reader.next_frame()? {
@@ -95,7 +93,7 @@ impl<R: FrameSource, W: FrameSink> Conversation<R, W> {
         }
     }
 
-    /// The parts, for the packets that follow, which are of `mode`.
+    /// The parts, for the packets of `mode` that follow.
     pub fn into_parts(mut self, mode: Mode) -> (StreamReader, R, W) {
         self.reader.set_mode(mode);
         (self.reader, self.input, self.output)
@@ -105,7 +103,7 @@ impl<R: FrameSource, W: FrameSink> Conversation<R, W> {
 #[cfg(test)]
 pub(crate) mod tests {
     impl<R, W> super::Conversation<R, W> {
-        /// The sending side, for what is no message.
+        /// The sending side, for bytes that are no message.
         pub(crate) fn output(&self) -> &W {
             &self.output
         }
@@ -142,7 +140,7 @@ pub(crate) mod tests {
     }
 
     impl Conversation<Input, Output> {
-        /// Sends bytes as they are.
+        /// Sends raw bytes.
         pub(crate) async fn send_raw(&self, bytes: Bytes) {
             self.output.send(bytes).await.unwrap();
         }

@@ -1,13 +1,14 @@
-//! Joins a device and a tunnel channel: the pump's traits for both, and a link
-//! that runs both directions until one ends.
+//! Joins a device and a tunnel channel: implements the pump's traits for both, and runs
+//! both directions until one ends.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use crate::frame::waiting::Waiting;
 use crate::packet::guard::GuardRules;
 use crate::packet::offload::virtio::{Offload, VirtioHeader};
 use crate::pump::{
@@ -21,12 +22,13 @@ use crate::tun::Device;
 use crate::types::Mode;
 
 impl PacketSource for Device {
-    async fn read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
-        Device::read(self, buffer).await
+    async fn read(&self, packet: &mut Waiting) -> io::Result<()> {
+        Device::read(self, packet.space()).await.map(drop)
     }
 
-    fn try_read(&self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
-        Device::try_read(self, buffer)
+    fn try_read(&self, packet: &mut Waiting) -> io::Result<bool> {
+        let read = Device::try_read(self, packet.space())?;
+        Ok(read.is_some())
     }
 
     async fn readable(&self) -> io::Result<()> {
@@ -55,7 +57,7 @@ impl<S: Side> FrameSink for TunnelSender<S> {
         let sent = TunnelSender::send_all(self, frames).await;
         sent.map_err(|error| match error {
             SendError::TooLarge => {
-                // It is the first of those that are left.
+                // It is the first frame left.
                 SendFailure::TooLarge(frames.remove(0).len())
             }
             SendError::Closed => SendFailure::Closed,
@@ -105,16 +107,16 @@ impl FrameSource for SubsystemInput {
     }
 }
 
-/// What went through a link, by direction.
+/// The counters of a link, by direction.
 #[derive(Debug, Default)]
 pub struct LinkCounters {
-    /// From our device to the peer.
+    /// From this host's device to the peer.
     pub outbound: Counters,
-    /// From the peer to our device.
+    /// From the peer to this host's device.
     pub inbound: Counters,
 }
 
-/// How packets travel on a tunnel channel to an end that is sshvpn, or to another.
+/// The framing on a tunnel channel to a peer that is sshvpn, or to other software.
 pub fn framing(is_sshvpn: bool) -> Framing {
     match is_sshvpn {
         true => Framing::DatagramsWithOffload,
@@ -122,21 +124,21 @@ pub fn framing(is_sshvpn: bool) -> Framing {
     }
 }
 
-/// What the peer is held to; nothing by default.
+/// The restrictions on a peer; none by default.
 #[derive(Debug, Default)]
 pub struct Restrictions {
-    /// Where it may send from and to; anywhere if `None`.
+    /// The addresses that it may send from and to; all if `None`.
     pub guard: Option<Guard>,
-    /// Whom it does not hear.
+    /// The stations whose frames it does not get.
     pub egress_filter: EgressFilter,
-    /// How much it may send.
+    /// The rate limit for what it sends.
     pub upload: RateLimit,
-    /// How much it may be sent.
+    /// The rate limit for what it is sent.
     pub download: RateLimit,
 }
 
 impl Restrictions {
-    /// Where the peer may send from and to, and no more.
+    /// Restricts only the addresses that the peer may send from and to.
     pub fn of_addresses(rules: GuardRules) -> Self {
         Restrictions {
             guard: Some(Guard::fixed(rules)),
@@ -145,8 +147,8 @@ impl Restrictions {
     }
 }
 
-/// A running link over a channel whose messages are frames, to which `W` sends.
-/// Dropping it stops it and closes the device.
+/// A running link over a channel whose messages are frames; `W` sends them. Dropping it
+/// stops it and closes the device.
 pub struct Link<W = TunnelSender<ClientSide>> {
     directions: JoinSet<End>,
     counters: Arc<LinkCounters>,
@@ -154,8 +156,8 @@ pub struct Link<W = TunnelSender<ClientSide>> {
 }
 
 impl<W: FrameSink + Send + 'static> Link<W> {
-    /// Starts both directions, with frames as `framing` has them, the peer held
-    /// to `restrictions`, and counted in `counters`.
+    /// Starts both directions with this framing, applies `restrictions` to the peer, and
+    /// counts in `counters`.
     pub fn start<R>(
         device: Device,
         framing: Framing,
@@ -177,7 +179,7 @@ impl<W: FrameSink + Send + 'static> Link<W> {
             let (device, sender) = (Arc::clone(&device), Arc::clone(&sender));
             let counters = Arc::clone(&counters);
             async move {
-                // Nothing but packets goes through such a channel.
+                // Such a channel carries only packets.
                 let (_, nothing) = mpsc::channel(1);
                 let (sender, counters) = (&*sender, &counters.outbound);
                 let device = egress_filter.without(&*device, counters);
@@ -199,7 +201,7 @@ impl<W: FrameSink + Send + 'static> Link<W> {
         }
     }
 
-    /// Waits until a direction has ended; yields why.
+    /// Waits until a direction has ended; yields the reason.
     pub async fn ended(&mut self) -> End {
         match self.directions.join_next().await {
             Some(Ok(end)) => end,
@@ -208,8 +210,7 @@ impl<W: FrameSink + Send + 'static> Link<W> {
         }
     }
 
-    /// Stops both directions and closes the channel and the device; yields
-    /// what went through.
+    /// Stops both directions and closes the channel and the device; yields the counters.
     pub async fn stop(mut self) -> Arc<LinkCounters> {
         self.directions.shutdown().await;
         self.sender.close().await;

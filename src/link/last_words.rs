@@ -1,5 +1,5 @@
-//! What a process says on its standard error, kept for the error that may
-//! follow: its last lines, and how it ended.
+//! Keeps the end of a process's standard error, and its exit, for the error message that
+//! may follow.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::ssh::channel::process::Exit;
 use crate::ssh::client::prompt::terminal_text;
 
-/// The most that is kept, in bytes.
+/// Bytes kept at most.
 const KEPT: usize = 2048;
-/// Lines that an error shows.
+/// Lines in an error, at most.
 const SHOWN_LINES: usize = 3;
-/// Characters that an error shows.
+/// Characters in an error, at most.
 const SHOWN: usize = 300;
 
-/// The last words of one process; clones are of the same.
+/// The last words of one process, shared by clones.
 #[derive(Debug, Clone, Default)]
 pub struct LastWords(Arc<Mutex<Kept>>);
 
@@ -29,7 +29,7 @@ impl LastWords {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It wrote to its standard error.
+    /// Appends output of its standard error.
     pub fn heard(&self, data: &[u8]) {
         let mut kept = self.kept();
         let new = data.get(data.len().saturating_sub(KEPT)..);
@@ -38,12 +38,12 @@ impl LastWords {
         kept.errors.drain(..surplus);
     }
 
-    /// It ended.
+    /// Records how it ended.
     pub fn ended(&self, exit: Exit) {
         self.kept().exit = Some(exit);
     }
 
-    /// Whether it is known to have ended.
+    /// Whether its end is recorded.
     pub fn has_ended(&self) -> bool {
         self.kept().exit.is_some()
     }
@@ -65,7 +65,7 @@ impl fmt::Display for LastWords {
     }
 }
 
-/// The last lines of what a process printed, as one line fit to be shown.
+/// The last lines of a process's output, as one line of printable text.
 pub fn last_lines(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     let lines: Vec<String> = text

@@ -1,4 +1,5 @@
-//! What the pump connects: the tunnel end of an SSH channel, in its forms.
+//! Connects the pump: a device on one side, an SSH channel, process or stream on the
+//! other.
 
 pub mod control;
 pub mod datagram;

@@ -1,7 +1,7 @@
-//! Sends large frames over a Unix socket without copying them: their pages are lent
-//! to a pipe (vmsplice(2)) and from there to the socket (splice(2)), and who reads
-//! the socket copies out of them. Until it has, they have to stay as they are; for a
-//! reader that splices them on, the kernel would not tell for how long.
+//! Sends large frames over a Unix socket without copying them: lends their pages to a
+//! pipe (vmsplice(2)) and from there to the socket (splice(2)); the socket's reader
+//! copies from them. Until it has, they must not change; for a reader that splices them
+//! on, the kernel would not tell for how long.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read};
@@ -17,19 +17,19 @@ use nix::sys::uio::writev;
 use nix::sys::utsname::uname;
 use nix::unistd::pipe2;
 
-/// Bytes of a frame from which on lending its pages costs less than copying them.
-/// Less would also keep large buffers for the sake of few bytes.
+/// Bytes of a frame from which on lending its pages costs less than copying them. Lending
+/// smaller frames would also keep large buffers for few bytes.
 const WORTH_IT: usize = 16 * 1024;
 /// Bytes of pages that the pipe holds; each needs a place, however little of it is used.
 const PIPE_SIZE: libc::c_int = 256 * 1024;
-/// Frames that are written at once at most; the kernel takes 1024 (UIO_MAXIOV).
+/// Frames in one write at most; the kernel takes 1024 (UIO_MAXIOV).
 const MOST_PIECES: usize = 64;
 
-/// Linux from which on it pays: before, the kernel adds up all bytes of a page that is
-/// spliced into a Unix socket, and before 6.5 takes the reader's lock for each page.
+/// The first Linux on which lending is faster: older ones sum all bytes of a page that is
+/// spliced into a Unix socket, and before 6.5 take the reader's lock for each page.
 const SINCE: (u32, u32) = (6, 13);
 
-/// Whether this kernel is fast at it.
+/// Whether lending is faster than copying on this kernel.
 pub(crate) fn pays() -> bool {
     uname().is_ok_and(|host| version(&host.release().to_string_lossy()) >= Some(SINCE))
 }
@@ -45,31 +45,31 @@ fn version(release: &str) -> Option<(u32, u32)> {
 // kernel keeps around it counts too (`unix_ioctl` in net/unix/af_unix.c, SIOCOUTQ).
 nix::ioctl_read_bad!(unread, libc::TIOCOUTQ, libc::c_int);
 
-/// All writing to one socket. Its reader could keep a page that it was lent, and see
-/// what this process has there later: not for one who may not see all of its memory.
+/// Writes to one socket. Its reader could keep a lent page, and read what this process
+/// puts there later: use it only for a reader that may read all of this process's memory.
 pub(crate) struct Lender(Mutex<State>);
 
 struct State {
-    /// The pipe's ends, for reading and for writing.
+    /// The pipe's reading and writing end.
     pipe: (OwnedFd, OwnedFd),
-    /// Bytes in the pipe, which come before everything else.
+    /// Bytes in the pipe, which go first.
     in_pipe: usize,
-    /// Bytes that the socket has taken.
+    /// Bytes written to the socket.
     sent: u64,
-    /// What was lent and may not have been read, each with how many bytes were sent
-    /// with it and before it.
+    /// Frames that were lent and may not have been read, each with the number of bytes
+    /// sent up to its end.
     lent: VecDeque<(u64, Bytes)>,
-    /// The kernel does it.
+    /// Whether lending works.
     able: bool,
 }
 
 impl Lender {
-    /// For a socket to which nobody else writes any more.
+    /// A lender for a socket to which nothing else writes.
     ///
     /// # Errors
-    /// What the kernel says to doing it once, between two sockets of our own: what
-    /// confines a process may forbid what its kernel can do, and with bytes in the
-    /// pipe it is too late to copy instead.
+    /// The kernel's error for one try between two sockets of this process: a sandbox may
+    /// forbid what the kernel supports, and with bytes in the pipe it is too late to copy
+    /// instead.
     pub(crate) fn new() -> io::Result<Self> {
         let (ours, mut peer) = UnixStream::pair()?;
         peer.set_nonblocking(true)?;
@@ -77,11 +77,11 @@ impl Lender {
         Ok(Lender(Mutex::new(State::new()?)))
     }
 
-    /// Takes some of `frames`, the first ones first; how many bytes. What was
-    /// taken may still be in the pipe: [`Lender::pass_on`].
+    /// Takes some of `frames` from the front; yields the number of bytes. They may still
+    /// be in the pipe: call [`Lender::pass_on`].
     ///
     /// # Errors
-    /// `WouldBlock` while the socket takes nothing; what the kernel says.
+    /// `WouldBlock` while the socket is full; other errors of the kernel.
     pub(crate) fn write(&self, socket: &impl AsFd, frames: &[Bytes]) -> io::Result<usize> {
         let mut state = self.state();
         state.release(socket);
@@ -99,7 +99,7 @@ impl Lender {
     /// Empties the pipe into the socket.
     ///
     /// # Errors
-    /// `WouldBlock` while the socket does not take all of it; what the kernel says.
+    /// `WouldBlock` while the socket does not take all bytes; other errors of the kernel.
     pub(crate) fn pass_on(&self, socket: &impl AsFd) -> io::Result<()> {
         self.state().pass_on(socket)
     }
@@ -112,7 +112,7 @@ impl Lender {
 impl State {
     fn new() -> io::Result<Self> {
         let pipe = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        // Without leave for as much it works as well.
+        // Without permission for this size the default works too.
         let _ = fcntl(&pipe.1, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
         Ok(State {
             pipe,
@@ -123,7 +123,7 @@ impl State {
         })
     }
 
-    /// Lends to `socket` what is then to be read at `far`.
+    /// Lends a frame to `socket` and reads it from `far`.
     fn try_out(mut self, socket: &impl AsFd, peer: &mut impl Read) -> io::Result<()> {
         let frame = Bytes::from(vec![0x5a; WORTH_IT]);
         let lent = self.lend(std::slice::from_ref(&frame));
@@ -137,7 +137,7 @@ impl State {
         }
     }
 
-    /// Lets go of what has been read.
+    /// Releases frames that have been read.
     fn release(&mut self, socket: &impl AsFd) {
         if self.lent.is_empty() {
             return;
@@ -148,7 +148,7 @@ impl State {
         let asked = unsafe { unread(socket.as_fd().as_raw_fd(), &raw mut unread_bytes) };
         let Ok(unread) = asked.and_then(|_| u64::try_from(unread_bytes).map_err(|_| Errno::ERANGE))
         else {
-            // What is lent stays lent; no more of it.
+            // Keeps the frames that are lent, and lends no more.
             self.able = false;
             return;
         };
@@ -158,8 +158,8 @@ impl State {
         }
     }
 
-    /// Puts the pages of the large frames in front into the pipe, which is empty;
-    /// how many bytes.
+    /// Puts the pages of the large frames at the front into the empty pipe; yields the
+    /// number of bytes.
     fn lend(&mut self, frames: &[Bytes]) -> usize {
         let large = |frame: &&Bytes| self.able && frame.len() >= WORTH_IT;
         let pieces = slices(frames.iter().take_while(large));
@@ -173,14 +173,14 @@ impl State {
                 count
             }
             Err(error) => {
-                tracing::debug!(%error, "pages cannot be lent, and are copied");
+                tracing::debug!(%error, "pages cannot be lent; copying them");
                 self.able = false;
                 0
             }
         }
     }
 
-    /// Keeps the first `count` bytes until they have been read.
+    /// Keeps the frames of the first `count` bytes until they have been read.
     fn keep(&mut self, frames: &[Bytes], count: usize) {
         let (mut end, mut left) = (self.sent, count);
         for frame in frames {
@@ -207,7 +207,7 @@ impl State {
         Ok(())
     }
 
-    /// Writes what is not lent; nothing is in the pipe.
+    /// Writes the frames that are not lent; the pipe is empty.
     fn copy(&mut self, socket: &impl AsFd, frames: &[Bytes]) -> io::Result<usize> {
         let small = |frame: &&Bytes| !self.able || frame.len() < WORTH_IT;
         let count = writev(socket, &slices(frames.iter().take_while(small)))?;
@@ -216,14 +216,14 @@ impl State {
     }
 }
 
-/// As many as one call takes.
+/// Slices of as many frames as one call takes.
 pub(crate) fn slices<'a>(frames: impl Iterator<Item = &'a Bytes>) -> Vec<IoSlice<'a>> {
     let pieces = frames.take(MOST_PIECES).map(|frame| IoSlice::new(frame));
     pieces.collect()
 }
 
 impl Drop for State {
-    /// What may not have been read stays as it is for as long as this process lives.
+    /// Leaks frames that may not have been read: their memory must not be reused.
     fn drop(&mut self) {
         for (_, frame) in self.lent.drain(..) {
             std::mem::forget(frame);

@@ -1,5 +1,5 @@
-//! An agent's process as the two ends of a byte stream: what it prints comes
-//! in, what it reads goes out; or the same over a socket that it listens at.
+//! The byte stream to an agent's process: over its standard input and output, or over a
+//! socket at which it listens.
 
 use std::time::Duration;
 
@@ -14,23 +14,22 @@ use crate::ssh::channel::process::{
 };
 use crate::ssh::client::prompt::terminal_text;
 
-/// How long after the end of its output a process may take to say how it ended.
+/// How long to wait for the exit status after the end of the output.
 const EXIT_WAIT: Duration = Duration::from_secs(2);
 
-/// What an agent says, in the pieces in which it comes. Standard error goes
-/// to the log and to the [`LastWords`].
+/// The receiving side. Standard error goes to the log and to the [`LastWords`].
 pub struct AgentOutput {
     printed: Printed,
-    /// Where the stream is in place of standard output, until its end.
+    /// The socket that replaces standard output, until its end.
     socket: Option<ProcessEvents>,
     ended: bool,
 }
 
-/// Where an agent reads from. Writes are not to overlap: the window may cut
-/// one, and another would come between its parts.
+/// The sending side. Writes must not overlap: the window may split one, and another would
+/// come between its parts.
 pub struct AgentInput {
     process: ProcessInput,
-    /// Where the stream is in place of standard input.
+    /// The socket that replaces standard input.
     socket: Option<ProcessInput>,
 }
 
@@ -53,14 +52,14 @@ pub(crate) fn of_process(host: String, process: Process) -> (AgentOutput, AgentI
     (output, input)
 }
 
-/// The stream goes over `socket` from here on.
+/// Moves the stream to `socket`.
 pub(crate) fn go_over(socket: Process, output: &mut AgentOutput, input: &mut AgentInput) {
     socket.events.widen();
     output.socket = Some(socket.events);
     input.socket = Some(socket.input);
 }
 
-/// What comes from the process itself.
+/// The output of the process itself.
 struct Printed {
     host: String,
     events: ProcessEvents,
@@ -68,7 +67,7 @@ struct Printed {
 }
 
 impl Printed {
-    /// The next piece of its standard output; nothing at the end.
+    /// The next piece of its standard output; `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             match self.events.next().await? {
@@ -79,7 +78,7 @@ impl Printed {
         }
     }
 
-    /// How it ended comes behind the end of its output.
+    /// The exit status follows the end of the output.
     async fn finish(&mut self) {
         while let Some(event) = self.events.next().await {
             self.note(event);
@@ -100,12 +99,12 @@ impl Printed {
 }
 
 impl AgentOutput {
-    /// What it says on its standard error.
+    /// The last lines of its standard error.
     pub fn last_words(&self) -> LastWords {
         self.printed.last_words.clone()
     }
 
-    /// The next piece of the stream; nothing at the end.
+    /// The next piece of the stream; `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
         let AgentOutput {
             printed, socket, ..
@@ -122,7 +121,7 @@ impl AgentOutput {
                     ProcessEvent::OutputEnd => return None,
                     _ => {}
                 },
-                // What it prints besides is no part of the stream.
+                // Standard output is not part of the stream then.
                 more = printed.next(), if prints => prints = more.is_some(),
             }
         }
@@ -135,7 +134,7 @@ impl AgentInput {
         self.process.write(data).await
     }
 
-    /// Closes all there is: what it says has nowhere to go any more.
+    /// Closes the channel: its output is no longer read.
     pub(crate) async fn close(&self) {
         if let Some(socket) = &self.socket {
             socket.close().await;

@@ -1,6 +1,5 @@
-//! The agent's end of the stream: its standard input and output, which sshd
-//! makes pipes or sockets, or the socket that sshd came to instead; read and
-//! written without blocking.
+//! The agent's end of the stream: its standard input and output, which sshd makes pipes
+//! or sockets, or a socket that sshd connects to; read and written without blocking.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,17 +19,16 @@ use super::page_lending::{self, Lender, slices};
 use crate::pump::{FrameSink, FrameSource, SendFailure};
 use crate::sandbox::capabilities;
 
-/// Bytes that one read takes at most.
+/// Bytes of one read at most.
 const READ_SIZE: usize = 256 * 1024;
-/// Bytes that a pipe from or to sshd holds: as many may go through it between
-/// two switches of processes. More would be late: what is in a pipe cannot be
-/// overtaken.
+/// Bytes that a pipe from or to sshd holds: as many go through it between two process
+/// switches. More would add delay: no packet can overtake those in a pipe.
 const PIPE_SIZE: libc::c_int = 256 * 1024;
 
-/// Why there is no stream to speak over.
+/// Why the stream cannot be opened.
 #[derive(Debug, Error)]
 pub enum StdioError {
-    /// Somebody started it by hand.
+    /// A user started the agent at a terminal.
     #[error(
         "'sshvpn up' starts 'sshvpn agent' on the remote host over SSH; at a terminal the agent has nothing to do: run 'sshvpn up HOST' on the other host"
     )]
@@ -41,7 +39,7 @@ pub enum StdioError {
         /// `input` or `output`.
         name: &'static str,
     },
-    /// It cannot be used.
+    /// A system call failed.
     #[error("cannot use the standard {name}: {source}")]
     Io {
         /// `input` or `output`.
@@ -51,7 +49,7 @@ pub enum StdioError {
     },
 }
 
-/// Which of the two.
+/// Standard input or output.
 struct Descriptor {
     name: &'static str,
     fd: OwnedFd,
@@ -74,15 +72,16 @@ impl Descriptor {
         Ok(Descriptor { name, fd, socket })
     }
 
-    /// Makes a pipe hold more.
+    /// Enlarges a pipe's buffer.
     fn widen(&self) {
         if !self.socket {
-            // Without leave for as much it works as well.
+            // Without permission for this size the default works too.
             let _ = fcntl(&self.fd, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
         }
     }
 
-    /// As a socket (socketpair(2)), which may be the one of the other direction.
+    /// The descriptor as a socket (socketpair(2)); it may be that of the other direction
+    /// too.
     fn socket(self) -> io::Result<UnixStream> {
         let stream = std::os::unix::net::UnixStream::from(self.fd);
         stream.set_nonblocking(true)?;
@@ -110,14 +109,14 @@ enum Sink {
     Lending(UnixStream, Lender),
 }
 
-/// Both, of this process.
+/// Standard input and output of this process.
 pub(crate) fn open() -> Result<(Input, Output), StdioError> {
     let input = Descriptor::of("input", io::stdin())?;
     let output = Descriptor::of("output", io::stdout())?;
     Ok((Input::new(input)?, Output::new(output)?))
 }
 
-/// Both, of a Unix socket to which nothing was written yet.
+/// Both directions of a Unix socket to which nothing was written yet.
 pub(crate) fn of_socket(socket: UnixStream) -> io::Result<(Input, Output)> {
     let reader = socket.peer_cred()?.uid();
     let socket = socket.into_std()?;
@@ -133,19 +132,20 @@ pub(crate) fn of_socket(socket: UnixStream) -> io::Result<(Input, Output)> {
     Ok((input, Output(output)))
 }
 
-/// What saves a copy on the way to this user, where it pays, is safe and works.
+/// A lender, which saves a copy, if that is fast, safe for this user, and works.
 fn lender(reader: u32) -> Option<Lender> {
     if !page_lending::pays() || !may_be_lent(reader) {
         return None;
     }
     let lender = Lender::new();
     lender
-        .inspect_err(|error| tracing::debug!(%error, "pages cannot be lent, and are copied"))
+        .inspect_err(|error| tracing::debug!(%error, "pages cannot be lent; copying them"))
         .ok()
 }
 
-/// Whether this user may see all of this process's memory, as far as that is easy to
-/// say (ptrace(2), the check of access modes): who may not could learn from a lent page.
+/// Whether this user may read all of this process's memory, as far as that is simple to
+/// decide (ptrace(2), access mode checking): any other user could read more from a lent
+/// page.
 fn may_be_lent(reader: u32) -> bool {
     let ordinary = || {
         let same = Uid::current() == Uid::effective() && Gid::current() == Gid::effective();
@@ -168,7 +168,7 @@ impl Input {
         Ok(Input { stream, buffer })
     }
 
-    /// Waits for the first bytes, or the end.
+    /// Waits for bytes or the end.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         match &self.stream {
             Source::Pipe(pipe) => pipe.readable().await,
@@ -186,11 +186,11 @@ impl Input {
 }
 
 impl FrameSource for Input {
-    /// Some bytes of the stream; nothing at its end.
+    /// The next bytes of the stream; `None` at its end.
     async fn receive(&mut self) -> Option<Bytes> {
         self.readable().await.ok()?;
         self.buffer.reserve(READ_SIZE);
-        // After a read that did not fill the buffer none is tried in vain.
+        // After a short read tokio does not try another one.
         let read = match &mut self.stream {
             Source::Pipe(pipe) => pipe.read_buf(&mut self.buffer).await,
             Source::Socket(socket) => socket.read_buf(&mut self.buffer).await,
@@ -208,7 +208,7 @@ impl FrameSource for Input {
     fn try_receive(&mut self) -> Option<Bytes> {
         match self.try_read() {
             Ok(count) if count > 0 => Some(self.buffer.split().freeze()),
-            // Its end and its failures are seen by who waits for more.
+            // `receive` reports the end and failures.
             _ => None,
         }
     }
@@ -227,8 +227,7 @@ impl Output {
             .map_err(|source| StdioError::Io { name, source })
     }
 
-    /// Writes all of it, one frame behind the other, and leaves none; one
-    /// caller at a time.
+    /// Writes all frames in order, and empties the vector; one caller at a time.
     async fn write_all(&self, frames: &mut Vec<Bytes>) -> io::Result<()> {
         let mut rest = frames.as_mut_slice();
         loop {
@@ -251,7 +250,7 @@ impl Output {
         }
     }
 
-    /// Waits until some of `frames` is taken, and yields how many bytes.
+    /// Waits until some bytes of `frames` are written; yields their number.
     async fn write_some(&self, frames: &[Bytes]) -> io::Result<usize> {
         let pieces = || slices(frames.iter());
         loop {
@@ -277,7 +276,7 @@ impl Output {
     }
 }
 
-/// Takes the first `bytes` bytes off the front.
+/// Removes the first `bytes` bytes.
 fn skip(frames: &mut [Bytes], mut bytes: usize) {
     for frame in frames {
         let taken = bytes.min(frame.len());
@@ -305,7 +304,7 @@ mod tests {
     use std::io::PipeReader;
     use std::time::Duration;
 
-    /// Both directions over what `make` yields: its reading and its writing end.
+    /// Both directions over a reading and a writing descriptor.
     fn ends(read: OwnedFd, write: OwnedFd) -> (Input, Output) {
         let socket = |fd: &OwnedFd| {
             let kind = SFlag::from_bits_truncate(fstat(fd).unwrap().st_mode) & SFlag::S_IFMT;
@@ -325,7 +324,7 @@ mod tests {
     async fn much_goes_through(mut input: Input, output: Output) {
         let sent = Bytes::from((0..300_000).map(|n| n as u8).collect::<Vec<_>>());
         let write = async {
-            // Small ones, and such as are lent where that is done.
+            // Small frames, and frames that are lent if lending is on.
             let (small, large) = sent.split_at(100_000);
             let sizes = small.chunks(700).chain(large.chunks(60_000));
             let mut frames: Vec<Bytes> = sizes.map(Bytes::copy_from_slice).collect();
@@ -383,7 +382,7 @@ mod tests {
         let (spare, _) = std::io::pipe().unwrap();
         let (_, output) = ends(spare.into(), writer.into());
         drop(reader);
-        // A process that another test is just starting may have it for a moment.
+        // A process that another test is starting may hold it for a moment.
         let told = async {
             while output.send(Bytes::from_static(b"x")).await.is_ok() {
                 tokio::task::yield_now().await;

@@ -1,6 +1,5 @@
-//! A running agent stream, the same at both ends: packets both ways between the
-//! stream and a device, control messages between them, and a watch on whether the
-//! other end is still there.
+//! Runs an agent stream, at both ends: packets in both directions between the stream and
+//! a device, control messages between them, and pings that detect a silent peer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,26 +18,27 @@ use crate::packet::offload::virtio::Offload;
 use crate::pump::{self, End, FrameSink, FrameSource, Framing, Limited, Pings, Pong};
 use crate::tun::Device;
 
-/// How often each end asks whether the other is there.
+/// The interval between pings that check the other end.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
-/// Intervals without a word after which the other end is taken for gone.
+/// Intervals without a message after which the other end counts as gone.
 const SILENT_INTERVALS: u32 = 3;
-/// Control messages that wait in either direction; the stream waits then.
+/// Control messages queued in each direction at most; the stream waits when the queue is
+/// full.
 const CONTROL_QUEUE: usize = 16;
-/// Pongs that wait while packets are being sent.
+/// Pongs queued at most while packets are being sent.
 const MOST_PONGS: usize = 64;
-/// The token of a ping that asks only whether the other end is there; that of
-/// the others is a number of bytes sent.
+/// The token of a ping that only checks the other end; the token of other pings is a
+/// number of bytes sent.
 const ONLY_THERE: u64 = 0;
 
-/// What happens on a link besides packets.
+/// An event on a link besides packets.
 #[derive(Debug)]
 pub enum LinkEvent {
-    /// The other end said something; pings are answered here.
+    /// The other end sent a message; pings are answered here.
     Said(Message),
-    /// The other end said what cannot be understood.
+    /// The other end sent an invalid message.
     Nonsense(ControlError),
-    /// Nothing was heard of the other end for this long.
+    /// Nothing was received from the other end for this long.
     Silent(Duration),
     /// A direction ended.
     Ended(End),
@@ -47,7 +47,7 @@ pub enum LinkEvent {
 /// A running link. Dropping it stops it and closes the device.
 pub struct StreamLink {
     directions: JoinSet<()>,
-    /// Why directions ended.
+    /// The reasons why directions ended.
     ends: mpsc::Receiver<End>,
     counters: Arc<LinkCounters>,
     said: mpsc::Receiver<LinkEvent>,
@@ -55,12 +55,12 @@ pub struct StreamLink {
     /// The same, once the device yields no more packets.
     saying_after: mpsc::Sender<Bytes>,
     clock: Interval,
-    /// Control messages that were heard.
+    /// Control messages that were received.
     messages: Arc<AtomicU64>,
     heard: Heard,
 }
 
-/// What was heard by when.
+/// What was received at which time.
 #[derive(Debug, Default)]
 struct Heard {
     before: (u64, u64),
@@ -68,8 +68,8 @@ struct Heard {
 }
 
 impl StreamLink {
-    /// Starts both directions, once both ends are ready, to an end that takes
-    /// `takes` merged and is held to `restrictions`; counts in `counters`.
+    /// Starts both directions, once both ends are ready, to a peer that takes the offload
+    /// packets `takes` and is subject to `restrictions`; counts in `counters`.
     pub fn start<R, W>(
         device: Device,
         conversation: Conversation<R, W>,
@@ -105,10 +105,11 @@ impl StreamLink {
                 let end =
                     pump::outbound(mode, framing, &heard, &output, to_say, pings, counters).await;
                 drop(device);
-                // There is room for both, and without a receiver nobody to tell.
+                // The queue has room for both; without a receiver the message is not
+                // needed.
                 let _ = ended.send(end).await;
                 drop(ended);
-                // The other end is still to be told why.
+                // The reason still has to be sent to the other end.
                 while let Some(frame) = to_say_after.recv().await {
                     if output.send(frame).await.is_err() {
                         break;
@@ -129,13 +130,13 @@ impl StreamLink {
             async move {
                 let inbound = async {
                     let (device, counters) = (&*device, &counters.inbound);
-                    // Dropped with its end, which ends the listener.
+                    // Dropped at the end of the stream, which ends the listener.
                     let hearing = hearing;
                     let (input, control) = (&mut input, &hearing);
                     pump::inbound_stream(mode, reader, input, device, control, guard, counters)
                         .await
                 };
-                // The end comes behind everything that was said before it.
+                // The end comes after all messages received before it.
                 let (end, ()) = tokio::join!(inbound, listener.listen());
                 let _ = ended.send(end).await;
             }
@@ -155,7 +156,7 @@ impl StreamLink {
         }
     }
 
-    /// Waits for the next event; nothing is lost if the future is dropped.
+    /// Waits for the next event. No event is lost if the future is dropped.
     pub async fn next(&mut self) -> LinkEvent {
         loop {
             tokio::select! {
@@ -177,7 +178,7 @@ impl StreamLink {
         }
     }
 
-    /// Says something, behind the packets that were sent already.
+    /// Sends a message behind the packets that were already sent.
     pub async fn say(&self, message: &Message) -> Result<(), ConversationError> {
         let frame = stream::encode_control(&message.to_json()?)?;
         if self.saying.send(frame.clone()).await.is_ok() {
@@ -187,25 +188,24 @@ impl StreamLink {
         sent.map_err(|_| ConversationError::Ended)
     }
 
-    /// Stops both directions and closes the stream and the device; yields what
-    /// went through.
+    /// Stops both directions and closes the stream and the device; yields the counters.
     pub async fn stop(mut self) -> Arc<LinkCounters> {
         self.directions.shutdown().await;
         self.counters
     }
 }
 
-/// Says what is not worth waiting for.
+/// Sends a message if that is possible without waiting.
 fn mention(saying: &mpsc::Sender<Bytes>, message: &Message) {
     let frame = message.to_json().ok();
     if let Some(frame) = frame.and_then(|json| stream::encode_control(&json).ok()) {
-        // With as many messages waiting, the other end hears enough.
+        // With a full queue the other end gets enough messages.
         let _ = saying.try_send(frame);
     }
 }
 
-/// Answers pings and hands on pongs as they come, whatever the session does
-/// meanwhile; the rest is for the session.
+/// Answers pings and forwards pongs at once, independently of the session; forwards other
+/// messages to the session.
 struct Listener {
     heard: mpsc::Receiver<Bytes>,
     messages: Arc<AtomicU64>,
@@ -225,7 +225,7 @@ impl Listener {
                 }
                 Ok(Message::Pong { token }) => {
                     let at = std::time::Instant::now();
-                    // Where it is full, a later one says the same and more.
+                    // If the queue is full, a later pong acknowledges these bytes too.
                     let _ = self.pongs.try_send(Pong { token, at });
                     continue;
                 }
@@ -240,7 +240,7 @@ impl Listener {
 }
 
 impl Heard {
-    /// Whether nothing came in the last intervals, this one included.
+    /// Whether nothing was received in the last intervals, including this one.
     fn is_silent(&mut self, messages: u64, packets: u64) -> bool {
         let now = (messages, packets);
         self.silent = if now == self.before {

@@ -1,4 +1,4 @@
-//! What went through, and what was dropped by which name.
+//! Counts the packets that passed, and those dropped by reason.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,32 +8,32 @@ use crate::packet::PacketError;
 use crate::packet::guard::Refused;
 use crate::packet::offload::OffloadError;
 
-/// Why a packet was dropped. Dropping is all that one bad packet costs.
+/// Why a packet was dropped. A bad packet costs only itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dropped {
-    /// Too short to carry anything, or what would make the peer close.
+    /// Too short for a packet, or one that makes the peer close its read side.
     TooShort,
     /// Larger than a frame may be.
     TooLong,
-    /// An address family that contradicts the packet.
+    /// The address family contradicts the packet.
     WrongFamily,
     /// Not a whole IP packet.
     Malformed,
     /// The device is down (EIO).
     DeviceDown,
-    /// The kernel did not take it (EINVAL, ENOBUFS and the like).
+    /// The kernel refused it (EINVAL, ENOBUFS and others).
     Refused,
-    /// It waited for the channel, and too much waited with it.
+    /// The queue was full.
     QueueFull,
-    /// The packets of its flow waited too long for the channel.
+    /// The packets of its flow waited too long (CoDel).
     Delayed,
-    /// From an address that is not its sender's.
+    /// The source address is not the sender's.
     Source,
-    /// To where its sender may not reach.
+    /// The sender may not reach the destination.
     Destination,
-    /// Link traffic that has no place on such a tunnel.
+    /// Link traffic that such a tunnel does not carry.
     NotCarried,
-    /// What would change the routes of the host that takes it in.
+    /// A router message that would change the receiving host's routes.
     RouterControl,
 }
 
@@ -53,7 +53,7 @@ impl Dropped {
         Dropped::RouterControl,
     ];
 
-    /// As it is shown.
+    /// The name that is shown.
     pub fn name(self) -> &'static str {
         match self {
             Dropped::TooShort => "too short",
@@ -116,12 +116,12 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Counts a packet of `bytes` that went through.
+    /// Counts a packet of `bytes` that passed.
     pub fn passed(&self, bytes: usize) {
         self.passed_many(1, bytes);
     }
 
-    /// Counts `packets` that went through, `bytes` in all.
+    /// Counts `packets` that passed, with `bytes` in all.
     pub fn passed_many(&self, packets: u64, bytes: usize) {
         self.packets.fetch_add(packets, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -132,7 +132,7 @@ impl Counters {
         self.dropped_many(reason, 1);
     }
 
-    /// Counts a packet of `bytes` as dropped that was counted as gone through.
+    /// Counts a packet of `bytes` as dropped that was counted as passed.
     pub fn taken_back(&self, bytes: usize, reason: Dropped) {
         self.packets.fetch_sub(1, Ordering::Relaxed);
         self.bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
@@ -148,7 +148,7 @@ impl Counters {
         }
     }
 
-    /// The values now.
+    /// The current values.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
             packets: self.packets.load(Ordering::Relaxed),
@@ -163,20 +163,20 @@ impl Counters {
     }
 }
 
-/// [`Counters`] at one moment.
+/// The values of [`Counters`] at one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Packets that went through.
+    /// Packets that passed.
     pub packets: u64,
-    /// Their bytes, headers of IP included, ours not.
+    /// Their bytes, IP headers included, frame headers not.
     pub bytes: u64,
-    /// Drops by reason, those that happened.
+    /// Drops by reason, without zeros.
     pub dropped: Vec<(&'static str, u64)>,
 }
 
 impl Snapshot {
-    /// What the guard refused, beside link traffic that every kernel sends: `3 source
-    /// not allowed, 1 destination not allowed`; nothing if there was none.
+    /// Drops by the guard, except link traffic, which every kernel sends: `3 source not
+    /// allowed, 1 destination not allowed`; `None` without any.
     pub fn refused(&self) -> Option<String> {
         let by_guard = [
             Dropped::Source,

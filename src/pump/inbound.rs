@@ -10,21 +10,18 @@ use super::framing::whole;
 use super::{Counters, Dropped, End, FrameSource, Framing, Guard, LARGE, PacketSink};
 use crate::frame;
 use crate::frame::stream::{StreamFrame, StreamPacket, StreamReader};
-use crate::packet;
 use crate::packet::offload;
 use crate::packet::offload::coalesce::{Coalescer, Limits, Super, Unit};
 use crate::packet::offload::virtio::VirtioHeader;
+use crate::packet::{self, MAX_PIECES};
 use crate::types::Mode;
 
-/// Messages that are looked at together, for packets of theirs to be merged.
+/// Messages received at most before the merged packets are written.
 const BATCH: usize = 128;
-/// The pieces of one packet at most: a head and as many payloads as are merged.
-const MAX_PIECES: usize = 72;
 
-/// Receives frames, one packet each, merges those that go together if the device
-/// takes super-packets, and writes them; until the channel or the device ends.
-/// What comes is held to the rules of `guard`, if there is one; offload headers
-/// are understood if `framing` has them.
+/// Receives messages of one packet, merges packets if the device takes super-packets, and
+/// writes them, until the channel or the device ends. Applies `guard`, if there is one,
+/// to each packet; parses offload headers if `framing` has them.
 pub async fn inbound_datagrams<C, S>(
     mode: Mode,
     framing: Framing,
@@ -51,13 +48,13 @@ where
         while let Some(message) = next {
             match arrived(mode, framing, message, &mut guard).await {
                 Ok(Arrived::Plain(packet)) if takes.tcp && packet.len() < LARGE => {
-                    // The coalescer holds more than a batch.
+                    // Cannot happen: the coalescer holds more than a batch.
                     if coalescer.push(packet).is_err() {
                         counters.dropped(Dropped::QueueFull);
                     }
                 }
                 Ok(arrived) => {
-                    // What came before it goes before it.
+                    // Writes the earlier packets first.
                     let done = match flush(device, &mut coalescer, counters).await {
                         Ok(()) => deliver(mode, arrived, device, counters).await,
                         Err(end) => return end,
@@ -82,7 +79,7 @@ where
     End::Channel
 }
 
-/// Writes what was merged.
+/// Writes the merged packets.
 async fn flush<S: PacketSink>(
     device: &S,
     coalescer: &mut Coalescer,
@@ -120,7 +117,7 @@ async fn write_super<S: PacketSink>(device: &S, merged: &Super) -> io::Result<()
     write_parts(device, &merged.header, parts).await
 }
 
-/// Writes a packet that lies in parts.
+/// Writes a packet that is in parts.
 async fn write_parts<'a, S: PacketSink>(
     device: &S,
     header: &VirtioHeader,
@@ -137,8 +134,8 @@ async fn write_parts<'a, S: PacketSink>(
     device.write(header, pieces).await
 }
 
-/// Counts what was written; an error costs the packet, or (if it is the device's
-/// end) everything.
+/// Counts the packets of a write. An error costs the packets, or ends the direction if
+/// the device is gone.
 fn count(
     written: io::Result<()>,
     packets: u64,
@@ -155,10 +152,9 @@ fn count(
     Ok(())
 }
 
-/// Takes the agent stream apart, writes its packets as they are, or whole where
-/// the device takes no super-packets, and hands its control messages to `control`;
-/// until the stream or the device ends. What comes is held to the rules of
-/// `guard`, if there is one.
+/// Splits the agent stream into frames, writes its packets, divided if the device takes
+/// no super-packets, and sends its control messages to `control`, until the stream or the
+/// device ends. Applies `guard`, if there is one, to each packet.
 pub async fn inbound_stream<C, S>(
     mode: Mode,
     mut reader: StreamReader,
@@ -197,15 +193,15 @@ where
     }
 }
 
-/// A packet that is what it claims to be, and may come.
+/// A packet that passed all checks.
 enum Arrived {
-    /// An ordinary one, in one piece.
+    /// An ordinary packet in one piece.
     Plain(Bytes),
-    /// Any, in pieces, with its offload header.
+    /// Any packet, in pieces, with its offload header.
     Offload(VirtioHeader, Vec<Bytes>),
 }
 
-/// Packets that may not go on, and why.
+/// Dropped packets, and the reason.
 struct Bad {
     reason: Dropped,
     packets: u64,
@@ -220,7 +216,7 @@ impl<E: Into<Dropped>> From<E> for Bad {
     }
 }
 
-/// What one message holds.
+/// Decodes and checks one message.
 async fn arrived(
     mode: Mode,
     framing: Framing,
@@ -237,7 +233,7 @@ async fn arrived(
     Ok(Arrived::Plain(message.slice_ref(packet)))
 }
 
-/// Holds a packet to what its frame says, and to the rules.
+/// Checks a packet against its frame and the guard's rules.
 async fn judged(
     mode: Mode,
     mut packet: StreamPacket,
@@ -258,7 +254,7 @@ async fn judged(
     Ok(Arrived::Offload(header, packet.pieces))
 }
 
-/// Writes a packet, as ordinary ones where the device takes no other.
+/// Writes a packet, as ordinary packets if the device takes no others.
 async fn deliver<S: PacketSink>(
     mode: Mode,
     arrived: Arrived,
@@ -286,8 +282,8 @@ async fn deliver<S: PacketSink>(
     count(written, header.packets(length) as u64, length, counters)
 }
 
-/// The packet's offload header, if the packet is what it and the frame claim. The
-/// peer is not trusted: family, version, lengths and offsets have to agree.
+/// The packet's offload header, if it and the frame fit the packet. The peer is not
+/// trusted: family, version, lengths and offsets have to agree.
 fn checked(mode: Mode, packet: &StreamPacket, length: usize) -> Result<VirtioHeader, Dropped> {
     let head: &[u8] = packet.pieces.first().map_or(&[], |head| head);
     match mode {
@@ -307,7 +303,7 @@ fn checked(mode: Mode, packet: &StreamPacket, length: usize) -> Result<VirtioHea
     Ok(offload::check_in(mode, &header, head, length)?)
 }
 
-/// What a failed write costs: a packet, or (nothing) the device.
+/// The reason for a drop after a failed write; `None` if the device is gone.
 fn write_failure(error: &io::Error) -> Option<Dropped> {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EIO) => Some(Dropped::DeviceDown),

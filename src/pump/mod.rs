@@ -1,19 +1,18 @@
-//! Moves packets between a device and a channel, until one of them ends. Knows
-//! packets and frames, neither tun nor ssh: what it reads from and writes to
-//! are the four traits here.
+//! Moves packets between a device and a channel, until one of them ends. It knows packets
+//! and frames, neither tun nor ssh: four traits stand for device and channel.
 //!
 //! ```text
-//!   outbound   device ─► fair queue ─► framing ─► channel
-//!   inbound    channel ─► frames ─► device
-//!              by datagram: to and from a peer that knows single packets alone, so
-//!                           super-packets are divided here, and packets are merged
-//!              by stream, by datagram with offload:
-//!                           between two of us, super-packets as they are; packets
-//!                           that wait together for a stream are merged into such
-//!              of all: no more is on its way than fills the path (flight)
-//!   inbound, in every role:   guard (what the peer may send)
-//!   at a server, in addition: rate (how much), strangers (whom a client does not
-//!                             hear on a bridge)
+//!   outbound   device ─► egress filter ─► fair queue ─► framer ─► channel
+//!   inbound    device ◄─ merging, dividing ◄─ guard ◄─ frames ◄─── channel
+//!
+//!   datagrams               to software that takes ordinary packets: super-packets are
+//!                           divided on the way out, packets merged on the way in
+//!   datagrams with offload, between two sshvpn peers: super-packets are unchanged; packets
+//!   stream                  that wait together for a stream are merged
+//!
+//!   flight                  limits the bytes on the way to those that fill the path
+//!   guard                   in every role: the addresses that the peer may send from and to
+//!   egress, rate            at a server: stations that a client does not hear; rate limits
 //! ```
 
 mod counters;
@@ -30,10 +29,11 @@ mod tests;
 use std::future::Future;
 use std::io::{self, IoSlice};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::frame::stream::StreamError;
+use crate::frame::waiting::Waiting;
 use crate::packet::offload::virtio::{Offload, VirtioHeader};
 
 pub use counters::{Counters, Dropped, Snapshot};
@@ -46,28 +46,24 @@ pub use framing::Framing;
 pub use inbound::{inbound_datagrams, inbound_stream};
 pub use outbound::outbound;
 pub use queue::codel::CodelSettings;
-pub use queue::fair_queue::{FairQueue, QueueDrops};
+pub use queue::fair_queue::{FairQueue, Packet, QueueDrops};
 pub use queue::settings::QueueSettings;
 
-/// The reading side of a device. What is read is an offload header
-/// ([`VirtioHeader`], little-endian) and the packet behind it.
+/// The reading side of a device.
 pub trait PacketSource {
-    /// Waits for a packet and reads it behind what is in `buffer`, as far as its
-    /// capacity goes; the length of header and packet in bytes. Nothing is lost
-    /// if the future is dropped.
-    fn read(&self, buffer: &mut BytesMut) -> impl Future<Output = io::Result<usize>> + Send;
-    /// Reads a packet that is there already.
-    fn try_read(&self, buffer: &mut BytesMut) -> io::Result<Option<usize>>;
-    /// Waits until there is a packet, or an error, to be read; takes no memory
-    /// meanwhile.
+    /// Waits for a packet and reads it, with its offload header, in place of what
+    /// `packet` holds. Nothing is lost if the future is dropped.
+    fn read(&self, packet: &mut Waiting) -> impl Future<Output = io::Result<()>> + Send;
+    /// Reads a packet without waiting; whether there was one.
+    fn try_read(&self, packet: &mut Waiting) -> io::Result<bool>;
+    /// Waits until a read would yield a packet or an error; holds no memory meanwhile.
     fn readable(&self) -> impl Future<Output = io::Result<()>> + Send;
-    /// Asks for ordinary packets alone from now on, if that can be had.
+    /// Asks for only ordinary packets from now on, if the device supports that.
     fn decline_offload(&self);
 }
 
-/// Bytes of a packet from which on dividing and merging cost more than they
-/// save: each is a pass over all of its bytes, and what is saved is the work that
-/// there is for each packet.
+/// Bytes of a packet from which on dividing and merging cost more than they save: both
+/// touch all bytes, and save work for each packet.
 const LARGE: usize = 4096;
 
 /// Bytes sent in one go: one super-packet, or many small packets.
@@ -75,7 +71,7 @@ const SEND_AT_ONCE: usize = 64 * 1024;
 
 /// The writing side of a device.
 pub trait PacketSink {
-    /// What it takes besides whole ordinary packets.
+    /// The offload packets that it takes besides ordinary ones.
     fn takes(&self) -> Offload;
     /// Writes one packet, given in pieces.
     fn write(
@@ -87,10 +83,9 @@ pub trait PacketSink {
 
 /// The sending side of a channel.
 pub trait FrameSink: Sync {
-    /// Sends all of `frames`, in order, and leaves the vector empty: each as one
-    /// message where messages are datagrams, one behind the other where the
-    /// channel is a byte stream. Waits while the peer takes no more. A future that
-    /// is dropped may have sent a part.
+    /// Sends all of `frames` in order, and leaves the vector empty: each as one message
+    /// if messages are datagrams, concatenated if the channel is a byte stream. Waits
+    /// while the peer takes no more. A future that is dropped may have sent some.
     fn send_all(
         &self,
         frames: &mut Vec<Bytes>,
@@ -101,19 +96,18 @@ pub trait FrameSink: Sync {
         async move { self.send_all(&mut vec![frame]).await }
     }
 
-    /// Bytes that are worth handing over at once: what was handed over cannot be
-    /// overtaken any more.
+    /// Bytes to send at once: no packet can overtake those that were sent.
     fn at_once(&self) -> usize {
         SEND_AT_ONCE
     }
 
-    /// Asks the peer for an answer, behind what was sent so far. What is yielded
-    /// is ready once the answer came; nothing, where that cannot be asked.
+    /// Sends a ping behind all frames so far. The receiver is ready once the answer came;
+    /// `None` if the channel has no pings.
     fn ping(&self) -> impl Future<Output = Option<oneshot::Receiver<()>>> + Send {
         async { None }
     }
 
-    /// Ends the channel, where that takes more than dropping this.
+    /// Closes the channel, if dropping the sink does not.
     fn close(&self) -> impl Future<Output = ()> + Send {
         async {}
     }
@@ -121,18 +115,18 @@ pub trait FrameSink: Sync {
 
 /// The receiving side of a channel.
 pub trait FrameSource {
-    /// The next message, or the next bytes of the stream; nothing once the far
-    /// end has closed the channel or the connection is gone.
+    /// The next message, or the next bytes of the stream; `None` once the peer has closed
+    /// the channel or the connection is gone.
     fn receive(&mut self) -> impl Future<Output = Option<Bytes>> + Send;
-    /// The same, if it is there already.
+    /// [`receive`](Self::receive) without waiting.
     fn try_receive(&mut self) -> Option<Bytes>;
 }
 
 /// Why a frame was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendFailure {
-    /// One frame, of this many bytes, is larger than the peer takes, and is
-    /// dropped; the channel is as it was.
+    /// One frame, of this many bytes, is larger than the peer takes, and is dropped; the
+    /// channel still works.
     TooLarge(usize),
     /// The channel is gone.
     Closed,
@@ -143,8 +137,8 @@ pub enum SendFailure {
 pub enum End {
     /// The channel was closed by the peer, or the connection is gone.
     Channel,
-    /// The peer sent what is no stream of frames.
+    /// The peer sent something other than a stream of frames.
     Stream(StreamError),
-    /// The device failed for good.
+    /// The device failed permanently.
     Device(io::Error),
 }

@@ -1,45 +1,39 @@
 //! From the device to the channel.
 //!
-//! While the channel takes no more, the device is read on, into a queue that is
-//! bounded and fair: what is sent next is decided when there is room for it, so
-//! a bulk transfer does not stand in front of everything else. To a peer that
-//! answers pings, there is room only while little is on its way to it.
+//! While the channel is full, the device is still read, into a bounded fair queue: the
+//! next packet is chosen only when there is room for it, so a bulk transfer does not
+//! delay other flows. If the peer answers pings, there is room only while few bytes are
+//! on the way to it.
 
 use std::io;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use nix::errno::Errno;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval_at};
 
 use super::flight::bounded::{Bounded, Pings};
-use super::framing::pieces;
 use super::framing::{Framer, Framing};
 use super::{
     Counters, Dropped, End, FairQueue, FrameSink, PacketSource, QueueSettings, SEND_AT_ONCE,
     SendFailure,
 };
 use crate::frame;
-use crate::frame::stream::{MAX_PACKET, OFFLOAD_LEN, STREAM_HEADROOM};
+use crate::frame::stream::MAX_PACKET;
+use crate::frame::waiting::Waiting;
 use crate::packet::flow::FlowClassifier;
 use crate::process::memory;
 use crate::types::Mode;
 
-/// Packets read from the device in one go before something is sent.
+/// Packets read from the device at most before something is sent.
 const READ_AT_ONCE: usize = 256;
-/// Packets up to this length are copied to memory of their own size; a larger
-/// one keeps the buffer that it was read into.
-const SMALL: usize = 4096;
-/// Room for one read: one byte more than a packet may have, so that one that the
-/// kernel had to cut is seen to be too long.
-const READ: usize = STREAM_HEADROOM + MAX_PACKET + 1;
-/// Without a packet for this long, and up to twice as long, memory is let go.
+/// After this time without a packet, at most twice this time, memory is freed.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// Reads packets, queues them, sends them as `framing` has it, until the channel
-/// or the device ends. Frames that come by `extra` go between them.
+/// Reads packets, queues them, and sends them with this framing, until the channel or the
+/// device ends. Sends the frames of `extra` between them.
 pub async fn outbound<S, C>(
     mode: Mode,
     framing: Framing,
@@ -71,7 +65,8 @@ where
         };
         let (at_once, control) = (channel.at_once(), frames.len());
         let filled = framer.fill(queue, spare, &mut frames, counters, room.min(at_once));
-        // Where little goes at once, so that it delays nothing, no packet may be large.
+        // If only little may be sent at once, to limit the delay, packets must not be
+        // large.
         if filled.large || at_once < SEND_AT_ONCE && intake.declines() {
             device.decline_offload();
         }
@@ -117,11 +112,10 @@ async fn changed(bounded: &mut Option<Bounded>) {
     }
 }
 
-/// The channel takes nothing any more.
+/// The channel is closed.
 struct Closed;
 
-/// Sends a ping that is due and `frames`, and reads the device on while that takes
-/// time.
+/// Sends a due ping and `frames`, and reads the device while that waits.
 async fn send<S, C>(
     device: &S,
     channel: &C,
@@ -161,26 +155,23 @@ where
     }
 }
 
-/// A packet that waits: headroom, its offload header, its bytes.
-pub(super) type Waiting = BytesMut;
-
-/// What was read from the device and is not sent yet.
+/// Reads the device and queues its packets.
 struct Intake<'a> {
     mode: Mode,
-    buffer: BytesMut,
+    buffer: Waiting,
     flows: FlowClassifier,
     queue: FairQueue<Waiting>,
-    /// Super-packets that are longer are cut into such.
+    /// Longer super-packets are cut to this length.
     longest: usize,
-    /// Why the device yields no more; what is queued is sent first.
+    /// Why the device yields no more; the queued packets are sent first.
     ended: Option<io::Error>,
-    /// Whether there is no buffer, since nothing has come for a while.
+    /// Whether there is no buffer, since no packet has come for a while.
     resting: bool,
-    /// Whether what was freed by that has gone back to the kernel.
+    /// Whether the freed memory went back to the kernel.
     given_back: bool,
-    /// Whether something has come since this was last asked.
+    /// Whether a packet has come since the last check.
     busy: bool,
-    /// Whether super-packets were declined since little goes at once.
+    /// Whether super-packets were declined, since little may be sent at once.
     declined: bool,
     counters: &'a Counters,
 }
@@ -189,7 +180,7 @@ impl<'a> Intake<'a> {
     fn new(mode: Mode, counters: &'a Counters) -> Self {
         Intake {
             mode,
-            buffer: BytesMut::new(),
+            buffer: Waiting::default(),
             flows: FlowClassifier::new(),
             queue: FairQueue::new(QueueSettings::default()),
             longest: usize::MAX,
@@ -202,60 +193,52 @@ impl<'a> Intake<'a> {
         }
     }
 
-    /// Waits for the next packet, and reads it into its place.
-    async fn read<S: PacketSource + Sync>(&mut self, device: &S) -> io::Result<usize> {
+    /// Waits for the next packet and reads it into the buffer.
+    async fn read<S: PacketSource + Sync>(&mut self, device: &S) -> io::Result<()> {
         if self.resting {
             device.readable().await?;
             self.resting = false;
         }
-        device.read(self.space()).await
+        device.read(&mut self.buffer).await
     }
 
-    /// Whether nothing has come since the last call.
+    /// Whether no packet has come since the last call.
     fn is_quiet(&mut self) -> bool {
         !std::mem::take(&mut self.busy)
     }
 
-    /// Lets memory go until the next packet comes.
+    /// Frees memory until the next packet comes.
     fn rest(&mut self) {
-        self.buffer = BytesMut::new();
+        self.buffer = Waiting::default();
         self.queue.rest();
         self.resting = true;
         self.given_back = memory::give_back();
     }
 
-    /// Whether super-packets are still to be declined; once.
+    /// Whether super-packets have not been declined yet; sets that they are.
     fn declines(&mut self) -> bool {
         !std::mem::replace(&mut self.declined, true)
     }
 
-    /// Where the next packet goes: behind its headroom.
-    fn space(&mut self) -> &mut BytesMut {
-        self.buffer.clear();
-        self.buffer.reserve(READ);
-        self.buffer.put_bytes(0, STREAM_HEADROOM - OFFLOAD_LEN);
-        &mut self.buffer
-    }
-
-    /// Reads what the device has, as far as it makes sense to queue it now.
+    /// Reads the packets that the device has, until enough are queued to send.
     fn read_waiting<S: PacketSource>(&mut self, device: &S) {
-        // One time for all: reading them takes far less than a wait that counts.
+        // One time for all: reading them takes far less time than the waits that matter.
         let now = Instant::now();
         for _ in 0..READ_AT_ONCE {
             if self.queue.bytes() >= SEND_AT_ONCE || self.ended.is_some() || self.resting {
                 break;
             }
-            match device.try_read(self.space()) {
-                Ok(Some(length)) => self.take(Ok(length), now),
-                Ok(None) => break,
+            match device.try_read(&mut self.buffer) {
+                Ok(true) => self.take(Ok(()), now),
+                Ok(false) => break,
                 Err(error) => self.take(Err(error), now),
             }
         }
     }
 
-    /// Queues the packet that was read at `now`. A device that is gone (EBADFD: the
-    /// interface was deleted) ends the direction; another error costs a packet.
-    fn take(&mut self, read: io::Result<usize>, now: Instant) {
+    /// Queues the packet that was read at `now`. EIO, EINTR and EFAULT cost a packet;
+    /// another error ends the direction (EBADFD: the interface was deleted).
+    fn take(&mut self, read: io::Result<()>, now: Instant) {
         (self.busy, self.given_back) = (true, false);
         if let Err(error) = read {
             match error.raw_os_error().map(Errno::from_raw) {
@@ -266,29 +249,22 @@ impl<'a> Intake<'a> {
             }
             return;
         }
-        let packet = self.buffer.get(STREAM_HEADROOM..).unwrap_or_default();
-        let length = packet.len();
+        let length = self.buffer.length();
         if length > MAX_PACKET {
             self.counters.dropped(Dropped::TooLong);
             return;
         }
-        let flow = self.flows.classify(self.mode, packet);
+        let flow = self.flows.classify(self.mode, self.buffer.packet());
         if length > self.longest {
-            let pieces = pieces::cut(self.mode, &self.buffer, self.longest);
+            let pieces = self.buffer.cut(self.mode, self.longest);
             if !pieces.is_empty() {
                 for piece in pieces {
-                    let length = piece.len() - STREAM_HEADROOM;
-                    self.queue.push(flow, length, piece, now);
+                    self.queue.push(flow, piece, now);
                 }
                 return;
             }
         }
-        let waiting = if length <= SMALL {
-            BytesMut::from(&self.buffer[..])
-        } else {
-            self.buffer.split()
-        };
-        self.queue.push(flow, length, waiting, now);
+        self.queue.push(flow, self.buffer.take(), now);
     }
 
     fn count_drops(&mut self) {
@@ -298,3 +274,6 @@ impl<'a> Intake<'a> {
         self.counters.dropped_many(Dropped::Delayed, drops.delayed);
     }
 }
+
+#[cfg(test)]
+mod tests;

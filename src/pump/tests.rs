@@ -76,29 +76,29 @@ impl FakeDevice {
         FakeDevice { takes, ..self }
     }
 
-    fn next(&self, buffer: &mut BytesMut) -> io::Result<usize> {
-        let packet = self
+    fn next(&self, packet: &mut Waiting) -> io::Result<()> {
+        let read = self
             .reads
             .lock()
             .unwrap()
             .pop_front()
             .unwrap_or(Err(Errno::EBADFD))?;
-        buffer.extend_from_slice(&packet);
-        Ok(packet.len())
+        packet.space().extend_from_slice(&read);
+        Ok(())
     }
 }
 
 impl PacketSource for FakeDevice {
-    async fn read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
-        self.next(buffer)
+    async fn read(&self, packet: &mut Waiting) -> io::Result<()> {
+        self.next(packet)
     }
 
-    fn try_read(&self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
+    fn try_read(&self, packet: &mut Waiting) -> io::Result<bool> {
         if self.reads.lock().unwrap().is_empty() {
-            Ok(None)
-        } else {
-            self.next(buffer).map(Some)
+            return Ok(false);
         }
+        self.next(packet)?;
+        Ok(true)
     }
 
     async fn readable(&self) -> io::Result<()> {

@@ -1,5 +1,5 @@
-//! The tun or tap device of this host: opened or attached to, read and written
-//! without blocking. Addresses and routes on it are `net`'s business.
+//! The tun or tap device of this host: opens, reads and writes it without blocking.
+//! `host` sets its addresses and routes.
 
 mod open;
 mod sys;
@@ -15,17 +15,15 @@ use nix::sys::uio;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::packet::MAX_PIECES;
 use crate::packet::offload::virtio::{Offload, VIRTIO_HEADER_LEN, VirtioHeader};
 use crate::types::{InterfaceName, Mode};
 
 pub use open::{DeviceRequest, OpenError};
 
-/// The pieces of one packet at most.
-pub const MAX_PIECES: usize = 80;
-
-/// An open tun or tap device (kernel: Documentation/networking/tuntap.rst),
-/// without packet information headers. It goes away when this is dropped,
-/// unless it was made persistent by somebody else.
+/// An open tun or tap device (kernel: Documentation/networking/tuntap.rst), without
+/// packet information headers. The kernel deletes it when this is dropped, unless it is
+/// persistent.
 #[derive(Debug)]
 pub struct Device {
     fd: AsyncFd<Arc<OwnedFd>>,
@@ -43,12 +41,12 @@ impl Device {
         &self.name
     }
 
-    /// What it carries.
+    /// Whether it is a tun or a tap device.
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// Whether it was there, persistent, before we attached to it.
+    /// Whether it existed, persistent, before it was opened.
     pub fn preexisting(&self) -> bool {
         self.preexisting
     }
@@ -58,14 +56,14 @@ impl Device {
         self.offload
     }
 
-    /// Its descriptor. While this is held the device is not closed, which takes
-    /// the kernel some milliseconds where the device goes away by that: whoever
-    /// holds it can have that done on a thread that may wait.
+    /// Its descriptor, which keeps the device open. Closing takes the kernel some
+    /// milliseconds if it deletes the device; the holder can drop this on a thread that
+    /// may block.
     pub fn descriptor(&self) -> Arc<OwnedFd> {
         Arc::clone(self.fd.get_ref())
     }
 
-    /// Has the kernel hand out ordinary packets alone from now on.
+    /// Makes the kernel yield only ordinary packets from now on.
     pub fn decline_offload(&self) -> io::Result<()> {
         match self.headers {
             true => sys::disable_offload(&self.fd),
@@ -73,14 +71,14 @@ impl Device {
         }
     }
 
-    /// Reads one packet or frame behind what is in `buffer`: its offload header
-    /// ([`VirtioHeader`], little-endian) and its bytes. Yields the length of both.
-    /// What does not fit the capacity of `buffer` is cut off by the kernel.
+    /// Reads one packet or frame, and appends its offload header ([`VirtioHeader`],
+    /// little-endian) and its bytes to `buffer`. Yields the length of both. The kernel
+    /// truncates a packet that does not fit the capacity of `buffer`.
     pub async fn read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         loop {
             let mut ready = self.fd.ready(Interest::READABLE | Interest::ERROR).await?;
-            // So the kernel tells that the interface is being deleted
-            // (drivers/net/tun.c, tun_chr_poll), maybe before a read does.
+            // The kernel reports an error when the interface is being deleted
+            // (drivers/net/tun.c, tun_chr_poll), maybe before a read fails.
             let deleted = ready.ready().is_error();
             match ready.try_io(|_| self.read_once(buffer)) {
                 Ok(result) => return result,
@@ -90,9 +88,10 @@ impl Device {
         }
     }
 
-    /// The same if the kernel has told of a packet.
+    /// [`read`](Self::read) without waiting; `None` if no packet is there.
     pub fn try_read(&self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
-        // Once a read finds none, the next is not tried before the kernel tells of one.
+        // After a read without a packet, tokio does not read again before the kernel
+        // reports one.
         let read = |_: &_| self.read_once(buffer);
         match self.fd.try_io(Interest::READABLE, read) {
             Ok(length) => Ok(Some(length)),
@@ -101,11 +100,11 @@ impl Device {
         }
     }
 
-    /// Waits until there is a packet, or an error, for a read.
+    /// Waits until a read would yield a packet or an error.
     pub async fn readable(&self) -> io::Result<()> {
         loop {
             let mut ready = self.fd.ready(Interest::READABLE | Interest::ERROR).await?;
-            // What is remembered may be of a packet that was read since.
+            // The remembered readiness may be of a packet that was read since.
             let mut polled = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
             if ready.ready().is_error() || poll(&mut polled, PollTimeout::ZERO)? > 0 {
                 return Ok(());

@@ -1,5 +1,5 @@
-//! Opening a tun or tap device, or attaching to one made beforehand, and what
-//! to tell the user when that fails.
+//! Opens a tun or tap device, or attaches to an existing one; its errors tell the user
+//! what to do.
 
 use std::ffi::c_int;
 use std::io;
@@ -23,24 +23,24 @@ use crate::packet::offload::virtio::Offload;
 use crate::sandbox::capabilities;
 use crate::types::{DevicePrefix, InterfaceName, Mode, UnitRequest};
 
-/// What a device is watched for: packets, room, and its deletion.
+/// The events to wait for: packets, room, and the device's deletion.
 const INTEREST: Interest = Interest::READABLE
     .add(Interest::WRITABLE)
     .add(Interest::ERROR);
 
-/// Which device is wanted.
+/// The requested device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceRequest {
-    /// As ssh's `-w` names them: `tunN`, `tapN`, or the first free one.
+    /// Named as by ssh's `-w`: `tunN`, `tapN`, or the first free one.
     Unit(UnitRequest),
-    /// By its name.
+    /// The device of this name.
     Named(InterfaceName),
-    /// The first free of PREFIX0, PREFIX1, … (the kernel's `%d`).
+    /// The first free one of PREFIX0, PREFIX1, … (the kernel's `%d`).
     FirstFree(DevicePrefix),
 }
 
 impl DeviceRequest {
-    /// The name to ask the kernel for; `%d` stands for a number it chooses.
+    /// The name to request of the kernel, which replaces `%d` by a number.
     fn pattern(&self, mode: Mode) -> String {
         match self {
             DeviceRequest::Unit(UnitRequest::Unit(unit)) => unit.device_name(mode),
@@ -51,52 +51,52 @@ impl DeviceRequest {
     }
 }
 
-/// Why there is no device. The text says what to do.
+/// Why the device could not be opened. The text says what to do.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    /// `/dev/net/tun` is not there.
+    /// `/dev/net/tun` does not exist.
     #[error(
         "/dev/net/tun is missing on this host: load the module (modprobe tun), or in a container \
          pass the device in (--device /dev/net/tun)"
     )]
     Missing,
-    /// Not allowed to make or attach to it.
+    /// No permission to make the device or to attach to it.
     #[error(
         "no permission to open {name} on this host: run with sudo, or make the device for your user beforehand \
          (ip tuntap add dev {name} mode {kind} user $USER)"
     )]
     Permission {
-        /// The device asked for.
+        /// The requested device.
         name: String,
         /// `tun` or `tap`.
         kind: &'static str,
     },
-    /// Another process has it.
+    /// Another process uses it.
     #[error("{0} is in use by another process on this host: choose another unit, or 'any'")]
     Busy(String),
-    /// Only a new device may be used, and this one exists.
+    /// A new device was required, and this one exists.
     #[error(
         "{0} exists on this host already, and only a new device may be used: choose another unit, \
          or 'any'"
     )]
     Exists(String),
-    /// A name that other programs may take for another interface.
+    /// A name that other programs may take for another kind of interface.
     #[error(
         "no device {0} is made with file capabilities (setcap): choose sshvpn, tun or tap with a number, or run it as root"
     )]
     ForeignName(String),
-    /// There is an interface of that name that is no tun or tap of this mode.
+    /// An interface of that name exists that is not a tun or tap device of this mode.
     #[error("{name} exists on this host and is not a {kind} device: choose another name")]
     WrongKind {
-        /// The device asked for.
+        /// The requested device.
         name: String,
         /// `tun` or `tap`.
         kind: &'static str,
     },
-    /// Anything else.
+    /// Any other failure.
     #[error("cannot open {name} on this host: {source}")]
     Other {
-        /// The device asked for.
+        /// The requested device.
         name: String,
         /// The kernel's reason.
         source: io::Error,
@@ -104,16 +104,15 @@ pub enum OpenError {
 }
 
 impl Device {
-    /// Opens the device, or attaches to it where it exists and is persistent
-    /// (no privilege is needed if it belongs to the user then). Has to be
-    /// called inside a tokio runtime.
+    /// Opens the device, or attaches to it if it exists and is persistent (without
+    /// privilege if it belongs to the user). Call it inside a tokio runtime.
     pub fn open(request: &DeviceRequest, mode: Mode) -> Result<Self, OpenError> {
         let pattern = request.pattern(mode);
         let preexisting = !pattern.contains('%') && interface_exists(&pattern);
         Self::open_as(&pattern, mode, preexisting, 0)
     }
 
-    /// Makes a device, and fails where there is one of that name, whoever made it.
+    /// Makes a device; fails if an interface of that name exists.
     pub fn create(request: &DeviceRequest, mode: Mode) -> Result<Self, OpenError> {
         let pattern = request.pattern(mode);
         match Self::open_as(&pattern, mode, false, libc::IFF_TUN_EXCL) {
@@ -128,10 +127,10 @@ impl Device {
         preexisting: bool,
         flags: c_int,
     ) -> Result<Self, OpenError> {
-        // The offloads of a device that stays would stay on it, and whoever opens
-        // it next may not know of them.
+        // A persistent device keeps its offloads, and the next program that opens it may
+        // not support them.
         let headers = !preexisting;
-        // Without it a device that comes up meanwhile would be attached to.
+        // Without this flag a device made meanwhile would be attached to.
         let new = flags | libc::IFF_TUN_EXCL;
         let opened = match elevation::by_file_capabilities() {
             true if preexisting => {
@@ -166,8 +165,8 @@ impl Device {
     }
 }
 
-/// Whether firewalls and the like take a device of that name for a tunnel: a usual
-/// prefix, and then a number or the kernel's `%d`.
+/// Whether firewalls treat a device of that name as a tunnel: a usual prefix, and then a
+/// number or the kernel's `%d`.
 fn has_usual_name(pattern: &str) -> bool {
     let default = DevicePrefix::default();
     let usual = [
@@ -183,11 +182,11 @@ fn has_usual_name(pattern: &str) -> bool {
         .any(is_number)
 }
 
-/// Opens a device without the capability of the program file: the kernel gives the
-/// caller what is the caller's own.
+/// Opens a device without the file capability, so that the kernel checks the caller's own
+/// permission.
 fn as_the_caller<T: Send>(open: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     let opening = || {
-        // Capabilities are a thread's, and this one ends here.
+        // Capabilities belong to a thread, and this one ends here.
         capabilities::clear_effective()?;
         open()
     };
@@ -197,18 +196,18 @@ fn as_the_caller<T: Send>(open: impl FnOnce() -> io::Result<T> + Send) -> io::Re
     })
 }
 
-/// Makes a new device the caller's.
+/// Makes the caller the owner of a new device.
 fn become_the_callers<T>((fd, name): (OwnedFd, T)) -> io::Result<(OwnedFd, T)> {
     sys::set_owner(&fd, getuid())?;
     Ok((fd, name))
 }
 
-/// In the network namespace of the calling thread, which /sys need not be of.
+/// Looks in the network namespace of the calling thread, which may not be that of /sys.
 fn interface_exists(name: &str) -> bool {
     if_nametoindex(name).is_ok()
 }
 
-/// Addresses, MTU and state are set through netlink, and not at all by `-w`.
+/// The caller sets addresses, MTU and state through netlink; `-w` sets none.
 fn open_nonblocking(
     pattern: &str,
     mode: Mode,
@@ -223,7 +222,7 @@ fn open_nonblocking(
     let flags = kind | libc::IFF_NO_PI | headers | flags;
     let access = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let fd = open("/dev/net/tun", access, Permissions::empty())?;
-    // The kernel's field has sixteen bits.
+    // The kernel's field has 16 bits.
     let name = sys::set_interface(&fd, pattern, flags as i16)?;
     let name = name.parse().map_err(io::Error::other)?;
     Ok((fd, name))

@@ -1,6 +1,5 @@
-//! The system calls on a tun device that no library has in a safe form: making it
-//! or attaching to it, what offloads it does, and a read into memory that is not
-//! initialized.
+//! System calls on a tun device for which no library has a safe form: making it or
+//! attaching to it, setting its offloads, and reading into uninitialized memory.
 
 use std::ffi::c_short;
 use std::io;
@@ -14,7 +13,7 @@ use nix::unistd::Uid;
 
 use crate::packet::offload::virtio::Offload;
 
-/// `TUN_F_CSUM` (linux/if_tun.h): we take packets whose checksum is open.
+/// `TUN_F_CSUM` (linux/if_tun.h): the reader takes packets with an open checksum.
 const CHECKSUM: u32 = 0x01;
 /// `TUN_F_TSO4`, `TUN_F_TSO6` and `TUN_F_TSO_ECN`.
 const TCP: u32 = 0x02 | 0x04 | 0x08;
@@ -23,18 +22,18 @@ const UDP: u32 = 0x20 | 0x40;
 
 mod ioctl {
     nix::ioctl_readwrite_bad!(
-        /// `TUNSETIFF`: which device the descriptor is of; yields its name.
+        /// `TUNSETIFF`: binds the descriptor to a device; yields the device's name.
         set_interface,
         nix::request_code_write!(b'T', 202, size_of::<nix::libc::c_int>()),
         nix::libc::ifreq
     );
     nix::ioctl_write_int_bad!(
-        /// `TUNSETOFFLOAD`: which offload packets the reader of the device takes.
+        /// `TUNSETOFFLOAD`: sets the offload packets that the reader takes.
         set_offload,
         nix::request_code_write!(b'T', 208, size_of::<nix::libc::c_uint>())
     );
     nix::ioctl_write_int_bad!(
-        /// `TUNSETOWNER`: who may attach to the device besides CAP_NET_ADMIN.
+        /// `TUNSETOWNER`: sets the user who may attach without CAP_NET_ADMIN.
         set_owner,
         nix::request_code_write!(b'T', 204, size_of::<nix::libc::c_int>())
     );
@@ -47,12 +46,12 @@ mod ioctl {
     );
 }
 
-/// Makes `fd` the descriptor of the device `name`, in which `%d` stands for a number
-/// that the kernel chooses; yields the whole name. `flags` are those of linux/if_tun.h.
+/// Binds `fd` to the device `name`, in which the kernel replaces `%d` by a number; yields
+/// the full name. `flags` are those of linux/if_tun.h.
 pub(super) fn set_interface(fd: &impl AsFd, name: &str, flags: c_short) -> io::Result<String> {
     // SAFETY: all zeros is a valid ifreq: no name, and a union of plain numbers.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
-    // With the zero behind it.
+    // The last byte stays zero.
     if name.len() >= request.ifr_name.len() {
         return Err(Errno::ENAMETOOLONG.into());
     }
@@ -68,7 +67,7 @@ pub(super) fn set_interface(fd: &impl AsFd, name: &str, flags: c_short) -> io::R
     String::from_utf8(name).map_err(io::Error::other)
 }
 
-/// Switches on as many offloads as the kernel has. The device was opened with
+/// Enables all offloads that the kernel supports. The device was opened with
 /// IFF_VNET_HDR.
 pub(super) fn enable_offload(fd: &impl AsFd) -> io::Result<Offload> {
     let raw = fd.as_fd().as_raw_fd();
@@ -99,9 +98,9 @@ pub(super) fn enable_offload(fd: &impl AsFd) -> io::Result<Offload> {
     Err(Errno::EINVAL.into())
 }
 
-/// Makes the device that of a user.
+/// Makes a user the device's owner.
 pub(super) fn set_owner(fd: &impl AsFd, owner: Uid) -> io::Result<()> {
-    // Ids above the largest positive number are taken as they are.
+    // The kernel takes ids above the largest positive number unchanged.
     let owner = owner.as_raw() as libc::c_int;
     // SAFETY: the descriptor is open while `fd` is borrowed; the argument is a
     // number, not a pointer.
@@ -109,7 +108,7 @@ pub(super) fn set_owner(fd: &impl AsFd, owner: Uid) -> io::Result<()> {
     Ok(())
 }
 
-/// Switches all offloads off.
+/// Disables all offloads.
 pub(super) fn disable_offload(fd: &impl AsFd) -> io::Result<()> {
     // SAFETY: the descriptor is open while `fd` is borrowed; the argument is a
     // number, not a pointer.
@@ -117,8 +116,7 @@ pub(super) fn disable_offload(fd: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads once, behind what is in `buffer`; at most `most` bytes, for which it
-/// has to have room.
+/// Reads once, and appends at most `most` bytes to `buffer`, as far as its capacity goes.
 pub(super) fn read(fd: &impl AsFd, buffer: &mut BytesMut, most: usize) -> nix::Result<usize> {
     let raw = fd.as_fd().as_raw_fd();
     let space = buffer.chunk_mut();

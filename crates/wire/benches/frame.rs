@@ -1,17 +1,19 @@
-//! What framing costs: headers put in front of packets, and taken off again.
+//! Benchmarks of framing: adding headers in front of packets, and removing them.
 
 mod packets;
 
 use std::hint::black_box;
 
 use bytes::{Bytes, BytesMut};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use sshvpn_wire::frame;
-use sshvpn_wire::frame::stream::{self, OFFLOAD_LEN, STREAM_HEADROOM, StreamReader};
+use sshvpn_wire::frame::stream::{self, StreamReader};
+use sshvpn_wire::frame::waiting::Waiting;
+use sshvpn_wire::packet::offload::virtio::VirtioHeader;
 
 use packets::{Flow, MODE, interleaved, total};
 
-/// What one message of a channel brings of a stream, in bytes.
+/// Bytes of a stream in one message of a channel.
 const CHUNK: usize = 32 * 1024;
 
 /// Frames of a tun channel.
@@ -20,13 +22,15 @@ fn datagrams(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     for flow in [Flow::TCP4, Flow::TCP6, Flow::UDP4] {
         let packet = &flow.packets(1)[0];
-        let headroom = frame::headroom(MODE);
-        let mut framed = vec![0; headroom];
-        framed.extend_from_slice(packet);
         group.bench_function(format!("encode/{}", flow.name()), |bencher| {
-            bencher.iter(|| frame::encode(MODE, black_box(&mut framed)));
+            bencher.iter_batched(
+                || waiting(&VirtioHeader::PLAIN, packet),
+                |waiting| frame::encode(MODE, waiting),
+                BatchSize::SmallInput,
+            );
         });
-        frame::encode(MODE, &mut framed).expect("a packet of the MTU");
+        let framed = frame::encode(MODE, waiting(&VirtioHeader::PLAIN, packet));
+        let framed = framed.expect("a packet of the MTU");
         group.bench_function(format!("decode/{}", flow.name()), |bencher| {
             bencher.iter(|| frame::decode(MODE, black_box(&framed)).map(<[u8]>::len));
         });
@@ -41,36 +45,33 @@ fn stream_encode(criterion: &mut Criterion) {
     let (header, merged) = Flow::TCP4.super_packet();
     let plain = Flow::TCP4.packets(1);
     let cases = [
-        ("packet", behind_headroom([0; OFFLOAD_LEN], &plain[0])),
-        ("super_packet", behind_headroom(header.to_bytes(), &merged)),
+        ("packet", VirtioHeader::PLAIN, &plain[0][..]),
+        ("super_packet", header, &merged[..]),
     ];
-    for (name, waiting) in cases {
-        // The offload header has to be there anew each time.
-        let mut front = waiting.clone();
-        front.truncate(STREAM_HEADROOM);
-        let mut buffer = waiting;
+    for (name, header, packet) in cases {
         group.bench_function(name, |bencher| {
-            bencher.iter(|| {
-                buffer[..STREAM_HEADROOM].copy_from_slice(&front);
-                stream::encode(MODE, black_box(&mut buffer))
-            });
+            bencher.iter_batched(
+                || waiting(&header, packet),
+                |waiting| stream::encode(MODE, waiting),
+                BatchSize::SmallInput,
+            );
         });
     }
     group.finish();
 }
 
-/// A stream taken apart that comes in chunks which end anywhere.
+/// Splits a stream, in chunks that end anywhere, into frames.
 fn stream_decode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("stream_decode");
     let (header, merged) = Flow::TCP4.super_packet();
     let mut small = BytesMut::new();
     let plain = interleaved(Flow::TCP4, 8, 45);
     for packet in &plain {
-        small.extend_from_slice(&framed([0; OFFLOAD_LEN], packet));
+        small.extend_from_slice(&framed(&VirtioHeader::PLAIN, packet));
     }
     let mut large = BytesMut::new();
     for _ in 0..8 {
-        large.extend_from_slice(&framed(header.to_bytes(), &merged));
+        large.extend_from_slice(&framed(&header, &merged));
     }
     let cases = [
         ("packets", small.freeze(), plain.len(), total(&plain)),
@@ -108,18 +109,12 @@ fn chunks(mut stream: Bytes) -> Vec<Bytes> {
     chunks
 }
 
-/// A packet as the outbound direction has it: headroom, offload header, packet.
-fn behind_headroom(offload: [u8; OFFLOAD_LEN], packet: &[u8]) -> Vec<u8> {
-    let mut buffer = vec![0; STREAM_HEADROOM - OFFLOAD_LEN];
-    buffer.extend_from_slice(&offload);
-    buffer.extend_from_slice(packet);
-    buffer
+fn waiting(header: &VirtioHeader, packet: &[u8]) -> Waiting {
+    Waiting::new(&header.to_bytes(), [packet])
 }
 
-fn framed(offload: [u8; OFFLOAD_LEN], packet: &[u8]) -> Vec<u8> {
-    let mut buffer = behind_headroom(offload, packet);
-    let start = stream::encode(MODE, &mut buffer).expect("a packet that fits a frame");
-    buffer.split_off(start)
+fn framed(header: &VirtioHeader, packet: &[u8]) -> BytesMut {
+    stream::encode(MODE, waiting(header, packet)).expect("a packet that fits a frame")
 }
 
 criterion_group!(benches, datagrams, stream_encode, stream_decode);

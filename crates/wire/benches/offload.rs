@@ -1,35 +1,33 @@
-//! What the kernel's share costs where it is done here: super-packets divided,
-//! and packets merged into super-packets.
+//! Benchmarks of the kernel's work that sshvpn does: dividing super-packets, and merging
+//! packets into super-packets.
 
 mod packets;
 
+use std::convert::Infallible;
 use std::hint::black_box;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use sshvpn_wire::packet::offload::coalesce::{Coalescer, Limits};
 use sshvpn_wire::packet::offload::segment::Segments;
 
 use packets::{Flow, MODE, interleaved, total};
 
-/// A super-packet of 64 KiB into packets of MTU 1500.
+/// Divides a super-packet of 64 KiB into packets of MTU 1500.
 fn segment(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("segment");
     for flow in [Flow::TCP4, Flow::TCP6, Flow::UDP4] {
         let (header, merged) = flow.super_packet();
         let expected = flow.packets_of_a_super_packet().len();
-        let mut out = BytesMut::with_capacity(usize::from(u16::MAX));
         group.throughput(Throughput::Bytes(merged.len() as u64));
         group.bench_function(flow.name(), |bencher| {
             bencher.iter(|| {
-                let mut segments =
+                let segments =
                     Segments::new(MODE, &header, black_box(&merged)).expect("a super-packet");
-                let mut made = 0;
-                while segments.append_next(&mut out).is_some() {
-                    black_box(&out);
-                    out.clear();
-                    made += 1;
-                }
+                let Ok(made) = segments.divide(0, |segment| -> Result<(), Infallible> {
+                    black_box(segment);
+                    Ok(())
+                });
                 assert_eq!(made, expected);
             });
         });
@@ -37,7 +35,7 @@ fn segment(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Packets of one flow, and of eight of which each sends one in turn.
+/// Merges packets of one flow, and of eight flows that send in turn.
 fn coalesce(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("coalesce");
     let cases = [
@@ -64,7 +62,7 @@ fn coalesce(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The number of units that the packets make.
+/// The number of units that the packets merge into.
 fn merge(coalescer: &mut Coalescer, packets: Vec<Bytes>) -> usize {
     for packet in packets {
         coalescer.push(packet).expect("fewer than a batch");

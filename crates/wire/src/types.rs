@@ -1,5 +1,5 @@
-//! The small types that the rest of the program is written in. Each parses
-//! once, where a number or a name comes in, and is valid from then on.
+//! Small types for numbers and names from outside. Each is parsed once, and valid from
+//! then on.
 
 use std::fmt;
 use std::num::ParseIntError;
@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Why a value was not taken; the text says what would be.
+/// Why a value is invalid; the text names the valid ones.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ParseError {
     /// Not a number, or out of the range of the type.
@@ -16,19 +16,19 @@ pub enum ParseError {
     Range {
         /// The setting.
         what: &'static str,
-        /// What was given.
+        /// The invalid value.
         value: String,
-        /// Smallest value taken.
+        /// The smallest valid value.
         min: u32,
-        /// Largest value taken.
+        /// The largest valid value.
         max: u32,
     },
-    /// An interface name that the kernel does not take.
+    /// An interface name that the kernel refuses.
     #[error(
         "interface name '{0}' has to be 1 to 15 characters, without '/', ':', '%' or spaces, and not '.' or '..'"
     )]
     InterfaceName(String),
-    /// Not the beginning of a device's name.
+    /// Not the prefix of a device's name.
     #[error(
         "device prefix '{0}' has to be 1 to 11 letters, digits, '_', '-' and '.', beginning with a letter"
     )]
@@ -47,21 +47,20 @@ pub enum ParseError {
 pub struct Mtu(u32);
 
 impl Mtu {
-    /// The smallest MTU: what IPv4 asks of every link (RFC 791, section 3.2).
+    /// The smallest MTU: IPv4 requires it of every link (RFC 791, section 3.2).
     pub const MIN: Mtu = Mtu(68);
     /// The smallest MTU at which a link carries IPv6 (RFC 8200, section 5).
     pub const MIN_IPV6: Mtu = Mtu(1280);
-    /// Ethernet's.
+    /// The MTU of Ethernet.
     pub const ETHERNET: Mtu = Mtu(1500);
-    /// The largest that OpenSSH carries in point-to-point mode: its channel
-    /// buffer holds 16384 bytes (channels.c, CHAN_RBUF), 4 of them the address
-    /// family.
+    /// The largest MTU that OpenSSH carries in point-to-point mode: its channel buffer
+    /// holds 16384 bytes (channels.c, CHAN_RBUF), 4 of them the address family.
     pub const MAX_POINT_TO_POINT: Mtu = Mtu(16380);
-    /// The largest that OpenSSH carries in ethernet mode: the same, without
-    /// the Ethernet header and one VLAN tag.
+    /// The largest MTU that OpenSSH carries in ethernet mode: 16384 bytes less the
+    /// Ethernet header and one VLAN tag.
     pub const MAX_ETHERNET: Mtu = Mtu(16384 - 18);
 
-    /// Takes `bytes` if a tunnel of `mode` can carry it.
+    /// An MTU of `bytes`, if a tunnel of `mode` can carry it.
     pub fn new(bytes: u32, mode: Mode) -> Result<Self, ParseError> {
         let max = Self::max(mode);
         if (Self::MIN.0..=max.0).contains(&bytes) {
@@ -83,7 +82,7 @@ impl Mtu {
         }
     }
 
-    /// In bytes.
+    /// The MTU in bytes.
     pub fn get(self) -> u32 {
         self.0
     }
@@ -92,7 +91,7 @@ impl Mtu {
 impl TryFrom<u32> for Mtu {
     type Error = ParseError;
 
-    /// Takes what a tunnel of some mode can carry.
+    /// Accepts an MTU that a tunnel of either mode can carry.
     fn try_from(bytes: u32) -> Result<Self, ParseError> {
         Self::new(bytes, Mode::PointToPoint)
     }
@@ -110,14 +109,14 @@ impl fmt::Display for Mtu {
     }
 }
 
-/// What the device carries (OpenSSH PROTOCOL, section 2.3).
+/// What a tunnel carries (OpenSSH PROTOCOL, section 2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// IP packets, a tun device.
+    /// IP packets: a tun device.
     #[default]
     PointToPoint,
-    /// Ethernet frames, a tap device.
+    /// Ethernet frames: a tap device.
     Ethernet,
 }
 
@@ -130,14 +129,14 @@ impl Mode {
         }
     }
 
-    /// The mode of a value on the wire, if it is one.
+    /// The mode of a value on the wire; `None` for other values.
     pub fn from_wire(value: u32) -> Option<Self> {
         [Mode::PointToPoint, Mode::Ethernet]
             .into_iter()
             .find(|mode| mode.wire() == value)
     }
 
-    /// How OpenSSH names devices of this mode: `tun` or `tap`.
+    /// The prefix of OpenSSH's device names in this mode: `tun` or `tap`.
     pub fn prefix(self) -> &'static str {
         match self {
             Mode::PointToPoint => "tun",
@@ -161,10 +160,10 @@ pub fn parse_tunnel(value: &str) -> Result<Option<Mode>, ParseError> {
 pub struct Unit(u32);
 
 impl Unit {
-    /// OpenSSH's largest (`SSH_TUNID_MAX`).
+    /// OpenSSH's largest unit (`SSH_TUNID_MAX`).
     pub const MAX: u32 = 0x7fff_ffff - 1;
 
-    /// Takes a number up to [`Unit::MAX`].
+    /// A unit from a number up to [`Unit::MAX`].
     pub fn new(number: u32) -> Result<Self, ParseError> {
         if number <= Self::MAX {
             return Ok(Self(number));
@@ -182,7 +181,7 @@ impl Unit {
         self.0
     }
 
-    /// The name that OpenSSH gives the device: `tun3`, `tap3`.
+    /// OpenSSH's name for the device: `tun3`, `tap3`.
     pub fn device_name(self, mode: Mode) -> String {
         format!("{}{}", mode.prefix(), self.0)
     }
@@ -194,13 +193,13 @@ impl fmt::Display for Unit {
     }
 }
 
-/// A unit, or whichever is free.
+/// A requested unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UnitRequest {
-    /// Whichever is free.
+    /// The first free unit.
     #[default]
     Any,
-    /// This one.
+    /// This unit.
     Unit(Unit),
 }
 
@@ -249,9 +248,9 @@ impl fmt::Display for UnitRequest {
 /// `-w LOCAL[:REMOTE]`, ssh_config's `TunnelDevice`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TunnelDevice {
-    /// The local end's unit.
+    /// The local unit.
     pub local: UnitRequest,
-    /// The peer's unit.
+    /// The remote unit.
     pub remote: UnitRequest,
 }
 
@@ -271,7 +270,7 @@ impl FromStr for TunnelDevice {
     }
 }
 
-/// The name of a network interface, as the kernel takes it (`dev_valid_name`).
+/// The name of a network interface that the kernel accepts (`dev_valid_name`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct InterfaceName(String);
@@ -321,14 +320,15 @@ impl fmt::Display for InterfaceName {
     }
 }
 
-/// The part of a device's name in front of its number: short enough to leave
-/// room for one, and of characters that a firewall's rules take.
+/// The part of a device's name in front of its number: short enough to leave room for a
+/// number, and of characters that firewall rules accept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct DevicePrefix(String);
 
 impl DevicePrefix {
-    /// Longest one, in bytes: an interface's name has 15, a number up to 4 of them.
+    /// The longest prefix, in bytes: an interface's name has at most 15, a number takes
+    /// up to 4 of them.
     const MAX_LEN: usize = 11;
 
     /// The text.

@@ -478,7 +478,7 @@ async fn a_message_that_cannot_be_read_ends_it() {
     let length = u32::try_from(MAX_CONTROL + 5).unwrap().to_be_bytes();
     let frame = bytes::Bytes::copy_from_slice(&length);
     client.conversation.output().send(frame).await.unwrap();
-    client.ends_for(CloseReason::Protocol, "are the most").await;
+    client.ends_for(CloseReason::Protocol, "at most").await;
 }
 
 #[test]
@@ -502,7 +502,7 @@ fn packets_flow_and_nonsense_between_them_ends_it() {
         let client = Client::up().await;
         let endless = Bytes::from_static(&[0xff; 8]);
         client.conversation.output().send(endless).await.unwrap();
-        client.ends_for(CloseReason::Protocol, "are the most").await;
+        client.ends_for(CloseReason::Protocol, "at most").await;
     });
 }
 

@@ -13,7 +13,7 @@ fn pair() -> (UnixStream, UnixStream) {
     (writer, reader)
 }
 
-/// Bytes that tell when nobody holds them any more: by the strong count of what is returned.
+/// Bytes whose holders the strong count of the returned value shows.
 fn watched(length: usize, fill: u8) -> (Bytes, Arc<Vec<u8>>) {
     struct Owner(Arc<Vec<u8>>);
     impl AsRef<[u8]> for Owner {
@@ -29,7 +29,7 @@ fn held(memory: &Arc<Vec<u8>>) -> bool {
     Arc::strong_count(memory) > 1
 }
 
-/// All of `frames`, while `reader` reads what the socket cannot hold; what it read.
+/// Writes all of `frames` while `reader` reads; yields what it read.
 fn write_all(
     lender: &Lender,
     writer: &UnixStream,
@@ -141,8 +141,7 @@ fn what_the_pipe_still_holds_comes_first() {
     let (writer, mut reader) = pair();
     let lender = Lender::new().unwrap();
     let large = Bytes::from(vec![1; 60_000]);
-    // Until the socket is full and a frame stays in the pipe, whose sender then
-    // gives up, as one does that is dropped.
+    // Fills the socket until a frame stays in the pipe; then the sender is dropped.
     let mut taken = 0;
     loop {
         match lender.write(&writer, std::slice::from_ref(&large)) {
@@ -189,7 +188,7 @@ fn a_reader_that_is_gone_is_told() {
     for frame in [Bytes::from(vec![1; 60_000]), Bytes::from_static(b"small")] {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
-            // A process that another test is just starting may have it for a moment.
+            // A process that another test is starting may hold it for a moment.
             match lender.write(&writer, std::slice::from_ref(&frame)) {
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
                 _ => assert!(Instant::now() < deadline),
@@ -204,7 +203,8 @@ fn nothing_is_lent_where_a_trial_fails() {
     let state = || State::new().unwrap();
     assert!(state().try_out(&writer, &mut reader).is_ok());
 
-    // Pages can be lent to the pipe, but what appends takes no splice (splice(2)).
+    // Pages can be lent to the pipe, but a descriptor in append mode takes no splice
+    // (splice(2)).
     let path = std::env::temp_dir().join(format!("sshvpn-lending-{}", std::process::id()));
     let mut options = File::options();
     let file = options.append(true).create_new(true).open(&path).unwrap();
@@ -212,12 +212,12 @@ fn nothing_is_lent_where_a_trial_fails() {
     let refused = state().try_out(&file, &mut reader).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
 
-    // It arrives, but the kernel does not tell what has been read: a pipe has no such count.
+    // It arrives, but a pipe has no count of the bytes that were read.
     let (mut end, pipe) = std::io::pipe().unwrap();
     let unknown = state().try_out(&pipe, &mut end).unwrap_err();
     assert_eq!(unknown.kind(), ErrorKind::Unsupported);
 
-    // What arrives is something else.
+    // Something else arrives.
     let mut other: &[u8] = &[0; WORTH_IT];
     let wrong = state().try_out(&writer, &mut other).unwrap_err();
     assert_eq!(wrong.kind(), ErrorKind::Unsupported);

@@ -1,39 +1,37 @@
-//! Frames that the peer of an Ethernet tunnel is not to hear: those of stations
-//! on its link that it has nothing to do with. They are dropped where they leave the
-//! device, by their source address, so that broadcasts and what a bridge floods
-//! are held back as well.
+//! Drops Ethernet frames of stations that the peer must not hear. It checks the source
+//! address as a frame leaves the device, so it covers broadcasts and frames that a bridge
+//! floods.
 
 use std::fmt;
 use std::io;
 
-use bytes::BytesMut;
 use tokio::task::yield_now;
 
-use crate::frame::stream::OFFLOAD_LEN;
+use crate::frame::waiting::Waiting;
 use crate::packet::guard::link::MacAddress;
 use crate::pump::{Counters, Dropped, PacketSource};
 
-/// Frames that are dropped in a row before others have their turn.
+/// Frames dropped in a row before other tasks run.
 const AT_ONCE: usize = 64;
 
-/// Says whom one peer hears; asked about each frame, so that the answer may
-/// change at any time.
+/// Decides which stations one peer hears; asked for each frame, so the answer may change
+/// at any time.
 pub trait Hears: fmt::Debug + Send + Sync {
-    /// Whether it hears what comes of this station.
+    /// Whether the peer gets frames of this station.
     fn hears(&self, station: MacAddress) -> bool;
 }
 
-/// Stations that one peer does not hear; nobody, by default.
+/// Drops frames of stations that one peer does not hear; none by default.
 #[derive(Debug, Default)]
 pub struct EgressFilter(Option<Box<dyn Hears>>);
 
 impl EgressFilter {
-    /// All but those that it hears.
+    /// A filter that drops all stations but those that the peer hears.
     pub fn new(peer: Box<dyn Hears>) -> Self {
         EgressFilter(Some(peer))
     }
 
-    /// What `device` yields besides their frames, which are counted as dropped.
+    /// Wraps `device`: counts and drops these frames.
     pub fn without<'a, S>(&'a self, device: &'a S, counters: &'a Counters) -> Heard<'a, S> {
         Heard {
             device,
@@ -42,19 +40,19 @@ impl EgressFilter {
         }
     }
 
-    /// Whether a frame that was read, behind its offload header, is one of theirs.
-    fn sent(&self, read: &[u8]) -> bool {
+    /// Whether the frame is from a station that the peer does not hear.
+    fn sent(&self, frame: &[u8]) -> bool {
         /// Behind the destination (IEEE 802.3, section 3.1.1).
-        const SOURCE: std::ops::Range<usize> = OFFLOAD_LEN + 6..OFFLOAD_LEN + 12;
+        const SOURCE: std::ops::Range<usize> = 6..12;
         let Some(peer) = &self.0 else {
             return false;
         };
-        let source = read.get(SOURCE).and_then(|source| source.try_into().ok());
+        let source = frame.get(SOURCE).and_then(|source| source.try_into().ok());
         source.is_some_and(|source| !peer.hears(MacAddress(source)))
     }
 }
 
-/// A device without the frames of strangers.
+/// A device whose frames pass an [`EgressFilter`].
 #[derive(Debug)]
 pub struct Heard<'a, S> {
     device: &'a S,
@@ -63,28 +61,26 @@ pub struct Heard<'a, S> {
 }
 
 impl<S: PacketSource + Sync> PacketSource for Heard<'_, S> {
-    async fn read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
-        let start = buffer.len();
+    async fn read(&self, packet: &mut Waiting) -> io::Result<()> {
         loop {
             for _ in 0..AT_ONCE {
-                let length = self.device.read(buffer).await?;
-                if !self.drops(buffer, start) {
-                    return Ok(length);
+                self.device.read(packet).await?;
+                if !self.drops(packet) {
+                    return Ok(());
                 }
             }
             yield_now().await;
         }
     }
 
-    fn try_read(&self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
-        let start = buffer.len();
+    fn try_read(&self, packet: &mut Waiting) -> io::Result<bool> {
         for _ in 0..AT_ONCE {
-            let read = self.device.try_read(buffer)?;
-            if read.is_none() || !self.drops(buffer, start) {
+            let read = self.device.try_read(packet)?;
+            if !read || !self.drops(packet) {
                 return Ok(read);
             }
         }
-        Ok(None)
+        Ok(false)
     }
 
     async fn readable(&self) -> io::Result<()> {
@@ -97,13 +93,10 @@ impl<S: PacketSource + Sync> PacketSource for Heard<'_, S> {
 }
 
 impl<S> Heard<'_, S> {
-    /// Takes what was read behind `start` out again, if nobody is to hear it.
-    fn drops(&self, buffer: &mut BytesMut, start: usize) -> bool {
-        let strange = self
-            .egress_filter
-            .sent(buffer.get(start..).unwrap_or_default());
+    /// Whether the frame is dropped, which is counted.
+    fn drops(&self, packet: &Waiting) -> bool {
+        let strange = self.egress_filter.sent(packet.packet());
         if strange {
-            buffer.truncate(start);
             self.counters.dropped(Dropped::Source);
         }
         strange

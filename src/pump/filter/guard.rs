@@ -1,11 +1,10 @@
-//! The rules for what the peer may send, on a running tunnel of any role. A
-//! server replaces them while packets flow; a client and an agent have one set.
+//! Applies the guard's rules to the packets of a running tunnel, in any role. A server
+//! replaces the rules while packets flow; a client and an agent keep one set.
 //!
-//! On a link that the peer shares with others its MAC and link-local addresses
-//! are granted one by one, as its frames turn out to need them. Those that come
-//! meanwhile are dropped; but the first of all waits, since most often it is the
-//! question on whose answer a conversation begins. No later one does, so a peer
-//! that is granted nothing is held up once.
+//! On a link that the peer shares with others, its MAC and link-local addresses are
+//! granted one by one, as its frames need them. Frames that come before the grant are
+//! dropped. Only the first of all waits for its grant, since it usually starts a
+//! conversation; so a peer that is granted nothing is delayed once.
 
 use std::mem;
 use std::sync::Arc;
@@ -23,7 +22,7 @@ use crate::types::Mode;
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
 /// Bytes of a refused packet that its log line shows.
 const LOG_BYTES: usize = 64;
-/// How long a frame waits for its station to be granted.
+/// How long a frame waits for the grant of its station.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The guard of one tunnel.
@@ -31,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub struct Guard {
     replaced: watch::Receiver<Arc<GuardRules>>,
     rules: Arc<GuardRules>,
-    /// Whom the peer's Ethernet frames come from.
+    /// The link addresses of the peer.
     sender: Sender,
     claims: Option<LinkClaims>,
     /// Whether a frame has waited for its station.
@@ -63,19 +62,17 @@ impl RefusalLog {
     }
 }
 
-/// The way to whoever grants addresses of a shared link.
+/// The connection to the task that grants addresses of a shared link.
 #[derive(Debug)]
 pub struct LinkClaims {
-    /// Takes what is wanted; what it has no room for is asked for again by a later
-    /// frame.
+    /// Takes requests; a later frame repeats a request for which the queue has no room.
     pub wanted: mpsc::Sender<LinkAddress>,
-    /// What was granted. Marked as changed by each answer, also by a refusal.
+    /// The granted addresses. Each answer marks it as changed, also a refusal.
     pub held: watch::Receiver<Arc<LinkAddresses>>,
 }
 
 impl Guard {
-    /// By the rules that `rules` has now, and those that it will have; the last
-    /// ones stay when its sender is gone.
+    /// A guard with the latest of `rules`; the last ones stay when the sender is gone.
     pub fn new(mut rules: watch::Receiver<Arc<GuardRules>>) -> Self {
         let current = Arc::clone(&rules.borrow_and_update());
         Guard {
@@ -88,13 +85,13 @@ impl Guard {
         }
     }
 
-    /// By rules that stay the same.
+    /// A guard with constant rules.
     pub fn fixed(rules: GuardRules) -> Self {
         Guard::new(watch::channel(Arc::new(rules)).1)
     }
 
-    /// The same for a peer that shares its link with others, and has there
-    /// what `claims` grants.
+    /// This guard, for a peer that shares its link with others and uses the addresses
+    /// that `claims` grants.
     pub fn on_shared_link(self, mut claims: LinkClaims) -> Self {
         let held = Arc::clone(&claims.held.borrow_and_update());
         Guard {
@@ -104,7 +101,7 @@ impl Guard {
         }
     }
 
-    /// Judges a packet of which `head` is the start, with all of its headers.
+    /// Checks a packet that begins with `head`, which holds all headers.
     pub(in crate::pump) async fn check(&mut self, mode: Mode, head: &[u8]) -> Result<(), Dropped> {
         let mut judged = self.check_now(mode, head);
         if judged.is_err() && self.asks() {
@@ -118,7 +115,7 @@ impl Guard {
     }
 
     fn check_now(&mut self, mode: Mode, head: &[u8]) -> Result<(), Refused> {
-        // Atomic loads; the locks are taken for something new alone.
+        // Atomic loads; takes the locks only for a change.
         if self.replaced.has_changed().unwrap_or(false) {
             self.rules = Arc::clone(&self.replaced.borrow_and_update());
         }
@@ -130,8 +127,8 @@ impl Guard {
         self.rules.check(mode, &mut self.sender, head)
     }
 
-    /// Asks for what the last frame needed, if it did; yields whether that frame is
-    /// to wait for the answer.
+    /// Requests the address that the last frame lacked; yields whether that frame waits
+    /// for the answer.
     fn asks(&mut self) -> bool {
         let (Some(claims), Some(wanted)) = (&self.claims, self.sender.wanted()) else {
             return false;
@@ -143,7 +140,7 @@ impl Guard {
     async fn answer(&mut self) {
         if let Some(claims) = &mut self.claims {
             let mut answered = claims.held.clone();
-            // Where nobody answers the frame is judged by what there is.
+            // Without an answer the frame is checked again with the old grants.
             let _ = timeout(PATIENCE, answered.changed()).await;
         }
     }

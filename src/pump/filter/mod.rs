@@ -1,4 +1,5 @@
-//! Filters of the pump: who may send what, who may hear what, and how fast.
+//! The pump's filters: addresses that the peer may use, stations that it hears, rate
+//! limits.
 
 pub(super) mod egress;
 pub(super) mod guard;

@@ -1,11 +1,10 @@
-//! How many bytes a second go through: a token bucket around either side of a
-//! channel, or around several of one client. It is counted in time: what is sent moves the moment at which the next
-//! may be sent, and a bucket that was left alone lags behind the clock by at
-//! most its burst.
+//! Limits the bytes per second: a token bucket around one side of a channel, or around
+//! several channels of one client. It counts in time: sending moves the time of the next
+//! send, and an idle bucket lags behind the clock by at most its burst.
 //!
-//! Towards the peer it waits before frames are handed over, so the queue in
-//! front of it decides what goes next. From the peer it waits before more is
-//! read, and the window of the channel holds the peer up.
+//! Towards the peer it waits before frames are sent, so the queue in front of it decides
+//! what goes next. From the peer it waits before the next read, and the channel's window
+//! stops the peer.
 
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,46 +16,45 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::pump::{FrameSink, FrameSource, SendFailure};
 
-/// What may go at once after a pause, in time; one message of any size may in any
-/// case, and is paid for afterwards.
+/// The burst after a pause, in time; one message of any size may always go, and is
+/// charged afterwards.
 const BURST: Duration = Duration::from_millis(10);
 
-/// What is handed over at once, in time: it delays what comes behind it by that.
+/// The amount sent at once, in time: later packets are delayed by that.
 const AT_ONCE: Duration = Duration::from_millis(5);
 
-/// Bytes a second, at least one.
+/// Bytes per second, at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rate(NonZeroU64);
 
 impl Rate {
-    /// Takes any but zero.
+    /// A rate; `None` for zero.
     pub fn new(bytes_per_second: u64) -> Option<Self> {
         NonZeroU64::new(bytes_per_second).map(Rate)
     }
 
-    /// How long `bytes` take.
+    /// The time that `bytes` take.
     fn time(self, bytes: usize) -> Duration {
         let nanoseconds = bytes as u128 * 1_000_000_000 / u128::from(self.0.get());
         Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
     }
 
-    /// How many bytes go in `time`; at least one.
+    /// The bytes that go in `time`; at least 1.
     pub fn bytes_in(self, time: Duration) -> usize {
         let bytes = u128::from(self.0.get()).saturating_mul(time.as_nanos()) / 1_000_000_000;
         usize::try_from(bytes.max(1)).unwrap_or(usize::MAX)
     }
 }
 
-/// A limit that can be replaced while it is in force; none now, or none ever.
-/// Whatever is held to clones of one goes through it together.
+/// A rate limit that can be replaced at run time, or no limit. Clones share one limit.
 #[derive(Debug, Clone, Default)]
 pub struct RateLimit(Option<Arc<Mutex<Bucket>>>);
 
-/// What went through a limit, as time.
+/// The traffic of a limit, as time.
 #[derive(Debug)]
 struct Bucket {
     rate: watch::Receiver<Option<Rate>>,
-    /// When the next byte may go; nothing until one has gone by the limit.
+    /// When the next byte may go; `None` before the first one.
     due: Option<Instant>,
 }
 
@@ -64,12 +62,12 @@ impl RateLimit {
     /// No limit.
     pub const NONE: RateLimit = RateLimit(None);
 
-    /// What `rate` has, from time to time; the last one stays when its sender is gone.
+    /// The latest value of `rate`; the last one stays when the sender is gone.
     pub fn new(rate: watch::Receiver<Option<Rate>>) -> Self {
         RateLimit(Some(Arc::new(Mutex::new(Bucket { rate, due: None }))))
     }
 
-    /// One that does not change; none where there is no rate.
+    /// A constant limit; no limit for `None`.
     pub fn fixed(rate: Option<Rate>) -> Self {
         match rate {
             Some(rate) => RateLimit::new(watch::channel(Some(rate)).1),
@@ -77,7 +75,7 @@ impl RateLimit {
         }
     }
 
-    /// As it is now.
+    /// The current rate.
     pub fn now(&self) -> Option<Rate> {
         self.look(|bucket| *bucket.rate.borrow()).flatten()
     }
@@ -99,7 +97,7 @@ impl RateLimit {
         }
     }
 
-    /// Counts `bytes` that went, as many as they are.
+    /// Counts `bytes` that were sent, however many.
     pub fn take(&self, bytes: usize) {
         self.look(|bucket| bucket.take(bytes, Instant::now()));
     }
@@ -121,7 +119,7 @@ impl Bucket {
     fn is_open(&mut self, now: Instant) -> bool {
         if self.rate.has_changed().unwrap_or(false) {
             self.rate.mark_unchanged();
-            // A debt is in the old one's time.
+            // The debt is in time by the old rate.
             self.due = None;
         }
         self.rate.borrow().is_none() || self.due.is_none_or(|due| due <= now)
@@ -134,12 +132,12 @@ impl Bucket {
         };
         let full = now.checked_sub(BURST).unwrap_or(now);
         let from = self.due.unwrap_or(full).max(full);
-        // Where time ends nothing more goes, and a new limit is waited for.
+        // At the end of time nothing more is sent; it waits for a new limit.
         self.due = from.checked_add(rate.time(bytes)).or(self.due);
     }
 }
 
-/// One side of a channel, held to a limit.
+/// One side of a channel, with a limit.
 #[derive(Debug)]
 pub struct Limited<T> {
     inner: T,
@@ -147,12 +145,12 @@ pub struct Limited<T> {
 }
 
 impl<T> Limited<T> {
-    /// Holds `inner` to `limit`.
+    /// Applies `limit` to `inner`.
     pub fn new(inner: T, limit: RateLimit) -> Self {
         Limited { inner, limit }
     }
 
-    /// What is held to it.
+    /// The wrapped side.
     #[cfg(test)]
     pub(in crate::pump) fn inner(&self) -> &T {
         &self.inner

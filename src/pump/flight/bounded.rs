@@ -1,5 +1,5 @@
-//! Joins what is on its way ([`Flight`]) to the loop that sends: pings go between
-//! the packets, pongs come by a queue, and somebody can wait for them.
+//! Connects [`Flight`] to the sending loop: sends pings between the packets, takes pongs
+//! from a queue, and waits for them.
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -11,41 +11,41 @@ use crate::frame::control::Message;
 use crate::frame::stream;
 use crate::pump::FrameSink;
 
-/// Pings of a channel that may be without an answer; a peer that gives none is
-/// asked no more.
+/// Pings of a channel without an answer, at most; a peer that does not answer gets no
+/// more.
 const MOST_UNANSWERED: usize = 64;
 
-/// How the peer is asked what has come through.
+/// How to ask the peer which bytes have arrived.
 #[derive(Debug)]
 pub enum Pings {
-    /// Not at all: nothing bounds what is on its way.
+    /// No pings: the bytes on the way are not limited.
     None,
-    /// By control messages of the stream; their answers come by this queue.
+    /// Control messages of the stream; the answers come from this queue.
     InStream(mpsc::Receiver<Pong>),
-    /// By the channel ([`FrameSink::ping`]).
+    /// Pings of the channel ([`FrameSink::ping`]).
     OfChannel,
 }
 
-/// A bound on what is on its way to a peer that answers pings.
+/// Limits the bytes on the way to a peer that answers pings.
 pub(in crate::pump) struct Bounded {
     flight: Flight,
     pongs: mpsc::Receiver<Pong>,
-    /// Where pings are the channel's.
+    /// If pings are the channel's.
     channel: Option<ChannelPings>,
 }
 
 /// Pings of a channel.
 struct ChannelPings {
-    /// The token of one that is to be sent.
+    /// The token of the next ping, if one is due.
     due: Option<u64>,
-    /// Those that were sent, with what tells of their answers.
+    /// The pings that were sent, with the receivers of their answers.
     asked: mpsc::Sender<(u64, oneshot::Receiver<()>)>,
     /// Notes when answers come.
     _notes: JoinSet<()>,
 }
 
 impl Bounded {
-    /// For a peer to which nothing was sent yet.
+    /// The limit for a peer to which nothing was sent yet.
     pub fn new(pings: Pings) -> Option<Self> {
         let (pongs, channel) = match pings {
             Pings::None => return None,
@@ -66,9 +66,9 @@ impl Bounded {
         })
     }
 
-    /// How many bytes may be sent now, behind a ping: one of the stream is added
-    /// to `frames`, one of the channel is to be [sent](Self::ask). `idle` says
-    /// that there are none.
+    /// The number of bytes that may be sent now, behind a ping if one is due: appends one
+    /// of the stream to `frames`; the caller [sends](Self::ask) one of the channel.
+    /// `idle` says that no packets wait.
     pub fn room(&mut self, idle: bool, frames: &mut Vec<Bytes>) -> usize {
         while let Ok(pong) = self.pongs.try_recv() {
             self.flight.pong(pong);
@@ -91,12 +91,12 @@ impl Bounded {
         self.flight.room()
     }
 
-    /// Whether a ping of the channel is to be sent.
+    /// Whether a ping of the channel is due.
     pub fn asks(&self) -> bool {
         (self.channel.as_ref()).is_some_and(|channel| channel.due.is_some())
     }
 
-    /// Sends the ping of the channel that is due, if there is one.
+    /// Sends the ping of the channel, if one is due.
     pub async fn ask<C: FrameSink>(&mut self, sink: &C) {
         let Some(channel) = &mut self.channel else {
             return;
@@ -111,17 +111,17 @@ impl Bounded {
         }
     }
 
-    /// The longest packet in bytes that does not hold up others for long.
+    /// The longest packet, in bytes, that does not delay others for long.
     pub fn longest(&self) -> usize {
         self.flight.longest()
     }
 
-    /// `frames` are about to be sent.
+    /// Counts `frames`, which are about to be sent.
     pub fn sent(&mut self, frames: &[Bytes]) {
         self.flight.sent(frames.iter().map(Bytes::len).sum());
     }
 
-    /// Waits until there may be more room, or a ping is to be sent again.
+    /// Waits until there may be more room, or a ping is due again.
     pub async fn changed(&mut self) {
         let retry = self.flight.retry_at();
         let retry = async {
@@ -137,14 +137,14 @@ impl Bounded {
     }
 }
 
-/// Notes when the answers come, in the order of their pings.
+/// Forwards the answers with their times, in the order of the pings.
 async fn note(mut asked: mpsc::Receiver<(u64, oneshot::Receiver<()>)>, noting: mpsc::Sender<Pong>) {
     while let Some((token, answer)) = asked.recv().await {
         if answer.await.is_err() {
             return;
         }
         let at = Instant::now().into_std();
-        // Where it is full, a later one says the same and more.
+        // If the queue is full, a later pong acknowledges these bytes too.
         let _ = noting.try_send(Pong { token, at });
     }
 }

@@ -1,65 +1,65 @@
-//! How fast a path carries what is sent, from what has come through by when; for
-//! `flight`.
+//! Measures the delivery rate of a path, from the bytes that have arrived by certain
+//! times; for `flight`.
 
 use std::time::{Duration, Instant};
 
-/// Over so long, or so many round trips, a rate is measured: over less, it would
-/// be that of a process which has just been given the processor.
+/// The shortest measurement, in time and in round trips: a shorter one would measure a
+/// process that was just scheduled.
 const RATE_TIME: (Duration, u32) = (Duration::from_millis(20), 2);
-/// For so long, or so many round trips, is the highest rate remembered while
-/// lower ones are measured; as long the path counts as unknown.
+/// How long the highest rate is remembered while lower ones are measured, in time and in
+/// round trips; for as long the path counts as unknown.
 const RATE_WINDOW: (Duration, u32) = (Duration::from_millis(500), 5);
 
-/// What has come through by some moment.
+/// The bytes that have arrived by some time.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::pump) struct Delivered {
-    /// In all.
+    /// All bytes so far.
     pub bytes: u64,
-    /// When the pong said so.
+    /// When the pong came.
     pub at: Instant,
     /// When its ping was sent.
     pub sent_at: Instant,
-    /// The path was the limit, not what there was to send.
+    /// The path was the limit, not the amount to send.
     pub busy: bool,
 }
 
-/// The rate of a path in bytes a second.
+/// The rate of a path in bytes per second.
 #[derive(Debug, Default)]
 pub(in crate::pump) struct DeliveryRate {
-    /// Since when it is being measured.
+    /// The start of the measurement.
     since: Option<Delivered>,
     rates: HighestRate,
 }
 
 impl DeliveryRate {
-    /// The highest lately, if there is one.
+    /// The highest recent rate.
     pub fn highest(&self) -> Option<f64> {
         self.rates.highest()
     }
 
-    /// What was measured last. On a path that has become slower it is right while
-    /// the highest is not.
+    /// The last measured rate. It is right on a path that has become slower, while the
+    /// highest is not.
     pub fn latest(&self) -> f64 {
         self.rates.latest
     }
 
-    /// Whether it was measured for long enough to be believed.
+    /// Whether it was measured for long enough.
     pub fn is_settled(&self) -> bool {
         self.rates.settled
     }
 
-    /// Whether the path was the limit for long enough: the rate is the path's, not that
-    /// of what there was to send.
+    /// Whether the path was the limit for long enough: the rate is the path's, not the
+    /// sender's.
     pub fn is_of_path(&self) -> bool {
         self.rates.of_path
     }
 
-    /// Takes what has come through since, once that is long enough.
+    /// Takes a measurement, once it is long enough.
     pub fn measure(&mut self, now: Delivered, round_trip: Option<Duration>) {
         let mut since = Delivered { busy: true, ..now };
         if let Some(last) = self.since {
-            // The longer of the two: neither what was sent at once nor what was
-            // acknowledged at once is a rate of the path.
+            // The longer of the two times: neither a burst of sending nor a burst of
+            // acknowledgments is a rate of the path.
             let sending = now.sent_at.saturating_duration_since(last.sent_at);
             let time = sending.max(now.at.saturating_duration_since(last.at));
             let busy = last.busy && now.busy;
@@ -75,7 +75,7 @@ impl DeliveryRate {
     }
 }
 
-/// The longer one of a time and a number of round trips.
+/// The longer of a time and a number of round trips.
 pub(in crate::pump) fn at_least(
     (time, round_trips): (Duration, u32),
     round_trip: Option<Duration>,
@@ -83,7 +83,7 @@ pub(in crate::pump) fn at_least(
     time.max(round_trip.unwrap_or_default().saturating_mul(round_trips))
 }
 
-/// The highest rate of the last one to two windows, in bytes a second.
+/// The highest rate of the last one to two windows, in bytes per second.
 #[derive(Debug, Default)]
 struct HighestRate {
     before: Option<f64>,
@@ -91,11 +91,11 @@ struct HighestRate {
     since: Option<Instant>,
     /// A whole window has passed.
     settled: bool,
-    /// Since when and until when the path was the limit, never less than once in a window.
+    /// Since when and until when the path was the limit, at least once in each window.
     busy: Option<(Instant, Instant)>,
-    /// That was a whole window once.
+    /// Whether that has lasted a whole window once.
     of_path: bool,
-    /// The one that was measured last.
+    /// The last measured rate.
     latest: f64,
 }
 
@@ -107,8 +107,8 @@ impl HighestRate {
         }
     }
 
-    /// A rate that was measured; one that is low because nothing was to be sent
-    /// (`!busy`) counts only if it is higher than the others.
+    /// Adds a measured rate; one without enough to send (`!busy`) counts only if it is
+    /// higher than the others.
     fn add(&mut self, rate: f64, busy: bool, now: Instant, window: Duration) {
         self.latest = rate;
         let since = *self.since.get_or_insert(now);

@@ -1,16 +1,15 @@
-//! How much may be on its way in one direction of a tunnel, so that what
-//! is more waits in the fair queue, where a packet in a hurry overtakes it, and
-//! not in sshd, pipes and sockets, where nothing does.
+//! Limits the bytes on the way in one direction of a tunnel, so that all others wait in
+//! the fair queue, where an urgent packet can overtake them, and not in sshd, pipes and
+//! sockets, where none can.
 //!
-//! Between the packets go pings whose token is the number of bytes sent so far.
-//! A pong says that these have come through, and from that follow how fast the
-//! path is and how long it takes when nothing waits in it. On its way may be what
-//! the path carries in a little more than that time; about as BBR has it, but
-//! above any number of TCP connections, pipes and processes. The time is measured
-//! while less is on its way than fills the path, which is brought about every
+//! Pings between the packets have the number of bytes sent so far as their token. A pong
+//! says that these have arrived; from pongs follow the path's rate and its round trip
+//! without queues. The limit is what the path carries in a little more than that time,
+//! similar to BBR, but across any number of TCP connections, pipes and processes. The
+//! round trip is measured while the path is not full, which is arranged every
 //! [`DRAIN_EVERY`].
 //!
-//! No clock: times come from the caller.
+//! It has no clock: the caller passes times.
 
 pub(super) mod bounded;
 pub(super) mod delivery_rate;
@@ -23,100 +22,99 @@ use std::time::{Duration, Instant};
 
 use delivery_rate::{Delivered, DeliveryRate, at_least};
 
-/// Round trips that what is on its way may take besides the first, for what exceeds
-/// [`SHORT`]: where something is lost on a long path, sending it again takes round
-/// trips, and what is behind it waits for it.
+/// Further round trips that the limit allows, for the part of a round trip beyond
+/// [`SHORT`]: after a loss on a long path, retransmission takes round trips, and later
+/// bytes wait for it.
 const MORE_ROUND_TRIPS: f64 = 1.5;
-/// A round trip that is not long.
+/// The longest short round trip.
 const SHORT: Duration = Duration::from_millis(5);
-/// What may wait in the path besides at [`SLACK_RATE`], in proportion to the rate
-/// from a part to some times as much: so the path shows if it has become faster. The
-/// faster it is, the more are the processes on it the limit, which work best if they
-/// find much each time that they are given a processor; at such rates, that is still
-/// little time.
+/// Bytes that may wait in the path besides, at [`SLACK_RATE`]; in proportion to the rate
+/// within limits, so that a faster path becomes visible. At high rates the processes on
+/// the path are the limit, which work best with much data each time that they run; at
+/// such rates that is still little time.
 const SLACK: Duration = Duration::from_millis(1);
 const SLACK_RATE: f64 = 2.5e7;
 const SLACKS: (f64, f64) = (0.5, 8.0);
-/// A round trip that is longer by this factor and the slack is no chance.
+/// A round trip that is longer than this factor and the slack is not by chance.
 const LONGER: f64 = 2.0;
-/// The least that may be on its way in bytes, however slow the path.
+/// The smallest limit in bytes, however slow the path.
 const FLOOR: u64 = 16 * 1024;
-/// By so much may more be on its way than what came through without waiting, as long
-/// as the path was never the limit: a TCP connection that begins doubles what it sends
-/// in each round trip, and a rate of the last ones would follow too late.
+/// The factor by which the limit exceeds the bytes that arrived without waiting, as long
+/// as the path was never the limit: a new TCP connection doubles its rate in each round
+/// trip, and the rate of the last ones would follow too late.
 const GROWTH: f64 = 2.5;
-/// The rate that is assumed until the path is known, in bytes a second.
+/// The assumed rate until the path is known, in bytes per second.
 const START: f64 = 5e7;
-/// So often, or once in so many round trips, the path is emptied to measure it.
+/// How often the path is drained to measure it, in time and in round trips.
 const DRAIN_EVERY: (Duration, u32) = (Duration::from_millis(1000), 100);
-/// The same, where it seems to have changed; twice as long each time that it does so
-/// again, up to so many times, since then it is but unsteady.
+/// How often if the path seems to have changed; the interval doubles with each further
+/// change, up to this many times, since such a path is only unsteady.
 const DRAIN_SOON: (Duration, u32) = (Duration::from_millis(50), 10);
 const MOST_SURPRISES: u32 = 5;
-/// Of what fills the path is on its way when it is measured: below one, or a path
-/// that has become shorter would not be noticed.
+/// The part of the full path that is on the way during a measurement: below one, or a
+/// shorter path would not be noticed.
 const DRAINED: f64 = 0.5;
-/// Of the [`SLACK`] may be on its way besides.
+/// The part of the [`SLACK`] that may be on the way besides.
 const DRAINED_SLACK: f64 = 0.125;
-/// The least that counts as drained in bytes.
+/// Bytes that always count as drained.
 const DRAINED_FLOOR: u64 = 4096;
-/// Pings in what may be on its way.
+/// Pings within the limit.
 const PINGS_IN_FLIGHT: u64 = 8;
 /// Bytes between pings, at least and at most.
 const PING_SPACING: (u64, u64) = (4096, 1024 * 1024);
-/// Pings that are remembered; a peer that answers none costs no more.
+/// Pings remembered at most; a peer that does not answer costs no more.
 const MOST_PINGS: usize = 64;
-/// How long, or how many round trips, a pong is waited for before another ping is sent.
+/// How long to wait for a pong before the next ping, in time and in round trips.
 const ANSWER_WAIT: (Duration, u32) = (Duration::from_millis(50), 4);
 
-/// A pong, and when it came.
+/// A pong, and its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pong {
-    /// That of its ping.
+    /// The token of its ping.
     pub token: u64,
-    /// When.
+    /// When it came.
     pub at: Instant,
 }
 
-/// What is on its way.
+/// The bytes on the way, and the measured path.
 #[derive(Debug)]
 pub(super) struct Flight {
-    /// Bytes that were sent, in all.
+    /// All bytes sent.
     sent: u64,
-    /// Bytes of which a pong said that they came through.
+    /// Bytes that a pong acknowledged.
     delivered: u64,
-    /// Without an answer so far, in order.
+    /// Pings without an answer, in order.
     pings: VecDeque<Ping>,
-    /// `sent` when there was nothing left to send, until that has come through:
-    /// what is measured before says nothing about the path.
+    /// `sent` when there was nothing left to send, until that is acknowledged: earlier
+    /// measurements do not show the path's rate.
     idle_at: Option<u64>,
     rate: DeliveryRate,
-    /// What may be on its way in bytes as long as the path was never the limit.
+    /// The limit in bytes as long as the path was never the limit.
     grown: u64,
-    /// The round trip of a path that is not filled.
+    /// The round trip of the path without queues.
     round_trip: Option<Duration>,
-    /// Less is sent, until the path is drained.
+    /// Sending less until the path is drained.
     draining: bool,
     next_drain: Instant,
-    /// Round trips in a row that were unlike those before.
+    /// Round trips in a row that differ from those before.
     surprises: u32,
 }
 
-/// A ping that was sent, and what was known then.
+/// A ping that was sent, and the state at that time.
 #[derive(Debug, Clone, Copy)]
 struct Ping {
     token: u64,
     at: Instant,
-    /// It measures the round trip: little was on its way.
+    /// It measures the round trip: few bytes were on the way.
     measures: bool,
-    /// There was more to send all the time.
+    /// There was always more to send.
     busy: bool,
-    /// Bytes that were on their way with it.
+    /// Bytes on the way with it.
     on_its_way: u64,
 }
 
 impl Flight {
-    /// Nothing has been sent and nothing is known.
+    /// A path to which nothing was sent.
     pub fn new(now: Instant) -> Self {
         Flight {
             sent: 0,
@@ -132,35 +130,35 @@ impl Flight {
         }
     }
 
-    /// How many bytes may be sent now, up to the next ping. The last packet may
-    /// be longer.
+    /// The number of bytes that may be sent now, up to the next ping. The last packet may
+    /// exceed it.
     pub fn room(&self) -> usize {
         let free = self.bound().saturating_sub(self.on_its_way());
         let room = free.min(self.spacing().saturating_sub(self.since_ping()).max(1));
         usize::try_from(room).unwrap_or(usize::MAX)
     }
 
-    /// The longest packet in bytes that does not hold up others for long.
+    /// The longest packet, in bytes, that does not delay others for long.
     pub fn longest(&self) -> usize {
         usize::try_from(self.full_bound() / 4).unwrap_or(usize::MAX)
     }
 
-    /// `bytes` are handed on.
+    /// Counts `bytes` as sent.
     pub fn sent(&mut self, bytes: usize) {
         self.sent = self.sent.saturating_add(bytes as u64);
     }
 
-    /// Nothing is left to send.
+    /// Records that nothing is left to send.
     pub fn idle(&mut self) {
         self.idle_at = Some(self.sent);
     }
 
-    /// The token of a ping, if one is to be sent now, behind all that was sent.
+    /// The token of a ping, if one is due behind all bytes sent.
     pub fn ping(&mut self, now: Instant) -> Option<u64> {
         let drains = !self.draining && now >= self.next_drain && self.round_trip.is_some();
         self.draining |= drains;
         if self.draining && self.on_its_way() <= self.drained_bound() {
-            // What is sent behind this ping does not delay it.
+            // Bytes behind this ping do not delay it.
             self.draining = false;
             self.next_drain = now + at_least(DRAIN_EVERY, self.round_trip);
             return Some(self.remember(now, true));
@@ -174,18 +172,18 @@ impl Flight {
         }
         match self.retry_at() {
             Some(at) => now >= at,
-            // So that the end of what is on its way becomes known.
+            // So that the last bytes are acknowledged.
             None => self.round_trip.is_none() || (self.room() == 0 && self.on_its_way() > 0),
         }
     }
 
-    /// When a ping is to be sent in any case: its answer did not come.
+    /// When a ping is due in any case, since an answer did not come.
     pub fn retry_at(&self) -> Option<Instant> {
         let wait = at_least(ANSWER_WAIT, self.round_trip);
         self.pings.back()?.at.checked_add(wait)
     }
 
-    /// A pong came. One to no ping of ours is passed over.
+    /// Takes a pong. Ignores one without a ping.
     pub fn pong(&mut self, pong: Pong) {
         let Some(place) = self.pings.iter().position(|ping| ping.token == pong.token) else {
             return;
@@ -199,7 +197,7 @@ impl Flight {
         }
         let took = pong.at.saturating_duration_since(ping.at);
         let late = took > self.round_trip.unwrap_or_default().mul_f64(LONGER);
-        // As little as may always be on its way does not fill the path.
+        // The smallest limit does not fill the path.
         let waited = late && ping.on_its_way > FLOOR;
         if !late {
             let grown = (ping.on_its_way as f64 * GROWTH) as u64;
@@ -222,7 +220,7 @@ impl Flight {
         let (least, most) = PING_SPACING;
         let long = self.round_trip.is_some_and(|time| time > SHORT);
         let filled = if long && !self.rate.is_of_path() {
-            // What little there is is to show that more may follow.
+            // A few bytes have to open the limit for more.
             self.on_its_way()
         } else {
             self.full_bound()
@@ -230,7 +228,7 @@ impl Flight {
         (filled / PINGS_IN_FLIGHT).clamp(least, most)
     }
 
-    /// Bytes that were sent behind the last ping.
+    /// Bytes sent behind the last ping.
     fn since_ping(&self) -> u64 {
         let last = self.pings.back().map_or(self.delivered, |last| last.token);
         self.sent - last
@@ -240,7 +238,7 @@ impl Flight {
         self.sent - self.delivered
     }
 
-    /// What may be on its way now.
+    /// The current limit.
     fn bound(&self) -> u64 {
         if self.draining {
             self.drained_bound()
@@ -275,7 +273,7 @@ impl Flight {
         if self.pings.len() == MOST_PINGS {
             self.pings.pop_front();
         }
-        // The token is unique: a ping in front of no new bytes counts as one.
+        // The token is unique: a ping counts as one byte.
         let last = self.pings.back().map_or(self.delivered, |last| last.token);
         self.sent = self.sent.max(last + 1);
         self.pings.push_back(Ping {
@@ -290,11 +288,11 @@ impl Flight {
 
     fn measure_round_trip(&mut self, took: Duration, now: Instant) {
         let before = self.round_trip.unwrap_or(took);
-        // What is less than the slack changes the bound by little.
+        // A change below the slack hardly changes the limit.
         let chance = slack(self.rate.highest().unwrap_or(0.0));
         let longer = took > before.mul_f64(LONGER) + chance;
         let shorter = before > took.mul_f64(LONGER) + chance;
-        // The first may have waited for the other end to be ready.
+        // The first may have waited for the peer to become ready.
         if longer || shorter || self.round_trip.is_none() {
             let soon = at_least(DRAIN_SOON, Some(took.min(before)));
             let soon = now + soon.saturating_mul(1 << self.surprises.min(MOST_SURPRISES));
@@ -303,7 +301,7 @@ impl Flight {
         } else {
             self.surprises = 0;
         }
-        // One late answer is no proof.
+        // One late answer proves nothing.
         self.round_trip = Some(took.min(before + took.saturating_sub(before) / 2));
     }
 }

@@ -1,30 +1,30 @@
-//! The bound over simulated paths: a server of some rate behind which things
-//! queue, and a way there and back on which they do not.
+//! The limit over simulated paths: a server with a rate and a queue, and a delay in both
+//! directions without one.
 
 use super::*;
 
 const MBIT: f64 = 1e6 / 8.0;
 const MS: Duration = Duration::from_millis(1);
 
-/// A path and the time.
+/// A simulated path and its clock.
 struct Path {
     now: Instant,
-    /// Bytes a second.
+    /// Bytes per second.
     rate: f64,
-    /// There and back, when nothing waits.
+    /// The round trip without a queue.
     round_trip: Duration,
-    /// When the server will have served what is in it.
+    /// When the server's queue will be empty.
     free_at: Instant,
-    /// Pongs on their way, in order.
+    /// Pongs on the way, in order.
     pongs: VecDeque<Pong>,
     delivered: u64,
-    /// The longest that something waited since the last look.
+    /// The longest wait since it was last read.
     longest_wait: Duration,
-    /// Bytes that the sender lets wait in it at most, of its own accord.
+    /// Bytes that the sender itself lets wait in the queue at most.
     window: f64,
-    /// Bytes that the sender still has.
+    /// Bytes left to send.
     left: f64,
-    /// Of so many pongs one is lost.
+    /// One of this many pongs is lost.
     lost: Option<u32>,
     answered: u32,
 }
@@ -47,7 +47,7 @@ impl Path {
         }
     }
 
-    /// Bytes that are through the server.
+    /// Bytes that the server has served.
     fn served(&self) -> f64 {
         let waits = self.free_at.saturating_duration_since(self.now);
         self.delivered as f64 - waits.as_secs_f64() * self.rate
@@ -72,14 +72,14 @@ impl Path {
         self.pongs.push_back(Pong { token, at });
     }
 
-    /// The server does nothing for so long.
+    /// Stops the server for this time.
     fn stall(&mut self, time: Duration) {
         self.free_at = self.free_at.max(self.now) + time;
     }
 }
 
-/// Sends packets of `packet` bytes as fast as the bound lets for `time`; yields
-/// the part of what the path could have carried.
+/// Sends packets of `packet` bytes as fast as the limit allows for `time`; yields the
+/// used part of the path's capacity.
 fn fill(flight: &mut Flight, path: &mut Path, packet: usize, time: Duration) -> f64 {
     let (begin, end, before) = (path.now, path.now + time, path.served());
     path.longest_wait = Duration::ZERO;
@@ -97,7 +97,7 @@ fn fill(flight: &mut Flight, path: &mut Path, packet: usize, time: Duration) -> 
             path.answer(token);
             room = flight.room();
         }
-        // As outbound does: what goes at once is 64 KiB, and goes in no time.
+        // As outbound does: sends up to 64 KiB at once, in no time.
         if room > 0 {
             let mut filled = 0;
             while filled < room.min(64 * 1024) && path.left > 0.0 {
@@ -106,7 +106,7 @@ fn fill(flight: &mut Flight, path: &mut Path, packet: usize, time: Duration) -> 
                 path.left -= packet as f64;
             }
             flight.sent(filled);
-            // The sender is faster than the path, not infinitely.
+            // The sender is faster than the path, but not infinitely fast.
             path.now += Duration::from_secs_f64(filled as f64 / path.rate / 8.0);
             continue;
         }
@@ -158,7 +158,7 @@ fn a_connection_that_begins_after_little_was_sent_is_not_held_back() {
         path.left = 500.0;
         fill(&mut flight, &mut path, 100, round_trip);
     }
-    // As TCP's slow start: twice as much in each round trip.
+    // TCP's slow start: twice as much in each round trip.
     let mut window = 14_000.0;
     path.left = 0.0;
     for _ in 0..9 {
@@ -201,7 +201,7 @@ fn a_path_that_changes_is_followed() {
 #[test]
 fn a_first_answer_that_was_late_is_forgotten() {
     let mut path = Path::new(100.0 * MBIT, 50 * MS);
-    // As a TCP connection that does not fill what the bound allows.
+    // A TCP connection that does not use the whole limit.
     path.window = 100_000.0;
     let mut flight = Flight::new(path.now);
     fill(&mut flight, &mut path, 1500, 50 * MS);
@@ -214,7 +214,7 @@ fn a_first_answer_that_was_late_is_forgotten() {
 
 #[test]
 fn stalls_cost_little() {
-    // As on a machine with more processes than processors.
+    // A machine with more processes than processors.
     let mut path = Path::new(5000.0 * MBIT, MS / 2);
     let mut flight = Flight::new(path.now);
     let mut random = 1_u32;

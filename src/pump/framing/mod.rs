@@ -1,38 +1,35 @@
-//! From packets that wait to what the channel sends: for a peer that takes single
-//! packets alone, super-packets are divided and open checksums completed; for one
-//! of us they go as they are (`stream_framing`).
+//! Turns queued packets into the channel's messages: for a peer that takes only ordinary
+//! packets, divides super-packets and completes open checksums; sshvpn takes them
+//! unchanged.
 
-pub(super) mod pieces;
 pub(super) mod stream;
 pub(super) mod whole;
 
 use std::time::Instant;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
-use super::outbound::Waiting;
 use super::{Counters, Dropped, FairQueue, LARGE};
-use crate::frame::stream::{OFFLOAD_LEN, STREAM_HEADROOM};
-use crate::frame::{self, FrameError};
+use crate::frame;
+use crate::frame::waiting::Waiting;
 use crate::packet::offload;
-use crate::packet::offload::segment::Segments;
-use crate::packet::offload::virtio::{Offload, VirtioHeader};
+use crate::packet::offload::virtio::Offload;
 use crate::types::Mode;
 use stream::{Pass, StreamFraming};
 
-/// How packets travel.
+/// The form in which packets travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// One ordinary packet a message (OpenSSH PROTOCOL, section 2.3).
+    /// One ordinary packet for each message (OpenSSH PROTOCOL, section 2.3).
     Datagrams,
-    /// One packet a message, which may be a super-packet behind its offload
-    /// header: between two of us ([`frame::offload`]).
+    /// One packet for each message, which may be a super-packet behind its offload
+    /// header: between two sshvpn peers ([`frame::offload`]).
     DatagramsWithOffload,
-    /// The agent stream, to a peer that takes this merged.
+    /// The agent stream, to a peer that takes these offload packets.
     Stream(Offload),
 }
 
-/// Makes what the channel sends of the packets of one device.
+/// Makes the messages, or the stream, of one device's packets.
 pub(super) struct Framer {
     mode: Mode,
     /// None where each packet is a message.
@@ -54,14 +51,13 @@ impl Framer {
         }
     }
 
-    /// Takes packets whose turn it is, and appends to `frames` what the channel
-    /// is to send of them, about `most` bytes. `spare` gets memory that
-    /// is free again by that, if it has less: an allocator that is given 64 KiB
-    /// back with each super-packet returns them to the kernel each time.
+    /// Takes packets from the queue and appends about `most` bytes of frames. `spare`
+    /// gets memory that becomes free, if it has less: an allocator that gets 64 KiB back
+    /// with each super-packet returns them to the kernel each time.
     pub fn fill(
         &mut self,
         queue: &mut FairQueue<Waiting>,
-        spare: &mut BytesMut,
+        spare: &mut Waiting,
         frames: &mut Vec<Bytes>,
         counters: &Counters,
         most: usize,
@@ -75,24 +71,25 @@ impl Framer {
         if let Some(stream) = &mut self.stream {
             let mut pass = Pass::new(queue, frames, counters, most);
             while filled < most
-                && let Some((length, waiting)) = queue.pop(now)
+                && let Some(waiting) = queue.pop(now)
             {
+                filled += waiting.length();
                 stream.push(waiting, &mut pass);
-                filled += length;
             }
             stream.flush(&mut pass);
             pass.finish();
             return done;
         }
         while filled < most
-            && let Some((length, waiting)) = queue.pop(now)
+            && let Some(waiting) = queue.pop(now)
         {
+            let length = waiting.length();
             let framed = match self.offload {
                 true => with_offload(self.mode, waiting, frames),
                 false => datagrams(self.mode, waiting, spare, frames, &mut done),
             };
             match framed {
-                Ok(packets) => counters.passed_many(packets, length),
+                Ok(packets) => counters.passed_many(packets as u64, length),
                 Err(error) => counters.dropped(error),
             }
             filled += length;
@@ -101,94 +98,48 @@ impl Framer {
     }
 }
 
-/// What was noticed about the packets that were framed.
+/// Properties of the packets that were framed.
 pub(super) struct Filled {
     /// A super-packet of [`LARGE`] packets was divided.
     pub large: bool,
 }
 
-/// The offload header of what the device yielded.
-pub(super) fn header_of(waiting: &Waiting) -> Result<VirtioHeader, Dropped> {
-    let header = waiting
-        .get(STREAM_HEADROOM - OFFLOAD_LEN..)
-        .and_then(|rest| rest.first_chunk())
-        .ok_or(Dropped::TooShort)?;
-    VirtioHeader::from_bytes(header).map_err(|_| Dropped::Malformed)
-}
-
-/// A message for each packet, super-packets as they are if they fit one; the
+/// Appends a message for each packet; a super-packet is one message if it fits. The
 /// number of packets.
-fn with_offload(mode: Mode, mut waiting: Waiting, frames: &mut Vec<Bytes>) -> Result<u64, Dropped> {
-    let header = header_of(&waiting)?;
-    let length = waiting.len() - STREAM_HEADROOM;
+fn with_offload(mode: Mode, waiting: Waiting, frames: &mut Vec<Bytes>) -> Result<usize, Dropped> {
+    let header = waiting.header()?;
+    let length = waiting.length();
     if header.gso.is_some() && !frame::offload::fits(length) {
-        return segments(
-            mode,
-            &header,
-            &waiting,
-            STREAM_HEADROOM,
-            frames,
-            |segment| frame::offload::encode(mode, segment),
-        );
+        return waiting.divide(mode, &header, |segment| {
+            frames.push(frame::offload::encode(mode, segment)?.freeze());
+            Ok(())
+        });
     }
-    let start = frame::offload::encode(mode, &mut waiting)?;
-    waiting.advance(start);
-    frames.push(waiting.freeze());
-    Ok(header.packets(length) as u64)
+    frames.push(frame::offload::encode(mode, waiting)?.freeze());
+    Ok(header.packets(length))
 }
 
-/// A message for each packet; their number.
+/// Appends a message for each ordinary packet; their number.
 fn datagrams(
     mode: Mode,
     mut waiting: Waiting,
-    spare: &mut BytesMut,
+    spare: &mut Waiting,
     frames: &mut Vec<Bytes>,
     done: &mut Filled,
-) -> Result<u64, Dropped> {
-    let header = header_of(&waiting)?;
-    let headroom = frame::headroom(mode);
+) -> Result<usize, Dropped> {
+    let header = waiting.header()?;
     if let Some(gso) = header.gso {
         done.large |= usize::from(gso.size.get()) >= LARGE;
-        let made = segments(mode, &header, &waiting, headroom, frames, |segment| {
-            frame::encode(mode, segment).map(|()| 0)
+        let made = waiting.divide(mode, &header, |segment| {
+            frames.push(frame::encode(mode, segment)?.freeze());
+            Ok(())
         });
-        if spare.capacity() < waiting.capacity() {
-            *spare = waiting;
-        }
+        waiting.recycle(spare);
         return made;
     }
     if header.needs_checksum.is_some() {
-        let packet = waiting.get_mut(STREAM_HEADROOM..).unwrap_or_default();
-        offload::finish_checksum(mode, &header, packet)?;
+        offload::finish_checksum(mode, &header, waiting.packet_mut())?;
     }
-    waiting.advance(STREAM_HEADROOM - headroom);
-    frame::encode(mode, &mut waiting)?;
-    frames.push(waiting.freeze());
+    frames.push(frame::encode(mode, waiting)?.freeze());
     Ok(1)
-}
-
-/// A message for each segment of a super-packet; their number. `encode` is given
-/// each behind `headroom` bytes, and says where its message begins.
-fn segments(
-    mode: Mode,
-    header: &VirtioHeader,
-    waiting: &Waiting,
-    headroom: usize,
-    frames: &mut Vec<Bytes>,
-    encode: impl Fn(&mut [u8]) -> Result<usize, FrameError>,
-) -> Result<u64, Dropped> {
-    let packet = waiting.get(STREAM_HEADROOM..).unwrap_or_default();
-    let mut segments = Segments::new(mode, header, packet)?;
-    let count = segments.count();
-    let each = headroom + segments.segment_len();
-    let mut space = BytesMut::with_capacity(count * each);
-    for _ in 0..count {
-        space.put_bytes(0, headroom);
-        segments.append_next(&mut space);
-        let mut frame = space.split();
-        let start = encode(&mut frame)?;
-        frame.advance(start);
-        frames.push(frame.freeze());
-    }
-    Ok(count as u64)
 }

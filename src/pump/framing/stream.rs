@@ -1,44 +1,43 @@
-//! From packets that wait to frames of the agent stream. Super-packets go as they
-//! are; consecutive ordinary packets of a flow that wait together are merged into
-//! one, for a peer that takes it: fewer bytes for the SSH servers on the way, and
-//! one write at the peer's device in place of many. No packet waits for another.
+//! Turns queued packets into frames of the agent stream. Super-packets are sent
+//! unchanged; consecutive ordinary packets of a flow that wait together are merged, for a
+//! peer that takes super-packets: fewer bytes for the SSH servers on the way, and one
+//! write at the peer's device instead of many. No packet waits for another.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
-use super::header_of;
-use crate::frame::stream::{self, OFFLOAD_LEN, STREAM_HEADROOM};
+use crate::frame::stream;
+use crate::frame::waiting::Waiting;
 use crate::packet::offload::coalesce::{Coalescer, Limits, Unit};
 use crate::packet::offload::virtio::{Offload, VirtioHeader};
-use crate::pump::outbound::Waiting;
 use crate::pump::{Counters, Dropped, FairQueue, LARGE};
 use crate::types::Mode;
 
-/// Frames up to this length are copied behind each other, so that many make one
-/// message; a larger one is sent from where it is.
+/// Frames up to this length are copied into one buffer, so that many make one message;
+/// larger ones are sent without a copy.
 const SMALL: usize = 4096;
 
 /// Makes the frames of one stream.
 pub(in crate::pump) struct StreamFraming {
     mode: Mode,
-    /// None for a peer to whom packets go one by one.
+    /// `None` for a peer that takes no super-packets.
     coalescer: Option<Coalescer>,
 }
 
-/// Where the frames of one pass go.
+/// The frames of one pass.
 pub(in crate::pump) struct Pass<'a> {
-    /// Bytes that the small ones may take together, so that their memory need not grow.
+    /// The size of the buffer for small frames, so that it need not grow.
     room: usize,
-    /// Only one packet waits: there is nothing to merge it with.
+    /// Only one packet waits, so none can be merged.
     alone: bool,
-    /// The small frames since the last large one.
+    /// The small frames since the last large frame.
     joined: BytesMut,
-    /// Those before.
+    /// The frames before.
     frames: &'a mut Vec<Bytes>,
     counters: &'a Counters,
 }
 
 impl StreamFraming {
-    /// For a peer that takes `peer` merged.
+    /// Framing for a peer that takes the offload packets `peer`.
     pub fn new(mode: Mode, peer: Offload) -> Self {
         let limits = Limits {
             unit_bytes: usize::from(u16::MAX),
@@ -52,25 +51,23 @@ impl StreamFraming {
 
     /// Takes one packet.
     pub fn push(&mut self, waiting: Waiting, pass: &mut Pass<'_>) {
-        let header = match header_of(&waiting) {
+        let header = match waiting.header() {
             Ok(header) => header,
-            Err(reason) => return pass.counters.dropped(reason),
+            Err(error) => return pass.counters.dropped(error.into()),
         };
-        let mergeable = header.gso.is_none() && waiting.len() - STREAM_HEADROOM < LARGE;
+        let length = waiting.length();
+        let mergeable = header.gso.is_none() && length < LARGE;
         match &mut self.coalescer {
             Some(coalescer) if mergeable && !pass.alone => {
-                let mut packet = waiting.freeze();
-                packet.advance(STREAM_HEADROOM);
-                if let Err(packet) = coalescer.push_offload(header, packet) {
-                    // It is full, and has room then.
+                if let Err(packet) = coalescer.push_offload(header, waiting.into_packet()) {
+                    // It is full; flushing makes room.
                     self.flush(pass);
                     self.push_again(header, packet, pass);
                 }
             }
             _ => {
-                // What came before it goes before it.
+                // Sends the earlier packets first.
                 self.flush(pass);
-                let length = waiting.len() - STREAM_HEADROOM;
                 let framed = pass.append(self.mode, waiting);
                 pass.count(framed, header.packets(length) as u64, length);
             }
@@ -84,7 +81,7 @@ impl StreamFraming {
         }
     }
 
-    /// Frames what is held for merging; at the end of each pass.
+    /// Frames the packets held for merging; called at the end of each pass.
     pub fn flush(&mut self, pass: &mut Pass<'_>) {
         let Some(coalescer) = &mut self.coalescer else {
             return;
@@ -112,14 +109,14 @@ impl StreamFraming {
 }
 
 impl<'a> Pass<'a> {
-    /// For what is about to be taken from `queue`, about `most` bytes.
+    /// A pass that takes about `most` bytes from `queue`.
     pub fn new(
         queue: &FairQueue<Waiting>,
         frames: &'a mut Vec<Bytes>,
         counters: &'a Counters,
         most: usize,
     ) -> Self {
-        let headers = queue.len() * (STREAM_HEADROOM - OFFLOAD_LEN);
+        let headers = queue.len() * stream::FRONT_LEN;
         Pass {
             room: queue.bytes().min(most.saturating_add(SMALL)) + headers,
             alone: queue.len() == 1,
@@ -137,21 +134,20 @@ impl<'a> Pass<'a> {
     }
 
     /// Frames a packet in place.
-    fn append(&mut self, mode: Mode, mut waiting: Waiting) -> Result<(), Dropped> {
-        let start = stream::encode(mode, &mut waiting)?;
-        waiting.advance(start);
-        if waiting.len() <= SMALL {
-            self.space().extend_from_slice(&waiting);
+    fn append(&mut self, mode: Mode, waiting: Waiting) -> Result<(), Dropped> {
+        let frame = stream::encode(mode, waiting)?;
+        if frame.len() <= SMALL {
+            self.space().extend_from_slice(&frame);
         } else {
             if !self.joined.is_empty() {
                 self.frames.push(self.joined.split().freeze());
             }
-            self.frames.push(waiting.freeze());
+            self.frames.push(frame.freeze());
         }
         Ok(())
     }
 
-    /// Frames a packet that lies in parts.
+    /// Frames a packet that is in parts.
     fn append_parts(
         &mut self,
         mode: Mode,
@@ -163,7 +159,7 @@ impl<'a> Pass<'a> {
         Ok(stream::append(mode, &offload, head, rest, self.space())?)
     }
 
-    /// Where small frames go.
+    /// The buffer for small frames.
     fn space(&mut self) -> &mut BytesMut {
         if self.joined.is_empty() {
             self.joined.reserve(self.room);

@@ -1,4 +1,6 @@
-//! Offload packets for a device that takes ordinary packets alone.
+//! Turns offload packets into ordinary ones, for a device that takes no others.
+
+use std::convert::Infallible;
 
 use bytes::{Bytes, BytesMut};
 
@@ -8,7 +10,7 @@ use crate::packet::offload::virtio::VirtioHeader;
 use crate::pump::Dropped;
 use crate::types::Mode;
 
-/// The ordinary packets that an offload packet, given in pieces, stands for.
+/// The ordinary packets that an offload packet in pieces stands for.
 pub(in crate::pump) fn divide(
     mode: Mode,
     header: &VirtioHeader,
@@ -22,11 +24,11 @@ pub(in crate::pump) fn divide(
         offload::finish_checksum(mode, header, &mut packet)?;
         return Ok(vec![packet.freeze()]);
     }
-    let mut segments = Segments::new(mode, header, &packet)?;
+    let segments = Segments::new(mode, header, &packet)?;
     let mut made = Vec::with_capacity(segments.count());
-    let mut space = BytesMut::with_capacity(segments.count() * segments.segment_len());
-    while segments.append_next(&mut space).is_some() {
-        made.push(space.split().freeze());
-    }
+    let Ok(_) = segments.divide(0, |segment| -> Result<(), Infallible> {
+        made.push(segment.freeze());
+        Ok(())
+    });
     Ok(made)
 }

@@ -1,22 +1,21 @@
-//! CoDel (RFC 8289): when to drop from a queue whose packets wait too long, by
-//! the time that the packet at its head has waited. No clock: times come from
-//! the caller.
+//! CoDel (RFC 8289): decides when to drop from a queue whose packets wait too long, by
+//! the waiting time of the packet at its head. It has no clock: the caller passes times.
 
 use std::time::{Duration, Instant};
 
 /// How long packets may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CodelSettings {
-    /// A wait that is fine for good (RFC 8289, section 4.2).
+    /// An acceptable permanent wait (RFC 8289, section 4.2).
     pub target: Duration,
-    /// How long waits may exceed the target before a drop: about the longest
-    /// round trip to be expected (RFC 8289, section 4.3).
+    /// How long waits may exceed the target before a drop: about the longest expected
+    /// round trip (RFC 8289, section 4.3).
     pub interval: Duration,
 }
 
 impl Default for CodelSettings {
-    /// The target is four times that of the RFC: what drains this queue is the
-    /// window of an SSH channel and a TCP connection, which open in bursts.
+    /// The target is four times that of the RFC: an SSH channel's window and a TCP
+    /// connection drain this queue, and both open in bursts.
     fn default() -> Self {
         CodelSettings {
             target: Duration::from_millis(20),
@@ -25,32 +24,31 @@ impl Default for CodelSettings {
     }
 }
 
-/// What to do with the packet at the head.
+/// The verdict on the packet at the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::pump) enum Verdict {
     Deliver,
-    /// Drop it, and ask again about the next.
+    /// Drop it, and judge the next one.
     Drop,
 }
 
 /// The state of one queue (RFC 8289, section 5.3).
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::pump) struct Codel {
-    /// When waits will have been above the target for an interval.
+    /// When waits will have exceeded the target for an interval.
     first_above: Option<Instant>,
-    /// When the next drop is due; after a phase of dropping, when it would have been.
+    /// When the next drop is due; after a dropping phase, when it would have been due.
     drop_next: Option<Instant>,
-    /// Drops in this phase of dropping.
+    /// Drops in this dropping phase.
     count: u32,
-    /// The count that this phase, or the last one, started with.
+    /// The count at the start of this phase, or of the last one.
     last_count: u32,
     dropping: bool,
 }
 
 impl Codel {
-    /// Judges the packet at the head, which has waited for `sojourn`. `spare`
-    /// says that so much stands behind it that it may be missed: what is asked
-    /// of a queue that is nearly empty is never too much.
+    /// Judges the packet at the head, which has waited for `sojourn`. `spare` says that
+    /// more than a quantum waits behind it: a queue that is nearly empty drops nothing.
     pub(in crate::pump) fn judge(
         &mut self,
         settings: &CodelSettings,
@@ -102,8 +100,7 @@ impl Codel {
         }
     }
 
-    /// Starts to drop: at the rate that was found last time if that is not
-    /// long ago, else at the slowest.
+    /// Starts to drop: at the last phase's rate if that was recent, else at the slowest.
     fn start(&mut self, settings: &CodelSettings, now: Instant) {
         let recent = self
             .drop_next
@@ -115,7 +112,8 @@ impl Codel {
         self.dropping = true;
     }
 
-    /// The control law: drops come closer with the square root of their count.
+    /// The control law: the interval between drops shrinks with the square root of their
+    /// count.
     fn spacing(&self, settings: &CodelSettings) -> Duration {
         settings
             .interval

@@ -1,9 +1,9 @@
-//! What waits between the device and a channel that is slower: bounded, and
-//! fair between flows, so that a bulk transfer delays nothing but itself.
+//! The queue between the device and a slower channel: bounded, and fair between flows, so
+//! that a bulk transfer delays only itself.
 //!
-//! Flows take turns by deficit round robin, sparse ones first (RFC 8290); each
-//! is kept short by CoDel. Packets may be far larger than a turn: a flow that
-//! sent 64 KiB is in debt, and is passed over until its turns have paid for it.
+//! Flows take turns by deficit round robin, sparse ones first (RFC 8290); CoDel keeps
+//! each short. Packets may be far larger than a quantum: a flow that sent 64 KiB is in
+//! debt, and is skipped until its quanta have paid for it.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -11,9 +11,10 @@ use std::time::Instant;
 use super::codel::{Codel, Verdict};
 use super::fifo::{Fifo, FifoSlab};
 use super::settings::QueueSettings;
+use crate::frame::waiting::Waiting;
 use crate::packet::flow::FlowKey;
 
-/// Flows that are told apart; those whose keys fall together share a bucket.
+/// Buckets; flows whose keys collide share one.
 const BUCKETS: u16 = 1024;
 
 /// Packets that were dropped, by reason.
@@ -25,6 +26,24 @@ pub struct QueueDrops {
     pub delayed: u64,
 }
 
+/// The sizes of a packet, which must not change while it waits.
+pub trait Packet {
+    /// Its length in bytes, which is charged to its flow.
+    fn length(&self) -> usize;
+    /// The bytes of memory that it keeps allocated, which the queue bounds.
+    fn memory(&self) -> usize;
+}
+
+impl Packet for Waiting {
+    fn length(&self) -> usize {
+        Waiting::length(self)
+    }
+
+    fn memory(&self) -> usize {
+        Waiting::memory(self)
+    }
+}
+
 /// A queue of packets `T`.
 #[derive(Debug)]
 pub struct FairQueue<T> {
@@ -33,16 +52,16 @@ pub struct FairQueue<T> {
     packets: FifoSlab<Queued<T>>,
     /// Flows that have not used up their first quantum: served before `old_flows`.
     new_flows: VecDeque<u16>,
-    /// Those that have, and those in debt though nothing of them waits.
+    /// Flows that have, and flows in debt without packets.
     old_flows: VecDeque<u16>,
     length: usize,
     bytes: usize,
+    memory: usize,
     drops: QueueDrops,
 }
 
 #[derive(Debug)]
 struct Queued<T> {
-    length: usize,
     since: Instant,
     item: T,
 }
@@ -53,9 +72,10 @@ struct Bucket {
     fifo: Fifo,
     length: usize,
     bytes: usize,
-    /// Bytes that may still be sent in this turn; negative is debt.
+    memory: usize,
+    /// Bytes left to send in this turn; negative is debt.
     deficit: i64,
-    /// In one of the two lists of flows.
+    /// Whether it is in one of the two lists of flows.
     listed: bool,
     codel: Codel,
 }
@@ -67,13 +87,13 @@ impl Bucket {
     }
 }
 
-impl<T> FairQueue<T> {
+impl<T: Packet> FairQueue<T> {
     /// An empty queue. It takes no memory before the first packet.
     pub fn new(settings: QueueSettings) -> Self {
         FairQueue {
             settings: QueueSettings {
                 // So that one packet over the limit can be counted.
-                max_bytes: settings.max_bytes.min(usize::MAX / 2),
+                max_memory: settings.max_memory.min(usize::MAX / 2),
                 ..settings
             },
             buckets: Box::default(),
@@ -82,6 +102,7 @@ impl<T> FairQueue<T> {
             old_flows: VecDeque::new(),
             length: 0,
             bytes: 0,
+            memory: 0,
             drops: QueueDrops::default(),
         }
     }
@@ -96,22 +117,28 @@ impl<T> FairQueue<T> {
         self.length == 0
     }
 
-    /// The sum of the lengths that were given to [`push`](Self::push) with what waits.
+    /// The sum of the packets' lengths.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// What was dropped since the last call; `push` and `pop` both may drop.
+    /// The bytes of memory that the packets keep allocated.
+    pub fn memory(&self) -> usize {
+        self.memory
+    }
+
+    /// The drops since the last call; `push` and `pop` may both drop.
     #[must_use = "drops are counted by name"]
     pub fn take_drops(&mut self) -> QueueDrops {
         std::mem::take(&mut self.drops)
     }
 
-    /// Queues a packet of `length` bytes that came at `now`. When the queue is
-    /// full, the flow with the most in it loses its oldest packets until all
-    /// fits; a packet that would not fit an empty queue is dropped itself.
-    pub fn push(&mut self, flow: FlowKey, length: usize, item: T, now: Instant) {
-        if length > self.settings.max_bytes {
+    /// Queues a packet that came at `now`. While the queue is too full, the largest flow
+    /// loses its oldest packets; a packet that does not fit an empty queue is dropped
+    /// itself.
+    pub fn push(&mut self, flow: FlowKey, item: T, now: Instant) {
+        let (length, memory) = (item.length(), item.memory());
+        if memory > self.settings.max_memory {
             self.drops.overflow += 1;
             return;
         }
@@ -124,29 +151,27 @@ impl<T> FairQueue<T> {
         if !bucket.listed {
             bucket.listed = true;
             bucket.deficit = quantum.into();
-            // What starts with more than a quantum is not sparse.
+            // A flow that starts with more than a quantum is not sparse.
             if length <= quantum as usize {
                 self.new_flows.push_back(index);
             } else {
                 self.old_flows.push_back(index);
             }
         }
-        let queued = Queued {
-            length,
-            since: now,
-            item,
-        };
+        let queued = Queued { since: now, item };
         self.packets.push_back(&mut bucket.fifo, queued);
         bucket.length += 1;
         bucket.bytes += length;
+        bucket.memory += memory;
         self.length += 1;
         self.bytes += length;
+        self.memory += memory;
         self.shrink();
     }
 
-    /// The packet whose turn it is, with its length. Nothing only when nothing
-    /// waits; then debts are void too, since there is nobody to pay them to.
-    pub fn pop(&mut self, now: Instant) -> Option<(usize, T)> {
+    /// The packet whose turn it is. `None` only when none waits; then debts are void
+    /// too, since no other flow could gain by them.
+    pub fn pop(&mut self, now: Instant) -> Option<T> {
         if self.is_empty() {
             self.forget_flows();
             return None;
@@ -154,16 +179,16 @@ impl<T> FairQueue<T> {
         while let Some(index) = self.next_turn() {
             if let Some(queued) = self.deliver(index, now) {
                 let deficit = &mut self.buckets[usize::from(index)].deficit;
-                let length = i64::try_from(queued.length).unwrap_or(i64::MAX);
+                let length = i64::try_from(queued.item.length()).unwrap_or(i64::MAX);
                 *deficit = deficit.saturating_sub(length);
-                return Some((queued.length, queued.item));
+                return Some(queued.item);
             }
             self.finish(index);
         }
         None
     }
 
-    /// Lets all memory go, and forgets the flows, if nothing waits.
+    /// Frees all memory and forgets the flows, if the queue is empty.
     pub fn rest(&mut self) {
         if self.is_empty() {
             let drops = self.drops;
@@ -174,12 +199,11 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// Drops until both bounds are kept. The flow to pay is the one that is
-    /// largest by the measure that is exceeded: else a flood of tiny packets
-    /// would drive out large ones.
+    /// Drops until both bounds hold. Drops from the flow that is largest by the exceeded
+    /// measure: otherwise a flood of tiny packets would displace large ones.
     fn shrink(&mut self) {
-        while self.bytes > self.settings.max_bytes {
-            self.drop_from_fattest(|bucket| bucket.bytes);
+        while self.memory > self.settings.max_memory {
+            self.drop_from_fattest(|bucket| bucket.memory);
         }
         while self.length > self.settings.max_packets {
             self.drop_from_fattest(|bucket| bucket.length);
@@ -196,9 +220,9 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// The flow at the head of the lists once it is out of debt; a turn that
-    /// finds it in debt pays some and ends. Where everyone is in debt, all are
-    /// given at once the turns that would pass before the first is served.
+    /// The first flow of the lists without debt; a flow in debt gets its quantum and goes
+    /// to the end. If all are in debt, all get at once the turns that would pass before
+    /// the first is served.
     fn next_turn(&mut self) -> Option<u16> {
         let quantum = i64::from(self.settings.quantum.get());
         let mut passed_over = 0;
@@ -223,7 +247,8 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// Gives every flow as many turns as leave the richest of them in debt.
+    /// Gives every flow the number of turns that leaves the one with the smallest debt
+    /// still in debt.
     fn skip_turns(&mut self, quantum: i64) {
         let deficits = |index: &u16| self.buckets[usize::from(*index)].deficit;
         let richest = self.old_flows.iter().map(deficits).max().unwrap_or(0);
@@ -233,13 +258,13 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// Takes the flow's first packet that CoDel lets pass.
+    /// Takes the flow's first packet that CoDel does not drop.
     fn deliver(&mut self, index: u16, now: Instant) -> Option<Queued<T>> {
         loop {
             let bucket = &mut self.buckets[usize::from(index)];
             let head = self.packets.front(&bucket.fifo)?;
             let sojourn = now.saturating_duration_since(head.since);
-            let behind = bucket.bytes - head.length;
+            let behind = bucket.bytes - head.item.length();
             let spare = behind > self.settings.quantum.get() as usize;
             let verdict = bucket
                 .codel
@@ -255,16 +280,19 @@ impl<T> FairQueue<T> {
     fn take_front(&mut self, index: u16) -> Option<Queued<T>> {
         let bucket = &mut self.buckets[usize::from(index)];
         let queued = self.packets.pop_front(&mut bucket.fifo)?;
+        let (length, memory) = (queued.item.length(), queued.item.memory());
         bucket.length -= 1;
-        bucket.bytes -= queued.length;
+        bucket.bytes -= length;
+        bucket.memory -= memory;
         self.length -= 1;
-        self.bytes -= queued.length;
+        self.bytes -= length;
+        self.memory -= memory;
         Some(queued)
     }
 
-    /// Ends the turn of a flow of which nothing waits. A new one goes through
-    /// the old flows once, else it could be new again with each packet and
-    /// starve them (RFC 8290, section 4.2).
+    /// Ends the turn of an empty flow. A new one goes through the old flows once;
+    /// otherwise it could be new again with each packet and starve them (RFC 8290,
+    /// section 4.2).
     fn finish(&mut self, index: u16) {
         if self.new_flows.front() == Some(&index) {
             self.new_flows.pop_front();

@@ -1,6 +1,5 @@
-//! Many first-in-first-out queues in one allocation. A place that is left is
-//! the next to be taken, so memory follows the most that ever waited at once,
-//! however that was spread over the queues.
+//! Many first-in-first-out queues in one allocation. Freed places are reused first, so
+//! memory follows the largest number of entries in all queues together.
 
 /// The places of all queues.
 #[derive(Debug)]
@@ -12,11 +11,11 @@ pub(in crate::pump) struct FifoSlab<V> {
 #[derive(Debug)]
 struct Place<V> {
     value: Option<V>,
-    /// The place behind this one in its queue or, where nothing is, the next free one.
+    /// The next place in the queue; for a free place, the next free one.
     next: Option<usize>,
 }
 
-/// One queue, of the slab that it is used with.
+/// One queue; use it with one slab only.
 #[derive(Debug, Default)]
 pub(in crate::pump) struct Fifo {
     ends: Option<Ends>,
@@ -64,7 +63,7 @@ impl<V> FifoSlab<V> {
         value
     }
 
-    /// Places that were ever made.
+    /// Places allocated.
     #[cfg(test)]
     pub(in crate::pump) fn capacity(&self) -> usize {
         self.places.len()

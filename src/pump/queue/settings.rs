@@ -3,16 +3,17 @@
 use std::num::NonZeroU32;
 
 use super::codel::CodelSettings;
+use crate::frame::waiting::Waiting;
 
 /// The bounds and times of a [`FairQueue`](crate::pump::FairQueue).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueSettings {
-    /// The most bytes that wait.
-    pub max_bytes: usize,
-    /// The most packets that wait, which bounds what is kept about each.
+    /// Bytes of memory that the packets may keep allocated, at most.
+    pub max_memory: usize,
+    /// Packets at most, which bounds the queue's own memory.
     pub max_packets: usize,
-    /// Bytes that a flow may send in a turn (RFC 8290, section 5.2.4), and that
-    /// may wait in a flow however long without a drop by CoDel.
+    /// Bytes that a flow may send in a turn (RFC 8290, section 5.2.4); CoDel drops
+    /// nothing while no more wait in a flow.
     pub quantum: NonZeroU32,
     /// How long the packets of a flow may wait.
     pub codel: CodelSettings,
@@ -27,10 +28,10 @@ impl QueueSettings {
 }
 
 impl Default for QueueSettings {
-    /// One MiB: sixteen of the largest packets.
+    /// About one MiB: sixteen of the largest packets.
     fn default() -> Self {
         QueueSettings {
-            max_bytes: 1 << 20,
+            max_memory: 16 * Waiting::ROOM,
             max_packets: 4096,
             quantum: Self::DEFAULT_QUANTUM,
             codel: CodelSettings::default(),

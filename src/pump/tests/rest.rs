@@ -32,22 +32,22 @@ impl Idle {
 }
 
 impl PacketSource for Idle {
-    async fn read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+    async fn read(&self, packet: &mut Waiting) -> io::Result<()> {
         loop {
-            if let Some(length) = self.try_read(buffer)? {
-                return Ok(length);
+            if self.try_read(packet)? {
+                return Ok(());
             }
             self.buffer_held.store(true, Ordering::Relaxed);
             self.given.notified().await;
         }
     }
 
-    fn try_read(&self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
+    fn try_read(&self, packet: &mut Waiting) -> io::Result<bool> {
         let next = self.packets.lock().unwrap().pop_front();
-        Ok(next.map(|packet| {
-            buffer.extend_from_slice(&packet);
-            packet.len()
-        }))
+        if let Some(read) = &next {
+            packet.space().extend_from_slice(read);
+        }
+        Ok(next.is_some())
     }
 
     async fn readable(&self) -> io::Result<()> {

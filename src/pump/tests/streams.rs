@@ -196,9 +196,12 @@ async fn offload_headers_of_a_hostile_remote_end_cost_their_packets() {
     reads.push((good, packet.clone()));
     let mut stream = Vec::new();
     for (header, packet) in reads {
-        let mut buffer = [&[0; 8], &header[..], &packet].concat();
-        let start = crate::frame::stream::encode(Mode::PointToPoint, &mut buffer).unwrap();
-        stream.push(Bytes::from(buffer.split_off(start)));
+        let waiting = Waiting::new(&header, [&packet[..]]);
+        stream.push(
+            crate::frame::stream::encode(Mode::PointToPoint, waiting)
+                .unwrap()
+                .freeze(),
+        );
     }
     let at_peer = FakeDevice::default().with_offload(Offload::ALL);
     let (end, counted, _) = receive_stream(stream, &at_peer).await;

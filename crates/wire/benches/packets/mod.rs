@@ -1,5 +1,5 @@
-//! Packets to measure with: those of TCP connections and pairs of UDP sockets,
-//! and the super-packets that they merge into.
+//! Packets for benchmarks: of TCP connections and UDP sockets, and the super-packets that
+//! they merge into.
 
 use bytes::Bytes;
 use etherparse::{
@@ -11,12 +11,12 @@ use sshvpn_wire::packet::offload::coalesce::{Coalescer, Limits, Unit};
 use sshvpn_wire::packet::offload::virtio::VirtioHeader;
 use sshvpn_wire::types::Mode;
 
-/// The mode of all that is measured.
+/// The mode of all benchmarks.
 pub const MODE: Mode = Mode::PointToPoint;
 
 /// The MTU of the packets.
 const MTU: usize = 1500;
-/// The payload of a super-packet at most: with any headers it is an IP packet still.
+/// The largest payload of a super-packet; with any headers it fits an IP packet.
 const SUPER_PAYLOAD: usize = 65_000;
 
 /// One direction of a connection.
@@ -46,7 +46,7 @@ impl Flow {
         ..Flow::TCP4
     };
 
-    /// As it is named in the results.
+    /// Its name in the results.
     pub fn name(self) -> &'static str {
         match (self.tcp, self.version) {
             (true, IpVersion::V4) => "tcp4",
@@ -65,19 +65,19 @@ impl Flow {
         ip + if self.tcp { 32 } else { 8 }
     }
 
-    /// `count` packets in a row, each as long as the MTU has it.
+    /// `count` consecutive packets of the MTU's length.
     pub fn packets(self, count: usize) -> Vec<Bytes> {
         let payload = vec![0x5a; MTU - self.headers()];
         let packets = (0..count).map(|index| self.packet(index, &payload));
         packets.collect()
     }
 
-    /// As many packets as make one super-packet of 64 KiB.
+    /// The packets of one super-packet of 64 KiB.
     pub fn packets_of_a_super_packet(self) -> Vec<Bytes> {
         self.packets(SUPER_PAYLOAD / (MTU - self.headers()))
     }
 
-    /// A super-packet of 64 KiB that divides into packets as long as the MTU.
+    /// A super-packet of 64 KiB that divides into packets of the MTU's length.
     pub fn super_packet(self) -> (VirtioHeader, Vec<u8>) {
         let limits = Limits {
             unit_bytes: usize::from(u16::MAX),
@@ -142,7 +142,8 @@ impl Flow {
     }
 }
 
-/// What `flow` of each port from its own on sends, one packet of each in turn.
+/// Packets of `flows` flows with consecutive source ports from that of `flow`, one of
+/// each in turn.
 pub fn interleaved(flow: Flow, flows: u16, each: usize) -> Vec<Bytes> {
     let flows: Vec<Vec<Bytes>> = (0..flows)
         .map(|number| {
@@ -155,7 +156,7 @@ pub fn interleaved(flow: Flow, flows: u16, each: usize) -> Vec<Bytes> {
         .collect()
 }
 
-/// How many bytes these are.
+/// The number of bytes in all.
 pub fn total(packets: &[Bytes]) -> u64 {
     packets.iter().map(|packet| packet.len() as u64).sum()
 }

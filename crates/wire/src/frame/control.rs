@@ -1,9 +1,8 @@
-//! The control messages of the agent stream: what the two ends say to each
-//! other besides packets. A control frame is the address family 0 and one JSON
-//! object; its field `type` tells what it is. docs/PROTOCOL.md has the tables.
+//! The control messages of the agent stream. A control frame is the address family 0 and
+//! one JSON object; its field `type` names the message. docs/PROTOCOL.md has the tables.
 //!
 //! ```text
-//!   local end                       agent
+//!   client                          agent
 //!   hello ───────────────────────►
 //!         ◄─────────────────────── hello
 //!   look ────────────────────────►         any number of times
@@ -16,11 +15,11 @@
 //!         ◄─────────────────────── closed  this, once all is undone
 //! ```
 //!
-//! A server ([`FEATURE_SERVE`]) says itself what the tunnel is like; between the
-//! hellos and `ready` it is:
+//! A server ([`FEATURE_SERVE`]) chooses the tunnel's settings; between the hellos and
+//! `ready`:
 //!
 //! ```text
-//!   local end                       server
+//!   client                          server
 //!   ask ─────────────────────────►
 //!         ◄─────────────────────── offer
 //!   accept ──────────────────────►
@@ -37,101 +36,101 @@ use thiserror::Error;
 use crate::packet::offload::virtio::Offload;
 use crate::types::{InterfaceName, Mode, Mtu};
 
-/// The largest control message, in bytes of JSON: routing tables can be long.
+/// The largest control message, in bytes of JSON; routing tables can be long.
 pub const MAX_CONTROL: usize = 1024 * 1024;
 
 /// The newest version of the control protocol that this program speaks.
 pub const VERSION: u32 = 1;
-/// The oldest one.
+/// The oldest version that this program speaks.
 pub const OLDEST_VERSION: u32 = 1;
 
-/// What the agent prints before its first frame, so that what a login shell's
-/// startup files print in front of it can be told apart.
+/// The agent prints this before its first frame; output in front of it is from a login
+/// shell's startup files.
 pub const PREAMBLE: &[u8] = b"sshvpn-agent/1\r\n";
-/// How a line begins in which an agent tells of a socket, before the preamble: a
-/// path follows, a space and a word of [`SOCKET_WORD`] characters. Who says the word
-/// there first talks to the agent.
+/// Begins a line in which an agent announces a socket, before the preamble: a path
+/// follows, a space and a word of [`SOCKET_WORD`] characters. The first connection to
+/// send the word gets the stream.
 pub const SOCKET_LINE: &str = "sshvpn-socket: ";
-/// The longest path that a socket can have in bytes (unix(7), less the final zero).
+/// The longest path of a socket, in bytes (unix(7), without the final zero).
 pub const MAX_SOCKET_PATH: usize = 107;
-/// The length of the word that is to be said at a socket: 16 bytes in hexadecimal.
+/// The length of the word to send to a socket: 16 bytes in hexadecimal.
 pub const SOCKET_WORD: usize = 32;
 
-/// Packets may come behind an offload header: TCP super-packets and checksums
-/// that are left to whoever needs them.
+/// The sender takes packets with an offload header: TCP super-packets and open checksums.
 pub const FEATURE_OFFLOAD: &str = "offload";
-/// The same for UDP super-packets.
+/// The sender takes UDP super-packets.
 pub const FEATURE_UDP_OFFLOAD: &str = "udp-offload";
-/// Ethernet frames can be carried.
+/// The sender can carry Ethernet frames.
 pub const FEATURE_ETHERNET: &str = "ethernet";
-/// The sender is a server, and says what the tunnel is like.
+/// The sender is a server, and chooses the tunnel's settings.
 pub const FEATURE_SERVE: &str = "serve";
 
 /// One control message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum Message {
-    /// The first message of either end.
+    /// The first message, in both directions.
     Hello(Hello),
-    /// The local end asks about the agent's host.
+    /// The client asks about the agent's host.
     Look(Look),
-    /// The answer.
+    /// The answer to [`Message::Look`].
     AgentFacts(AgentFacts),
-    /// The local end says what the agent's host is to look like.
+    /// The client requests settings on the agent's host.
     SetUp(SetUp),
-    /// The local end asks a server for a tunnel.
+    /// The client asks a server for a tunnel.
     Ask(Ask),
-    /// What the server has for it.
+    /// The server offers a tunnel.
     Offer(Offer),
-    /// The local end takes it.
+    /// The client accepts the offer.
     Accept,
-    /// One change was made there.
+    /// The agent has made one change.
     Done {
-        /// Which, for people.
+        /// The change, as text.
         what: String,
     },
-    /// All changes were made.
+    /// The agent has made all changes.
     Ready(Ready),
     /// Asks for a [`Message::Pong`].
     Ping {
-        /// Comes back in the answer.
+        /// The answer repeats it.
         token: u64,
     },
     /// The answer to a [`Message::Ping`].
     Pong {
-        /// That of the question.
+        /// The token of the ping.
         token: u64,
     },
-    /// The sender ends the tunnel; it reads on until [`Message::Closed`] or the end of the stream.
+    /// The sender ends the tunnel; it reads until [`Message::Closed`] or the end of the
+    /// stream.
     Close {
         /// The kind of reason.
         reason: CloseReason,
-        /// The same for people: what failed, and what to do about it.
+        /// The reason as text: what failed, and what to do.
         text: String,
     },
-    /// The agent's host is as it was before.
+    /// The agent has undone its changes.
     Closed {
-        /// What could not be undone, or was changed by somebody else since.
+        /// Changes that could not be undone, or that others have modified since.
         left: Vec<String>,
     },
 }
 
-/// Who speaks, and what they understand.
+/// The sender's program, versions and features.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// The newest version of this protocol that the sender speaks.
     pub version: u32,
-    /// The oldest one.
+    /// The oldest version of this protocol that the sender speaks.
     pub oldest: u32,
-    /// The sender's program and its version, for people.
+    /// The sender's program and its version, as text.
     pub software: String,
-    /// Optional parts that the sender understands; unknown ones are passed over.
+    /// Optional features that the sender supports; unknown ones are ignored.
     #[serde(default)]
     pub features: BTreeSet<String>,
 }
 
 impl Hello {
-    /// That of this program.
+    /// The greeting of this program.
     pub fn ours() -> Self {
         let features = [FEATURE_OFFLOAD, FEATURE_UDP_OFFLOAD, FEATURE_ETHERNET];
         Hello {
@@ -142,14 +141,14 @@ impl Hello {
         }
     }
 
-    /// That of this program as a server.
+    /// The greeting of this program as a server.
     pub fn of_server() -> Self {
         let mut hello = Hello::ours();
         hello.features.insert(FEATURE_SERVE.to_owned());
         hello
     }
 
-    /// Whether the sender is a server, which says itself what the tunnel is like.
+    /// Whether the sender is a server, which chooses the tunnel's settings.
     pub fn is_server(&self) -> bool {
         self.features.contains(FEATURE_SERVE)
     }
@@ -165,7 +164,7 @@ impl Hello {
         self.features.contains(feature) && other.features.contains(feature)
     }
 
-    /// Which offload packets both ends take.
+    /// The offload packets that both ends take.
     pub fn common_offload(&self, other: &Hello) -> Offload {
         Offload {
             tcp: self.common_feature(other, FEATURE_OFFLOAD),
@@ -174,52 +173,52 @@ impl Hello {
     }
 }
 
-/// What the local end wants to know.
+/// The client's question about the agent's host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Look {
-    /// Addresses whose way from the agent's host is wanted.
+    /// Addresses to look up in the routing table of the agent's host.
     pub ways: Vec<IpAddr>,
 }
 
-/// The agent's host, and what the agent may do there.
+/// The state of the agent's host, and what the agent may do there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentFacts {
     /// The name of the account that the agent runs as.
     pub login: String,
-    /// Every network that is in use there: a tunnel's addresses have to keep clear of them.
+    /// Every network that is in use there; a tunnel's addresses must not overlap them.
     pub networks: Vec<IpNetwork>,
     /// Whether IPv6 is enabled.
     pub ipv6: bool,
-    /// By which interface it reaches an address that was asked about; none it has no way to.
+    /// Routes to the addresses that were asked about; those without a route are left out.
     pub ways: BTreeMap<IpAddr, Way>,
-    /// What it may do.
+    /// The agent's limits.
     pub permissions: Permissions,
 }
 
-/// The way to an address.
+/// The route to an address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Way {
     /// The interface.
     pub interface: InterfaceName,
-    /// Whether the address is the host's own.
+    /// Whether the address is one of the host's own.
     pub local: bool,
 }
 
-/// What an agent's command line and configuration leave it.
+/// The limits that an agent's command line and configuration set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Permissions {
-    /// Networks that it forwards to; all, where there is no list.
+    /// Networks that it forwards to; all if `None`.
     pub routes: Option<Vec<IpNetwork>>,
-    /// Networks that its tunnel address may be in; all, where there is no list.
+    /// Networks that its tunnel address may be in; all if `None`.
     pub addresses: Option<Vec<IpNetwork>>,
-    /// Whether it puts its own address on what goes on from it.
+    /// Whether it forwards with NAT.
     pub nat: bool,
     /// The largest MTU.
     pub max_mtu: Option<u32>,
 }
 
 impl Permissions {
-    /// Everything.
+    /// No limits.
     pub fn all() -> Self {
         Permissions {
             routes: None,
@@ -230,18 +229,18 @@ impl Permissions {
     }
 }
 
-/// What the agent's host is to look like.
+/// The settings that a client requests on the agent's host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetUp {
-    /// What the devices carry.
+    /// The mode of both devices.
     pub mode: Mode,
-    /// Their MTU.
+    /// The MTU of both devices.
     pub mtu: Mtu,
-    /// The name of the agent's device; where there is none, it chooses.
+    /// The name of the agent's device; the agent chooses if `None`.
     pub device: Option<InterfaceName>,
-    /// The tunnel's addresses, one pair a family.
+    /// The tunnel's addresses, one pair for each family.
     pub addresses: Vec<Addresses>,
-    /// Where to the agent's host is to forward; nowhere, where it is not given.
+    /// What the agent's host forwards; nothing if `None`.
     pub forward: Option<Forward>,
 }
 
@@ -252,25 +251,25 @@ pub struct Addresses {
     pub client: IpAddr,
     /// The agent's.
     pub agent: IpAddr,
-    /// The prefix length of the network that both are in, for Ethernet.
+    /// The prefix length of the network of both addresses, for Ethernet.
     pub prefix: u8,
 }
 
-/// How packets go on from the agent's host.
+/// How the agent's host forwards packets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forward {
-    /// The networks.
+    /// The networks to forward to.
     pub networks: Vec<IpNetwork>,
-    /// Whether their source becomes the agent's host's own address.
+    /// Whether to use NAT: the source becomes an address of the agent's host.
     pub nat: bool,
-    /// Whether hosts there may open connections to the local end. Without NAT they
-    /// may in any case: they are named, and need a route back.
+    /// Whether hosts there may open connections to the client. Without NAT they always
+    /// may: they are named, and need a route back.
     #[serde(default)]
     pub inbound: bool,
 }
 
 impl Forward {
-    /// Networks whose hosts may open connections to the local end.
+    /// Networks whose hosts may open connections to the client.
     pub fn inbound(&self) -> &[IpNetwork] {
         match self.inbound || !self.nat {
             true => &self.networks,
@@ -279,35 +278,34 @@ impl Forward {
     }
 }
 
-/// The tunnel that a local end wants of a server.
+/// The tunnel that a client requests of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
-    /// What it is to carry.
+    /// The mode.
     pub mode: Mode,
-    /// Its MTU at most; what the server likes, where there is none.
+    /// The largest MTU; the server chooses if `None`.
     pub mtu: Option<Mtu>,
-    /// The address that the local end would like to have, one a family at most.
+    /// The addresses that the client would like, at most one for each family.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
 }
 
-/// The tunnel that a server has for a local end. The local end applies of it what
-/// its user allows.
+/// The tunnel that a server offers. The client applies the parts that its user allows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// Its MTU.
     pub mtu: Mtu,
-    /// The tunnel's addresses, one pair a family; `agent` is the server's.
+    /// The tunnel's addresses, one pair for each family; `agent` is the server's.
     pub addresses: Vec<Addresses>,
-    /// Networks that the local end may reach through it.
+    /// Networks that the client may reach through it.
     #[serde(default)]
     pub routes: Vec<IpNetwork>,
-    /// Name servers for it.
+    /// Name servers for the client.
     #[serde(default)]
     pub dns: Dns,
 }
 
-/// Name servers, and for which names they are.
+/// Name servers, and the domains that they serve.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dns {
     /// Their addresses.
@@ -317,7 +315,7 @@ pub struct Dns {
     pub search: Vec<String>,
 }
 
-/// The agent's part is up.
+/// The device that the agent has made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ready {
     /// The agent's device.
@@ -326,32 +324,32 @@ pub struct Ready {
     pub mtu: Mtu,
 }
 
-/// The kinds of reason for an end.
+/// The kinds of reason for the end of a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CloseReason {
-    /// The user of the sender wants it.
+    /// The sender's user ended it.
     Requested,
-    /// The peer said what it may not say, or not now.
+    /// The peer sent a message that is not allowed, or not at this time.
     Protocol,
-    /// There is no version that both speak.
+    /// Both ends have no version in common.
     Version,
-    /// The agent may not do what was asked.
+    /// The agent may not do what the client requested.
     NotPermitted,
-    /// It was tried and failed.
+    /// The requested change failed.
     Failed,
-    /// The peer is silent.
+    /// The peer sent nothing for too long.
     Silence,
-    /// Any other, of a newer version.
+    /// A reason of a newer version.
     #[serde(other)]
     Other,
 }
 
-/// Why a control message cannot be used.
+/// Why a control message is invalid.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ControlError {
     /// Larger than [`MAX_CONTROL`].
-    #[error("a control message of {0} bytes; {MAX_CONTROL} are the most")]
+    #[error("a control message of {0} bytes; at most {MAX_CONTROL} are allowed")]
     TooLong(usize),
     /// Not a message of this protocol.
     #[error("a control message that cannot be read: {0}")]
@@ -369,7 +367,7 @@ impl Message {
         Ok(json)
     }
 
-    /// Reads a message; the peer is not trusted.
+    /// Parses a message; the peer is not trusted.
     pub fn from_json(json: &[u8]) -> Result<Self, ControlError> {
         if json.len() > MAX_CONTROL {
             return Err(ControlError::TooLong(json.len()));
@@ -377,7 +375,7 @@ impl Message {
         serde_json::from_slice(json).map_err(|error| ControlError::Malformed(error.to_string()))
     }
 
-    /// What the message is called.
+    /// The message's `type`.
     pub fn name(&self) -> &'static str {
         match self {
             Message::Hello(_) => "hello",

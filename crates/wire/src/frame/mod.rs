@@ -1,30 +1,32 @@
-//! What goes into one channel message: an IP packet behind its address family,
-//! or a bare Ethernet frame. Pure encoding and decoding, no I/O.
+//! Encodes and decodes channel messages: an IP packet behind its address family, or a
+//! bare Ethernet frame. No I/O.
 //!
-//! OpenSSH PROTOCOL, section 2.3: in point-to-point mode each message is
-//! `uint32 address family ‖ packet`, in ethernet mode the frame alone. The
-//! "packet length" that the document shows in front is the length of the
-//! CHANNEL_DATA string itself.
+//! OpenSSH PROTOCOL, section 2.3: in point-to-point mode each message is `uint32 address
+//! family ‖ packet`, in ethernet mode only the frame. The "packet length" in front in
+//! that document is the length of the CHANNEL_DATA string itself.
 
 pub mod control;
 pub mod offload;
 pub mod stream;
+pub mod waiting;
 pub mod window;
 
+use bytes::BytesMut;
 use thiserror::Error;
 
+use self::waiting::Waiting;
 use crate::packet::{self, IpVersion, PacketError};
 use crate::types::Mode;
 
-/// Bytes in front of a packet in point-to-point mode: the address family. Also
-/// the headroom that the outbound path keeps.
+/// Bytes in front of a packet in point-to-point mode: the address family.
 pub const FAMILY_LEN: usize = 4;
 
 /// The largest frame, family included, that OpenSSH reads from its own device
-/// (channels.c, `CHAN_RBUF`); neither end sends a larger one.
+/// (channels.c, `CHAN_RBUF`); sshvpn sends no larger one.
 pub const MAX_FRAME: usize = 16 * 1024;
 
-/// The smallest Ethernet frame that the kernel takes from a tap device (linux/if_ether.h, `ETH_HLEN`).
+/// The smallest Ethernet frame that the kernel accepts on a tap device (linux/if_ether.h,
+/// `ETH_HLEN`).
 pub const ETHERNET_HEADER: usize = 14;
 
 /// `SSH_TUN_AF_INET`: OpenBSD's AF_INET, on the wire on every system.
@@ -32,20 +34,20 @@ pub const AF_INET: u32 = 2;
 /// `SSH_TUN_AF_INET6`: OpenBSD's AF_INET6.
 pub const AF_INET6: u32 = 24;
 
-/// An IPv4 packet of a bare header: OpenSSH closes its read side for good when
-/// its device yields one, so none is carried.
+/// The length of an IPv4 packet without payload: OpenSSH closes its read side permanently
+/// when its device yields one, so none is sent.
 const BARE_IPV4_HEADER: usize = 20;
 
-/// Why a frame was dropped. Each has a counter; none ends the tunnel.
+/// Why a frame was dropped. Each reason has a counter; none ends the tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
 pub enum FrameError {
-    /// Too short to carry anything.
+    /// Too short for a packet.
     #[error("too short")]
     TooShort,
     /// Larger than [`MAX_FRAME`].
     #[error("too long")]
     TooLong,
-    /// An address family other than IPv4 or IPv6, or one that contradicts the packet.
+    /// The address family is neither IPv4 nor IPv6, or contradicts the packet.
     #[error("wrong address family")]
     WrongFamily,
     /// Not a whole IP packet.
@@ -70,35 +72,29 @@ pub const fn headroom(mode: Mode) -> usize {
     }
 }
 
-/// Makes a frame in place: `buffer` is the headroom of `mode` followed by what
-/// the device yielded. Fails, leaving the bytes as they are, on what the far
-/// end must not be sent.
-pub fn encode(mode: Mode, buffer: &mut [u8]) -> Result<(), FrameError> {
-    if buffer.len() > MAX_FRAME {
+/// The frame of an ordinary packet, made in place. Fails for packets that must not be
+/// sent.
+pub fn encode(mode: Mode, packet: Waiting) -> Result<BytesMut, FrameError> {
+    let length = packet.length();
+    if headroom(mode) + length > MAX_FRAME {
         return Err(FrameError::TooLong);
     }
     match mode {
-        Mode::Ethernet if buffer.len() < ETHERNET_HEADER => Err(FrameError::TooShort),
-        Mode::Ethernet => Ok(()),
+        Mode::Ethernet if length < ETHERNET_HEADER => Err(FrameError::TooShort),
+        Mode::Ethernet => packet.into_frame(&[], false),
         Mode::PointToPoint => {
-            let (header, packet) = buffer.split_first_chunk_mut().ok_or(FrameError::TooShort)?;
-            let family = match IpVersion::of(packet)? {
-                IpVersion::V4 if packet.len() <= BARE_IPV4_HEADER => {
-                    return Err(FrameError::TooShort);
-                }
+            let family = match IpVersion::of(packet.packet())? {
+                IpVersion::V4 if length <= BARE_IPV4_HEADER => return Err(FrameError::TooShort),
                 IpVersion::V4 => AF_INET,
                 IpVersion::V6 => AF_INET6,
             };
-            let header: &mut [u8; FAMILY_LEN] = header;
-            *header = family.to_be_bytes();
-            Ok(())
+            packet.into_frame(&family.to_be_bytes(), false)
         }
     }
 }
 
-/// Takes what the peer sent in one message apart; yields what to write to
-/// the device. The peer is not trusted: family, version and lengths have to
-/// agree.
+/// Decodes one message; yields the packet to write to the device. The peer is not
+/// trusted: family, version and lengths have to agree.
 pub fn decode(mode: Mode, frame: &[u8]) -> Result<&[u8], FrameError> {
     match mode {
         Mode::Ethernet if frame.len() < ETHERNET_HEADER => Err(FrameError::TooShort),
@@ -120,18 +116,15 @@ mod tests {
     use crate::packet::test_packets::udp;
     use proptest::prelude::*;
 
-    fn framed(packet: &[u8]) -> Vec<u8> {
-        let mut buffer = vec![0; FAMILY_LEN];
-        buffer.extend_from_slice(packet);
-        buffer
+    fn encode(mode: Mode, packet: &[u8]) -> Result<BytesMut, FrameError> {
+        super::encode(mode, Waiting::new(&[0; 10], [packet]))
     }
 
     #[test]
     fn packets_come_back_as_they_went() {
         for (version, family) in [(IpVersion::V4, 2), (IpVersion::V6, 24)] {
             let packet = udp(version, 77);
-            let mut frame = framed(&packet);
-            encode(Mode::PointToPoint, &mut frame).unwrap();
+            let frame = encode(Mode::PointToPoint, &packet).unwrap();
             assert_eq!(frame[..4], [0, 0, 0, family]);
             assert_eq!(decode(Mode::PointToPoint, &frame), Ok(&packet[..]));
         }
@@ -139,35 +132,22 @@ mod tests {
 
     #[test]
     fn what_would_close_the_remote_end_is_not_sent() {
-        let mut bare = framed(&udp(IpVersion::V4, 0)[..20]);
-        assert_eq!(
-            encode(Mode::PointToPoint, &mut bare),
-            Err(FrameError::TooShort)
-        );
-        let mut huge = framed(&udp(IpVersion::V6, MAX_FRAME - FAMILY_LEN - 48 + 1));
-        assert_eq!(
-            encode(Mode::PointToPoint, &mut huge),
-            Err(FrameError::TooLong)
-        );
-        let mut largest = framed(&udp(IpVersion::V6, MAX_FRAME - FAMILY_LEN - 48));
-        assert_eq!(encode(Mode::PointToPoint, &mut largest), Ok(()));
-        assert_eq!(
-            encode(Mode::PointToPoint, &mut framed(&[])),
-            Err(FrameError::WrongFamily)
-        );
-        assert_eq!(
-            encode(Mode::PointToPoint, &mut [0; 3]),
-            Err(FrameError::TooShort)
-        );
-        assert_eq!(
-            encode(Mode::Ethernet, &mut [0; 13]),
-            Err(FrameError::TooShort)
-        );
+        let encode_ip = |packet: &[u8]| encode(Mode::PointToPoint, packet);
+        let bare = &udp(IpVersion::V4, 0)[..20];
+        assert_eq!(encode_ip(bare), Err(FrameError::TooShort));
+        let most = MAX_FRAME - FAMILY_LEN - 48;
+        let huge = udp(IpVersion::V6, most + 1);
+        assert_eq!(encode_ip(&huge), Err(FrameError::TooLong));
+        assert!(encode_ip(&udp(IpVersion::V6, most)).is_ok());
+        assert_eq!(encode_ip(&[]), Err(FrameError::WrongFamily));
+        let cut = encode(Mode::Ethernet, &[0; 13]);
+        assert_eq!(cut, Err(FrameError::TooShort));
     }
 
     #[test]
     fn family_and_version_have_to_agree() {
-        let mut frame = framed(&udp(IpVersion::V4, 5));
+        let packet = udp(IpVersion::V4, 5);
+        let mut frame = [&[0; FAMILY_LEN], &packet[..]].concat();
         for family in [0_u32, 1, 10, 24, 0x8000_0002, u32::MAX] {
             frame[..4].copy_from_slice(&family.to_be_bytes());
             assert_eq!(
@@ -195,9 +175,9 @@ mod tests {
         }
 
         #[test]
-        fn nothing_the_device_yields_panics(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn nothing_the_device_yields_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             for mode in [Mode::PointToPoint, Mode::Ethernet] {
-                let _ = encode(mode, &mut bytes);
+                let _ = encode(mode, &bytes);
             }
         }
     }

@@ -1,52 +1,51 @@
-//! Frames of a tunnel channel between two sshvpn ends, one to a message: as
-//! OpenSSH has them, and with an offload header where a packet has work left.
+//! Frames of a tunnel channel between two sshvpn peers, one to a message: OpenSSH's, and
+//! with an offload header for packets that have open work.
 //!
 //! ```text
 //!   frame := u32 family ‖ packet
 //!          | u32 (family | OFFLOAD) ‖ virtio_net_hdr ‖ packet    a super-packet, or an open checksum
 //! ```
 //!
-//! In ethernet mode too, which has no family by OpenSSH's rules: there it is that
-//! of the agent stream. Both ends write so only if both identify themselves as
-//! sshvpn; see [`spoken_by`].
+//! Ethernet mode, in which OpenSSH has no family word, uses that of the agent stream.
+//! Both ends use these frames only if both identify themselves as sshvpn; see
+//! [`spoken_by`].
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
-use super::stream::{self, ETHERNET, LENGTH_LEN, MAX_PACKET, OFFLOAD, OFFLOAD_LEN, StreamPacket};
+use super::stream::{self, ETHERNET, MAX_PACKET, OFFLOAD, StreamPacket};
+use super::waiting::Waiting;
 use super::{AF_INET, AF_INET6, FAMILY_LEN, FrameError};
 use crate::packet::IpVersion;
+use crate::packet::offload::virtio::VIRTIO_HEADER_LEN;
 use crate::types::Mode;
 
-/// The largest message that an sshvpn end takes on a channel, in bytes.
+/// The largest message that sshvpn accepts on a channel, in bytes.
 pub const MAX_MESSAGE: usize = 65535;
 
-/// How the software of an sshvpn end is called in its identification string (RFC
-/// 4253, section 4.2).
+/// The start of sshvpn's identification string (RFC 4253, section 4.2).
 const SOFTWARE: &[u8] = b"SSH-2.0-sshvpn_";
 
-/// Whether the end with this identification string is sshvpn, and takes such frames.
+/// Whether the peer with this identification string is sshvpn, and accepts such frames.
 pub fn spoken_by(identification: &[u8]) -> bool {
     identification.starts_with(SOFTWARE)
 }
 
 /// Whether a super-packet of `packet` bytes fits one message.
 pub fn fits(packet: usize) -> bool {
-    packet <= MAX_MESSAGE - FAMILY_LEN - OFFLOAD_LEN
+    packet <= MAX_MESSAGE - FAMILY_LEN - VIRTIO_HEADER_LEN
 }
 
-/// Puts the headers in front of a packet, in place; `buffer` is as for
-/// [`stream::encode`]. Yields where the message begins in it.
-pub fn encode(mode: Mode, buffer: &mut [u8]) -> Result<usize, FrameError> {
-    let length = buffer.len();
-    let start = stream::encode(mode, buffer)? + LENGTH_LEN;
-    match length.checked_sub(start) {
-        Some(0..=MAX_MESSAGE) => Ok(start),
+/// The message of a packet, made in place.
+pub fn encode(mode: Mode, packet: Waiting) -> Result<BytesMut, FrameError> {
+    let (word, header) = stream::family_word(mode, &packet)?;
+    let message = packet.into_frame(&word.to_be_bytes(), header)?;
+    match message.len() {
+        ..=MAX_MESSAGE => Ok(message),
         _ => Err(FrameError::TooLong),
     }
 }
 
-/// Takes what the peer sent in one message apart. Its family fits the tunnel's
-/// mode; nothing else is checked yet.
+/// Decodes one message. Checks only that its family fits the tunnel's mode.
 pub fn decode(mode: Mode, mut message: Bytes) -> Result<StreamPacket, FrameError> {
     let word = message.first_chunk().ok_or(FrameError::TooShort)?;
     let word = u32::from_be_bytes(*word);
@@ -60,7 +59,7 @@ pub fn decode(mode: Mode, mut message: Bytes) -> Result<StreamPacket, FrameError
     let mut offload = None;
     if word & OFFLOAD != 0 {
         offload = Some(*packet.first_chunk().ok_or(FrameError::TooShort)?);
-        packet = packet.split_off(OFFLOAD_LEN);
+        packet = packet.split_off(VIRTIO_HEADER_LEN);
     }
     if packet.len() > MAX_PACKET {
         return Err(FrameError::TooLong);
@@ -75,14 +74,12 @@ pub fn decode(mode: Mode, mut message: Bytes) -> Result<StreamPacket, FrameError
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::stream::STREAM_HEADROOM;
     use crate::packet::offload::virtio::VirtioHeader;
     use crate::packet::test_packets::{self, Template};
     use proptest::prelude::*;
 
-    fn buffer(header: &VirtioHeader, packet: &[u8]) -> Vec<u8> {
-        let headroom = [0; STREAM_HEADROOM - OFFLOAD_LEN];
-        [&headroom[..], &header.to_bytes(), packet].concat()
+    fn encode(mode: Mode, header: &VirtioHeader, packet: &[u8]) -> Result<Bytes, FrameError> {
+        super::encode(mode, Waiting::new(&header.to_bytes(), [packet])).map(BytesMut::freeze)
     }
 
     #[test]
@@ -98,9 +95,7 @@ mod tests {
                 template.partial(&payload[..100]),
                 (VirtioHeader::PLAIN, template.packet(&payload[..100])),
             ] {
-                let mut buffer = buffer(&header, &packet);
-                let start = encode(mode, &mut buffer).unwrap();
-                let message = Bytes::copy_from_slice(&buffer[start..]);
+                let message = encode(mode, &header, &packet).unwrap();
                 let plain = header == VirtioHeader::PLAIN;
                 let family = if mode == Mode::Ethernet { 0x6558 } else { 24 };
                 let flag = if plain { 0 } else { 0x8000_0000_u32 };
@@ -115,9 +110,8 @@ mod tests {
     #[test]
     fn ordinary_ip_packets_look_as_openssh_has_them() {
         let packet = Template::new(IpVersion::V4, false).packet(&[7; 50]);
-        let mut ours = buffer(&VirtioHeader::PLAIN, &packet);
-        let start = encode(Mode::PointToPoint, &mut ours).unwrap();
-        let decoded = crate::frame::decode(Mode::PointToPoint, &ours[start..]);
+        let ours = encode(Mode::PointToPoint, &VirtioHeader::PLAIN, &packet).unwrap();
+        let decoded = crate::frame::decode(Mode::PointToPoint, &ours);
         assert_eq!(decoded, Ok(&packet[..]));
     }
 
@@ -127,16 +121,16 @@ mod tests {
             data_valid: true,
             ..VirtioHeader::PLAIN
         };
-        let most = MAX_MESSAGE - FAMILY_LEN - OFFLOAD_LEN;
+        let most = MAX_MESSAGE - FAMILY_LEN - VIRTIO_HEADER_LEN;
         let mut packet = vec![0x45; most];
         assert!(fits(most) && !fits(most + 1));
         let mode = Mode::PointToPoint;
-        assert!(encode(mode, &mut buffer(&header, &packet)).is_ok());
+        assert!(encode(mode, &header, &packet).is_ok());
         packet.push(0);
-        let encoded = encode(mode, &mut buffer(&header, &packet));
+        let encoded = encode(mode, &header, &packet);
         assert_eq!(encoded, Err(FrameError::TooLong));
         // Without an offload header there is room for it.
-        assert!(encode(mode, &mut buffer(&VirtioHeader::PLAIN, &packet)).is_ok());
+        assert!(encode(mode, &VirtioHeader::PLAIN, &packet).is_ok());
     }
 
     #[test]

@@ -7,8 +7,8 @@
 //!          | u32 0 ‖ control message                             frame::control
 //! ```
 //!
-//! Frames are read without a copy: a frame that the stream was cut in is a list
-//! of pieces.
+//! Frames are read without a copy: a frame that arrived in several chunks is a list of
+//! pieces.
 
 use std::collections::VecDeque;
 
@@ -16,18 +16,16 @@ use bytes::{Buf, Bytes, BytesMut};
 use thiserror::Error;
 
 use super::control::MAX_CONTROL;
-use super::{AF_INET, AF_INET6, ETHERNET_HEADER, FrameError};
-use crate::packet::IpVersion;
+use super::waiting::Waiting;
+use super::{AF_INET, AF_INET6, ETHERNET_HEADER, FAMILY_LEN, FrameError};
+use crate::packet::offload::virtio::VIRTIO_HEADER_LEN;
+use crate::packet::{IpVersion, MAX_PIECES};
 use crate::types::Mode;
 
 /// Bytes of the length in front of a frame.
-pub const LENGTH_LEN: usize = 4;
-/// Bytes of the family word.
-const FAMILY_LEN: usize = 4;
-/// Bytes of an offload header: `struct virtio_net_hdr` (linux/virtio_net.h), little-endian.
-pub const OFFLOAD_LEN: usize = 10;
-/// Bytes in front of a packet at most: the headroom that the outbound path keeps.
-pub const STREAM_HEADROOM: usize = LENGTH_LEN + FAMILY_LEN + OFFLOAD_LEN;
+const LENGTH_LEN: usize = 4;
+/// Bytes of the length and the family word.
+pub const FRONT_LEN: usize = LENGTH_LEN + FAMILY_LEN;
 
 /// The family of a control message.
 const CONTROL: u32 = 0;
@@ -36,80 +34,69 @@ pub(super) const ETHERNET: u32 = 0x6558;
 /// In the family word: an offload header follows it.
 pub(super) const OFFLOAD: u32 = 0x8000_0000;
 
-/// The largest packet: what an IP header can say, and an Ethernet header with two tags.
+/// The largest packet: the largest length in an IP header, and an Ethernet header with
+/// two tags.
 pub const MAX_PACKET: usize = 65535 + 22;
 /// The largest frame of any kind.
 const MAX_STREAM_FRAME: usize = FAMILY_LEN + MAX_CONTROL;
-/// The first bytes of a packet are in one piece, so that its headers can be read.
+/// The first bytes of a packet are in one piece, so that its headers can be parsed.
 pub const CONTIGUOUS: usize = 256;
-/// Pieces of one packet at most (fewer than the kernel's UIO_MAXIOV); more are joined.
-const MAX_PIECES: usize = 32;
-/// Chunks that are held at most; more are joined, so that a peer that sends
-/// byte by byte takes no more memory than one that does not.
+/// Chunks held at most; more are joined, so that a peer that sends single bytes costs no
+/// more memory than others.
 const MAX_CHUNKS: usize = 512;
 
-/// The stream cannot be read any further: it is unknown where the next frame begins.
+/// The stream cannot be read further: the start of the next frame is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("a frame of {length} bytes in the stream; {MAX_STREAM_FRAME} are the most")]
+#[error("a frame of {length} bytes in the stream; at most {MAX_STREAM_FRAME} are allowed")]
 pub struct StreamError {
-    /// What the peer claims.
+    /// The length that the peer claims.
     pub length: u32,
 }
 
-/// What one frame holds.
+/// The content of one frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StreamFrame {
     /// A packet.
     Packet(StreamPacket),
     /// A control message, as JSON.
     Control(Bytes),
-    /// Nothing that can be used.
+    /// An invalid frame.
     Bad(FrameError),
 }
 
-/// A packet as it came in. Its family fits the tunnel's mode; nothing else is checked yet.
+/// A received packet. Only its family has been checked, against the tunnel's mode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamPacket {
-    /// The offload header, if there was one.
-    pub offload: Option<[u8; OFFLOAD_LEN]>,
-    /// The IP version that the family names; none for an Ethernet frame.
+    /// The offload header, if there is one.
+    pub offload: Option<[u8; VIRTIO_HEADER_LEN]>,
+    /// The IP version that the family names; `None` for an Ethernet frame.
     pub version: Option<IpVersion>,
     /// The packet's bytes; the first [`CONTIGUOUS`] of them are in the first piece.
     pub pieces: Vec<Bytes>,
 }
 
-/// Puts the headers in front of a packet, in place: `buffer` is
-/// [`STREAM_HEADROOM`] bytes, of which the last ten are the packet's offload
-/// header, and the packet. Yields where the frame begins in it.
-pub fn encode(mode: Mode, buffer: &mut [u8]) -> Result<usize, FrameError> {
-    let (headroom, packet) = buffer
-        .split_first_chunk_mut::<STREAM_HEADROOM>()
-        .ok_or(FrameError::TooShort)?;
-    let family = family(mode, packet, packet.len())?;
-    let (fixed, offload) = headroom.split_at_mut(LENGTH_LEN + FAMILY_LEN);
-    let plain = offload.iter().all(|byte| *byte == 0);
-    let (start, family, rest) = if plain {
-        (OFFLOAD_LEN, family, packet.len())
-    } else {
-        (0, family | OFFLOAD, OFFLOAD_LEN + packet.len())
-    };
+/// The frame of a packet, made in place.
+pub fn encode(mode: Mode, packet: Waiting) -> Result<BytesMut, FrameError> {
+    let (word, header) = family_word(mode, &packet)?;
+    let rest = packet.length() + if header { VIRTIO_HEADER_LEN } else { 0 };
     let length = u32::try_from(FAMILY_LEN + rest).map_err(|_| FrameError::TooLong)?;
-    let word = (u64::from(length) << 32 | u64::from(family)).to_be_bytes();
-    if plain {
-        if let Some(place) = headroom.last_chunk_mut() {
-            *place = word;
-        }
-    } else {
-        fixed.copy_from_slice(&word);
-    }
-    Ok(start)
+    let front = (u64::from(length) << 32 | u64::from(word)).to_be_bytes();
+    packet.into_frame(&front, header)
 }
 
-/// Appends the frame of a packet that lies in parts, `head` with all of its
-/// headers first.
+/// The family word of a packet, and whether its offload header follows.
+pub(super) fn family_word(mode: Mode, packet: &Waiting) -> Result<(u32, bool), FrameError> {
+    let family = family(mode, packet.packet(), packet.length())?;
+    Ok(match packet.is_plain() {
+        true => (family, false),
+        false => (family | OFFLOAD, true),
+    })
+}
+
+/// Appends the frame of a packet in parts; the first, `head`, has all headers.
 pub fn append(
     mode: Mode,
-    offload: &[u8; OFFLOAD_LEN],
+    offload: &[u8; VIRTIO_HEADER_LEN],
     head: &[u8],
     rest: &[Bytes],
     frames: &mut BytesMut,
@@ -161,8 +148,7 @@ pub fn encode_control(json: &[u8]) -> Result<Bytes, FrameError> {
     Ok(frame.freeze())
 }
 
-/// Takes a stream apart. It holds at most one unfinished frame and what was
-/// pushed last.
+/// Splits a stream into frames. It holds at most one unfinished frame and the last chunk.
 #[derive(Debug)]
 pub struct StreamReader {
     mode: Mode,
@@ -171,7 +157,7 @@ pub struct StreamReader {
 }
 
 impl StreamReader {
-    /// For a tunnel of `mode`.
+    /// A reader for a tunnel of `mode`.
     pub fn new(mode: Mode) -> Self {
         StreamReader {
             mode,
@@ -180,12 +166,12 @@ impl StreamReader {
         }
     }
 
-    /// The mode, where it becomes known after the first messages.
+    /// Sets the mode, if it becomes known after the first messages.
     pub fn set_mode(&mut self, mode: Mode) {
         self.mode = mode;
     }
 
-    /// More bytes of the stream.
+    /// Adds the next bytes of the stream.
     pub fn push(&mut self, chunk: Bytes) {
         if chunk.is_empty() {
             return;
@@ -200,12 +186,12 @@ impl StreamReader {
         }
     }
 
-    /// Bytes that were pushed and not yet taken.
+    /// Bytes that are held.
     pub fn held(&self) -> usize {
         self.held
     }
 
-    /// The next whole frame; nothing until more is pushed.
+    /// The next whole frame; `None` until more bytes are pushed.
     pub fn next_frame(&mut self) -> Result<Option<StreamFrame>, StreamError> {
         let Some(length) = self.peek_length() else {
             return Ok(None);
@@ -221,7 +207,7 @@ impl StreamReader {
         Ok(Some(self.frame(size)))
     }
 
-    /// A frame of `size` bytes, all of them here.
+    /// Takes a frame of `size` bytes, all of which are held.
     fn frame(&mut self, size: usize) -> StreamFrame {
         let Some(left) = size.checked_sub(FAMILY_LEN) else {
             self.skip(size);
@@ -240,7 +226,11 @@ impl StreamReader {
                 return StreamFrame::Bad(FrameError::WrongFamily);
             }
         };
-        let header = if word & OFFLOAD == 0 { 0 } else { OFFLOAD_LEN };
+        let header = if word & OFFLOAD == 0 {
+            0
+        } else {
+            VIRTIO_HEADER_LEN
+        };
         let Some(packet) = left.checked_sub(header) else {
             self.skip(left);
             return StreamFrame::Bad(FrameError::TooShort);
@@ -269,7 +259,7 @@ impl StreamReader {
         Some(length)
     }
 
-    /// The next piece, of at most `most` bytes; empty only at the end of what is held.
+    /// The next piece, of at most `most` bytes; empty only if nothing is held.
     fn take_piece(&mut self, most: usize) -> Bytes {
         let Some(front) = self.chunks.front_mut() else {
             return Bytes::new();
@@ -308,7 +298,7 @@ impl StreamReader {
         array
     }
 
-    /// Bytes in one piece: without a copy where they came in one.
+    /// Takes bytes as one piece; without a copy if they are in one chunk.
     fn take_joined(&mut self, bytes: usize) -> Bytes {
         if bytes == 0 {
             return Bytes::new();

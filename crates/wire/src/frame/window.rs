@@ -1,28 +1,28 @@
-//! The rules by which the receiver of a tun channel counts its window.
+//! How the receiver of a tun channel counts its window.
 //!
-//! An sshvpn end charges and grants what a message holds, as RFC 4254 has it
-//! (section 5.2). OpenSSH's receiver takes the message and the four bytes of an SSH string length
-//! off its window and gives both back (channels.c, `channel_input_data`: "string
-//! length header"), while its sender takes off the message alone. A sender that
-//! charges the message alone therefore believes in four bytes too many with
-//! every message, and is disconnected once it is a tenth of the window over.
+//! sshvpn charges and grants the length of a message, as RFC 4254, section 5.2 says.
+//! OpenSSH's receiver charges and grants the message and the four bytes of an SSH string
+//! length (channels.c, `channel_input_data`: "string length header"), while its sender
+//! charges the message alone. A sender that charges the message alone therefore counts
+//! four bytes too few with every message, and is disconnected once it exceeds the window
+//! by a tenth.
 
-/// Bytes that a peer takes off its receive window for one message.
+/// The bytes that a peer charges to its receive window for one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WindowCredit(u32);
 
-/// By which rule a receiver of datagrams counts.
+/// The rule by which a receiver of datagrams counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WindowRule {
-    /// That of OpenSSH, and of whoever is not known.
+    /// OpenSSH's rule; also for unknown software.
     OpenSsh,
-    /// That of RFC 4254, section 5.2: an sshvpn end's. A sender that charged it
-    /// more would never get the difference back, and stand still in the end.
+    /// The rule of RFC 4254, section 5.2, which sshvpn follows. A sender that charges
+    /// more never gets the difference back, and stops in the end.
     Exact,
 }
 
 impl WindowRule {
-    /// That of an end which is sshvpn, or of another.
+    /// The rule of sshvpn, or of other software.
     pub fn of(is_sshvpn: bool) -> Self {
         match is_sshvpn {
             true => WindowRule::Exact,
@@ -30,7 +30,7 @@ impl WindowRule {
         }
     }
 
-    /// What is charged for a datagram besides its own length, in bytes.
+    /// The bytes charged for a datagram besides its length.
     pub fn header(self) -> u32 {
         match self {
             WindowRule::OpenSsh => WindowCredit::DATAGRAM_HEADER,
@@ -40,11 +40,12 @@ impl WindowRule {
 }
 
 impl WindowCredit {
-    /// What OpenSSH adds to each datagram: the length of an SSH string (RFC 4251, section 5).
+    /// The bytes that OpenSSH adds to each datagram: the length of an SSH string (RFC
+    /// 4251, section 5).
     pub const DATAGRAM_HEADER: u32 = 4;
 
-    /// What a receiver charges by `rule` for a frame of `length` bytes; nothing
-    /// for one that fits no message.
+    /// The charge by `rule` for a frame of `length` bytes; `None` if the frame fits no
+    /// message.
     pub fn of_datagram(length: usize, rule: WindowRule) -> Option<Self> {
         u32::try_from(length)
             .ok()?
@@ -52,7 +53,7 @@ impl WindowCredit {
             .map(Self)
     }
 
-    /// In bytes.
+    /// The charge in bytes.
     pub fn get(self) -> u32 {
         self.0
     }
@@ -62,7 +63,7 @@ impl WindowCredit {
 mod tests {
     use super::*;
 
-    /// OpenSSH's receiver, as channels.c counts.
+    /// OpenSSH's receiver, which counts as channels.c does.
     struct Receiver {
         window: u32,
         consumed: u32,
@@ -81,7 +82,7 @@ mod tests {
                 self.window -= charged;
             }
             self.consumed += charged;
-            // channel_check_window: an adjustment once three packets' worth are consumed.
+            // channel_check_window: an adjustment once three packets are consumed.
             if Self::MAX - self.window > 3 * 32 * 1024 {
                 let grant = self.consumed;
                 self.window += grant;

@@ -1,5 +1,5 @@
-//! Which flow a packet belongs to: a keyed hash over addresses, protocol and
-//! ports, as a queue needs it that is fair between flows (RFC 8290, section 3.1).
+//! Classifies packets by flow: a keyed hash over addresses, protocol and ports, for a
+//! queue that is fair between flows (RFC 8290, section 3.1).
 
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::net::IpAddr;
@@ -9,23 +9,23 @@ use etherparse::{EtherType, IpNumber, Ipv4HeaderSlice, Ipv6HeaderSlice};
 use super::IpVersion;
 use crate::types::Mode;
 
-/// VLAN tags that are looked behind: IEEE 802.1ad has two.
+/// VLAN tags parsed at most: IEEE 802.1ad has two.
 const MAX_VLAN_TAGS: usize = 2;
 
-/// IPv6 extension headers that are looked behind. RFC 8200 section 4.1 knows
-/// six before the payload, of which one may come twice.
+/// IPv6 extension headers parsed at most. RFC 8200 section 4.1 defines six before the
+/// payload, of which one may come twice.
 const MAX_EXTENSION_HEADERS: usize = 7;
 
-/// Below this the ethertype is the length of an IEEE 802.3 frame.
+/// A smaller ethertype is the length of an IEEE 802.3 frame.
 const MIN_ETHER_TYPE: u16 = 0x600;
 
-/// A flow, as the hash of what its packets have in common. Different flows may
-/// have the same key, which a peer cannot bring about at will.
+/// The hash of what the packets of a flow have in common. Different flows may have the
+/// same key, but a peer cannot cause that on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FlowKey(u64);
 
 impl FlowKey {
-    /// All 64 bits, each as random as the next.
+    /// The hash; all 64 bits are equally random.
     pub fn hash(self) -> u64 {
         self.0
     }
@@ -37,21 +37,21 @@ impl FlowKey {
     }
 }
 
-/// Tells flows apart, by a hash whose key is random, so that nobody can choose
-/// packets that share a key with another's.
+/// Computes flow keys with a random hash key, so that a sender cannot choose packets
+/// whose key collides with another flow's.
 #[derive(Debug, Clone, Default)]
 pub struct FlowClassifier {
     hash_key: RandomState,
 }
 
 impl FlowClassifier {
-    /// A classifier with a key of its own: its answers compare only with each other.
+    /// A classifier with a new random key; keys of different classifiers do not compare.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The flow of an IP packet or, in ethernet mode, of an Ethernet frame.
-    /// Bytes that are neither are one flow together.
+    /// The flow of an IP packet or, in ethernet mode, of an Ethernet frame. All other
+    /// bytes are one flow.
     pub fn classify(&self, mode: Mode, packet: &[u8]) -> FlowKey {
         let identity = match mode {
             Mode::PointToPoint => ip_identity(packet),
@@ -64,7 +64,7 @@ impl FlowClassifier {
     }
 }
 
-/// What the packets of a flow have in common.
+/// The fields that the packets of a flow have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Identity {
     Ip {
@@ -80,8 +80,8 @@ enum Identity {
     },
 }
 
-/// In one write, since a keyed hash takes its time for each: a tag for what
-/// follows it, then all that differs between identities with that tag.
+/// One write, since each costs the keyed hash time: a tag for the form, then all that
+/// differs between identities with that tag.
 impl Hash for Identity {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let mut bytes = [0; 6 + 16 + 16];
@@ -124,24 +124,24 @@ impl Hash for Identity {
     }
 }
 
-/// What begins the hashed form of [`Identity::Link`]; no discriminator's tag.
+/// Begins the hashed form of [`Identity::Link`]; no discriminator has this tag.
 const LINK_TAG: u8 = 4;
 
-/// What tells flows of one protocol between the same two hosts apart.
+/// Distinguishes flows of one protocol between the same two hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Discriminator {
     /// Source and destination port, the first four bytes of TCP, UDP and SCTP.
     Ports([u8; 4]),
     /// The security parameters index, the first four bytes of ESP (RFC 4303, section 2).
     SecurityParametersIndex([u8; 4]),
-    /// Ports are in the first fragment only. The identification is no part: with
-    /// it each datagram would be a flow, and a new one.
+    /// A fragment: only the first has ports. The identification is not included: it would
+    /// make each datagram a new flow.
     Fragment,
     None,
 }
 
 impl Discriminator {
-    /// A number for the kind of it, and what there is besides.
+    /// A number for the variant, and its fields.
     fn tagged(self) -> (u8, [u8; 4]) {
         match self {
             Discriminator::Ports(ports) => (0, ports),
@@ -183,7 +183,8 @@ fn ethernet_identity(frame: &[u8]) -> Option<Identity> {
     }))
 }
 
-/// The ethertype of a frame and what follows it, from what follows its addresses.
+/// The ethertype of a frame and the bytes behind it; `rest` is the frame without its
+/// addresses.
 fn behind_vlan_tags(mut rest: &[u8]) -> Option<(EtherType, &[u8])> {
     for _ in 0..MAX_VLAN_TAGS {
         let (ether_type, payload) = split_ether_type(rest)?;
@@ -236,8 +237,8 @@ fn ipv6_identity(packet: &[u8]) -> Option<Identity> {
     })
 }
 
-/// Follows the extension headers to the payload (RFC 8200, section 4), or as
-/// far as they can be read.
+/// Parses the extension headers up to the payload (RFC 8200, section 4), as far as they
+/// are whole.
 fn behind_extension_headers(mut protocol: IpNumber, mut rest: &[u8]) -> (IpNumber, Discriminator) {
     for _ in 0..MAX_EXTENSION_HEADERS {
         let Some([next, length, offset_high, offset_low, ..]) = rest.first_chunk::<8>() else {
@@ -250,7 +251,7 @@ fn behind_extension_headers(mut protocol: IpNumber, mut rest: &[u8]) -> (IpNumbe
             // RFC 4302, section 2.2: in units of four bytes, minus two.
             IpNumber::AUTHENTICATION_HEADER => (usize::from(*length) + 2) * 4,
             IpNumber::IPV6_FRAGMENTATION_HEADER => {
-                // RFC 6946: offset 0 and no more to come is a whole packet.
+                // RFC 6946: offset 0 without more fragments is a whole packet.
                 if u16::from_be_bytes([*offset_high, *offset_low]) & !FRAGMENT_RESERVED != 0 {
                     return (IpNumber(*next), Discriminator::Fragment);
                 }

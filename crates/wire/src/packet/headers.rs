@@ -1,5 +1,5 @@
-//! Where the headers of a packet are: link, IP with its extension headers,
-//! transport, payload. Nothing is allocated, nothing is copied.
+//! Locates the headers of a packet: link, IP with its extension headers, transport,
+//! payload. Allocates and copies nothing.
 
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, TcpHeaderSlice};
 
@@ -9,9 +9,9 @@ use crate::types::Mode;
 
 /// Bytes of an Ethernet header without tags (linux/if_ether.h, `ETH_HLEN`).
 const ETHERNET_LEN: usize = 14;
-/// Where an Ethernet header has its type.
+/// Offset of the type in an Ethernet header, in bytes.
 const ETHERNET_TYPE: usize = 12;
-/// Bytes that a tag puts in front of the type (IEEE 802.1Q).
+/// Bytes of a VLAN tag, which is in front of the type (IEEE 802.1Q).
 const TAG_LEN: usize = 4;
 /// An outer (802.1ad) and an inner (802.1Q) tag.
 const MAX_TAGS: usize = 2;
@@ -21,22 +21,22 @@ const IPV6_LEN: usize = 40;
 /// Bytes of a UDP header.
 const UDP_LEN: usize = 8;
 
-/// Extension headers that are walked over; RFC 8200 section 4.1 has no use for more.
+/// Extension headers that are parsed at most; RFC 8200 section 4.1 defines no more.
 const MAX_EXTENSIONS: usize = 8;
 
-/// The protocol that an IP packet carries.
+/// The transport protocol of an IP packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transport {
     /// RFC 9293.
     Tcp,
     /// RFC 768.
     Udp,
-    /// Another one, by its number; also an extension header that is not walked over.
+    /// Another protocol, by its number; also an extension header that is not parsed.
     Other(u8),
 }
 
 impl Transport {
-    /// By the number in the IP header.
+    /// The protocol with this number in the IP header.
     fn of(number: u8) -> Self {
         match number {
             6 => Transport::Tcp,
@@ -54,7 +54,7 @@ impl Transport {
         }
     }
 
-    /// Where its header has the internet checksum, in bytes.
+    /// Offset of the internet checksum in its header, in bytes.
     pub fn checksum_offset(self) -> Option<usize> {
         match self {
             Transport::Tcp => Some(16),
@@ -64,30 +64,29 @@ impl Transport {
     }
 }
 
-/// Where the headers of one packet are. All offsets are in bytes from the first
-/// byte of the packet (or Ethernet frame), and lie within it, in the order in
-/// which they are listed here.
+/// The offsets of the headers of one packet. All are in bytes from the first byte of the
+/// packet (or Ethernet frame), lie within it, and increase in the order of the fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Headers {
     /// The IP version.
     pub version: IpVersion,
-    /// What is carried.
+    /// The transport protocol.
     pub transport_protocol: Transport,
-    /// Whether this is a fragment, be it the first or the only one. Its
-    /// transport header is not looked for.
+    /// Whether this is a fragment; the first and an only one count too. The transport
+    /// header of a fragment is not parsed.
     pub fragment: bool,
-    /// Where the IP header starts.
+    /// Offset of the IP header.
     pub ip: usize,
-    /// Where the transport header starts, behind options and extension headers.
+    /// Offset of the transport header, behind options and extension headers.
     pub transport: usize,
-    /// Where the payload of TCP or UDP starts; of a fragment or another
-    /// protocol, the same as `transport`.
+    /// Offset of the payload of TCP or UDP; for a fragment or another protocol, equal to
+    /// `transport`.
     pub payload: usize,
-    /// Where the packet ends by its IP header; there may be bytes behind.
+    /// Offset of the packet's end by its IP header; padding may follow.
     pub end: usize,
 }
 
-/// What an IP header says of the packet, in bytes from that header.
+/// Offsets that an IP header gives, in bytes from that header.
 struct Network {
     protocol: u8,
     fragment: bool,
@@ -96,15 +95,15 @@ struct Network {
 }
 
 impl Headers {
-    /// Finds the headers of `packet`, which starts with the IP header in
-    /// point-to-point mode and with the Ethernet header in ethernet mode. Fails
-    /// if it is not an IP packet, or shorter than its headers claim.
+    /// Locates the headers of `packet`, which starts with the IP header in point-to-point
+    /// mode and with the Ethernet header in ethernet mode. Fails if it is not an IP
+    /// packet, or is shorter than its headers claim.
     pub fn locate(mode: Mode, packet: &[u8]) -> Result<Self, PacketError> {
         Self::locate_in(mode, packet, packet.len())
     }
 
-    /// The same for a packet of `length` bytes of which `head` is the start, or
-    /// all. Fails as well if its headers do not end in there.
+    /// Locates the headers of a packet of `length` bytes that begins with `head`. Fails
+    /// as well if the headers are longer than `head`.
     pub fn locate_in(mode: Mode, head: &[u8], length: usize) -> Result<Self, PacketError> {
         let ip = match mode {
             Mode::PointToPoint => 0,
@@ -144,7 +143,7 @@ impl Headers {
         })
     }
 
-    /// The source and destination address of the packet that these are the headers of.
+    /// The source and the destination address of `packet`, whose headers these are.
     pub fn addresses<'a>(&self, packet: &'a [u8]) -> &'a [u8] {
         let (start, length) = match self.version {
             IpVersion::V4 => (self.ip + 12, 8),
@@ -153,8 +152,8 @@ impl Headers {
         packet.get(start..start + length).unwrap_or_default()
     }
 
-    /// The sum of the pseudo header of a packet that has the addresses of
-    /// `packet` and `length` bytes of transport header and payload.
+    /// The sum of the pseudo header, for the addresses of `packet` and for `length` bytes
+    /// of transport header and payload.
     pub fn pseudo_header(&self, packet: &[u8], length: usize) -> Sum {
         let length = u32::try_from(length).unwrap_or(u32::MAX);
         checksum::pseudo_header(
@@ -164,8 +163,8 @@ impl Headers {
         )
     }
 
-    /// Writes into the IP header that the packet ends at `end`, and gives an
-    /// IPv4 header its checksum. `head` holds at least all of the IP header.
+    /// Sets the length in the IP header for a packet that ends at `end`, and updates the
+    /// checksum of an IPv4 header. `head` holds at least the whole IP header.
     pub(super) fn set_end(&self, head: &mut [u8], end: usize) {
         match self.version {
             IpVersion::V4 => {
@@ -184,7 +183,7 @@ impl Headers {
     }
 }
 
-/// A length as the field of a header; what does not fit was refused before.
+/// A length as a header's 16-bit field; the caller has refused lengths that do not fit.
 pub(super) fn length_field(length: usize) -> u16 {
     u16::try_from(length).unwrap_or(u16::MAX)
 }
@@ -194,7 +193,7 @@ pub(super) fn field<const LENGTH: usize>(bytes: &[u8], offset: usize) -> Option<
     bytes.get(offset..)?.first_chunk().copied()
 }
 
-/// Writes `value`, big-endian, to a field that [`Headers::locate`] found there.
+/// Writes `value`, big-endian, at an offset that [`Headers::locate`] has checked.
 pub(super) fn put_u16(bytes: &mut [u8], offset: usize, value: u16) {
     if let Some(field) = bytes
         .get_mut(offset..)
@@ -204,7 +203,7 @@ pub(super) fn put_u16(bytes: &mut [u8], offset: usize, value: u16) {
     }
 }
 
-/// As [`put_u16`], for 32 bits.
+/// [`put_u16`] for 32 bits.
 pub(super) fn put_u32(bytes: &mut [u8], offset: usize, value: u32) {
     if let Some(field) = bytes
         .get_mut(offset..)
@@ -248,10 +247,10 @@ fn read_ipv4(datagram: &[u8]) -> Result<Network, PacketError> {
     })
 }
 
-/// Walks the extension headers (RFC 8200 section 4) up to the transport header,
-/// a fragment header, one that it does not know, or the bound. A routing header
-/// with segments left is not walked over: with it, the address in the header is
-/// not the one in the pseudo header (section 8.1).
+/// Parses the extension headers (RFC 8200 section 4) up to the transport header, a
+/// fragment header, an unknown header, or the limit. Stops at a routing header with
+/// segments left: with it, the pseudo header does not have the destination of the IP
+/// header (section 8.1).
 fn read_ipv6(datagram: &[u8]) -> Result<Network, PacketError> {
     let header = Ipv6HeaderSlice::from_slice(datagram).map_err(|_| PacketError::Truncated)?;
     let end = IPV6_LEN + usize::from(header.payload_length());

@@ -1,15 +1,15 @@
-//! IP packets as bytes: which version one is of and whether it is whole; and the
-//! work that a kernel leaves undone on offload packets. Nothing here trusts a
-//! length that a packet claims, and nothing does I/O.
+//! Parses and checks IP packets, and does the work that a kernel leaves undone on
+//! offload packets. Trusts no length that a packet claims, and does no I/O.
 //!
 //! ```text
-//!   virtio     the header that says what is left to do
-//!   headers    where a packet's headers are        checksum   RFC 1071
-//!   offload    whether the two agree; a checksum completed in place
-//!   segment    one super-packet into packets       coalesce   packets into super-packets
-//!   flow       which flow it belongs to, hashed        candidate, unit   which go together, and what they make
-//!   guard      what the peer may send: IP, guard_icmp; on Ethernet guard_link (a host, with
-//!              guard_dhcp), guard_lan; guard_datagram is what they read, address_set what they ask
+//!   headers    locates a packet's headers
+//!   flow       hashes a packet's flow
+//!   offload    checks an offload header, completes a checksum
+//!     virtio     the offload header             checksum         RFC 1071
+//!     segment    a super-packet into packets    coalesce         packets into super-packets
+//!                                               candidate, unit  what may be merged, the result
+//!   guard      what the peer may send: IP, icmp; on Ethernet link (a host, with dhcp), lan;
+//!              datagram parses, address_set is looked up
 //! ```
 
 pub mod flow;
@@ -23,6 +23,13 @@ pub mod test_packets;
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice};
 use thiserror::Error;
 
+use self::offload::coalesce::MAX_SEGMENTS;
+
+/// Pieces of one packet at most: the headers and the payloads of a super-packet. The
+/// reader of a stream joins more. A device writes them in one call, behind the offload
+/// header; the kernel takes 1024 (UIO_MAXIOV).
+pub const MAX_PIECES: usize = 1 + MAX_SEGMENTS;
+
 /// The IP version of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IpVersion {
@@ -35,7 +42,7 @@ pub enum IpVersion {
 /// Why some bytes are not an IP packet that can be carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
 pub enum PacketError {
-    /// Neither version 4 nor 6, or no byte at all.
+    /// Neither version 4 nor 6, or empty.
     #[error("not an IP packet")]
     NotIp,
     /// Shorter than its header, or than the length its header gives.
@@ -44,7 +51,7 @@ pub enum PacketError {
 }
 
 impl IpVersion {
-    /// The version that the first four bits claim.
+    /// The version in the first four bits.
     pub fn of(packet: &[u8]) -> Result<Self, PacketError> {
         match packet.first().map(|byte| byte >> 4) {
             Some(4) => Ok(IpVersion::V4),
@@ -54,15 +61,15 @@ impl IpVersion {
     }
 }
 
-/// Checks that `packet` is one whole IP packet: a header that parses, and at
-/// least as many bytes as it claims (RFC 791 section 3.1, RFC 8200 section 3).
-/// Bytes behind the packet's own length are let pass, as the kernel does.
+/// Checks that `packet` is one whole IP packet: its header parses, and it has at least as
+/// many bytes as the header claims (RFC 791 section 3.1, RFC 8200 section 3). Trailing
+/// bytes are allowed, as in the kernel.
 pub fn check(packet: &[u8]) -> Result<IpVersion, PacketError> {
     check_in(packet, packet.len())
 }
 
-/// The same for a packet of `available` bytes of which `packet` is the start,
-/// with all of the IP header.
+/// Checks a packet of `available` bytes that begins with `packet`, which holds the whole
+/// IP header.
 pub fn check_in(packet: &[u8], available: usize) -> Result<IpVersion, PacketError> {
     let version = IpVersion::of(packet)?;
     let length = match version {

@@ -1,11 +1,12 @@
-//! Packets for tests, built and verified by etherparse, whose checksums are
-//! computed apart from ours.
+//! Packets for tests, built and verified by etherparse, an implementation independent of
+//! ours.
 
 #![allow(missing_docs)]
 
+use std::convert::Infallible;
 use std::num::NonZeroU16;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use etherparse::checksum::Sum16BitWords;
 use etherparse::{
     IpFragOffset, IpHeaders, IpNumber, Ipv4Header, Ipv4Options, Ipv6Extensions, Ipv6FlowLabel,
@@ -21,7 +22,7 @@ use super::offload::segment::Segments;
 use super::offload::virtio::{Gso, GsoKind, PartialChecksum, VirtioHeader};
 use crate::types::Mode;
 
-/// What a packet is to look like; its payload aside.
+/// The headers of a packet.
 #[derive(Debug, Clone)]
 pub struct Template {
     pub mode: Mode,
@@ -52,7 +53,7 @@ pub struct Template {
 }
 
 impl Template {
-    /// An ordinary one.
+    /// Headers without options, tags or flags.
     pub fn new(version: IpVersion, tcp: bool) -> Self {
         Template {
             mode: Mode::PointToPoint,
@@ -78,7 +79,7 @@ impl Template {
         }
     }
 
-    /// The four ordinary ones.
+    /// Ordinary headers for both versions and both protocols.
     pub fn all() -> [Self; 4] {
         [
             (IpVersion::V4, true),
@@ -152,7 +153,7 @@ impl Template {
         })
     }
 
-    /// One packet with this payload, its checksums complete.
+    /// A packet with this payload and complete checksums.
     pub fn packet(&self, payload: &[u8]) -> Vec<u8> {
         let mut packet = self.link();
         if self.tcp {
@@ -215,7 +216,7 @@ impl Template {
             .collect()
     }
 
-    /// A super-packet as the kernel gives it, with the header in front of it.
+    /// A super-packet as the kernel yields it, and its offload header.
     pub fn super_packet(&self, payload: &[u8], size: u16) -> (VirtioHeader, Vec<u8>) {
         let (header, packet) = self.partial(payload);
         let kind = match (self.tcp, self.version) {
@@ -233,7 +234,7 @@ impl Template {
         (VirtioHeader { gso, ..header }, packet)
     }
 
-    /// A packet whose checksum is left open.
+    /// A packet whose checksum is open.
     pub fn partial(&self, payload: &[u8]) -> (VirtioHeader, Vec<u8>) {
         let mut packet = self.packet(payload);
         let transport = self.transport();
@@ -262,7 +263,7 @@ impl Template {
     }
 }
 
-/// Whether all checksums of a TCP or UDP packet are right, by etherparse.
+/// Whether etherparse finds all checksums of a TCP or UDP packet right.
 pub fn verifies(mode: Mode, packet: &[u8]) -> bool {
     let parsed = match mode {
         Mode::PointToPoint => SlicedPacket::from_ip(packet),
@@ -301,12 +302,12 @@ pub fn verifies(mode: Mode, packet: &[u8]) -> bool {
 
 /// All segments of a super-packet.
 pub fn divide(mode: Mode, header: &VirtioHeader, packet: &[u8]) -> Vec<Vec<u8>> {
-    let mut segments = Segments::new(mode, header, packet).unwrap();
-    let mut out = BytesMut::new();
-    let mut packets = Vec::new();
-    while segments.append_next(&mut out).is_some() {
-        packets.push(out.split().to_vec());
-    }
+    let segments = Segments::new(mode, header, packet).unwrap();
+    let mut packets = Vec::with_capacity(segments.count());
+    let Ok(_) = segments.divide(0, |segment| -> Result<(), Infallible> {
+        packets.push(segment.to_vec());
+        Ok(())
+    });
     packets
 }
 
@@ -331,7 +332,7 @@ pub fn divide_unit(mode: Mode, unit: &Unit) -> Vec<Vec<u8>> {
     }
 }
 
-/// Bytes of this number that do not repeat soon.
+/// This many bytes, without a short period.
 pub fn payload(length: usize) -> Vec<u8> {
     (0..length)
         .map(|index| (index * 7 + index / 256) as u8)
@@ -339,7 +340,7 @@ pub fn payload(length: usize) -> Vec<u8> {
 }
 
 prop_compose! {
-    /// Any template; if not `odd`, such as a coalescer merges.
+    /// Any template; if not `odd`, only packets that a coalescer merges.
     pub fn templates(odd: bool)(
         (mode, tags) in prop::sample::select(vec![(Mode::PointToPoint, 0), (Mode::Ethernet, 0), (Mode::Ethernet, 1), (Mode::Ethernet, 2)]),
         version in prop::sample::select(vec![IpVersion::V4, IpVersion::V6]),

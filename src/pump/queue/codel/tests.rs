@@ -1,10 +1,10 @@
-//! CoDel against a clock of the test's own.
+//! CoDel with a simulated clock.
 
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// A queue that is looked at each millisecond.
+/// A queue that is judged each millisecond.
 struct Bench {
     codel: Codel,
     start: Instant,
@@ -20,8 +20,8 @@ impl Bench {
         }
     }
 
-    /// Looks on for `duration` ms at packets that waited for `sojourn` ms;
-    /// when drops happened, in ms since the start.
+    /// Judges packets that waited for `sojourn` ms, for `duration` ms; the times of
+    /// drops, in ms since the start.
     fn run(&mut self, duration: u32, sojourn: u32, spare: bool) -> Vec<u32> {
         let mut drops = Vec::new();
         for _ in 0..duration {
@@ -64,7 +64,7 @@ fn drops_come_closer_by_the_square_root_of_their_count() {
     let mut due = 100.0_f64;
     for (count, dropped) in drops.iter().enumerate().skip(1) {
         due += 100.0 / (count as f64).sqrt();
-        // Looked at each millisecond, so up to one late.
+        // Judged each millisecond, so up to one late.
         assert!(
             (due..due + 1.001).contains(&f64::from(*dropped)),
             "{drops:?}"

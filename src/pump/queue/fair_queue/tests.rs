@@ -1,4 +1,4 @@
-//! Fairness, order, bounds and drops of the queue, against a clock of the test's own.
+//! Fairness, order, bounds and drops of the queue, with a simulated clock.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -16,18 +16,29 @@ fn flow(number: u64) -> FlowKey {
     FlowKey::from_hash(number)
 }
 
-/// Bounds that the test does not reach.
+/// Settings with bounds that the test does not reach.
 fn roomy() -> QueueSettings {
     QueueSettings {
-        max_bytes: usize::MAX,
+        max_memory: usize::MAX,
         max_packets: usize::MAX,
         ..QueueSettings::default()
     }
 }
 
+/// A packet is its length and a value.
+impl<T> Packet for (usize, T) {
+    fn length(&self) -> usize {
+        self.0
+    }
+
+    fn memory(&self) -> usize {
+        self.0
+    }
+}
+
 /// A queue whose items are (flow, number within the flow), at one moment.
 struct Fixture {
-    queue: FairQueue<(u64, u32)>,
+    queue: FairQueue<(usize, (u64, u32))>,
     now: Instant,
     sent: std::collections::HashMap<u64, u32>,
 }
@@ -44,17 +55,17 @@ impl Fixture {
     fn push(&mut self, number: u64, length: usize) {
         let next = self.sent.entry(number).or_default();
         self.queue
-            .push(flow(number), length, (number, *next), self.now);
+            .push(flow(number), (length, (number, *next)), self.now);
         *next += 1;
     }
 
-    /// The flow whose packet comes next, and its length.
+    /// The flow and the length of the next packet.
     fn pop(&mut self) -> Option<(u64, usize)> {
         let (length, (number, _)) = self.queue.pop(self.now)?;
         Some((number, length))
     }
 
-    /// What is left, as (flow, number within the flow).
+    /// The remaining packets, as (flow, number within the flow).
     fn drain(&mut self) -> Vec<(u64, u32)> {
         std::iter::from_fn(|| self.queue.pop(self.now))
             .map(|(_, item)| item)
@@ -120,7 +131,7 @@ fn many_flows_share_alike() {
     assert!(sent.iter().all(|sent| (9..=11).contains(sent)), "{sent:?}");
 }
 
-/// A flow of small packets that pauses just long enough to be empty each time.
+/// A flow of small packets that is empty before each one.
 #[test]
 fn sparse_flows_without_end_do_not_starve_the_others() {
     let mut fixture = Fixture::new(roomy());
@@ -171,7 +182,7 @@ fn debt_is_void_once_nobody_waits() {
 #[test]
 fn the_fattest_flow_pays_with_its_oldest_packets() {
     let mut fixture = Fixture::new(QueueSettings {
-        max_bytes: 10_100,
+        max_memory: 10_100,
         ..roomy()
     });
     for _ in 0..3 {
@@ -196,7 +207,7 @@ fn the_fattest_flow_pays_with_its_oldest_packets() {
 #[test]
 fn a_packet_larger_than_the_queue_costs_nobody_else() {
     let mut fixture = Fixture::new(QueueSettings {
-        max_bytes: 1000,
+        max_memory: 1000,
         ..roomy()
     });
     fixture.push(1, 600);
@@ -305,7 +316,7 @@ fn codel_leaves_the_last_packet_of_a_flow_however_late() {
     assert_eq!(delivered + drops.delayed, 1000);
 }
 
-/// Waits of what is long gone say nothing about what comes after a pause.
+/// Waits before a pause do not count after it.
 #[test]
 fn codel_starts_anew_after_a_flow_was_emptied_by_overflow() {
     let mut fixture = Fixture::new(QueueSettings {
@@ -328,8 +339,8 @@ fn codel_starts_anew_after_a_flow_was_emptied_by_overflow() {
     assert_eq!(fixture.queue.take_drops(), QueueDrops::default());
 }
 
-/// Deficit round robin as RFC 8290 section 4.2 puts it, turn by turn and
-/// without CoDel: what the queue must agree with, whatever it cuts short.
+/// Deficit round robin by RFC 8290 section 4.2, turn by turn and without CoDel: the model
+/// that the queue must equal.
 #[derive(Default)]
 struct Plain {
     flows: std::collections::HashMap<u64, (i64, VecDeque<(usize, u32)>)>,
@@ -432,10 +443,10 @@ proptest! {
     #[test]
     fn what_goes_in_comes_out_once_in_order_or_is_counted(
         steps in steps(),
-        max_bytes in prop_oneof![1..5000_usize, 100_000..2_000_000_usize],
+        max_memory in prop_oneof![1..5000_usize, 100_000..2_000_000_usize],
         max_packets in 1..200_usize,
     ) {
-        let settings = QueueSettings { max_bytes, max_packets, ..QueueSettings::default() };
+        let settings = QueueSettings { max_memory, max_packets, ..QueueSettings::default() };
         let mut fixture = Fixture::new(settings);
         let mut lengths = std::collections::HashMap::new();
         let mut next = std::collections::HashMap::<u64, u32>::new();
@@ -469,7 +480,7 @@ proptest! {
             prop_assert!(drops.delayed == 0 || delivered);
             dropped += drops.overflow + drops.delayed;
             prop_assert_eq!(pushed, popped + dropped + fixture.queue.len() as u64);
-            prop_assert!(fixture.queue.bytes() <= max_bytes);
+            prop_assert!(fixture.queue.bytes() <= max_memory);
             prop_assert!(fixture.queue.len() <= max_packets);
             most = most.max(before + 1);
             prop_assert!(fixture.queue.packets.capacity() <= most.min(max_packets + 1));

@@ -1,4 +1,4 @@
-//! Which packets are of one flow, and which are not.
+//! Packets of one flow have one key, packets of different flows do not.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -206,9 +206,9 @@ fn other_ethernet_frames_go_by_their_addresses() {
         ethernet_identity(&ethernet(&[], 0x0800, &[0xff; 40])),
         link(0x0800)
     );
-    // A length, which says nothing of the flow.
+    // A length, which does not identify the flow.
     assert_eq!(ethernet_identity(&ethernet(&[], 38, &[0; 38])), link(0));
-    // A third tag is not looked behind.
+    // A third tag is not parsed.
     let deep = ethernet(&[0x8100; 3], 0x0806, &[]);
     assert_eq!(ethernet_identity(&deep), link(0x8100));
     assert_eq!(ethernet_identity(&deep[..13]), None);
@@ -278,7 +278,7 @@ fn every_part_of_an_identity_counts() {
     assert_eq!(hashes.len(), identities.len());
 }
 
-/// The low bits are what chooses a bucket.
+/// The low bits choose the bucket.
 #[test]
 fn keys_are_spread() {
     let classifier = FlowClassifier::new();

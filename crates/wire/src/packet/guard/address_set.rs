@@ -1,5 +1,5 @@
-//! A set of IP addresses, made of networks and asked about each packet: sorted
-//! ranges that neither overlap nor touch, so that a look-up is one binary search.
+//! A set of IP addresses, looked up for each packet: sorted ranges that neither overlap
+//! nor touch, so that a look-up is one binary search.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -13,13 +13,13 @@ pub struct AddressSet {
 }
 
 impl AddressSet {
-    /// None.
+    /// The empty set.
     pub const EMPTY: AddressSet = AddressSet {
         v4: Ranges(Vec::new()),
         v6: Ranges(Vec::new()),
     };
 
-    /// Whether `address` is in it.
+    /// Whether the set contains `address`.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(address) => self.contains_v4(address),
@@ -27,22 +27,22 @@ impl AddressSet {
         }
     }
 
-    /// The same for IPv4.
+    /// [`contains`](Self::contains) for IPv4.
     pub fn contains_v4(&self, address: Ipv4Addr) -> bool {
         self.v4.contains(address.to_bits())
     }
 
-    /// The same for IPv6.
+    /// [`contains`](Self::contains) for IPv6.
     pub fn contains_v6(&self, address: Ipv6Addr) -> bool {
         self.v6.contains(address.to_bits())
     }
 
-    /// Whether nothing is in it.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.v4.0.is_empty() && self.v6.0.is_empty()
     }
 
-    /// What is in either.
+    /// The union of both sets.
     pub fn union(&self, other: &AddressSet) -> AddressSet {
         AddressSet {
             v4: self.v4.union(&other.v4),
@@ -50,7 +50,7 @@ impl AddressSet {
         }
     }
 
-    /// What is in this one, and not in `other`.
+    /// The addresses of this set that are not in `other`.
     pub fn minus(&self, other: &AddressSet) -> AddressSet {
         AddressSet {
             v4: self.v4.minus(&other.v4),
@@ -58,7 +58,7 @@ impl AddressSet {
         }
     }
 
-    /// Whether all of `other` is in this one.
+    /// Whether this set contains all of `other`.
     pub fn includes(&self, other: &AddressSet) -> bool {
         other.minus(self).is_empty()
     }
@@ -88,9 +88,9 @@ impl FromIterator<IpAddr> for AddressSet {
 
 /// An address as a number.
 trait Number: Copy + Ord {
-    /// The next one; nothing behind the last.
+    /// The next address; `None` after the last.
     fn next(self) -> Option<Self>;
-    /// The one before; nothing before the first.
+    /// The previous address; `None` before the first.
     fn previous(self) -> Option<Self>;
 }
 
@@ -114,12 +114,12 @@ impl Number for u128 {
     }
 }
 
-/// First and last of each range, in order.
+/// First and last address of each range, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Ranges<T>(Vec<(T, T)>);
 
 impl<T: Number> Ranges<T> {
-    /// Of ranges in any order, which may overlap.
+    /// Takes ranges in any order, which may overlap.
     fn new(mut ranges: Vec<(T, T)>) -> Self {
         ranges.sort_unstable();
         let mut joined: Vec<(T, T)> = Vec::with_capacity(ranges.len());

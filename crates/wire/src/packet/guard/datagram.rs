@@ -1,27 +1,26 @@
-//! What the [guard](crate::packet::guard) reads of an IP packet: its addresses, and what is
-//! behind its IP header, as far as that is in sight.
+//! Parses IP packets for the [guard](crate::packet::guard): the addresses, and the
+//! payload as far as it is in the packet's head.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::Refused;
 use crate::packet::headers::field;
 
-/// Whether it is of fe80::/10.
+/// Whether the address is in fe80::/10.
 pub(in crate::packet) fn is_link_local(address: Ipv6Addr) -> bool {
     address.is_unicast_link_local()
 }
 
-/// What of an IPv4 packet is judged.
+/// The parts of an IPv4 packet that the guard checks.
 pub(in crate::packet) struct Datagram4<'a> {
     pub source: Ipv4Addr,
     pub destination: Ipv4Addr,
     pub protocol: u8,
-    /// Whether it has an option by which it goes elsewhere first (RFC 791, section 3.1).
+    /// Whether it has a source route option (RFC 791, section 3.1).
     pub source_routed: bool,
     /// Whether this is a fragment.
     pub fragment: bool,
-    /// Whether this is a fragment other than the first, whose `payload` begins
-    /// with data.
+    /// Whether this is a fragment other than the first: its `payload` has no header.
     pub middle: bool,
     pub payload: &'a [u8],
 }
@@ -54,7 +53,7 @@ impl<'a> Datagram4<'a> {
     }
 }
 
-/// Looks for a loose or strict source route among IPv4 options.
+/// Whether IPv4 options have a loose or strict source route.
 fn has_source_route(mut options: &[u8]) -> Result<bool, Refused> {
     const END: u8 = 0;
     const NO_OPERATION: u8 = 1;
@@ -75,34 +74,33 @@ fn has_source_route(mut options: &[u8]) -> Result<bool, Refused> {
     Ok(false)
 }
 
-/// What of an IPv6 packet is judged.
+/// The parts of an IPv6 packet that the guard checks.
 pub(in crate::packet) struct Datagram6<'a> {
     pub source: Ipv6Addr,
     pub destination: Ipv6Addr,
-    /// What `payload` is; behind the extension headers that matter here.
+    /// The protocol of `payload`, which is behind the extension headers that are parsed.
     pub protocol: u8,
-    /// Whether a routing header sends it on from its destination.
+    /// Whether it has a routing header with segments left.
     pub source_routed: bool,
     /// Whether this is a fragment.
     pub fragment: bool,
-    /// Whether this is a fragment other than the first, whose `payload` begins
-    /// with data.
+    /// Whether this is a fragment other than the first: its `payload` has no header.
     pub middle: bool,
-    /// Whether there is a fragment header, be it in front of a whole packet.
+    /// Whether there is a fragment header, also in front of a whole packet.
     pub fragment_header: bool,
-    /// Whether `payload` goes to the packet's end; else some of it is out of sight.
+    /// Whether `payload` reaches the packet's end; if not, the rest is not in the head.
     pub whole: bool,
     pub payload: &'a [u8],
 }
 
-/// Extension headers that are walked over (RFC 8200, section 4.1).
+/// Extension headers parsed at most (RFC 8200, section 4.1).
 const MAX_EXTENSIONS: usize = 8;
 
 impl<'a> Datagram6<'a> {
     pub(in crate::packet) fn read(packet: &'a [u8]) -> Result<Self, Refused> {
         let (header, payload) = packet.split_first_chunk().ok_or(Refused::Malformed)?;
         let header: &[u8; 40] = header;
-        // Behind the packet's own end is padding of an Ethernet frame.
+        // Bytes behind the packet's end are padding of an Ethernet frame.
         let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
         let whole = payload.len() >= length;
         let payload = payload.get(..length).unwrap_or(payload);
@@ -121,8 +119,8 @@ impl<'a> Datagram6<'a> {
         Ok(datagram)
     }
 
-    /// Walks to what is behind the extension headers; all of them have to be in
-    /// the bytes that are here, or a routing header could be out of sight.
+    /// Parses the extension headers; all have to be in the head, or a routing header
+    /// could be missed.
     fn walk_extensions(&mut self) -> Result<(), Refused> {
         const HOP_BY_HOP: u8 = 0;
         const ROUTING: u8 = 43;
@@ -143,7 +141,7 @@ impl<'a> Datagram6<'a> {
                 // The fourth byte counts the segments left.
                 ROUTING => self.source_routed |= fourth != 0,
                 FRAGMENT => {
-                    // RFC 6946: offset 0 and no more to come is a whole packet.
+                    // RFC 6946: offset 0 without more fragments is a whole packet.
                     let place = u16::from_be_bytes([third, fourth]);
                     self.fragment |= place & !0b110 != 0;
                     self.middle = place & !0b111 != 0;
@@ -155,8 +153,7 @@ impl<'a> Datagram6<'a> {
             self.protocol = next;
             self.payload = self.payload.get(size..).ok_or(Refused::Malformed)?;
             if self.middle {
-                // What follows is data. The first fragment has all of the
-                // headers (RFC 7112).
+                // Data follows. The first fragment has all headers (RFC 7112).
                 return Ok(());
             }
         }

@@ -1,7 +1,7 @@
-//! DHCP under the [guard](crate::packet::guard), on a link that a client shares with others:
-//! the client asks servers, for its own station and address, and answers nobody
-//! (compare RFC 7610 and RFC 7513). Some DHCP clients look at the destination port
-//! alone, so the ports of a client and of a server are held to this in either place.
+//! Checks DHCP for the [guard](crate::packet::guard), on a link that a client shares with
+//! others: the client may send requests to servers, for its own station and address, and
+//! no answers (compare RFC 7610 and RFC 7513). Some DHCP clients check the destination
+//! port only, so the rules apply to DHCP ports as source and as destination.
 
 use std::net::Ipv4Addr;
 
@@ -13,8 +13,9 @@ use crate::packet::headers::field;
 /// Bytes of a UDP header.
 const UDP_LEN: usize = 8;
 
-/// Judges an IPv4 packet by RFC 2131, section 4.1. Fragments other than the first
-/// cannot change ports, and what a first one says of a message is not all of it.
+/// Checks an IPv4 packet by RFC 2131, section 4.1. Fragments other than the first cannot
+/// change ports; a first one with DHCP ports is refused, since it does not hold the whole
+/// message.
 pub(in crate::packet) fn check_v4(
     rules: &GuardRules,
     sender: MacAddress,
@@ -35,8 +36,8 @@ pub(in crate::packet) fn check_v4(
     }
 }
 
-/// A message of the station itself, about no other address than its own, through
-/// no relay (RFC 2131, section 2).
+/// Accepts a message of the station itself, about its own address, without a relay (RFC
+/// 2131, section 2).
 fn check_request_v4(rules: &GuardRules, sender: MacAddress, message: &[u8]) -> Result<(), Refused> {
     /// BOOTREQUEST, Ethernet, six bytes of address.
     const FROM_STATION: [u8; 3] = [1, 1, 6];
@@ -57,7 +58,7 @@ fn check_request_v4(rules: &GuardRules, sender: MacAddress, message: &[u8]) -> R
     }
 }
 
-/// Judges an IPv6 packet by RFC 8415, sections 7.2 and 7.3.
+/// Checks an IPv6 packet by RFC 8415, sections 7.2 and 7.3.
 pub(in crate::packet) fn check_v6(datagram: &Datagram6<'_>) -> Result<(), Refused> {
     const CLIENT: u16 = 546;
     const SERVER: u16 = 547;

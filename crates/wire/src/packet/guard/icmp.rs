@@ -1,6 +1,6 @@
-//! ICMP under the [guard](crate::packet::guard): router messages and redirects, which would
-//! change the routes of the host that takes them in; and errors, which quote the
-//! packet that they are about.
+//! Checks ICMP for the [guard](crate::packet::guard): router messages and redirects,
+//! which would change the receiving host's routes; and errors, which quote the packet
+//! that caused them.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -11,7 +11,7 @@ use crate::packet::headers::field;
 /// IP protocol numbers.
 const ICMP: u8 = 1;
 pub(in crate::packet) const ICMPV6: u8 = 58;
-/// Where an error has the packet that it quotes (RFC 792; RFC 4443, section 3), in bytes.
+/// Offset of the quoted packet in an error (RFC 792; RFC 4443, section 3), in bytes.
 const QUOTED: usize = 8;
 
 /// The addresses of a packet that an error quotes.
@@ -21,8 +21,8 @@ pub(in crate::packet) struct Quoted<A> {
     pub destination: A,
 }
 
-/// The packet that an ICMP error quotes; nothing for all else. Refuses redirects
-/// and router messages (RFC 792; RFC 1256).
+/// The packet that an ICMP error quotes; `None` for other packets. Refuses redirects and
+/// router messages (RFC 792; RFC 1256).
 pub(in crate::packet) fn quoted_v4(
     datagram: &Datagram4<'_>,
 ) -> Result<Option<Quoted<Ipv4Addr>>, Refused> {
@@ -46,8 +46,8 @@ pub(in crate::packet) fn quoted_v4(
     }
 }
 
-/// The same for ICMPv6 (RFC 4443; RFC 4861; RFC 2894). Router solicitations change
-/// nothing, and pass here.
+/// The packet that an ICMPv6 error quotes. Refuses redirects and router messages (RFC
+/// 4443; RFC 4861; RFC 2894), except router solicitations, which change nothing.
 pub(in crate::packet) fn quoted_v6(
     datagram: &Datagram6<'_>,
 ) -> Result<Option<Quoted<Ipv6Addr>>, Refused> {

@@ -1,8 +1,8 @@
-//! The part of the [guard](crate::packet::guard) that a client has on an ethernet tunnel: at
-//! the peer is a LAN, whose hosts speak for themselves. What a client needs of a
-//! LAN passes: IP and ARP from its network and from the routes through it, to the
-//! client's own addresses and to groups. What would configure the client does not:
-//! router advertisements, redirects, DHCP, and claims to its own addresses.
+//! The [guard](crate::packet::guard) of a client on an ethernet tunnel to a LAN, whose
+//! hosts send frames themselves. It passes IP and ARP from the LAN's network and from the
+//! networks routed through it, to the client's own addresses and to groups. It refuses
+//! packets that would configure the client: router advertisements, redirects, DHCP, and
+//! claims to the client's addresses.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -15,7 +15,7 @@ const UDP: u8 = 17;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 
-/// Judges a frame of which `head` is the start.
+/// Checks a frame that begins with `head`.
 pub(in crate::packet) fn check(rules: &GuardRules, head: &[u8]) -> Result<(), Refused> {
     let station: [u8; 6] = field(head, 6).ok_or(Refused::Malformed)?;
     if station.first().is_none_or(|first| first & 1 != 0) {
@@ -29,7 +29,7 @@ pub(in crate::packet) fn check(rules: &GuardRules, head: &[u8]) -> Result<(), Re
         0x86dd if version == Some(6) => check_v6(rules, &Datagram6::read(payload)?),
         0x0800 | 0x86dd => Err(Refused::Malformed),
         0x0806 => check_arp(rules, station, payload),
-        // Also with a VLAN tag, behind which a router advertisement could be.
+        // Frames with a VLAN tag too: a router advertisement could be behind it.
         _ => Err(Refused::NotCarried),
     }
 }
@@ -61,7 +61,7 @@ fn check_v6(rules: &GuardRules, datagram: &Datagram6<'_>) -> Result<(), Refused>
     let (from, to) = (datagram.source, datagram.destination);
     let discovery = discovery(datagram)?;
     match discovery {
-        // It asks whether it may have an address (RFC 4862, section 5.4).
+        // Duplicate address detection (RFC 4862, section 5.4).
         Some((NEIGHBOUR_SOLICITATION, _)) if from.is_unspecified() => {}
         _ if is_link_local(from) => {
             super::icmp::quoted_v6(datagram)?;
@@ -91,7 +91,7 @@ fn check_v6(rules: &GuardRules, datagram: &Datagram6<'_>) -> Result<(), Refused>
 }
 
 /// The type and the target of a neighbour solicitation or advertisement (RFC 4861,
-/// section 4); those in fragments are refused, as every host has to (RFC 6980).
+/// section 4). Refuses fragmented ones, as RFC 6980 requires of every host.
 fn discovery(datagram: &Datagram6<'_>) -> Result<Option<(u8, Ipv6Addr)>, Refused> {
     if datagram.protocol != ICMPV6 || datagram.middle {
         return Ok(None);
@@ -109,8 +109,8 @@ fn discovery(datagram: &Datagram6<'_>) -> Result<Option<(u8, Ipv6Addr)>, Refused
     }
 }
 
-/// Whether it has a port of a DHCP server as its source or of a DHCP client as its
-/// destination: some clients look at the destination alone.
+/// Whether the source port is a DHCP server's or the destination port a DHCP client's:
+/// some clients check the destination only.
 fn is_dhcp_answer(server: u16, client: u16, protocol: u8, middle: bool, payload: &[u8]) -> bool {
     protocol == UDP
         && !middle
@@ -118,8 +118,8 @@ fn is_dhcp_answer(server: u16, client: u16, protocol: u8, middle: bool, payload:
             || field(payload, 2) == Some(client.to_be_bytes()))
 }
 
-/// An ARP packet for IPv4 over Ethernet (RFC 826) of a station that speaks for an
-/// address of its LAN, or asks whether it may have one (RFC 5227).
+/// Checks ARP for IPv4 over Ethernet (RFC 826): the sender is the frame's station, with
+/// an address of the LAN or, for a probe, none (RFC 5227).
 fn check_arp(rules: &GuardRules, station: [u8; 6], packet: &[u8]) -> Result<(), Refused> {
     const ETHERNET_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
     if field(packet, 0) != Some(ETHERNET_IPV4) {

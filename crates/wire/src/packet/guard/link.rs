@@ -1,13 +1,12 @@
-//! The part of the [guard](crate::packet::guard) that is about Ethernet: one station
-//! without VLAN tags, that speaks IP and ARP, and of what stays on a link only
-//! that which a station needs: DHCP as a client, multicast membership, and
-//! neighbour discovery about its own addresses. It never speaks as a router or as
-//! a DHCP server (compare RFC 6105, and `guard_dhcp`).
+//! The [guard](crate::packet::guard) for Ethernet frames of one host: one station without
+//! VLAN tags that sends IP and ARP. Of the traffic that stays on a link it passes only
+//! what a host needs: DHCP as a client, multicast membership, and neighbour discovery
+//! about its own addresses; nothing that a router or a DHCP server sends (compare RFC
+//! 6105, and `dhcp`).
 //!
-//! On a link that it shares with others a sender has the MAC and link-local
-//! addresses that somebody who knows the others has found to be free
-//! ([`LinkAddresses`]); what it would need besides is asked for by
-//! [`Sender::wanted`].
+//! On a link that it shares with others, a sender may use only the MAC and link-local
+//! addresses that it was granted ([`LinkAddresses`]); [`Sender::wanted`] names the next
+//! one to grant.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -26,7 +25,7 @@ use crate::packet::headers::field;
 pub struct MacAddress(pub [u8; 6]);
 
 impl MacAddress {
-    /// Whether one station may have it: no group, and not all zero.
+    /// Whether one station may have it: neither a group nor all zero.
     fn is_station(self) -> bool {
         self.0 != [0; 6] && self.0[0] & 1 == 0
     }
@@ -39,35 +38,35 @@ impl fmt::Display for MacAddress {
     }
 }
 
-/// What a sender has on a link that it shares with others.
+/// The addresses that a sender was granted on a link that it shares with others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LinkAddresses {
     /// The stations that its frames may come from.
     pub stations: Vec<MacAddress>,
-    /// The addresses of fe80::/10 that it may speak for.
+    /// Its addresses in fe80::/10.
     pub link_local: Vec<Ipv6Addr>,
 }
 
-/// An address of a shared link that a sender does not have yet.
+/// An address of a shared link that a sender was not granted yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkAddress {
-    /// That of a station.
+    /// A station's MAC address.
     Station(MacAddress),
-    /// One of fe80::/10.
+    /// An address in fe80::/10.
     LinkLocal(Ipv6Addr),
 }
 
-/// What is known of the sender of Ethernet frames.
+/// The link addresses of the sender of Ethernet frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sender {
-    /// It is alone with us on its link: what it is called there is its own
-    /// matter. The station is that of the first frame that passed.
+    /// The only peer on its link: it chooses its addresses freely. Holds the station of
+    /// the first frame that passed.
     Alone(Option<MacAddress>),
-    /// It shares its link with others.
+    /// A peer that shares its link with others.
     Shared {
-        /// What is its own there.
+        /// The addresses that it was granted.
         held: Arc<LinkAddresses>,
-        /// What the last frame that was refused would have needed besides.
+        /// The address that the last refused frame lacked.
         wanted: Option<LinkAddress>,
     },
 }
@@ -79,7 +78,7 @@ impl Default for Sender {
 }
 
 impl Sender {
-    /// Whether frames of `station` can still become its own.
+    /// Whether `station` is the sender's, or can become the sender's.
     fn may_be(&self, station: MacAddress, one_station: bool) -> bool {
         match self {
             _ if !one_station => true,
@@ -91,8 +90,8 @@ impl Sender {
         }
     }
 
-    /// Takes note of a frame that is in order otherwise, which speaks for these
-    /// link-local addresses.
+    /// Records a frame that passed all other checks and claims these link-local
+    /// addresses.
     fn speaks(
         &mut self,
         station: MacAddress,
@@ -119,7 +118,7 @@ impl Sender {
         }
     }
 
-    /// What the last frame was refused for the lack of; once.
+    /// Takes the address that the last refused frame lacked.
     pub fn wanted(&mut self) -> Option<LinkAddress> {
         match self {
             Sender::Alone(_) => None,
@@ -134,8 +133,8 @@ const TCP: u8 = 6;
 pub(in crate::packet) const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 
-/// Judges a frame of which `head` is the start. Only one that is in order says
-/// who its sender is.
+/// Checks a frame that begins with `head`. Only a frame that passes determines the
+/// sender's station.
 pub(in crate::packet) fn check(
     rules: &GuardRules,
     sender: &mut Sender,
@@ -201,7 +200,7 @@ fn check_v4(rules: &GuardRules, datagram: &Datagram4<'_>) -> Result<(), Refused>
     rules.check_v4(datagram)
 }
 
-/// Lets reports to groups pass (RFC 3376, section 4; RFC 2236), and no queries.
+/// Passes group reports (RFC 3376, section 4; RFC 2236), refuses queries.
 fn multicast_membership(datagram: &Datagram4<'_>) -> Result<(), Refused> {
     if !datagram.destination.is_multicast() || datagram.fragment {
         return Err(Refused::NotCarried);
@@ -213,14 +212,15 @@ fn multicast_membership(datagram: &Datagram4<'_>) -> Result<(), Refused> {
     }
 }
 
-/// Source and destination port.
+/// The source and the destination port.
 pub(in crate::packet) fn ports(datagram: &[u8]) -> Option<(u16, u16)> {
     let [s0, s1, d0, d1] = field(datagram, 0)?;
     Some((u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])))
 }
 
-/// An ARP packet for IPv4 over Ethernet (RFC 826), about the sender's own
-/// addresses, or a probe for one of them (RFC 5227); for who the sender may reach.
+/// Checks ARP for IPv4 over Ethernet (RFC 826): it is about the sender's own addresses,
+/// or a probe for one of them (RFC 5227), and its target is one that the sender may
+/// reach.
 fn check_arp(rules: &GuardRules, sender: MacAddress, packet: &[u8]) -> Result<(), Refused> {
     const ETHERNET_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
     if field(packet, 0) != Some(ETHERNET_IPV4) {
@@ -240,7 +240,7 @@ fn check_arp(rules: &GuardRules, sender: MacAddress, packet: &[u8]) -> Result<()
     }
 }
 
-/// Yields the address that the packet says its sender has, besides its source.
+/// Yields the address that the packet claims for its sender, besides its source.
 fn check_v6(
     rules: &GuardRules,
     sender: MacAddress,
@@ -285,9 +285,9 @@ fn check_v6(
     }
 }
 
-/// The type of an ICMPv6 message. Refuses a first fragment that does not have all
-/// headers (RFC 7112), and fragments of what stays on a link (RFC 6980, which is
-/// about neighbour discovery; nor is multicast listener discovery ever that long).
+/// The type of an ICMPv6 message. Refuses a first fragment without all headers (RFC
+/// 7112), and fragments of messages that stay on a link (RFC 6980 for neighbour
+/// discovery; multicast listener discovery is never that long).
 fn control_message(datagram: &Datagram6<'_>) -> Result<Option<u8>, Refused> {
     if datagram.middle {
         return Ok(None);
@@ -304,7 +304,7 @@ fn control_message(datagram: &Datagram6<'_>) -> Result<Option<u8>, Refused> {
     if datagram.protocol != ICMPV6 {
         return Ok(None);
     }
-    // Behind other headers it may be out of sight.
+    // Behind other headers the message may be outside of `head`.
     let kind = *datagram.payload.first().ok_or(Refused::Malformed)?;
     match kind {
         130..=137 | 141..=143 | 148 | 149 | 151..=153 if datagram.fragment_header => {
@@ -314,9 +314,9 @@ fn control_message(datagram: &Datagram6<'_>) -> Result<Option<u8>, Refused> {
     }
 }
 
-/// Neighbour discovery (RFC 4861, section 4) as a host has it: it asks for who it
-/// may reach, and speaks for its own addresses and its own station alone. Yields
-/// the address that it claims.
+/// Checks neighbour discovery (RFC 4861, section 4) of a host: it solicits addresses that
+/// it may reach, and advertises only its own addresses and station. Yields the address
+/// that it claims.
 fn check_neighbour_discovery(
     rules: &GuardRules,
     sender: MacAddress,
@@ -326,7 +326,7 @@ fn check_neighbour_discovery(
     const NEIGHBOUR_SOLICITATION: u8 = 135;
     const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
     if !datagram.whole {
-        // More options may be out of sight.
+        // More options may be outside of `head`.
         return Err(Refused::Malformed);
     }
     let message = datagram.payload;
@@ -339,7 +339,7 @@ fn check_neighbour_discovery(
         }
         _ => return Err(Refused::NotCarried),
     };
-    // Without a source it asks whether it may have the address (RFC 4862).
+    // Without a source: duplicate address detection (RFC 4862).
     let claims = kind == NEIGHBOUR_ADVERTISEMENT || datagram.source.is_unspecified();
     if let Some(target) = target
         && !is_link_local(target)

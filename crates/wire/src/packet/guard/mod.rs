@@ -1,25 +1,23 @@
-//! The guard: what the peer of a tunnel may send, by the addresses that were
-//! agreed on. It judges each packet of every role, before anything else reads it.
+//! The guard: checks each packet from the peer against the addresses that were agreed on,
+//! in every role, before anything else parses it.
 //!
 //! ```text
 //!   at a server       from the client's addresses           to where the client may reach
-//!   at an agent       from the local end's address           to what its limits allow
+//!   at an agent       from the client's address              to what its limits allow
 //!   at a client       from the peer and the routes taken    to the client's own addresses
 //!   with `ssh -w`     from anywhere, to anywhere: each end's addresses are its user's
 //! ```
 //!
-//! In every role router advertisements and redirects are refused, since they would
-//! change this host's routes; and an ICMP error has to quote a packet that was sent
-//! to where the error comes from.
+//! In every role it refuses router advertisements and redirects, since they would change
+//! this host's routes; and an ICMP error has to quote a packet whose destination is the
+//! error's sender or behind it.
 //!
-//! Both directions of a conversation between two clients are judged at their
-//! senders, by the same kind of rules; so a reply passes only where the one who
-//! replies may reach the other by itself, and nothing here remembers who began.
+//! Between two clients, each direction is checked at its sender, without connection
+//! state: a reply passes only if the replying client may reach the other one by itself.
 //!
-//! A point-to-point tunnel has no use for link-local traffic. Every kernel sends
-//! some, so its drops have a name of their own ([`Refused::NotCarried`]). An ethernet
-//! tunnel needs it: [`link`] judges it where the peer is one host, and
-//! `lan` where it is a LAN.
+//! A point-to-point tunnel carries no link-local traffic. Every kernel sends some, so its
+//! drops have a reason of their own ([`Refused::NotCarried`]). An ethernet tunnel needs
+//! it: [`link`] checks it if the peer is one host, `lan` if it is a LAN.
 
 pub mod address_set;
 pub(super) mod datagram;
@@ -47,25 +45,23 @@ use super::{IpVersion, PacketError};
 use crate::types::Mode;
 use link::Sender;
 
-/// Why a packet is not let through.
+/// Why the guard refuses a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
 pub enum Refused {
-    /// It says that it comes from somebody else, by IP, Ethernet, ARP or
-    /// neighbour discovery.
+    /// Its source in IP, Ethernet, ARP or neighbour discovery is not the sender's.
     #[error("from an address that is not the sender's")]
     Source,
-    /// It goes where the sender may not reach, also by a source route.
+    /// The sender may not reach its destination; also any source route.
     #[error("to where the sender may not reach")]
     Destination,
-    /// Traffic that stays on a link and has no place on this one: on a tun device
-    /// link-local packets; on a tap device all but IP, ARP, and what a station
-    /// needs to be one.
+    /// Link traffic that this tunnel does not carry: on a tun device link-local packets;
+    /// on a tap device all but IP, ARP and what a host needs on a link.
     #[error("not carried on such a tunnel")]
     NotCarried,
     /// A router advertisement or redirect, which would change this host's routes.
     #[error("a router advertisement or redirect")]
     RouterControl,
-    /// Its headers are cut short, or make no sense.
+    /// Its headers are truncated or malformed.
     #[error("headers that make no sense")]
     Malformed,
 }
@@ -76,19 +72,19 @@ impl From<PacketError> for Refused {
     }
 }
 
-/// Where a sender may reach, in the words of whoever grants it.
+/// The destinations that a sender may reach, as they are granted.
 #[derive(Debug, Clone, Copy)]
 pub struct Reach<'a> {
-    /// Our own addresses inside the tunnel: always.
+    /// This host's addresses inside the tunnel; always reachable.
     pub here: &'a AddressSet,
-    /// Networks beyond this host. A wide one does not open what is not meant for
-    /// the world (loopback, link-local, multicast, reserved): that takes a
-    /// network which lies in there.
+    /// Networks beyond this host. A wide network does not include special ranges
+    /// (loopback, link-local, multicast, reserved): only a network inside such a range
+    /// does.
     pub networks: &'a [IpNetwork],
-    /// All addresses that clients have or may get, and the networks behind them.
-    /// No network beyond this host opens any of these.
+    /// All addresses that clients have or may get, and the networks behind them; removed
+    /// from the networks beyond this host.
     pub clients: &'a AddressSet,
-    /// Those of the clients that share a group with the sender.
+    /// The addresses of the clients that share a group with the sender.
     pub peers: &'a AddressSet,
 }
 
@@ -101,8 +97,8 @@ impl Reach<'_> {
     }
 }
 
-/// The addresses of `networks`. A wide network does not open `SPECIAL` ones: that
-/// takes a network which lies in there.
+/// The addresses of `networks`. A wide network does not include `SPECIAL` addresses: only
+/// a network inside them does.
 pub fn opened(networks: &[IpNetwork]) -> AddressSet {
     let (within, wide): (Vec<IpNetwork>, Vec<IpNetwork>) = networks
         .iter()
@@ -111,14 +107,14 @@ pub fn opened(networks: &[IpNetwork]) -> AddressSet {
     wide.minus(&SPECIAL).union(&within.into_iter().collect())
 }
 
-/// Both families, as networks.
+/// All addresses of both families, as networks.
 pub fn everywhere() -> impl Iterator<Item = IpNetwork> {
     [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
         .into_iter()
         .filter_map(|base| IpNetwork::new(base, 0).ok())
 }
 
-/// What is no place in the world (RFC 6890), or many at once.
+/// Special-purpose addresses (RFC 6890) and multicast.
 static SPECIAL: LazyLock<AddressSet> = LazyLock::new(|| {
     let v4 = [
         (Ipv4Addr::UNSPECIFIED, 8),
@@ -139,14 +135,14 @@ static SPECIAL: LazyLock<AddressSet> = LazyLock::new(|| {
         .collect()
 });
 
-/// What the peer is on an ethernet tunnel, and whether its addresses are known.
+/// The kind of peer: which check applies on an ethernet tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PeerKind {
     /// A host, with its addresses and the networks behind it.
     Host,
-    /// The way to networks; on an ethernet tunnel a LAN.
+    /// A gateway to networks; on an ethernet tunnel a LAN.
     Networks,
-    /// Whatever its user made of it.
+    /// A peer whose addresses are not known.
     Unknown,
 }
 
@@ -155,36 +151,36 @@ enum PeerKind {
 pub struct GuardRules {
     pub(super) sources: AddressSet,
     pub(super) destinations: AddressSet,
-    /// Whether all that it sends by Ethernet comes from one station.
+    /// Whether all of its Ethernet frames come from one station.
     pub(super) one_station: bool,
-    /// Broadcast addresses of networks that this host is in.
+    /// Broadcast addresses of this host's networks.
     pub(super) groups: AddressSet,
-    /// Where an ICMP error may come from besides `sources`: routers on the way have
-    /// addresses outside of the networks that they lead to.
+    /// Sources of ICMP errors besides `sources`: routers on the path have addresses
+    /// outside of the networks that they lead to.
     reporters: AddressSet,
     peer: PeerKind,
 }
 
-/// What a client agreed on, or was told by its user.
+/// The addresses that a client agreed on, or that its user gave.
 #[derive(Debug, Clone, Default)]
 pub struct ClientTerms {
     /// The client's own addresses in the tunnel.
     pub own: AddressSet,
-    /// The peer's addresses, and what is routed to it.
+    /// The peer's addresses, and the networks routed to it.
     pub routed: AddressSet,
     /// Networks behind the client that the peer may send to.
     pub behind: AddressSet,
-    /// All addresses of the client's host, from which nothing else can come.
+    /// All addresses of the client's host, which no other host may use as a source.
     pub host: AddressSet,
     /// Broadcast addresses of an ethernet tunnel's network.
     pub broadcast: AddressSet,
 }
 
 impl GuardRules {
-    /// For a sender whose addresses, and networks behind it, are `sources`.
-    /// `one_station` says that an ethernet tunnel has one host at its end, whose
-    /// MAC address is the first that is seen; where networks are behind it, they
-    /// may be bridged to it.
+    /// Rules for a sender that uses `sources`: its addresses, and the networks behind it.
+    /// `one_station` says that on an ethernet tunnel all frames come from one MAC
+    /// address, the first that is seen; unset where networks behind the sender may be
+    /// bridged.
     pub fn new(sources: AddressSet, reach: &Reach<'_>, one_station: bool) -> Self {
         GuardRules {
             sources,
@@ -196,7 +192,7 @@ impl GuardRules {
         }
     }
 
-    /// For what a client receives.
+    /// Rules for the packets that a client receives.
     pub fn of_client(terms: &ClientTerms) -> Self {
         let ours = terms.own.union(&terms.behind).union(&terms.host);
         let everywhere: AddressSet = everywhere().collect();
@@ -210,8 +206,8 @@ impl GuardRules {
         }
     }
 
-    /// For a peer of which no addresses are known: only what would change this
-    /// host's routes is refused.
+    /// Rules for a peer whose addresses are not known: refuse only packets that would
+    /// change this host's routes.
     pub fn without_addresses() -> Self {
         GuardRules {
             sources: AddressSet::EMPTY,
@@ -223,9 +219,8 @@ impl GuardRules {
         }
     }
 
-    /// Judges a packet of which `head` is the start, with all of its headers, or
-    /// all. `sender` is what is known about it on its link; the same for all of a
-    /// tunnel's packets.
+    /// Checks a packet that begins with `head`, which holds all headers. `sender` holds
+    /// the sender's link addresses; pass the same for all packets of a tunnel.
     pub fn check(&self, mode: Mode, sender: &mut Sender, head: &[u8]) -> Result<(), Refused> {
         match (self.peer, mode) {
             (PeerKind::Unknown, Mode::PointToPoint) => router_control(head),
@@ -268,7 +263,7 @@ impl GuardRules {
         Ok(())
     }
 
-    /// An error has to be about a packet from our side to the sender's.
+    /// An error has to quote a packet from this side to the sender's side.
     pub(super) fn check_source_v4(&self, datagram: &Datagram4<'_>) -> Result<(), Refused> {
         let own = self.sources.contains_v4(datagram.source);
         let passes = match icmp::quoted_v4(datagram)? {
@@ -282,7 +277,8 @@ impl GuardRules {
         if passes { Ok(()) } else { Err(Refused::Source) }
     }
 
-    /// The same for IPv6.
+    /// Checks the source of an IPv6 packet; an error has to quote a packet from this side
+    /// to the sender's side.
     pub(super) fn check_source_v6(&self, datagram: &Datagram6<'_>) -> Result<(), Refused> {
         let own = self.sources.contains_v6(datagram.source);
         let passes = match icmp::quoted_v6(datagram)? {
@@ -297,7 +293,7 @@ impl GuardRules {
     }
 }
 
-/// Refuses what would change this host's routes, and passes everything else.
+/// Refuses packets that would change this host's routes, and passes all others.
 fn router_control(packet: &[u8]) -> Result<(), Refused> {
     match IpVersion::of(packet)? {
         IpVersion::V4 => icmp::quoted_v4(&Datagram4::read(packet)?).map(|_| ()),
@@ -305,7 +301,7 @@ fn router_control(packet: &[u8]) -> Result<(), Refused> {
     }
 }
 
-/// The same for an Ethernet frame, also behind tags (IEEE 802.1Q, 802.1ad).
+/// [`router_control`] for an Ethernet frame, also with VLAN tags (IEEE 802.1Q, 802.1ad).
 fn router_control_in_frame(frame: &[u8]) -> Result<(), Refused> {
     const TAGS: usize = 8;
     let mut rest = frame.get(12..).ok_or(Refused::Malformed)?;

@@ -1,4 +1,4 @@
-//! Headers of all sorts of packets, found where etherparse wrote them.
+//! Headers are located where etherparse wrote them.
 
 use super::*;
 use crate::packet::test_packets::{Template, payload, templates};

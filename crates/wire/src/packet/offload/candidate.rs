@@ -1,5 +1,5 @@
-//! Which packets may go together: the flow that one belongs to, and whether it
-//! is one of those that a super-packet gives back byte for byte.
+//! Decides which packets may be merged: the flow of a packet, and whether a super-packet
+//! can give it back byte for byte.
 
 use super::checksum::Sum;
 use super::segment::{PSH, TCP_FLAGS};
@@ -9,16 +9,16 @@ use crate::packet::IpVersion;
 use crate::packet::headers::{Headers, Transport, field};
 use crate::types::Mode;
 
-/// TCP flag: the acknowledgment number counts.
+/// TCP flag: the acknowledgment number is valid.
 const ACK: u8 = 0x10;
 /// IPv4 flag: do not fragment, in the 16 bits with the fragment offset.
 const DONT_FRAGMENT: u16 = 0x4000;
 
-/// The longest head of a packet that is merged: Ethernet with two tags, IPv6
-/// without extensions, TCP with all its options.
+/// The longest headers of a packet that is merged: Ethernet with two tags, IPv6 without
+/// extensions, TCP with all options.
 const MAX_HEAD: usize = 14 + 8 + 40 + 60;
 
-/// Both addresses of a packet; those of IPv4 fill the front.
+/// Both addresses of a packet; those of IPv4 are in the first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::packet) struct Pair {
     version: IpVersion,
@@ -33,21 +33,20 @@ pub(in crate::packet) struct Flow {
     ports: [u8; 4],
 }
 
-/// What a packet is to one who merges packets.
+/// How the coalescer treats a packet.
 #[derive(Debug)]
 pub(in crate::packet) enum Kind {
-    /// It may be merged with others of its flow.
+    /// May be merged with others of its flow.
     Mergeable(Candidate),
-    /// It belongs to this flow, and has to stay as it is.
+    /// Belongs to this flow, and is not merged.
     Whole(Flow),
-    /// It may belong to any flow between these addresses: a fragment, or
-    /// another protocol.
+    /// May belong to any flow between these addresses: a fragment, or another protocol.
     Between(Pair),
-    /// It is not understood.
+    /// May belong to any flow: not parsed.
     Unknown,
 }
 
-/// A TCP segment or UDP datagram with nothing out of the ordinary.
+/// A TCP segment or UDP datagram that may be merged.
 #[derive(Debug, Clone)]
 pub(in crate::packet) struct Candidate {
     pub flow: Flow,
@@ -58,17 +57,16 @@ pub(in crate::packet) struct Candidate {
     pub sequence: u32,
     /// IPv4's identification; zero for IPv6.
     pub identification: u16,
-    /// TCP with PSH, behind which nothing is merged.
+    /// TCP with PSH, which ends a super-packet.
     pub push: bool,
-    /// The checksum is still to be completed, and its field holds the sum of the
-    /// pseudo header.
+    /// The checksum is open: its field holds the sum of the pseudo header.
     pub open: bool,
-    /// The headers, less what may differ among packets that are merged.
+    /// The headers without the fields that may differ between merged packets.
     pub constant: [u8; MAX_HEAD],
 }
 
 impl Kind {
-    /// Looks at one packet, of which `header` is the offload header.
+    /// Classifies a packet with the offload header `header`.
     pub fn of(mode: Mode, header: &VirtioHeader, packet: &[u8]) -> Self {
         let Ok(headers) = Headers::locate(mode, packet) else {
             return Kind::Unknown;
@@ -103,9 +101,9 @@ impl Pair {
 }
 
 impl Candidate {
-    /// The rules of the kernel's GRO, and where those would change a byte
-    /// (identifications that stand still), stricter ones. IPv4 options and IPv6
-    /// extension headers may ask something of each packet, so they are not merged.
+    /// The rules of the kernel's GRO, and stricter ones where those would change a byte
+    /// (constant identifications). Packets with IPv4 options or IPv6 extension headers,
+    /// which may apply to each packet, are not merged.
     fn of(flow: Flow, headers: Headers, offload: &VirtioHeader, packet: &[u8]) -> Option<Self> {
         let head = packet.get(..headers.payload)?;
         let length = headers.end.checked_sub(headers.payload)?;
@@ -183,8 +181,7 @@ impl Candidate {
         Some(())
     }
 
-    /// Takes over what the offload header says, unless that is more than an open
-    /// checksum.
+    /// Applies the offload header; fails if it holds more than an open checksum.
     fn take_offload(&mut self, header: &VirtioHeader) -> Option<()> {
         if header.gso.is_some() {
             return None;
@@ -210,10 +207,9 @@ impl Candidate {
         }
     }
 
-    /// Whether the checksums of `packet`, of which this is the candidate, are
-    /// those that its segment would be given; not only such as verify, since
-    /// zero has two forms. One that is open has to be the sum that it would be
-    /// completed from.
+    /// Whether the checksums of `packet`, whose candidate this is, are those that
+    /// dividing would write; verifying is not enough, since zero has two forms. An open
+    /// checksum has to be the pseudo header's sum.
     pub fn intact(&self, packet: &[u8]) -> bool {
         let headers = &self.headers;
         let header_intact = match headers.version {
@@ -243,11 +239,11 @@ impl Candidate {
     }
 }
 
-/// Whether `found` is the checksum of what `sum` is the sum of, `found` being
-/// part of it. `never_zero` if the protocol writes zero as 0xffff.
+/// Whether `found` is the checksum of the bytes of `sum`, which include `found`.
+/// `never_zero` says that the protocol writes zero as 0xffff.
 fn same_checksum(found: [u8; 2], sum: Sum, never_zero: bool) -> bool {
-    // A right checksum fills the sum up to all ones; then it is right in that
-    // one of its forms that the protocol writes.
+    // A right checksum makes the sum all ones; of the two forms of zero the protocol
+    // writes one.
     let written_wrongly = if never_zero { [0, 0] } else { [0xff, 0xff] };
     sum.fold() == 0xffff && found != written_wrongly
 }

@@ -5,18 +5,18 @@ use std::ops::Add;
 /// Bytes that are summed in one step of the inner loop.
 const BLOCK: usize = 32;
 
-/// A ones' complement sum of 16-bit words, not folded yet. It is kept in the
-/// machine's byte order: the sum of swapped words is the swapped sum (RFC 1071
-/// section 2 (B)), so only the result has to be turned.
+/// A ones' complement sum of 16-bit words, not folded yet. It is kept in the machine's
+/// byte order: the sum of swapped words is the swapped sum (RFC 1071 section 2 (B)), so
+/// only the result is swapped.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Sum(u64);
 
 impl Sum {
-    /// The sum of `bytes`, the last one padded with a zero byte if their number
-    /// is odd. Sums may be added if each but the last is of an even number of bytes.
+    /// The sum of `bytes`, padded with a zero byte if their number is odd. Sums may be
+    /// added if all but the last cover an even number of bytes.
     pub fn of(bytes: &[u8]) -> Self {
-        // Independent lanes, which the compiler turns into vector instructions.
-        // They cannot overflow, nor can their sum: that takes 2^29 blocks.
+        // The compiler turns independent lanes into vector instructions. Neither they nor
+        // their sum can overflow: that takes 2^29 blocks.
         let (blocks, rest) = bytes.as_chunks::<BLOCK>();
         let mut lanes = [0_u64; BLOCK / 4];
         for block in blocks {
@@ -28,7 +28,7 @@ impl Sum {
         Self::of_short(rest) + Sum(lanes.into_iter().sum())
     }
 
-    /// The sum of less than a block; headers mostly are not more.
+    /// The sum of less than a block, which most headers are.
     fn of_short(bytes: &[u8]) -> Self {
         let (words, rest) = bytes.as_chunks::<4>();
         let mut last = [0; 4];
@@ -42,12 +42,12 @@ impl Sum {
         Sum(last + words.sum::<u64>())
     }
 
-    /// The sum of one number of 16 bits.
+    /// The sum of one 16-bit number.
     pub fn of_word(word: u16) -> Self {
         Sum(u64::from(u16::from_ne_bytes(word.to_be_bytes())))
     }
 
-    /// The sum as 16 bits: zero only if everything that was summed is zero.
+    /// The sum folded to 16 bits: zero only if all summed bytes are zero.
     pub fn fold(self) -> u16 {
         let mut sum = self.0;
         // Four additions of halves are enough: 64 bits, 33, 18, 17, 16.
@@ -58,7 +58,7 @@ impl Sum {
         u16::from_be((sum & 0xffff) as u16)
     }
 
-    /// What goes into the checksum field of a header whose field was summed as zero.
+    /// The value for the checksum field, which was summed as zero.
     pub fn checksum(self) -> u16 {
         !self.fold()
     }
@@ -67,7 +67,7 @@ impl Sum {
 impl Add for Sum {
     type Output = Sum;
 
-    /// The sum of what both are sums of.
+    /// The sum of the bytes of both.
     fn add(self, other: Sum) -> Sum {
         let (sum, carry) = self.0.overflowing_add(other.0);
         // After an overflow the sum is at most 2^64 - 2.
@@ -75,9 +75,9 @@ impl Add for Sum {
     }
 }
 
-/// The sum of the pseudo header: of both `addresses` as they stand in the IP
-/// header, of the protocol number, and of the length of transport header and
-/// payload in bytes (RFC 9293 section 3.1, RFC 768; RFC 8200 section 8.1).
+/// The sum of the pseudo header: both `addresses` as in the IP header, the protocol
+/// number, and the length of transport header and payload in bytes (RFC 9293 section 3.1,
+/// RFC 768; RFC 8200 section 8.1).
 pub fn pseudo_header(addresses: &[u8], protocol: u8, length: u32) -> Sum {
     let [a, b, c, d] = length.to_be_bytes();
     Sum::of(addresses)
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// As RFC 1071 section 4.1 has it, word by word.
+    /// The algorithm of RFC 1071 section 4.1, word by word.
     fn slow(bytes: &[u8]) -> u16 {
         let mut sum = 0_u32;
         for pair in bytes.chunks(2) {

@@ -1,8 +1,8 @@
-//! Merges consecutive packets of a flow into super-packets, so that one write
-//! feeds the kernel many packets. Dividing what comes out gives back the packets
-//! that went in, byte for byte; what would not come back so is left as it is.
+//! Merges consecutive packets of a flow into super-packets, so that one write gives the
+//! kernel many packets. Dividing a super-packet gives back the packets byte for byte;
+//! packets for which it would not are left unchanged.
 //!
-//! Both modes are merged; Ethernet frames only behind equal Ethernet headers.
+//! Merges in both modes; Ethernet frames only if their Ethernet headers are equal.
 
 use bytes::Bytes;
 
@@ -15,61 +15,61 @@ use crate::packet::IpVersion;
 use crate::packet::headers::Transport;
 use crate::types::Mode;
 
-/// The most packets that go into one super-packet: what the kernel takes of UDP
-/// since it takes any (`UDP_MAX_SEGMENTS`), and few enough for one writev.
+/// Packets in one super-packet, at most: the kernel's oldest limit for UDP
+/// (`UDP_MAX_SEGMENTS`).
 pub const MAX_SEGMENTS: usize = 64;
 
-/// The most packets that are held until a flush.
+/// Packets held until a flush, at most.
 pub const MAX_BATCH: usize = 512;
 
-/// Flows that are merged side by side; with one more, the eldest is closed.
+/// Flows merged at the same time, at most; one more closes the oldest.
 const MAX_OPEN: usize = 16;
 
-/// What the coalescer may make.
+/// Limits of the super-packets that the coalescer makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The longest super-packet in bytes, headers included; never more than 65535.
     pub unit_bytes: usize,
-    /// Whether UDP is merged: the device takes USO (Linux 6.2).
+    /// Whether to merge UDP: the device takes USO (Linux 6.2).
     pub udp: bool,
 }
 
-/// Takes packets and gives back units. Packets of one flow never overtake each
-/// other; those of different flows may.
+/// Merges packets into units. Packets of one flow keep their order; those of different
+/// flows may overtake each other.
 #[derive(Debug)]
 pub struct Coalescer {
     mode: Mode,
     limits: Limits,
-    /// Packets held in all.
+    /// All packets held.
     packets: usize,
     units: Vec<Held>,
-    /// The units that may still grow, the eldest first; one for each flow at most.
+    /// The units that may grow, oldest first; at most one for each flow.
     open: Vec<Open>,
 }
 
-/// What the next packet of a unit has to be.
+/// A unit that may grow.
 #[derive(Debug)]
 struct Open {
-    /// Which of the units.
+    /// Its index in `units`.
     unit: usize,
     first: Candidate,
     packets: usize,
-    /// Payload bytes in all.
+    /// All payload bytes.
     length: usize,
 }
 
-/// What became of an attempt to merge.
+/// The result of an attempt to merge.
 enum Merge {
-    /// Done, and the unit may grow further.
+    /// Merged, and the unit may grow further.
     Grown,
-    /// Done, and nothing may follow.
+    /// Merged, and the unit is complete.
     Ended,
-    /// The packet does not go with the unit.
+    /// Not merged: the packet does not fit the unit.
     Refused,
 }
 
 impl Coalescer {
-    /// An empty one, for packets as they are in `mode`.
+    /// An empty coalescer for packets of `mode`.
     pub fn new(mode: Mode, limits: Limits) -> Self {
         Coalescer {
             mode,
@@ -80,15 +80,15 @@ impl Coalescer {
         }
     }
 
-    /// Takes one packet. Gives it back if [`MAX_BATCH`] are held already: then it
-    /// is to be pushed again after a [`flush`](Self::flush).
+    /// Takes an ordinary packet. Gives it back if [`MAX_BATCH`] are held: push it again
+    /// after a [`flush`](Self::flush).
     pub fn push(&mut self, packet: Bytes) -> Result<(), Bytes> {
         self.push_offload(VirtioHeader::PLAIN, packet)
     }
 
-    /// The same for a packet behind an offload header. Packets whose checksum is
-    /// open are merged as well; dividing what comes out gives them back with that
-    /// completed. A super-packet stays as it is.
+    /// Takes a packet with an offload header. Packets with an open checksum are merged as
+    /// well; dividing gives them back with the checksum completed. A super-packet stays
+    /// unchanged.
     pub fn push_offload(&mut self, header: VirtioHeader, packet: Bytes) -> Result<(), Bytes> {
         if self.packets == MAX_BATCH {
             return Err(packet);
@@ -112,14 +112,14 @@ impl Coalescer {
         self.units.is_empty()
     }
 
-    /// Gives back everything that is held, in the order in which each unit was begun.
+    /// Yields all units that are held, in the order of their first packets.
     pub fn flush(&mut self) -> impl Iterator<Item = Unit> + '_ {
         self.packets = 0;
         self.open.clear();
         self.units.drain(..).map(Held::finish)
     }
 
-    /// Merges a packet with the open unit of its flow, or begins a unit with it.
+    /// Merges a packet into the open unit of its flow, or begins a unit with it.
     fn add(&mut self, candidate: Candidate, header: VirtioHeader, packet: Bytes) {
         if let Some(position) = self.position(&candidate.flow) {
             match self.merge(position, &candidate, &packet) {
@@ -179,7 +179,7 @@ impl Coalescer {
 }
 
 impl Open {
-    /// Whether a packet is the next one of this unit by its headers.
+    /// Whether the headers of `next` continue this unit.
     fn continues_with(&self, next: &Candidate, limit: usize) -> bool {
         let first = &self.first;
         let sequence = match first.headers.transport_protocol {

@@ -1,9 +1,8 @@
-//! Whether an offload header agrees with its packet, and the checksum that one
-//! leaves open, completed in place.
+//! Checks that an offload header fits its packet, and completes open checksums in place.
 //!
-//! A peer may send anything, and what it sends is written to the device, where
-//! the kernel believes such a header; so each of its numbers has to be the one
-//! that the packet's own headers give.
+//! A peer may send anything, and the kernel believes the offload header of a packet that
+//! is written to the device; so each number in it has to equal the one that the packet's
+//! own headers give.
 
 pub(super) mod candidate;
 pub mod checksum;
@@ -35,41 +34,40 @@ pub(super) const MIN_TCP_SIZE: usize = 8;
 /// Why an offload packet is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
 pub enum OffloadError {
-    /// No IP packet, or one cut short.
+    /// Not an IP packet, or cut short.
     #[error("offload packet: {0}")]
     Packet(#[from] PacketError),
-    /// A fragment has no checksum to complete, and is not to be divided further.
+    /// A fragment, which has no checksum of its own and cannot be divided further.
     #[error("offload packet is a fragment")]
     Fragment,
     /// Neither TCP nor UDP.
     #[error("offload packet is neither TCP nor UDP")]
     Transport,
-    /// The packet's length is not the one in its IP or UDP header; also an IPv6
+    /// The packet's length differs from that in its IP or UDP header; also an IPv6
     /// jumbogram.
     #[error("length of the offload packet is not that in its headers")]
     Length,
-    /// The place for the checksum is not where the packet's protocol has it.
+    /// The checksum offset is not that of the packet's protocol.
     #[error("offload header points beside the checksum field")]
     ChecksumPlace,
-    /// Segments are asked for, but the checksum is neither open nor known to be
-    /// right: it would come out right whatever became of the packet on its way.
+    /// A super-packet whose checksum is neither open nor verified: dividing it would give
+    /// damaged payload right checksums.
     #[error("offload packet with an unverified checksum")]
     ChecksumUnknown,
-    /// The kind of segmentation is not that of the packet's protocol and family.
+    /// The segmentation type is not that of the packet's protocol and IP version.
     #[error("segmentation type does not fit the protocol of the offload packet")]
     Kind,
-    /// Segments larger than an IP packet may be, or so small that no kernel makes them.
+    /// Segments larger than an IP packet may be, or smaller than any kernel makes.
     #[error("segment size does not fit the offload packet")]
     Size,
-    /// A super-packet where one packet is wanted, or the other way round.
+    /// A super-packet where an ordinary packet is expected, or the reverse.
     #[error("offload packet is not of the sort that is divided here")]
     Sort,
 }
 
-/// Checks that `header` and `packet`, as they came from a peer or a device, fit
-/// each other: see [`OffloadError`] for what is asked. Yields the header to be
-/// used from here on, in which the length of the headers is the real one. A
-/// header that asks for nothing fits any packet, IP or not.
+/// Checks that `header` and `packet`, from a peer or a device, fit each other:
+/// [`OffloadError`] lists the conditions. Yields the header to use instead, with the real
+/// length of the packet's headers. A header without open work fits any packet, IP or not.
 pub fn check(
     mode: Mode,
     header: &VirtioHeader,
@@ -78,8 +76,8 @@ pub fn check(
     check_in(mode, header, packet, packet.len())
 }
 
-/// The same for a packet of `length` bytes of which `head` is the start, with
-/// all of the packet's headers.
+/// [`check`] for a packet of `length` bytes that begins with `head`, which holds all
+/// headers.
 pub fn check_in(
     mode: Mode,
     header: &VirtioHeader,
@@ -97,11 +95,11 @@ pub fn check_in(
     Ok(VirtioHeader { gso, ..*header })
 }
 
-/// Completes the checksum that `header` leaves open, in place: the field holds
-/// the sum of the pseudo header, and gets the checksum of all of it and of what
-/// is behind (zero is written as 0xffff for UDP, RFC 768). If none is open the
-/// packet is not looked at. A super-packet is refused: it is to be divided, by
-/// [`Segments`](segment::Segments).
+/// Completes the checksum that `header` leaves open, in place: the field holds the sum of
+/// the pseudo header, and gets the checksum of pseudo header, transport header and
+/// payload (for UDP, zero is written as 0xffff, RFC 768). If no checksum is open, the
+/// packet is not parsed. Refuses a super-packet: [`Segments`](segment::Segments) divides
+/// it.
 pub fn finish_checksum(
     mode: Mode,
     header: &VirtioHeader,
@@ -119,7 +117,7 @@ pub fn finish_checksum(
     Ok(())
 }
 
-/// Writes a computed checksum where the transport protocol has it.
+/// Writes a computed checksum to the field of the transport protocol.
 pub(super) fn put_checksum(packet: &mut [u8], headers: &Headers, checksum: u16) {
     let checksum = match (headers.transport_protocol, checksum) {
         (Transport::Udp, 0) => 0xffff,
@@ -130,8 +128,8 @@ pub(super) fn put_checksum(packet: &mut [u8], headers: &Headers, checksum: u16) 
     }
 }
 
-/// The headers of a packet of `length` bytes that begins with `packet`, if
-/// everything that `header` asks for fits them.
+/// The headers of a packet of `length` bytes that begins with `packet`, if `header` fits
+/// them.
 pub(super) fn consistent_headers(
     mode: Mode,
     header: &VirtioHeader,
@@ -166,15 +164,14 @@ pub(super) fn consistent_headers(
     Ok(headers)
 }
 
-/// Whether the packet was sent without a checksum: UDP over IPv4 may be (RFC
-/// 768), and over IPv6 as well between ends that agreed on it (RFC 6935), which
-/// is not for us to offload.
+/// Whether the packet was sent without a checksum: RFC 768 allows it for UDP over IPv4,
+/// RFC 6935 over IPv6 between hosts that agreed on it, which is not offloaded.
 pub(super) fn without_checksum(headers: &Headers, packet: &[u8]) -> bool {
     (headers.version, headers.transport_protocol) == (IpVersion::V4, Transport::Udp)
         && field(packet, headers.transport + 6) == Some([0, 0])
 }
 
-/// Whether a UDP header's length is the packet's; other protocols have none.
+/// Whether the length in a UDP header is that of the packet; true for other protocols.
 pub(super) fn udp_length_agrees(headers: &Headers, packet: &[u8]) -> bool {
     let length = headers.end - headers.transport;
     headers.transport_protocol != Transport::Udp

@@ -2,7 +2,7 @@
 //! with its checksums, as the kernel does when a device cannot (Linux
 //! `tcp_gso_segment`, `__udp_gso_segment`).
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 
 use super::checksum::Sum;
 use super::virtio::{Gso, PartialChecksum, VirtioHeader};
@@ -20,7 +20,7 @@ pub(in crate::packet) const PSH: u8 = 0x08;
 /// TCP flag: the sender reduced its congestion window (RFC 3168).
 const CWR: u8 = 0x80;
 
-/// The packets of one super-packet, made one after the other.
+/// The packets of one super-packet.
 #[derive(Debug)]
 pub struct Segments<'a> {
     head: &'a [u8],
@@ -36,9 +36,8 @@ pub struct Segments<'a> {
 }
 
 impl<'a> Segments<'a> {
-    /// Prepares to divide `packet`, a super-packet by its `header`. They have to
-    /// fit each other, as [`offload::check`](super::check) has it; that
-    /// need not have been called before.
+    /// Prepares to divide the super-packet `packet`. Fails unless `header` fits it, by
+    /// the conditions of [`offload::check`](super::check).
     pub fn new(mode: Mode, header: &VirtioHeader, packet: &'a [u8]) -> Result<Self, OffloadError> {
         let gso = header.gso.ok_or(OffloadError::Sort)?;
         let headers = consistent_headers(mode, header, packet, packet.len())?;
@@ -56,64 +55,49 @@ impl<'a> Segments<'a> {
         })
     }
 
-    /// How many packets there are in all; at least one.
+    /// The number of packets; at least one.
     pub fn count(&self) -> usize {
         self.payload.len().div_ceil(self.size).max(1)
     }
 
-    /// The length of the longest segment in bytes: space for any of them.
+    /// The length of the longest segment in bytes.
     pub fn segment_len(&self) -> usize {
         self.head.len() + self.payload.len().min(self.size)
     }
 
-    /// Makes the next packet behind what is in `out`, which grows if there is
-    /// less capacity than [`segment_len`](Self::segment_len); the packet's length
-    /// in bytes, or nothing once all were made.
-    pub fn append_next(&mut self, out: &mut BytesMut) -> Option<usize> {
-        if self.made == self.count() {
-            return None;
+    /// Makes all packets, each behind `headroom` zero bytes, and passes them to `take`;
+    /// their number.
+    pub fn divide<E>(
+        mut self,
+        headroom: usize,
+        mut take: impl FnMut(BytesMut) -> Result<(), E>,
+    ) -> Result<usize, E> {
+        let count = self.count();
+        let mut space = BytesMut::with_capacity(count * (headroom + self.segment_len()));
+        for _ in 0..count {
+            space.put_bytes(0, headroom);
+            let segment = self.append(1, &mut space);
+            if self.checksummed {
+                self.write_checksum(segment);
+            }
+            self.made += 1;
+            take(space.split())?;
         }
-        let start = self.made * self.size;
-        let rest = self.payload.get(start..).unwrap_or_default();
-        let body = rest.get(..self.size).unwrap_or(rest);
-        let length = self.head.len() + body.len();
-        let behind = out.len();
-        out.extend_from_slice(self.head);
-        out.extend_from_slice(body);
-        let segment = out.get_mut(behind..).unwrap_or_default();
-        self.write_ip(segment, length);
-        let is_last = self.made + 1 == self.count();
-        self.write_transport(segment, start, length, is_last);
-        if self.checksummed {
-            self.write_checksum(segment);
-        }
-        self.made += 1;
-        Some(length)
+        Ok(count)
     }
 
-    /// Makes one packet of the next `count` segments behind what is in `out`; the
-    /// offload header that it goes with, or nothing once all were made. It is a
-    /// super-packet itself if there is more than one in it, and its checksum is
-    /// left open.
+    /// Appends one packet of the next `count` segments to `out`; its offload header, or
+    /// `None` once all are made. A packet of more than one segment is a super-packet
+    /// itself; its checksum is left open.
     pub fn append_piece(&mut self, count: usize, out: &mut BytesMut) -> Option<VirtioHeader> {
         let count = count.min(self.count() - self.made);
         if count == 0 {
             return None;
         }
-        let start = self.made * self.size;
-        let rest = self.payload.get(start..).unwrap_or_default();
-        let body = rest.get(..count * self.size).unwrap_or(rest);
-        let length = self.head.len() + body.len();
-        let behind = out.len();
-        out.extend_from_slice(self.head);
-        out.extend_from_slice(body);
-        let piece = out.get_mut(behind..).unwrap_or_default();
-        self.write_ip(piece, length);
-        let is_last = self.made + count == self.count();
-        self.write_transport(piece, start, length, is_last);
+        let piece = self.append(count, out);
         let header = self.piece_header(count);
         if header.needs_checksum.is_some() {
-            let datagram = length - self.headers.transport;
+            let datagram = piece.len() - self.headers.transport;
             let sum = self.headers.pseudo_header(self.head, datagram).fold();
             put_checksum(piece, &self.headers, sum);
         }
@@ -121,7 +105,24 @@ impl<'a> Segments<'a> {
         Some(header)
     }
 
-    /// Of a packet of the next `count` segments.
+    /// Appends one packet of the next `count` segments to `out`, without a transport
+    /// checksum; the packet.
+    fn append<'o>(&self, count: usize, out: &'o mut BytesMut) -> &'o mut [u8] {
+        let start = self.made * self.size;
+        let rest = self.payload.get(start..).unwrap_or_default();
+        let body = rest.get(..count * self.size).unwrap_or(rest);
+        let length = self.head.len() + body.len();
+        let behind = out.len();
+        out.extend_from_slice(self.head);
+        out.extend_from_slice(body);
+        let packet = out.get_mut(behind..).unwrap_or_default();
+        self.write_ip(packet, length);
+        let is_last = self.made + count == self.count();
+        self.write_transport(packet, start, length, is_last);
+        packet
+    }
+
+    /// The offload header of a packet of the next `count` segments.
     fn piece_header(&self, count: usize) -> VirtioHeader {
         let offset = self.headers.transport_protocol.checksum_offset();
         let place = offset.map(|offset| PartialChecksum {
@@ -129,31 +130,31 @@ impl<'a> Segments<'a> {
             offset: length_field(offset),
         });
         let gso = Gso {
-            // The mark of the flag CWR, which stays with the first segment.
+            // It stands for the flag CWR, which stays with the first segment.
             ecn: self.gso.ecn && self.made == 0,
             ..self.gso
         };
         VirtioHeader {
             needs_checksum: place.filter(|_| self.checksummed),
             data_valid: false,
-            // Linux takes no super-packet of one segment.
+            // Linux refuses a super-packet of one segment.
             gso: (count > 1).then_some(gso),
         }
     }
 
-    /// Length and header checksum; identifications count up (RFC 791).
+    /// Writes length and header checksum; identifications count up (RFC 791).
     fn write_ip(&self, head: &mut [u8], length: usize) {
         if self.headers.version == IpVersion::V4 {
             let at = self.headers.ip + 4;
             let first = field(head, at).map_or(0, u16::from_be_bytes);
-            // Its counter is of 16 bits and goes round, also within a super-packet.
+            // The 16-bit counter wraps around, also within a super-packet.
             put_u16(head, at, first.wrapping_add((self.made & 0xffff) as u16));
         }
         self.headers.set_end(head, length);
     }
 
-    /// What differs from segment to segment in the transport header; `start` is
-    /// where this one's payload starts in that of the super-packet.
+    /// Writes the transport header's fields that differ between segments; `start` is the
+    /// offset of this one's payload in the super-packet's.
     fn write_transport(&self, head: &mut [u8], start: usize, length: usize, is_last: bool) {
         let transport = self.headers.transport;
         match self.headers.transport_protocol {
@@ -177,7 +178,7 @@ impl<'a> Segments<'a> {
         }
     }
 
-    /// The checksum of the segment, whose bytes are in the cache from being copied.
+    /// Writes the segment's checksum, while its bytes are still in the cache.
     fn write_checksum(&self, segment: &mut [u8]) {
         let Some(offset) = self.headers.transport_protocol.checksum_offset() else {
             return;

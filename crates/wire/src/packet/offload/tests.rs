@@ -1,4 +1,4 @@
-//! Headers that fit their packets, and all the ways in which they may not.
+//! Offload headers that fit their packets, and each way in which they may not.
 
 use super::*;
 use crate::packet::test_packets::{Template, payload, templates, verifies};
@@ -124,7 +124,7 @@ fn lengths_agree() {
             assert_eq!(check(TUN, &header, &odd), Err(OffloadError::Length));
         }
     }
-    // As a jumbogram has it (RFC 2675), and as BIG TCP has it.
+    // The length of a jumbogram (RFC 2675), and of BIG TCP.
     let (header, mut packet) = Template::new(IpVersion::V6, true).super_packet(&payload(500), 100);
     packet[4..6].fill(0);
     assert!(check(TUN, &header, &packet).is_err());

@@ -1,4 +1,4 @@
-//! What comes out of coalescing: packets as they came, and super-packets.
+//! The coalescer's output: unchanged packets, and super-packets.
 
 use std::num::NonZeroU16;
 
@@ -11,43 +11,43 @@ use super::virtio::{Gso, GsoKind, PartialChecksum, VirtioHeader};
 use crate::packet::IpVersion;
 use crate::packet::headers::{Headers, Transport, length_field, put_u16};
 
-/// What is written to the device at once.
+/// One write to the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unit {
-    /// A packet just as it came; its header is [`VirtioHeader::PLAIN`].
+    /// An unchanged packet with the header [`VirtioHeader::PLAIN`].
     Plain(Bytes),
-    /// A packet just as it came, behind another header.
+    /// An unchanged packet with another header.
     Offload(VirtioHeader, Bytes),
-    /// Several packets as one.
+    /// Several packets merged.
     Super(Super),
 }
 
 /// A super-packet in parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Super {
-    /// How it is to be divided.
+    /// Says how to divide it.
     pub header: VirtioHeader,
-    /// All headers, with the lengths of the whole and the sum of the pseudo
-    /// header where the checksum goes.
+    /// All headers, with the lengths of the super-packet, and the pseudo header's sum in
+    /// the checksum field.
     pub head: Vec<u8>,
-    /// The payloads in order, cut from the packets that came.
+    /// The payloads in order, slices of the packets.
     pub payloads: Vec<Bytes>,
 }
 
-/// A unit that waits for the flush.
+/// A unit before the flush.
 #[derive(Debug)]
 pub(in crate::packet) enum Held {
     Single(VirtioHeader, Bytes),
     Merged(Merged),
 }
 
-/// A super-packet as far as it has grown.
+/// An unfinished super-packet.
 #[derive(Debug)]
 pub(in crate::packet) struct Merged {
     headers: Headers,
     /// Payload bytes of each packet but the last.
     size: usize,
-    /// The first packet, whose head becomes that of the super-packet.
+    /// The first packet, whose headers become those of the super-packet.
     packet: Bytes,
     payloads: Vec<Bytes>,
     /// Payload bytes in all.
@@ -56,8 +56,8 @@ pub(in crate::packet) struct Merged {
 }
 
 impl Held {
-    /// Appends the payload of `packet`. The first packet of a unit is verified
-    /// only here, when there is a second; if it is damaged nothing is done.
+    /// Appends the payload of `packet`. Verifies the first packet of a unit only now,
+    /// when there is a second; if it is damaged, nothing changes.
     pub fn append(&mut self, first: &Candidate, next: &Candidate, packet: &Bytes) -> bool {
         let payload = packet.slice(next.headers.payload.min(packet.len())..);
         match self {
@@ -94,12 +94,12 @@ impl Held {
 }
 
 impl Merged {
-    /// Makes the headers those of the whole.
+    /// Adapts the headers to the whole super-packet.
     fn finish(self) -> Unit {
         let headers = self.headers;
         let transport = headers.transport;
         let Some(size) = NonZeroU16::new(length_field(self.size)) else {
-            // A candidate has payload; it came alone.
+            // A candidate has payload; this one is alone in its unit.
             return Unit::Plain(self.packet);
         };
         let mut head = self

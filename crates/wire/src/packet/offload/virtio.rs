@@ -1,5 +1,5 @@
-//! `struct virtio_net_hdr` (linux/virtio_net.h), parsed: what is still to be
-//! done to a packet that the kernel did not segment or checksum.
+//! Parses `struct virtio_net_hdr` (linux/virtio_net.h): the segmentation and the checksum
+//! that the kernel left undone on a packet.
 
 use std::num::NonZeroU16;
 
@@ -22,45 +22,44 @@ const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
 /// `VIRTIO_NET_HDR_GSO_UDP_L4`.
 const GSO_UDP_L4: u8 = 5;
-/// `VIRTIO_NET_HDR_GSO_ECN`, a bit beside one of the others.
+/// `VIRTIO_NET_HDR_GSO_ECN`, a flag combined with one of the types.
 const GSO_ECN: u8 = 0x80;
 
-/// What stands in front of a packet whose segmentation or checksum was left to
-/// its reader. It says nothing about whether it fits that packet: see
-/// [`offload::check`](super::check).
+/// The offload header in front of a packet whose segmentation or checksum is left to its
+/// reader. Whether it fits the packet, [`offload::check`](super::check) decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VirtioHeader {
-    /// The checksum that is still to be completed, if any.
+    /// The checksum to be completed, if one is open.
     pub needs_checksum: Option<PartialChecksum>,
-    /// Somebody verified the checksum already.
+    /// The checksum has been verified.
     pub data_valid: bool,
-    /// How a super-packet is to be divided; an ordinary packet has none.
+    /// How to divide a super-packet; `None` for an ordinary packet.
     pub gso: Option<Gso>,
 }
 
 /// A checksum field that holds the folded sum of the pseudo header only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PartialChecksum {
-    /// Where the sum starts: the transport header, in bytes from the first of the packet.
+    /// Where the sum starts: the offset of the transport header in the packet, in bytes.
     pub start: u16,
-    /// Where the checksum goes, in bytes from `start`.
+    /// Offset of the checksum field from `start`, in bytes.
     pub offset: u16,
 }
 
 /// Generic segmentation offload: a super-packet stands for many packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Gso {
-    /// The protocol whose packets it stands for.
+    /// The protocol of the packets that it stands for.
     pub kind: GsoKind,
-    /// TCP with CWR set, which belongs to the first segment only. Never with UDP.
+    /// TCP with CWR set, which only the first segment keeps. Never with UDP.
     pub ecn: bool,
-    /// Payload bytes of each packet but the last, which may have less.
+    /// Payload bytes of each packet; the last may have fewer.
     pub size: NonZeroU16,
     /// Bytes of all headers; a hint, which Linux does not fill in reliably.
     pub header_length: u16,
 }
 
-/// What a super-packet is made of.
+/// The kind of packets in a super-packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GsoKind {
     /// TCP over IPv4 (TSO).
@@ -71,22 +70,22 @@ pub enum GsoKind {
     Udp,
 }
 
-/// Why ten bytes are not a header that is understood.
+/// Why an offload header is not supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
 pub enum VirtioError {
     /// A flag other than NEEDS_CSUM and DATA_VALID.
     #[error("offload header with unknown flags {0:#04x}")]
     Flags(u8),
-    /// A kind of segmentation that is not done here, such as UFO (3), which
-    /// divides a datagram into fragments; or one that contradicts itself.
+    /// A segmentation type that is not supported, such as UFO (3), which divides a
+    /// datagram into fragments; or a contradiction.
     #[error("offload header with unknown segmentation type {0:#04x}")]
     GsoType(u8),
-    /// Segments of no payload.
+    /// Segments of zero bytes.
     #[error("offload header with segments of zero bytes")]
     ZeroSize,
 }
 
-/// Which packets with work left to do somebody takes, or hands out.
+/// The kinds of offload packets that a device or a peer takes or yields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offload {
     /// Open checksums, and TCP super-packets of either family.
@@ -96,18 +95,18 @@ pub struct Offload {
 }
 
 impl Offload {
-    /// Everything.
+    /// All kinds.
     pub const ALL: Offload = Offload {
         tcp: true,
         udp: true,
     };
-    /// Ordinary packets alone.
+    /// Ordinary packets only.
     pub const NONE: Offload = Offload {
         tcp: false,
         udp: false,
     };
 
-    /// Whether a packet with this header is among them.
+    /// Whether it includes packets with this header.
     pub fn includes(self, header: &VirtioHeader) -> bool {
         match header.gso.map(|gso| gso.kind) {
             None => self.tcp || header.needs_checksum.is_none(),
@@ -118,16 +117,16 @@ impl Offload {
 }
 
 impl VirtioHeader {
-    /// Of a packet to which nothing is left to do.
+    /// The header of a packet without open work.
     pub const PLAIN: VirtioHeader = VirtioHeader {
         needs_checksum: None,
         data_valid: false,
         gso: None,
     };
 
-    /// Parses a header whose numbers are little-endian. So they are between two
-    /// sshvpn ends; a tun device uses the host's order until TUNSETVNETLE is set.
-    /// Fields that its flags do not give a meaning are not looked at.
+    /// Parses a header in little-endian order, which two sshvpn peers use; a tun device
+    /// uses the host's order until TUNSETVNETLE is set. Ignores fields that the flags
+    /// give no meaning.
     pub fn from_bytes(bytes: &[u8; VIRTIO_HEADER_LEN]) -> Result<Self, VirtioError> {
         let [flags, gso_type, h0, h1, g0, g1, s0, s1, o0, o1] = *bytes;
         if flags & !(NEEDS_CSUM | DATA_VALID) != 0 {
@@ -161,7 +160,8 @@ impl VirtioHeader {
         })
     }
 
-    /// How many packets one of `length` bytes, headers included, stands for.
+    /// The number of packets that a packet of `length` bytes, headers included, stands
+    /// for.
     pub fn packets(&self, length: usize) -> usize {
         match self.gso {
             Some(gso) => length
@@ -172,7 +172,7 @@ impl VirtioHeader {
         }
     }
 
-    /// The header as [`from_bytes`](Self::from_bytes) reads it, little-endian.
+    /// The header in the form that [`from_bytes`](Self::from_bytes) reads, little-endian.
     pub fn to_bytes(&self) -> [u8; VIRTIO_HEADER_LEN] {
         let mut flags = 0;
         let (mut start, mut offset) = (0, 0);

@@ -13,17 +13,11 @@ fn segments_are_the_packets_a_sender_would_have_sent() {
     for template in Template::all() {
         let payload = payload(3000);
         let (header, packet) = template.super_packet(&payload, 1400);
-        let mut segments = Segments::new(TUN, &header, &packet).unwrap();
+        let segments = Segments::new(TUN, &header, &packet).unwrap();
         assert_eq!(segments.count(), 3);
         assert_eq!(segments.segment_len(), template.head_len() + 1400);
         let expected = template.packets(&payload, 1400);
-        let mut out = BytesMut::new();
-        for packet in &expected {
-            assert_eq!(segments.append_next(&mut out), Some(packet.len()));
-            assert_eq!(out.split(), packet[..]);
-        }
-        assert_eq!(segments.append_next(&mut out), None);
-        assert!(out.is_empty());
+        assert_eq!(divide(TUN, &header, &packet), expected);
     }
 }
 
@@ -59,15 +53,21 @@ fn counters_go_round() {
 }
 
 #[test]
-fn segments_follow_what_is_there_and_leave_it_alone() {
+fn segments_are_behind_headroom() {
     let template = Template::new(IpVersion::V6, false);
     let (header, packet) = template.super_packet(&payload(10), 8);
-    let mut segments = Segments::new(TUN, &header, &packet).unwrap();
-    let mut out = BytesMut::from(&b"four"[..]);
-    assert_eq!(segments.append_next(&mut out), Some(56));
-    assert_eq!(segments.append_next(&mut out), Some(50));
-    let packets = template.packets(&payload(10), 8).concat();
-    assert_eq!(out, [b"four", &packets[..]].concat());
+    let segments = Segments::new(TUN, &header, &packet).unwrap();
+    let mut made = Vec::new();
+    let take = |segment: BytesMut| -> Result<(), OffloadError> {
+        made.push(segment.to_vec());
+        Ok(())
+    };
+    assert_eq!(segments.divide(4, take), Ok(2));
+    let expected = template.packets(&payload(10), 8);
+    let behind = expected
+        .iter()
+        .map(|packet| [&[0; 4], &packet[..]].concat());
+    assert_eq!(made, behind.collect::<Vec<_>>());
 }
 
 #[test]
@@ -167,14 +167,11 @@ proptest! {
         if cut % 4 == 0 {
             header.gso = Some(Gso { kind, ecn: true, size: NonZeroU16::new(size).unwrap(), header_length: 0 });
         }
-        if let Ok(mut segments) = Segments::new(template.mode, &header, &packet) {
-            let mut out = BytesMut::new();
-            let mut made = 0;
-            while segments.append_next(&mut out).is_some() {
-                prop_assert!(verifies(template.mode, &out.split()));
-                made += 1;
-            }
-            prop_assert_eq!(made, segments.count());
+        if let Ok(segments) = Segments::new(template.mode, &header, &packet) {
+            segments.divide(0, |segment| {
+                prop_assert!(verifies(template.mode, &segment));
+                Ok::<_, TestCaseError>(())
+            })?;
         }
     }
 }
