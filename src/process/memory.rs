@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use nix::libc;
 use nix::sys::prctl::set_dumpable;
 
+use super::token_bucket::Allowance;
+
 /// Freed memory that stays with the process, in bytes.
 const KEPT: libc::c_int = 8 * 1024 * 1024;
 /// Allocations from this size on are mappings of their own, in bytes.
@@ -44,9 +46,9 @@ const LOOKED_THROUGH: Duration = Duration::from_secs(10);
 /// [`keep_freed`] keeps at the end. Whether that was done: not if it was done a
 /// moment ago, after which it is worth asking again.
 pub fn give_back() -> bool {
-    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if last.is_some_and(|last| last.elapsed() < LOOKED_THROUGH) {
+    static TURNS: Mutex<Allowance> = Mutex::new(Allowance::new(1, LOOKED_THROUGH));
+    let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+    if turns.take(Instant::now()).is_none() {
         return false;
     }
     #[cfg(target_env = "gnu")]
@@ -55,7 +57,6 @@ pub fn give_back() -> bool {
     unsafe {
         libc::malloc_trim(KEPT as usize);
     }
-    *last = Some(Instant::now());
     true
 }
 

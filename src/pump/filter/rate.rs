@@ -1,7 +1,5 @@
 //! How many bytes a second go through: a token bucket around either side of a
-//! channel, or around several of one client. It is counted in time: what is sent moves the moment at which the next
-//! may be sent, and a bucket that was left alone lags behind the clock by at
-//! most its burst.
+//! channel, or around several of one client.
 //!
 //! Towards the peer it waits before frames are handed over, so the queue in
 //! front of it decides what goes next. From the peer it waits before more is
@@ -15,6 +13,7 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
+use crate::process::token_bucket::TokenBucket;
 use crate::pump::{FrameSink, FrameSource, SendFailure};
 
 /// What may go at once after a pause, in time; one message of any size may in any
@@ -50,14 +49,13 @@ impl Rate {
 /// A limit that can be replaced while it is in force; none now, or none ever.
 /// Whatever is held to clones of one goes through it together.
 #[derive(Debug, Clone, Default)]
-pub struct RateLimit(Option<Arc<Mutex<Bucket>>>);
+pub struct RateLimit(Option<Arc<Mutex<Limit>>>);
 
-/// What went through a limit, as time.
+/// A limit, and what went through it.
 #[derive(Debug)]
-struct Bucket {
+struct Limit {
     rate: watch::Receiver<Option<Rate>>,
-    /// When the next byte may go; nothing until one has gone by the limit.
-    due: Option<Instant>,
+    bucket: TokenBucket,
 }
 
 impl RateLimit {
@@ -66,7 +64,8 @@ impl RateLimit {
 
     /// What `rate` has, from time to time; the last one stays when its sender is gone.
     pub fn new(rate: watch::Receiver<Option<Rate>>) -> Self {
-        RateLimit(Some(Arc::new(Mutex::new(Bucket { rate, due: None }))))
+        let bucket = TokenBucket::new(BURST);
+        RateLimit(Some(Arc::new(Mutex::new(Limit { rate, bucket }))))
     }
 
     /// One that does not change; none where there is no rate.
@@ -79,21 +78,21 @@ impl RateLimit {
 
     /// As it is now.
     pub fn now(&self) -> Option<Rate> {
-        self.look(|bucket| *bucket.rate.borrow()).flatten()
+        self.look(|limit| *limit.rate.borrow()).flatten()
     }
 
     /// Waits until a message may go.
     pub async fn opened(&self) {
         loop {
-            let waiting = self.look(|bucket| {
-                let open = bucket.is_open(Instant::now());
-                (!open).then(|| (bucket.due, bucket.rate.clone()))
+            let waiting = self.look(|limit| {
+                let open = limit.is_open();
+                (!open).then(|| (limit.bucket.due(), limit.rate.clone()))
             });
             let Some(Some((Some(due), mut rate))) = waiting else {
                 return;
             };
             tokio::select! {
-                () = sleep_until(due) => {}
+                () = sleep_until(due.into()) => {}
                 Ok(()) = rate.changed() => {}
             }
         }
@@ -101,41 +100,39 @@ impl RateLimit {
 
     /// Counts `bytes` that went, as many as they are.
     pub fn take(&self, bytes: usize) {
-        self.look(|bucket| bucket.take(bytes, Instant::now()));
+        self.look(|limit| limit.take(bytes));
     }
 
     /// Whether a message may go.
     fn is_open(&self) -> bool {
-        let open = self.look(|bucket| bucket.is_open(Instant::now()));
-        open.unwrap_or(true)
+        self.look(Limit::is_open).unwrap_or(true)
     }
 
-    fn look<R>(&self, look: impl FnOnce(&mut Bucket) -> R) -> Option<R> {
-        let bucket = self.0.as_ref()?;
-        let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(look(&mut bucket))
+    fn look<R>(&self, look: impl FnOnce(&mut Limit) -> R) -> Option<R> {
+        let limit = self.0.as_ref()?;
+        let mut limit = limit.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(look(&mut limit))
     }
 }
 
-impl Bucket {
-    fn is_open(&mut self, now: Instant) -> bool {
+impl Limit {
+    fn is_open(&mut self) -> bool {
         if self.rate.has_changed().unwrap_or(false) {
             self.rate.mark_unchanged();
             // A debt is in the old one's time.
-            self.due = None;
+            self.bucket.clear();
         }
-        self.rate.borrow().is_none() || self.due.is_none_or(|due| due <= now)
+        self.rate.borrow().is_none() || self.bucket.is_open(Instant::now().into_std())
     }
 
-    fn take(&mut self, bytes: usize, now: Instant) {
-        let Some(rate) = *self.rate.borrow() else {
-            self.due = None;
-            return;
-        };
-        let full = now.checked_sub(BURST).unwrap_or(now);
-        let from = self.due.unwrap_or(full).max(full);
-        // Where time ends nothing more goes, and a new limit is waited for.
-        self.due = from.checked_add(rate.time(bytes)).or(self.due);
+    fn take(&mut self, bytes: usize) {
+        let rate = *self.rate.borrow();
+        match rate {
+            Some(rate) => self
+                .bucket
+                .take(rate.time(bytes), Instant::now().into_std()),
+            None => self.bucket.clear(),
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::process::token_bucket::Allowance;
+
 /// Refusals in a row. A browser behind -D may well ask for hundreds of hosts that
 /// it may not reach.
 const MOST: u32 = 1000;
@@ -12,33 +14,17 @@ const RECOVERY: Duration = Duration::from_millis(20);
 
 /// The patience with one client, of which each that refuses something has a clone.
 #[derive(Debug, Clone)]
-pub(super) struct Patience(Arc<Mutex<Left>>);
-
-#[derive(Debug)]
-struct Left {
-    refusals: u32,
-    counted_at: Instant,
-}
+pub(super) struct Patience(Arc<Mutex<Allowance>>);
 
 impl Patience {
     /// All of it.
-    pub(super) fn new(now: Instant) -> Self {
-        Patience(Arc::new(Mutex::new(Left {
-            refusals: MOST,
-            counted_at: now,
-        })))
+    pub(super) fn new() -> Self {
+        Patience(Arc::new(Mutex::new(Allowance::new(MOST, RECOVERY))))
     }
 
     /// Takes from it for one refusal; false once there is none left.
     pub(super) fn try_refuse(&self, now: Instant) -> bool {
-        let mut left = self.left(now);
-        match left.refusals.checked_sub(1) {
-            Some(refusals) => {
-                left.refusals = refusals;
-                true
-            }
-            None => false,
-        }
+        self.left().take(now).is_some()
     }
 
     /// Takes from it for a refusal that the client has had already.
@@ -48,18 +34,11 @@ impl Patience {
 
     /// Whether there is none left.
     pub(super) fn is_exhausted(&self, now: Instant) -> bool {
-        self.left(now).refusals == 0
+        self.left().is_exhausted(now)
     }
 
-    fn left(&self, now: Instant) -> MutexGuard<'_, Left> {
-        let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let passed = now.saturating_duration_since(left.counted_at);
-        let recovered = passed.as_millis() / RECOVERY.as_millis();
-        if let Ok(recovered @ 1..) = u32::try_from(recovered.min(u128::from(MOST))) {
-            left.refusals = left.refusals.saturating_add(recovered).min(MOST);
-            left.counted_at = now;
-        }
-        left
+    fn left(&self) -> MutexGuard<'_, Allowance> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -70,7 +49,7 @@ mod tests {
     #[test]
     fn patience_ends_and_comes_back() {
         let start = Instant::now();
-        let patience = Patience::new(start);
+        let patience = Patience::new();
         let refused = (0..5000).filter(|_| patience.try_refuse(start)).count();
         assert_eq!(refused, MOST as usize);
         let later = start + RECOVERY * 3;
@@ -86,7 +65,7 @@ mod tests {
     #[test]
     fn refusals_elsewhere_exhaust_it_too() {
         let start = Instant::now();
-        let patience = Patience::new(start);
+        let patience = Patience::new();
         let elsewhere = patience.clone();
         for _ in 0..MOST {
             assert!(!patience.is_exhausted(start));
@@ -99,7 +78,7 @@ mod tests {
     #[test]
     fn a_slow_client_never_runs_out() {
         let mut now = Instant::now();
-        let patience = Patience::new(now);
+        let patience = Patience::new();
         for _ in 0..5000 {
             now += RECOVERY;
             assert!(patience.try_refuse(now));
