@@ -13,9 +13,9 @@ use ipnetwork::IpNetwork;
 use sshvpn::pump::{Counters, Framing, Guard, Pings, inbound_datagrams, inbound_stream, outbound};
 use sshvpn_wire::frame;
 use sshvpn_wire::frame::stream::{self, OFFLOAD_LEN, STREAM_HEADROOM, StreamReader};
-use sshvpn_wire::packet::guard::address_set::AddressSet;
 use sshvpn_wire::packet::guard::{ClientTerms, GuardRules};
 use sshvpn_wire::packet::offload::virtio::{Offload, VIRTIO_HEADER_LEN, VirtioHeader};
+use sshvpn_wire::types::address_set::AddressSet;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 

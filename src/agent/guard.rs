@@ -5,8 +5,8 @@ use ipnetwork::IpNetwork;
 
 use super::limits::Limits;
 use crate::frame::control::SetUp;
-use crate::packet::guard::address_set::AddressSet;
 use crate::packet::guard::{GuardRules, Reach, everywhere};
+use crate::types::address_set::AddressSet;
 
 /// The rules for a request that was checked. The agent's tunnel addresses can always
 /// be reached, other addresses of its host only if the limits include them.

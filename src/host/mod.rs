@@ -2,7 +2,7 @@
 //! what a tunnel needs of them, and the journal that takes it all back.
 //!
 //! ```text
-//!   route_plan, addressing        what to ask for (pure; on address_range, facts,
+//!   route_plan, addressing        what to ask for (pure; on types::address_set, facts,
 //!     private_space, ways)
 //!   state ───► journal            each change is written down,
 //!     ├──────► make               and made,

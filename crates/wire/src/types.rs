@@ -1,6 +1,9 @@
 //! The small types that the rest of the program is written in. Each parses
 //! once, where a number or a name comes in, and is valid from then on.
 
+pub mod address_set;
+pub mod family;
+
 use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use crate::host::plan::address_range::{AddressSet, Family, is_within};
 use crate::host::plan::private_space;
+use crate::types::address_set::AddressSet;
+use crate::types::family::{Family, is_within};
 
 /// The part of a family's addresses, as a prefix length, above which routes are
 /// no networks any more but "everything".
@@ -72,7 +73,7 @@ pub(super) struct Divided {
 /// Whether routes take more of a family than any network has, each or together.
 fn is_everything(family: Family, routes: &[IpNetwork]) -> bool {
     let counted = family.bits().min(64);
-    let taken = AddressSet::of(family, routes).block_count(counted);
+    let taken = AddressSet::of(routes).block_count(family, counted);
     taken > 1 << (counted - EVERYTHING)
 }
 

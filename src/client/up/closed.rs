@@ -12,8 +12,8 @@ use crate::host::change::nft::NftError;
 use crate::host::change::sysctl::SysctlKey;
 use crate::host::error::NetError;
 use crate::host::journal::state::HostState;
-use crate::host::plan::address_range::Family;
 use crate::process::failure::Failure;
+use crate::types::family::Family;
 use crate::types::{InterfaceName, Mode};
 
 /// What may pass, with `routes` to be installed here.

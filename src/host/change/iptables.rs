@@ -10,8 +10,8 @@ use thiserror::Error;
 
 use crate::host::error::NetError;
 use crate::host::journal::undo::Outcome;
-use crate::host::plan::address_range::Family;
 use crate::host::program::{Program, ProgramError};
+use crate::types::family::Family;
 
 /// The tables that may hold our rules, in the order in which they are removed.
 const TABLES: [&str; 3] = ["filter", "nat", "mangle"];

@@ -10,7 +10,7 @@ use super::firewall::{
 };
 use super::nft::{Nft, NftError};
 use crate::host::error::NetError;
-use crate::host::plan::address_range::Family;
+use crate::types::family::Family;
 
 /// The bit of a packet's mark that tells our rule in the host's own forward
 /// chain what the table passed, from our forward chain to our last one.

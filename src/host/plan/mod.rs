@@ -1,6 +1,5 @@
 //! From what a tunnel asks for to the changes of this host; pure, on facts read beforehand.
 
-pub mod address_range;
 pub mod addressing;
 pub mod facts;
 pub mod private_space;

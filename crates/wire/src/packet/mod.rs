@@ -9,7 +9,7 @@
 //!   segment    one super-packet into packets       coalesce   packets into super-packets
 //!   flow       which flow it belongs to, hashed        candidate, unit   which go together, and what they make
 //!   guard      what the peer may send: IP, guard_icmp; on Ethernet guard_link (a host, with
-//!              guard_dhcp), guard_lan; guard_datagram is what they read, address_set what they ask
+//!              guard_dhcp), guard_lan; guard_datagram is what they read, types::address_set what they ask
 //! ```
 
 pub mod flow;

@@ -21,7 +21,6 @@
 //! tunnel needs it: [`link`] judges it where the peer is one host, and
 //! `lan` where it is a LAN.
 
-pub mod address_set;
 pub(super) mod datagram;
 pub(super) mod dhcp;
 pub(super) mod icmp;
@@ -39,12 +38,12 @@ use std::sync::LazyLock;
 use ipnetwork::IpNetwork;
 use thiserror::Error;
 
-use address_set::AddressSet;
 use datagram::{Datagram4, Datagram6, is_link_local};
 
 use super::headers::field;
 use super::{IpVersion, PacketError};
 use crate::types::Mode;
+use crate::types::address_set::AddressSet;
 use link::Sender;
 
 /// Why a packet is not let through.
