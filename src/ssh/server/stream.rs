@@ -7,49 +7,37 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
+use russh::{Channel, ChannelReadHalf, ChannelWriteHalf};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::Handle;
 
 use super::connection::Shared;
 use super::place::Place;
+use crate::ssh::channel::reader::ChannelReader;
 use crate::ssh::channel::side::ServerSide;
 use crate::ssh::client::connect::STREAM_WINDOW;
 
 /// What a client sends by a TCP forward. Dropping it closes the channel.
 pub struct ForwardInput {
-    messages: ChannelReadHalf,
+    reader: ChannelReader,
     /// Gone only while this is dropped.
     channel: Option<ChannelWriteHalf<ServerSide>>,
     /// What came, and nobody has read.
     unread: Bytes,
-    phase: Phase,
     _place: Place,
 }
 
 /// What goes to the client by a TCP forward.
 pub struct ForwardOutput(Box<dyn AsyncWrite + Send + Unpin>);
 
-/// How far a client has come with a channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// It may send more.
-    Open,
-    /// It sends no more (RFC 4254, section 5.3), and may be sent to.
-    Ended,
-    /// It has closed the channel, or the connection is gone.
-    Closed,
-}
-
 /// The directions of a TCP forward.
 pub(super) fn forward(channel: Channel<ServerSide>, place: Place) -> (ForwardInput, ForwardOutput) {
     let (messages, channel) = channel.split();
     let output = ForwardOutput(Box::new(channel.make_writer()));
     let input = ForwardInput {
-        messages,
+        reader: ChannelReader::new(messages),
         channel: Some(channel),
         unread: Bytes::new(),
-        phase: Phase::Open,
         _place: place,
     };
     (input, output)
@@ -59,19 +47,7 @@ impl ForwardInput {
     /// Waits until the client has closed the channel or the connection is gone.
     /// What comes until then is lost, so this is for after the end.
     pub async fn closed(&mut self) {
-        while self.phase != Phase::Closed {
-            let message = self.messages.wait().await;
-            self.heed(message);
-        }
-    }
-
-    fn heed(&mut self, message: Option<ChannelMsg>) {
-        match message {
-            Some(ChannelMsg::Data { data }) => self.unread = data,
-            Some(ChannelMsg::Eof) => self.phase = Phase::Ended,
-            Some(ChannelMsg::Close) | None => self.phase = Phase::Closed,
-            Some(_) => {}
-        }
+        self.reader.closed().await;
     }
 }
 
@@ -82,10 +58,12 @@ impl AsyncRead for ForwardInput {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let input = &mut *self;
-        while input.unread.is_empty() && input.phase == Phase::Open {
+        while input.unread.is_empty() {
             // The queue keeps the waker, and loses nothing with the future.
-            let message = ready!(pin!(input.messages.wait()).poll(cx));
-            input.heed(message);
+            match ready!(pin!(input.reader.data()).poll(cx)) {
+                Some(data) => input.unread = data,
+                None => break,
+            }
         }
         let length = buffer.remaining().min(input.unread.len());
         buffer.put_slice(&input.unread.split_to(length));
@@ -121,10 +99,7 @@ impl AsyncWrite for ForwardOutput {
 }
 
 /// What a client sends to a subsystem.
-pub struct SubsystemInput {
-    channel: ChannelReadHalf,
-    ended: bool,
-}
+pub struct SubsystemInput(ChannelReader);
 
 /// Where a subsystem answers. Dropping it leaves the channel open.
 pub struct SubsystemOutput {
@@ -141,42 +116,18 @@ pub struct SubsystemGone;
 impl SubsystemInput {
     pub(super) fn new(channel: ChannelReadHalf) -> Self {
         channel.set_window(STREAM_WINDOW);
-        SubsystemInput {
-            channel,
-            ended: false,
-        }
+        SubsystemInput(ChannelReader::new(channel))
     }
 
     /// The next piece; nothing once the client has ended its side.
     pub async fn receive(&mut self) -> Option<Bytes> {
-        while !self.ended {
-            let message = self.channel.wait().await;
-            if let Some(data) = self.data(message?) {
-                return Some(data);
-            }
-        }
-        None
+        self.0.data().await
     }
 
     /// The next piece if it has come already. Nothing also at the end:
     /// [`receive`](Self::receive) tells.
     pub fn try_receive(&mut self) -> Option<Bytes> {
-        while !self.ended {
-            let message = self.channel.try_wait();
-            if let Some(data) = self.data(message?) {
-                return Some(data);
-            }
-        }
-        None
-    }
-
-    fn data(&mut self, message: ChannelMsg) -> Option<Bytes> {
-        match message {
-            ChannelMsg::Data { data } => return Some(data),
-            ChannelMsg::Eof | ChannelMsg::Close => self.ended = true,
-            _ => {}
-        }
-        None
+        self.0.try_data()
     }
 }
 
