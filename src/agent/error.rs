@@ -1,7 +1,6 @@
 //! Why an agent did not do what was asked of it. The client is told in these
 //! words, with the agent's host in front.
 
-use std::io;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -75,9 +74,6 @@ pub enum AgentError {
     /// The device.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The device, while packets flowed.
-    #[error("the tunnel device there failed or was removed: {0}")]
-    DeviceFailed(#[source] io::Error),
     /// The host's state.
     #[error(transparent)]
     Net(#[from] NetError),

@@ -3,7 +3,7 @@
 //! stream of frames; people are told on standard error.
 //!
 //! ```text
-//!   stdio ⇄ conversation ⇄ dialogue, then running, then end ──► host ──► net, tun
+//!   stdio ⇄ conversation ⇄ dialogue, then end ──► host ──► net, tun
 //!    door, lending                                                │
 //!            limits, limits_file ──► set_up, guard   what may be, and what it takes
 //! ```
@@ -18,7 +18,6 @@ pub mod limits;
 pub mod limits_file;
 pub(crate) mod refusals;
 pub mod remove_self;
-pub(crate) mod running;
 pub(crate) mod set_up;
 
 use std::time::Duration;
