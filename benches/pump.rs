@@ -14,9 +14,9 @@ use sshvpn::pump::{Counters, Framing, Guard, Pings, inbound_datagrams, inbound_s
 use sshvpn_wire::frame;
 use sshvpn_wire::frame::stream::{self, StreamReader};
 use sshvpn_wire::frame::waiting::Waiting;
-use sshvpn_wire::packet::guard::address_set::AddressSet;
 use sshvpn_wire::packet::guard::{ClientTerms, GuardRules};
 use sshvpn_wire::packet::offload::virtio::{Offload, VIRTIO_HEADER_LEN, VirtioHeader};
+use sshvpn_wire::types::address_set::AddressSet;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 

@@ -7,10 +7,10 @@ use std::sync::{Arc, LazyLock};
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use sshvpn_fuzz::packets::{Stream, damage, mode};
 use sshvpn_fuzz::{Source, target};
-use sshvpn_wire::packet::guard::address_set::AddressSet;
 use sshvpn_wire::packet::guard::link::{LinkAddress, LinkAddresses, MacAddress, Sender};
 use sshvpn_wire::packet::guard::{ClientTerms, GuardRules, Reach};
 use sshvpn_wire::types::Mode;
+use sshvpn_wire::types::address_set::AddressSet;
 
 target!(guard, run);
 

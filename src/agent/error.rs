@@ -1,7 +1,6 @@
 //! Why an agent refused or failed a request. The client receives these texts, after the host's
 //! name.
 
-use std::io;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -75,9 +74,6 @@ pub enum AgentError {
     /// The device cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The device failed while packets flowed.
-    #[error("the agent's tunnel device failed or was removed: {0}")]
-    DeviceFailed(#[source] io::Error),
     /// A change of the host failed.
     #[error(transparent)]
     Net(#[from] NetError),

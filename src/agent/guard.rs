@@ -5,8 +5,8 @@ use ipnetwork::IpNetwork;
 
 use super::limits::Limits;
 use crate::frame::control::SetUp;
-use crate::packet::guard::address_set::AddressSet;
 use crate::packet::guard::{GuardRules, Reach, everywhere};
+use crate::types::address_set::AddressSet;
 
 /// The rules for a checked request. The agent's tunnel addresses are always reachable, other
 /// addresses of its host only if the limits include them.

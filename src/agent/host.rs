@@ -20,7 +20,6 @@ use crate::host::journal::recovery::Recoverer;
 use crate::host::journal::runtime_dir::RuntimeDir;
 use crate::host::journal::state::HostState;
 use crate::host::netlink::Netlink;
-use crate::host::plan::address_range::{AddressSet, Family};
 use crate::host::plan::facts::is_default_like;
 use crate::host::plan::surroundings::Surroundings;
 use crate::host::privilege::{require_net_admin, require_tun};
@@ -29,6 +28,7 @@ use crate::process::cleanup;
 use crate::process::confinement;
 use crate::process::message::say;
 use crate::tun::{Device, DeviceRequest};
+use crate::types::address_set::AddressSet;
 
 /// Networks in use that are reported, at most; they have to fit into one message.
 const MOST_NETWORKS: usize = 16_000;
@@ -201,10 +201,7 @@ impl ThisHost {
 /// Merges the networks in use. If there are too many, keeps private ones first, since a tunnel's
 /// addresses are chosen from those.
 fn told(networks: &[IpNetwork]) -> Vec<IpNetwork> {
-    let mut joined: Vec<IpNetwork> = [Family::V4, Family::V6]
-        .into_iter()
-        .flat_map(|family| AddressSet::of(family, networks).to_networks())
-        .collect();
+    let mut joined = AddressSet::of(networks).to_networks();
     if joined.iter().any(is_default_like) {
         // A default route would not be taken for a network in use.
         joined = networks.to_vec();

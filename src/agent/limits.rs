@@ -5,7 +5,7 @@ use ipnetwork::IpNetwork;
 use thiserror::Error;
 
 use crate::frame::control::Permissions;
-use crate::host::plan::address_range::{AddressSet, Family};
+use crate::types::address_set::AddressSet;
 use crate::types::{DevicePrefix, InterfaceName, Mtu};
 
 /// The limits of an agent; none by default.
@@ -100,10 +100,7 @@ fn is_covered(network: &IpNetwork, allowed: Option<&[IpNetwork]>) -> bool {
     let Some(allowed) = allowed else {
         return true;
     };
-    let family = Family::of(network.ip());
-    AddressSet::of(family, [network])
-        .without(&AddressSet::of(family, allowed))
-        .is_empty()
+    AddressSet::of(allowed).includes(&AddressSet::of([network]))
 }
 
 /// The intersection of both lists, without overlaps.
@@ -113,12 +110,8 @@ fn in_both(one: Option<Vec<IpNetwork>>, other: Option<Vec<IpNetwork>>) -> Option
         (Some(only), None) | (None, Some(only)) => (only.clone(), only),
         (Some(one), Some(other)) => (one, other),
     };
-    let both = [Family::V4, Family::V6].into_iter().flat_map(|family| {
-        AddressSet::of(family, &one)
-            .within(&AddressSet::of(family, &other))
-            .to_networks()
-    });
-    Some(both.collect())
+    let both = AddressSet::of(&one).within(&AddressSet::of(&other));
+    Some(both.to_networks())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! frames; messages for people go to standard error.
 //!
 //! ```text
-//!   stdio or door ⇄ conversation ⇄ dialogue, then running, then end ──► crate::host, crate::tun
+//!   stdio or door ⇄ conversation ⇄ dialogue, then end ──► crate::host, crate::tun
 //!                                                                   │
 //!                  limits, limits_file ──► set_up, guard: permitted changes and packets
 //! ```
@@ -19,7 +19,6 @@ pub mod limits;
 pub mod limits_file;
 pub(crate) mod refusals;
 pub mod remove_self;
-pub(crate) mod running;
 pub(crate) mod set_up;
 
 use std::time::Duration;

@@ -14,8 +14,8 @@ use crate::host::change::iptables::FirewallRules;
 use crate::host::change::protection::Ipv6;
 use crate::host::change::sysctl::SysctlKey;
 use crate::host::change::{Change, GSO_MAX_SIZE, InterfaceAddress, TX_QUEUE_LENGTH};
-use crate::host::plan::address_range::Family;
 use crate::host::plan::surroundings::{Onward, Surroundings};
+use crate::types::family::Family;
 use crate::types::{InterfaceName, Mode, Mtu};
 
 /// Networks in one request, at most.

@@ -1,7 +1,7 @@
 //! The network state of this host: reads it, plans a tunnel's changes, makes them and undoes them.
 //!
 //! ```text
-//!   route_plan, addressing        plan the changes (pure; on address_range, facts,
+//!   route_plan, addressing        plan the changes (pure; on types::address_set, facts,
 //!     private_space, ways)
 //!   state ───► journal            writes down each change,
 //!     ├──────► make               makes it,

@@ -3,6 +3,7 @@
 
 pub mod control;
 pub mod datagram;
+pub(crate) mod dialogue;
 pub(crate) mod last_words;
 pub(crate) mod page_lending;
 pub(crate) mod process_stream;

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use nix::libc;
 use nix::sys::prctl::set_dumpable;
 
+use super::token_bucket::Allowance;
+
 /// The amount of freed memory that the process keeps, in bytes.
 const KEPT: libc::c_int = 8 * 1024 * 1024;
 /// The size from which on an allocation is a mapping of its own, in bytes.
@@ -43,9 +45,9 @@ const LOOKED_THROUGH: Duration = Duration::from_secs(10);
 /// keeps at the end. Returns whether it did so; after `false`, because the last time was too
 /// recent, ask again later.
 pub fn give_back() -> bool {
-    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if last.is_some_and(|last| last.elapsed() < LOOKED_THROUGH) {
+    static TURNS: Mutex<Allowance> = Mutex::new(Allowance::new(1, LOOKED_THROUGH));
+    let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+    if turns.take(Instant::now()).is_none() {
         return false;
     }
     #[cfg(target_env = "gnu")]
@@ -54,7 +56,6 @@ pub fn give_back() -> bool {
     unsafe {
         libc::malloc_trim(KEPT as usize);
     }
-    *last = Some(Instant::now());
     true
 }
 

@@ -1,4 +1,4 @@
-//! The process itself: exit, signals, background, memory, messages.
+//! The process itself: exit, signals, background, memory, messages, rate limits.
 
 pub mod background;
 pub mod cleanup;
@@ -7,3 +7,4 @@ pub mod failure;
 pub mod memory;
 pub mod message;
 pub(crate) mod shutdown;
+pub mod token_bucket;

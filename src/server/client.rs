@@ -19,7 +19,6 @@ use super::life::admission::{Place, Startup};
 use super::login::denial::Denial;
 use super::login::grant::Grant;
 use super::login::rules::Rules;
-use super::report::audit::allowance::Allowance;
 use super::report::audit::event::{Asked, Who};
 use super::report::registry::ConnectionId;
 use super::report::registry::outcome::LoginFailed;
@@ -27,6 +26,7 @@ use super::report::registry::session::{Login, Session};
 use super::tunnel::channel::ChannelTunnel;
 use super::tunnel::rates::Rates;
 use super::tunnel::stream::{SUBSYSTEM, StreamTunnel};
+use crate::process::token_bucket::Allowance;
 use crate::ssh::server::connection::ClientConnection;
 use crate::ssh::server::login::LoginFailure;
 use crate::ssh::server::login::accept::accept;
@@ -124,7 +124,7 @@ pub(super) async fn attend(
         session,
         connection,
         tunnel: None,
-        openings: Allowance::new(TUNNELS_AT_ONCE, TUNNEL_EACH, Instant::now()),
+        openings: Allowance::new(TUNNELS_AT_ONCE, TUNNEL_EACH),
     };
     let mut requests = login.requests;
     let dismissed = loop {

@@ -16,6 +16,7 @@
 //! what stays possible and `sandbox` takes away the rest, then the runtime begins;
 //! [`life::signals`] and [`life::notify`] join the server to its service manager.
 
+mod accept;
 pub(crate) mod access;
 pub mod address;
 pub(crate) mod bridge;

@@ -1,6 +1,9 @@
 //! Small types for numbers and names from outside. Each is parsed once, and valid from
 //! then on.
 
+pub mod address_set;
+pub mod family;
+
 use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::*;
 use crate::agent::error::AgentError;
@@ -19,10 +20,12 @@ use crate::host::change::Change;
 use crate::host::privilege::PrivilegeError;
 use crate::host::test_namespace;
 use crate::link::control::tests::{Input, Output, pair};
+use crate::link::dialogue::SILENCE;
 use crate::tun::DeviceRequest;
 use crate::types::{DevicePrefix, Mode, Mtu};
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 /// The calls of a [`NotedHost`], and the one that has to fail.
 #[derive(Default)]

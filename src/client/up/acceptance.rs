@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use crate::host::plan::address_range::{AddressSet, Family, is_within};
 use crate::host::plan::private_space;
+use crate::types::address_set::AddressSet;
+use crate::types::family::{Family, is_within};
 
 /// Routes that together cover more than 1/2^6 of a family's addresses count as "everything".
 const EVERYTHING: u8 = 6;
@@ -70,7 +71,7 @@ pub(super) struct Divided {
 /// Whether the routes of a family, singly or together, cover more than any one network has.
 fn is_everything(family: Family, routes: &[IpNetwork]) -> bool {
     let counted = family.bits().min(64);
-    let taken = AddressSet::of(family, routes).block_count(counted);
+    let taken = AddressSet::of(routes).block_count(family, counted);
     taken > 1 << (counted - EVERYTHING)
 }
 

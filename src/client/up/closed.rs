@@ -13,8 +13,8 @@ use crate::host::change::nft::NftError;
 use crate::host::change::sysctl::SysctlKey;
 use crate::host::error::NetError;
 use crate::host::journal::state::HostState;
-use crate::host::plan::address_range::Family;
 use crate::process::failure::Failure;
+use crate::types::family::Family;
 use crate::types::{InterfaceName, Mode};
 
 /// The firewall rules, given the `routes` to be installed on this host.

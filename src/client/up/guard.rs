@@ -7,9 +7,9 @@ use ipnetwork::IpNetwork;
 
 use crate::host::plan::addressing::AddressPair;
 use crate::host::plan::facts::{AddressFacts, HostFacts, TABLE_MAIN};
-use crate::packet::guard::address_set::AddressSet;
 use crate::packet::guard::{ClientTerms, GuardRules, opened};
 use crate::types::Mode;
+use crate::types::address_set::AddressSet;
 
 /// The inputs of the rules.
 pub(super) struct GuardInput<'a> {

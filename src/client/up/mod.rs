@@ -20,6 +20,7 @@ mod remote_part;
 mod running;
 mod via_agent;
 mod via_serve;
+mod via_stream;
 mod via_tun;
 
 #[cfg(test)]
@@ -51,7 +52,7 @@ use choice::Chosen;
 pub use choice::{Carrier, CarrierRequest};
 use remote_part::RemotePart;
 use via_agent::ByAgent;
-use via_serve::ByServe;
+use via_serve::{ByServe, Server};
 use via_tun::ByTun;
 
 /// The default of ServerAliveInterval: a tunnel without traffic must notice that it is dead.
@@ -145,11 +146,11 @@ pub async fn run(
     };
     match chosen {
         Ok(Chosen::Serve(server)) => {
-            let remote = ByServe::new(*server);
+            let remote = ByServe::new(Server, *server);
             run.until_the_end(connection, remote, &mut shutdown).await
         }
         Ok(Chosen::Agent(started)) => {
-            let remote = ByAgent::new(*started);
+            let remote = ByAgent::of(*started);
             run.until_the_end(connection, remote, &mut shutdown).await
         }
         Ok(Chosen::Tun) => {

@@ -3,46 +3,38 @@
 
 use super::Reporter;
 use super::plan::agent::{self, AgentInput};
-use super::plan::error::PlanError;
-use super::remote_part::{Agreed, LocalDevice, Pushed, RemotePart, Start, report_undone};
-use super::running::{Running, gone};
-use crate::client::remote::agent::{RemoteAgent, StartedAgent};
-use crate::frame::control::{AgentFacts, FEATURE_ETHERNET, SetUp};
+use super::remote_part::{Agreed, Pushed, Start, report_undone};
+use super::via_stream::{ByStream, StreamKind};
+use crate::client::remote::agent::{RemoteAgent, RemoteAgentError, StartedAgent};
+use crate::frame::control::{AgentFacts, Ready, SetUp};
 use crate::host::change::sysctl;
 use crate::process::failure::Failure;
 use crate::ssh::client::connect::Connection;
-use crate::types::Mode;
 
-/// What it holds so far.
-pub(super) struct ByAgent {
+/// An agent that has looked at its host.
+pub(super) struct Agent {
     facts: AgentFacts,
-    /// Until packets flow.
-    agent: Option<RemoteAgent>,
-    /// From then on.
-    running: Option<Running>,
 }
+
+/// By an agent.
+pub(super) type ByAgent = ByStream<Agent>;
 
 impl ByAgent {
     /// With an agent that has looked at its host.
-    pub(super) fn new(StartedAgent { agent, facts }: StartedAgent) -> Self {
-        ByAgent {
-            facts,
-            agent: Some(agent),
-            running: None,
-        }
+    pub(super) fn of(StartedAgent { agent, facts }: StartedAgent) -> Self {
+        ByStream::new(Agent { facts }, agent)
     }
 }
 
-impl RemotePart for ByAgent {
+impl StreamKind for Agent {
     type Plan = SetUp;
 
-    async fn agree(&mut self, start: &Start<'_>) -> Result<Agreed<SetUp>, Failure> {
+    async fn agree(
+        &self,
+        _: &mut RemoteAgent,
+        start: &Start<'_>,
+    ) -> Result<Agreed<SetUp>, Failure> {
         let (host, request) = (start.connection.host(), start.request);
-        let ethernet = self.agent.as_ref().map(|agent| agent.has(FEATURE_ETHERNET));
-        if request.mode == Mode::Ethernet && ethernet == Some(false) {
-            let host = host.to_owned();
-            return Err(Failure::ssh(PlanError::NoEthernet { host }));
-        }
         start.reporter.step(format_args!(
             "{host}: connected, the agent runs as {}",
             self.facts.login
@@ -70,42 +62,18 @@ impl RemotePart for ByAgent {
         })
     }
 
-    async fn open(
-        &mut self,
+    async fn set_up(
+        &self,
+        remote: &mut RemoteAgent,
         start: &Start<'_>,
-        agreed: &Agreed<SetUp>,
-        local: LocalDevice,
-    ) -> Result<String, Failure> {
+        plan: &SetUp,
+    ) -> Result<Ready, RemoteAgentError> {
         let (host, reporter) = (start.connection.host(), start.reporter);
         let step = |what: &str| reporter.step(format_args!("{host}: {what}"));
-        let agent = self.agent.as_mut().ok_or_else(gone)?;
-        let ready = agent.set_up(agreed.remote.clone(), step).await;
-        let remote_device = ready.map_err(Failure::ssh)?.device;
-        let local_name = local.tun.name().clone();
-        let agent = self.agent.take().ok_or_else(gone)?;
-        self.running = Some(Running::start(local, agent));
-        reporter.step(format_args!(
-            "tunnel open: {local_name} here, {remote_device} at {host}"
-        ));
-        Ok(remote_device.to_string())
+        remote.set_up(plan.clone(), step).await
     }
 
-    async fn lost(&mut self, connection: &Connection) -> Failure {
-        match &mut self.running {
-            Some(running) => running.lost(connection).await,
-            None => gone(),
-        }
-    }
-
-    async fn stop(&mut self, connection: &Connection, reporter: Reporter) {
-        if let Some(running) = self.running.take() {
-            running.stop(connection, reporter).await;
-        }
-    }
-
-    async fn finish(self, connection: &Connection, reporter: Reporter) {
-        if let Some(agent) = self.agent {
-            report_undone(reporter, connection.host(), agent.close().await);
-        }
+    async fn finish(remote: RemoteAgent, connection: &Connection, reporter: Reporter) {
+        report_undone(reporter, connection.host(), remote.close().await);
     }
 }

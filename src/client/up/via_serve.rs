@@ -1,47 +1,33 @@
 //! The remote end's part of a tunnel by a server of ours there: it says what the
 //! tunnel is like, and what of that the user allows is taken.
 
-use super::plan::error::PlanError;
 use super::plan::serve::{self, OfferInput};
-use super::remote_part::{Agreed, LocalDevice, RemotePart, Start};
-use super::running::{Running, gone};
+use super::remote_part::{Agreed, Start};
+use super::via_stream::{ByStream, StreamKind};
 use super::{Reporter, UpRequest};
-use crate::client::remote::agent::RemoteAgent;
-use crate::frame::control::{Ask, FEATURE_ETHERNET};
+use crate::client::remote::agent::{RemoteAgent, RemoteAgentError};
+use crate::frame::control::{Ask, Ready};
 use crate::host::change::sysctl;
 use crate::process::failure::Failure;
 use crate::ssh::client::connect::Connection;
-use crate::types::{Mode, Mtu};
+use crate::types::Mtu;
 
-/// What it holds so far.
-pub(super) struct ByServe {
-    /// Until packets flow.
-    server: Option<RemoteAgent>,
-    /// From then on.
-    running: Option<Running>,
-}
+/// A server, which decides by itself.
+pub(super) struct Server;
 
-impl ByServe {
-    /// With a server that was greeted.
-    pub(super) fn new(server: RemoteAgent) -> Self {
-        ByServe {
-            server: Some(server),
-            running: None,
-        }
-    }
-}
+/// By a server.
+pub(super) type ByServe = ByStream<Server>;
 
-impl RemotePart for ByServe {
+impl StreamKind for Server {
     /// The MTU that was agreed on: all else is the server's own business.
     type Plan = Mtu;
 
-    async fn agree(&mut self, start: &Start<'_>) -> Result<Agreed<Mtu>, Failure> {
+    async fn agree(
+        &self,
+        server: &mut RemoteAgent,
+        start: &Start<'_>,
+    ) -> Result<Agreed<Mtu>, Failure> {
         let (host, request) = (start.connection.host(), start.request);
-        let server = self.server.as_mut().ok_or_else(gone)?;
-        if request.mode == Mode::Ethernet && !server.has(FEATURE_ETHERNET) {
-            let host = host.to_owned();
-            return Err(Failure::ssh(PlanError::NoEthernet { host }));
-        }
         if let Some(options) = without_effect(request) {
             start.reporter.step(format_args!(
                 "{options}: without effect, since {host} is a server and decides that"
@@ -79,43 +65,18 @@ impl RemotePart for ByServe {
         })
     }
 
-    async fn open(
-        &mut self,
-        start: &Start<'_>,
-        agreed: &Agreed<Mtu>,
-        local: LocalDevice,
-    ) -> Result<String, Failure> {
-        let server = self.server.as_mut().ok_or_else(gone)?;
-        let ready = server.accept(agreed.remote).await.map_err(Failure::ssh)?;
-        let local_name = local.tun.name().clone();
-        let server = self.server.take().ok_or_else(gone)?;
-        self.running = Some(Running::start(local, server));
-        start.reporter.step(format_args!(
-            "tunnel open: {local_name} here, {} at {}",
-            ready.device,
-            start.connection.host()
-        ));
-        Ok(ready.device.to_string())
+    async fn set_up(
+        &self,
+        server: &mut RemoteAgent,
+        _: &Start<'_>,
+        mtu: &Mtu,
+    ) -> Result<Ready, RemoteAgentError> {
+        server.accept(*mtu).await
     }
 
-    async fn lost(&mut self, connection: &Connection) -> Failure {
-        match &mut self.running {
-            Some(running) => running.lost(connection).await,
-            None => gone(),
-        }
-    }
-
-    async fn stop(&mut self, connection: &Connection, reporter: Reporter) {
-        if let Some(running) = self.running.take() {
-            running.stop(connection, reporter).await;
-        }
-    }
-
-    async fn finish(self, _: &Connection, _: Reporter) {
-        if let Some(server) = self.server {
-            // Before its tunnel is up there is nothing of ours to tell of.
-            server.close().await;
-        }
+    async fn finish(server: RemoteAgent, _: &Connection, _: Reporter) {
+        // Before its tunnel is up there is nothing of ours to tell of.
+        server.close().await;
     }
 }
 

@@ -8,7 +8,7 @@ use super::firewall::{add_rule, matches, same_family, table_name};
 use super::iptables::{self, ANSWERS, Chain, IptablesError};
 use super::nft::{Nft, NftError};
 use crate::host::error::NetError;
-use crate::host::plan::address_range::Family;
+use crate::types::family::Family;
 
 /// The packets that may pass between the tunnel and this host.
 ///

@@ -12,7 +12,8 @@ use ipnetwork::IpNetwork;
 use super::nft::{Nft, NftError};
 use crate::host::error::NetError;
 use crate::host::journal::undo::Outcome;
-use crate::host::plan::address_range::{AddressSet, Family};
+use crate::types::address_set::AddressSet;
+use crate::types::family::Family;
 
 /// The bit of a packet's mark that marks a reply, from our table's forward chain to its last chain,
 /// for our rule in the host's forward chain. A connection tracking match would be simpler, but
@@ -126,8 +127,11 @@ pub(crate) fn closed(inbound: &[IpNetwork], tunnels: bool, pass: &str) -> Vec<St
 /// One match per family for packets whose address at `side` is in `networks`.
 pub(in crate::host) fn matches(networks: &[IpNetwork], side: &str) -> Vec<String> {
     let mut matches = Vec::new();
-    for (family, word, number) in [(Family::V4, "ip", 4), (Family::V6, "ip6", 6)] {
-        let joined = AddressSet::of(family, networks).to_networks();
+    let (v4, v6): (Vec<_>, Vec<_>) = AddressSet::of(networks)
+        .to_networks()
+        .into_iter()
+        .partition(IpNetwork::is_ipv4);
+    for (joined, word, number) in [(v4, "ip", 4), (v6, "ip6", 6)] {
         match joined.as_slice() {
             [] => {}
             // Some versions of nft do not accept a set that contains everything.

@@ -11,8 +11,8 @@ use thiserror::Error;
 
 use crate::host::error::NetError;
 use crate::host::journal::undo::Outcome;
-use crate::host::plan::address_range::Family;
 use crate::host::program::{Program, ProgramError};
+use crate::types::family::Family;
 
 /// The tables that may contain our rules, in the order of removal.
 const TABLES: [&str; 3] = ["filter", "nat", "mangle"];

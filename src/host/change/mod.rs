@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::plan::address_range::Family;
+use crate::types::family::Family;
 use crate::types::{InterfaceName, Mtu};
 use client_firewall::{ClientFirewall, Means};
 use firewall::FirewallTable;

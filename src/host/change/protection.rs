@@ -8,9 +8,9 @@ use std::net::IpAddr;
 use std::sync::Once;
 
 use super::sysctl::{SysctlError, SysctlKey};
-use crate::host::plan::address_range::Family;
 use crate::process::message::say;
 use crate::types::InterfaceName;
+use crate::types::family::Family;
 
 /// Settings and values for every tunnel device (kernel: Documentation/networking/ip-sysctl.rst).
 const ALWAYS: [(Family, &str, &str); 7] = [

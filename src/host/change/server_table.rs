@@ -11,7 +11,7 @@ use super::firewall::{
 };
 use super::nft::{Nft, NftError};
 use crate::host::error::NetError;
-use crate::host::plan::address_range::Family;
+use crate::types::family::Family;
 
 /// The bit of a packet's mark that marks a passed packet, from our forward chain to our last chain,
 /// for our rule in the host's own forward chain.

@@ -6,8 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::sysctl::{SysctlError, SysctlKey};
-use crate::host::plan::address_range::Family;
 use crate::types::InterfaceName;
+use crate::types::family::Family;
 
 /// The directory of the interfaces' IPv6 settings.
 pub(in crate::host) const IPV6_INTERFACES: &str = "/proc/sys/net/ipv6/conf";

@@ -13,8 +13,8 @@ use crate::host::error::NetError;
 use crate::host::journal::shell_register::ShellRecord;
 use crate::host::journal::undo::{Outcome, judge};
 use crate::host::journal::{Entry, Journal};
-use crate::host::plan::address_range::Family;
 use crate::types::InterfaceName;
+use crate::types::family::Family;
 
 /// Takes a setting for this tunnel: journals it and sets it. A setting that has the wanted value
 /// already, and not from another tunnel, is left alone.

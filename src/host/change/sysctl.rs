@@ -9,8 +9,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::host::plan::address_range::Family;
 use crate::types::InterfaceName;
+use crate::types::family::Family;
 
 /// The directory of the settings (proc(5)).
 const ROOT: &str = "/proc/sys";

@@ -20,9 +20,9 @@ use crate::host::change::sysctl::SysctlKey;
 use crate::host::error::NetError;
 use crate::host::netlink::{Netlink, PortSettings};
 use crate::host::own_device::{self, UndoScope};
-use crate::host::plan::address_range::Family;
 use crate::host::plan::facts::{AddressFacts, AddressGeneration, LinkFacts};
 use crate::types::InterfaceName;
+use crate::types::family::Family;
 
 pub use super::undo::UndoReport;
 

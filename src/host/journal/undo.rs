@@ -11,9 +11,9 @@ use crate::host::change::sysctl::{SysctlError, SysctlKey};
 use crate::host::error::{NetError, Refusal};
 use crate::host::netlink::{Netlink, PortSettings};
 use crate::host::own_device::{self, UndoScope};
-use crate::host::plan::address_range::Family;
 use crate::host::plan::facts::{AddressFacts, AddressGeneration, InterfaceIndex, LinkFacts};
 use crate::packet::guard::link::MacAddress;
+use crate::types::family::Family;
 
 /// The outcome for the changes of one tunnel.
 #[derive(Debug, Default)]

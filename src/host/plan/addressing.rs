@@ -6,10 +6,11 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use thiserror::Error;
 
-use super::address_range::{AddressSet, Family, is_within, number};
 use super::facts::is_default_like;
 use super::private_space::{IPV4, IPV6, Numbers};
 use crate::types::Mode;
+use crate::types::address_set::AddressSet;
+use crate::types::family::{Family, is_within, number};
 
 /// The tunnel's requirements.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -289,15 +290,15 @@ fn free_block(
         .chain(given)
         .filter(|network| !is_default_like(network))
         .collect();
-    let taken = AddressSet::of(family, &taken);
+    let taken = AddressSet::of(&taken);
     let number = numbers.next_wide();
     let pools = pools.iter().filter_map(|pool| pool.parse().ok()).collect();
     permitted_pools(pools, family, request.within.as_deref())
         .into_iter()
         .find_map(|pool| {
-            let free = AddressSet::of(family, [&pool]).without(&taken);
-            let count = free.block_count(prefix);
-            let block = free.block(prefix, number.checked_rem(count)?)?;
+            let free = AddressSet::of([&pool]).minus(&taken);
+            let count = free.block_count(family, prefix);
+            let block = free.block(family, prefix, number.checked_rem(count)?)?;
             is_within(&block, &pool).then_some(block)
         })
 }

@@ -1,6 +1,5 @@
 //! Plans the changes of this host for a tunnel; pure functions on facts that were read beforehand.
 
-pub mod address_range;
 pub mod addressing;
 pub mod facts;
 pub mod private_space;

@@ -2,8 +2,9 @@
 
 use ipnetwork::IpNetwork;
 
-use super::address_range::{AddressSet, Family, is_within};
 use super::facts::is_default_like;
+use crate::types::address_set::AddressSet;
+use crate::types::family::{Family, is_within};
 
 /// Private IPv4 space in order of preference (RFC 1918), then the shared carrier space (RFC 6598).
 pub(in crate::host) const IPV4: [&str; 4] = [
@@ -39,18 +40,18 @@ pub fn free_network(
         Family::V6 => &IPV6,
     };
     let named = in_use.iter().filter(|network| !is_default_like(network));
-    let taken = AddressSet::of(family, named);
+    let taken = AddressSet::of(named);
     let mut numbers = Numbers::new(seed);
     space.iter().find_map(|pool| {
         let pool: IpNetwork = pool.parse().ok()?;
-        let all = AddressSet::of(family, [&pool]);
+        let all = AddressSet::of([&pool]);
         let block = |set: &AddressSet, number: u128| {
-            set.block(prefix, number.checked_rem(set.block_count(prefix))?)
+            let count = set.block_count(family, prefix);
+            set.block(family, prefix, number.checked_rem(count)?)
         };
-        let is_free =
-            |network: &IpNetwork| AddressSet::of(family, [network]).within(&taken).is_empty();
+        let is_free = |network: &IpNetwork| AddressSet::of([network]).within(&taken).is_empty();
         let drawn = (0..TRIES).find_map(|_| block(&all, numbers.next_wide()).filter(is_free));
-        drawn.or_else(|| block(&all.without(&taken), numbers.next_wide()))
+        drawn.or_else(|| block(&all.minus(&taken), numbers.next_wide()))
     })
 }
 
@@ -99,9 +100,9 @@ mod tests {
 
     #[test]
     fn the_last_free_network_is_found() {
-        let taken = AddressSet::of(Family::V4, &networks(&IPV4));
+        let taken = AddressSet::of(&networks(&IPV4));
         let left = networks(&["172.20.7.0/24"]);
-        let taken = taken.without(&AddressSet::of(Family::V4, &left));
+        let taken = taken.minus(&AddressSet::of(&left));
         let taken = taken.to_networks();
         assert_eq!(free_network(Family::V4, 24, &taken, 1), Some(left[0]));
         assert_eq!(free_network(Family::V4, 23, &taken, 1), None);

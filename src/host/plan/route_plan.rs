@@ -6,8 +6,9 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::address_range::{AddressSet, Family, is_within};
 use super::facts::{HostFacts, RouteFacts, RouteKind, TABLE_MAIN};
+use crate::types::address_set::AddressSet;
+use crate::types::family::{Family, is_within};
 
 pub use super::route_report::{RouteNote, RoutePlanError};
 
@@ -43,15 +44,12 @@ pub fn subtract(
     excludes: &[IpNetwork],
 ) -> Result<Vec<IpNetwork>, RoutePlanError> {
     let mut cover = Vec::new();
-    for family in [Family::V4, Family::V6] {
-        let wanted = AddressSet::of(family, routes);
-        let rest = wanted.without(&AddressSet::of(family, excludes));
-        for network in rest.to_networks() {
-            if network.prefix() == 0 && !routes.contains(&network) {
-                cover.extend(halves(family));
-            } else {
-                cover.push(network);
-            }
+    let rest = AddressSet::of(routes).minus(&AddressSet::of(excludes));
+    for network in rest.to_networks() {
+        if network.prefix() == 0 && !routes.contains(&network) {
+            cover.extend(halves(Family::of(network.ip())));
+        } else {
+            cover.push(network);
         }
     }
     if cover.len() > MAX_ROUTES {

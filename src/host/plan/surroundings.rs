@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use ipnetwork::IpNetwork;
 
-use super::address_range::Family;
 use super::facts::HostFacts;
 use super::ways;
 use crate::host::change::firewall;
@@ -17,6 +16,7 @@ use crate::host::error::NetError;
 use crate::host::netlink::Netlink;
 use crate::host::program::Program;
 use crate::types::InterfaceName;
+use crate::types::family::Family;
 
 /// Exists if the kernel supports IPv6, even while IPv6 is disabled.
 const IPV6: &str = "/proc/sys/net/ipv6";

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use ipnetwork::IpNetwork;
 
-use super::address_range::is_within;
 use super::facts::{HostFacts, RouteFacts, RouteKind};
 use crate::types::InterfaceName;
+use crate::types::family::is_within;
 
 /// RTPROT_RA (linux/rtnetlink.h): a route from a router advertisement.
 const FROM_ADVERTISEMENT: u8 = 9;

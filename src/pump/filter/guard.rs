@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::packet::guard::link::{LinkAddress, LinkAddresses, Sender};
 use crate::packet::guard::{GuardRules, Refused};
+use crate::process::token_bucket::Allowance;
 use crate::pump::Dropped;
 use crate::types::Mode;
 
@@ -35,28 +36,15 @@ pub struct Guard {
     claims: Option<LinkClaims>,
     /// Whether a frame has waited for its station.
     waited: bool,
-    log: RefusalLog,
+    /// Lines about refused packets that may be written.
+    log: Allowance,
 }
 
-/// Writes a line about a refused packet, at most one in [`LOG_INTERVAL`].
-#[derive(Debug, Default)]
-struct RefusalLog {
-    last: Option<Instant>,
-    /// Refused since the last line.
-    silent: u64,
-}
-
-impl RefusalLog {
-    #[cold]
-    fn note(&mut self, reason: Refused, head: &[u8]) {
-        let now = Instant::now();
-        let soon = |last| now.duration_since(last) < LOG_INTERVAL;
-        if self.last.is_some_and(soon) {
-            self.silent += 1;
-            return;
-        }
-        self.last = Some(now);
-        let silent = mem::take(&mut self.silent);
+/// Writes a line about a refused packet, where `lines` has one left; `silent` is
+/// how many were refused since the last line.
+#[cold]
+fn note(lines: &mut Allowance, reason: Refused, head: &[u8]) {
+    if let Some(silent) = lines.take(Instant::now()) {
         let head = head.get(..LOG_BYTES).unwrap_or(head);
         tracing::debug!(%reason, head = format_args!("{head:02x?}"), silent, "packet refused");
     }
@@ -81,7 +69,7 @@ impl Guard {
             sender: Sender::default(),
             claims: None,
             waited: false,
-            log: RefusalLog::default(),
+            log: Allowance::new(1, LOG_INTERVAL),
         }
     }
 
@@ -109,7 +97,7 @@ impl Guard {
             judged = self.check_now(mode, head);
         }
         judged.map_err(|reason| {
-            self.log.note(reason, head);
+            note(&mut self.log, reason, head);
             reason.into()
         })
     }

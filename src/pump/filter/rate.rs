@@ -1,6 +1,5 @@
 //! Limits the bytes per second: a token bucket around one side of a channel, or around
-//! several channels of one client. It counts in time: sending moves the time of the next
-//! send, and an idle bucket lags behind the clock by at most its burst.
+//! several channels of one client.
 //!
 //! Towards the peer it waits before frames are sent, so the queue in front of it decides
 //! what goes next. From the peer it waits before the next read, and the channel's window
@@ -14,6 +13,7 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
+use crate::process::token_bucket::TokenBucket;
 use crate::pump::{FrameSink, FrameSource, SendFailure};
 
 /// The burst after a pause, in time; one message of any size may always go, and is
@@ -48,14 +48,13 @@ impl Rate {
 
 /// A rate limit that can be replaced at run time, or no limit. Clones share one limit.
 #[derive(Debug, Clone, Default)]
-pub struct RateLimit(Option<Arc<Mutex<Bucket>>>);
+pub struct RateLimit(Option<Arc<Mutex<Limit>>>);
 
-/// The traffic of a limit, as time.
+/// A limit and its bucket.
 #[derive(Debug)]
-struct Bucket {
+struct Limit {
     rate: watch::Receiver<Option<Rate>>,
-    /// When the next byte may go; `None` before the first one.
-    due: Option<Instant>,
+    bucket: TokenBucket,
 }
 
 impl RateLimit {
@@ -64,7 +63,8 @@ impl RateLimit {
 
     /// The latest value of `rate`; the last one stays when the sender is gone.
     pub fn new(rate: watch::Receiver<Option<Rate>>) -> Self {
-        RateLimit(Some(Arc::new(Mutex::new(Bucket { rate, due: None }))))
+        let bucket = TokenBucket::new(BURST);
+        RateLimit(Some(Arc::new(Mutex::new(Limit { rate, bucket }))))
     }
 
     /// A constant limit; no limit for `None`.
@@ -77,21 +77,21 @@ impl RateLimit {
 
     /// The current rate.
     pub fn now(&self) -> Option<Rate> {
-        self.look(|bucket| *bucket.rate.borrow()).flatten()
+        self.look(|limit| *limit.rate.borrow()).flatten()
     }
 
     /// Waits until a message may go.
     pub async fn opened(&self) {
         loop {
-            let waiting = self.look(|bucket| {
-                let open = bucket.is_open(Instant::now());
-                (!open).then(|| (bucket.due, bucket.rate.clone()))
+            let waiting = self.look(|limit| {
+                let open = limit.is_open();
+                (!open).then(|| (limit.bucket.due(), limit.rate.clone()))
             });
             let Some(Some((Some(due), mut rate))) = waiting else {
                 return;
             };
             tokio::select! {
-                () = sleep_until(due) => {}
+                () = sleep_until(due.into()) => {}
                 Ok(()) = rate.changed() => {}
             }
         }
@@ -99,41 +99,39 @@ impl RateLimit {
 
     /// Counts `bytes` that were sent, however many.
     pub fn take(&self, bytes: usize) {
-        self.look(|bucket| bucket.take(bytes, Instant::now()));
+        self.look(|limit| limit.take(bytes));
     }
 
     /// Whether a message may go.
     fn is_open(&self) -> bool {
-        let open = self.look(|bucket| bucket.is_open(Instant::now()));
-        open.unwrap_or(true)
+        self.look(Limit::is_open).unwrap_or(true)
     }
 
-    fn look<R>(&self, look: impl FnOnce(&mut Bucket) -> R) -> Option<R> {
-        let bucket = self.0.as_ref()?;
-        let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(look(&mut bucket))
+    fn look<R>(&self, look: impl FnOnce(&mut Limit) -> R) -> Option<R> {
+        let limit = self.0.as_ref()?;
+        let mut limit = limit.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(look(&mut limit))
     }
 }
 
-impl Bucket {
-    fn is_open(&mut self, now: Instant) -> bool {
+impl Limit {
+    fn is_open(&mut self) -> bool {
         if self.rate.has_changed().unwrap_or(false) {
             self.rate.mark_unchanged();
             // The debt is in time by the old rate.
-            self.due = None;
+            self.bucket.clear();
         }
-        self.rate.borrow().is_none() || self.due.is_none_or(|due| due <= now)
+        self.rate.borrow().is_none() || self.bucket.is_open(Instant::now().into_std())
     }
 
-    fn take(&mut self, bytes: usize, now: Instant) {
-        let Some(rate) = *self.rate.borrow() else {
-            self.due = None;
-            return;
-        };
-        let full = now.checked_sub(BURST).unwrap_or(now);
-        let from = self.due.unwrap_or(full).max(full);
-        // At the end of time nothing more is sent; it waits for a new limit.
-        self.due = from.checked_add(rate.time(bytes)).or(self.due);
+    fn take(&mut self, bytes: usize) {
+        let rate = *self.rate.borrow();
+        match rate {
+            Some(rate) => self
+                .bucket
+                .take(rate.time(bytes), Instant::now().into_std()),
+            None => self.bucket.clear(),
+        }
     }
 }
 

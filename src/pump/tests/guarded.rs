@@ -9,9 +9,9 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::frame;
-use crate::packet::guard::address_set::AddressSet;
 use crate::packet::guard::link::{LinkAddress, LinkAddresses, MacAddress};
 use crate::packet::guard::{GuardRules, Reach};
+use crate::types::address_set::AddressSet;
 
 const MODE: Mode = Mode::PointToPoint;
 

@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ipnetwork::IpNetwork;
 use tokio::sync::watch;
 
-use crate::packet::guard::address_set::AddressSet;
 use crate::packet::guard::{GuardRules, Reach};
 use crate::pump::Guard;
 use crate::server::login::grant::Group;
 use crate::server::report::registry::ConnectionId;
+use crate::types::address_set::AddressSet;
 
 /// The tunnels that are up.
 #[derive(Debug, Default)]

@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use thiserror::Error;
 
-use crate::host::plan::address_range::Family;
 use crate::server::forward::listen::Named;
 use crate::server::login::denial::Denial;
 use crate::server::login::grant::{Grant, TunnelGrant};
 use crate::server::login::policy::Policy;
 use crate::server::report::registry::forwards::ForwardKind;
+use crate::types::family::Family;
 use crate::types::{InterfaceName, Mode, Unit};
 
 /// Why access is withdrawn. This is for the log.

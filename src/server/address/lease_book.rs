@@ -8,7 +8,7 @@ use super::lease::{LeaseError, LeasedAddress};
 use super::lease_file::Remembered;
 use super::lease_key::LeaseKey;
 use super::pool::{Pool, Pools};
-use crate::host::plan::address_range::Family;
+use crate::types::family::Family;
 
 /// Addresses that are remembered beyond those in use.
 const MOST_REMEMBERED: usize = 16_384;

@@ -8,10 +8,10 @@ use ipnetwork::IpNetwork;
 use thiserror::Error;
 
 use crate::config::serve::settings::ServeSettings;
-use crate::host::plan::address_range::{Family, number};
 use crate::host::plan::facts::{HostFacts, is_default_like};
 use crate::host::plan::private_space::free_network;
 use crate::types::Mtu;
+use crate::types::family::{Family, number};
 
 /// Prefix lengths of networks that are chosen here.
 const CHOSEN_PREFIX: [(Family, u8); 2] = [(Family::V4, 24), (Family::V6, 64)];

@@ -4,12 +4,12 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 
 use super::carry::carry;
 use super::open_connections::OpenConnections;
+use crate::server::accept;
 use crate::server::access::entitlement::Held;
 use crate::server::login::grant::ForwardRule;
 use crate::server::report::registry::forwards::ForwardKind;
@@ -17,9 +17,6 @@ use crate::server::report::registry::session::Session;
 use crate::server::tunnel::rates::Rates;
 use crate::ssh::server::connection::ClientConnection;
 use crate::ssh::server::requests::ListenReply;
-
-/// How long to wait for descriptors or memory, of which there are none left.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Where a client wants to listen (RFC 4254, section 7.1).
 pub(in crate::server) enum Named {
@@ -128,25 +125,22 @@ impl Carrier {
 /// Has each connection that comes in go on by `carried` among those that are
 /// `running`; it outlives this.
 pub(super) async fn accept<F>(
-    listener: TcpListener,
+    mut listener: TcpListener,
     running: OpenConnections,
     carried: impl Fn(TcpStream, SocketAddr) -> F,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
     loop {
-        match listener.accept().await {
-            Ok((stream, originator)) => running.spawn(carried(stream, originator)),
-            Err(error) => {
-                tracing::debug!(%error, "a connection to a client's listener");
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
+        let (stream, originator) = accept::accept(&mut listener).await;
+        running.spawn(carried(stream, originator));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::task::JoinSet;
     use tokio::time::timeout;

@@ -17,7 +17,6 @@ use crate::host::journal::recovery::Recoverer;
 use crate::host::journal::runtime_dir::{RuntimeDir, RuntimeDirError};
 use crate::host::journal::state::{HostState, UndoReport};
 use crate::host::netlink::Netlink;
-use crate::host::plan::address_range::Family;
 use crate::host::plan::facts::HostFacts;
 use crate::host::plan::surroundings::{Onward, Surroundings};
 use crate::host::privilege::{PrivilegeError, require_net_admin, require_tun};
@@ -25,6 +24,7 @@ use crate::process::cleanup;
 use crate::process::message::say;
 use crate::server::address::pool::{Pool, Pools};
 use crate::server::tunnel::client_device::ClientDevices;
+use crate::types::family::Family;
 use crate::types::{InterfaceName, ParseError};
 
 /// The name of a server's journal and firewall table; of a second server on one

@@ -1,26 +1,24 @@
 //! How the server answers questions about itself: to few at once, and to none
 //! for long.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
+
+use crate::server::accept::{Accept, accept};
 
 /// Connections at once; others wait to be accepted.
 const MOST: usize = 8;
 /// How long one may take, from its beginning to its end.
 pub const PATIENCE: Duration = Duration::from_secs(5);
-/// The pause after a connection that could not be accepted, as there are too
-/// many open files: there is nothing to wait for.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// Accepts and answers for ever. Dropping this ends all of it.
-pub async fn serve<S>(
-    accept: impl AsyncFn() -> io::Result<S>,
-    answer: impl AsyncAnswer<S>,
+pub(super) async fn serve<L: Accept>(
+    mut listener: L,
+    answer: impl AsyncAnswer<L::Connection>,
 ) -> std::convert::Infallible {
     let places = Arc::new(Semaphore::new(MOST));
     let mut answers = JoinSet::new();
@@ -28,21 +26,13 @@ pub async fn serve<S>(
         // It is never closed.
         let place = Arc::clone(&places).acquire_owned().await.ok();
         while answers.try_join_next().is_some() {}
-        match accept().await {
-            Ok(stream) => {
-                let answered = answer.answer(stream);
-                answers.spawn(async move {
-                    if timeout(PATIENCE, answered).await.is_err() {
-                        tracing::debug!("somebody took too long to hear the answer");
-                    }
-                    drop(place);
-                });
+        let answered = answer.answer(accept(&mut listener).await);
+        answers.spawn(async move {
+            if timeout(PATIENCE, answered).await.is_err() {
+                tracing::debug!("somebody took too long to hear the answer");
             }
-            Err(error) => {
-                tracing::debug!(%error, "cannot accept a question");
-                sleep(PAUSE).await;
-            }
-        }
+            drop(place);
+        });
     }
 }
 
@@ -54,10 +44,11 @@ pub trait AsyncAnswer<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-    use tokio::sync::{Mutex, mpsc};
+    use tokio::sync::mpsc;
     use tokio::time::Instant;
 
     use super::*;
@@ -91,15 +82,23 @@ mod tests {
         }
     }
 
+    /// What comes in is sent to it.
+    struct Incoming(mpsc::Receiver<io::Result<DuplexStream>>);
+
+    impl Accept for Incoming {
+        type Connection = DuplexStream;
+
+        async fn try_accept(&mut self) -> io::Result<DuplexStream> {
+            let next = self.0.recv().await;
+            next.unwrap_or_else(|| Err(io::ErrorKind::NotConnected.into()))
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn those_who_say_nothing_are_dropped_and_the_next_has_its_turn() {
         let (sender, receiver) = mpsc::channel(100);
-        let (receiver, echo) = (Mutex::new(receiver), Echo::default());
-        let accept = async move || {
-            let next = receiver.lock().await.recv().await;
-            next.unwrap_or_else(|| Err(io::ErrorKind::NotConnected.into()))
-        };
-        let service = tokio::spawn(serve(accept, echo.clone()));
+        let echo = Echo::default();
+        let service = tokio::spawn(serve(Incoming(receiver), echo.clone()));
         let mut silent = Vec::new();
         for _ in 0..2 * MOST {
             let (ours, theirs) = duplex(16);

@@ -1,6 +1,7 @@
 //! Channels of an SSH connection: tunnel, process, remote socket.
 
 pub mod process;
+pub(in crate::ssh) mod reader;
 pub(super) mod remote_socket;
 pub mod side;
 pub mod tunnel;

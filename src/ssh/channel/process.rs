@@ -6,6 +6,7 @@ use bytes::Bytes;
 use russh::client::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Pty, Sig};
 
+use super::reader::ChannelReader;
 use crate::ssh::client::connect::{Connection, STREAM_WINDOW};
 use crate::ssh::client::events::Shared;
 use crate::ssh::client::prompt::terminal_text;
@@ -96,11 +97,7 @@ pub struct Process {
 
 /// The reading side of a [`Process`]. Read it or drop it: unread output takes memory up to
 /// the channel's window, and then the process blocks.
-pub struct ProcessEvents {
-    channel: ChannelReadHalf,
-    /// The channel is closed.
-    closed: bool,
-}
+pub struct ProcessEvents(ChannelReader);
 
 /// The writing side of a [`Process`].
 pub struct ProcessInput {
@@ -121,7 +118,7 @@ impl Process {
         connection: &Arc<Shared>,
     ) -> Self {
         Process {
-            events: ProcessEvents::new(read),
+            events: ProcessEvents(ChannelReader::new(read)),
             input: ProcessInput {
                 channel: write,
                 connection: Arc::clone(connection),
@@ -131,58 +128,43 @@ impl Process {
 }
 
 impl ProcessEvents {
-    fn new(channel: ChannelReadHalf) -> Self {
-        ProcessEvents {
-            channel,
-            closed: false,
-        }
-    }
-
     /// Raises the channel's window to that of an agent stream, so that the process can send
     /// more before it blocks.
     pub fn widen(&self) {
-        self.channel.set_window(STREAM_WINDOW);
+        self.0.set_window(STREAM_WINDOW);
     }
 
     /// The next event; `None` once the channel is closed.
     pub async fn next(&mut self) -> Option<ProcessEvent> {
-        while !self.closed {
-            let message = self.channel.wait().await;
-            if let Some(event) = self.event(message?) {
+        loop {
+            if let Some(event) = event(self.0.message().await?) {
                 return Some(event);
             }
         }
-        None
     }
 
     /// The next event if it has already arrived. `None` also once the channel is closed;
     /// [`next`](Self::next) tells the two apart.
     pub fn try_next(&mut self) -> Option<ProcessEvent> {
-        while !self.closed {
-            let message = self.channel.try_wait();
-            if let Some(event) = self.event(message?) {
+        loop {
+            if let Some(event) = event(self.0.try_message()?) {
                 return Some(event);
             }
         }
-        None
     }
+}
 
-    fn event(&mut self, message: ChannelMsg) -> Option<ProcessEvent> {
-        Some(match message {
-            ChannelMsg::Data { data } => ProcessEvent::Output(data),
-            ChannelMsg::ExtendedData { data, ext: 1 } => ProcessEvent::ErrorOutput(data),
-            ChannelMsg::ExitStatus { exit_status } => ProcessEvent::Exited(Exit::Code(exit_status)),
-            ChannelMsg::ExitSignal { signal_name, .. } => {
-                ProcessEvent::Exited(Exit::Signal(signal_text(&signal_name)))
-            }
-            ChannelMsg::Eof => ProcessEvent::OutputEnd,
-            ChannelMsg::Close => {
-                self.closed = true;
-                return None;
-            }
-            _ => return None,
-        })
-    }
+fn event(message: ChannelMsg) -> Option<ProcessEvent> {
+    Some(match message {
+        ChannelMsg::Data { data } => ProcessEvent::Output(data),
+        ChannelMsg::ExtendedData { data, ext: 1 } => ProcessEvent::ErrorOutput(data),
+        ChannelMsg::ExitStatus { exit_status } => ProcessEvent::Exited(Exit::Code(exit_status)),
+        ChannelMsg::ExitSignal { signal_name, .. } => {
+            ProcessEvent::Exited(Exit::Signal(signal_text(&signal_name)))
+        }
+        ChannelMsg::Eof => ProcessEvent::OutputEnd,
+        _ => return None,
+    })
 }
 
 fn signal_text(signal: &Sig) -> String {

@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
+use russh::{ChannelReadHalf, ChannelWriteHalf};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::reader::ChannelReader;
 use super::side::{ClientSide, Side};
 use crate::frame::window::{WindowCredit, WindowRule};
 use crate::ssh::client::connect::{Connection, MAX_PACKET};
@@ -31,11 +32,7 @@ pub struct TunnelSender<S: Side = ClientSide> {
 }
 
 /// Receives frames.
-pub struct TunnelReceiver {
-    channel: ChannelReadHalf,
-    /// The peer has sent EOF or closed the channel.
-    ended: bool,
-}
+pub struct TunnelReceiver(ChannelReader);
 
 /// Why a frame was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,44 +107,20 @@ impl TunnelReceiver {
     pub(in crate::ssh) fn new(channel: ChannelReadHalf) -> Self {
         // A frame is never split, so the window must have room for a whole one.
         channel.set_window(MAX_PACKET);
-        TunnelReceiver {
-            channel,
-            ended: false,
-        }
+        TunnelReceiver(ChannelReader::new(channel))
     }
 
     /// The next frame; `None` once the peer has sent EOF or closed the channel, or the
     /// connection is gone. OpenSSH sends EOF when its device failed and sends no frame
     /// after it, so the link is down although the channel is still open.
     pub async fn receive(&mut self) -> Option<Bytes> {
-        while !self.ended {
-            let message = self.channel.wait().await;
-            if let Some(frame) = self.frame(message?) {
-                return Some(frame);
-            }
-        }
-        None
+        self.0.data().await
     }
 
     /// The next frame if it has already arrived. `None` also after the last frame;
     /// [`receive`](Self::receive) tells the two apart.
     pub fn try_receive(&mut self) -> Option<Bytes> {
-        while !self.ended {
-            let message = self.channel.try_wait();
-            if let Some(frame) = self.frame(message?) {
-                return Some(frame);
-            }
-        }
-        None
-    }
-
-    fn frame(&mut self, message: ChannelMsg) -> Option<Bytes> {
-        match message {
-            ChannelMsg::Data { data } => return Some(data),
-            ChannelMsg::Eof | ChannelMsg::Close => self.ended = true,
-            _ => {}
-        }
-        None
+        self.0.try_data()
     }
 }
 

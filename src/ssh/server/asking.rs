@@ -94,7 +94,7 @@ impl Asking {
             places,
             requests,
             sessions: HashMap::new(),
-            patience: Patience::new(Instant::now()),
+            patience: Patience::new(),
         }
     }
 

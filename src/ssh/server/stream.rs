@@ -6,49 +6,37 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
+use russh::{Channel, ChannelReadHalf, ChannelWriteHalf};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::Handle;
 
 use super::connection::Shared;
 use super::place::Place;
+use crate::ssh::channel::reader::ChannelReader;
 use crate::ssh::channel::side::ServerSide;
 use crate::ssh::client::connect::STREAM_WINDOW;
 
 /// The client's data on a TCP forward. Dropping it closes the channel.
 pub struct ForwardInput {
-    messages: ChannelReadHalf,
-    /// `None` only while this is dropped.
+    reader: ChannelReader,
+    /// Gone only while this is dropped.
     channel: Option<ChannelWriteHalf<ServerSide>>,
     /// Received data that is not read yet.
     unread: Bytes,
-    phase: Phase,
     _place: Place,
 }
 
 /// The data to the client on a TCP forward.
 pub struct ForwardOutput(Box<dyn AsyncWrite + Send + Unpin>);
 
-/// The state of the client's side of a channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// The client may send more.
-    Open,
-    /// The client sends no more (RFC 4254, section 5.3), but still accepts data.
-    Ended,
-    /// The client has closed the channel, or the connection is gone.
-    Closed,
-}
-
-/// The two directions of a TCP forward.
+/// The directions of a TCP forward.
 pub(super) fn forward(channel: Channel<ServerSide>, place: Place) -> (ForwardInput, ForwardOutput) {
     let (messages, channel) = channel.split();
     let output = ForwardOutput(Box::new(channel.make_writer()));
     let input = ForwardInput {
-        messages,
+        reader: ChannelReader::new(messages),
         channel: Some(channel),
         unread: Bytes::new(),
-        phase: Phase::Open,
         _place: place,
     };
     (input, output)
@@ -58,19 +46,7 @@ impl ForwardInput {
     /// Waits until the client has closed the channel or the connection is gone. Discards
     /// data that arrives until then, so call it only after the end of the input.
     pub async fn closed(&mut self) {
-        while self.phase != Phase::Closed {
-            let message = self.messages.wait().await;
-            self.heed(message);
-        }
-    }
-
-    fn heed(&mut self, message: Option<ChannelMsg>) {
-        match message {
-            Some(ChannelMsg::Data { data }) => self.unread = data,
-            Some(ChannelMsg::Eof) => self.phase = Phase::Ended,
-            Some(ChannelMsg::Close) | None => self.phase = Phase::Closed,
-            Some(_) => {}
-        }
+        self.reader.closed().await;
     }
 }
 
@@ -81,10 +57,12 @@ impl AsyncRead for ForwardInput {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let input = &mut *self;
-        while input.unread.is_empty() && input.phase == Phase::Open {
-            // The queue keeps the waker, and dropping the future loses nothing.
-            let message = ready!(pin!(input.messages.wait()).poll(cx));
-            input.heed(message);
+        while input.unread.is_empty() {
+            // The queue keeps the waker, and loses nothing with the future.
+            match ready!(pin!(input.reader.data()).poll(cx)) {
+                Some(data) => input.unread = data,
+                None => break,
+            }
         }
         let length = buffer.remaining().min(input.unread.len());
         buffer.put_slice(&input.unread.split_to(length));
@@ -119,11 +97,8 @@ impl AsyncWrite for ForwardOutput {
     }
 }
 
-/// The client's data to a subsystem.
-pub struct SubsystemInput {
-    channel: ChannelReadHalf,
-    ended: bool,
-}
+/// What a client sends to a subsystem.
+pub struct SubsystemInput(ChannelReader);
 
 /// The subsystem's data to the client. Dropping it leaves the channel open.
 pub struct SubsystemOutput {
@@ -140,42 +115,18 @@ pub struct SubsystemGone;
 impl SubsystemInput {
     pub(super) fn new(channel: ChannelReadHalf) -> Self {
         channel.set_window(STREAM_WINDOW);
-        SubsystemInput {
-            channel,
-            ended: false,
-        }
+        SubsystemInput(ChannelReader::new(channel))
     }
 
     /// The next data; `None` once the client has sent EOF or closed the channel.
     pub async fn receive(&mut self) -> Option<Bytes> {
-        while !self.ended {
-            let message = self.channel.wait().await;
-            if let Some(data) = self.data(message?) {
-                return Some(data);
-            }
-        }
-        None
+        self.0.data().await
     }
 
     /// The next data if it has already arrived. `None` also at the end;
     /// [`receive`](Self::receive) tells the two apart.
     pub fn try_receive(&mut self) -> Option<Bytes> {
-        while !self.ended {
-            let message = self.channel.try_wait();
-            if let Some(data) = self.data(message?) {
-                return Some(data);
-            }
-        }
-        None
-    }
-
-    fn data(&mut self, message: ChannelMsg) -> Option<Bytes> {
-        match message {
-            ChannelMsg::Data { data } => return Some(data),
-            ChannelMsg::Eof | ChannelMsg::Close => self.ended = true,
-            _ => {}
-        }
-        None
+        self.0.try_data()
     }
 }
 

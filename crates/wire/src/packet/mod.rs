@@ -9,7 +9,7 @@
 //!     segment    a super-packet into packets    coalesce         packets into super-packets
 //!                                               candidate, unit  what may be merged, the result
 //!   guard      what the peer may send: IP, icmp; on Ethernet link (a host, with dhcp), lan;
-//!              datagram parses, address_set is looked up
+//!              datagram parses, types::address_set is looked up
 //! ```
 
 pub mod flow;

@@ -10,8 +10,8 @@ use super::note::OfferNote;
 use crate::client::up::acceptance::is_unicast;
 use crate::client::up::plan::serve::{OfferInput, nonsense, without_host_bits};
 use crate::frame::control::Addresses;
-use crate::host::plan::address_range::{Family, is_within};
 use crate::host::plan::addressing::AddressPair;
+use crate::types::family::{Family, is_within};
 use crate::types::{Mode, Mtu};
 
 /// Returns at most one pair per family that this host can have and the user accepts.

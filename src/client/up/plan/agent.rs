@@ -8,9 +8,9 @@ use super::way_probes;
 use crate::client::up::UpRequest;
 use crate::client::up::addresses::{self, Choice};
 use crate::frame::control::{Addresses, AgentFacts, Forward, Permissions, SetUp};
-use crate::host::plan::address_range::is_within;
 use crate::host::plan::addressing::AddressPair;
 use crate::host::plan::facts::HostFacts;
+use crate::types::family::is_within;
 use crate::types::{InterfaceName, Mtu};
 
 /// Networks listed in an error, at most.

@@ -14,11 +14,12 @@ use crate::client::up::remote_part::Pushed;
 use crate::config::serve::settings::{MOST_DOMAINS, MOST_NAME_SERVERS};
 use crate::frame::control::{Dns, Offer};
 use crate::host::change::resolver::name_servers::NameServers;
-use crate::host::plan::address_range::{AddressSet, Family, is_within};
 use crate::host::plan::addressing::AddressPair;
 use crate::host::plan::facts::{HostFacts, is_default_like};
 use crate::host::plan::route_plan::{self, MAX_ROUTES, RouteRequest};
 use crate::types::Mtu;
+use crate::types::address_set::AddressSet;
+use crate::types::family::is_within;
 
 /// The datagram size that every IPv4 host accepts (RFC 791, section 3.2), in bytes.
 const LEAST_MTU: u32 = 576;
@@ -138,12 +139,8 @@ fn check_asked(
     let request = input.request;
     let own = addresses.iter().map(|pair| IpNetwork::from(pair.remote));
     let there: Vec<IpNetwork> = own.chain(offered.iter().copied()).collect();
-    let is_missing = |route: &&IpNetwork| {
-        let family = Family::of(route.ip());
-        let wanted = AddressSet::of(family, [*route]);
-        let rest = wanted.without(&AddressSet::of(family, &request.excludes));
-        !rest.without(&AddressSet::of(family, &there)).is_empty()
-    };
+    let covered = AddressSet::of(&there).union(&AddressSet::of(&request.excludes));
+    let is_missing = |route: &&IpNetwork| !covered.includes(&AddressSet::of([*route]));
     let missing: Vec<IpNetwork> = request.routes.iter().filter(is_missing).copied().collect();
     if !missing.is_empty() {
         let offered = match offered.is_empty() {

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::client::up::choice::{self, Chosen};
+use crate::client::up::remote_part::{LocalDevice, RemotePart};
 use crate::client::up::test_request::request;
 use crate::frame::control::{Addresses, CloseReason, Dns, Hello, Message, Offer, PREAMBLE, Ready};
 use crate::frame::stream::{StreamFrame, StreamReader, encode_control};
@@ -17,7 +18,7 @@ use crate::host::test_namespace::{self, ip};
 use crate::link::datagram::Restrictions;
 use crate::ssh::client::wire_server::{Reader, Wire, WireServer, data, number};
 use crate::tun::{Device, DeviceRequest};
-use crate::types::DevicePrefix;
+use crate::types::{DevicePrefix, Mode};
 
 /// Far longer than any step here takes; a test that reaches it hangs.
 const HANGS: Duration = Duration::from_secs(20);
@@ -107,7 +108,7 @@ fn start<'a>(connection: &'a Connection, request: &'a UpRequest) -> Start<'a> {
 
 async fn chosen(connection: &Connection, request: &UpRequest) -> ByServe {
     match choice::choose(connection, request, QUIET).await {
-        Ok(Chosen::Serve(server)) => ByServe::new(*server),
+        Ok(Chosen::Serve(server)) => ByServe::new(Server, *server),
         Ok(_) => panic!("another carrier"),
         Err(failure) => panic!("{failure}"),
     }

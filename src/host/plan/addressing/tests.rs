@@ -92,14 +92,15 @@ fn a_taken_ipv6_pool_is_an_error_only_where_ipv6_is_wanted() {
 
 #[test]
 fn the_last_free_block_is_found() {
-    let all = AddressSet::of(
-        Family::V4,
-        &networks(&["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]),
-    );
-    let hole = AddressSet::of(Family::V4, &networks(&["172.20.1.4/30"]));
+    let all = AddressSet::of(&networks(&[
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+    ]));
+    let hole = AddressSet::of(&networks(&["172.20.1.4/30"]));
     let mut request = AddressRequest {
         mode: Mode::Ethernet,
-        in_use: all.without(&hole).to_networks(),
+        in_use: all.minus(&hole).to_networks(),
         ..AddressRequest::default()
     };
     request.in_use.extend(networks(&["100.64.0.0/10"]));

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::host::plan::address_range::number;
 use crate::host::plan::facts::{AddressFacts, InterfaceIndex, LinkFacts, NextHop};
+use crate::types::family::number;
 
 fn networks(list: &[&str]) -> Vec<IpNetwork> {
     list.iter().map(|text| text.parse().unwrap()).collect()

@@ -13,20 +13,16 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener as BlockingListener};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use nix::errno::Errno;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::activation::handed_over;
 use crate::process::message::say;
+use crate::server::accept::{Accept, accept};
 use socket::{any_v4, is_any_v6, open_all, overlap, plan};
 
 pub use socket::ListenError;
-
-/// How long to wait for files or memory, of which there are none left.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Open sockets, before there is a runtime.
 #[derive(Debug)]
@@ -151,26 +147,10 @@ impl Listeners {
     /// The next connection, and who it is from; an IPv4 address as such. May be
     /// dropped without losing one.
     pub async fn accept(&mut self) -> (TcpStream, SocketAddr) {
-        loop {
-            match poll_fn(|context| self.poll_accept(context)).await {
-                Ok((stream, peer)) => {
-                    self.exhausted = false;
-                    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                    return (stream, peer);
-                }
-                Err(error) if is_exhaustion(&error) => {
-                    if !std::mem::replace(&mut self.exhausted, true) {
-                        say(format_args!(
-                            "sshvpn: new connections have to wait: {error} (ulimit -n, LimitNOFILE=)"
-                        ));
-                    }
-                    // The kernel has no event for a file that is closed.
-                    tokio::time::sleep(PAUSE).await;
-                }
-                // The connection is gone, not the listener (accept(2)).
-                Err(error) => tracing::debug!("accept: {error}"),
-            }
-        }
+        let (stream, peer) = accept(self).await;
+        self.exhausted = false;
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        (stream, peer)
     }
 
     fn poll_accept(
@@ -261,10 +241,18 @@ impl Listeners {
     }
 }
 
-/// Whether there are no descriptors or no memory for another connection.
-fn is_exhaustion(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error().map(Errno::from_raw),
-        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
-    )
+impl Accept for Listeners {
+    type Connection = (TcpStream, SocketAddr);
+
+    async fn try_accept(&mut self) -> io::Result<Self::Connection> {
+        poll_fn(|context| self.poll_accept(context)).await
+    }
+
+    fn pauses(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.exhausted, true) {
+            say(format_args!(
+                "sshvpn: new connections have to wait: {error} (ulimit -n, LimitNOFILE=)"
+            ));
+        }
+    }
 }

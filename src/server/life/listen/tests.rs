@@ -1,3 +1,5 @@
+use nix::errno::Errno;
+
 use super::socket::open;
 use super::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -8,7 +8,6 @@
 //!                              └► line      for people, where there is neither
 //! ```
 
-pub mod allowance;
 pub mod event;
 mod file;
 mod journald;

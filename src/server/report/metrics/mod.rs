@@ -70,12 +70,11 @@ impl MetricsListener {
                 "warning: the metrics at {address} name users and keys to every host that reaches it"
             ));
         }
-        let accept = async move || listener.accept().await.map(|(stream, _)| stream);
         let metrics = Metrics {
             hosts: Arc::new(AskedHosts::new(names)),
             watched,
         };
-        let task = tokio::spawn(bounded_listener::serve(accept, metrics));
+        let task = tokio::spawn(bounded_listener::serve(listener, metrics));
         Ok(Self { address, task })
     }
 
@@ -102,8 +101,11 @@ struct Metrics {
     watched: Arc<Watched>,
 }
 
-impl AsyncAnswer<TcpStream> for Metrics {
-    fn answer(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + 'static {
+impl AsyncAnswer<(TcpStream, SocketAddr)> for Metrics {
+    fn answer(
+        &self,
+        (stream, _): (TcpStream, SocketAddr),
+    ) -> impl Future<Output = ()> + Send + 'static {
         let (hosts, watched) = (Arc::clone(&self.hosts), Arc::clone(&self.watched));
         let service = service_fn(move |request| {
             let response = respond(&request, &hosts, &watched);

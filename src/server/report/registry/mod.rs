@@ -29,9 +29,9 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Serialize, Serializer};
 
 use super::audit::Audit;
-use super::audit::allowance::Allowance;
 use super::audit::event::{Event, Who};
 use crate::config::serve::settings::ClientLimits;
+use crate::process::token_bucket::Allowance;
 use crate::server::life::admission::Refused;
 use clients::{ClientView, Clients};
 use outcome::{Full, LoginFailed};
@@ -142,7 +142,7 @@ impl Registry {
                 limits: *limits,
                 live: BTreeMap::new(),
                 refused: BTreeMap::new(),
-                refusals: Allowance::new(REFUSALS, EACH_REFUSAL, Instant::now()),
+                refusals: Allowance::new(REFUSALS, EACH_REFUSAL),
                 failed: BTreeMap::new(),
                 logins: 0,
                 past: Traffic::default(),

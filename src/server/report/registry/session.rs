@@ -9,10 +9,10 @@ use super::ConnectionId;
 use super::forwards::{Forward, ForwardKind, ForwardRecord, Forwards};
 use super::tally::Tallies;
 use super::traffic::Traffic;
+use crate::process::token_bucket::Allowance;
 use crate::pump::Snapshot;
 use crate::server::login::grant::Identity;
 use crate::server::report::audit::Audit;
-use crate::server::report::audit::allowance::Allowance;
 use crate::server::report::audit::event::{Asked, Event, Peer, SessionRecord, TunnelFacts, Who};
 use crate::server::report::audit::text::Text;
 use crate::server::report::audit::time::Timestamp;
@@ -125,7 +125,7 @@ impl Session {
             audit,
             state: Mutex::new(State {
                 tallies: Tallies::default(),
-                requests: Allowance::new(REQUESTS, EACH_REQUEST, Instant::now()),
+                requests: Allowance::new(REQUESTS, EACH_REQUEST),
                 tunnels: Vec::new(),
                 running: None,
                 past: Traffic::default(),

@@ -36,8 +36,7 @@ impl StatusSocket {
         let socket = RuntimeSocket::bind(directory, &name)?;
         let listener =
             listen(&socket).map_err(|error| directory.failed("listen at", socket.name(), error))?;
-        let accept = async move || listener.accept().await.map(|(stream, _)| stream);
-        let task = tokio::spawn(bounded_listener::serve(accept, Status(watched)));
+        let task = tokio::spawn(bounded_listener::serve(listener, Status(watched)));
         Ok(Self {
             task,
             _socket: socket,

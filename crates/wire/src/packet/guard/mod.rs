@@ -19,7 +19,6 @@
 //! drops have a reason of their own ([`Refused::NotCarried`]). An ethernet tunnel needs
 //! it: [`link`] checks it if the peer is one host, `lan` if it is a LAN.
 
-pub mod address_set;
 pub(super) mod datagram;
 pub(super) mod dhcp;
 pub(super) mod icmp;
@@ -37,12 +36,12 @@ use std::sync::LazyLock;
 use ipnetwork::IpNetwork;
 use thiserror::Error;
 
-use address_set::AddressSet;
 use datagram::{Datagram4, Datagram6, is_link_local};
 
 use super::headers::field;
 use super::{IpVersion, PacketError};
 use crate::types::Mode;
+use crate::types::address_set::AddressSet;
 use link::Sender;
 
 /// Why the guard refuses a packet.

@@ -7,9 +7,9 @@ use ipnetwork::IpNetwork;
 
 use super::*;
 use crate::packet::guard::Reach;
-use crate::packet::guard::address_set::AddressSet;
 use crate::packet::guard::link::{LinkAddresses, Sender};
 use crate::types::Mode;
+use crate::types::address_set::AddressSet;
 
 const OURS: [u8; 6] = [2, 0, 0, 0, 0, 5];
 const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 6];

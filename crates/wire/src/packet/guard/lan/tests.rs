@@ -7,9 +7,9 @@ use ipnetwork::IpNetwork;
 
 use super::*;
 use crate::packet::guard::ClientTerms;
-use crate::packet::guard::address_set::AddressSet;
 use crate::packet::guard::link::Sender;
 use crate::types::Mode;
+use crate::types::address_set::AddressSet;
 
 const STATION: [u8; 6] = [2, 0, 0, 0, 0, 9];
 

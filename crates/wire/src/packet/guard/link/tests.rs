@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::packet::guard::Reach;
-use crate::packet::guard::address_set::AddressSet;
 use crate::types::Mode;
+use crate::types::address_set::AddressSet;
 use ipnetwork::IpNetwork;
 
 const OURS: [u8; 6] = [2, 0, 0, 0, 0, 5];

@@ -1,9 +1,12 @@
-//! A set of IP addresses, looked up for each packet: sorted ranges that neither overlap
-//! nor touch, so that a look-up is one binary search.
+//! A set of IP addresses, made of networks. The guard looks up each packet's addresses in one;
+//! routes and free networks are planned with one. Sorted ranges that neither overlap nor
+//! touch, so that a look-up is one binary search.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
+
+use super::family::Family;
 
 /// A set of addresses of both families.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,6 +21,11 @@ impl AddressSet {
         v4: Ranges(Vec::new()),
         v6: Ranges(Vec::new()),
     };
+
+    /// All addresses of `networks`.
+    pub fn of<'a>(networks: impl IntoIterator<Item = &'a IpNetwork>) -> Self {
+        networks.into_iter().copied().collect()
+    }
 
     /// Whether the set contains `address`.
     pub fn contains(&self, address: IpAddr) -> bool {
@@ -58,10 +66,116 @@ impl AddressSet {
         }
     }
 
+    /// The intersection with `other`.
+    pub fn within(&self, other: &AddressSet) -> AddressSet {
+        self.minus(&self.minus(other))
+    }
+
     /// Whether this set contains all of `other`.
     pub fn includes(&self, other: &AddressSet) -> bool {
         other.minus(self).is_empty()
     }
+
+    /// The fewest networks that cover exactly this set, sorted, IPv4 first.
+    pub fn to_networks(&self) -> Vec<IpNetwork> {
+        let mut networks = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            for range in self.ranges(family) {
+                let mut next = Some(range.first);
+                while let Some(first) = next {
+                    let host = range.largest_block(first, family);
+                    networks.extend(network(family, first, host));
+                    let last = first | low_bits(host);
+                    next = last.checked_add(1).filter(|next| *next <= range.last);
+                }
+            }
+        }
+        networks
+    }
+
+    /// How many aligned blocks of `family` with this prefix length fit in.
+    pub fn block_count(&self, family: Family, prefix: u8) -> u128 {
+        let host = family.bits().saturating_sub(prefix).min(127);
+        self.ranges(family).fold(0, |sum: u128, range| {
+            sum.saturating_add(range.blocks(host).0)
+        })
+    }
+
+    /// The block number `n` of those that [`AddressSet::block_count`] counts.
+    pub fn block(&self, family: Family, prefix: u8, n: u128) -> Option<IpNetwork> {
+        let host = family.bits().saturating_sub(prefix).min(127);
+        let mut n = n;
+        for range in self.ranges(family) {
+            let (count, first) = range.blocks(host);
+            if n < count {
+                return network(family, (first + n) << host, host);
+            }
+            n -= count;
+        }
+        None
+    }
+
+    /// Those of one family.
+    fn ranges(&self, family: Family) -> impl Iterator<Item = WideRange> {
+        let (v4, v6) = match family {
+            Family::V4 => (self.v4.0.as_slice(), Default::default()),
+            Family::V6 => (Default::default(), self.v6.0.as_slice()),
+        };
+        let v4 = v4.iter().map(|&(first, last)| (first.into(), last.into()));
+        let ranges = v4.chain(v6.iter().copied());
+        ranges.map(|(first, last)| WideRange { first, last })
+    }
+}
+
+/// First and last address of a run, both in it, of either family.
+#[derive(Debug, Clone, Copy)]
+struct WideRange {
+    first: u128,
+    last: u128,
+}
+
+impl WideRange {
+    /// How many whole aligned blocks of `1 << host` addresses are in it, and
+    /// the number of the first of them.
+    fn blocks(self, host: u8) -> (u128, u128) {
+        let host = u32::from(host);
+        let mask = (1u128 << host) - 1;
+        let Some(first) = self.first.checked_add(mask) else {
+            return (0, 0);
+        };
+        let first = first >> host;
+        // The end is one beyond the last block that is whole.
+        let end = match self.last.checked_add(1) {
+            Some(end) => end >> host,
+            None => (u128::MAX >> host).saturating_add(1),
+        };
+        (end.saturating_sub(first), first)
+    }
+
+    /// The host bits of the largest aligned block that begins at `first` and
+    /// does not reach beyond the end.
+    fn largest_block(self, first: u128, family: Family) -> u8 {
+        let mut host = 0;
+        while host < family.bits() {
+            let wider = low_bits(host + 1);
+            if first & wider != 0 || self.last - first < wider {
+                break;
+            }
+            host += 1;
+        }
+        host
+    }
+}
+
+fn network(family: Family, first: u128, host: u8) -> Option<IpNetwork> {
+    IpNetwork::new(family.address(first), family.bits() - host).ok()
+}
+
+/// The mask of the low `count` bits, up to 128.
+fn low_bits(count: u8) -> u128 {
+    1u128
+        .checked_shl(u32::from(count))
+        .map_or(u128::MAX, |bit| bit - 1)
 }
 
 impl FromIterator<IpNetwork> for AddressSet {
@@ -177,11 +291,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn set(networks: &[&str]) -> AddressSet {
-        networks
-            .iter()
-            .map(|network| network.parse::<IpNetwork>().unwrap())
-            .collect()
+    fn networks(list: &[&str]) -> Vec<IpNetwork> {
+        list.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn set(list: &[&str]) -> AddressSet {
+        AddressSet::of(&networks(list))
     }
 
     #[test]
@@ -223,6 +338,54 @@ mod tests {
         assert!(left.minus(&left).is_empty());
     }
 
+    #[test]
+    fn unions_are_covered_by_the_fewest_networks() {
+        let cover = set(&[
+            "10.0.1.0/24",
+            "fd00::/8",
+            "10.0.0.0/24",
+            "10.0.0.128/25",
+            "10.0.3.0/24",
+        ]);
+        assert_eq!(
+            cover.to_networks(),
+            networks(&["10.0.0.0/23", "10.0.3.0/24", "fd00::/8"])
+        );
+    }
+
+    #[test]
+    fn the_whole_of_both_families_works() {
+        for (all, half) in [("0.0.0.0/0", "128.0.0.0/1"), ("::/0", "8000::/1")] {
+            let whole = set(&[all]);
+            assert_eq!(whole.to_networks(), networks(&[all]));
+            assert!(whole.minus(&whole).to_networks().is_empty());
+            let rest = whole.minus(&set(&[half]));
+            let back = rest.to_networks();
+            assert_eq!(back.len(), 1);
+            assert_eq!(back[0].prefix(), 1);
+        }
+    }
+
+    #[test]
+    fn blocks_are_aligned_and_counted() {
+        let free = set(&["10.0.0.0/30"]).minus(&set(&["10.0.0.1/32"]));
+        assert_eq!(free.block_count(Family::V4, 31), 1);
+        assert_eq!(
+            free.block(Family::V4, 31, 0).unwrap().to_string(),
+            "10.0.0.2/31"
+        );
+        assert_eq!(free.block(Family::V4, 31, 1), None);
+        let ula = set(&["fd00::/8"]);
+        assert_eq!(ula.block_count(Family::V6, 64), 1 << 56);
+        assert_eq!(
+            ula.block(Family::V6, 64, 1).unwrap().to_string(),
+            "fd00:0:0:1::/64"
+        );
+        let end = set(&["ffff:ffff:ffff:ffff::/64"]);
+        assert_eq!(end.block_count(Family::V6, 64), 1);
+        assert_eq!(set(&["::/0"]).block_count(Family::V6, 64), 1 << 64);
+    }
+
     proptest! {
         #[test]
         fn sets_are_what_their_members_say(
@@ -238,6 +401,8 @@ mod tests {
             let one: AddressSet = ours.iter().copied().collect();
             let other: AddressSet = theirs.iter().copied().collect();
             let (both, less) = (one.union(&other), one.minus(&other));
+            let common = one.within(&other);
+            prop_assert_eq!(&AddressSet::of(&both.to_networks()), &both);
             for host in 0..=255 {
                 let address = IpAddr::from([10, 0, 0, host]);
                 let inside = ours.iter().any(|network| network.contains(address));
@@ -245,6 +410,7 @@ mod tests {
                 prop_assert_eq!(one.contains(address), inside);
                 prop_assert_eq!(both.contains(address), inside || outside);
                 prop_assert_eq!(less.contains(address), inside && !outside);
+                prop_assert_eq!(common.contains(address), inside && outside);
             }
             prop_assert_eq!(one.includes(&other), other.minus(&one).is_empty());
         }
