@@ -41,7 +41,7 @@ fn options_of_a_key() -> Result<()> {
             "3:7",
             Tunnel("tun7"),
         ),
-        // What cannot be kept to lets nobody in.
+        // A line with an unsupported option permits no login.
         ("tunnel=\"7\",command=\"true\"", "3:7", NoLogin),
         ("tunnel=\"7\",environment=\"A=B\"", "3:7", NoLogin),
         ("tunnel=\"7\",verify-required", "3:7", NoLogin),
