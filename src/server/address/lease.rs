@@ -39,8 +39,8 @@ pub enum LeaseError {
         "the fixed address {0} needs a pool of its family, from which the server has its own address"
     )]
     NoPool(IpAddr),
-    /// A pool whose first address a client holds.
     /// A client holds the first address of a new pool.
+    #[error(
         "{0} would be the server's address and a client holds it: choose another pool, or restart"
     )]
     ServerAddressHeld(IpAddr),

@@ -367,7 +367,9 @@ fn a_refused_line_is_told_and_no_laxer_line_lets_the_key_in() {
     let (policy, warnings) = policy_with(lines, |_| ());
     let told: Vec<String> = warnings.iter().map(Warning::to_string).collect();
     assert_eq!(told.len(), 1);
-    assert!(told[0].contains("authorized_keys:2: command=") && told[0].contains("permits no login"));
+    assert!(
+        told[0].contains("authorized_keys:2: command=") && told[0].contains("permits no login")
+    );
     let denial = judge(&policy).unwrap_err().to_string();
     assert!(
         denial.contains("authorized_keys:2") && denial.contains("command="),
