@@ -1,4 +1,4 @@
-//! `sshvpn serve`: its options. All else stands in /etc/sshvpn/serve.toml.
+//! The options of `sshvpn serve`. All other settings are in /etc/sshvpn/serve.toml.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,59 +14,59 @@ use crate::types::InterfaceName;
 #[derive(Debug, Args)]
 #[command(
     args_override_self = true,
-    after_help = "Without options and without /etc/sshvpn/serve.toml it listens on [::]:2222 and lets \
-                  in the keys in /etc/sshvpn/authorized_keys (as sshd reads such a file), those with \
-                  tunnel=\"any\" or tunnel=\"N\" to a tunnel. Options win over the file. SIGHUP: read \
-                  everything again. How many connections may be without a login, from one source, one \
-                  network and in all, and for how long, is set in the file's [login]."
+    after_help = "Without options and without /etc/sshvpn/serve.toml the server listens on [::]:2222. \
+                  The keys in /etc/sshvpn/authorized_keys (in sshd's format) can log in, and those with \
+                  tunnel=\"any\" or tunnel=\"N\" can have a tunnel. Options override the file. SIGHUP reads \
+                  everything again. The [login] table of the file limits connections without a login in \
+                  number (per source, per network and in total) and in time."
 )]
 pub struct ServeArgs {
-    /// Configuration [default: /etc/sshvpn/serve.toml, if it is there]
+    /// Configuration [default: /etc/sshvpn/serve.toml, if it exists]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where to listen; may be repeated [default: port 2222 of all addresses]
+    /// Address to listen on; may be repeated [default: port 2222 of all addresses]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Vec<SocketAddr>,
-    /// Keys that may come in; may be repeated [default: /etc/sshvpn/authorized_keys]
+    /// File of keys that can log in; may be repeated [default: /etc/sshvpn/authorized_keys]
     #[arg(long, value_name = "FILE")]
     pub authorized_keys: Vec<PathBuf>,
-    /// Host key, made if it is missing; may be repeated [default: /etc/sshvpn/host_ed25519_key]
+    /// Host key, generated if missing; may be repeated [default: /etc/sshvpn/host_ed25519_key]
     #[arg(long = "host-key", value_name = "FILE")]
     pub host_keys: Vec<PathBuf>,
     /// Bridge that ethernet tunnels join
     #[arg(long, value_name = "NAME")]
     pub bridge: Option<InterfaceName>,
-    /// Network that clients' addresses are taken from, one a family [default: unused private ones]
+    /// Network for clients' addresses, one per family [default: unused private networks]
     #[arg(long = "pool", value_name = "CIDR", value_parser = network)]
     pub pools: Vec<IpNetwork>,
     /// Network beyond this host that clients may reach; may be repeated [default: none]
     #[arg(long = "route", value_name = "CIDR", value_parser = network)]
     pub routes: Vec<IpNetwork>,
-    /// Do not put this host's address on what goes on from it
+    /// Do not replace clients' addresses by this host's in packets that it forwards
     #[arg(long)]
     pub no_nat: bool,
-    /// Write down who did what, one line of JSON each
+    /// File for the audit log, one line of JSON per event
     #[arg(long, value_name = "FILE")]
     pub audit_log: Option<PathBuf>,
-    /// Where Prometheus may ask for metrics
+    /// Address at which Prometheus can get metrics
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
-    /// Run as this user; started as root, it makes what that user needs and keeps CAP_NET_ADMIN alone
+    /// Run as this user; a start as root creates what that user needs and keeps only CAP_NET_ADMIN
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
-    /// Make what the user of --user needs (host key, /run/sshvpn, /var/lib/sshvpn), and end
+    /// Create what the user of --user needs (host key, /run/sshvpn, /var/lib/sshvpn), and exit
     #[arg(long, requires = "user", conflicts_with_all = ["check", "status"])]
     pub prepare: bool,
-    /// Read all settings and keys, say what is wrong with them, and serve nobody
+    /// Read all settings and keys, report errors in them, and exit
     #[arg(long)]
     pub check: bool,
-    /// Show who is connected to the servers that run on this host
+    /// Show the clients that are connected to the servers on this host
     #[arg(long, conflicts_with = "check")]
     pub status: bool,
-    /// The same as JSON
+    /// Print the status as JSON
     #[arg(long, requires = "status")]
     pub json: bool,
-    /// Log lines on standard error; up to three times
+    /// Log to standard error; may be given up to three times
     #[arg(short = 'v', action = ArgAction::Count)]
     pub verbosity: u8,
 }
@@ -76,19 +76,19 @@ pub struct ServeArgs {
 pub enum ServeCommand {
     /// Serve.
     Run(ServeRequest),
-    /// Read all that serving would take, and tell what is wrong with it.
+    /// Read everything that serving needs, and report errors.
     Check(ServeRequest),
-    /// Make what the server's own user needs.
+    /// Create what the server's own user needs.
     Prepare(ServeRequest),
-    /// Ask the servers that run.
+    /// Query the running servers.
     Status {
-        /// For programs.
+        /// Print JSON instead of a table.
         json: bool,
     },
 }
 
 impl ServeArgs {
-    /// The same in the terms of `config`.
+    /// The command in the types of `config`.
     pub fn to_command(&self) -> ServeCommand {
         if self.status {
             return ServeCommand::Status { json: self.json };

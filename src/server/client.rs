@@ -1,5 +1,4 @@
-//! One client, from the accepted connection to its end: login, requests, and what
-//! comes of them.
+//! One client connection from accept to close: login, requests, tunnel and forwards.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -35,18 +34,19 @@ use crate::ssh::server::login::gate::{Gate, Tried};
 use crate::ssh::server::requests::{RefusalCode, Request, SubsystemReply, TunnelReply};
 use crate::types::Mode;
 
-/// How long a tunnel may take to end by itself when the server ends: less than
-/// the server waits for its clients.
+/// How long a tunnel may take to end by itself when the server stops: shorter than
+/// the server's own wait for its clients.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// Tunnels that one connection may open in a row.
+/// Tunnels that one connection may open in a burst.
 const TUNNELS_AT_ONCE: u32 = 10;
-/// The time after which it may open one more.
+/// The interval after which it may open one more.
 const TUNNEL_EACH: Duration = Duration::from_secs(1);
-/// What it is told after that many.
+/// The reply to a client that exceeds this rate.
 const TOO_OFTEN: &str = "this connection opens tunnels too often: ten at once, then one a second";
-
-/// Takes a connection from its first byte to its last.
+const TOO_OFTEN: &str =
+    "this connection opens tunnels too often: at most 10 at once, then 1 a second";
+/// Serves a connection from its first byte to its last.
 pub(super) async fn attend(
     server: Arc<Server>,
     stream: TcpStream,
@@ -72,7 +72,7 @@ pub(super) async fn attend(
             return server.registry.refused(peer, why, Instant::now());
         }
     };
-    // Those of a connection that stays for days may be large, and old.
+    // A connection may last for days; it must not keep large, outdated rules alive.
     drop(rules);
     let login = match accepted {
         Ok(login) => login,
@@ -135,7 +135,7 @@ pub(super) async fn attend(
         let Some(request) = request else {
             break None;
         };
-        // One that lets its answers wait has to go nevertheless.
+        // A client that does not read its replies is disconnected nevertheless.
         tokio::select! {
             () = client.answer(request) => {}
             why = &mut dismissal => break Some(why),
@@ -145,8 +145,8 @@ pub(super) async fn attend(
     drop(live);
 }
 
-/// Waits until a client has to go: with the server, or by a reload that takes
-/// away what it came in by or what it has.
+/// Waits until the client must be disconnected: the server stops, or a reload revokes
+/// its login or something that it holds.
 async fn dismissal(
     server: Arc<Server>,
     entitlement: Arc<Entitlement>,
@@ -154,7 +154,7 @@ async fn dismissal(
     mut changes: watch::Receiver<Arc<Rules>>,
 ) -> Dismissal {
     let judged = async {
-        // The rules' sender is the server's, and does not go.
+        // The server holds the sender of the rules, so this does not fail.
         while changes.changed().await.is_ok() {
             let rules = Arc::clone(&changes.borrow_and_update());
             if let Err(revocation) = entitlement.judge_again(&rules.policy, SystemTime::now()) {
@@ -169,11 +169,11 @@ async fn dismissal(
 }
 
 impl Server {
-    /// Nobody came in.
+    /// Reports a connection that ended without a login.
     fn turned_away(&self, id: ConnectionId, peer: SocketAddr, failure: &LoginFailure) {
         let why = match failure {
             LoginFailure::Protocol(what) => LoginFailed::Protocol(what.clone()),
-            // Not its fault that we have nothing in common.
+            // The client is not at fault if the two have no algorithm in common.
             LoginFailure::Algorithms(_) | LoginFailure::NoAttempt => LoginFailed::NoAttempt,
             LoginFailure::Failed(_) => LoginFailed::Denied,
             LoginFailure::GraceTime(_) => LoginFailed::GraceExceeded,
@@ -186,13 +186,13 @@ impl Server {
     }
 }
 
-/// Judges the logins of one connection.
+/// Decides about the login attempts of one connection.
 struct Door {
     server: Arc<Server>,
     id: ConnectionId,
-    /// Why the last one was denied.
+    /// Why the last attempt was denied.
     denial: Mutex<Option<Denial>>,
-    /// Of the connection among those that are not logged in.
+    /// The connection's slot among those without a login.
     place: Place,
 }
 
@@ -204,7 +204,7 @@ impl Gate for Door {
     }
 
     fn judge(&self, attempt: &Attempt<'_>) -> Option<Grant> {
-        // Those of this moment: a key may be gone since the client connected.
+        // The current rules: a key may have been removed since the client connected.
         match self.server.rules().policy.judge(attempt) {
             Ok(grant) => Some(grant),
             Err(denial) => {
@@ -230,7 +230,7 @@ impl Gate for Door {
     }
 }
 
-/// Somebody who is not known.
+/// The audit identity of a client that has not logged in.
 fn who(user: &str, credential: Option<&Credential>) -> Who {
     let certificate = match credential {
         Some(Credential::Certificate(certificate)) => {
@@ -250,7 +250,7 @@ fn who(user: &str, credential: Option<&Credential>) -> Who {
     }
 }
 
-/// A client that is logged in.
+/// A logged-in client.
 struct Client {
     server: Arc<Server>,
     entitlement: Arc<Entitlement>,
@@ -258,9 +258,9 @@ struct Client {
     connection: Arc<ClientConnection>,
     forwards: Forwards,
     rates: Rates,
-    /// It has one at most.
+    /// The client's tunnel; at most one.
     tunnel: Option<JoinHandle<()>>,
-    /// How often it may open one: each is work for the kernel.
+    /// Limits how often it may open a tunnel, because each one is work for the kernel.
     openings: Allowance,
 }
 
@@ -330,7 +330,7 @@ impl Client {
         }));
     }
 
-    /// Why it may not open a tunnel now.
+    /// Why the client may not open a tunnel now.
     async fn cannot_open(&mut self) -> Option<&'static str> {
         if !self.has_no_tunnel().await {
             return Some("this connection has a tunnel already");
@@ -341,12 +341,12 @@ impl Client {
         }
     }
 
-    /// Whether there is none, or it has ended.
+    /// Whether the client has no tunnel, or its tunnel has ended.
     async fn has_no_tunnel(&mut self) -> bool {
         match &mut self.tunnel {
             Some(running) if !running.is_finished() => false,
             Some(running) => {
-                // One that panicked has ended too.
+                // A tunnel task that panicked has ended too.
                 let _ = running.await;
                 self.tunnel = None;
                 true
@@ -355,7 +355,7 @@ impl Client {
         }
     }
 
-    /// Ends everything; `dismissed` says why, where it is not the client's doing.
+    /// Ends everything; `dismissed` is the reason if the server disconnects the client.
     async fn end(mut self, dismissed: Option<Dismissal>) {
         let reason = match &dismissed {
             Some(why) => {
@@ -365,11 +365,11 @@ impl Client {
             None => self.connection.ended().await,
         };
         self.session.ending(&reason);
-        // Its listeners close now, however long the tunnel takes.
+        // The listeners close now, however long the tunnel takes.
         drop(self.forwards);
         let mut tunnel = self.tunnel.take();
-        // It ends by itself, with the connection or with the server, unless the
-        // client lets it say nothing.
+        // The tunnel ends by itself, with the connection or with the server, unless the
+        // client does not read and the tunnel cannot send its last message.
         if let Some(running) = &mut tunnel
             && timeout(FAREWELL, running).await.is_ok()
         {

@@ -1,4 +1,4 @@
-//! `sshvpn serve`: our own SSH server, whose only trade is tunnels.
+//! `sshvpn serve`: our own SSH server, which offers only tunnels and TCP forwards.
 //!
 //! ```text
 //!   TCP ─► life/admission ─► ssh::server ─► client ─┬► tunnel    device ⇄ guard ⇄ pump ⇄ channel
@@ -11,10 +11,10 @@
 //!   life      start, reload, stop
 //! ```
 //!
-//! At the start [`life::own_user`] leaves root, [`life::listen`] opens the sockets (or
-//! [`life::activation`] takes those of the service manager), `life::confinement` lists
-//! what stays possible and `sandbox` takes away the rest, then the runtime begins;
-//! [`life::signals`] and [`life::notify`] join the server to its service manager.
+//! At startup [`life::own_user`] drops root, and [`life::listen`] opens the sockets (or
+//! [`life::activation`] takes over those of the service manager). `life::confinement`
+//! lists what the server still needs, `sandbox` takes away the rest, and then the runtime
+//! starts. [`life::signals`] and [`life::notify`] connect the server to its service manager.
 
 mod accept;
 pub(crate) mod access;
@@ -44,7 +44,7 @@ use tunnel::rates::KeyRates;
 
 pub use life::run;
 
-/// What all clients of a server share.
+/// State shared by all clients of a server.
 struct Server {
     rules: watch::Sender<Arc<Rules>>,
     admission: Arc<Admission>,
@@ -56,7 +56,7 @@ struct Server {
     stations: Arc<Stations>,
     neighbours: Arc<Neighbours>,
     rates: KeyRates,
-    /// Why the server ends, once it does.
+    /// The reason for which the server stops, once it does.
     stop: watch::Sender<Option<String>>,
 }
 
@@ -84,26 +84,26 @@ impl Server {
         }
     }
 
-    /// The rules as they are now.
+    /// The current rules.
     fn rules(&self) -> Arc<Rules> {
         Arc::clone(&self.rules.borrow())
     }
 
-    /// For logins from now on, and for all clients that are there.
+    /// Puts new rules in force, for later logins and for all live clients.
     fn replace_rules(&self, rules: Rules) {
         self.rules.send_replace(Arc::new(rules));
     }
 
-    /// Ends all clients.
+    /// Makes the server disconnect all clients and stop.
     fn stop(&self, reason: &str) {
         self.stop.send_replace(Some(reason.to_owned()));
     }
 
-    /// Waits until the server ends; yields why.
+    /// Waits until the server stops; returns the reason.
     async fn stopping(&self) -> String {
         let mut watch = self.stop.subscribe();
         let stopped = watch.wait_for(Option::is_some).await;
-        // Its sender is here, so it does not go.
+        // `self` holds the sender, so this does not fail.
         stopped
             .map_or_else(|_| None, |reason| reason.clone())
             .unwrap_or_default()

@@ -308,10 +308,10 @@ fn names_that_nobody_knows() -> Result<()> {
         record["user"] == "alice" && record["host"] == "nobody.example"
     })?;
     ensure!(
-        refused["reason"] == "too many names are looked up",
+        refused["reason"] == "too many name lookups are in progress",
         "{refused:#}"
     );
-    alice.wait_for_line("resource shortage: too many names", PATIENCE)?;
+    alice.wait_for_line("resource shortage: too many name lookups", PATIENCE)?;
     drop(waiting);
     // After the resolver's timeout, lookups work again.
     until("a name is found", Duration::from_secs(60), || {

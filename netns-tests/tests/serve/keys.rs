@@ -117,7 +117,7 @@ fn a_reload_ends_who_may_not_be_there_any_more() -> Result<()> {
             ),
             (
                 Some("tunnel=\"7\",expiry-time=\"20200101Z\""),
-                "expiry-time= is over",
+                "its expiry-time= has passed",
             ),
         ] {
             let phone = (&lab.phone, "tunnel=\"any\"");

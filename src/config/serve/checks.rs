@@ -1,4 +1,4 @@
-//! What has to hold between settings, and can be seen before anybody logs in.
+//! Checks between settings that need no client.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use super::settings::{
     ClientRule, MOST_DOMAINS, MOST_NAME_SERVERS, MOST_ROUTES, NetworkSettings, ServeSettings,
 };
 
-/// Where a contradiction stands.
+/// The setting that a finding is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Subject {
     /// The settings as a whole.
@@ -20,79 +20,83 @@ pub(super) enum Subject {
     Client(usize),
 }
 
-/// What contradicts itself.
+/// Why settings contradict each other.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CheckError {
-    /// Nowhere to listen.
+    /// No address to listen at.
     #[error("listen is empty: give an address and a port, such as \"[::]:2222\"")]
     NoListener,
     /// A port that the kernel would choose.
-    #[error("listen with port 0 is nowhere that a client could find: give a port")]
+    #[error("listen has port 0, which clients could not find: give a port")]
     PortZero,
     /// No host key.
-    #[error("host-key is empty: name a file, which is made if it is missing")]
+    #[error("host-key is empty: name a file, which is generated if it is missing")]
     NoHostKey,
-    /// Nobody could log in.
-    #[error("authorized-keys and trusted-user-ca-keys are both empty: nobody could log in")]
+    /// No file of keys or authorities.
+    #[error(
+        "authorized-keys and trusted-user-ca-keys are both empty: no client could log in; name a file in one of them"
+    )]
     NobodyMayEnter,
-    /// More than clients take.
-    #[error("{found} entries in {key}: clients take {most} at most")]
+    /// More entries than clients accept.
+    #[error("{found} entries in {key}: clients accept at most {most}")]
     TooMany {
         /// The key.
         key: &'static str,
-        /// How many there are.
+        /// The number of entries.
         found: usize,
-        /// How many there may be.
+        /// The limit.
         most: usize,
     },
     /// Two pools of one family.
     #[error("{0} and {1} are two pools of one family: give one for IPv4 and one for IPv6")]
     TwoPools(IpNetwork, IpNetwork),
-    /// Pools, and none wanted.
+    /// Pools although addresses are off.
     #[error("pool and assign = false contradict each other: remove one of them")]
     PoolWithoutAssign,
-    /// No room in a pool.
-    #[error("pool {0} is too small: it takes room for the server and a client, a /30 or a /126")]
+    /// A pool without room for a client.
+    #[error("pool {0} is too small for the server and a client: use at least a /30 or a /126")]
     PoolTooSmall(IpNetwork),
-    /// A network that is not for hosts.
+    /// A network or address that is not for hosts.
     #[error("{0} cannot be used: it is not a network or address of hosts")]
     NotForHosts(IpNetwork),
     /// Several addresses of one family.
     #[error("{0} and {1} are two addresses of one family: give one for IPv4 and one for IPv6")]
     TwoAddresses(IpAddr, IpAddr),
-    /// An address that two rules give away.
-    #[error("address {0} is given by another [[client]] too")]
+    /// An address in two rules.
+    #[error("address {0} is in another [[client]] too")]
     AddressTwice(IpAddr),
-    /// An address for whoever comes.
-    #[error("address needs key, user or certificate beside it: else all clients had the same one")]
+    /// An address in a rule that can match many clients.
+    #[error(
+        "address needs key, user or certificate beside it: otherwise all clients would share it"
+    )]
     AddressForAll,
-    /// An address that the server has or that none may have.
+    /// An address of the server, or one that no host can have.
     #[error("address {address} is {what} of the pool {pool}: give another")]
     AddressReserved {
         /// The address.
         address: IpAddr,
-        /// What it is.
+        /// What the address is.
         what: &'static str,
-        /// Of which pool.
+        /// The pool.
         pool: IpNetwork,
     },
-    /// A unit for two rules.
-    #[error("unit {0} is given by another [[client]] too")]
+    /// A unit in two rules.
+    #[error("unit {0} is in another [[client]] too")]
     UnitTwice(u32),
-    /// A unit for whoever comes.
-    #[error("unit needs key, user or certificate beside it: else all clients had the same one")]
+    /// A unit in a rule that can match many clients.
+    #[error("unit needs key, user or certificate beside it: otherwise all clients would share it")]
     UnitForAll,
-    /// One network behind two clients.
+    /// Overlapping networks behind two clients.
     #[error("source {0} overlaps {1}, which is {2}")]
     SourceOverlap(IpNetwork, IpNetwork, &'static str),
     /// An address of one client in a network behind another.
     #[error("address {0} lies in source {1} of another [[client]]: only one of them can have it")]
     AddressInSource(IpAddr, IpNetwork),
-    /// A name that is none.
-    #[error("{0} \"{1}\" is empty or has spaces or control characters in it")]
+    /// An invalid name.
+    #[error("{0} \"{1}\" is empty or contains spaces or control characters")]
     Name(&'static str, String),
-    /// A key id or a user name that cannot be.
-    #[error("{0} is empty: leave it out, or name somebody")]
+    /// An empty key id or user name.
+    #[error("{0} is empty: give a name, or remove it")]
     EmptyMatch(&'static str),
 }
 
@@ -168,7 +172,7 @@ fn check_rule(rule: &ClientRule, network: &NetworkSettings) -> Result<(), CheckE
         }
     }
     let who = &rule.who;
-    // An authority signs for many.
+    // An authority signs for many clients.
     let for_all = who.key.is_none() && who.user.is_none() && who.certificate.is_none();
     if for_all && !rule.addresses.is_empty() {
         return Err(CheckError::AddressForAll);
@@ -215,7 +219,7 @@ fn check_addresses(rule: &ClientRule, network: &NetworkSettings) -> Result<(), C
     Ok(())
 }
 
-/// What two rules may not both give away.
+/// Checks that two rules do not assign the same thing.
 fn check_pair(rule: &ClientRule, other: &ClientRule) -> Result<(), CheckError> {
     let mut addresses = rule.addresses.iter();
     if let Some(address) = addresses.find(|address| other.addresses.contains(address)) {
@@ -233,7 +237,7 @@ fn check_pair(rule: &ClientRule, other: &ClientRule) -> Result<(), CheckError> {
     check_apart(rule, other).and_then(|()| check_apart(other, rule))
 }
 
-/// No address of one rule lies in a network behind the client of the other.
+/// Checks that no address of one rule lies in a network behind the other's client.
 fn check_apart(rule: &ClientRule, other: &ClientRule) -> Result<(), CheckError> {
     for address in &rule.addresses {
         let mut sources = other.sources.iter();
@@ -244,7 +248,7 @@ fn check_apart(rule: &ClientRule, other: &ClientRule) -> Result<(), CheckError> 
     Ok(())
 }
 
-/// The first of the pool that a host can have.
+/// The server's address: the first host address of the pool.
 fn server_address(pool: &IpNetwork) -> Option<IpAddr> {
     match pool.network() {
         IpAddr::V4(first) => u32::from(first)
@@ -260,7 +264,8 @@ fn overlap(one: &IpNetwork, other: &IpNetwork) -> bool {
     one.contains(other.network()) || other.contains(one.network())
 }
 
-/// Neither nothing, nor this host itself, nor many at once.
+/// Checks that a network is not unspecified (except as a whole family), loopback, multicast
+/// or broadcast.
 fn check_for_hosts(network: &IpNetwork) -> Result<(), CheckError> {
     let whole = network.prefix() == 0;
     let address = network.network();

@@ -1,7 +1,7 @@
-//! The settings of a server without a configuration. Where sshd_config(5) has the
-//! same setting, the value is sshd's, but for the number of connections that are
-//! not logged in: sshd's are for a few administrators, and 100 silent connections
-//! of one host would keep everybody else out.
+//! The default settings of a server. If sshd_config(5) has the same setting, the value is
+//! sshd's, except for the number of connections without a login: sshd's value is meant
+//! for a few administrators, and 100 silent connections of one host would exclude all
+//! other clients.
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -12,13 +12,13 @@ use super::settings::{
 };
 use crate::types::Mtu;
 
-/// The configuration file that is read if it is there.
+/// The default configuration file, read if it exists.
 pub const CONFIG: &str = "/etc/sshvpn/serve.toml";
-/// The port, both by IPv4 and IPv6.
+/// The port, for IPv4 and IPv6.
 const PORT: u16 = 2222;
 const AUTHORIZED_KEYS: &str = "/etc/sshvpn/authorized_keys";
 const HOST_KEY: &str = "/etc/sshvpn/host_ed25519_key";
-/// Where leases are kept.
+/// The default file of leases.
 pub const LEASES: &str = "/var/lib/sshvpn/leases.json";
 
 impl Default for ServeSettings {

@@ -1,4 +1,4 @@
-//! Why a server has no settings to run with.
+//! Why the settings of a server cannot be used.
 
 use std::path::PathBuf;
 
@@ -7,32 +7,32 @@ use thiserror::Error;
 use super::checks::CheckError;
 use crate::config::keys::trusted_file::TrustedFileError;
 
-/// Why the settings of a server could not be had.
+/// Why the settings of a server cannot be read.
 #[derive(Debug, Error)]
 pub enum ServeConfigError {
-    /// The file cannot be read, or others can write it.
+    /// The file cannot be read, or another user can write it.
     #[error(transparent)]
     File(#[from] TrustedFileError),
-    /// There is no such file.
+    /// The file of `--config` does not exist.
     #[error("{}: there is no such file (--config)", path.display())]
     Missing {
         /// The file.
         path: PathBuf,
     },
-    /// Not what it should be.
+    /// The file has a syntax error or an unknown key.
     #[error("{}: {reason}", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and on which line.
+        /// The error and its line.
         reason: String,
     },
-    /// What is set contradicts itself.
+    /// The settings contradict each other.
     #[error("{place}: {problem}")]
     Check {
         /// The file and the line, or "command line".
         place: String,
-        /// What is wrong.
+        /// The contradiction.
         problem: CheckError,
     },
 }

@@ -1,5 +1,5 @@
-//! `/etc/sshvpn/serve.toml`: from text to settings. What is not given stays as it
-//! is without a file; a key that is not known is an error.
+//! Parses `/etc/sshvpn/serve.toml`. Keys that are absent keep their defaults; an unknown
+//! key is an error.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use crate::config::forward_place::{ListenPlace, OpenPlace};
 use crate::config::toml_text;
 use crate::types::{InterfaceName, Mode, Mtu, ParseError, Unit};
 
-/// The document. The keys that the command line has too are called as its options.
+/// The document. Keys that exist on the command line too have the names of its options.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 struct Document {
@@ -120,25 +120,25 @@ impl TryFrom<u32> for UnitNumber {
     }
 }
 
-/// What a file says, and on which lines.
+/// The contents of a file, and the lines for later errors.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileSettings {
-    /// The settings, complete.
+    /// The complete settings.
     pub settings: ServeSettings,
-    /// Where what is checked later stands.
+    /// The lines of what is checked later.
     pub lines: Lines,
 }
 
-/// Lines of a file, from one on.
+/// Line numbers in a file, from 1.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lines {
-    /// `pool`, if it is there.
+    /// The line of `pool`, if present.
     pub pool: Option<usize>,
-    /// Each `[[client]]`.
+    /// The line of each `[[client]]`.
     pub clients: Vec<usize>,
 }
 
-/// Reads a file; the error is one line of text that begins with where it is.
+/// Parses a file; the error is one line of text that begins with the line number.
 pub fn parse(content: &[u8]) -> Result<FileSettings, String> {
     let document: Document = toml_text::parse(content)?;
     let line = |offset| toml_text::line_at(content, offset);

@@ -1,8 +1,8 @@
-//! The settings of `sshvpn serve`: its configuration file, what the command line
-//! puts in place of it, and the files that it names.
+//! The settings of `sshvpn serve`: its configuration file, the command line that
+//! overrides it, and the files that it names.
 //!
 //! ```text
-//!   file (values) ─► request, which adds the command line ─► checks ─► settings
+//!   file (values) ─► request, which applies the command line ─► checks ─► settings
 //! ```
 
 mod checks;

@@ -1,5 +1,5 @@
-//! What the command line asks of a server. The settings are read anew each time
-//! that they are asked for, so that a running server can take up a changed file.
+//! The server's command line, applied to the settings. Each load reads the file again, so
+//! that a running server can reload it.
 
 use std::fs::File;
 use std::io;
@@ -17,64 +17,64 @@ use super::settings::ServeSettings;
 use crate::config::keys::trusted_file::{TrustedFileError, TrustedOwners};
 use crate::types::InterfaceName;
 
-/// No configuration file is larger, in bytes.
+/// Size limit of the configuration file, in bytes.
 const MAX_CONFIG: u64 = 4 << 20;
 
-/// What the command line says; it wins over the file.
+/// The options of the command line; they override the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServeRequest {
-    /// The file; without it the usual one is read, if it is there.
+    /// The file; without it the default file is read, if it exists.
     pub config: Option<PathBuf>,
-    /// Where to listen, in place of the file's; so with all lists here that are
-    /// not empty.
+    /// Addresses to listen at, which replace the file's. The same holds for each list here
+    /// that is not empty.
     pub listen: Vec<SocketAddr>,
-    /// Files with keys that may come in.
+    /// Files of keys that can log in.
     pub authorized_keys: Vec<PathBuf>,
     /// Host keys.
     pub host_keys: Vec<PathBuf>,
     /// The bridge that ethernet tunnels join.
     pub bridge: Option<InterfaceName>,
-    /// Networks that addresses are taken from.
+    /// Networks for clients' addresses.
     pub pools: Vec<IpNetwork>,
     /// Networks that clients may reach.
     pub routes: Vec<IpNetwork>,
-    /// Clients keep their own addresses there.
+    /// Do not translate clients' addresses there.
     pub no_nat: bool,
-    /// The audit log's file.
+    /// The file of the audit log.
     pub audit_log: Option<PathBuf>,
-    /// Where Prometheus asks.
+    /// The address of the metrics listener.
     pub metrics: Option<SocketAddr>,
     /// The user that the server becomes.
     pub user: Option<String>,
-    /// How many log lines: `-v`, up to three times.
+    /// The verbosity of the log: the number of `-v`, up to 3.
     pub verbosity: u8,
 }
 
-/// Reads a file that decides over others: it belongs to root or to whoever runs
-/// the server, and nobody else can write it. `None` where there is none.
+/// Reads a file that grants rights: it must belong to root or to the server's user, and
+/// no other user may be able to write it. `None` if it does not exist.
 pub fn read_trusted(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, TrustedFileError> {
     TrustedOwners(&[Uid::from_raw(0), Uid::effective()]).read(path, limit)
 }
 
-/// The same, opened.
+/// Opens such a file.
 pub fn open_trusted(path: &Path) -> Result<Option<File>, TrustedFileError> {
     TrustedOwners(&[Uid::from_raw(0), Uid::effective()]).open(path)
 }
 
-/// A file that is appended to, and that nobody else can have put there.
+/// Opens a file to append to it, which no other user may have put there.
 pub fn append_trusted(path: &Path) -> io::Result<File> {
     TrustedOwners(&[Uid::from_raw(0), Uid::effective()]).append(path)
 }
 
 impl ServeRequest {
-    /// The file that is read, given or usual.
+    /// The file to read, given or default.
     pub fn config_path(&self) -> &Path {
         self.config
             .as_deref()
             .unwrap_or(Path::new(defaults::CONFIG))
     }
 
-    /// Reads the file, puts in what the command line says, and checks all of it.
+    /// Reads the file, applies the command line, and checks the result.
     pub fn load(&self) -> Result<ServeSettings, ServeConfigError> {
         let FileSettings {
             mut settings,
@@ -118,7 +118,7 @@ impl ServeRequest {
         settings.metrics = self.metrics.or(settings.metrics);
     }
 
-    /// Where to look for what is wrong.
+    /// The place of an error, for its message.
     fn place(&self, subject: Subject, lines: &Lines) -> String {
         let line = match subject {
             Subject::Client(index) => lines.clients.get(index).copied(),

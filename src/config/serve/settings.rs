@@ -1,4 +1,4 @@
-//! What a server is to do, parsed and complete.
+//! The complete settings of a server.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -10,55 +10,55 @@ use crate::config::domain_name::DomainName;
 use crate::config::forward_place::Place;
 use crate::types::{InterfaceName, Mode, Mtu, Unit};
 
-/// Networks that one client may be offered: what our own clients take.
+/// Limit of the networks offered to one client, the same as our own clients' limit.
 pub const MOST_ROUTES: usize = 1024;
-/// Name servers that clients may be offered; resolvers ask three at most
+/// Limit of the name servers offered to clients; resolvers use at most three
 /// (resolv.conf(5)).
 pub const MOST_NAME_SERVERS: usize = 8;
-/// Search domains that they may be offered.
+/// Limit of the search domains offered to clients.
 pub const MOST_DOMAINS: usize = 32;
 
 /// All settings of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServeSettings {
-    /// Where it listens.
+    /// The addresses at which it listens.
     pub listen: Vec<SocketAddr>,
-    /// Its host keys; one that is missing is made.
+    /// Files of host keys; a missing one is generated.
     pub host_keys: Vec<PathBuf>,
-    /// Files with the keys that may come in.
+    /// Files of keys that can log in.
     pub authorized_keys: Vec<PathBuf>,
-    /// Files with the keys whose user certificates are good.
+    /// Files of trusted authorities' keys.
     pub user_authorities: Vec<PathBuf>,
-    /// Keys and certificates that are not good any more.
+    /// The file of revoked keys and certificates.
     pub revoked_keys: Option<PathBuf>,
-    /// No tunnels and no forwards for anybody, whatever else is granted.
+    /// No tunnels and no forwards for any client, whatever else is granted.
     pub disable_forwarding: bool,
-    /// How logins are held in check.
+    /// Limits on logins.
     pub login: LoginSettings,
-    /// What the tunnels lead to.
+    /// The networks of the tunnels.
     pub network: NetworkSettings,
-    /// What each client may use up.
+    /// Limits per client.
     pub limits: ClientLimits,
-    /// Where it is written down who did what.
+    /// The destinations of the audit log.
     pub audit: AuditSettings,
-    /// Where Prometheus asks; nowhere, where there is none.
+    /// The address of the metrics listener; `None` disables it.
     pub metrics: Option<SocketAddr>,
-    /// Names under which it asks, besides addresses and the name of this host.
+    /// Names permitted in requests for metrics, besides addresses and this host's name.
     pub metrics_names: Vec<DomainName>,
-    /// Rules for clients; of several that match one, the first counts.
+    /// Rules for clients; the first that matches applies.
     pub clients: Vec<ClientRule>,
 }
 
-/// How logins are held in check, as in sshd_config(5).
+/// Limits on logins, as in sshd_config(5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoginSettings {
-    /// How long a login may take; for ever, where there is none.
+    /// Time limit for a login; `None` is unlimited.
     pub grace_time: Option<Duration>,
-    /// How long while more than [`MaxStartups::start`] connections are not logged in.
+    /// The time limit while more than [`MaxStartups::start`] connections have no login.
     pub crowded_grace_time: Option<Duration>,
-    /// Failed attempts of one connection.
+    /// Limit of the failed attempts on one connection.
     pub max_auth_tries: usize,
-    /// `MaxStartups`: connections that are not logged in.
+    /// `MaxStartups`: connections without a login.
     pub max_startups: MaxStartups,
     /// `PerSourceMaxStartups`: the same from one network of [`source_block`](Self::source_block).
     pub per_source_max_startups: Option<usize>,
@@ -66,147 +66,147 @@ pub struct LoginSettings {
     pub source_block: (u8, u8),
     /// The same as `per_source_max_startups` for a network of `network_block`.
     pub per_network_max_startups: Option<usize>,
-    /// Prefix lengths for IPv4 and IPv6 of what one attacker may well have.
+    /// Prefix lengths, for IPv4 and IPv6, of networks that one attacker may control.
     pub network_block: (u8, u8),
-    /// `PerSourcePenalties`; none, where they are off.
+    /// `PerSourcePenalties`; `None` disables them.
     pub penalties: Option<Penalties>,
     /// `PerSourcePenaltyExemptList`.
     pub exempt: Vec<IpNetwork>,
 }
 
-/// From `start` on a new connection displaces one that has not begun to log in,
-/// or is refused where there is none, with a chance of `rate` percent, that grows
-/// to certainty at `full`.
+/// From `start` on, a new connection displaces one that has not begun to log in, or is
+/// refused if there is none, with a chance of `rate` percent that grows to 100 percent at
+/// `full`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaxStartups {
-    /// Connections that are always taken.
+    /// Below this number, connections are always accepted.
     pub start: usize,
-    /// Percent.
+    /// The chance at `start`, in percent.
     pub rate: u8,
-    /// Connections from which on none is taken.
+    /// From this number on, no connection is accepted without a displacement.
     pub full: usize,
 }
 
-/// For how long a source is refused, for what it did.
+/// How long a source is refused after an offence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Penalties {
-    /// A login that failed.
+    /// A failed login.
     pub authfail: Duration,
-    /// A connection that tried no login.
+    /// A connection without a login attempt.
     pub noauth: Duration,
-    /// A login that took longer than it may.
+    /// A login that exceeded its time limit.
     pub grace_exceeded: Duration,
-    /// A connection that spoke no SSH, or broke its rules.
+    /// A connection that did not speak SSH, or broke the protocol.
     pub crash: Duration,
-    /// The least sum of penalties that counts.
+    /// The smallest sum of penalties that takes effect.
     pub min: Duration,
-    /// The largest sum.
+    /// The largest sum of penalties.
     pub max: Duration,
-    /// IPv4 sources that are known at most.
+    /// Limit of the recorded IPv4 sources.
     pub max_sources4: usize,
-    /// IPv6 sources that are known at most.
+    /// Limit of the recorded IPv6 sources.
     pub max_sources6: usize,
-    /// What happens when so many IPv4 sources are known.
+    /// What happens when the table of IPv4 sources is full.
     pub overflow: Overflow,
     /// The same for IPv6.
     pub overflow6: Overflow,
 }
 
-/// What happens when as many sources are known as may be.
+/// What happens when a table of sources is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overflow {
-    /// The penalty that ends first is forgotten for a new one.
+    /// A new penalty replaces the one that ends first.
     Permissive,
-    /// Nobody comes in until a penalty has ended, but for who is exempt.
+    /// All sources that are not exempt are refused until a penalty ends.
     DenyAll,
 }
 
-/// What the tunnels lead to.
+/// The networks of the tunnels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkSettings {
-    /// Networks that addresses are taken from, one a family at most; where it is
-    /// empty, unused private ones are chosen.
+    /// Networks for clients' addresses, at most one per family; if empty, unused private
+    /// networks are chosen.
     pub pools: Vec<IpNetwork>,
-    /// Whether to have pools at all.
+    /// Whether the server assigns addresses at all.
     pub assign: bool,
-    /// Where leases are kept over a restart.
+    /// The file that keeps leases over a restart.
     pub leases: PathBuf,
     /// The MTU of the tunnels.
     pub mtu: Mtu,
-    /// Networks beyond this host that clients may reach, where no rule says so.
+    /// Networks beyond this host that clients may reach, unless a rule has its own.
     pub routes: Vec<IpNetwork>,
     /// Whether clients appear there with this host's address.
     pub nat: bool,
-    /// Whether hosts beyond may open connections to clients.
+    /// Whether hosts there may open connections to clients.
     pub inbound: bool,
-    /// Name servers for our own clients.
+    /// Name servers offered to our own clients.
     pub dns_servers: Vec<IpAddr>,
-    /// Their domains.
+    /// Their search domains.
     pub dns_search: Vec<String>,
     /// The bridge that ethernet tunnels join.
     pub bridge: Option<InterfaceName>,
 }
 
-/// What each client may use up.
+/// Limits per client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientLimits {
-    /// Clients that are logged in at once.
+    /// Limit of concurrent logged-in clients.
     pub clients: usize,
-    /// Connections of one key at once.
+    /// Limit of concurrent connections of one key.
     pub per_key: usize,
-    /// Channels of one connection at once.
+    /// Limit of concurrent channels of one connection.
     pub channels: usize,
-    /// Bytes a second that a client may send; any number where there is none.
+    /// Bytes per second that a client may send; `None` is unlimited.
     pub upload: Option<u64>,
-    /// Bytes a second that a client may be sent.
+    /// Bytes per second that a client may receive; `None` is unlimited.
     pub download: Option<u64>,
 }
 
-/// Where it is written down who did what.
+/// The destinations of the audit log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditSettings {
     /// A file of JSON lines.
     pub file: Option<PathBuf>,
-    /// The journal too, where there is one.
+    /// Whether to log to the journal too, if there is one.
     pub journald: bool,
 }
 
-/// What clients are granted besides what their line in authorized_keys says.
+/// What clients are granted besides the options of their line in authorized_keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientRule {
-    /// Whom it is about.
+    /// The clients that the rule matches.
     pub who: ClientMatch,
-    /// What a tunnel may carry; no tunnel by this rule, where it is empty.
+    /// The modes of a tunnel; if empty, the rule grants no tunnel.
     pub tunnel: Vec<Mode>,
-    /// The one unit that it may have.
+    /// The one unit that the client may have.
     pub unit: Option<Unit>,
-    /// Fixed addresses, at most one a family.
+    /// Fixed addresses, at most one per family.
     pub addresses: Vec<IpAddr>,
     /// Networks behind the client.
     pub sources: Vec<IpNetwork>,
-    /// Networks that it may reach, in place of the server's.
+    /// Networks that the client may reach, instead of the server's.
     pub routes: Option<Vec<IpNetwork>>,
-    /// Groups that it is in.
+    /// The client's groups.
     pub groups: Vec<String>,
-    /// Places it may open TCP connections to.
+    /// Places to which the client may open TCP connections.
     pub permit_open: Vec<Place>,
-    /// Places it may listen at.
+    /// Places at which the client may listen.
     pub permit_listen: Vec<Place>,
-    /// Bytes a second, in place of the server's.
+    /// Upload limit in bytes per second, instead of the server's.
     pub upload: Option<u64>,
-    /// Bytes a second, in place of the server's.
+    /// Download limit in bytes per second, instead of the server's.
     pub download: Option<u64>,
 }
 
-/// Whom a rule is about: all that is given has to match.
+/// The conditions of a rule; all that are given have to match.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientMatch {
     /// The key's fingerprint, `SHA256:…`.
     pub key: Option<String>,
-    /// The user name. Anybody with a key may give any, so without `key` and
-    /// `certificate` it matches a certificate alone, of whose principals it is one.
+    /// The user name. Any key holder can claim any name, so without `key` and `certificate`
+    /// this matches only certificates that have the name as a principal.
     pub user: Option<String>,
-    /// The certificate's key id, which every trusted authority can give out.
+    /// The certificate's key id, which every trusted authority can assign.
     pub certificate: Option<String>,
     /// The fingerprint of the key of the certificate's authority, `SHA256:…`.
     pub authority: Option<String>,

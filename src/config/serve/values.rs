@@ -1,5 +1,5 @@
-//! Values of the configuration file that are no plain numbers or words. Each
-//! says what would have been taken, where something else is given.
+//! Values of the configuration file that are not plain numbers or words. The error for a
+//! wrong value names what is accepted.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,19 +13,19 @@ use crate::config::ssh::syntax::parse_time;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Time(pub(super) Duration);
 
-/// The same, or `none`; a time of zero is none, too.
+/// The same, or `none`; zero counts as none, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct OptionalTime(pub(super) Option<Duration>);
 
-/// A rate, in bytes a second: `100mbit`, `10MB`, `512KiB`, or a number of bytes.
+/// A rate in bytes per second: `100mbit`, `10MB`, `512KiB`, or a number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rate(pub(super) u64);
 
-/// A number from one on, or `none`.
+/// A number from 1 on, or `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct OptionalCount(pub(super) Option<usize>);
 
-/// A number from one on.
+/// A number from 1 on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Count(pub(super) usize);
 
@@ -41,15 +41,15 @@ pub(super) struct OptionalPenalties(pub(super) Option<Penalties>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fingerprint(pub(super) String);
 
-/// What each type above is read from: a word or a number.
+/// A type above, which is parsed from a word or a number.
 trait FromWord: Sized {
-    /// What would be taken.
+    /// The accepted values, for errors.
     const EXPECTED: &'static str;
 
     fn from_word(word: &str) -> Option<Self>;
 }
 
-/// Reads a word, or a number as the word that it is written as.
+/// Parses a word, or a number as the word that it is written as.
 struct WordVisitor<T>(std::marker::PhantomData<T>);
 
 impl<T: FromWord> Visitor<'_> for WordVisitor<T> {
@@ -112,8 +112,8 @@ impl FromWord for OptionalTime {
 }
 
 impl FromWord for Rate {
-    const EXPECTED: &'static str = "a rate such as \"100mbit\" (a million bits a second each), \
-                                    \"10MB\" or \"10MiB\" (bytes a second), and more than nothing";
+    const EXPECTED: &'static str = "a rate above 0 such as \"100mbit\" (millions of bits per second), \
+                                    \"10MB\" or \"10MiB\" (bytes per second)";
 
     fn from_word(word: &str) -> Option<Self> {
         let digits = word.find(|c: char| !c.is_ascii_digit());
@@ -176,7 +176,7 @@ impl FromWord for MaxStartups {
         let mut fields = word.split(':');
         let start = fields.next()?.parse().ok().filter(|&start| start > 0)?;
         let (rate, full) = match fields.next() {
-            // A single number is where all are refused, as with sshd.
+            // A single number is the limit at which all are refused, as with sshd.
             None => (100, start),
             Some(rate) => (rate.parse().ok()?, fields.next()?.parse().ok()?),
         };
@@ -208,7 +208,7 @@ impl FromWord for Fingerprint {
     }
 }
 
-/// The table of penalties; what is not given is as in sshd_config(5).
+/// The table of penalties; absent keys have the defaults of sshd_config(5).
 #[derive(Debug, serde::Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 struct PenaltiesTable {
@@ -221,7 +221,7 @@ struct PenaltiesTable {
     max_sources4: Count,
     max_sources6: Count,
     overflow: Overflow,
-    /// As for IPv4, where it is not given.
+    /// The same as for IPv4 if absent.
     overflow6: Option<Overflow>,
 }
 

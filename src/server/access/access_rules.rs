@@ -1,6 +1,6 @@
-//! Who may reach whom: the rules by which each live tunnel's guard judges, made
-//! anew when a client comes or goes for those of its groups, and for all when the
-//! settings change or a network behind a client comes or goes.
+//! Which clients may reach which addresses: the rules that each live tunnel's guard
+//! applies. They are rebuilt for the members of its groups when a client comes or goes,
+//! and for all clients when the settings or a network behind a client change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -23,12 +23,12 @@ pub struct Reachability(Mutex<State>);
 struct State {
     /// The server's own addresses in the tunnels.
     here: AddressSet,
-    /// The networks that clients get their addresses from.
+    /// The networks from which clients get addresses.
     pools: AddressSet,
-    /// All that clients have or may get: the pools, and what members have besides.
+    /// All addresses that clients have or may get: the pools, and the members' own ones.
     clients: AddressSet,
     members: BTreeMap<ConnectionId, Member>,
-    /// Who is in each.
+    /// The members of each group.
     groups: BTreeMap<Group, BTreeSet<ConnectionId>>,
 }
 
@@ -39,20 +39,20 @@ struct Member {
     rules: watch::Sender<Arc<GuardRules>>,
 }
 
-/// What one tunnel is allowed.
+/// What one tunnel is allowed to reach and to send from.
 #[derive(Debug, Clone, Default)]
 pub struct Terms {
     /// The client's own addresses.
     pub addresses: Vec<IpAddr>,
-    /// Networks behind it.
+    /// Networks behind the client.
     pub sources: Vec<IpNetwork>,
-    /// Networks beyond this host that it may reach.
+    /// Networks beyond this host that the client may reach.
     pub routes: Vec<IpNetwork>,
-    /// It may reach the clients of these groups.
+    /// Groups whose clients it may reach.
     pub groups: BTreeSet<Group>,
 }
 
-/// A tunnel's place among the others, which is given up when this is dropped.
+/// A tunnel's membership in the rules; dropping it removes the tunnel.
 #[derive(Debug)]
 pub struct Membership {
     reachability: Arc<Reachability>,
@@ -60,7 +60,7 @@ pub struct Membership {
 }
 
 impl Reachability {
-    /// The server's addresses, and the networks of its clients, from now on.
+    /// Replaces the server's addresses and the networks of its clients.
     pub fn set_networks(
         &self,
         here: impl IntoIterator<Item = IpAddr>,
@@ -73,8 +73,8 @@ impl Reachability {
         state.tell(&state.everybody());
     }
 
-    /// Adds the tunnel of a connection, which has one at most; yields what its
-    /// packets are judged by.
+    /// Adds the tunnel of a connection (at most one each); returns the guard that checks
+    /// its packets.
     pub fn join(self: &Arc<Self>, id: ConnectionId, terms: Terms) -> (Guard, Membership) {
         let member = Member::new(terms);
         let guard = Guard::new(member.rules.subscribe());
@@ -95,8 +95,8 @@ impl Reachability {
         state.tell(&concerned);
     }
 
-    /// Whether a connection from here to `to` may be made for the client of `id`,
-    /// who is in `groups`: not to another client that its packets could not reach.
+    /// Whether the server may connect to `to` for the client `id`, which is in `groups`: not
+    /// to another client that the client's own packets could not reach.
     pub fn lets_connect(&self, id: ConnectionId, groups: &BTreeSet<Group>, to: IpAddr) -> bool {
         let (state, to) = (self.lock(), to.to_canonical());
         if state.here.contains(to) {
@@ -107,14 +107,14 @@ impl Reachability {
             .iter()
             .filter(|(_, member)| member.sources.contains(to))
             .peekable();
-        // Of the pools the others are nobody's, or will be somebody's.
+        // Other pool addresses are unassigned, or may be assigned to a client later.
         if holders.peek().is_none() {
             return !state.pools.contains(to);
         }
         holders.all(|(holder, member)| *holder == id || !member.terms.groups.is_disjoint(groups))
     }
 
-    /// What a tunnel is allowed now.
+    /// The current terms of a tunnel.
     #[cfg(test)]
     pub(in crate::server) fn terms_of(&self, id: ConnectionId) -> Option<Terms> {
         Some(self.lock().members.get(&id)?.terms.clone())
@@ -134,7 +134,7 @@ impl Drop for Membership {
 }
 
 impl Member {
-    /// One that may send nothing yet.
+    /// A member that may not send anything yet.
     fn new(terms: Terms) -> Self {
         let own: AddressSet = terms.addresses.iter().copied().collect();
         let sources = own.union(&terms.sources.iter().copied().collect());
@@ -157,7 +157,7 @@ impl Member {
 }
 
 impl State {
-    /// Takes a member up; yields whose rules that changes.
+    /// Adds a member; returns the members whose rules change.
     fn come(&mut self, id: ConnectionId, member: Member) -> BTreeSet<ConnectionId> {
         self.join_groups(id, &member.terms.groups);
         let has_more = !self.clients.includes(&member.sources);
@@ -173,7 +173,7 @@ impl State {
         concerned
     }
 
-    /// Forgets a member; yields whose rules that changes.
+    /// Removes a member; returns the members whose rules change.
     fn go(&mut self, id: ConnectionId) -> BTreeSet<ConnectionId> {
         let Some(member) = self.members.remove(&id) else {
             return BTreeSet::new();
@@ -206,7 +206,7 @@ impl State {
         }
     }
 
-    /// Changes a member's routes and groups; yields whose rules that changes.
+    /// Changes a member's routes and groups; returns the members whose rules change.
     fn change(
         &mut self,
         id: ConnectionId,
@@ -248,10 +248,10 @@ impl State {
         besides.fold(self.pools.clone(), |all, own| all.union(own))
     }
 
-    /// Makes the rules of `concerned` anew.
+    /// Rebuilds the rules of `concerned`.
     fn tell(&self, concerned: &BTreeSet<ConnectionId>) {
         let concerned = concerned.iter().filter_map(|id| self.members.get(id));
-        // Each group is added up once, however many of its members there are.
+        // Each group's addresses are collected once, however many members it has.
         let mut groups: BTreeMap<&Group, AddressSet> = BTreeMap::new();
         for member in concerned {
             let own = member.terms.groups.iter().map(|group| {

@@ -1,10 +1,9 @@
-//! What a client that is logged in may do, and what it holds by that. A reload
-//! judges its login again: who would not be let in any more, or would not be
-//! given what it holds, has to go. What is asked for later is judged by the
-//! latest rules.
+//! What a logged-in client may do, and what it holds. A reload judges its login again: a
+//! client that would not be let in any more, or would not be given what it holds, is
+//! disconnected. Later requests are judged by the latest rules.
 //!
 //! ```text
-//!   reload ─► judge_again ─┬► its grant is another from now on
+//!   reload ─► judge_again ─┬► the new grant applies from now on
 //!                          └► Withdrawal ─► dismiss ─► its tunnel, its connection
 //! ```
 
@@ -25,12 +24,12 @@ use crate::server::report::registry::ConnectionId;
 use crate::server::report::registry::forwards::ForwardKind;
 use crate::ssh::server::login::credential::{Attempt, Credential};
 
-/// Why a client has to go. Shown, it is what the client is told.
+/// Why a client is disconnected. `Display` gives the text that the client receives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::server) enum Dismissal {
-    /// The server ends, for this reason.
+    /// The server stops, for this reason.
     ServerStopping(String),
-    /// It would not be let in any more, or holds what it would not be given.
+    /// A reload revoked the client's login or something that it holds.
     AccessWithdrawn,
 }
 
@@ -43,19 +42,19 @@ impl fmt::Display for Dismissal {
     }
 }
 
-/// The way by which somebody came in.
+/// How a client logged in.
 pub(in crate::server) struct Entry {
-    /// The user name that was given.
+    /// The user name that the client gave.
     pub user: String,
-    /// From where.
+    /// The client's address and port.
     pub peer: SocketAddr,
-    /// What was shown and verified.
+    /// The verified credential.
     pub credential: Credential,
-    /// Whether it was touched, where it is a security key.
+    /// For a security key: whether the user touched it.
     pub touched: bool,
 }
 
-/// A client's grant, and what it holds. Its tasks share it.
+/// A client's grant and what the client holds by it; shared by the client's tasks.
 pub(in crate::server) struct Entitlement {
     id: ConnectionId,
     entry: Entry,
@@ -68,22 +67,22 @@ struct State {
     grant: Arc<Grant>,
     tunnel: Option<TunnelHeld>,
     places: BTreeMap<u64, PlaceHeld>,
-    /// The number of the next place.
+    /// The number of the next held place.
     next: u64,
 }
 
-/// Held until this is dropped.
+/// Something that the client holds until this is dropped.
 #[must_use = "what is held is let go when this is dropped"]
 pub(in crate::server) struct Held {
-    /// By which it is held.
+    /// The grant that permitted it.
     pub grant: Arc<Grant>,
     entitlement: Arc<Entitlement>,
-    /// A tunnel where there is none.
+    /// The number of the place; `None` for a tunnel.
     place: Option<u64>,
 }
 
 impl Entitlement {
-    /// Of a client that has just come in, with this grant.
+    /// The entitlement of a client that has just logged in with this grant.
     pub(in crate::server) fn new(
         id: ConnectionId,
         entry: Entry,
@@ -104,14 +103,13 @@ impl Entitlement {
         })
     }
 
-    /// What it may do now.
+    /// The current grant.
     pub(in crate::server) fn grant(&self) -> Arc<Grant> {
         Arc::clone(&self.lock().grant)
     }
 
-    /// Holds the client to other rules than it came in by. Where they let it keep
-    /// what it has, they are its grant from now on, and its tunnel reaches what
-    /// they say.
+    /// Judges the client by new rules. If they let it keep all that it holds, their grant
+    /// applies from now on, also to what its tunnel may reach.
     pub(in crate::server) fn judge_again(
         &self,
         policy: &Policy,
@@ -135,8 +133,8 @@ impl Entitlement {
         Ok(())
     }
 
-    /// A tunnel that is set up, and reaches what the grant of its beginning says:
-    /// it is held to the latest one, before a packet flows.
+    /// Registers a tunnel that was set up under an earlier grant, and applies the latest
+    /// grant to it before a packet flows.
     pub(in crate::server) fn hold_tunnel(
         self: &Arc<Self>,
         tunnel: TunnelHeld,
@@ -151,12 +149,12 @@ impl Entitlement {
         Ok(self.held(&state.grant, None))
     }
 
-    /// A connection to this place, where it is permitted.
+    /// Registers a connection to this place, if the grant permits it.
     pub(in crate::server) fn hold_open(self: &Arc<Self>, host: &str, port: u16) -> Option<Held> {
         self.hold(ForwardKind::Open, host, port)
     }
 
-    /// A listener at this place, as the client names it, where it is permitted.
+    /// Registers a listener at this place, as the client names it, if the grant permits it.
     pub(in crate::server) fn hold_listener(
         self: &Arc<Self>,
         host: &str,
@@ -199,19 +197,19 @@ impl Entitlement {
             .change(self.id, tunnel.routes.clone(), tunnel.groups.clone());
     }
 
-    /// Tells all tasks of the client that it has to go. Without access, its
-    /// packets go nowhere but to this host until then.
+    /// Tells all tasks of the client to disconnect it. If its access is revoked, its packets
+    /// reach only this host until then.
     pub(in crate::server) fn dismiss(&self, why: &Dismissal) {
         self.dismissal.send_replace(Some(why.clone()));
         if *why == Dismissal::AccessWithdrawn {
-            // Behind a tunnel that is being made, which sees the dismissal next.
+            // Waits for a tunnel that is being made; that one sees the dismissal next.
             let _state = self.lock();
             self.reach
                 .change(self.id, Default::default(), Default::default());
         }
     }
 
-    /// Waits until it has to go; yields why.
+    /// Waits until the client must be disconnected; returns the reason.
     pub(in crate::server) async fn dismissed(&self) -> Dismissal {
         let mut watched = self.dismissal.subscribe();
         loop {
@@ -219,7 +217,7 @@ impl Entitlement {
                 return why;
             }
             if watched.changed().await.is_err() {
-                // Its sender is here, so it does not go.
+                // `self` holds the sender, so this does not happen.
                 std::future::pending::<()>().await;
             }
         }

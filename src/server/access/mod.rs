@@ -1,4 +1,4 @@
-//! What a login may do now, what it may reach, and how that is taken away.
+//! What a login may do now, what it may reach, and how access is revoked.
 
 pub(super) mod access_rules;
 pub(super) mod entitlement;

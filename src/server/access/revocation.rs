@@ -1,5 +1,5 @@
-//! What a client holds, and whether a grant gives it all of that: pure, for a
-//! reload and for what comes up while one passes.
+//! What a client holds, and whether a grant covers all of it: pure functions, for a
+//! reload and for what is registered while a reload runs.
 
 use std::net::IpAddr;
 
@@ -14,29 +14,29 @@ use crate::server::report::registry::forwards::ForwardKind;
 use crate::types::family::Family;
 use crate::types::{InterfaceName, Mode, Unit};
 
-/// Why access is withdrawn. This is for the log.
+/// Why a client's access is revoked. This text is for the log.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(in crate::server) enum Revocation {
-    /// The login would be denied.
+    /// The login would be denied under the new rules.
     #[error(transparent)]
     Denied(#[from] Denial),
-    /// No tunnels, or not of this kind.
+    /// The grant has no tunnel, or not in this mode.
     #[error("{0} is not granted any more")]
     Tunnel(InterfaceName),
-    /// Another unit than it has, or its unit to somebody else, or none in particular
-    /// where its device was made beforehand.
+    /// The grant names another unit, or reserves this unit for another client, or, for an
+    /// existing device, names no unit.
     #[error("the unit of {0} is not granted any more")]
     Unit(InterfaceName),
-    /// It has an address that is not its own, or is another client's.
+    /// The client has an address that the grant does not give it, or that is another client's.
     #[error("the address {0} is not granted any more")]
     Address(IpAddr),
-    /// A network behind it is not.
-    #[error("the network {0} behind it is not granted any more")]
+    /// The grant does not include a network behind the client.
+    #[error("the network {0} behind the client is not granted any more")]
     Source(IpNetwork),
-    /// It is on one link with members of its groups, which are others now.
-    #[error("its groups are others now, and {0} is on one link with their members")]
+    /// The client shares a link with members of its former groups.
+    #[error("the client's groups have changed, and {0} is on one link with the old members")]
     Group(InterfaceName),
-    /// It has a TCP forward that it may not have.
+    /// The grant does not permit a TCP forward that the client has.
     #[error("the forward {host}:{port} is not permitted any more")]
     Forward {
         /// As the client named it.
@@ -44,36 +44,36 @@ pub(in crate::server) enum Revocation {
         /// As the client named it.
         port: u16,
     },
-    /// It is on its way out.
-    #[error("it has to go already")]
+    /// The client is already being disconnected.
+    #[error("the client is already being disconnected")]
     Dismissed,
 }
 
 /// A tunnel that a client holds.
 #[derive(Debug, Clone)]
 pub(in crate::server) struct TunnelHeld {
-    /// This host's device.
+    /// The device on this host.
     pub device: InterfaceName,
-    /// What it carries.
+    /// What the tunnel carries.
     pub mode: Mode,
-    /// Whether the device was made beforehand, which takes a grant of its unit.
+    /// Whether the device existed before the login; such a device needs a grant of its unit.
     pub premade: bool,
     /// The client's addresses.
     pub addresses: Vec<IpAddr>,
-    /// By what it has them, and what it may reach.
+    /// The grant that gave the addresses, and what the tunnel may reach.
     pub grant: TunnelGrant,
 }
 
-/// Where a forward leads, or listens, as the client named it.
+/// The place that a forward connects to or listens at, as the client named it.
 #[derive(Debug)]
 pub(in crate::server) struct PlaceHeld {
-    /// Which of the two.
+    /// Whether the client opens or listens.
     pub kind: ForwardKind,
-    /// Its host.
+    /// The host part of the place.
     pub host: String,
-    /// Its port.
+    /// The port part of the place.
     pub port: u16,
-    /// The addresses of a listener.
+    /// The addresses that a listener is bound to.
     pub at: Vec<IpAddr>,
 }
 
@@ -87,7 +87,7 @@ impl PlaceHeld {
     }
 }
 
-/// What `grant` says of a tunnel, if it gives all that is held.
+/// The tunnel part of `grant`, if it covers all that is held.
 pub(in crate::server) fn check_tunnel<'a>(
     held: &TunnelHeld,
     grant: &'a Grant,
@@ -109,7 +109,7 @@ pub(in crate::server) fn check_tunnel<'a>(
     if let Some(lost) = addresses.find(|address| !keeps(held, granted, policy, **address)) {
         return Err(Revocation::Address(*lost));
     }
-    // Who hears whom on a link is settled when a station joins it.
+    // Isolation between stations of a link is fixed when a station joins it.
     if held.mode == Mode::Ethernet && held.grant.groups != granted.groups {
         return Err(Revocation::Group(held.device.clone()));
     }
@@ -126,8 +126,8 @@ pub(in crate::server) fn check_tunnel<'a>(
     }
 }
 
-/// Whether a client keeps an address: one of its own, or one of the pool, where
-/// neither it nor another client has come to be given one of its own instead.
+/// Whether a client keeps an address: one of its own, or one of the pool, as long as the
+/// new rules give neither this client an address of its own nor this address to another.
 fn keeps(held: &TunnelHeld, granted: &TunnelGrant, policy: &Policy, address: IpAddr) -> bool {
     let own = |grant: &TunnelGrant| {
         let mut own = grant.addresses.iter().copied();
@@ -137,10 +137,10 @@ fn keeps(held: &TunnelHeld, granted: &TunnelGrant, policy: &Policy, address: IpA
         || (own(granted) == own(&held.grant) && !policy.is_fixed(address))
 }
 
-/// Whether a grant still permits a forward. A connection that one of many places
-/// permits may lead to a client of a group, and needs all groups that there were;
-/// one to a place that was named may lead to any client, and needs the name. A
-/// listener beyond loopback needs the name of its address.
+/// Whether a grant still permits a forward. A connection that a pattern or "any"
+/// permits may lead to a client of a group, and needs all groups of that time. One to a
+/// place that was named may lead to any client, and needs the name. A listener beyond
+/// loopback needs the name of its address.
 pub(in crate::server) fn check_place(
     place: &PlaceHeld,
     before: &Grant,

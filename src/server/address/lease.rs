@@ -1,6 +1,6 @@
-//! The addresses of clients: each is lent to one connection at a time, comes
-//! back when its [`Lease`] is dropped, and goes to the same key again, also
-//! after a restart.
+//! Leases of client addresses: each address is lent to one connection at a time, is
+//! free again when its [`Lease`] is dropped, and goes to the same key again, also after
+//! a restart.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -20,41 +20,41 @@ use crate::process::message::say;
 
 pub use super::lease_key::LeaseKey;
 
-/// The file is not written more often.
+/// The least time between two writes of the file.
 const SAVE_INTERVAL: Duration = Duration::from_millis(500);
-/// After a failure the next try is not before.
+/// The least time before a retry after a failed write.
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Why a client gets no addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LeaseError {
-    /// All are in use.
+    /// All addresses of a pool are in use.
     #[error("every address of the pool {0} is in use: make it larger")]
     Exhausted(IpNetwork),
-    /// A fixed address that the server has itself.
+    /// A fixed address is the server's own address.
     #[error("the fixed address {0} is the server's own: give the client another")]
     IsServer(IpAddr),
-    /// A fixed address of a family that the server has no address in.
+    /// A fixed address is of a family in which the server has no address.
     #[error(
         "the fixed address {0} needs a pool of its family, from which the server has its own address"
     )]
     NoPool(IpAddr),
-    /// A pool whose first address a client holds.
+    /// A client holds the first address of a new pool.
     #[error(
         "{0} would be the server's address and a client holds it: choose another pool, or restart"
     )]
     ServerAddressHeld(IpAddr),
 }
 
-/// An address of a client, with what belongs to it.
+/// An address of a client and its network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeasedAddress {
-    /// The client's.
+    /// The client's address.
     pub client: IpAddr,
-    /// The server's, of the same family.
+    /// The server's address, of the same family.
     pub server: IpAddr,
-    /// The length of the prefix of the network that both are in; the whole
-    /// address where they are in none.
+    /// The prefix length of the network that holds both; the full length of the address if
+    /// there is no such network.
     pub prefix: u8,
 }
 
@@ -72,7 +72,7 @@ impl LeasedAddress {
     }
 }
 
-/// Addresses on loan; they come back when this is dropped.
+/// Leased addresses; they are free again when this is dropped.
 #[derive(Debug)]
 #[must_use = "a lease that is dropped is over"]
 pub struct Lease {
@@ -81,7 +81,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// One a family at most; none where the server assigns none.
+    /// The addresses, at most one per family; empty if the server assigns none.
     pub fn addresses(&self) -> &[LeasedAddress] {
         &self.addresses
     }
@@ -95,8 +95,7 @@ impl Drop for Lease {
     }
 }
 
-/// All addresses of a server. Closing it, or dropping it, writes its file a last
-/// time.
+/// All leases of a server. Closing or dropping it writes the file a last time.
 #[derive(Debug)]
 pub struct Leases {
     shared: Arc<Shared>,
@@ -104,9 +103,9 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// Begins with what the file at `path` remembers; where it is broken it is
-    /// set aside with a warning. `fixed` are the addresses that only certain
-    /// clients get. Fails only where no thread can be started.
+    /// Starts from the file at `path`; a file that cannot be read is renamed, with a
+    /// warning. `fixed` are the addresses reserved for certain clients. Fails only if no
+    /// thread can be started.
     pub fn load(path: &Path, pools: Pools, fixed: BTreeSet<IpAddr>) -> io::Result<Self> {
         let remembered = lease_file::read(path).unwrap_or_else(|error| {
             give_up_on(path, &error);
@@ -131,11 +130,10 @@ impl Leases {
         })
     }
 
-    /// Lends one address of each family that there is a pool of: the fixed one;
-    /// else the one that the client wants, if it is free and was no other's;
-    /// else the one that the key had before; else any, and of those that others
-    /// had the one that was not used for longest. A key whose fixed address is
-    /// in use, by another connection of its own, gets one of the pool.
+    /// Leases one address of each family that has a pool: the fixed one; else the requested
+    /// one, if it is free and no other key had it; else the one that the key had before;
+    /// else any, and among those that other keys had, the least recently used. A key whose
+    /// fixed address is in use by another of its connections gets one of the pool.
     pub fn lease(
         &self,
         key: &LeaseKey,
@@ -152,8 +150,8 @@ impl Leases {
         })
     }
 
-    /// Puts others in place of the pools and the fixed addresses. What is lent
-    /// stays lent; what is remembered stays as far as it is in the pools.
+    /// Replaces the pools and the fixed addresses. Live leases stay; remembered addresses
+    /// stay if they are in the new pools.
     pub fn reload(&self, pools: Pools, fixed: BTreeSet<IpAddr>) -> Result<(), LeaseError> {
         let mut desk = self.shared.desk();
         desk.book.replace(pools, fixed)?;
@@ -161,8 +159,8 @@ impl Leases {
         Ok(())
     }
 
-    /// Writes the file a last time, whoever still has addresses: what happens to
-    /// them later is not written down. Blocks the calling thread.
+    /// Writes the file a last time, even if leases are still live: later changes are not
+    /// written. Blocks the calling thread.
     pub fn close(&self) {
         self.shared.desk().closing = true;
         self.shared.wake.notify_all();
@@ -178,7 +176,7 @@ impl Leases {
         }
     }
 
-    /// How many addresses are on loan.
+    /// The number of leased addresses.
     pub fn in_use(&self) -> usize {
         self.shared.desk().book.held()
     }
@@ -190,7 +188,7 @@ impl Drop for Leases {
     }
 }
 
-/// The book, and what its writer has to do.
+/// The lease book and the state of its writer.
 #[derive(Debug)]
 struct Desk {
     book: Book,
@@ -207,7 +205,7 @@ struct Shared {
 
 impl Shared {
     fn desk(&self) -> MutexGuard<'_, Desk> {
-        // The book is whole between any two statements that can panic.
+        // The book is consistent between any two statements that can panic.
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -216,7 +214,7 @@ impl Shared {
         self.wake.notify_all();
     }
 
-    /// Writes the file soon after each change, and a last time at the end.
+    /// Writes the file soon after each change, and once more at the end.
     fn write_until_closed(&self) {
         let mut failing = false;
         loop {

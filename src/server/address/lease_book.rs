@@ -1,5 +1,5 @@
-//! Which address goes to whom: no two holders of one address, the same holder
-//! the same address. No I/O.
+//! Assigns addresses to holders: one holder per address, and the same address for the
+//! same holder. No I/O.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -10,17 +10,17 @@ use super::lease_key::LeaseKey;
 use super::pool::{Pool, Pools};
 use crate::types::family::Family;
 
-/// Addresses that are remembered beyond those in use.
+/// Limit of the remembered addresses, besides those in use.
 const MOST_REMEMBERED: usize = 16_384;
-/// How many more there may be before the oldest are forgotten, so that they are
-/// not looked for at each login.
+/// How far the limit may be exceeded before the oldest are forgotten, so that not every
+/// login has to search for them.
 const SLACK: usize = 1024;
 
-/// Who had an address last, and when.
+/// The last holder of an address, and when it was used.
 #[derive(Debug)]
 struct Memory {
     key: LeaseKey,
-    /// By [`Book::clock`]; the larger is the later.
+    /// The value of [`Book::clock`] at the last use; larger is later.
     used: u64,
 }
 
@@ -28,17 +28,17 @@ struct Memory {
 #[derive(Debug)]
 pub(in crate::server) struct Book {
     pools: Pools,
-    /// Addresses that only those get whose they are.
+    /// Addresses that the pools do not give out, because rules assign them.
     reserved: BTreeSet<IpAddr>,
     held: HashSet<IpAddr>,
-    /// Of those held too, but for the reserved ones.
+    /// The last holder of each address, held ones included, reserved ones excluded.
     remembered: HashMap<IpAddr, Memory>,
-    /// Counts uses: what matters is their order.
+    /// Counts uses; only their order matters.
     clock: u64,
 }
 
 impl Book {
-    /// With what is remembered of earlier, in the order of use.
+    /// Starts from the remembered leases, oldest first.
     pub(in crate::server) fn new(
         pools: Pools,
         reserved: BTreeSet<IpAddr>,
@@ -61,7 +61,7 @@ impl Book {
         book
     }
 
-    /// One address of each family that there is a pool of.
+    /// Takes one address of each family that has a pool.
     pub(in crate::server) fn take(
         &mut self,
         key: &LeaseKey,
@@ -91,7 +91,7 @@ impl Book {
         Ok(chosen)
     }
 
-    /// The addresses are free again, and remembered.
+    /// Frees the addresses, and remembers their holder.
     pub(in crate::server) fn release(&mut self, addresses: &[LeasedAddress]) {
         for LeasedAddress { client, .. } in addresses {
             self.held.remove(client);
@@ -104,8 +104,8 @@ impl Book {
         }
     }
 
-    /// Puts others in place of the pools and the reserved addresses. Whoever
-    /// holds an address keeps it.
+    /// Replaces the pools and the reserved addresses. Addresses in use stay with their
+    /// holders.
     pub(in crate::server) fn replace(
         &mut self,
         pools: Pools,
@@ -126,12 +126,12 @@ impl Book {
         Ok(())
     }
 
-    /// How many addresses are held.
+    /// The number of addresses in use.
     pub(in crate::server) fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// What is to be written down, in the order of use.
+    /// The entries for the lease file, oldest first.
     pub(in crate::server) fn remembered(&self) -> Vec<Remembered> {
         let mut all: Vec<(&IpAddr, &Memory)> = self.remembered.iter().collect();
         all.sort_by_key(|(_, memory)| memory.used);
@@ -181,10 +181,10 @@ impl Book {
         latest.map(|(address, _)| *address)
     }
 
-    /// An address that nobody had, at a place that the holder's name decides.
+    /// An address that no holder had before; its position derives from the holder's key.
     fn never_used(&self, pool: &Pool, key: &LeaseKey) -> Option<IpAddr> {
         let start = key.spread() % pool.room();
-        // Not all of these can be known.
+        // With one more candidate than known addresses, at least one is unknown.
         let known = self.remembered.len() + self.reserved.len() + self.held.len();
         let tries = pool.room().min(known as u128 + 1);
         (0..tries)
@@ -201,12 +201,12 @@ impl Book {
         oldest.map(|(address, _)| *address)
     }
 
-    /// Whether an address of the pool can be given to anybody now.
+    /// Whether this address of the pool can be assigned now.
     fn is_free(&self, pool: &Pool, address: IpAddr) -> bool {
         pool.has(address) && !self.reserved.contains(&address) && !self.held.contains(&address)
     }
 
-    /// Whether an address is one of a pool's, and nobody's own.
+    /// Whether an address is in a pool and not reserved.
     fn is_common(&self, address: IpAddr) -> bool {
         let pool = self.pools.of(Family::of(address));
         pool.is_some_and(|pool| pool.has(address)) && !self.reserved.contains(&address)
@@ -228,8 +228,8 @@ impl Book {
         }
     }
 
-    /// A holder that took another address than it had is remembered by that
-    /// one: a holder that asks for another each time would have them all.
+    /// A holder that takes another address than before is remembered only with the new one.
+    /// Otherwise a holder that requests another each time would occupy all of them.
     fn forget_spare(&mut self, taken: IpAddr, key: &LeaseKey) {
         let spare = self.remembered.iter().filter(|(address, memory)| {
             let free = !self.held.contains(address);

@@ -1,5 +1,5 @@
-//! The file that remembers which key had which address, so that it gets the
-//! same again after a restart. JSON, renewed as a whole.
+//! The file that remembers which key had which address, so that the key gets it again
+//! after a restart. JSON, replaced as a whole.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -15,10 +15,10 @@ use super::lease_key::LeaseKey;
 
 /// The version of the format.
 const VERSION: u32 = 1;
-/// A larger file is not one of ours, in bytes.
+/// Size limit of the file, in bytes; a larger one was not written by this program.
 const SIZE_LIMIT: u64 = 16 << 20;
 
-/// One address, and whose it was last.
+/// An address and its last holder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::server) struct Remembered {
@@ -26,16 +26,16 @@ pub(in crate::server) struct Remembered {
     pub(in crate::server) key: LeaseKey,
 }
 
-/// What is in the file.
+/// The contents of the file.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
     version: u32,
-    /// The one that was used last comes last.
+    /// In the order of use; the latest is the last.
     leases: Vec<Remembered>,
 }
 
-/// Reads the file; one that is not there is empty.
+/// Reads the file; a missing file counts as empty.
 pub(in crate::server) fn read(path: &Path) -> io::Result<Vec<Remembered>> {
     // O_NONBLOCK: a FIFO put here must not hang us.
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
@@ -63,8 +63,8 @@ pub(in crate::server) fn read(path: &Path) -> io::Result<Vec<Remembered>> {
     }
 }
 
-/// Writes the file: aside, synced, renamed. It is private to this user, and so
-/// is its directory where it has to be made.
+/// Writes a temporary file, syncs it and renames it. Only this user can read the file,
+/// and the directory if it is created here.
 pub(in crate::server) fn write(path: &Path, leases: Vec<Remembered>) -> io::Result<()> {
     let document = Document {
         version: VERSION,
@@ -96,7 +96,7 @@ pub(in crate::server) fn write(path: &Path, leases: Vec<Remembered>) -> io::Resu
     File::open(directory)?.sync_all()
 }
 
-/// Gives a file that cannot be used another name, and yields that.
+/// Renames a file that cannot be used, and returns the new name.
 pub(in crate::server) fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let aside = beside(path, ".broken");
     fs::rename(path, &aside)?;

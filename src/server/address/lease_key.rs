@@ -1,4 +1,4 @@
-//! Whom an address belongs to.
+//! The holder of a lease, derived from its login.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -8,20 +8,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::server::login::grant::Identity;
 
-/// Longer key ids of certificates are told by their hash, in bytes.
+/// Longer key ids of certificates, in bytes, are replaced by their hash.
 const LONGEST_KEY_ID: usize = 200;
 
-/// Who holds a lease: a key by its fingerprint, a certificate by its authority
-/// and key id, so that a renewed certificate is the same holder.
+/// The holder of a lease: a key by its fingerprint, a certificate by its authority and
+/// key id, so that a renewed certificate is the same holder.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct LeaseKey(Arc<str>);
 
 impl LeaseKey {
-    /// That of a login.
+    /// The holder for a login.
     pub fn of(identity: &Identity) -> Self {
         match &identity.certificate {
-            // No fingerprint has a space in it.
+            // A fingerprint has no spaces, so the two parts cannot be confused.
             Some(certificate) => {
                 let id = bounded(&certificate.key_id);
                 Self(format!("{} {id}", certificate.authority).into())
@@ -35,7 +35,7 @@ impl LeaseKey {
         Self(text.into())
     }
 
-    /// A number that spreads the holders over a pool; always the same for one.
+    /// A number that distributes the holders over a pool; constant for one holder.
     pub(in crate::server) fn spread(&self) -> u128 {
         let hash = digest(&SHA256, self.0.as_bytes());
         let first = hash.as_ref().iter().take(16);

@@ -1,4 +1,4 @@
-//! Addresses of clients: pools, leases, the file that remembers them.
+//! Client addresses: pools, leases, and the lease file.
 
 pub mod lease;
 pub(super) mod lease_book;

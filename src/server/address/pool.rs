@@ -1,5 +1,5 @@
-//! The networks that clients get their addresses from: as configured, or unused
-//! private ones. No I/O.
+//! The networks from which clients get addresses: the configured ones, or unused private
+//! ones. No I/O.
 
 use std::net::IpAddr;
 
@@ -13,24 +13,24 @@ use crate::host::plan::private_space::free_network;
 use crate::types::Mtu;
 use crate::types::family::{Family, number};
 
-/// Prefix lengths of networks that are chosen here.
+/// Prefix lengths of automatically chosen networks.
 const CHOSEN_PREFIX: [(Family, u8); 2] = [(Family::V4, 24), (Family::V6, 64)];
 
 /// Why there are no networks for clients.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PoolError {
-    /// No room for a server and a client.
+    /// The network has no room for a server and a client.
     #[error(
         "the pool {0} has no room for clients: give a network of at most /30, or /126 for IPv6"
     )]
     TooSmall(IpNetwork),
-    /// Not for hosts.
+    /// The network does not hold unicast addresses.
     #[error("the pool {0} holds addresses that no client can have; give a unicast network")]
     NotUnicast(IpNetwork),
-    /// Two of one family.
+    /// Two pools of one family.
     #[error("the pools {0} and {1} are of the same family; give one of each at most")]
     TwoOfFamily(IpNetwork, IpNetwork),
-    /// IPv6 over links that are too narrow for it.
+    /// An IPv6 pool with an MTU below the minimum of IPv6.
     #[error(
         "the pool {pool} is IPv6, which needs an MTU of 1280, not {mtu}; raise it or leave the pool out"
     )]
@@ -40,21 +40,21 @@ pub enum PoolError {
         /// The tunnels' MTU.
         mtu: Mtu,
     },
-    /// Everything is in use.
+    /// No unused private network is left.
     #[error("all private IPv{0} space is in use on this host: name a network for clients (--pool)")]
     NothingFree(u8),
 }
 
-/// A network that clients get addresses from. The server has its first host address.
+/// A network that gives clients addresses. The server has its first host address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pool {
     network: IpNetwork,
-    /// Numbers of the first and the last address that a client may have.
+    /// The first and the last client address, as numbers.
     clients: (u128, u128),
 }
 
 impl Pool {
-    /// Takes a network with room for a client at least.
+    /// Checks that the network has room for at least one client.
     pub fn new(network: IpNetwork) -> Result<Self, PoolError> {
         let (first, last) = (number(network.network()), number(network.broadcast()));
         let is_unicast = |address: IpAddr| match address {
@@ -74,8 +74,8 @@ impl Pool {
         {
             return Err(PoolError::NotUnicast(network));
         }
-        // The first address names the network (RFC 4291, section 2.6.1: all of
-        // its routers), and in IPv4 the last is broadcast.
+        // The first address names the network (RFC 4291, section 2.6.1: all of its
+        // routers), and in IPv4 the last is broadcast.
         let clients = match Family::of(network.ip()) {
             Family::V4 => (first + 2, last.saturating_sub(1)),
             Family::V6 => (first + 2, last),
@@ -103,35 +103,35 @@ impl Pool {
         self.family().address(number(self.network.network()) + 1)
     }
 
-    /// Whether a client may get that address from it.
+    /// Whether the pool can give this address to a client.
     pub fn has(&self, address: IpAddr) -> bool {
         let (first, last) = self.clients;
         Family::of(address) == self.family() && (first..=last).contains(&number(address))
     }
 
-    /// How many clients there is room for.
+    /// The number of client addresses.
     pub fn room(&self) -> u128 {
         let (first, last) = self.clients;
         (last - first).saturating_add(1)
     }
 
-    /// The address of client number `at`, modulo their count.
+    /// The client address number `at`, modulo their count.
     pub fn client(&self, at: u128) -> IpAddr {
         let (first, _) = self.clients;
         self.family().address(first + at % self.room())
     }
 }
 
-/// The pools of a server, one a family at most.
+/// The pools of a server, at most one per family.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pools {
     pools: Vec<Pool>,
-    /// They were chosen here, not configured.
+    /// Whether the pools were chosen automatically.
     chosen: bool,
 }
 
 impl Pools {
-    /// Takes networks of different families.
+    /// Checks that the networks are of different families.
     pub fn new(networks: &[IpNetwork]) -> Result<Self, PoolError> {
         let mut pools: Vec<Pool> = Vec::new();
         for network in networks {
@@ -147,9 +147,9 @@ impl Pools {
         })
     }
 
-    /// The configured pools; where there are none, those that are in use
-    /// already (`current`, at a reload), else unused private networks, chosen
-    /// by `seed`. `ipv6` says whether this host does IPv6.
+    /// The configured pools; if there are none, those in use (`current`, at a reload), else
+    /// unused private networks that `seed` selects. `ipv6` says whether this host supports
+    /// IPv6.
     pub fn choose(
         settings: &ServeSettings,
         current: Option<&Pools>,
@@ -199,13 +199,13 @@ impl Pools {
         self.pools.iter().find(|pool| pool.family() == family)
     }
 
-    /// All of them.
+    /// All pools.
     pub fn iter(&self) -> impl Iterator<Item = &Pool> {
         self.pools.iter()
     }
 
-    /// Pools that overlap a network in use on this host, for a warning: hosts
-    /// there and clients could not reach each other.
+    /// Pools that overlap a network in use on this host, for a warning: clients and the
+    /// hosts of that network could not reach each other.
     pub fn overlaps(&self, facts: &HostFacts) -> Vec<(IpNetwork, IpNetwork)> {
         let in_use = facts.networks_in_use();
         let pairs = self.iter().flat_map(|pool| {
@@ -218,14 +218,14 @@ impl Pools {
     }
 }
 
-/// A seed for [`Pools::choose`] from what tells this server from others.
+/// A seed for [`Pools::choose`] from a text that identifies this server.
 pub fn seed(identity: &str) -> u64 {
     let hash = digest(&SHA256, identity.as_bytes());
     let first = hash.as_ref().iter().take(8);
     first.fold(0, |seed, byte| seed << 8 | u64::from(*byte))
 }
 
-/// What is in use here, or named in the settings as a network elsewhere.
+/// Networks in use on this host, and networks elsewhere that the settings name.
 fn networks_to_avoid(settings: &ServeSettings, facts: &HostFacts) -> Vec<IpNetwork> {
     let network = &settings.network;
     let mut avoid = facts.networks_in_use();

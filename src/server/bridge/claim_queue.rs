@@ -1,4 +1,4 @@
-//! The claims of one client on the bridge that wait to be looked into.
+//! The queue of one client's address claims on the bridge that wait for a check.
 
 use std::collections::VecDeque;
 
@@ -6,27 +6,26 @@ use tokio::sync::mpsc;
 
 use crate::packet::guard::link::LinkAddress;
 
-/// Claims that wait in the channel, and as many that were taken out of it.
+/// Limit of the claims in the channel, and again of those taken out of it.
 const WAITING: usize = 4;
 
-/// Claims in the order in which they were made.
+/// Claims in the order of arrival.
 #[derive(Debug)]
 pub(in crate::server) struct ClaimQueue {
     asked: mpsc::Receiver<LinkAddress>,
-    /// Older than all that is in the channel.
+    /// Older than all claims in the channel.
     waiting: VecDeque<LinkAddress>,
 }
 
 impl ClaimQueue {
-    /// An empty one, and where claims are made.
+    /// An empty queue, and the sender for new claims.
     pub(in crate::server) fn new() -> (mpsc::Sender<LinkAddress>, Self) {
         let (wanted, asked) = mpsc::channel(WAITING);
         let waiting = VecDeque::with_capacity(WAITING);
         (wanted, ClaimQueue { asked, waiting })
     }
 
-    /// The next claim; nothing once nobody can make any. None is lost if the
-    /// future is dropped.
+    /// The next claim; `None` when all senders are gone. Dropping the future loses no claim.
     pub(in crate::server) async fn next(&mut self) -> Option<LinkAddress> {
         match self.waiting.pop_front() {
             Some(address) => Some(address),
@@ -34,8 +33,8 @@ impl ClaimQueue {
         }
     }
 
-    /// Drops further claims to an address that is refused: frame by frame a client
-    /// asks again for what it has no answer about yet.
+    /// Drops queued claims to a refused address: a client repeats its claim with each frame
+    /// until the answer arrives.
     pub(in crate::server) fn drop_claims_to(&mut self, refused: LinkAddress) {
         self.waiting.retain(|waiting| *waiting != refused);
         for _ in self.waiting.len()..WAITING {
@@ -66,7 +65,7 @@ mod tests {
         }
         assert_eq!(queue.next().await, Some(station(1)));
         queue.drop_claims_to(station(1));
-        // There is room again, and what is asked for after that counts.
+        // There is room again, and later claims count.
         for last in [1, 2, 1, 4] {
             wanted.try_send(station(last)).unwrap();
         }
@@ -84,7 +83,7 @@ mod tests {
         let (wanted, mut queue) = ClaimQueue::new();
         for round in 0..3 {
             for last in 0..WAITING as u8 {
-                // There is none left for the last ones.
+                // The queue has no room for the last ones.
                 let _ = wanted.try_send(station(10 * round + last));
             }
             queue.drop_claims_to(station(99));

@@ -1,12 +1,12 @@
-//! The claims of one client on the server's bridge: for each MAC and link-local
-//! address that its frames turn out to need, whether anyone else there has it, by
-//! what the kernel knows of the bridge and by asking the link.
+//! The address claims of one client on the server's bridge: for each MAC and link-local
+//! address that its frames need, checks whether another station of the bridge has it, by
+//! the kernel's tables of the bridge and by a query on the link.
 //!
-//! A station that is granted is told to the bridge, whose port learns nothing by
-//! itself and takes no frames of others: where the station speaks up elsewhere
-//! later, the kernel moves it there and drops what comes of it here. Within seconds
-//! it is taken from the client, which gets it again only once the bridge has
-//! forgotten that.
+//! A granted station is entered into the bridge's table; its port does not learn, and
+//! drops frames from other stations. If the station later sends from another port, the
+//! kernel moves the entry there and drops its frames here. Within seconds the client
+//! loses the station, and gets it again only after the bridge has forgotten the other
+//! port.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -27,16 +27,16 @@ use crate::pump::{EgressFilter, LinkClaims};
 use crate::server::report::registry::ConnectionId;
 use crate::server::tunnel::client_device::BridgedPort;
 
-/// How long nothing else is looked into after a claim that was refused.
+/// The pause between a refused claim and the next check.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long others have to say that an address is theirs.
+/// How long other stations may take to answer that an address is theirs.
 const ANSWER: Duration = Duration::from_millis(500);
-/// The same for one that had it a while ago, whom the kernel asks three times, a
-/// second apart (RFC 4861, section 10).
+/// The same for a station that had the address a while ago; the kernel asks it 3 times,
+/// 1 s apart (RFC 4861, section 10).
 const ANSWER_AGAIN: Duration = Duration::from_millis(4500);
-/// How often it is looked where the bridge has a client's stations.
+/// The interval of checks where the bridge has a client's stations.
 const RENEWAL: Duration = Duration::from_secs(5);
-/// How often it is looked whether others have answered.
+/// The interval of checks for answers.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Why a claim is refused.
@@ -44,25 +44,25 @@ const LOOK: Duration = Duration::from_millis(50);
 enum Refused {
     #[error(transparent)]
     NotYours(#[from] NotYours),
-    #[error("it is this host's own")]
+    #[error("it is this host's own address")]
     OurOwn,
-    #[error("somebody else on the bridge has it")]
+    #[error("another station on the bridge has it")]
     OnBridge,
-    #[error("the bridge has no link-local IPv6 address to ask the others from")]
+    #[error("the bridge has no link-local IPv6 address, which a query on the link needs")]
     NobodyAsks,
     #[error(transparent)]
     Net(#[from] NetError),
 }
 
-/// A client's place on the bridge.
+/// A client's membership in the bridge.
 #[derive(Debug)]
 pub(in crate::server) struct BridgePlace {
     leaving: oneshot::Sender<()>,
     claims: JoinHandle<()>,
 }
 
-/// Takes a client's port in hand; yields by what its packets are held to what is
-/// its own, and kept from those that it has nothing to do with.
+/// Takes control of a client's port; returns the checks that hold its packets to its own
+/// addresses and keep it apart from clients outside of its groups.
 pub(in crate::server) fn join(
     stations: &Arc<Stations>,
     netlink: &Netlink,
@@ -89,10 +89,10 @@ pub(in crate::server) fn join(
 }
 
 impl BridgePlace {
-    /// Gives it up, while the device is still there.
+    /// Leaves the bridge, while the device still exists.
     pub(in crate::server) async fn leave(self) {
         drop(self.leaving);
-        // One that panicked has nothing more to say.
+        // A task that panicked needs no further handling.
         let _ = self.claims.await;
     }
 }
@@ -119,7 +119,7 @@ impl Claims {
         loop {
             let address = tokio::select! {
                 biased;
-                // In time, whatever a client asks for.
+                // Before the claims, so that a client's claims cannot delay it.
                 _ = renewal.tick() => {
                     not_done(self.renew().await);
                     continue;
@@ -136,7 +136,7 @@ impl Claims {
                 Ok(()) => self.stations.confirm(self.id, address),
                 Err(why) => {
                     let port = &self.port.link.name;
-                    tracing::debug!(?address, %port, "a client does not get it: {why}");
+                    tracing::debug!(?address, %port, "a client's claim is refused: {why}");
                     asked.drop_claims_to(address);
                     self.stations.refuse(self.id, address);
                     sleep(PAUSE).await;
@@ -170,8 +170,8 @@ impl Claims {
         Ok(self.netlink.add_station(link, station).await?)
     }
 
-    /// Takes stations from the client that turned up elsewhere, and tells the bridge
-    /// again of those that it has forgotten.
+    /// Revokes stations that the kernel moved to another port, and re-enters those that the
+    /// bridge has forgotten.
     async fn renew(&self) -> Result<(), NetError> {
         let held = self.stations.held(self.id);
         if held.stations.is_empty() {
@@ -189,9 +189,9 @@ impl Claims {
             if found.clone().next().is_none() {
                 self.netlink.add_station(link, *station).await?;
             } else if found.any(elsewhere) {
-                tracing::debug!(%station, port = %link.name, "it is elsewhere by now");
+                tracing::debug!(%station, port = %link.name, "the station has moved to another port");
                 self.stations.lose(self.id, *station);
-                // Where it is in one VLAN alone.
+                // The kernel moved it in one VLAN only; removes the entries in the others.
                 self.netlink.remove_station(link, *station).await?;
             }
         }
@@ -217,7 +217,7 @@ impl Claims {
             let station = known.station;
             station.is_some_and(|station| held.stations.contains(&station))
         };
-        // A router has its address also while it is silent.
+        // A router keeps its address even if it is silent.
         let kept = |known: &NeighbourFacts| known.router || known.fixed;
         if known.is_some_and(|known| kept(&known) && !by_us(&known)) {
             return Err(Refused::OnBridge);
@@ -241,7 +241,7 @@ impl Claims {
         Ok(())
     }
 
-    /// Who else has the address, as far as the kernel knows.
+    /// Another holder of the address, as far as the kernel knows.
     async fn other_holder(&self, address: Ipv6Addr) -> Result<Option<NeighbourFacts>, NetError> {
         let held = self.stations.held(self.id);
         let found = self.netlink.neighbour(self.port.bridge, address).await?;
@@ -251,8 +251,7 @@ impl Claims {
         }))
     }
 
-    /// Lets the bridge and the link forget the client, whose addresses are free
-    /// after that.
+    /// Removes the client from the bridge and the link; its addresses are free after that.
     async fn forget(&self) {
         let held = self.stations.held(self.id);
         for address in &held.link_local {
@@ -274,10 +273,10 @@ impl Claims {
     }
 }
 
-/// What the bridge knows too much goes with the device; what it lacks is told again.
+/// An unremoved entry goes with the device; a missing entry is added at the next renewal.
 fn not_done(done: Result<(), NetError>) {
     if let Err(error) = done {
-        tracing::debug!(%error, "a bridge is not told of a client");
+        tracing::debug!(%error, "cannot update a client's entries on a bridge");
     }
 }
 

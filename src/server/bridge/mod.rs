@@ -1,4 +1,4 @@
-//! Clients on a bridge: whose MAC and link-local addresses are whose.
+//! Clients on a bridge: which MAC and link-local addresses belong to which client.
 
 pub(super) mod claim_queue;
 pub(super) mod mac_claims;

@@ -1,7 +1,7 @@
 //! IPv6 between clients whose Ethernet tunnels are on no bridge. To such a client the
-//! others look like stations of its own link, so the kernel has to answer its
-//! neighbour solicitations for them; for IPv4 a sysctl does that, for IPv6 it takes an
-//! entry for each address on each link.
+//! others look like stations of its own link, so the kernel has to answer its neighbour
+//! solicitations for them. A sysctl does that for IPv4; IPv6 needs a proxy entry for each
+//! address on each link.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -17,26 +17,26 @@ use crate::server::report::registry::ConnectionId;
 #[derive(Debug, Default)]
 pub(in crate::server) struct Neighbours {
     tunnels: Mutex<BTreeMap<ConnectionId, Routed>>,
-    /// Whose turn it is to tell the kernel, so that nobody who joins lets it answer
-    /// for somebody who is leaving.
+    /// Serialises the changes in the kernel, so that a joining tunnel does not add an answer
+    /// for one that leaves.
     turn: tokio::sync::Mutex<()>,
 }
 
-/// One of them.
+/// One such tunnel.
 #[derive(Debug, Clone)]
 pub(in crate::server) struct Routed {
-    /// Its device, where that is a link with stations on it.
+    /// The index of its device, if that is an Ethernet link.
     pub link: Option<InterfaceIndex>,
     /// The client's IPv6 addresses.
     pub addresses: Vec<Ipv6Addr>,
-    /// Whom it may reach.
+    /// Groups whose clients it may reach.
     pub groups: BTreeSet<Group>,
 }
 
-/// An answer that the kernel gives on a link for an address elsewhere.
+/// A proxy entry: the link on which the kernel answers, and the address.
 type Answer = (InterfaceIndex, Ipv6Addr);
 
-/// A tunnel's place among the others.
+/// A tunnel's membership among the others.
 #[derive(Debug)]
 pub(in crate::server) struct Neighbour {
     neighbours: Arc<Neighbours>,
@@ -45,7 +45,7 @@ pub(in crate::server) struct Neighbour {
 }
 
 impl Routed {
-    /// Of a client that has these addresses.
+    /// A tunnel whose client has these addresses.
     pub(in crate::server) fn new(
         link: Option<InterfaceIndex>,
         addresses: &[IpAddr],
@@ -64,7 +64,7 @@ impl Routed {
 }
 
 impl Neighbours {
-    /// Adds a tunnel, and lets the kernel answer for it and to it.
+    /// Adds a tunnel, and the proxy entries for its addresses and on its link.
     pub(in crate::server) async fn join(
         self: &Arc<Self>,
         netlink: &Netlink,
@@ -84,7 +84,7 @@ impl Neighbours {
         neighbour
     }
 
-    /// All that the kernel has to answer because of one tunnel.
+    /// The proxy entries that one tunnel needs.
     fn answers(&self, id: ConnectionId) -> Vec<Answer> {
         let tunnels = self.lock();
         let Some(own) = tunnels.get(&id) else {
@@ -106,7 +106,7 @@ impl Neighbours {
 }
 
 impl Neighbour {
-    /// Gives it up, while the device is still there.
+    /// Removes the tunnel, while the device still exists.
     pub(in crate::server) async fn leave(self) {
         let _turn = self.neighbours.turn.lock().await;
         let answers = self.neighbours.answers(self.id);
@@ -123,8 +123,8 @@ impl Drop for Neighbour {
     }
 }
 
-/// The other tunnel may have gone meanwhile; nobody can be reached by an answer
-/// alone, since packets are judged by themselves.
+/// The other tunnel may have ended meanwhile. A wrong entry gives no access, since every
+/// packet is checked by itself.
 fn tolerate(result: Result<(), NetError>) {
     if let Err(error) = result {
         tracing::debug!(%error, "answers for neighbours");
@@ -157,7 +157,7 @@ mod tests {
                 (1, Some(links[0]), "fd09::1", "lab"),
                 (2, Some(links[1]), "fd09::2", "lab"),
                 (3, Some(links[2]), "fd09::3", "office"),
-                // On no such link, but to be reached from them.
+                // Not on an Ethernet link, but reachable from them.
                 (4, None, "fd09::4", "lab"),
             ] {
                 let id = ConnectionId::of_test(number);

@@ -1,6 +1,6 @@
-//! Whose MAC and link-local addresses are whose, among the clients on the server's
-//! bridge, and whom each of them hears. Pure; `mac_claims` asks the
-//! kernel about the others of the bridge.
+//! Assigns MAC and link-local addresses to the clients on the server's bridge, and says
+//! which stations each client hears. No I/O; `mac_claims` asks the kernel about other
+//! stations of the bridge.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
@@ -16,9 +16,9 @@ use crate::server::address::lease::LeaseKey;
 use crate::server::login::grant::Group;
 use crate::server::report::registry::ConnectionId;
 
-/// Stations of a client with networks behind it; of another it is one.
+/// Limit of the stations of a client with networks behind it; another client has one.
 const MOST_STATIONS: usize = 64;
-/// Link-local addresses of one station.
+/// Limit of the link-local addresses of one station.
 const MOST_LINK_LOCAL: usize = 8;
 
 /// The clients on the bridge.
@@ -39,16 +39,16 @@ struct Member {
     held: watch::Sender<Arc<LinkAddresses>>,
 }
 
-/// For whom an address is kept from others.
+/// The client for which an address is reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Holder {
     id: ConnectionId,
-    /// Whether the client has it; else it is still looked into.
+    /// Whether the client has the address; false while it is being checked.
     granted: bool,
 }
 
-/// The stations that clients have, as all tunnels look them up. Changed in place:
-/// nobody keeps a copy.
+/// The stations that clients have, as all tunnels look them up. Changed in place; no
+/// reader keeps a copy.
 type Granted = HashMap<MacAddress, Owner>;
 
 /// The client that has a station.
@@ -58,8 +58,8 @@ struct Owner {
     groups: Arc<BTreeSet<Group>>,
 }
 
-/// Whom a client hears: itself, clients with which it has a group in common, and
-/// all stations of the bridge that are no client's.
+/// Which stations a client hears: itself, clients with which it has a group in common,
+/// and all stations of the bridge that are not clients.
 #[derive(Debug)]
 pub(in crate::server) struct Hearing {
     id: ConnectionId,
@@ -76,54 +76,54 @@ impl Hears for Hearing {
     }
 }
 
-/// What one client is, and may have.
+/// The terms on which a client joins the bridge.
 #[derive(Debug, Clone)]
 pub(in crate::server) struct StationTerms {
-    /// Whose tunnel it is: the latest of its connections has its addresses.
+    /// The holder; the latest of its connections has its addresses.
     pub key: LeaseKey,
     /// Clients of the same group hear each other.
     pub groups: Arc<BTreeSet<Group>>,
-    /// Whether there is one host at its end.
+    /// Whether the client is a single host.
     pub one_station: bool,
-    /// The port of the bridge where it is.
+    /// The client's port of the bridge.
     pub port: InterfaceIndex,
 }
 
-/// What is told to a client's tunnel.
+/// What a client's tunnel is kept informed of.
 #[derive(Debug)]
 pub(in crate::server) struct Told {
-    /// Its own addresses.
+    /// The client's own addresses.
     pub held: watch::Receiver<Arc<LinkAddresses>>,
-    /// Whom it hears.
+    /// The stations that the client hears.
     pub hearing: Hearing,
 }
 
 /// Why a client does not get an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(in crate::server) enum NotYours {
-    /// It is that of a client with another key.
+    /// A client with another key has the address.
     #[error("another client has it")]
     Taken,
-    /// It has as many as it may.
-    #[error("the client has enough of them")]
+    /// The client is at its limit.
+    #[error("the client has as many of them as it may have")]
     TooMany,
-    /// It left.
+    /// The client's tunnel has ended.
     #[error("the client is gone")]
     Gone,
 }
 
-/// An address that a client may have, if nobody else on the bridge has it.
+/// An address that the client may have, unless another station of the bridge has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::server) enum Reserved {
-    /// No client had it.
+    /// No client has the address.
     New,
-    /// An earlier connection of the same key has it until it is confirmed, at
-    /// that port.
+    /// An earlier connection of the same key, at that port, keeps the address until it is
+    /// confirmed.
     MovesFrom(InterfaceIndex),
 }
 
 impl Stations {
-    /// A client whose tunnel joins the bridge; it has no addresses yet.
+    /// Adds a client whose tunnel joins the bridge, without addresses.
     pub(in crate::server) fn join(&self, id: ConnectionId, terms: StationTerms) -> Told {
         let (held, of_its_own) = watch::channel(Arc::default());
         let mut state = self.lock();
@@ -139,7 +139,7 @@ impl Stations {
         }
     }
 
-    /// Keeps an address from others while it is looked into.
+    /// Reserves an address while it is being checked.
     pub(in crate::server) fn reserve(
         &self,
         id: ConnectionId,
@@ -174,7 +174,7 @@ impl Stations {
         }
     }
 
-    /// From now on the client has what was reserved for it.
+    /// Gives the client what was reserved for it.
     pub(in crate::server) fn confirm(&self, id: ConnectionId, address: LinkAddress) {
         let mut state = self.lock();
         let Some(member) = state.members.get(&id) else {
@@ -197,17 +197,17 @@ impl Stations {
         });
     }
 
-    /// The client does not get what it wanted; whatever was reserved is free.
+    /// Refuses the client's claim, and frees what was reserved for it.
     pub(in crate::server) fn refuse(&self, id: ConnectionId, address: LinkAddress) {
         let mut state = self.lock();
         if state.holder(address) == Some(Holder { id, granted: false }) {
             state.free(address);
         }
-        // Whoever waits for the answer has it.
+        // Wakes the waiting reader; nothing has changed for it.
         state.change(id, |_| {});
     }
 
-    /// The client has this station no more, and may claim it anew.
+    /// Takes this station from the client, which may claim it again.
     pub(in crate::server) fn lose(&self, id: ConnectionId, station: MacAddress) {
         let mut state = self.lock();
         let address = LinkAddress::Station(station);
@@ -221,19 +221,19 @@ impl Stations {
         });
     }
 
-    /// Whether the client has that address.
+    /// Whether the client has this address.
     pub(in crate::server) fn has(&self, id: ConnectionId, address: LinkAddress) -> bool {
         self.lock().holds(id, address)
     }
 
-    /// What a client has.
+    /// The client's addresses.
     pub(in crate::server) fn held(&self, id: ConnectionId) -> Arc<LinkAddresses> {
         let state = self.lock();
         let member = state.members.get(&id);
         member.map_or_else(Arc::default, |member| member.held.borrow().clone())
     }
 
-    /// The client's tunnel is gone; others may have its addresses.
+    /// Removes a client whose tunnel has ended; its addresses are free.
     pub(in crate::server) fn leave(&self, id: ConnectionId) {
         let mut state = self.lock();
         let Some(member) = state.members.remove(&id) else {
@@ -272,7 +272,7 @@ impl State {
         };
     }
 
-    /// Keeps it for nobody any more.
+    /// Removes the reservation of the address.
     fn free(&mut self, address: LinkAddress) {
         match address {
             LinkAddress::Station(station) => self.stations.remove(&station),
@@ -284,7 +284,7 @@ impl State {
         self.holder(address) == Some(Holder { id, granted: true })
     }
 
-    /// The client's frames may not have it any more.
+    /// Takes the address from the client's frames.
     fn take(&self, id: ConnectionId, address: LinkAddress) {
         self.change(id, |held| match address {
             LinkAddress::Station(gone) => held.stations.retain(|it| *it != gone),

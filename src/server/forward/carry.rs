@@ -1,5 +1,5 @@
-//! The bytes of a forwarded connection: both ways, counted, within the client's
-//! rates.
+//! Copies the bytes of a forwarded connection in both directions, counts them, and
+//! applies the client's rates.
 
 use std::io;
 use std::pin::pin;
@@ -13,23 +13,23 @@ use crate::server::report::registry::forwards::Forward;
 use crate::server::tunnel::rates::Rates;
 use crate::ssh::server::stream::{ForwardInput, ForwardOutput};
 
-/// Bytes moved in one go.
+/// Bytes copied at a time.
 const CHUNK: usize = 32 * 1024;
 
-/// One direction broke.
+/// Why one direction failed.
 #[derive(Debug, thiserror::Error)]
 enum Broken {
-    /// Where it comes from.
+    /// The source failed.
     #[error("reading: {0}")]
     Reading(io::Error),
-    /// Where it goes to.
+    /// The destination failed.
     #[error("writing: {0}")]
     Writing(io::Error),
 }
 
-/// The client's side of a connection, once its data has ended.
+/// The client's side of a connection after the client's end of data.
 trait Client {
-    /// Waits until it has closed the channel.
+    /// Waits until the client has closed the channel.
     fn closed(&mut self) -> impl Future<Output = ()> + Send;
 }
 
@@ -39,16 +39,16 @@ impl Client for ForwardInput {
     }
 }
 
-/// Carries bytes both ways until both directions have ended, one failed, or the
-/// client has closed the channel and all that it sent is written.
+/// Copies bytes in both directions until both have ended, one has failed, or the client
+/// has closed the channel and everything that it sent is written.
 pub(super) async fn carry(
     (from_client, to_client): (ForwardInput, ForwardOutput),
     stream: TcpStream,
     forward: &Forward,
     rates: &Rates,
 ) {
-    // They fail only where the connection is gone, which reading tells; keep-alives
-    // tell of a host that is gone without a word.
+    // These fail only if the connection is gone, which a read reports; keepalives detect
+    // a host that vanished.
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_keepalive(true);
     let (from_here, to_here) = stream.into_split();
@@ -65,8 +65,8 @@ pub(super) async fn carry(
     }
 }
 
-/// Has both directions run to the end of the connection. The upload yields the
-/// client once its data has ended, by the close of the channel at the latest.
+/// Runs both directions to the end of the connection. The upload returns the client
+/// after its end of data, at the latest when the channel is closed.
 async fn both<C: Client>(
     upload: impl Future<Output = Result<C, Broken>>,
     download: impl Future<Output = Result<(), Broken>>,
@@ -76,13 +76,13 @@ async fn both<C: Client>(
     let mut client = tokio::select! {
         uploaded = &mut upload => uploaded?,
         downloaded = &mut download => return match downloaded {
-            // Nobody can write to a channel that is closed, and what came before
-            // that is to get there.
+            // A closed channel cannot be written to, but data that the client sent before it
+            // closed the channel must still be delivered.
             Ok(()) | Err(Broken::Writing(_)) => upload.await.map(drop),
             broken => broken,
         },
     };
-    // The other side may be silent for ever.
+    // The other side may stay silent for ever.
     tokio::select! {
         downloaded = download => downloaded,
         () = client.closed() => Ok(()),

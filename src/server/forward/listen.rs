@@ -1,5 +1,5 @@
-//! Listeners here whose connections a client gets (-R): where they are, and what
-//! comes in at them.
+//! Listeners of the server for a client (-R): their addresses, and the connections that
+//! they accept.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -20,14 +20,14 @@ use crate::ssh::server::requests::ListenReply;
 
 /// Where a client wants to listen (RFC 4254, section 7.1).
 pub(in crate::server) enum Named {
-    /// At one address.
+    /// One address.
     At(IpAddr),
-    /// Anywhere, or at a name.
+    /// All addresses, or a name.
     Anywhere,
 }
 
 impl Named {
-    /// As the client names it.
+    /// Parses the address as the client names it.
     pub(in crate::server) fn of(address: &str) -> Self {
         match address.parse() {
             Ok(address) => Named::At(address),
@@ -35,8 +35,8 @@ impl Named {
         }
     }
 
-    /// Addresses to listen at: loopback, as sshd without GatewayPorts, unless the
-    /// rule has the very address that is asked for.
+    /// Addresses to listen at: loopback only, like sshd without GatewayPorts, unless the
+    /// rule names exactly the requested address.
     pub(in crate::server) fn places(&self, rule: &ForwardRule, port: u16) -> Vec<IpAddr> {
         let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
         match (self, rule) {
@@ -54,14 +54,14 @@ impl Named {
     }
 }
 
-/// Listens at all of `places` and tells the client by which port; not where it was
-/// told meanwhile that there is no listener, since nobody would close it.
+/// Listens at all of `places` and tells the client the port. If the client was told
+/// meanwhile that there is no listener, it closes them, since the client would not.
 pub(super) async fn listen_at(
     places: &[IpAddr],
     port: u16,
     reply: ListenReply,
 ) -> io::Result<(u16, Vec<TcpListener>)> {
-    // A reply that is dropped refuses.
+    // Dropping `reply` refuses the request.
     let (port, listeners) = bind(places, port).await?;
     match reply.accept(port) {
         true => Ok((port, listeners)),
@@ -69,8 +69,8 @@ pub(super) async fn listen_at(
     }
 }
 
-/// Binds all `places` at one port; a place that this host lacks is left out, as
-/// long as there is another.
+/// Binds all `places` at one port. Skips addresses that this host lacks, as long as one
+/// remains.
 async fn bind(places: &[IpAddr], port: u16) -> io::Result<(u16, Vec<TcpListener>)> {
     let mut port = port;
     let mut listeners = Vec::new();
@@ -81,7 +81,7 @@ async fn bind(places: &[IpAddr], port: u16) -> io::Result<(u16, Vec<TcpListener>
                 port = listener.local_addr()?.port();
                 listeners.push(listener);
             }
-            // Half a listener would let another program have the other half.
+            // Otherwise another program could receive part of the connections.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
             Err(error) => failed = error,
         }
@@ -92,21 +92,21 @@ async fn bind(places: &[IpAddr], port: u16) -> io::Result<(u16, Vec<TcpListener>
     }
 }
 
-/// What hands the connections of a listener on to the client.
+/// Hands the connections of a listener over to the client.
 #[derive(Clone)]
 pub(super) struct Carrier {
     pub(super) connection: Arc<ClientConnection>,
     pub(super) session: Arc<Session>,
     pub(super) rates: Rates,
-    /// As the client names the listener.
+    /// The listener's address as the client names it.
     pub(super) address: String,
     pub(super) port: u16,
-    /// By which there is the listener, and what came in by it.
+    /// Keeps the listener in the client's entitlement as long as its connections live.
     pub(super) _held: Arc<Held>,
 }
 
 impl Carrier {
-    /// Gives the client a connection that came from `originator`, and carries it.
+    /// Opens a channel to the client for a connection from `originator`, and copies its data.
     pub(super) async fn carry(self, stream: TcpStream, originator: SocketAddr) {
         let (address, port) = (self.address.as_str(), self.port);
         let opened = self.connection.open_forwarded(address, port, originator);
@@ -122,8 +122,7 @@ impl Carrier {
     }
 }
 
-/// Has each connection that comes in go on by `carried` among those that are
-/// `running`; it outlives this.
+/// Accepts connections and runs `carried` for each in `running`, which outlives this.
 pub(super) async fn accept<F>(
     mut listener: TcpListener,
     running: OpenConnections,
@@ -169,7 +168,7 @@ mod tests {
         assert_eq!(places("10.1.2.3", &rule), ["10.1.2.3"]);
         assert_eq!(places("10.1.2.3", &ForwardRule::Anything), loopback);
         assert_eq!(places("::1", &ForwardRule::Anything), ["::1"]);
-        // Another port of the address is another place, whoever permits the port.
+        // Another port of the address is another place, even if a rule permits that port.
         let other = ["*:8080", "10.1.2.3:22"].map(|text| Place::parse_listen(text).unwrap());
         assert_eq!(
             places("10.1.2.3", &ForwardRule::Places(other.to_vec())),

@@ -1,9 +1,9 @@
-//! TCP forwards: connections from here on a client's behalf (-L, -D), and
-//! listeners here whose connections the client gets (-R).
+//! TCP forwards: connections that the server makes for a client (-L, -D), and listeners
+//! whose connections it passes to the client (-R).
 //!
 //! ```text
-//!   Forwards ─┬► names ► open  connects, to where the client may ─┬► carry
-//!             └► listen  accepts, and asks the client for each   ─┘
+//!   Forwards ─┬► names ► open  connects to permitted places      ─┬► carry
+//!             └► listen  accepts, opens a channel to the client  ─┘
 //! ```
 
 mod carry;
@@ -38,9 +38,9 @@ use open_connections::OpenConnections;
 
 pub(super) use names::Lookups;
 
-/// How long a connection may take to be made, look-up of the name included.
+/// Time limit to make a connection, the name lookup included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-/// Listeners of one client.
+/// Limit of the listeners of one client.
 const MOST_LISTENERS: usize = 16;
 
 /// The forwards of one client. Dropping it ends them.
@@ -52,12 +52,12 @@ pub(super) struct Forwards {
     rates: Rates,
     names: Names,
     running: OpenConnections,
-    /// By address and port, as the client knows them.
+    /// By address and port, as the client names them.
     listeners: BTreeMap<(String, u16), JoinSet<()>>,
 }
 
 impl Forwards {
-    /// None yet.
+    /// Starts without forwards.
     pub(super) fn new(
         entitlement: Arc<Entitlement>,
         connection: Arc<ClientConnection>,
@@ -78,7 +78,7 @@ impl Forwards {
         }
     }
 
-    /// Connects the client to `host`, if it may.
+    /// Connects to `host` for the client, if that is permitted.
     pub(super) async fn open(&mut self, host: String, port: u16, reply: OpenReply) {
         let asked = asked(&host, port, false);
         let Some(held) = self.entitlement.hold_open(&host, port) else {
@@ -108,8 +108,8 @@ impl Forwards {
                     reply.refuse(RefusalCode::Prohibited, &text).await;
                 }
                 Err(NotConnected::Busy) => {
-                    session.refused(asked, "too many names are looked up");
-                    let text = "too many names are looked up, try again later";
+                    session.refused(asked, "too many name lookups are in progress");
+                    let text = "too many name lookups are in progress, try again later";
                     reply.refuse(RefusalCode::ResourceShortage, text).await;
                 }
                 Err(NotConnected::Failed(error)) => {
@@ -130,7 +130,7 @@ impl Forwards {
         }
     }
 
-    /// Listens for the client, if it may.
+    /// Listens for the client, if that is permitted.
     pub(super) async fn listen(&mut self, address: String, port: u16, reply: ListenReply) {
         let asked = asked(&address, port, true);
         let held = self.entitlement.hold_listener(&address, port);
@@ -153,7 +153,7 @@ impl Forwards {
         reply.refuse();
     }
 
-    /// Listens no more there, once this returns; what came in goes on.
+    /// Closes the listener before it returns; accepted connections continue.
     pub(super) async fn cancel(&mut self, address: String, port: u16, reply: CancelReply) {
         match self.listeners.remove(&(address, port)) {
             Some(mut tasks) => {

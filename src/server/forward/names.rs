@@ -1,6 +1,6 @@
-//! The addresses of names that clients want to be connected to. The system's
-//! resolver keeps a thread for as long as it likes, whoever stopped waiting, so
-//! few names are looked up at once, for one key and for all.
+//! Looks up the names to which clients want to connect. The system's resolver occupies a
+//! thread until it answers, even if the client no longer waits, so the number of
+//! concurrent lookups is limited, per key and in total.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,37 +14,36 @@ use tokio::time::timeout;
 
 use crate::server::address::lease::LeaseKey;
 
-/// Names of all clients that are looked up at once; the runtime has some 500
-/// threads for what blocks, and others need them too.
+/// Limit of concurrent lookups of all clients; the runtime has about 500 threads for
+/// blocking work, and other work needs them too.
 const MOST: usize = 64;
-/// Names of one key's connections that are looked up at once, with those of
-/// connections that have ended.
+/// Limit of concurrent lookups of one key, those of its ended connections included.
 const MOST_OF_ONE: usize = 4;
-/// How long a name may wait for its turn.
+/// How long a lookup may wait to start.
 const TURN: Duration = Duration::from_secs(5);
-/// How long it may take then; glibc gives up a dead server after 10 s
+/// How long it may take after that; glibc gives up on an unresponsive server after 10 s
 /// (resolv.conf(5), timeout and attempts).
 const ANSWER: Duration = Duration::from_secs(12);
 
 /// Why there are no addresses.
 #[derive(Debug)]
 pub(super) enum LookupError {
-    /// Too many are being looked up.
+    /// Too many lookups are in progress.
     Busy,
-    /// The resolver's reason, or that it took too long.
+    /// The resolver's error, or a timeout.
     Failed(io::Error),
 }
 
-/// What is looked up for all clients.
+/// The lookups of all clients.
 #[derive(Debug)]
 pub(in crate::server) struct Lookups {
     all: Arc<Semaphore>,
-    /// A key's (of certificates: authority and key id) while it has a connection,
-    /// or a look-up that goes on.
+    /// The share of each key (of certificates: authority and key id) that has a connection
+    /// or a lookup in progress.
     keys: Mutex<HashMap<LeaseKey, Weak<Semaphore>>>,
 }
 
-/// What is looked up for one connection; shared with the others of its key.
+/// The lookups of one connection, limited together with the others of its key.
 #[derive(Debug, Clone)]
 pub(in crate::server) struct Names {
     all: Arc<Semaphore>,
@@ -61,7 +60,7 @@ impl Default for Lookups {
 }
 
 impl Lookups {
-    /// For one more connection of `key`.
+    /// The handle for one more connection of `key`.
     pub(in crate::server) fn names(&self, key: LeaseKey) -> Names {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         let known = keys.get(&key).and_then(Weak::upgrade);
@@ -79,7 +78,7 @@ impl Lookups {
 }
 
 impl Names {
-    /// The addresses of `host`, with `port`; an address is its own.
+    /// The addresses of `host` with `port`; a literal address needs no lookup.
     pub(super) async fn addresses(
         &self,
         host: &str,
@@ -93,8 +92,8 @@ impl Names {
             .await
     }
 
-    /// Has `asking` done in its turn. It counts until it has ended, also where
-    /// nobody waits for it any more.
+    /// Runs `asking` when both limits allow it. It counts until it has ended, even if the
+    /// caller no longer waits for it.
     async fn look_up<T: Send + 'static>(
         &self,
         asking: impl Future<Output = io::Result<T>> + Send + 'static,
@@ -102,14 +101,14 @@ impl Names {
         let turn = async {
             let own = Arc::clone(&self.own).acquire_owned().await;
             let all = Arc::clone(&self.all).acquire_owned().await;
-            // They are never closed.
+            // The semaphores are never closed.
             own.ok().zip(all.ok())
         };
         let Ok(Some(turn)) = timeout(TURN, turn).await else {
             return Err(LookupError::Busy);
         };
         let asked = tokio::spawn(async move {
-            // With its turn it keeps the share of its key known, for later connections.
+            // The permit also keeps the key's semaphore alive, for later connections.
             let answer = asking.await;
             drop(turn);
             answer
@@ -134,8 +133,8 @@ mod tests {
         LeaseKey::from_text(name)
     }
 
-    /// Has so many names looked up that are not found, and gives them up; they end
-    /// with what is yielded.
+    /// Starts `count` lookups that do not answer and abandons them; each ends when its
+    /// returned sender is used.
     async fn give_up(names: &Names, count: usize) -> Vec<oneshot::Sender<()>> {
         let mut answers = Vec::new();
         for _ in 0..count {
@@ -170,10 +169,10 @@ mod tests {
         let start = Instant::now();
         assert!(is_busy(&names.look_up(async { Ok(()) }).await));
         assert_eq!(start.elapsed(), TURN);
-        // Another client has its own share.
+        // Another client has its own limit.
         let other = lookups.names(key("b"));
         assert!(other.look_up(async { Ok(()) }).await.is_ok());
-        // The resolver comes back.
+        // The resolver answers.
         answers.pop().unwrap().send(()).unwrap();
         assert!(names.look_up(async { Ok(()) }).await.is_ok());
     }
@@ -186,7 +185,7 @@ mod tests {
         assert!(is_busy(&again.look_up(async { Ok(()) }).await));
         drop(answers);
         assert!(again.look_up(async { Ok(()) }).await.is_ok());
-        // Nothing stays of a key that is gone.
+        // The entry of a key without connections is removed.
         drop(again);
         let _other = lookups.names(key("b"));
         assert_eq!(lookups.keys.lock().unwrap().len(), 1);

@@ -1,4 +1,4 @@
-//! Connections from here on a client's behalf (-L, -D): where they may lead.
+//! Connections that the server makes for a client (-L, -D), and where they may lead.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,7 +11,7 @@ use crate::server::access::access_rules::Reachability;
 use crate::server::login::grant::Group;
 use crate::server::report::registry::ConnectionId;
 
-/// The place of a client among others, where no rule names what it connects to.
+/// The client's groups, which apply if no rule names the destination.
 pub(super) struct Among {
     pub(super) reach: Arc<Reachability>,
     pub(super) id: ConnectionId,
@@ -20,11 +20,11 @@ pub(super) struct Among {
 
 /// Why there is no connection.
 pub(super) enum NotConnected {
-    /// It would lead to another client.
+    /// The destination is another client, with no group in common.
     Client,
-    /// Too many names are being looked up.
+    /// Too many lookups are in progress.
     Busy,
-    /// It could not be made.
+    /// The connection failed.
     Failed(io::Error),
 }
 
@@ -43,7 +43,7 @@ impl From<LookupError> for NotConnected {
     }
 }
 
-/// Connects to the first address of `host` that answers and may be reached.
+/// Connects to the first address of `host` that answers and is permitted.
 pub(super) async fn connect(
     names: &Names,
     host: &str,
@@ -92,7 +92,7 @@ mod tests {
             let refused = connect(&names, host, port, Some(&among)).await;
             assert!(matches!(refused, Err(NotConnected::Client)), "{host}");
         }
-        // A rule that names the place is the owner's word.
+        // A rule that names the place is an explicit permission.
         assert!(connect(&names, "127.0.0.1", port, None).await.is_ok());
     }
 }

@@ -1,5 +1,5 @@
-//! The forwarded connections of one client, which go on side by side until the
-//! client's forwards end.
+//! The forwarded connections of one client, which run concurrently until the client's
+//! forwards end.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 pub(super) struct OpenConnections(Arc<Mutex<JoinSet<()>>>);
 
 impl OpenConnections {
-    /// Has one more go on. It is not to hold a clone of this, which would then
-    /// never be dropped.
+    /// Runs one more connection. It must not hold a clone of this, which would then never
+    /// be dropped.
     pub(super) fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
         let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while running.try_join_next().is_some() {}

@@ -1,4 +1,4 @@
-//! Listening sockets that the service manager opened for us (sd_listen_fds(3)).
+//! Takes over listening sockets from the service manager (sd_listen_fds(3)).
 
 use std::io;
 use std::net::TcpListener;
@@ -8,25 +8,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use socket2::{SockRef, Type};
 use thiserror::Error;
 
-/// Why a socket that was handed over cannot be used.
+/// Why the service manager's sockets cannot be used.
 #[derive(Debug, Error)]
 pub enum ActivationError {
-    /// `LISTEN_FDS` or `LISTEN_PID` is not what it should be, or a socket is not there.
+    /// `LISTEN_FDS` or `LISTEN_PID` is malformed, or a socket is missing.
     #[error("the sockets of the service manager cannot be taken over: {0}")]
     Environment(#[source] io::Error),
-    /// Not a listening TCP socket.
+    /// The descriptor is not a listening TCP socket.
     #[error(
         "socket {number} of the service manager is not one that listens for TCP connections: in the .socket unit, use ListenStream=[ADDRESS:]PORT and leave Accept=no"
     )]
     Kind {
-        /// Its descriptor.
+        /// The descriptor's number.
         number: RawFd,
     },
 }
 
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// The sockets, at the first call; none where there is no such service manager.
+/// The sockets, at the first call; empty if the service manager passed none.
 pub fn handed_over() -> Result<Vec<TcpListener>, ActivationError> {
     let numbers = sd_notify::listen_fds().map_err(ActivationError::Environment)?;
     if TAKEN.swap(true, Ordering::Relaxed) {

@@ -1,5 +1,5 @@
-//! `sshvpn serve --check`: reads all that a server would read, and tells what is
-//! wrong with it, or what it comes to.
+//! `sshvpn serve --check`: reads everything that a server would read, and reports errors
+//! or a summary.
 
 use std::fmt;
 
@@ -11,25 +11,24 @@ use crate::server::login::policy::{Policy, PolicyError, Warning};
 /// Why a server would not start.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckFailure {
-    /// The configuration.
+    /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ServeConfigError),
-    /// The files that it names.
+    /// A file that the configuration names is wrong.
     #[error(transparent)]
     Policy(#[from] PolicyError),
 }
 
-/// What a server would do. Shown, it is one line for each thing, without an end
-/// of the last.
+/// The summary. `Display` prints one line per fact, without a line break at the end.
 #[derive(Debug)]
 pub struct Summary {
     settings: ServeSettings,
     keys: usize,
-    /// What it would say at its start.
+    /// The warnings that the server would print at its start.
     pub warnings: Vec<Warning>,
 }
 
-/// Reads the settings and the files that they name; makes and changes nothing.
+/// Reads the settings and the files that they name; changes nothing.
 pub fn check(request: &ServeRequest) -> Result<Summary, CheckFailure> {
     let settings = request.load()?;
     let (policy, mut warnings) = Policy::load(&settings)?;
@@ -48,7 +47,7 @@ impl fmt::Display for Summary {
         for path in &settings.host_keys {
             let found = match path.exists() {
                 true => "",
-                false => " (will be made)",
+                false => " (will be generated)",
             };
             writeln!(f, "host key {}{found}", path.display())?;
         }
@@ -61,17 +60,20 @@ impl fmt::Display for Summary {
         if settings.disable_forwarding {
             writeln!(
                 f,
-                "no tunnels and no forwards for anybody (disable-forwarding)"
+                "no tunnels and no forwards for any client (disable-forwarding)"
             )?;
         }
         let network = &settings.network;
         match (network.assign, network.pools.is_empty()) {
-            (false, _) => writeln!(f, "gives out no addresses")?,
+            (false, _) => writeln!(f, "assigns no addresses")?,
             (true, true) => writeln!(f, "addresses from unused private networks")?,
             (true, false) => writeln!(f, "addresses from {}", list(&network.pools))?,
         }
         match network.routes.is_empty() {
-            true => write!(f, "clients reach this host alone, where no rule says more"),
+            true => write!(
+                f,
+                "clients reach only this host, unless a rule names routes"
+            ),
             false => {
                 let how = if network.nat {
                     "with NAT"
@@ -114,7 +116,7 @@ mod tests {
         let text = summary.to_string();
         for said in [
             "listens on [::]:2222\n",
-            "host (will be made)\n",
+            "host (will be generated)\n",
             "keys and authorities: 0, rules: 0",
             "unused private networks",
             "10.1.0.0/16 without NAT",

@@ -1,7 +1,6 @@
-//! What a server may still do on its host once it listens: change the network with
-//! CAP_NET_ADMIN, run the programs that change the firewall, read what a reload and
-//! name lookups take, and write what is its own. Of /proc and /sys, the network's
-//! settings alone are written.
+//! The sandbox of a listening server. It may change the network with CAP_NET_ADMIN, run
+//! the programs that change the firewall, read what reloads and name lookups need, and
+//! write its own files. Of /proc and /sys it writes only the network's settings.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -17,8 +16,8 @@ use crate::sandbox::Sandbox;
 use crate::sandbox::capabilities::Capabilities;
 use crate::sandbox::files::Files;
 
-/// Programs, libraries, settings of the host, and what its kernel tells; /etc is where
-/// files come and go, so all of it.
+/// Programs, libraries, host settings and kernel information; all of /etc, because files
+/// in it are created and replaced.
 const READ: [&str; 15] = [
     "/bin",
     "/dev/random",
@@ -36,11 +35,11 @@ const READ: [&str; 15] = [
     "/var/lib/sss",
     "/var/run",
 ];
-/// Of the kernel's files: the network's settings, and where devices are made.
+/// Writable kernel files: the network's settings, and the device that makes tunnels.
 const WRITTEN: [&str; 3] = ["/dev/null", "/proc/sys/net", TUN_DEVICE];
 
-/// For a server with these settings. Makes the directory of the leases, since what is
-/// not there cannot be let through.
+/// The sandbox for these settings. Creates the directory of the leases, since a rule can
+/// only name an existing path.
 pub fn of(config: &Path, settings: &ServeSettings, directory: &RuntimeDir) -> Sandbox {
     Sandbox {
         capabilities: Capabilities::NET_ADMIN,
@@ -64,7 +63,7 @@ fn files(config: &Path, settings: &ServeSettings, directory: &RuntimeDir) -> Fil
         .chain(settings.authorized_keys.iter().map(AsRef::as_ref))
         .chain(settings.user_authorities.iter().map(AsRef::as_ref))
         .chain(settings.revoked_keys.as_deref());
-    // Editors put a new file in the place of the old one.
+    // Editors replace a file by a new one, so the rule is for its directory.
     files = read.filter_map(parent).fold(files, Files::read);
     if let Some(leases) = parent(&settings.network.leases) {
         if settings.network.assign {
@@ -77,7 +76,7 @@ fn files(config: &Path, settings: &ServeSettings, directory: &RuntimeDir) -> Fil
     }
     files = files.change(directory.path());
     if let (true, Some(above)) = (Uid::effective().is_root(), directory.path().parent()) {
-        // It goes with the last tunnel.
+        // The directory is removed with the last tunnel.
         files = files.remove_directories(above);
     }
     firewall_programs()
@@ -100,7 +99,7 @@ fn make(directory: &Path) {
         .mode(0o700)
         .create(directory);
     if let Err(error) = made {
-        // The leases say so when they are written.
+        // The warning follows when the leases are written.
         tracing::debug!(%error, "no directory for leases");
     }
 }

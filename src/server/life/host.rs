@@ -1,6 +1,6 @@
-//! The server's part in its host: the firewall, forwarding and NAT for all
-//! clients, made once at the start, changed at a reload, undone at the end.
-//! What each client has of its own is in `client_device`.
+//! The server's changes on its host: firewall, forwarding and NAT for all clients, made
+//! at the start, changed at a reload, undone at the end. The changes for each client are
+//! in `client_device`.
 
 use std::sync::Arc;
 
@@ -27,47 +27,46 @@ use crate::server::tunnel::client_device::ClientDevices;
 use crate::types::family::Family;
 use crate::types::{InterfaceName, ParseError};
 
-/// The name of a server's journal and firewall table; of a second server on one
-/// host its port comes behind it.
+/// The name of a server's journal and firewall table; a second server on the host appends
+/// its port.
 const NAME: &str = "serve";
-/// The group of the first server's links, "sv" in its upper half; of others
-/// their port is added.
+/// The link group of the first server, "sv" in its upper half; others add their port.
 const GROUP: u32 = 0x7376_0000;
 
-/// Why the host is not ready for clients.
+/// Why the host cannot be prepared for clients.
 #[derive(Debug, Error)]
 pub enum ServeHostError {
-    /// No tunnels can be made here.
+    /// This host cannot make tunnels.
     #[error(transparent)]
     Privilege(#[from] PrivilegeError),
-    /// The host's state.
+    /// The host's state cannot be changed.
     #[error(transparent)]
     Net(#[from] NetError),
-    /// The place of the journals.
+    /// The directory of the journals cannot be used.
     #[error("the undo journal: {0}")]
     RuntimeDir(#[from] RuntimeDirError),
-    /// nft is needed.
+    /// The settings need nft, which is missing.
     #[error(
-        "there is no 'nft' program on this host, which {0} needs: install nftables, or name no networks for clients"
+        "there is no 'nft' program on this host, which {0} needs: install nftables, or configure no networks for clients"
     )]
     NoNft(&'static str),
-    /// A name that cannot be.
+    /// An invalid name.
     #[error(transparent)]
     Name(#[from] ParseError),
 }
 
-/// Whether tunnels can be made here, and what the network is like; what a dead
-/// process left is undone before.
+/// Checks that this host can make tunnels, and reads its network state; first undoes what
+/// a dead process left.
 pub async fn prepare() -> Result<HostFacts, ServeHostError> {
     require_net_admin()?;
     require_tun()?;
     if let Err(failure) = cleanup::recover(false, Recoverer::Server).await {
-        tracing::warn!(%failure, "what an earlier process left is not undone");
+        tracing::warn!(%failure, "the changes of an earlier process are not undone");
     }
     Ok(Netlink::open()?.facts().await?)
 }
 
-/// What a server has changed on its host for all its clients.
+/// The changes on the host for all clients of a server.
 ///
 /// Dropping it undoes nothing; the next start or `sshvpn cleanup` does.
 #[derive(Debug)]
@@ -78,8 +77,8 @@ pub struct ServeHost {
 }
 
 impl ServeHost {
-    /// Makes this host ready for clients: its firewall first, then forwarding.
-    /// Where something fails, all is undone.
+    /// Prepares this host for clients: first the firewall, then forwarding. If a step fails,
+    /// everything is undone.
     pub async fn start(
         directory: &RuntimeDir,
         settings: &ServeSettings,
@@ -97,13 +96,13 @@ impl ServeHost {
         }
     }
 
-    /// Where clients get their devices.
+    /// Opens the clients' devices.
     pub fn devices(&self) -> Arc<ClientDevices> {
         Arc::clone(&self.devices)
     }
 
-    /// Makes this host as the settings want it now. Clients stay; the firewall
-    /// table is replaced in one step.
+    /// Applies the new settings to this host. Clients stay; the firewall table is replaced
+    /// in one step.
     pub async fn reload(
         &mut self,
         settings: &ServeSettings,
@@ -131,14 +130,13 @@ impl ServeHost {
         Ok(())
     }
 
-    /// Undoes everything. Tunnels that are still up lose their way beyond this host.
+    /// Undoes everything. Live tunnels then lose their routes beyond this host.
     pub async fn stop(self) -> UndoReport {
         self.state.undo().await
     }
 }
 
-/// Begins the journal, under the first name that is free, with the group of
-/// links that belongs to it.
+/// Opens the journal under the first free name, with the link group that belongs to it.
 fn begin(
     directory: &RuntimeDir,
     settings: &ServeSettings,
@@ -154,12 +152,12 @@ fn begin(
     Ok((state, GROUP + u32::from(port)))
 }
 
-/// What the settings come to on this host.
+/// The host changes that the settings require.
 #[derive(Debug)]
 struct Wish {
     table: ServerTable,
     shared: Vec<SharedSetting>,
-    /// Families whose forward chain has to be told.
+    /// Families whose forward chain needs an accept rule.
     drops: Vec<Family>,
 }
 
@@ -214,7 +212,8 @@ impl Wish {
     }
 }
 
-/// What each client may send is checked without it; what it may be sent is not.
+/// Checks what works without nft: the server itself checks what clients send, but not what
+/// is sent to them.
 fn without_nft(wish: &Wish) -> Result<(), ServeHostError> {
     let table = &wish.table;
     if table.onward.is_empty() {
@@ -222,9 +221,7 @@ fn without_nft(wish: &Wish) -> Result<(), ServeHostError> {
             return Ok(());
         }
         if !wish.shared.is_empty() {
-            return Err(ServeHostError::NoNft(
-                "keeping others from opening connections to clients",
-            ));
+            return Err(ServeHostError::NoNft("blocking connections to clients"));
         }
         say(
             "warning: there is no 'nft' program on this host: if the host forwards, others can open connections to clients",
@@ -235,12 +232,10 @@ fn without_nft(wish: &Wish) -> Result<(), ServeHostError> {
         return Err(ServeHostError::NoNft("NAT (or do without, by --no-nat)"));
     }
     if !table.inbound {
-        return Err(ServeHostError::NoNft(
-            "keeping others from opening connections to clients",
-        ));
+        return Err(ServeHostError::NoNft("blocking connections to clients"));
     }
     say(
-        "warning: there is no 'nft' program on this host: TCP's segment size is not held to what the tunnels carry",
+        "warning: there is no 'nft' program on this host: the TCP segment size is not limited to the tunnels' MTU",
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A server's life: start, clients, reload, end.
+//! The life of a server: start, clients, reload, stop.
 
 pub mod activation;
 pub mod admission;
@@ -50,12 +50,12 @@ use listen::{Bound, Listeners};
 use serve_error::ServeError;
 use signals::{Asked, Signals};
 
-/// How long clients may take to leave at the end.
+/// How long clients may take to disconnect when the server stops.
 const GOODBYES: Duration = Duration::from_secs(10);
 /// How long the last records of the audit log may take to be written.
 const LAST_RECORDS: Duration = Duration::from_secs(5);
 
-/// Serves until a signal ends it; yields the exit code.
+/// Serves until a signal stops it; returns the exit code.
 pub fn run(request: &ServeRequest) -> Result<u8, Failure> {
     let started = prepare(request).map_err(Failure::local)?;
     let (runtime, prepared) = started;
@@ -64,15 +64,15 @@ pub fn run(request: &ServeRequest) -> Result<u8, Failure> {
     served.map_err(Failure::local)
 }
 
-/// What is there before the runtime.
+/// What exists before the runtime starts.
 struct Prepared {
     rules: Rules,
     bound: Bound,
     directory: RuntimeDir,
 }
 
-/// Opens what takes privileges, gives these up, and only then makes threads. With a
-/// user of its own, everything is read as that user, so that a reload can read it too.
+/// Opens what needs privileges, drops them, and only then creates threads. With `--user`,
+/// reads everything as that user, so that a reload can read it too.
 fn prepare(request: &ServeRequest) -> Result<(Runtime, Prepared), ServeError> {
     own_user::assume(request)?;
     let (rules, warnings) = Rules::load(request)?;
@@ -113,13 +113,13 @@ fn warn_of_no_keys(rules: &Rules) {
         .map(|file| file.display().to_string())
         .collect();
     say(format_args!(
-        "warning: nobody can log in: there is no usable key in {}: add a line such as \
+        "warning: no client can log in: there is no usable key in {}: add a line such as \
          'tunnel=\"any\" ssh-ed25519 AAAA…', then reload (SIGHUP)",
         files.join(", ")
     ));
 }
 
-/// A server that is up.
+/// A running server.
 struct Life {
     server: Arc<Server>,
     host: ServeHost,
@@ -210,7 +210,7 @@ impl Life {
         Ok(life)
     }
 
-    /// Status and metrics.
+    /// Opens the status socket and the metrics listener.
     async fn open_for_questions(&mut self, directory: &RuntimeDir) -> Result<(), ServeError> {
         let first = self.watched.listen().first().map_or(0, SocketAddr::port);
         let watched = Arc::clone(&self.watched);
@@ -229,7 +229,7 @@ impl Life {
         Ok(Some(started?))
     }
 
-    /// Takes clients until the end is asked for.
+    /// Accepts clients until a signal asks to stop.
     async fn run(&mut self, request: &ServeRequest, signals: &mut Signals) -> Asked {
         let watchdog = notify::watchdog();
         tokio::pin!(watchdog);
@@ -254,16 +254,16 @@ impl Life {
                 self.clients
                     .spawn(client::attend(server, stream, peer, startup));
             }
-            // It is closed without a word, as by sshd.
+            // Closed without a message, as sshd does.
             Err(why) => self.server.registry.refused(peer, why, now),
         }
     }
 
-    /// Lets clients go, tells them why, and undoes everything.
+    /// Tells the clients the reason, disconnects them, and undoes everything.
     async fn end(mut self, asked: Asked, signals: &mut Signals) {
         let reason = "the server is shutting down";
         notify::stopping(reason);
-        // A new client would wait for nothing while the others say goodbye.
+        // A new client would only wait while the others are disconnected.
         self.listeners.close();
         self.audit.record(Event::ServerStopped {
             reason: reason.into(),
@@ -273,7 +273,7 @@ impl Life {
             let left = async { while self.clients.join_next().await.is_some() {} };
             tokio::select! {
                 waited = timeout(GOODBYES, left) => if waited.is_err() {
-                    say("sshvpn: clients that do not leave are left behind");
+                    say("sshvpn: some clients did not disconnect in time; their connections are closed");
                 },
                 () = at_once(signals) => {}
             }
@@ -295,12 +295,12 @@ impl Life {
         } = self;
         drop((status, metrics, clients));
         cleanup::print_report(&host.stop().await, false);
-        // Tunnels of clients that were left behind may have the server longer.
+        // Tunnels of aborted clients may hold the server longer.
         server.leases.close();
         drop((watched, server));
         cleanup::remove_empty_runtime_dir();
         if !audit.close(LAST_RECORDS) {
-            say("sshvpn: the last records of the audit log are lost");
+            say("sshvpn: the last records of the audit log could not be written and are lost");
         }
     }
 
@@ -328,7 +328,7 @@ impl Life {
     }
 }
 
-/// Comes true when the end is asked for once more.
+/// Waits for a further stop signal.
 async fn at_once(signals: &mut Signals) {
     while signals.next().await != Asked::StopAtOnce {}
 }
@@ -338,7 +338,7 @@ fn choose_pools(
     current: Option<&Pools>,
     facts: &HostFacts,
 ) -> Result<Pools, ServeError> {
-    // The same server chooses the same networks again, another on this host others.
+    // The choice is stable for this server, and differs for another server on this host.
     let keys = rules.ssh.host_keys.fingerprints();
     let key = keys.first().map_or("", String::as_str);
     let port = rules.settings.listen.first().map_or(0, SocketAddr::port);

@@ -1,6 +1,6 @@
-//! What the service manager is told (sd_notify(3)), and what it asks of us
-//! (sd_watchdog_enabled(3)). Without one that listens, all of it is nothing; one
-//! that does not read holds nobody up.
+//! Messages to the service manager (sd_notify(3)), and its watchdog
+//! (sd_watchdog_enabled(3)). Does nothing without a manager that listens; a manager that
+//! does not read delays nothing for long.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -13,13 +13,13 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// The manager's socket: a path, or an abstract name behind an `@`.
+/// The variable with the manager's socket: a path, or an abstract name after `@`.
 const SOCKET: &str = "NOTIFY_SOCKET";
-/// How long a manager that has not read what it was told before is waited for,
-/// with what it has to know. The kernel keeps ten messages or so.
+/// How long to wait for a manager that has not read earlier messages, with a message that
+/// it needs. The kernel queues about ten messages.
 const WAIT: Duration = Duration::from_secs(1);
 
-/// The server listens and takes clients; also the end of a reload.
+/// The server listens and accepts clients; also ends a reload.
 pub fn ready(status: &str) {
     tell(
         &[NotifyState::Ready, NotifyState::Status(&one_line(status))],
@@ -27,28 +27,28 @@ pub fn ready(status: &str) {
     );
 }
 
-/// A reload begins; [`ready`] ends it, whether or not it went well.
+/// A reload begins; [`ready`] ends it, whether or not it succeeded.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        // systemd wants both in one message (sd_notify(3), RELOADING=1).
+        // systemd needs both in one message (sd_notify(3), RELOADING=1).
         Ok(now) => tell(&[NotifyState::Reloading, now], WAIT),
         Err(error) => tracing::debug!("the monotonic clock: {error}"),
     }
 }
 
-/// The server ends, and `status` says why or how far it is.
+/// The server stops; `status` is the reason or the progress.
 pub fn stopping(status: &str) {
     let status = one_line(status);
     tell(&[NotifyState::Stopping, NotifyState::Status(&status)], WAIT);
 }
 
-/// One line for `systemctl status`.
+/// Sets the status line of `systemctl status`.
 pub fn status(text: &str) {
     tell(&[NotifyState::Status(&one_line(text))], Duration::ZERO);
 }
 
-/// Shows the service manager that this process's runtime still runs, twice in
-/// each time that it allows (`WatchdogSec=`). Never returns.
+/// Tells the service manager twice per watchdog interval (`WatchdogSec=`) that the
+/// runtime is alive. Never returns.
 pub async fn watchdog() {
     let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()) else {
         return std::future::pending().await;
@@ -61,12 +61,12 @@ pub async fn watchdog() {
     }
 }
 
-/// Half of the time, at least a millisecond.
+/// Half of the interval, at least 1 ms.
 fn half(limit: Duration) -> Duration {
     (limit / 2).max(Duration::from_millis(1))
 }
 
-/// A newline would begin another field of the message.
+/// Removes line breaks, since a newline would begin another field of the message.
 fn one_line(text: &str) -> String {
     text.replace(['\n', '\r'], " ")
 }
@@ -75,7 +75,7 @@ fn tell(states: &[NotifyState<'_>], wait: Duration) {
     let Some(socket) = std::env::var_os(SOCKET) else {
         return;
     };
-    // A manager that cannot be told is not a reason to serve nobody.
+    // The server keeps running if the manager cannot be reached.
     if let Err(error) = send(&socket, states, wait) {
         tracing::debug!("the service manager was not told: {error}");
     }

@@ -1,17 +1,16 @@
-//! How many files the server may have open: each client takes several (its
-//! connection, its device, its forwards), and the usual limit is made for
-//! programs that use select(2).
+//! Raises the limit of open files: each client takes several (connection, device,
+//! forwards), and the usual limit is made for programs that use select(2).
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::serve::settings::LoginSettings;
 use crate::process::message::say;
 
-/// What the unit in packaging/ has too.
+/// The limit to set; the unit in packaging/ has the same.
 const WANTED: u64 = 65536;
 
-/// Raises the limit to what is wanted, which takes CAP_SYS_RESOURCE where the hard
-/// limit is lower, else to the hard limit. Before privileges are given up.
+/// Raises the limit to `WANTED`, which needs CAP_SYS_RESOURCE if the hard limit is
+/// lower, else to the hard limit. Must be called before privileges are dropped.
 pub fn raise_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
         let most = hard.max(WANTED);
@@ -19,12 +18,12 @@ pub fn raise_limit() {
             .or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, hard, hard))
     });
     if let Err(errno) = raised {
-        tracing::debug!("the limit of open files stays: {errno}");
+        tracing::debug!("the limit of open files is unchanged: {errno}");
     }
 }
 
-/// The settings with no more connections without a login than a quarter of the
-/// open files: a full table has to leave some for those who are logged in.
+/// Limits connections without a login to a quarter of the open files, so that a full
+/// table leaves descriptors for logged-in clients.
 pub fn fitting(login: &LoginSettings) -> LoginSettings {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(usize::MAX, |(soft, _)| {
         usize::try_from(soft).unwrap_or(usize::MAX)
@@ -32,7 +31,7 @@ pub fn fitting(login: &LoginSettings) -> LoginSettings {
     let fitting = within(login, limit);
     if fitting.max_startups != login.max_startups {
         say(format_args!(
-            "warning: at most {} connections without a login, as this process may have {limit} \
+            "warning: at most {} connections without a login, since this process may have {limit} \
              files open (ulimit -n, LimitNOFILE=)",
             fitting.max_startups.full
         ));

@@ -1,6 +1,7 @@
-//! A server as a user of its own: what root makes for that user, and leaving root.
+//! Runs the server as its own user: creates as root what that user needs, then drops
+//! root.
 //!
-//! The user's own are the host key, the leases, and a part of /run/sshvpn with its
+//! The user owns the host key, the leases, and a part of /run/sshvpn with the server's
 //! journals and sockets.
 
 use std::fs::{self, DirBuilder};
@@ -20,48 +21,48 @@ use crate::sandbox::capabilities::{Capabilities, Capability};
 use crate::sandbox::user::{Account, AccountError};
 use crate::ssh::server::host_keys::{self, HostKeyFileError};
 
-/// What it still needs until it listens: its ports, and to drop the rest.
+/// Capabilities until the server listens: for its ports, and to drop the others.
 const UNTIL_IT_LISTENS: Capabilities = Capabilities::NET_ADMIN
     .with(Capability::NetBindService)
     .with(Capability::SetPcap);
 
-/// Why a server does not run as a user of its own.
+/// Why the server cannot run as its own user.
 #[derive(Debug, Error)]
 pub enum OwnUserError {
-    /// The user.
+    /// The user cannot be looked up or assumed.
     #[error(transparent)]
     Account(#[from] AccountError),
-    /// A group with others in it, to whom the journals would be open.
+    /// The user's group has other members, who could access the journals.
     #[error(
         "--user {user}: its group {group} has other members ({members}): the user needs a group of its own"
     )]
     Group {
         /// The user.
         user: String,
-        /// Its first group.
+        /// Its primary group.
         group: String,
-        /// Who else is in it.
+        /// The group's other members.
         members: String,
     },
-    /// The place of journals.
+    /// The directory of the journals cannot be used.
     #[error("the undo journal: {0}")]
     RuntimeDir(#[from] RuntimeDirError),
-    /// The host key.
+    /// The host key cannot be read or generated.
     #[error(transparent)]
     HostKey(#[from] HostKeyFileError),
-    /// The place of the leases.
+    /// The place of the leases cannot be created or handed over.
     #[error("cannot make {path} for the user {user}: {source}")]
     Leases {
         /// The directory or the file.
         path: PathBuf,
-        /// Whose it should be.
+        /// The intended owner.
         user: String,
         /// The kernel's reason.
         source: io::Error,
     },
 }
 
-/// `--prepare`: makes what the user needs; yields the exit code.
+/// `--prepare`: creates what the user needs; returns the exit code.
 pub fn prepare(request: &ServeRequest) -> Result<u8, Failure> {
     let Some(account) = account(request).map_err(Failure::local)? else {
         return Ok(0);
@@ -74,7 +75,7 @@ pub fn prepare(request: &ServeRequest) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Becomes the user that is asked for, and makes before what it needs.
+/// Creates what the requested user needs, then becomes that user.
 pub(in crate::server) fn assume(request: &ServeRequest) -> Result<(), OwnUserError> {
     let Some(account) = account(request)? else {
         return Ok(());
@@ -99,12 +100,12 @@ fn account(request: &ServeRequest) -> Result<Option<Account>, OwnUserError> {
 fn make_ready(request: &ServeRequest, account: &Account) -> Result<(), OwnUserError> {
     require_own_group(account)?;
     RuntimeDir::share_with(account.uid, account.gid)?;
-    // What is wrong with them the server says, when it has read them as that user.
+    // The server reports errors in the settings when it has read them as that user.
     let Ok(settings) = request.load() else {
         return Ok(());
     };
     for path in &settings.host_keys {
-        // In a directory of its own the user makes it by itself.
+        // In a directory of its own, the user generates the key itself.
         if is_roots(path.parent()) {
             host_keys::make_for(path, (account.uid, account.gid))?;
         }
@@ -112,7 +113,7 @@ fn make_ready(request: &ServeRequest, account: &Account) -> Result<(), OwnUserEr
     make_place_of_leases(&settings, account)
 }
 
-/// All who are in the group may read root's journals.
+/// All members of the group may read the journals that root creates.
 fn require_own_group(account: &Account) -> Result<(), OwnUserError> {
     let group = Group::from_gid(account.gid).ok().flatten();
     let name = group.as_ref().map(|group| group.name.clone());
@@ -134,7 +135,7 @@ fn require_own_group(account: &Account) -> Result<(), OwnUserError> {
     })
 }
 
-/// Whether root alone decides what is in a directory, or none is there.
+/// Whether only root can write to a directory, or it does not exist.
 fn is_roots(directory: Option<&Path>) -> bool {
     match directory.map(fs::metadata) {
         Some(Ok(found)) => found.uid() == 0,
@@ -143,8 +144,8 @@ fn is_roots(directory: Option<&Path>) -> bool {
     }
 }
 
-/// A directory that is not there is made for the user. The usual one may be there from
-/// a time when root served: it is handed over.
+/// Creates a missing directory for the user. The default directory may exist from an
+/// earlier run as root: it is handed over.
 fn make_place_of_leases(settings: &ServeSettings, account: &Account) -> Result<(), OwnUserError> {
     let leases = &settings.network.leases;
     let Some(directory) = leases.parent().filter(|_| settings.network.assign) else {
@@ -165,7 +166,7 @@ fn make_place_of_leases(settings: &ServeSettings, account: &Account) -> Result<(
         return Ok(());
     }
     let (uid, gid) = (account.uid.as_raw(), account.gid.as_raw());
-    // The file first: until then nobody but root can put another in its place.
+    // The file first: until the directory is handed over, only root can replace the file.
     for path in [leases.as_path(), directory] {
         match lchown(path, Some(uid), Some(gid)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -1,5 +1,5 @@
-//! A reload: everything is read again and taken up while clients stay, in an order
-//! in which each step can be taken back.
+//! A reload: reads everything again and applies it while clients stay, in an order that
+//! lets each step be undone.
 
 use super::open_files;
 use super::serve_error::ServeError;
@@ -12,7 +12,7 @@ use crate::server::login::rules::Rules;
 use crate::server::report::audit::event::Event;
 
 impl Life {
-    /// Takes up what was changed; what cannot be taken up leaves all as it was.
+    /// Applies changed settings; if that fails, all settings stay as they were.
     pub(super) async fn reload(&mut self, request: &ServeRequest) {
         notify::reloading();
         match self.take_up(request).await {
@@ -22,7 +22,7 @@ impl Life {
                 self.audit.record(Event::ServerReloaded { listen });
             }
             Err(error) => say(format_args!(
-                "sshvpn: nothing was reloaded, all goes on as before: {error}"
+                "sshvpn: nothing was reloaded, the earlier settings stay in force: {error}"
             )),
         }
         notify::ready(&self.status_line());
@@ -33,7 +33,7 @@ impl Life {
         let settings = &rules.settings;
         let facts = host::prepare().await?;
         let pools = choose_pools(&rules, Some(&self.pools), &facts)?;
-        // What closes or forgets comes last: a port below 1024 may not be had again.
+        // Closing sockets comes last: a port below 1024 might not be opened again.
         let opened = self.listeners.open(&settings.listen)?;
         if let Err(error) = self.change_host(&rules, &pools).await {
             self.put_back().await;
@@ -51,13 +51,13 @@ impl Life {
         self.pools = pools;
         self.server.replace_rules(rules);
         if metrics {
-            // The old listener goes first: the address may be the same but for its port.
+            // The old listener closes first: the new address may differ only in its port.
             if let Some(old) = self.metrics.take() {
                 old.stop().await;
             }
             match self.start_metrics().await {
                 Ok(metrics) => self.metrics = metrics,
-                Err(error) => say(format_args!("warning: no metrics: {error}")),
+                Err(error) => say(format_args!("warning: the metrics are off: {error}")),
             }
         }
         warn(&warnings);
@@ -71,11 +71,13 @@ impl Life {
         Ok(leases.reload(pools.clone(), rules.fixed_addresses())?)
     }
 
-    /// After a reload that failed half way.
+    /// Restores the settings after a reload that failed half way.
     async fn put_back(&mut self) {
         let (rules, pools) = (self.server.rules(), self.pools.clone());
         if let Err(error) = self.change_host(&rules, &pools).await {
-            say(format_args!("warning: not all is as before: {error}"));
+            say(format_args!(
+                "warning: not all earlier settings are restored: {error}"
+            ));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Why a server does not start, or does not take up what was changed.
+//! Why a server does not start or does not reload.
 
 use std::io;
 
@@ -18,52 +18,52 @@ use crate::server::report::audit::AuditError;
 use crate::server::report::metrics::MetricsError;
 use crate::ssh::server::host_keys::HostKeyFileError;
 
-/// The reasons, in the order of a start.
+/// The errors, in the order of a start.
 #[derive(Debug, Error)]
 pub enum ServeError {
-    /// The configuration.
+    /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ServeConfigError),
-    /// The files that say who may come in.
+    /// A file of keys cannot be used.
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    /// The host keys.
+    /// A host key cannot be used.
     #[error(transparent)]
     HostKey(#[from] HostKeyFileError),
-    /// The sockets.
+    /// The server cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The user that it should become.
+    /// The server cannot become its user.
     #[error(transparent)]
     OwnUser(#[from] OwnUserError),
-    /// It lacks what it needs.
+    /// The server lacks a privilege.
     #[error(transparent)]
     Privilege(#[from] PrivilegeError),
-    /// It cannot give up what it does not need.
+    /// The server cannot drop its privileges.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
-    /// The audit log.
+    /// The audit log cannot be opened.
     #[error(transparent)]
     Audit(#[from] AuditError),
-    /// The host.
+    /// The host cannot be prepared.
     #[error(transparent)]
     Host(#[from] ServeHostError),
-    /// The place of journals and of the status socket.
+    /// The directory of the journals and of the status socket cannot be used.
     #[error("the undo journal: {0}")]
     RuntimeDir(#[from] RuntimeDirError),
-    /// The networks for clients.
+    /// The networks for clients cannot be used.
     #[error(transparent)]
     Pool(#[from] PoolError),
-    /// The addresses that are lent.
+    /// The leases cannot be used.
     #[error(transparent)]
     Lease(#[from] LeaseError),
-    /// The listener for Prometheus.
+    /// The metrics listener cannot start.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
-    /// This process.
+    /// A part of this process cannot start.
     #[error("cannot start {what}: {source}")]
     Start {
-        /// What.
+        /// The part.
         what: &'static str,
         /// The kernel's reason.
         source: io::Error,
@@ -71,7 +71,7 @@ pub enum ServeError {
 }
 
 impl ServeError {
-    /// For something that a process needs.
+    /// The error for a part of this process that cannot start.
     pub(in crate::server) fn start(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| ServeError::Start { what, source }
     }

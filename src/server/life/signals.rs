@@ -1,4 +1,4 @@
-//! What the server is asked to do by signals.
+//! The signals that control the server.
 
 use std::future::pending;
 use std::io;
@@ -7,19 +7,19 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::process::shutdown::ignored_signals;
 
-/// What is asked.
+/// The request that a signal stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
-    /// SIGHUP: read the settings again, and go on with all clients.
+    /// SIGHUP: read the settings again; clients stay.
     Reload,
-    /// The first SIGTERM, SIGINT or SIGQUIT: tell the clients, undo everything, end.
+    /// The first SIGTERM, SIGINT or SIGQUIT: disconnect the clients, undo everything, end.
     Stop,
     /// A further one: end at once.
     StopAtOnce,
 }
 
-/// The signals that a server listens to, but for those that whoever started it
-/// has ignored (nohup, a shell's background job).
+/// The signals that a server handles, except those that its parent has set to be ignored
+/// (nohup, a shell's background job).
 pub struct Signals {
     hangup: Option<Signal>,
     ending: [Option<Signal>; 3],
@@ -27,7 +27,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals over from here on.
+    /// Installs the handlers.
     pub fn listen() -> io::Result<Self> {
         let ignored = ignored_signals();
         let take = |kind: SignalKind| match ignored & (1 << (kind.as_raw_value() - 1)) {
@@ -45,8 +45,8 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one. Several of a kind that arrive while nobody waits
-    /// are one. May be dropped without losing any.
+    /// Waits for the next request. Several signals of one kind between two calls count as
+    /// one. Dropping the future loses none.
     pub async fn next(&mut self) -> Asked {
         let [terminate, interrupt, quit] = &mut self.ending;
         tokio::select! {
@@ -66,7 +66,7 @@ impl Signals {
 
 async fn received(signal: &mut Option<Signal>) {
     match signal {
-        // The stream of a signal has no end.
+        // The stream of a signal does not end.
         Some(signal) => drop(signal.recv().await),
         None => pending().await,
     }

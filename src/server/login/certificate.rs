@@ -1,5 +1,5 @@
-//! Whether a user certificate is good, by all that stands in itself (OpenSSH
-//! PROTOCOL.certkeys). Whether its authority is trusted is for the policy.
+//! Checks a user certificate by its own contents (OpenSSH PROTOCOL.certkeys). Whether
+//! its authority is trusted is decided by the policy.
 
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,7 +8,7 @@ use super::denial::Denial;
 use crate::config::keys::source_pattern::parse_networks;
 use crate::ssh::server::login::credential::UserCertificate;
 
-/// Extensions of which sshd wants that nothing is in them.
+/// Extensions whose data must be empty, as for sshd.
 const FLAGS: [&str; 6] = [
     "no-touch-required",
     "permit-X11-forwarding",
@@ -18,21 +18,21 @@ const FLAGS: [&str; 6] = [
     "permit-user-rc",
 ];
 
-/// Whom a certificate has to name.
+/// The principal that a certificate has to name.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::server) enum Names<'a> {
-    /// The user name that was given.
+    /// The user name that the client gave.
     User(&'a str),
     /// One of the `principals=` of the authority's line.
     OneOf(&'a [String]),
 }
 
-/// What a good certificate permits.
+/// What a valid certificate permits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::server) struct Permissions {
     /// `permit-port-forwarding`: TCP forwards, if they are granted.
     pub port_forwarding: bool,
-    /// `no-touch-required`: a security key need not have been touched.
+    /// `no-touch-required`: a security key may sign without a touch.
     pub no_touch: bool,
 }
 
@@ -48,7 +48,7 @@ pub(in crate::server) fn check(
     check_critical_options(certificate, peer)?;
     let mut permissions = Permissions::default();
     for (name, data) in &certificate.extensions {
-        // What is not known gives nothing here.
+        // An unknown extension grants nothing here.
         if FLAGS.contains(&name.as_str()) && !data.is_empty() {
             return Err(Denial::MalformedOption { name: name.clone() });
         }
@@ -71,7 +71,7 @@ fn check_time(certificate: &UserCertificate, now: SystemTime) -> Result<(), Deni
 
 fn check_names(certificate: &UserCertificate, names: Names<'_>) -> Result<(), Denial> {
     let principals = &certificate.principals;
-    // It would be good for whatever name.
+    // Such a certificate would be valid for any name.
     if principals.is_empty() {
         return Err(Denial::NoPrincipals);
     }

@@ -1,78 +1,78 @@
-//! Why somebody may not come in. This is for the log: a client is only ever told
-//! that it may not.
+//! Why a login is denied. This text is for the log; the client learns only that the
+//! login failed.
 
 use std::net::IpAddr;
 
 use thiserror::Error;
 
-/// Why a login is refused.
+/// Why a login is denied.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Denial {
     /// No file lists the key.
     #[error("the key is in no authorized_keys file")]
     UnknownKey,
-    /// Nobody trusts who signed the certificate.
+    /// No file trusts the certificate's authority.
     #[error("no file trusts the certificate's authority {authority}")]
     UnknownAuthority {
-        /// Its fingerprint.
+        /// The authority's fingerprint.
         authority: String,
     },
-    /// The line of the key is one that lets nobody in.
-    #[error("{place} was refused when it was read: {problem}")]
+    /// The key's line has an error, so it admits no login.
+    #[error("{place} is refused because of an error in the line: {problem}")]
     RefusedLine {
         /// File and line.
         place: String,
-        /// What is wrong with it.
+        /// The error in the line.
         problem: String,
     },
-    /// Its time is over.
-    #[error("{place}: expiry-time= is over")]
+    /// The line's `expiry-time=` has passed.
+    #[error("{place}: its expiry-time= has passed")]
     Expired {
         /// File and line.
         place: String,
     },
-    /// From elsewhere than from where it may be used.
+    /// The client's address is outside of those from which the key may be used.
     #[error("{place} does not permit {address}")]
     Source {
         /// File and line, or "the certificate's source-address".
         place: String,
-        /// Where the client is.
+        /// The client's address.
         address: IpAddr,
     },
-    /// The key, or the certificate, is not good any more.
+    /// The key or the certificate is revoked.
     #[error("the {what} is revoked")]
     Revoked {
-        /// What of it.
+        /// Which of the two, in words.
         what: &'static str,
     },
-    /// Its signature says that nobody touched it.
-    #[error("the security key was not touched, and no-touch-required is not there")]
+    /// The signature says that the user did not touch the security key.
+    #[error("the security key was not touched, and the key's line has no no-touch-required")]
     NotTouched,
-    /// The certificate's time has not come.
+    /// The certificate's validity has not begun.
     #[error("the certificate is not yet valid")]
     NotYetValid,
-    /// The certificate's time is over.
+    /// The certificate's validity has ended.
     #[error("the certificate has expired")]
     CertificateExpired,
-    /// It is for nobody by name.
+    /// The certificate names no principal.
     #[error("the certificate has no principals")]
     NoPrincipals,
-    /// It is for others.
+    /// The certificate names other principals.
     #[error("the certificate is not for {wanted}")]
     OtherPrincipal {
-        /// The user name, or that of the line's `principals=` none is there.
+        /// The user name, or the line's `principals=`, of which the certificate has none.
         wanted: String,
     },
-    /// It asks for something that is not done here.
-    #[error("the certificate has the critical option '{name}', which is not kept to here")]
+    /// The certificate demands an unsupported option.
+    #[error("the certificate has the critical option '{name}', which is not supported")]
     CriticalOption {
-        /// Its name.
+        /// The option's name.
         name: String,
     },
-    /// An option with something else in it than belongs there.
+    /// An option has unexpected data.
     #[error("the certificate's option '{name}' cannot be read")]
     MalformedOption {
-        /// Its name.
+        /// The option's name.
         name: String,
     },
 }

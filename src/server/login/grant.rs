@@ -1,4 +1,4 @@
-//! What a client may do once it is in: the result of all rules, for one login.
+//! What one logged-in client may do: the combined result of all rules.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,23 +10,23 @@ pub use crate::config::forward_place::Place;
 use crate::config::ssh::pattern::matches_pattern;
 use crate::types::{Mode, Unit};
 
-/// Who logged in, as the log and `--status` have it.
+/// Identity of a login, as in the log and in `--status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The user name that was given.
+    /// The user name that the client gave.
     pub user: String,
     /// The key's fingerprint, as `ssh-keygen -l` shows it: `SHA256:…`.
     pub fingerprint: String,
-    /// The certificate, where one was shown.
+    /// The certificate, if the client logged in with one.
     pub certificate: Option<CertificateIdentity>,
 }
 
-/// A certificate, as the log has it.
+/// Identity of a certificate, as in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateIdentity {
-    /// What its authority calls it.
+    /// The key id that the authority gave it.
     pub key_id: String,
-    /// Its number.
+    /// Its serial number.
     pub serial: u64,
     /// The authority's fingerprint.
     pub authority: String,
@@ -42,60 +42,60 @@ impl fmt::Display for Group {
     }
 }
 
-/// All that a login is allowed.
+/// Everything that a login permits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    /// Whose.
+    /// The identity of the client.
     pub identity: Identity,
-    /// A tunnel; none unless somebody granted it.
+    /// A tunnel; none unless a line or a rule grants one.
     pub tunnel: Option<TunnelGrant>,
-    /// Connections from here on the client's behalf (-L, -D).
+    /// Connections that the server makes for the client (-L, -D).
     pub open: ForwardRule,
-    /// Listeners here on the client's behalf (-R).
+    /// Listeners of the server for the client (-R).
     pub listen: ForwardRule,
-    /// Bytes a second that it may send by tunnel and forwards; any number where
-    /// there is none.
+    /// Bytes per second that the client may send, tunnel and forwards together; `None` is
+    /// unlimited.
     pub upload: Option<u64>,
-    /// Bytes a second that it may be sent.
+    /// Bytes per second that the client may receive; `None` is unlimited.
     pub download: Option<u64>,
 }
 
 /// The tunnel that a client may have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunnelGrant {
-    /// What it may carry; both, where both are listed.
+    /// The modes that the tunnel may have.
     pub modes: Vec<Mode>,
-    /// The one unit that it may have; any, where none is named.
+    /// The one unit that the client may have; `None` is any unit.
     pub unit: Option<Unit>,
-    /// Its addresses, where they are fixed; at most one a family.
+    /// The client's fixed addresses, if any; at most one per family.
     pub addresses: Vec<IpAddr>,
-    /// Networks behind the client, that it may send from besides its addresses,
-    /// and that are routed to it.
+    /// Networks behind the client: routed to it, and permitted as its source addresses
+    /// besides its own addresses.
     pub sources: Vec<IpNetwork>,
-    /// Networks beyond this host that it may reach.
+    /// Networks beyond this host that the client may reach.
     pub routes: Vec<IpNetwork>,
-    /// Clients of these groups it may reach.
+    /// Groups whose clients it may reach.
     pub groups: BTreeSet<Group>,
 }
 
-/// Which TCP forwards a client may have.
+/// The TCP forwards that a client may have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ForwardRule {
-    /// None.
+    /// No forwards.
     Nothing,
-    /// Any.
+    /// All forwards.
     Anything,
-    /// To or at these places alone.
+    /// Only forwards to, or listeners at, these places.
     Places(Vec<Place>),
 }
 
 impl ForwardRule {
-    /// Whether a connection to this place may be opened.
+    /// Whether the client may connect to this place.
     pub fn permits(&self, host: &str, port: u16) -> bool {
         self.permits_if(port, |wanted| wanted.eq_ignore_ascii_case(host))
     }
 
-    /// Whether that place is permitted by its own name, not as one of many.
+    /// Whether the rule names that very place, not a pattern that includes it.
     pub fn names(&self, host: &str, port: u16) -> bool {
         match self {
             ForwardRule::Nothing | ForwardRule::Anything => false,
@@ -107,9 +107,9 @@ impl ForwardRule {
         }
     }
 
-    /// Whether a listener may be at this place: here hosts are patterns, as in
-    /// sshd(8). A client that lets the server choose the port asks for 0, which
-    /// no number permits.
+    /// Whether the client may listen at this place. Hosts of this rule are patterns, as in
+    /// sshd(8). A client that lets the server choose the port asks for port 0, which no
+    /// port number permits.
     pub fn permits_listener(&self, host: &str, port: u16) -> bool {
         let host = host.to_ascii_lowercase();
         self.permits_if(port, |wanted| {

@@ -1,5 +1,5 @@
-//! The files that say who may come in, read as a whole: keys, authorities, and
-//! what is revoked.
+//! Reads the files of authorized keys, of trusted authorities and of revoked keys, all
+//! or none.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -16,34 +16,34 @@ use crate::config::serve::request::read_trusted;
 use crate::config::serve::settings::ServeSettings;
 use crate::types::{Unit, UnitRequest};
 
-/// No file of keys is larger, in bytes.
+/// Size limit for a file of keys, in bytes.
 const MAX_KEYS: u64 = 64 << 20;
 
-/// Why nobody can be judged.
+/// Why no login can be judged.
 #[derive(Debug, Error)]
 pub enum PolicyError {
-    /// A file cannot be read, or others can write it.
+    /// A file cannot be read, or another user can write it.
     #[error(transparent)]
     File(#[from] TrustedFileError),
-    /// A file that has to be there is not.
-    #[error("{}: there is no such file, and {setting} names it", path.display())]
+    /// A file that the settings require does not exist.
+    #[error("{}: there is no such file, but {setting} names it", path.display())]
     Missing {
         /// The file.
         path: PathBuf,
-        /// Where it is named.
+        /// The setting that names it.
         setting: &'static str,
     },
-    /// Authorities that cannot all be read.
+    /// A line of a file of trusted authorities cannot be read.
     #[error("{}: line {line}: {problem}", path.display())]
     Authority {
         /// The file.
         path: PathBuf,
-        /// The line.
+        /// The line number.
         line: usize,
         /// What is wrong with it.
         problem: String,
     },
-    /// A list of revoked keys that cannot be kept to.
+    /// The list of revoked keys cannot be read, so it cannot be enforced.
     #[error("{}: {source}", path.display())]
     Revocation {
         /// The file.
@@ -53,14 +53,14 @@ pub enum PolicyError {
     },
 }
 
-/// Something that the owner of the server should know, and that stops nobody else.
+/// A problem that the administrator should know of and that affects no other login.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
     /// The file.
     pub path: PathBuf,
-    /// The line, where it is one.
+    /// The line number, if the problem is on one line.
     pub line: Option<usize>,
-    /// What is the matter.
+    /// The problem.
     pub text: String,
 }
 
@@ -74,7 +74,7 @@ impl fmt::Display for Warning {
     }
 }
 
-/// Where a key stands.
+/// The file and line of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::server) struct Place {
     path: Arc<PathBuf>,
@@ -94,7 +94,7 @@ pub(in crate::server) struct Entry {
     pub(in crate::server) read: Result<KeyOptions, LineProblem>,
 }
 
-/// Everything that the files say.
+/// The contents of all files.
 #[derive(Debug, Default)]
 pub(in crate::server) struct KeyFiles {
     /// The lines about each key, in order.
@@ -126,7 +126,7 @@ impl KeyFiles {
         Ok((files, warnings))
     }
 
-    /// What is said of a key.
+    /// The lines about a key.
     pub(in crate::server) fn lines_of(&self, key: &KeyBlob) -> &[Entry] {
         self.lines.get(key).map_or(&[], Vec::as_slice)
     }
@@ -145,7 +145,7 @@ impl KeyFiles {
         self.user_authorities.contains(key)
     }
 
-    /// The fingerprints of all whose certificates are taken.
+    /// The fingerprints of all authorities whose certificates are accepted.
     pub(in crate::server) fn authorities(&self) -> HashSet<String> {
         let by_line = self.lines.iter().filter(|(_, entries)| {
             let is_authority = |options: &KeyOptions| options.cert_authority;
@@ -158,7 +158,7 @@ impl KeyFiles {
         all.map(KeyBlob::fingerprint).collect()
     }
 
-    /// How many keys may log in or sign who may.
+    /// The number of keys and authorities that admit a login.
     pub(in crate::server) fn count(&self) -> usize {
         let good = |entries: &&Vec<Entry>| entries.iter().any(|entry| entry.read.is_ok());
         self.lines.values().filter(good).count() + self.user_authorities.len()
@@ -173,7 +173,7 @@ impl KeyFiles {
             warnings.push(Warning {
                 path: path.to_owned(),
                 line: None,
-                text: "there is no such file: no key can log in by it".to_owned(),
+                text: "there is no such file, so none of its keys can log in".to_owned(),
             });
             return Ok(());
         };
@@ -190,13 +190,13 @@ impl KeyFiles {
                 Ok(read) => {
                     for name in read.options.from.iter().flat_map(|from| from.names()) {
                         warn(format!(
-                            "'{name}' in from= matches nobody: names are not looked up, give addresses"
+                            "'{name}' in from= never matches: names are not looked up, use addresses"
                         ));
                     }
                     (Some(read.key), Ok(read.options))
                 }
                 Err(refused) => {
-                    warn(format!("{}; this line lets nobody in", refused.problem));
+                    warn(format!("{}; this line permits no login", refused.problem));
                     (refused.key, Err(refused.problem))
                 }
             };
@@ -214,7 +214,7 @@ impl KeyFiles {
         Ok(())
     }
 
-    /// A file of `TrustedUserCAKeys` has keys without options.
+    /// Reads a file of `TrustedUserCAKeys`, whose keys have no options.
     fn add_user_authorities(&mut self, path: &Path) -> Result<(), PolicyError> {
         let content = required(path, "trusted-user-ca-keys")?;
         for Line { number, read } in authorized_keys::parse(&content) {

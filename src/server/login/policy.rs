@@ -1,6 +1,5 @@
-//! Who may come in, and what for: a login goes in, and a grant or the reason
-//! against it comes out. Nothing is granted that no line, certificate or rule
-//! grants, and each can only give what the others do not forbid.
+//! Decides about a login: returns a grant, or the reason for the denial. Only a line, a
+//! certificate or a rule grants anything, and none can grant what another forbids.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -34,19 +33,19 @@ pub struct Policy {
     reserved: Arc<BTreeSet<Unit>>,
 }
 
-/// By what somebody comes in.
+/// The basis of a permitted login.
 struct Entrance<'a> {
-    /// The line of the key or of its authority.
+    /// The options of the line of the key or of its authority.
     options: Option<&'a KeyOptions>,
-    /// Whether the key shown may have TCP forwards at all.
+    /// Whether the credential permits TCP forwards at all.
     port_forwarding: bool,
-    /// Whether a security key need not have been touched.
+    /// Whether a security key may sign without a touch.
     no_touch: bool,
 }
 
 impl Policy {
-    /// Reads the files that the settings name. The warnings are about lines that
-    /// let nobody in.
+    /// Reads the files that the settings name. The warnings are about lines that permit no
+    /// login.
     pub fn load(settings: &ServeSettings) -> Result<(Self, Vec<Warning>), PolicyError> {
         let (files, warnings) = KeyFiles::load(settings)?;
         let by_rule = settings.clients.iter().filter_map(|rule| rule.unit);
@@ -62,12 +61,12 @@ impl Policy {
         Ok((policy, warnings))
     }
 
-    /// How many keys may log in, or sign who may.
+    /// The number of keys and authorities that admit a login.
     pub fn key_count(&self) -> usize {
         self.files.count()
     }
 
-    /// Rules of the configuration at `path` that match nobody.
+    /// Warns about rules of the configuration at `path` that can never match.
     pub fn idle_rules(&self, path: &Path) -> Vec<Warning> {
         let known = self.files.authorities();
         let named = self
@@ -79,13 +78,13 @@ impl Policy {
             path: path.to_owned(),
             line: None,
             text: format!(
-                "authority = \"{authority}\" matches nobody: no file with keys of authorities has it"
+                "authority = \"{authority}\" never matches: no file of authorities has this key"
             ),
         };
         unknown.map(warning).collect()
     }
 
-    /// Decides over one login.
+    /// Decides about one login attempt.
     pub fn judge(&self, attempt: &Attempt<'_>) -> Result<Grant, Denial> {
         if self.files.revoked.revokes_key(attempt.credential.key()) {
             return Err(Denial::Revoked { what: "key" });
@@ -102,7 +101,7 @@ impl Policy {
         Ok(self.grant(&entrance, attempt))
     }
 
-    /// Units that are somebody's: a client whose own grant names none gets none of them.
+    /// Units that grants name: a client whose own grant names no unit gets none of these.
     pub(in crate::server) fn reserved_units(&self) -> &Arc<BTreeSet<Unit>> {
         &self.reserved
     }
@@ -128,7 +127,7 @@ impl Policy {
                         no_touch: options.no_touch,
                     });
                 }
-                // As with sshd, a later line of the same key may let it in.
+                // As with sshd, a later line of the same key may permit the login.
                 Err(reason) => denial = denial.or(Some(reason)),
             }
         }
@@ -202,7 +201,7 @@ impl Policy {
         }
     }
 
-    /// The first rule that is about somebody.
+    /// The first rule that matches the client.
     fn rule_for(
         &self,
         identity: &Identity,
@@ -230,7 +229,7 @@ impl Policy {
         let modes = match (listed.is_empty(), by_line) {
             (false, Some(_)) => listed.to_vec(),
             (false, None) if !restricted => listed.to_vec(),
-            // A line does not say which kind of tunnel.
+            // A line does not say in which mode a tunnel is.
             (true, Some(_)) => vec![Mode::PointToPoint, Mode::Ethernet],
             _ => return None,
         };
@@ -253,7 +252,7 @@ impl Policy {
     }
 }
 
-/// A line that lets nobody in ends the search, so that no laxer line after it does.
+/// A line with an error ends the search, so that no laxer line after it applies.
 fn readable(entry: &Entry) -> Result<&KeyOptions, Denial> {
     entry.read.as_ref().map_err(|problem| Denial::RefusedLine {
         place: entry.place.to_string(),
@@ -261,7 +260,7 @@ fn readable(entry: &Entry) -> Result<&KeyOptions, Denial> {
     })
 }
 
-/// What a line demands of whoever comes in by it.
+/// Checks the conditions of a line.
 fn check_line(entry: &Entry, options: &KeyOptions, attempt: &Attempt<'_>) -> Result<(), Denial> {
     let expired = |last: SystemTime| last < attempt.now;
     if options.expiry.is_some_and(expired) {
@@ -289,12 +288,12 @@ fn enter<'a>(
     Ok(Entrance {
         options,
         port_forwarding: permissions.port_forwarding,
-        // As with sshd, the line of an authority has to say so too.
+        // As with sshd, the authority's line needs this option as well.
         no_touch: permissions.no_touch && options.is_none_or(|options| options.no_touch),
     })
 }
 
-/// An IPv4 client of an IPv6 socket is an IPv4 client.
+/// The client's address; an IPv4 client of an IPv6 socket counts as IPv4.
 fn peer(attempt: &Attempt<'_>) -> IpAddr {
     attempt.peer.ip().to_canonical()
 }
@@ -314,14 +313,14 @@ fn identity(attempt: &Attempt<'_>) -> Identity {
     }
 }
 
-/// Whether a name is somebody's by their authority's word, which counts for no
-/// other names than the authority's line has, where it has some.
+/// Whether the certificate's authority vouches for the user name. If the authority's
+/// line has `principals=`, it vouches only for those names.
 fn vouches(certificate: &UserCertificate, options: Option<&KeyOptions>, user: &String) -> bool {
     let trusted = options.and_then(|options| options.principals.as_ref());
     certificate.principals.contains(user) && trusted.is_none_or(|names| names.contains(user))
 }
 
-/// `vouched` says that the user name is more than a claim, which anybody can make.
+/// Whether a rule matches. Without `vouched` the user name is only the client's claim.
 fn is_about(
     rule: &ClientRule,
     identity: &Identity,
@@ -342,14 +341,14 @@ fn is_about(
         })
 }
 
-/// Forwards to and listeners at: what the line says and what the rule adds.
+/// The rules for connections and for listeners: the line's and the rule's together.
 fn forwards(options: Option<&KeyOptions>, rule: Option<&ClientRule>) -> (ForwardRule, ForwardRule) {
     let switch = options.and_then(|options| options.port_forwarding);
     if switch == Some(false) {
         return (ForwardRule::Nothing, ForwardRule::Nothing);
     }
     let join = |by_line: &[Place], by_rule: &[Place]| match (switch, by_line) {
-        // As with sshd: all places, unless some are listed.
+        // As with sshd: all places, unless the line lists some.
         (Some(true), []) => ForwardRule::Anything,
         _ if by_line.is_empty() && by_rule.is_empty() => ForwardRule::Nothing,
         _ => ForwardRule::Places([by_line, by_rule].concat()),

@@ -1,5 +1,5 @@
-//! What a server goes by, read from its configuration and the files that it names;
-//! all of it, or nothing.
+//! All rules of a server: its configuration and the files that it names, read as a whole
+//! or not at all.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -11,19 +11,19 @@ use crate::server::life::serve_error::ServeError;
 use crate::ssh::server::host_keys::HostKeys;
 use crate::ssh::server::settings::ServerSettings;
 
-/// The rules at one time; a reload makes others.
+/// The rules at one time; a reload replaces them.
 #[derive(Debug)]
 pub(in crate::server) struct Rules {
-    /// The configuration.
+    /// The settings from the configuration.
     pub settings: ServeSettings,
-    /// Who may come in.
+    /// Decides about logins.
     pub policy: Policy,
-    /// What every connection has in common.
+    /// The settings common to all SSH connections.
     pub ssh: ServerSettings,
 }
 
 impl Rules {
-    /// Reads everything; host keys that are missing are made.
+    /// Reads everything; generates host keys that do not exist.
     pub(in crate::server) fn load(
         request: &ServeRequest,
     ) -> Result<(Self, Vec<Warning>), ServeError> {
@@ -44,7 +44,7 @@ impl Rules {
         Ok((rules, warnings))
     }
 
-    /// Addresses that only certain clients get.
+    /// Addresses that are reserved for certain clients.
     pub(in crate::server) fn fixed_addresses(&self) -> BTreeSet<IpAddr> {
         let rules = self.settings.clients.iter();
         rules

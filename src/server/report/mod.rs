@@ -1,4 +1,4 @@
-//! What the server tells: audit log, registry, status, metrics.
+//! The server's reports: audit log, registry, status, metrics.
 
 pub mod audit;
 pub(super) mod bounded_listener;

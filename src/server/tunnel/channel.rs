@@ -1,5 +1,5 @@
-//! A tunnel by `tun@openssh.com` (OpenSSH PROTOCOL, section 2.3), as `ssh -w` and
-//! `sshvpn -w` ask for it.
+//! A tunnel over a `tun@openssh.com` channel (OpenSSH PROTOCOL, section 2.3), as `ssh -w`
+//! and `sshvpn -w` request it.
 
 use std::sync::Arc;
 
@@ -14,26 +14,26 @@ use crate::server::report::registry::session::Session;
 use crate::ssh::server::requests::TunnelReply;
 use crate::types::{Mode, UnitRequest};
 
-/// One that is asked for.
+/// A requested tunnel.
 pub(in crate::server) struct ChannelTunnel {
     /// The server.
     pub server: Arc<Server>,
-    /// What the client may.
+    /// What the client may do.
     pub entitlement: Arc<Entitlement>,
-    /// Where it is counted.
+    /// The session that counts the tunnel's traffic.
     pub session: Arc<Session>,
-    /// How much.
+    /// The client's rate limits.
     pub rates: Rates,
-    /// What it is to carry.
+    /// The requested mode.
     pub mode: Mode,
-    /// The device that is asked for.
+    /// The requested unit.
     pub unit: UnitRequest,
-    /// Whether the client takes super-packets.
+    /// Whether the client accepts super-packets.
     pub offload: bool,
 }
 
 impl ChannelTunnel {
-    /// From the request to the end of the tunnel; all is undone when this returns.
+    /// Runs the tunnel from the request to its end; everything is undone when this returns.
     pub(in crate::server) async fn run(self, reply: TunnelReply) {
         let asked = Asked::tunnel(self.mode, self.unit);
         let reserved = Reserved::new(

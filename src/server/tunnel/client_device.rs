@@ -1,10 +1,9 @@
-//! The devices of clients: one each, opened as the client asks for it, with its
-//! addresses and routes, and gone with it.
+//! The clients' devices: one each, opened on request, with its addresses and routes,
+//! and removed with its client.
 //!
-//! A device that was not there before goes away with its descriptor, however
-//! this process ends, and takes everything on it along: it needs no journal.
-//! One that somebody made beforehand stays, so what is changed on it is
-//! journalled and undone.
+//! A device that was made here goes away with its descriptor, however this process
+//! ends, and everything on it with it: it needs no journal. A device that existed before
+//! stays, so the changes on it are journalled and undone.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
@@ -30,19 +29,19 @@ use crate::server::address::lease::LeasedAddress;
 use crate::tun::{Device, DeviceRequest, OpenError};
 use crate::types::{InterfaceName, Mode, Mtu, Unit, UnitRequest};
 
-/// Devices that are opened at a time. The kernel makes one after the other, and
-/// each waits on a thread.
+/// Devices that may be opened concurrently. The kernel makes one after the other, and
+/// each open occupies a thread.
 const AT_ONCE: usize = 4;
-/// The metric of the first route to a network behind a client; of later ones it
-/// is lower, so that of several connections the latest is the way there.
+/// The metric of the first route to a network behind a client. Later routes have lower
+/// metrics, so that of several connections the latest is used.
 const FIRST_METRIC: u32 = 1 << 24;
 
-/// Which unit a client may have.
+/// The unit that a client may have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientUnit {
-    /// The one that its grant names: also a device that was made beforehand.
+    /// The unit that its grant names; the device may exist already.
     Granted(Unit),
-    /// A new device, of no unit that somebody's grant names.
+    /// A new device, of a unit that no grant names.
     New {
         /// The client's choice, which is not reserved.
         asked: UnitRequest,
@@ -51,39 +50,39 @@ pub enum ClientUnit {
     },
 }
 
-/// The device that a client is to have.
+/// The device that a client is to get.
 #[derive(Debug, Clone)]
 pub struct ClientDeviceRequest {
-    /// What it carries.
+    /// What the tunnel carries.
     pub mode: Mode,
-    /// Its number.
+    /// The unit of the device.
     pub unit: ClientUnit,
-    /// Its MTU.
+    /// The device's MTU.
     pub mtu: Mtu,
-    /// The client's addresses, one a family at most.
+    /// The client's addresses, at most one per family.
     pub addresses: Vec<LeasedAddress>,
     /// Networks behind the client.
     pub sources: Vec<IpNetwork>,
-    /// Whether it may reach other clients, some of them at least.
+    /// Whether it may reach other clients, at least some of them.
     pub grouped: bool,
 }
 
 /// Why a client has no device.
 #[derive(Debug, Error)]
 pub enum ClientDeviceError {
-    /// The device.
+    /// The device cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The host's state.
+    /// The device cannot be set up.
     #[error(transparent)]
     Net(#[from] NetError),
-    /// A network behind a client that has no address to go by.
+    /// The client has no address that could be the gateway to a network behind it.
     #[error(
         "the network {0} behind the client cannot be reached: the client has no address of that family"
     )]
     NoGateway(IpNetwork),
-    /// The server is ending.
-    #[error("this server is ending")]
+    /// The server is shutting down.
+    #[error("the server is shutting down")]
     Ending,
 }
 
@@ -92,11 +91,11 @@ pub enum ClientDeviceError {
 pub struct ClientDevice {
     /// The device.
     pub device: Device,
-    /// Its number.
+    /// The device's interface index.
     pub index: InterfaceIndex,
-    /// Where it is on a bridge.
+    /// The bridge port, if the device is on a bridge.
     pub bridged: Option<BridgedPort>,
-    /// What is to be undone once whoever has the device has let go of it.
+    /// What is to be undone after the device's user has closed its handle.
     pub changes: ClientChanges,
 }
 
@@ -105,30 +104,30 @@ pub struct ClientDevice {
 pub struct BridgedPort {
     /// The device.
     pub link: LinkFacts,
-    /// The bridge.
+    /// The bridge's interface index.
     pub bridge: InterfaceIndex,
 }
 
-/// What was changed on a client's device, which stays open while this is there.
+/// The changes on a client's device; the device stays open as long as this lives.
 #[derive(Debug)]
 #[must_use = "the changes stay until undo() is called"]
 pub struct ClientChanges {
     descriptor: Arc<OwnedFd>,
-    /// Where the changes do not go with the device.
+    /// The journalled changes, for a device that does not go away with them.
     state: Option<HostState>,
 }
 
 impl ClientChanges {
-    /// Undoes them. The device is gone after that, unless it was made
-    /// beforehand, or whoever has it has not let go of it yet.
+    /// Undoes the changes. The device is gone after that, unless it existed before or
+    /// another handle of it is still open.
     pub async fn undo(self) -> UndoReport {
         let report = match self.state {
             Some(state) => state.undo().await,
             None => UndoReport::default(),
         };
         let descriptor = self.descriptor;
-        // The kernel takes some 10 ms for it, and others have packets to carry
-        // meanwhile. Where the runtime ends this is done by the process's end.
+        // Closing takes the kernel about 10 ms, during which other tunnels have packets to
+        // carry. If the runtime ends first, the end of the process closes it.
         let _ = tokio::task::spawn_blocking(move || drop(descriptor)).await;
         report
     }
@@ -163,7 +162,7 @@ impl ClientDevices {
         self.group
     }
 
-    /// The connection to the kernel.
+    /// The netlink connection.
     pub(in crate::server) fn netlink(&self) -> &Netlink {
         &self.netlink
     }
@@ -174,12 +173,12 @@ impl ClientDevices {
         bridge.clone()
     }
 
-    /// From now on ethernet tunnels join this bridge.
+    /// Sets the bridge for later Ethernet tunnels.
     pub(in crate::server) fn set_bridge(&self, bridge: Option<InterfaceName>) {
         *self.bridge.write().unwrap_or_else(PoisonError::into_inner) = bridge;
     }
 
-    /// Whether it is a bridge.
+    /// Checks that the interface exists and is a bridge.
     pub(in crate::server) async fn check_bridge(
         &self,
         bridge: &InterfaceName,
@@ -191,7 +190,7 @@ impl ClientDevices {
         }
     }
 
-    /// Opens a device and sets it up. Where something fails, all is undone.
+    /// Opens a device and sets it up. If a step fails, everything is undone.
     pub async fn open(
         &self,
         request: ClientDeviceRequest,
@@ -258,7 +257,7 @@ impl ClientDevices {
         })
     }
 
-    /// The link, its addresses, the routes through it.
+    /// The changes for the link, its addresses and the routes through it.
     fn changes(
         &self,
         request: &ClientDeviceRequest,
@@ -278,8 +277,8 @@ impl ClientDevices {
         ];
         let ethernet = request.mode == Mode::Ethernet;
         if let Some(bridge) = bridge {
-            // Addresses and routes are those of the bridge's network.
-            // Before it is up nothing comes by it.
+            // Addresses and routes belong to the bridge's network. Isolation is set before the
+            // link is up, so no frame passes without it.
             let isolated = !request.grouped;
             let guarded = Change::GuardedPort { isolated };
             changes.extend([Change::Bridge(bridge), guarded, Change::LinkUp]);
@@ -302,7 +301,7 @@ impl ClientDevices {
         if ethernet && ipv6.is_some() {
             changes.push(answers_for_others(device).map_err(NetError::from)?);
         }
-        // The link before its addresses: see session/agent/set_up.
+        // The link before its addresses: see agent/set_up.
         changes.push(Change::LinkUp);
         if let Some(server) = ipv6.filter(|_| ethernet) {
             changes.push(Change::Address(link_local(server)));
@@ -329,7 +328,7 @@ fn is_bridge(change: &Change) -> bool {
     matches!(change, Change::Bridge(_))
 }
 
-/// Where the device is, if these changes have put it on a bridge.
+/// The device's bridge port, if these changes put it on a bridge.
 async fn bridged_port(
     netlink: &Netlink,
     device: &Device,
@@ -342,8 +341,8 @@ async fn bridged_port(
     Ok(link.master.map(|bridge| BridgedPort { link, bridge }))
 }
 
-/// What comes out of the tunnel is forwarded; on an Ethernet link other clients
-/// are asked for as neighbours, and reached through this host.
+/// Settings to forward the tunnel's packets; on an Ethernet link also to answer ARP for
+/// other clients, which are reached through this host.
 fn ipv4_settings(device: &InterfaceName, ethernet: bool) -> Result<Vec<Change>, SysctlError> {
     let leaves: &[&str] = if ethernet {
         &["forwarding", "proxy_arp"]
@@ -359,7 +358,7 @@ fn ipv4_settings(device: &InterfaceName, ethernet: bool) -> Result<Vec<Change>, 
     leaves.iter().map(on).collect()
 }
 
-/// The same by IPv6, where it takes an entry for each client too: see `neighbours`.
+/// The same for IPv6, which also needs an entry per client: see `neighbours`.
 fn answers_for_others(device: &InterfaceName) -> Result<Change, SysctlError> {
     Ok(Change::Sysctl {
         key: SysctlKey::ipv6(device, "proxy_ndp")?,
@@ -367,8 +366,8 @@ fn answers_for_others(device: &InterfaceName) -> Result<Change, SysctlError> {
     })
 }
 
-/// Ours on an Ethernet link, without which the kernel cannot ask there for whom it
-/// forwards to: that of `server`, on this link alone.
+/// This host's link-local address on an Ethernet link, which the kernel needs as the
+/// source of neighbour solicitations: that of `server`, on this link only.
 fn link_local(server: Ipv6Addr) -> InterfaceAddress {
     const BASE: u128 = 0xfe80 << 112;
     let interface = u128::from(server) & u128::from(u64::MAX);
@@ -377,7 +376,7 @@ fn link_local(server: Ipv6Addr) -> InterfaceAddress {
     InterfaceAddress::Network(network.unwrap_or_else(|_| IpNetwork::from(address)))
 }
 
-/// On an Ethernet link the client is the router; a point-to-point link needs none.
+/// The gateway: the client on an Ethernet link, none on a point-to-point link.
 fn gateway(
     request: &ClientDeviceRequest,
     source: &IpNetwork,
@@ -393,8 +392,7 @@ fn gateway(
     Ok(Some(gateway))
 }
 
-/// Makes the device on a thread that may wait: the kernel lets one change of
-/// links through at a time.
+/// Opens the device on a thread that may block: the kernel serialises changes of links.
 async fn open_device(unit: ClientUnit, mode: Mode) -> Result<Device, ClientDeviceError> {
     let open = move || match unit {
         ClientUnit::Granted(unit) => Device::open(&by_unit(unit), mode),
@@ -405,7 +403,7 @@ async fn open_device(unit: ClientUnit, mode: Mode) -> Result<Device, ClientDevic
         ClientUnit::New { asked, .. } => Device::create(&DeviceRequest::Unit(asked), mode),
     };
     let opened = tokio::task::spawn_blocking(open).await;
-    // It is not started any more when the runtime ends.
+    // The task is not started any more when the runtime ends.
     Ok(opened.map_err(|_| ClientDeviceError::Ending)??)
 }
 
@@ -413,8 +411,8 @@ fn by_unit(unit: Unit) -> DeviceRequest {
     DeviceRequest::Unit(UnitRequest::Unit(unit))
 }
 
-/// The device of the first free unit that is not reserved; the kernel, which knows of
-/// no reservations, chooses among all free ones.
+/// Opens the device of the first free unit that is not reserved. The kernel does not know
+/// the reservations and would choose among all free units.
 fn first_free(mode: Mode, reserved: &BTreeSet<Unit>) -> Result<Device, OpenError> {
     let interfaces = if_nameindex().map_err(|errno| OpenError::Other {
         name: format!("{}N", mode.prefix()),
@@ -428,7 +426,7 @@ fn first_free(mode: Mode, reserved: &BTreeSet<Unit>) -> Result<Device, OpenError
             continue;
         }
         match Device::create(&by_unit(unit), mode) {
-            // It was made a moment ago.
+            // Another process made it a moment ago.
             Err(error @ OpenError::Exists(_)) => exists = Some(error),
             made => return made,
         }

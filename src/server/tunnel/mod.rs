@@ -1,5 +1,5 @@
-//! A client's tunnel at the server's end: what it may be, its addresses, its
-//! device, and what its packets are held to. Packets flow by `channel` or `stream`.
+//! A client's tunnel on the server: permission, addresses, device, and the checks on its
+//! packets. Packets flow through `channel` or `stream`.
 
 pub(super) mod channel;
 pub mod client_device;
@@ -36,9 +36,9 @@ use rates::Rates;
 /// Why a client gets no tunnel; the text is for the client and the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
-    /// The kind of reason.
+    /// The reason code of the protocol.
     pub code: RefusalCode,
-    /// The same for people.
+    /// The reason as text.
     pub text: String,
 }
 
@@ -65,8 +65,8 @@ impl Refusal {
     }
 }
 
-/// What a grant says about a device that is asked for; other grants name the units
-/// that are `reserved`.
+/// What a grant permits for a requested device. `reserved` are the units that other
+/// grants name.
 pub(super) fn permitted<'a>(
     grant: &'a Grant,
     mode: Mode,
@@ -98,7 +98,7 @@ fn unit(
 ) -> Result<ClientUnit, Refusal> {
     match (granted, asked) {
         (Some(granted), UnitRequest::Unit(asked)) if asked != granted => Err(Refusal::prohibited(
-            format!("this key is granted unit {} alone", granted.get()),
+            format!("this key is granted only unit {}", granted.get()),
         )),
         (Some(granted), _) => Ok(ClientUnit::Granted(granted)),
         (None, UnitRequest::Unit(asked)) if reserved.contains(&asked) => Err(Refusal::prohibited(
@@ -111,7 +111,7 @@ fn unit(
     }
 }
 
-/// A tunnel whose addresses are chosen; nothing is changed on this host yet.
+/// A tunnel with chosen addresses; nothing has changed on this host yet.
 pub(super) struct Reserved {
     server: Arc<Server>,
     entitlement: Arc<Entitlement>,
@@ -126,23 +126,23 @@ pub(super) struct Reserved {
 
 /// A tunnel that is set up on this host.
 pub(super) struct Tunnel {
-    /// What is counted of it.
+    /// The tunnel's counters.
     pub counters: Arc<LinkCounters>,
     facts: TunnelFacts,
     mtu: Mtu,
     changes: ClientChanges,
-    /// Where it is on the server's bridge.
+    /// The membership in the server's bridge.
     place: Option<BridgePlace>,
-    /// Where it is among those that this host routes.
+    /// The membership among the tunnels that this host routes.
     neighbour: Option<Neighbour>,
-    // Before the lease: whoever has the address next is in other groups.
+    // Before the lease: the next holder of the address may be in other groups.
     _membership: Membership,
     _held: Held,
     _lease: Lease,
 }
 
 impl Reserved {
-    /// Chooses addresses: the client's own, or those that it wants, or any.
+    /// Chooses addresses: the client's own, or the requested ones, or any.
     pub(super) fn new(
         server: &Arc<Server>,
         entitlement: &Arc<Entitlement>,
@@ -173,7 +173,7 @@ impl Reserved {
         })
     }
 
-    /// What one of our own clients is told of it.
+    /// What our own client is told about the tunnel.
     pub(super) fn offer(&self) -> Offer {
         let network = &self.server.rules().settings.network;
         let pairs = self.lease.addresses().iter().map(|leased| Addresses {
@@ -192,8 +192,8 @@ impl Reserved {
         }
     }
 
-    /// Makes the device and all that belongs to it; also yields what the client's
-    /// packets are held to, which includes `rates`.
+    /// Makes the device and all that belongs to it; also returns the checks on the client's
+    /// packets, which include `rates`.
     pub(super) async fn open(
         self,
         rates: Rates,
@@ -226,7 +226,7 @@ impl Reserved {
             mtu: self.mtu.get(),
         };
         let neighbour = match bridged {
-            // Nothing on a bridge is routed by this host.
+            // This host routes nothing for a bridge port.
             Some(_) => None,
             None => Some(self.join_neighbours(index, &addresses).await),
         };
@@ -251,14 +251,14 @@ impl Reserved {
             addresses,
             grant: self.grant,
         };
-        // A reload since its beginning may have taken it away.
+        // A reload since the request may have revoked it.
         let held = match self
             .entitlement
             .hold_tunnel(held, &self.server.rules().policy)
         {
             Ok(held) => held,
             Err(revocation) => {
-                tracing::debug!(%revocation, device = %device.name(), "not held any more");
+                tracing::debug!(%revocation, device = %device.name(), "the grant of a new tunnel was revoked");
                 drop(device);
                 leave(place, neighbour).await;
                 cleanup::print_report(&changes.undo().await, false);
@@ -307,7 +307,7 @@ impl Reserved {
 }
 
 impl Tunnel {
-    /// Lets others see it, and what it carries.
+    /// Reports the tunnel and its counters to the registry.
     pub(super) fn announce(&self, session: &Session) {
         let counters = Arc::clone(&self.counters);
         session.tunnel_up(
@@ -319,17 +319,17 @@ impl Tunnel {
         );
     }
 
-    /// The name of its device.
+    /// The name of the device.
     pub(super) fn device(&self) -> &InterfaceName {
         &self.facts.device
     }
 
-    /// Its MTU.
+    /// The MTU of the device.
     pub(super) fn mtu(&self) -> Mtu {
         self.mtu
     }
 
-    /// Undoes it on this host, once the device is closed; its addresses are free
+    /// Undoes the tunnel on this host, after the device is closed; its addresses are free
     /// after that.
     pub(super) async fn close(self, session: &Session) {
         session.tunnel_down();
@@ -338,7 +338,7 @@ impl Tunnel {
     }
 }
 
-/// Has others on its link, or on this host's, hear no more of it.
+/// Removes the tunnel from its bridge, or from the neighbour answers of this host.
 async fn leave(place: Option<BridgePlace>, neighbour: Option<Neighbour>) {
     if let Some(place) = place {
         place.leave().await;

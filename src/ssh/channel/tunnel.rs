@@ -231,7 +231,7 @@ mod tests {
         assert!(text.contains("tun7") && text.contains("in use"), "{text}");
         let text = refusal(&[], Mode::PointToPoint, unit);
         assert!(text.contains("does not support"), "{text}");
-        let other = ["this key is granted unit 5 alone".to_owned()];
+        let other = ["this key is granted only unit 5".to_owned()];
         let text = refusal(&other, Mode::PointToPoint, unit);
         assert_eq!(text, format!("\"{}\"", other[0]));
     }

@@ -11,7 +11,7 @@ fn read(text: &str) -> ServeSettings {
     parse(text.as_bytes()).unwrap().settings
 }
 
-/// The example with all that it shows switched on.
+/// The example with all settings in it enabled.
 fn enabled() -> String {
     let shown = |line: &str| {
         line.strip_prefix('#')
@@ -47,7 +47,7 @@ fn the_example_shows_every_key_and_mostly_its_default() {
     assert_eq!(settings.network.leases, usual.network.leases);
     assert_eq!(settings.network.mtu, usual.network.mtu);
     assert_eq!(settings.limits.clients, usual.limits.clients);
-    // A key that is known and not shown would be told by the error of one that is unknown.
+    // The error about an unknown key lists all known keys, also any that the example lacks.
     for table in [
         "",
         "[login]\n",
@@ -231,7 +231,7 @@ fn what_is_not_understood_is_told_with_its_line_and_what_would_be() {
         ("[network]\nmtu = 20", 2, "68"),
         ("[network]\nbridge = \"a/b\"", 2, "interface name"),
         ("[limits]\nupload = \"fast\"", 2, "\"100mbit\""),
-        ("[limits]\nupload = -1", 2, "more than nothing"),
+        ("[limits]\nupload = -1", 2, "a rate above 0"),
         ("[[client]]\nkey = \"MD5:aa\"", 2, "ssh-keygen -l"),
         ("[[client]]\nauthority = \"CA\"", 2, "ssh-keygen -l"),
         ("[[client]]\nunit = -1", 2, "-1"),

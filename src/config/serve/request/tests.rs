@@ -91,12 +91,16 @@ fn contradictions_are_told_with_file_and_line() {
         ("listen = []".to_owned(), "", "listen is empty"),
         ("listen = [\"[::]:0\"]".to_owned(), "", "port 0"),
         ("host-key = []".to_owned(), "", "host-key"),
-        ("authorized-keys = []".to_owned(), "", "nobody could log in"),
+        (
+            "authorized-keys = []".to_owned(),
+            "",
+            "no client could log in",
+        ),
         ("[network]\ndns-search = [\"a b\"]".to_owned(), "", "spaces"),
         (
             format!("[network]\ndns-server = [{}]", "\"10.9.0.1\",".repeat(9)),
             "",
-            "9 entries in dns-server: clients take 8 at most",
+            "9 entries in dns-server: clients accept at most 8",
         ),
         (
             format!("[[client]]\nroute = [{}]", "\"10.9.0.1/32\",".repeat(1025)),
@@ -217,7 +221,7 @@ fn what_a_pool_keeps_for_itself_is_nobodys() {
         let error = told(address).unwrap();
         assert!(error.contains(said) && error.contains("line 3"), "{error}");
     }
-    // Outside of the pools is where the owner wants it.
+    // Addresses outside of the pools are unrestricted.
     for address in [
         "10.9.0.2",
         "10.9.0.254",

@@ -1,4 +1,4 @@
-//! What of a packet passes between clients, asked of the guards themselves.
+//! Tests of which packets pass between clients, through the guards themselves.
 
 use std::net::Ipv4Addr;
 
@@ -42,7 +42,7 @@ fn udp_between(from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
     packet
 }
 
-/// What the rules that a tunnel has now say of a packet.
+/// The verdict of a tunnel's current rules on a packet.
 fn judged(reach: &Reachability, id: ConnectionId, from: &str, to: &str) -> Result<(), Refused> {
     let rules = Arc::clone(&reach.lock().members[&id].rules.borrow());
     let packet = udp_between(from.parse().unwrap(), to.parse().unwrap());
@@ -90,7 +90,7 @@ fn networks_behind_a_client_are_its_own() {
     let _site = reach.join(site, behind);
     let _other = reach.join(other, terms(&["10.9.0.3"], &[]));
     assert_eq!(judged(&reach, site, "172.16.5.9", "10.9.0.1"), Ok(()));
-    // A wide route of the other does not lead there.
+    // A wide route of the other client does not lead there.
     let into = judged(&reach, other, "10.9.0.3", "172.16.5.9");
     assert_eq!(into, Err(Refused::Destination));
 }
@@ -124,7 +124,7 @@ fn connections_from_here_reach_no_client_that_packets_do_not() {
         ("10.9.0.4", false),
         ("::ffff:10.9.0.4", false),
         ("192.0.2.9", false),
-        // Nobody has it yet.
+        // Not assigned to a client yet.
         ("10.9.0.77", false),
         ("192.0.2.8", true),
         ("127.0.0.1", true),
@@ -159,11 +159,11 @@ fn what_a_live_tunnel_may_reach_can_change() {
     }
     reach.change(first, Vec::new(), BTreeSet::new());
     assert_eq!(between(), [Err(Refused::Destination); 2]);
-    // One that is gone has nothing to be changed.
+    // A change of a member that has left does nothing.
     reach.change(ConnectionId::of_test(3), Vec::new(), BTreeSet::new());
 }
 
-/// Lets a client in as `join` does; yields how many clients' rules are made anew.
+/// Adds a client as `join` does; returns the number of clients whose rules are rebuilt.
 fn told(state: &mut State, number: u64, terms: Terms) -> usize {
     let concerned = state.come(ConnectionId::of_test(number), Member::new(terms));
     state.tell(&concerned);
@@ -180,12 +180,12 @@ fn who_comes_or_goes_concerns_its_groups_alone() {
         let groups: &[&str] = if number % 10 == 0 { &["lab"] } else { &[] };
         updates += told(&mut state, number, terms(&[&own], groups));
     }
-    // Twenty of a group tell 1 + 2 + … + 20, the others themselves.
+    // 20 clients of one group update 1 + 2 + … + 20; the others update only themselves.
     assert_eq!(updates, 210 + 180);
     assert_eq!(state.go(ConnectionId::of_test(1)).len(), 0);
     assert_eq!(state.go(ConnectionId::of_test(10)).len(), 19);
     assert_eq!(state.go(ConnectionId::of_test(10)).len(), 0, "it is gone");
-    // What nobody had is closed to all, until it is nobody's again.
+    // An unassigned address is closed to all clients, until it is unassigned again.
     let behind = Terms {
         sources: networks(&["172.16.5.0/24"]),
         ..terms(&["10.9.0.250"], &[])
@@ -195,8 +195,8 @@ fn who_comes_or_goes_concerns_its_groups_alone() {
     assert_eq!(state.clients, state.pools);
 }
 
-/// Whatever the order in which clients came and went, each is judged as if all
-/// had been told of everything.
+/// Incremental updates give each client the same verdicts as a full rebuild,
+/// whatever the order in which clients came and went.
 #[test]
 fn what_is_not_told_again_is_as_it_would_be() {
     let reach = server();

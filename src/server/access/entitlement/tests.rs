@@ -13,7 +13,7 @@ const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
 const FINGERPRINT: &str = "SHA256:T7SvZ2cslqpPj6nKzitCBHHlpVF3r3MvLwmFL0fk0IE";
 
-/// The rules of a line about the key, and of settings besides.
+/// The rules from one line about the key, and from the changed settings.
 fn policy_with(line: &str, change: impl FnOnce(&mut ServeSettings)) -> Policy {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("authorized_keys");
@@ -30,7 +30,7 @@ fn policy(line: &str) -> Policy {
     policy_with(line, |_| ())
 }
 
-/// The same with one rule about the key.
+/// The same, with one rule about the key.
 fn ruled(rule: ClientRule) -> Policy {
     policy_with("tunnel=\"any\" KEY", |settings| {
         settings.clients = vec![ClientRule {
@@ -47,7 +47,7 @@ fn now() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_000_000_000)
 }
 
-/// Somebody who came in with the key by `policy`.
+/// A client that logged in with the key under `policy`.
 fn logged_in(policy: &Policy) -> Arc<Entitlement> {
     let (kind, text) = KEY.split_once(' ').unwrap();
     let entry = Entry {
@@ -72,7 +72,7 @@ fn logged_in(policy: &Policy) -> Arc<Entitlement> {
     )
 }
 
-/// The tunnel tun7 with these addresses.
+/// Registers the tunnel tun7 with these addresses.
 fn hold(entitlement: &Arc<Entitlement>, policy: &Policy, addresses: &[&str]) -> (Held, Membership) {
     hold_as(entitlement, policy, Mode::PointToPoint, addresses)
 }
@@ -118,7 +118,7 @@ fn the_login_is_judged_as_if_it_were_now() {
         ("", "is in no authorized_keys file"),
         (
             "command=\"true\",tunnel=\"any\" KEY",
-            "was refused when it was read",
+            "is refused because of an error in the line",
         ),
         (
             "tunnel=\"any\",from=\"198.51.100.0/24\" KEY",
@@ -126,7 +126,7 @@ fn the_login_is_judged_as_if_it_were_now() {
         ),
         (
             "tunnel=\"any\",expiry-time=\"20000101Z\" KEY",
-            "expiry-time= is over",
+            "its expiry-time= has passed",
         ),
         (
             "tunnel=\"8\" KEY",
@@ -148,7 +148,7 @@ fn the_login_is_judged_as_if_it_were_now() {
         settings.disable_forwarding = true;
     });
     assert!(said(entitlement.judge_again(&off, now())).contains("tun7 is not granted"));
-    // Who has no tunnel loses none, and gets none either.
+    // A client without a tunnel loses none, and gets none either.
     let idle = logged_in(&before);
     assert_eq!(idle.judge_again(&off, now()), Ok(()));
     assert_eq!(idle.grant().tunnel, None);
@@ -168,7 +168,7 @@ fn an_address_stays_unless_another_is_given_or_somebody_else_has_it() {
         (&[], "10.9.0.7", &["10.9.0.5"], false),
         (&[], "10.9.0.7", &["fd00::5"], true),
         (&["10.9.0.5"], "10.9.0.5", &["10.9.0.5"], true),
-        // A second connection of a key has one of the pool.
+        // A second connection of a key has an address of the pool.
         (&["10.9.0.5"], "10.9.0.7", &["10.9.0.5"], true),
         (&["10.9.0.5"], "10.9.0.5", &["10.9.0.6"], false),
         (&["10.9.0.5"], "10.9.0.5", &[], false),
@@ -234,7 +234,7 @@ fn forwards_have_to_stay_permitted_as_long_as_they_are_there() {
     assert!(judged.contains("forward db:5432"), "{judged}");
     drop(open);
     assert_eq!(entitlement.judge_again(&without_db, now()), Ok(()));
-    // From then on nobody gets there.
+    // No connection to that place is permitted from then on.
     assert!(entitlement.hold_open("db", 5432).is_none());
     let none = policy("KEY");
     assert!(said(entitlement.judge_again(&none, now())).contains("localhost:8080"));
@@ -248,7 +248,7 @@ fn what_was_named_stays_as_long_as_it_is_named() {
     let wider = policy("permitopen=\"*:22\",permitlisten=\"8080\" KEY");
     let entitlement = logged_in(&before);
     let everywhere = entitlement.hold_listener("0.0.0.0", 8080).unwrap();
-    // A new one would listen at loopback alone.
+    // A new listener would listen on loopback only.
     assert!(said(entitlement.judge_again(&wider, now())).contains("0.0.0.0:8080"));
     drop(everywhere);
     let another_client = entitlement.hold_open("10.9.0.8", 22).unwrap();
@@ -256,7 +256,7 @@ fn what_was_named_stays_as_long_as_it_is_named() {
     drop(another_client);
     assert_eq!(entitlement.judge_again(&wider, now()), Ok(()));
     let _here = entitlement.hold_listener("0.0.0.0", 8080).unwrap();
-    // That there may be more does not take anything away.
+    // A wider grant revokes nothing.
     let more = policy("permitlisten=\"8080\",permitlisten=\"0.0.0.0:8080\" KEY");
     assert_eq!(entitlement.judge_again(&more, now()), Ok(()));
     assert_eq!(entitlement.judge_again(&wider, now()), Ok(()));
@@ -301,7 +301,7 @@ fn a_tunnel_that_comes_up_is_held_to_the_latest_rules() {
     assert!(matches!(held, Err(Revocation::Unit(_))));
     entitlement.judge_again(&before, now()).unwrap();
     drop(entitlement.hold_tunnel(tunnel.clone(), &before).unwrap());
-    // A device that was made beforehand takes a grant of its unit.
+    // An existing device counts as granted by a grant of its unit.
     let premade = TunnelHeld {
         premade: true,
         ..tunnel.clone()
@@ -311,7 +311,7 @@ fn a_tunnel_that_comes_up_is_held_to_the_latest_rules() {
     let seven = policy("tunnel=\"7\" KEY");
     entitlement.judge_again(&seven, now()).unwrap();
     drop(entitlement.hold_tunnel(premade, &seven).unwrap());
-    // One that is gone is held to nothing.
+    // A client that has left is not judged.
     assert_eq!(entitlement.judge_again(&eight, now()), Ok(()));
     entitlement.judge_again(&before, now()).unwrap();
     entitlement.dismiss(&Dismissal::AccessWithdrawn);
@@ -355,7 +355,7 @@ fn routes_and_groups_of_a_live_tunnel_follow_the_rules() {
     assert_eq!(told().groups, groups(&["lab"]));
     entitlement.dismiss(&Dismissal::AccessWithdrawn);
     assert!(told().routes.is_empty() && told().groups.is_empty());
-    // A port that was put among those of its groups stays among them.
+    // A bridge port that joined the ports of its groups stays there.
     let bridged = logged_in(&before);
     let _held = hold_as(&bridged, &before, Mode::Ethernet, &["10.9.0.7"]);
     let same = with(&["10.30.0.0/16"], &["office"]);

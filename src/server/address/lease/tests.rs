@@ -1,4 +1,4 @@
-//! The guard, the file over a restart, and many at once.
+//! Tests of lease guards, of the file over a restart, and of concurrent leases.
 
 use std::collections::HashSet;
 use std::fs;
@@ -48,7 +48,7 @@ fn a_crash_loses_little() {
     let leases = load(&path);
     let _held = leases.lease(&key("a"), &[], &[]).unwrap();
     let _other = leases.lease(&key("b"), &[], &[]).unwrap();
-    // The file is written while the server goes on.
+    // The file is written while the server runs.
     let end = Instant::now() + Duration::from_secs(20);
     while lease_file::read(&path).is_ok_and(|found| found.len() < 4) {
         assert!(Instant::now() < end, "never written");

@@ -1,5 +1,5 @@
-//! No address to two holders, whatever happens; the same to the same, as long as
-//! that can be.
+//! No two holders of one address, whatever happens; the same address for the same holder
+//! as long as that is possible.
 
 use proptest::prelude::*;
 
@@ -46,7 +46,7 @@ fn a_key_gets_its_address_again_and_two_of_it_get_two() {
         book.remembered(),
     );
     assert_eq!(take(&mut book, "a"), first);
-    // After a restart too, where the one used last comes first.
+    // After a restart too, where the latest entry comes first.
     let mut book = again;
     assert_eq!(take(&mut book, "a"), first);
     assert_eq!(take(&mut book, "a"), second);
@@ -102,7 +102,7 @@ fn a_wish_is_granted_where_it_takes_nothing_from_others() {
     }
     assert_eq!(take(&mut book, "a"), a);
     book.release(&a);
-    // Who wants another each time is remembered by one.
+    // A holder that requests another address each time is remembered with one.
     for last in 100..150 {
         let lease = wanting(&mut book, "a", &format!("10.0.0.{last}"));
         book.release(&lease);
@@ -155,7 +155,7 @@ fn other_pools_leave_what_is_held() {
     book.release(&kept);
     let lost = wanting(&mut book, "c", "10.0.0.200");
     book.release(&lost);
-    // The server would have the address that a client has.
+    // The server would get the address that a client holds.
     assert_eq!(
         book.replace(pools(&["10.0.0.64/26"]), BTreeSet::new()),
         Err(LeaseError::ServerAddressHeld(held[0].client))
@@ -171,12 +171,12 @@ fn other_pools_leave_what_is_held() {
     ] {
         assert_eq!(addresses.contains(&leased.client), there, "{leased:?}");
     }
-    // What is not in a pool any more is forgotten when it comes back.
+    // An address outside of the new pools is forgotten when it is released.
     book.release(&held);
     assert_eq!(book.held(), 0);
     assert!(book.remembered().iter().all(|it| it.address.is_ipv4()));
     assert_eq!(take(&mut book, "a")[0].client, held[0].client);
-    // One that became somebody's own is not remembered either.
+    // An address that a rule reserves is not remembered either.
     let mine = [kept[0].client];
     book.replace(pools(&["10.0.0.0/25"]), mine.into()).unwrap();
     assert_ne!(take(&mut book, "b")[0].client, kept[0].client);
@@ -217,7 +217,7 @@ fn what_is_remembered_is_bounded() {
     assert!(!has(1) && has(2000), "the oldest go first");
 }
 
-/// One thing that happens to a server's addresses.
+/// One event in the life of a server's addresses.
 #[derive(Debug, Clone)]
 enum Event {
     Take {

@@ -1,4 +1,4 @@
-//! The pools that are taken, and those that are chosen.
+//! Tests of the configured and of the automatically chosen pools.
 
 use super::*;
 use crate::host::plan::facts::{AddressFacts, InterfaceIndex};
@@ -94,13 +94,13 @@ fn unused_networks_are_chosen_and_stay() {
         chosen[1].starts_with("fd") && chosen[1].ends_with("/64"),
         "{chosen:?}"
     );
-    // Another network comes into use: the same are chosen after a restart.
+    // Another network comes into use: the choice after a restart stays the same.
     let elsewhere = host(&["172.17.0.1/16"]);
     assert_eq!(
         Pools::choose(&settings, None, &elsewhere, true, seed),
         Ok(pools.clone())
     );
-    // Theirs is taken: others are, except where they are in use by this server.
+    // If the chosen networks are in use, others are chosen, unless this server uses them.
     let taken = host(&[&chosen[0]]);
     assert_eq!(
         pools.overlaps(&taken)[0],

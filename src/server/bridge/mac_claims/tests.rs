@@ -1,5 +1,4 @@
-//! Claims on a bridge with a neighbour behind a cable, in a fresh network namespace
-//! each.
+//! Claims on a bridge with another host on it, each test in a fresh network namespace.
 
 use super::*;
 use crate::host::netlink::PortSettings;
@@ -14,7 +13,7 @@ const BRIDGE: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
 const CABLE: MacAddress = MacAddress([2, 0, 0, 0, 0, 2]);
 const NEIGHBOUR: MacAddress = MacAddress([2, 0, 0, 0, 0, 3]);
 
-/// A bridge with a cable in it.
+/// A bridge with a veth pair to another host.
 fn furnish() {
     for command in [
         "link set lo up",
@@ -78,7 +77,7 @@ impl Lab {
 }
 
 impl Client {
-    /// What it has once its claim is answered.
+    /// The client's addresses after its claim is answered.
     async fn claim(&mut self, address: LinkAddress) -> LinkAddresses {
         self.claims.held.mark_unchanged();
         self.claims.wanted.send(address).await.unwrap();
@@ -157,7 +156,7 @@ fn stations_of_others_are_refused() {
 fn link_local_addresses_of_others_are_refused() {
     test_namespace::run(async {
         let lab = Lab::new();
-        // A router that keeps silent, one set by hand.
+        // A router that is silent, and a manual entry.
         ip("-6 neigh add fe80::2 dev br0 lladdr 02:00:00:00:00:03 router nud stale");
         ip("-6 neigh add fe80::3 dev br0 lladdr 02:00:00:00:00:03 nud permanent");
         ip("-6 neigh add fe80::4 dev br0 lladdr 02:00:00:00:00:03 router nud stale");
@@ -216,7 +215,7 @@ fn without_ipv6_on_the_bridge_nobody_gets_a_link_local_address() {
     });
 }
 
-/// A client that has [`FREE`], and its claims, to be renewed by hand.
+/// A client that has [`FREE`], and its claims, which the test renews itself.
 async fn client_with_station(lab: &Lab) -> (Client, Claims) {
     let mut client = lab.join(1, "a").await;
     assert!(client.gets_station(FREE).await);
@@ -233,7 +232,7 @@ async fn client_with_station(lab: &Lab) -> (Client, Claims) {
     (client, claims)
 }
 
-/// Where the bridge has [`FREE`].
+/// The ports where the bridge has [`FREE`].
 fn port_of_free() -> Option<String> {
     let table = bridge("fdb show br br0");
     let line = table.lines().find(|line| line.contains(&FREE.to_string()));

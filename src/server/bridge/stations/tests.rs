@@ -1,4 +1,4 @@
-//! Who gets which address, and who hears whom.
+//! Tests of which client gets which address, and which clients hear each other.
 
 use super::*;
 
@@ -40,13 +40,13 @@ fn an_address_is_one_clients() {
     let _other = stations.join(id(2), terms("b", &[], 2));
     for address in [station(1), link_local(1)] {
         assert_eq!(stations.reserve(id(1), address), Ok(Reserved::New));
-        // Also before it is decided.
+        // Also before it is confirmed.
         assert_eq!(stations.reserve(id(2), address), Err(NotYours::Taken));
         assert!(!stations.has(id(1), address));
         stations.confirm(id(1), address);
         assert!(stations.has(id(1), address));
         assert_eq!(stations.reserve(id(2), address), Err(NotYours::Taken));
-        // Which takes nothing away from whoever has it.
+        // A refusal takes nothing away from the holder.
         stations.refuse(id(2), address);
         assert_eq!(stations.reserve(id(2), address), Err(NotYours::Taken));
     }
@@ -83,7 +83,7 @@ fn the_latest_connection_of_a_key_has_its_addresses() {
     stations.confirm(id(2), station(1));
     assert!(first.held.borrow().stations.is_empty());
     assert_eq!(second.held.borrow().stations, [mac(1)]);
-    // The earlier one takes nothing along.
+    // The earlier connection takes nothing with it when it leaves.
     stations.leave(id(1));
     assert!(stations.has(id(2), station(1)));
 }
@@ -127,10 +127,10 @@ fn clients_without_a_common_group_do_not_hear_each_other() {
     assert_eq!(heard(&carol), [false, false, true]);
     stations.leave(id(1));
     assert_eq!(heard(&carol), [true, false, true]);
-    // Who comes later as well.
+    // A client that joins later as well.
     let dave = stations.join(id(4), terms("d", &["all"], 4));
     assert_eq!(heard(&dave), [true, false, false]);
-    // Of one key, but without a group.
+    // Of the same key, but without a group.
     let eve = stations.join(id(5), terms("c", &[], 5));
     assert!(!eve.hearing.hears(mac(3)));
     take(&stations, id(5), station(3));
@@ -163,7 +163,7 @@ fn a_station_that_is_lost_is_free_and_heard_by_all() {
     let other = stations.join(id(2), terms("b", &[], 2));
     take(&stations, id(1), station(1));
     take(&stations, id(1), link_local(1));
-    // Others cannot lose it, and what is only looked into is nobody's to lose.
+    // Another client cannot lose it, and a reserved address cannot be lost.
     stations.lose(id(2), mac(1));
     stations.reserve(id(2), station(2)).unwrap();
     stations.lose(id(2), mac(2));
@@ -175,7 +175,7 @@ fn a_station_that_is_lost_is_free_and_heard_by_all() {
     assert!(first.held.borrow().stations.is_empty());
     assert_eq!(first.held.borrow().link_local.len(), 1);
     assert!(other.hearing.hears(mac(1)));
-    // It has to claim it anew.
+    // The client has to claim it again.
     assert_eq!(stations.reserve(id(1), station(2)), Err(NotYours::Taken));
     assert_eq!(stations.reserve(id(1), station(1)), Ok(Reserved::New));
 }

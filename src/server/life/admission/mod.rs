@@ -1,8 +1,7 @@
-//! Which connections are taken: how many may be without a login at once, in all,
-//! from one source and from one network, and which sources are refused for what
-//! they did (sshd_config(5): MaxStartups, PerSourceMaxStartups, PerSourcePenalties).
-//! Unlike sshd's, a full table is no refusal: a connection that has not begun to
-//! log in makes room for a new one.
+//! Decides which connections are accepted: limits connections without a login in total,
+//! per source and per network, and refuses sources with a penalty (sshd_config(5):
+//! MaxStartups, PerSourceMaxStartups, PerSourcePenalties). Unlike in sshd, a full table
+//! does not refuse a new connection: one that has not begun to log in is closed for it.
 
 mod penalties;
 mod startups;
@@ -22,23 +21,22 @@ use penalties::{PenaltyTable, SourceBlock};
 pub use startups::{Place, Startup};
 use startups::{Startups, Within};
 
-/// Why a connection is refused, before a word is said or for the sake of others.
+/// Why a connection is refused before the banner, or closed before its login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// Its source is being penalised.
+    /// Its source has a penalty.
     Penalty(Offence),
-    /// As many sources are being penalised as can be remembered, and then
-    /// nobody is let in.
+    /// The table of penalties is full, and the settings then refuse all sources.
     PenaltyOverflow,
-    /// Too many connections are not logged in.
+    /// Too many connections have no login.
     Startups,
     /// Too many of them are from its source.
     SourceStartups,
     /// Too many of them are from its network.
     NetworkStartups,
-    /// It had not begun to log in, and another one came.
+    /// It had not begun to log in, and a new connection took its place.
     Displaced,
-    /// Its login took longer than it may while there are many.
+    /// Its login exceeded the shorter grace time that applies to a crowd.
     CrowdedGrace,
 }
 
@@ -61,23 +59,21 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Refused::Penalty(offence) => write!(f, "penalty: {offence}"),
-            Refused::PenaltyOverflow => f.write_str("penalty: too many sources have one"),
-            Refused::Startups => f.write_str("too many connections are not logged in"),
+            Refused::PenaltyOverflow => f.write_str("penalty: the table of penalties is full"),
+            Refused::Startups => f.write_str("too many connections without a login"),
             Refused::SourceStartups => {
-                f.write_str("too many connections from its source are not logged in")
+                f.write_str("too many connections without a login from its source")
             }
             Refused::NetworkStartups => {
-                f.write_str("too many connections from its network are not logged in")
+                f.write_str("too many connections without a login from its network")
             }
-            Refused::Displaced => f.write_str("it made room for a new connection"),
-            Refused::CrowdedGrace => {
-                f.write_str("its login took too long while many are not logged in")
-            }
+            Refused::Displaced => f.write_str("displaced by a new connection before its login"),
+            Refused::CrowdedGrace => f.write_str("its login took longer than crowded-grace-time"),
         }
     }
 }
 
-/// Decides which connections are taken. Shared by the listeners.
+/// Decides which connections are accepted; shared by the listeners.
 #[derive(Debug)]
 pub struct Admission {
     state: Mutex<State>,
@@ -91,7 +87,7 @@ struct State {
 }
 
 impl Admission {
-    /// With nobody at the door.
+    /// Starts with empty tables.
     pub fn new(settings: &LoginSettings) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
@@ -102,15 +98,15 @@ impl Admission {
         })
     }
 
-    /// Whether a connection from `peer` is taken. While the guard lives it counts
-    /// as one that is not logged in.
+    /// Whether a connection from `peer` is accepted. As long as the guard lives, the
+    /// connection counts as one without a login.
     pub fn admit(self: &Arc<Self>, peer: IpAddr, now: Instant) -> Result<Startup, Refused> {
         self.admit_by(peer, now, draw)
     }
 
-    /// `draw` yields a number below 100, each as likely as any other. Where a
-    /// limit is reached, a connection that has not begun to log in goes, out of
-    /// what the limit is about; the new one is refused where there is none.
+    /// `draw` returns a uniformly distributed number below 100. At a limit, a connection that
+    /// counts against it and has not begun to log in is closed; if there is none, the new one
+    /// is refused.
     fn admit_by(
         self: &Arc<Self>,
         peer: IpAddr,
@@ -127,8 +123,7 @@ impl Admission {
         Ok(Startup::new(place, displaced))
     }
 
-    /// Holds an offence against the source of `peer`. Connections that it has
-    /// already are left alone.
+    /// Records an offence of the source of `peer`. Its existing connections continue.
     pub fn penalize(&self, peer: IpAddr, offence: Offence, now: Instant) {
         let peer = peer.to_canonical();
         let mut state = self.lock();
@@ -141,9 +136,8 @@ impl Admission {
         }
     }
 
-    /// Takes other settings. Who is at the door stays there, and penalties go
-    /// on; those for blocks of another size, or where there are none any more,
-    /// are forgotten.
+    /// Replaces the settings. Existing connections stay, and penalties continue; those for
+    /// blocks of another size, or all if penalties are now off, are dropped.
     pub fn replace(&self, settings: &LoginSettings) {
         let mut state = self.lock();
         if settings.penalties.is_none() || settings.source_block != state.settings.source_block {
@@ -152,22 +146,22 @@ impl Admission {
         state.settings = settings.clone();
     }
 
-    /// Connections that are not logged in.
+    /// The number of connections without a login.
     pub fn startups(&self) -> usize {
         self.lock().startups.len()
     }
 
-    /// One of them has begun to log in.
+    /// Marks a connection that has begun to log in.
     fn begun(&self, id: u64) {
         self.lock().startups.begun(id);
     }
 
-    /// One of them is gone, or logged in.
+    /// Removes a connection that has ended or logged in.
     fn forget(&self, id: u64) {
         self.lock().startups.remove(id);
     }
 
-    /// Sources that are refused now.
+    /// The number of sources with a penalty.
     pub fn penalised_sources(&self, now: Instant) -> usize {
         self.lock().penalties.active(now)
     }
@@ -200,7 +194,7 @@ impl State {
         }
     }
 
-    /// Sees to it that there is a place for a connection from `peer`.
+    /// Makes room for a connection from `peer`.
     fn make_room(
         &mut self,
         peer: IpAddr,
@@ -235,7 +229,7 @@ impl State {
             if exempt || !is_full(startups) {
                 continue;
             }
-            // Many people may share one address: those who take their time go first.
+            // Many users may share one address: the slow logins are closed first.
             if let Some(grace) = settings.crowded_grace_time {
                 startups.end_older(within, grace, now);
             }
@@ -252,8 +246,8 @@ impl State {
     }
 }
 
-/// Percent of the connections for which another one has to go while `startups` are there: none
-/// below `start`, `rate` there, growing in a straight line to all at `full`.
+/// The chance in percent that a new connection costs another one its place, at `startups`
+/// connections: 0 below `start`, `rate` at `start`, linear up to 100 at `full`.
 fn refusal_chance(limits: MaxStartups, startups: usize) -> u8 {
     if startups < limits.start {
         return 0;
@@ -268,7 +262,7 @@ fn refusal_chance(limits: MaxStartups, startups: usize) -> u8 {
     u8::try_from(rate + grown).unwrap_or(100)
 }
 
-/// A random number below 100; 0, which refuses, where there are none.
+/// A random number below 100; 0, which refuses, if there is no randomness.
 fn draw() -> u8 {
     let mut bytes = [0; 8];
     match aws_lc_rs::rand::fill(&mut bytes) {

@@ -1,5 +1,5 @@
-//! The connections that are not logged in, and which of them goes first when
-//! there are too many.
+//! The table of connections without a login, and the choice which of them is closed
+//! first when there are too many.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -13,10 +13,10 @@ use super::penalties::SourceBlock;
 use super::{Admission, Refused};
 use crate::config::serve::settings::LoginSettings;
 
-/// A connection that is younger is still on its way through the key exchange.
+/// A younger connection is taken to be still in its key exchange.
 const HEAD_START: Duration = Duration::from_secs(2);
 
-/// All of them.
+/// The table.
 #[derive(Debug, Default)]
 pub(super) struct Startups {
     by_id: HashMap<u64, Entry>,
@@ -27,16 +27,16 @@ pub(super) struct Startups {
 struct Entry {
     peer: IpAddr,
     since: Instant,
-    /// Whether the key exchange is done and a login was asked for.
+    /// Whether the key exchange is done and the client asked to log in.
     begun: bool,
     end: oneshot::Sender<Refused>,
 }
 
-/// Which of them.
+/// The part of the table that a limit is about.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Within {
     All,
-    /// Those from a block of this size.
+    /// The connections from a block of this size.
     Block(SourceBlock, (u8, u8)),
 }
 
@@ -59,13 +59,13 @@ impl Startups {
         self.by_id.len()
     }
 
-    /// They are looked through, as MaxStartups bounds their number.
+    /// A linear search, since MaxStartups limits the size of the table.
     pub fn count(&self, within: Within) -> usize {
         let all = self.by_id.values();
         all.filter(|entry| within.has(entry)).count()
     }
 
-    /// Takes one in; yields its number, and what tells it to go.
+    /// Adds a connection; returns its number, and the receiver of its refusal.
     pub fn insert(&mut self, peer: IpAddr, now: Instant) -> (u64, oneshot::Receiver<Refused>) {
         let id = self.next;
         self.next = self.next.wrapping_add(1);
@@ -90,23 +90,24 @@ impl Startups {
         self.by_id.remove(&id);
     }
 
-    /// Ends those of `within` that have taken `grace` or longer.
+    /// Closes those of `within` that are as old as `grace` or older.
     pub fn end_older(&mut self, within: Within, grace: Duration, now: Instant) {
         let is_old = |_: &u64, entry: &mut Entry| {
             within.has(entry) && now.saturating_duration_since(entry.since) >= grace
         };
         for (_, entry) in self.by_id.extract_if(is_old) {
-            // Its task may be over already.
+            // Its task may have ended already.
             let _ = entry.end.send(Refused::CrowdedGrace);
         }
     }
 
-    /// Ends the one that goes first for one from `peer`; false where there is none
-    /// that may.
+    /// Closes the connection that goes first to make room for one from `peer`; returns
+    /// whether there was one.
     ///
-    /// Of those that have not begun to log in the oldest of the most crowded
-    /// network goes, those in their first two seconds last. Where all have begun,
-    /// or are that young, one that has begun goes, of a network that has half as
+    /// Of those that have not begun to log in, the oldest of the most crowded network goes;
+    /// those in their first 2 s go last. If all have begun, or are that young, one that has
+    /// begun goes, but only of a network at half of its limit or more, and not for another
+    /// connection of its own network.
     /// many as it may have; not for another one of its own network.
     pub fn displace(
         &mut self,
@@ -147,13 +148,13 @@ impl Startups {
         let Some(entry) = first.and_then(|(.., id)| self.by_id.remove(&id)) else {
             return false;
         };
-        // Its task may be over already.
+        // Its task may have ended already.
         let _ = entry.end.send(Refused::Displaced);
         true
     }
 }
 
-/// The place of a connection among those that are not logged in.
+/// The slot of a connection without a login.
 #[derive(Debug, Clone)]
 pub struct Place {
     admission: Arc<Admission>,
@@ -165,13 +166,13 @@ impl Place {
         Self { admission, id }
     }
 
-    /// The client has passed the key exchange and asks to log in.
+    /// Marks that the client has passed the key exchange and asks to log in.
     pub fn begun(&self) {
         self.admission.begun(self.id);
     }
 }
 
-/// A connection that is not logged in, until it is dropped.
+/// A connection without a login, until this is dropped.
 #[derive(Debug)]
 #[must_use = "the connection counts as one without a login until this is dropped"]
 pub struct Startup {
@@ -184,21 +185,21 @@ impl Startup {
         Self { place, displaced }
     }
 
-    /// Its place.
+    /// The connection's slot.
     pub fn place(&self) -> Place {
         self.place.clone()
     }
 
-    /// Waits until it has to go, and yields why.
+    /// Waits until the connection must be closed; returns the reason.
     pub async fn displaced(&mut self) -> Refused {
         match (&mut self.displaced).await {
             Ok(why) => why,
-            // It is not in the table any more, and nobody ended it.
+            // Its entry has left the table without a refusal.
             Err(_) => std::future::pending().await,
         }
     }
 
-    /// It is logged in: it counts no longer.
+    /// The client has logged in, so the connection no longer counts.
     pub fn logged_in(self) {}
 }
 

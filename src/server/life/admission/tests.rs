@@ -1,4 +1,4 @@
-//! Connections that come, go and misbehave, on a clock of the test's own.
+//! Connections that come, go and misbehave, on a clock that the test controls.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn take(admission: &Arc<Admission>, peer: &str, now: Instant) -> Result<(), Refused> {
-    // What is admitted goes again at once.
+    // An admitted connection ends at once.
     admission.admit_by(ip(peer), now, || 99).map(drop)
 }
 
@@ -83,7 +83,7 @@ fn begun<'a>(
     peers.into_iter().map(begin).collect()
 }
 
-/// Why it has to go, if it has to.
+/// The reason to close it, if there is one.
 fn told(startup: &mut Startup) -> Option<Refused> {
     let mut waiting = std::pin::pin!(startup.displaced());
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -123,7 +123,7 @@ fn one_that_has_not_begun_goes_before_a_new_one_is_refused() {
     assert_eq!(told(&mut first), Some(Refused::Displaced));
     assert_eq!(told(&mut second), None);
     assert_eq!(admission.startups(), 10);
-    // It is over once it has begun.
+    // A connection that has begun to log in is not displaced for one like this.
     second.place().begun();
     let _fourth = admission
         .admit_by(ip("198.51.100.1"), start + seconds(4), || 0)
@@ -150,7 +150,7 @@ fn the_most_crowded_network_gives_way_first() {
     assert!(crowd[1..].iter_mut().all(|one| told(one).is_none()));
 }
 
-/// Its key exchange takes two round trips, whatever comes meanwhile.
+/// Its key exchange takes two round trips, whatever other connections arrive.
 #[test]
 fn a_young_one_has_a_head_start() {
     let (admission, start) = (Admission::new(&settings()), Instant::now());
@@ -168,7 +168,7 @@ fn a_young_one_has_a_head_start() {
     assert_eq!(told(&mut young[0]), Some(Refused::Displaced));
 }
 
-/// Idle behind the key exchange: one network cannot keep others out that way.
+/// Idle after the key exchange: one network cannot block others in that way.
 #[test]
 fn a_network_with_half_of_what_it_may_have_gives_way_to_others() {
     let settings = LoginSettings {
@@ -199,8 +199,8 @@ fn a_login_that_takes_long_goes_while_there_are_many() {
     assert_eq!(told(&mut slow[0]), Some(Refused::CrowdedGrace));
 }
 
-/// As one host of a network with 254 addresses can: whatever it opens, it has its
-/// share of places, and everybody else gets in.
+/// As one host of a network with 254 addresses can do: however many connections it opens,
+/// it has its share of slots, and all others are admitted.
 #[test]
 fn thousands_of_silent_connections_from_one_network_keep_nobody_out() {
     let (admission, start) = (Admission::new(&LoginSettings::default()), Instant::now());
@@ -223,8 +223,8 @@ fn thousands_of_silent_connections_from_one_network_keep_nobody_out() {
     assert_eq!(left.count(), 100);
 }
 
-/// The same from as many networks as connections: nothing tells them from others
-/// but that they say nothing.
+/// The same from as many networks as connections: only their silence distinguishes them
+/// from others.
 #[test]
 fn silent_connections_from_everywhere_make_room() {
     let (admission, start) = (Admission::new(&LoginSettings::default()), Instant::now());
@@ -294,7 +294,7 @@ fn failed_logins_add_up_and_pass() {
     assert_eq!(take(&admission, peer, start), refused);
     assert_eq!(take(&admission, "198.51.100.8", start), Ok(()));
     assert_eq!(admission.penalised_sources(start), 1);
-    // Once it counts, it does to its end, and no longer.
+    // A penalty that has begun to count does so to its end, and no longer.
     assert_eq!(take(&admission, peer, start + seconds(19)), refused);
     assert_eq!(take(&admission, peer, start + seconds(20)), Ok(()));
     assert_eq!(admission.penalised_sources(start + seconds(20)), 0);
@@ -415,7 +415,7 @@ fn more_sources_than_can_be_remembered_shut_the_door_where_that_is_wanted() {
     for let_in in ["203.0.113.5", "2001:db8::1"] {
         assert_eq!(take(&admission, let_in, now), Ok(()), "{let_in}");
     }
-    // As soon as one has ended, or the settings say so.
+    // As soon as one has ended, or the settings change.
     let later = now + seconds(90);
     assert_eq!(take(&admission, "198.51.100.1", later), Ok(()));
     settings.penalties = Some(Penalties::default());
@@ -433,13 +433,13 @@ fn many_people_may_share_an_address() {
     let mut slow = begun(&admission, office, now);
     let full = Err(Refused::SourceStartups);
     assert_eq!(take(&admission, "192.0.2.1", now + seconds(19)), full);
-    // Who has taken the grace of a crowd makes room, though its login has begun.
+    // A login that has exceeded the crowded grace time makes room, though it has begun.
     assert_eq!(take(&admission, "192.0.2.1", now + seconds(20)), Ok(()));
     assert!(
         slow.iter_mut()
             .all(|one| told(one) == Some(Refused::CrowdedGrace))
     );
-    // An exempt network is not counted for each source.
+    // An exempt network is not counted per source.
     settings.exempt = vec!["192.0.2.0/24".parse().unwrap()];
     let admission = Admission::new(&settings);
     let held = begun(&admission, office, now);

@@ -1,5 +1,5 @@
-//! In a fresh network namespace each: what a server changes for all its clients
-//! is undone, and one server does not disturb another.
+//! What a server changes for all its clients is undone, and one server does not disturb
+//! another; each test in a fresh network namespace.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -52,7 +52,7 @@ fn run(line: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A host between two networks, whose iptables drop what is forwarded.
+/// A host between two networks, whose iptables drop forwarded packets.
 fn gateway() -> Host {
     for (link, there, address) in [
         ("eth1", "far1", "10.20.0.1/16"),

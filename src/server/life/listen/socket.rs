@@ -1,5 +1,5 @@
-//! The sockets that a server listens at: which ones for the addresses that are
-//! asked for, and how each is opened.
+//! The listening sockets: which ones the requested addresses need, and how each is
+//! opened.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,48 +11,48 @@ use thiserror::Error;
 
 use crate::server::life::activation::ActivationError;
 
-/// Connections that may wait to be accepted, so that a burst of clients finds room.
+/// Length of the accept queue, sufficient for a burst of clients.
 const BACKLOG: i32 = 1024;
 
-/// Why there is no listener.
+/// Why the server cannot listen.
 #[derive(Debug, Error)]
 pub enum ListenError {
-    /// Another program, or another server, listens there.
+    /// Another process listens at the address.
     #[error(
-        "cannot listen at {address}: something else does (ss -ltnp shows it): stop that, or choose another port (--listen ADDR:PORT)"
+        "cannot listen at {address}: another program uses it (ss -ltnp shows it): stop that program, or choose another port (--listen ADDR:PORT)"
     )]
     InUse {
-        /// Where.
+        /// The address.
         address: SocketAddr,
     },
-    /// A port that is not for everybody.
+    /// The port needs a privilege.
     #[error(
-        "cannot listen at {address}: low ports need root or CAP_NET_BIND_SERVICE, and only at the start: restart the server with it, or choose a port from 1024 on"
+        "cannot listen at {address}: ports below 1024 need root or CAP_NET_BIND_SERVICE, and only at the start: restart the server with it, or choose a port from 1024 on"
     )]
     Privilege {
-        /// Where.
+        /// The address.
         address: SocketAddr,
     },
-    /// Not an address of this host.
+    /// The address is not assigned to this host.
     #[error(
-        "cannot listen at {address}: this host does not have that address (now): [::] is all of them"
+        "cannot listen at {address}: this host does not have that address now; use [::] for all addresses"
     )]
     NotHere {
-        /// Where.
+        /// The address.
         address: SocketAddr,
     },
-    /// Anything else.
+    /// Any other error.
     #[error("cannot listen at {address}: {source}")]
     Io {
-        /// Where.
+        /// The address.
         address: SocketAddr,
         /// The kernel's reason.
         source: io::Error,
     },
-    /// There is nothing to listen at.
+    /// The list of addresses is empty.
     #[error("there is no address to listen at: give one (--listen ADDR:PORT)")]
     Nothing,
-    /// The service manager's sockets are no good.
+    /// The service manager's sockets cannot be used.
     #[error(transparent)]
     Activation(#[from] ActivationError),
 }
@@ -68,17 +68,17 @@ impl ListenError {
     }
 }
 
-/// Opens a socket at `address`. One for IPv6 is not for IPv4 clients too
-/// (IPV6_V6ONLY, ipv6(7)). With `beside`, it may be where a socket of ours is that
-/// has SO_REUSEPORT for the moment, too (socket(7)); who does not ask for that
-/// finds the place taken.
+/// Opens a socket at `address`. An IPv6 socket does not accept IPv4 (IPV6_V6ONLY,
+/// ipv6(7)). With `beside`, the address may be that of one of our sockets that has
+/// SO_REUSEPORT for the moment (socket(7)); a program that does not set the option finds
+/// the address in use.
 pub(super) fn open(address: SocketAddr, beside: bool) -> io::Result<TcpListener> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     if domain == Domain::IPV6 {
         socket.set_only_v6(true)?;
     }
-    // A restart must not wait for the last run's connections to time out.
+    // A restart must not wait until the last run's connections have timed out.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(beside)?;
     socket.bind(&address.into())?;
@@ -100,7 +100,7 @@ pub(super) fn open_all(
     for address in addresses {
         match open(*address, beside) {
             Ok(socket) => opened.push((*address, socket)),
-            // Without IPv6 in the kernel, all addresses are those of IPv4.
+            // Without IPv6 in the kernel, [::] means all IPv4 addresses.
             Err(error) if lacks_family(&error) && is_any_v6(address) => {}
             Err(error) => return Err(ListenError::new(*address, error)),
         }
@@ -112,21 +112,21 @@ pub(super) fn is_any_v6(address: &SocketAddr) -> bool {
     address.is_ipv6() && address.ip().is_unspecified()
 }
 
-/// All of IPv4 at the port of `address`.
+/// The IPv4 wildcard address at the port of `address`.
 pub(super) fn any_v4(address: &SocketAddr) -> SocketAddr {
     (Ipv4Addr::UNSPECIFIED, address.port()).into()
 }
 
-/// Whether one takes the connections of the other, and the kernel does not let
-/// both be there without being asked to.
+/// Whether one socket would accept connections of the other, so that the kernel refuses
+/// the second bind without SO_REUSEPORT.
 pub(super) fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
     one.port() == other.port()
         && one.is_ipv4() == other.is_ipv4()
         && (one.ip().is_unspecified() || other.ip().is_unspecified())
 }
 
-/// What to open for `addresses`: each once, without those that a wildcard of
-/// their family covers; for `[::]` all of IPv4 too.
+/// The addresses to open for `addresses`: without duplicates and without those that a
+/// wildcard of their family covers; for `[::]` also the IPv4 wildcard.
 pub(super) fn plan(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let both = addresses.iter().filter(|address| is_any_v6(address));
     let all: BTreeSet<SocketAddr> = both.map(any_v4).chain(addresses.iter().copied()).collect();

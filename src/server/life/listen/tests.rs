@@ -15,7 +15,7 @@ fn planned(list: &[&str]) -> Vec<String> {
     plan.iter().map(ToString::to_string).collect()
 }
 
-/// A port that nobody listens at.
+/// A port on which no socket listens.
 fn free_port() -> u16 {
     let any = BlockingListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
     any.local_addr().unwrap().port()
@@ -84,7 +84,7 @@ async fn a_reload_keeps_opens_and_closes() {
     let held = TcpStream::connect(kept).await.unwrap();
     let opened = listeners.open(&[kept, new]).unwrap();
     listeners.take(opened);
-    // What waited in a socket that stays is not lost.
+    // Connections that wait in a socket that stays are not lost.
     let (_stream, peer) = listeners.accept().await;
     assert_eq!(peer, held.local_addr().unwrap());
     reaches(&mut listeners, new).await;
@@ -94,7 +94,7 @@ async fn a_reload_keeps_opens_and_closes() {
     reaches(&mut listeners, new).await;
 }
 
-/// The inodes of the open sockets, which are those of before where they stayed.
+/// The inodes of the open sockets; a socket that stayed keeps its inode.
 fn inodes(listeners: &Listeners) -> Vec<u64> {
     let inode = |one: &Listener| nix::sys::stat::fstat(&one.listener).unwrap().st_ino;
     listeners.open.iter().map(inode).collect()
@@ -134,7 +134,7 @@ async fn one_address_and_all_of_them_take_turns_without_a_gap() {
     let all = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     let mut listeners = listeners(&[one]);
     for addresses in [[all], [one], [all]] {
-        // It waits in the socket that is closed.
+        // The connection waits in the socket that is closed.
         let waiting = TcpStream::connect(one).await.unwrap();
         let opened = listeners.open(&addresses).unwrap();
         listeners.take(opened);
@@ -142,7 +142,7 @@ async fn one_address_and_all_of_them_take_turns_without_a_gap() {
         let (_stream, peer) = listeners.accept().await;
         assert_eq!(peer, waiting.local_addr().unwrap());
         reaches(&mut listeners, one).await;
-        // Another server finds it taken, as before.
+        // Another server still finds the address in use.
         let shared = open(one, false).unwrap_err();
         assert_eq!(shared.kind(), io::ErrorKind::AddrInUse);
     }
@@ -172,14 +172,14 @@ async fn sockets_that_are_closed_refuse_and_those_of_somebody_else_stay() {
 async fn a_reload_that_fails_changes_nothing() {
     let taken = BlockingListener::bind("[::1]:0").unwrap();
     let taken = taken.local_addr().map(|address| (taken, address)).unwrap();
-    // The same port of the other family: it is in nobody's way, but would go.
+    // The same port of the other family is unaffected, though it would be closed.
     let before = SocketAddr::from((Ipv4Addr::LOCALHOST, taken.1.port()));
     let mut listeners = listeners(&[before]);
     let error = listeners.open(&[taken.1]).unwrap_err();
     assert!(matches!(error, ListenError::InUse { .. }), "{error}");
     assert!(matches!(listeners.open(&[]), Err(ListenError::Nothing)));
     reaches(&mut listeners, before).await;
-    // Nor where it would have to be beside one of ours.
+    // Nor if it would have to share the port with one of our sockets.
     let all = SocketAddr::from((Ipv4Addr::UNSPECIFIED, before.port()));
     let sockets = inodes(&listeners);
     assert!(listeners.open(&[all, taken.1]).is_err());

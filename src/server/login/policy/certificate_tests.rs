@@ -1,4 +1,4 @@
-//! Certificates before the policy.
+//! Tests of the policy with certificates.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ fn blob(text: &str) -> KeyBlob {
     KeyBlob::parse(kind, text).unwrap()
 }
 
-/// A certificate of alice's, from 1000 to 2000 seconds after 1970.
+/// A certificate of alice, valid from 1000 to 2000 s after 1970.
 fn certificate() -> UserCertificate {
     UserCertificate {
         key: blob(KEY),
@@ -43,7 +43,7 @@ fn changed(change: impl FnOnce(&mut UserCertificate)) -> UserCertificate {
     certificate
 }
 
-/// A policy with authorized_keys lines, or the authority in a file of its own.
+/// A policy with authorized_keys lines, or with the authority in a file of its own.
 fn policy(lines: Option<&str>, change: impl FnOnce(&mut ServeSettings)) -> Policy {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("keys");
@@ -104,7 +104,7 @@ fn a_certificate_of_a_trusted_authority_lets_in_and_is_in_the_log() {
 
 #[test]
 fn authorities_that_nobody_trusts_vouch_for_nobody() {
-    // As a key of its own, the authority is none.
+    // As a plain key, the authority does not count as one.
     for lines in ["", "CA", "KEY", "cert-authority KEY"] {
         let denial = judge(&policy(Some(lines), |_| ()), certificate()).unwrap_err();
         assert!(
@@ -177,7 +177,7 @@ fn an_authority_may_have_several_lines_and_a_file() {
         .unwrap()
         .tunnel;
     assert_eq!(tunnel.unwrap().unit, Unit::new(2).ok());
-    // The first reason is the one that is told.
+    // The denial has the first reason.
     let nobody = changed(|certificate| certificate.principals = vec!["x".into()]);
     let denial = judge(&policy(Some(lines), |_| ()), nobody).unwrap_err();
     assert!(matches!(denial, Denial::OtherPrincipal { .. }), "{denial}");
@@ -297,10 +297,10 @@ fn rules_match_certificates_by_id_and_by_a_name_that_is_vouched_for() {
     let by_name = || vec![rule(Some("staff"), None, 3), rule(Some("alice"), None, 4)];
     assert_eq!(unit(by_name(), None, "alice"), Some(4));
     assert_eq!(unit(by_name(), None, "staff"), Some(3));
-    // Here the name is only claimed: the line wants no principal of that name.
+    // Here the client only claims the name: the line lists no such principal.
     let line = Some("cert-authority,principals=\"alice\" CA");
     assert_eq!(unit(vec![rule(Some("root"), None, 5)], line, "root"), None);
-    // The authority gave itself this name, and is trusted with another alone.
+    // The authority gave itself this name, but is trusted only with another one.
     assert_eq!(unit(by_name(), line, "staff"), None);
     assert_eq!(unit(by_name(), line, "alice"), Some(4));
 }
@@ -340,7 +340,7 @@ fn a_rule_can_be_about_the_certificates_of_one_authority() {
         unit(rule(&ours, None, Some("bob@example"), 5), "alice"),
         None
     );
-    // The authority does not vouch for what anybody may claim.
+    // The authority does not vouch for a name that the client only claims.
     assert_eq!(unit(rule(&ours, Some("alice"), None, 6), "alice"), Some(6));
     assert_eq!(unit(rule(&ours, Some("root"), None, 7), "root"), None);
 

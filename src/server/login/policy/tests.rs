@@ -18,7 +18,7 @@ fn blob(text: &str) -> KeyBlob {
     KeyBlob::parse(kind, text).unwrap()
 }
 
-/// A policy by these lines, in which `KEY` and `OTHER` stand for keys.
+/// A policy with these lines, in which `KEY` and `OTHER` stand for keys.
 fn policy_with(lines: &str, change: impl FnOnce(&mut ServeSettings)) -> (Policy, Vec<Warning>) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("authorized_keys");
@@ -53,7 +53,7 @@ fn granted(lines: &str) -> Grant {
     judge(&policy(lines)).unwrap()
 }
 
-/// What a line and one rule about its key give together.
+/// The grant from a line and one rule about its key.
 fn granted_with(lines: &str, rule: ClientRule) -> Grant {
     let about_the_key = ClientRule {
         who: ClientMatch {
@@ -133,7 +133,7 @@ fn a_security_key_that_nobody_touched_needs_a_line_that_says_so() {
     for lines in [
         "KEY",
         "no-touch-required,touch-required KEY",
-        // The first line that lets the key in decides.
+        // The first line that permits the login decides.
         "KEY\nno-touch-required KEY",
     ] {
         assert_eq!(untouched(lines), Err(Denial::NotTouched), "{lines}");
@@ -144,7 +144,7 @@ fn a_security_key_that_nobody_touched_needs_a_line_that_says_so() {
 #[test]
 fn restrict_also_stops_tunnels() {
     assert_eq!(granted("restrict KEY").tunnel, None);
-    // Not even a rule that is about the key gives one.
+    // A rule about the key does not grant one either.
     assert_eq!(granted_with("restrict KEY", tunnel_rule()).tunnel, None);
     assert_eq!(
         granted_with("restrict,pty,port-forwarding KEY", tunnel_rule()).tunnel,
@@ -153,8 +153,8 @@ fn restrict_also_stops_tunnels() {
     assert!(granted_with("KEY", tunnel_rule()).tunnel.is_some());
 }
 
-/// Unlike OpenSSH 10.5, where `restrict` forbids tunnels whatever `tunnel=` says: a line
-/// of a server for tunnels that names one means it.
+/// Unlike OpenSSH 10.5, where `restrict` forbids tunnels whatever `tunnel=` says: on a
+/// server for tunnels, a line that names a tunnel is meant to grant it.
 #[test]
 fn a_tunnel_on_the_line_of_restrict_is_given_unlike_openssh_10_5() {
     for line in ["restrict,tunnel=\"7\" KEY", "tunnel=\"7\",restrict KEY"] {
@@ -273,7 +273,7 @@ fn a_rule_adds_its_settings_to_the_tunnel() {
     assert_eq!(tunnel.sources, rule.sources);
     assert_eq!(Some(tunnel.routes), rule.routes);
     assert_eq!(tunnel.groups.len(), 1);
-    // The line's own number stands; the kinds are the rule's, since a line names none.
+    // The line's unit applies; the modes are the rule's, since a line names none.
     let both = granted_with("tunnel=\"5\" KEY", rule).tunnel.unwrap();
     assert_eq!(both.unit, Unit::new(5).ok());
     assert_eq!(both.modes, [Mode::PointToPoint]);
@@ -294,7 +294,7 @@ fn what_no_rule_says_is_the_servers() {
     assert_eq!((grant.upload, grant.download), (Some(5), Some(7)));
     let tunnel = grant.tunnel.unwrap();
     assert_eq!(tunnel.routes, ["10.0.0.0/8".parse().unwrap()]);
-    // An empty list is a list.
+    // An empty list of routes is a list, and replaces the server's.
     let rule = ClientRule {
         routes: Some(Vec::new()),
         ..ClientRule::default()
@@ -332,7 +332,7 @@ fn the_first_rule_that_matches_counts_and_a_claimed_name_matches_none() {
 fn from_and_expiry_are_kept_to() {
     let policy = policy("from=\"192.0.2.0/24,!192.0.2.9\",expiry-time=\"20300102Z\" KEY");
     let at = |peer: &str, now: u64| judge_from(&policy, KEY, peer, now);
-    // The last moment is still good, as with sshd.
+    // The last second is still valid, as with sshd.
     let last = 1_893_542_400;
     assert!(at("192.0.2.1", last).is_ok());
     assert!(at("::ffff:192.0.2.1", last).is_ok());
@@ -367,7 +367,9 @@ fn a_refused_line_is_told_and_no_laxer_line_lets_the_key_in() {
     let (policy, warnings) = policy_with(lines, |_| ());
     let told: Vec<String> = warnings.iter().map(Warning::to_string).collect();
     assert_eq!(told.len(), 1);
-    assert!(told[0].contains("authorized_keys:2: command=") && told[0].contains("lets nobody in"));
+    assert!(
+        told[0].contains("authorized_keys:2: command=") && told[0].contains("permits no login")
+    );
     let denial = judge(&policy).unwrap_err().to_string();
     assert!(
         denial.contains("authorized_keys:2") && denial.contains("command="),

@@ -1,4 +1,4 @@
-//! What is written down: one record for each thing that happened.
+//! The records of the audit log, one per event.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -14,22 +14,22 @@ use crate::server::report::registry::tally::Tally;
 use crate::server::report::registry::traffic::DirectionTraffic;
 use crate::types::{InterfaceName, Mode, UnitRequest};
 
-/// The version of the records; it grows when what is there changes its meaning.
+/// The version of the records; it is raised when an existing field changes its meaning.
 pub const VERSION: u32 = 1;
 
 /// One line of the log.
 #[derive(Debug, Clone, Serialize)]
 pub struct Record {
     version: u32,
-    /// When it happened.
+    /// The time of the event.
     pub time: Timestamp,
-    /// What.
+    /// The event.
     #[serde(flatten)]
     pub event: Event,
 }
 
 impl Record {
-    /// What happened at `time`.
+    /// The record of an event at `time`.
     pub fn new(event: Event, time: Timestamp) -> Self {
         Self {
             version: VERSION,
@@ -39,149 +39,148 @@ impl Record {
     }
 }
 
-/// What happened. `connection` joins what is about the same one.
+/// An event. Events with the same `connection` belong to one connection.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
-    /// The server is there.
+    /// The server has started.
     ServerStarted {
-        /// Where it listens.
+        /// The addresses at which it listens.
         listen: Vec<SocketAddr>,
-        /// Its process.
+        /// Its process id.
         pid: u32,
     },
-    /// It took other settings.
+    /// A reload has changed the settings.
     ServerReloaded {
-        /// Where it listens.
+        /// The addresses at which it listens.
         listen: Vec<SocketAddr>,
     },
-    /// It ends.
+    /// The server stops.
     ServerStopped {
-        /// Why.
+        /// The reason.
         reason: Text,
     },
-    /// A connection was closed before a word was said.
+    /// A connection was closed before the banner, or displaced before its login.
     ConnectionRefused {
-        /// From where.
+        /// The client's address and port.
         #[serde(flatten)]
         peer: Peer,
-        /// By which limit.
+        /// The name of the limit.
         reason: &'static str,
-        /// Others that were refused since the last such record, and not written
-        /// down, as they were too many.
+        /// The number of refusals left out since the last such record, because of the rate
+        /// limit.
         suppressed: u64,
     },
-    /// A key or certificate was shown and not taken.
+    /// A key or certificate was denied.
     LoginDenied {
-        /// Of this connection.
+        /// The connection.
         connection: ConnectionId,
-        /// From where.
+        /// The client's address and port.
         #[serde(flatten)]
         peer: Peer,
-        /// What was claimed.
+        /// The identity that the client claimed.
         #[serde(flatten)]
         who: Who,
-        /// Why not.
+        /// The reason.
         reason: Text,
     },
-    /// A connection ended before anybody was logged in.
+    /// A connection ended without a login.
     LoginFailed {
-        /// This one.
+        /// The connection.
         connection: ConnectionId,
-        /// From where.
+        /// The client's address and port.
         #[serde(flatten)]
         peer: Peer,
-        /// What the client calls itself.
+        /// The software version in the client's banner.
         software: Text,
-        /// In which way.
+        /// The kind of failure.
         reason: &'static str,
-        /// More of it.
+        /// Further details.
         detail: Text,
     },
-    /// Somebody is logged in.
+    /// A client logged in.
     Login {
-        /// Over this connection.
+        /// The connection.
         connection: ConnectionId,
-        /// From where.
+        /// The client's address and port.
         #[serde(flatten)]
         peer: Peer,
-        /// Who.
+        /// The client's identity.
         #[serde(flatten)]
         who: Who,
-        /// What the client calls itself.
+        /// The software version in the client's banner.
         software: Text,
     },
-    /// A client asked for something and has it.
+    /// A client's request was granted.
     RequestGranted {
-        /// Over this connection.
+        /// The connection.
         connection: ConnectionId,
-        /// Who.
+        /// The client's identity.
         #[serde(flatten)]
         who: Who,
-        /// What.
+        /// The request.
         #[serde(flatten)]
         asked: Asked,
-        /// Other requests of this connection that were left out before it, as
-        /// they were too many.
+        /// The number of records of this connection left out before this one, because of the
+        /// rate limit.
         suppressed: u64,
     },
-    /// A client asked for something and has it not.
+    /// A client's request was refused.
     RequestRefused {
-        /// Over this connection.
+        /// The connection.
         connection: ConnectionId,
-        /// Who.
+        /// The client's identity.
         #[serde(flatten)]
         who: Who,
-        /// What.
+        /// The request.
         #[serde(flatten)]
         asked: Asked,
-        /// Why not.
+        /// The reason.
         reason: Text,
-        /// Other requests of this connection that were left out before it, as
-        /// they were too many.
+        /// The number of records of this connection left out before this one, because of the
+        /// rate limit.
         suppressed: u64,
     },
-    /// A client's tunnel is there.
+    /// A client's tunnel is up.
     TunnelUp {
-        /// Over this connection.
+        /// The connection.
         connection: ConnectionId,
-        /// Whose.
+        /// The client's identity.
         #[serde(flatten)]
         who: Who,
         /// The tunnel.
         #[serde(flatten)]
         tunnel: TunnelFacts,
-        /// Other records of this connection that were left out before it, as
-        /// they were too many.
+        /// The number of records of this connection left out before this one, because of the
+        /// rate limit.
         suppressed: u64,
     },
-    /// A reload took away what a client came in by, or what it has: it has to go.
+    /// A reload revoked a client's login or something that it holds; it is disconnected.
     AccessWithdrawn {
-        /// This connection.
+        /// The connection.
         connection: ConnectionId,
-        /// From where.
+        /// The client's address and port.
         #[serde(flatten)]
         peer: Peer,
-        /// Who.
+        /// The client's identity.
         #[serde(flatten)]
         who: Who,
-        /// Why; the client is not told.
+        /// The reason; the client does not learn it.
         reason: Text,
     },
-    /// A connection that was logged in ended: all of it.
+    /// A session ended; this is its complete record.
     Session(Box<SessionRecord>),
-    /// Records were lost before this one: the disk or the journal was too slow
-    /// or full.
+    /// Records were lost before this one: the disk or the journal was too slow or full.
     RecordsLost {
-        /// How many.
+        /// The number of lost records.
         count: u64,
     },
 }
 
-/// Where a connection is from.
+/// The source of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Peer {
-    /// The address; IPv4 as such, also where it came by an IPv6 socket.
+    /// The address; an IPv4 client of an IPv6 socket counts as IPv4.
     #[serde(rename = "peer_address")]
     pub address: IpAddr,
     /// The port.
@@ -198,14 +197,14 @@ impl From<SocketAddr> for Peer {
     }
 }
 
-/// Who somebody is, or says to be.
+/// An identity, verified or claimed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Who {
-    /// The user name that was given.
+    /// The user name that the client gave.
     pub user: Text,
-    /// The key, as `ssh-keygen -l` shows it.
+    /// The key's fingerprint, as `ssh-keygen -l` shows it.
     pub fingerprint: Text,
-    /// The certificate, where there is one.
+    /// The certificate, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
 }
@@ -213,9 +212,9 @@ pub struct Who {
 /// A certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Certificate {
-    /// What its authority calls it.
+    /// The key id that the authority gave it.
     pub key_id: Text,
-    /// Its number.
+    /// Its serial number.
     pub serial: u64,
     /// The authority's fingerprint.
     pub authority: Text,
@@ -241,29 +240,29 @@ impl From<&CertificateIdentity> for Certificate {
     }
 }
 
-/// What a client asks for.
+/// A request of a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "request", rename_all = "kebab-case")]
 pub enum Asked {
-    /// A tunnel, by `tun@openssh.com` or the subsystem's messages.
+    /// A tunnel, over `tun@openssh.com` or the subsystem's messages.
     Tunnel {
-        /// What it is to carry.
+        /// The requested mode.
         mode: Mode,
         /// The unit, or `any`.
         unit: Text,
     },
-    /// A connection from here (-L, -D).
+    /// A connection from the server (-L, -D).
     Open {
-        /// To this host.
+        /// The destination host.
         host: Text,
-        /// And port.
+        /// The destination port.
         port: u32,
     },
-    /// A listener here (-R).
+    /// A listener on the server (-R).
     Listen {
-        /// At this address.
+        /// The address to listen at.
         host: Text,
-        /// And port.
+        /// The port to listen at.
         port: u32,
     },
     /// A subsystem.
@@ -271,7 +270,7 @@ pub enum Asked {
         /// Its name.
         name: Text,
     },
-    /// Something that nobody gets here: a shell, a command, an agent.
+    /// A request that the server always refuses: a shell, a command, an agent.
     Other {
         /// Its name in the protocol.
         name: Text,
@@ -279,7 +278,7 @@ pub enum Asked {
 }
 
 impl Asked {
-    /// A tunnel.
+    /// A request for a tunnel.
     pub fn tunnel(mode: Mode, unit: UnitRequest) -> Self {
         Asked::Tunnel {
             mode,
@@ -288,45 +287,45 @@ impl Asked {
     }
 }
 
-/// A tunnel that is there.
+/// A tunnel that is up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TunnelFacts {
-    /// This host's device.
+    /// The device on this host.
     pub device: InterfaceName,
-    /// What it carries.
+    /// What the tunnel carries.
     pub mode: Mode,
     /// The client's addresses.
     pub addresses: Vec<IpAddr>,
-    /// In bytes.
+    /// The MTU in bytes.
     pub mtu: u32,
 }
 
-/// Everything about a connection that was logged in.
+/// The complete record of a session.
 #[derive(Debug, Clone, Serialize)]
 pub struct SessionRecord {
-    /// Which.
+    /// The connection.
     pub connection: ConnectionId,
-    /// Who.
+    /// The client's identity.
     #[serde(flatten)]
     pub who: Who,
-    /// From where.
+    /// The client's address and port.
     #[serde(flatten)]
     pub peer: Peer,
-    /// What the client called itself.
+    /// The software version in the client's banner.
     pub software: Text,
-    /// When it was logged in.
+    /// The time of the login.
     pub start: Timestamp,
-    /// When it ended.
+    /// The time of the end.
     pub end: Timestamp,
-    /// Between them, in seconds.
+    /// The difference of the two, in seconds.
     pub duration: f64,
-    /// What it asked for, by kind.
+    /// The numbers of its requests, by kind.
     pub requests: BTreeMap<&'static str, Tally>,
-    /// The tunnels that it had; the last ones, where they were many.
+    /// Its tunnels; only the latest if there were many.
     pub tunnels: Vec<TunnelFacts>,
-    /// What came from the client.
+    /// The traffic from the client.
     pub upload: DirectionTraffic,
-    /// What went to it.
+    /// The traffic to the client.
     pub download: DirectionTraffic,
     /// Its TCP connections, by place.
     pub forwards: Vec<ForwardRecord>,

@@ -11,13 +11,13 @@ use crate::config::serve::request::append_trusted;
 pub(super) struct FileSink {
     path: PathBuf,
     file: File,
-    /// A line was begun and not ended, as the disk was full.
+    /// The last line is incomplete, because the disk was full.
     torn: bool,
 }
 
 impl FileSink {
-    /// Opens the file to append to it; makes it, with mode 0600, where there is
-    /// none. Others must not have led us to it.
+    /// Opens the file to append to it; creates it with mode 0600 if it does not exist.
+    /// Refuses a path that another user can have redirected.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = append_trusted(path)?;
         Ok(Self {
@@ -31,7 +31,7 @@ impl FileSink {
         &self.path
     }
 
-    /// Appends one line, by one write where the disk has room.
+    /// Appends one line, in a single write if the disk has room.
     pub fn write(&mut self, record: &Record) -> io::Result<()> {
         let mut line = Vec::with_capacity(512);
         if self.torn {

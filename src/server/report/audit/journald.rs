@@ -1,7 +1,7 @@
-//! The audit log in the systemd journal, by its native protocol: one datagram a
-//! record, of fields `NAME=value`, or where the value has line breaks `NAME`, its
-//! length and its bytes. What no datagram holds goes as a sealed file in memory
-//! (systemd, docs/JOURNAL_NATIVE_PROTOCOL.md).
+//! The audit log in the systemd journal, by its native protocol: one datagram per
+//! record, with fields `NAME=value`; a value with line breaks is sent as `NAME`, its
+//! length and its bytes. A record too large for a datagram is sent as a sealed memory
+//! file (systemd, docs/JOURNAL_NATIVE_PROTOCOL.md).
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -18,12 +18,12 @@ use serde_json::Value;
 
 use super::event::{Event, Record};
 
-/// Where journald takes records.
+/// The socket at which journald accepts records.
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
-/// How long a journal that is busy is waited for. One that stays so is not
-/// waited for again until it takes a record.
+/// How long to wait for a busy journal. After one timeout there is no further wait until
+/// the journal accepts a record.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// The longest name of a field that journald takes, in bytes.
+/// The longest field name that journald accepts, in bytes.
 const LONGEST_NAME: usize = 64;
 
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// None where there is no journal.
+    /// `None` if there is no journal.
     pub fn open(path: &Path) -> Option<Self> {
         if !path.exists() {
             return None;
@@ -52,8 +52,7 @@ impl Journal {
         &self.path
     }
 
-    /// Sends one record. The socket is looked up each time: journald may have
-    /// been started anew.
+    /// Sends one record. Connects by path each time, since journald may have restarted.
     pub fn write(&mut self, record: &Record) -> io::Result<()> {
         let datagram = datagram(record)?;
         let sent = match self.socket.send_to(&datagram, &self.path) {
@@ -67,8 +66,7 @@ impl Journal {
         sent
     }
 
-    /// Sends `fields` in a file that nobody can change any more, as journald
-    /// wants it.
+    /// Sends `fields` in a sealed memory file, as journald requires.
     fn send_file(&self, fields: &[u8]) -> io::Result<()> {
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let mut file = File::from(memfd_create(c"sshvpn-record", flags)?);
@@ -90,7 +88,7 @@ impl Journal {
     }
 }
 
-/// Whether it is the length of the datagram that the kernel does not take.
+/// Whether the kernel refused the datagram because of its length.
 fn is_too_long(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error().map(Errno::from_raw),
@@ -111,7 +109,7 @@ fn datagram(record: &Record) -> io::Result<Vec<u8>> {
     Ok(datagram)
 }
 
-/// As in syslog(3).
+/// The priority as in syslog(3).
 fn priority(event: &Event) -> &'static str {
     const WARNING: &str = "4";
     const NOTICE: &str = "5";
@@ -127,8 +125,8 @@ fn priority(event: &Event) -> &'static str {
     }
 }
 
-/// Members of an object are fields of their own, and so is each item of a list,
-/// all by the list's name; an object in a list is one field, as JSON.
+/// Each member of an object becomes a field, and each item of a list a field with the
+/// list's name; an object in a list becomes one field, as JSON.
 fn push_value(datagram: &mut Vec<u8>, name: &str, value: &Value) {
     match value {
         Value::Object(members) => {

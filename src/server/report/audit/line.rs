@@ -1,4 +1,4 @@
-//! Records as lines for people.
+//! Audit records as text lines for people.
 
 use std::fmt::{self, Display};
 use std::time::Duration;
@@ -12,7 +12,7 @@ impl Display for Event {
                 write!(f, "listening on {}, process {pid}", Listed(listen))
             }
             Event::ServerReloaded { listen } => {
-                write!(f, "settings taken anew, listening on {}", Listed(listen))
+                write!(f, "settings reloaded, listening on {}", Listed(listen))
             }
             Event::ServerStopped { reason } => write!(f, "stopping: {reason}"),
             Event::ConnectionRefused {
@@ -24,14 +24,14 @@ impl Display for Event {
             }
             Event::LoginDenied {
                 peer, who, reason, ..
-            } => write!(f, "{peer} denied to log in as {who}: {reason}"),
+            } => write!(f, "{peer} was denied a login as {who}: {reason}"),
             Event::LoginFailed {
                 peer,
                 reason,
                 detail,
                 ..
             } => {
-                write!(f, "{peer} left without a login: {reason}")?;
+                write!(f, "{peer} disconnected without a login: {reason}")?;
                 match detail.as_str() {
                     "" => Ok(()),
                     _ => write!(f, ": {detail}"),
@@ -68,7 +68,7 @@ impl Display for Event {
             } => write!(f, "{who} is at {tunnel}{}", Others(*suppressed)),
             Event::AccessWithdrawn {
                 peer, who, reason, ..
-            } => write!(f, "access withdrawn from {who} at {peer}: {reason}"),
+            } => write!(f, "access revoked for {who} at {peer}: {reason}"),
             Event::Session(session) => session.fmt(f),
             Event::RecordsLost { count } => {
                 write!(f, "{count} records of the audit log were lost")
@@ -139,19 +139,19 @@ impl Display for SessionRecord {
     }
 }
 
-/// Records that were left out before one.
+/// The number of records left out before one.
 struct Others(u64);
 
 impl Display for Others {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             0 => Ok(()),
-            count => write!(f, " (and {count} others before)"),
+            count => write!(f, " ({count} earlier records left out)"),
         }
     }
 }
 
-/// Things with commas between them.
+/// Items separated by commas.
 pub struct Listed<'a, T>(pub &'a [T]);
 
 impl<T: Display> Display for Listed<'_, T> {
@@ -164,7 +164,7 @@ impl<T: Display> Display for Listed<'_, T> {
     }
 }
 
-/// A number of bytes, in three figures or so.
+/// A number of bytes, with two or three significant digits.
 pub struct ByteCount(pub u64);
 
 impl Display for ByteCount {
@@ -188,7 +188,7 @@ impl Display for ByteCount {
     }
 }
 
-/// A duration, in its two largest units.
+/// A duration in its two largest units.
 pub struct Lasting(pub Duration);
 
 impl Display for Lasting {

@@ -1,11 +1,11 @@
-//! The audit log: who came, what they asked for, got and carried. Whoever has
-//! something to write down never waits: records go through a bounded queue to a
-//! thread that writes them, and those that find it full are counted as lost.
+//! The audit log: logins, requests, and traffic. A task that records an event never
+//! waits: records pass through a bounded queue to a thread that writes them, and records
+//! that find the queue full are counted as lost.
 //!
 //! ```text
-//!   record ─► queue ─► writer ─┬► file      a JSON object a line
+//!   record ─► queue ─► writer ─┬► file      one JSON object per line
 //!     event, text, time        ├► journald  the native protocol
-//!                              └► line      for people, where there is neither
+//!                              └► line      as text, if there is neither
 //! ```
 
 pub mod event;
@@ -31,13 +31,13 @@ use crate::config::serve::settings::AuditSettings;
 use event::{Event, Record};
 use writer::Outlets;
 
-/// Records that may wait to be written; a few hundred bytes each.
+/// Limit of the queued records; each has a few hundred bytes.
 const QUEUE: usize = 4096;
 
-/// Why there is no audit log.
+/// Why the audit log cannot be opened.
 #[derive(Debug, Error)]
 pub enum AuditError {
-    /// Its file cannot be used.
+    /// The file cannot be opened.
     #[error(
         "cannot open the audit log {path}: {source}; name another with --audit-log, or in [audit]"
     )]
@@ -47,19 +47,18 @@ pub enum AuditError {
         /// The kernel's reason.
         source: io::Error,
     },
-    /// No thread can be had for it.
+    /// The writer's thread cannot be started.
     #[error("cannot start the thread that writes the audit log: {0}")]
     Thread(io::Error),
 }
 
-/// The log, for whoever writes to it. When the last of these is dropped the log
-/// ends.
+/// A handle to write to the log. Dropping the last one ends the log.
 #[derive(Debug, Clone)]
 pub struct Audit {
     log: Arc<Log>,
 }
 
-/// Closes the queue when nobody can write to it any more.
+/// Closes the queue when the last handle is dropped.
 #[derive(Debug)]
 struct Log {
     shared: Arc<Shared>,
@@ -68,26 +67,26 @@ struct Log {
 #[derive(Debug, Default)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// There is something to do for the writer.
+    /// Signalled when the writer has work.
     work: Condvar,
-    /// The writer has ended.
+    /// Signalled when the writer has ended.
     finished: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     records: VecDeque<Record>,
-    /// Other settings, to be taken before the next record.
+    /// New settings, to be applied before the next record.
     settings: Option<AuditSettings>,
     closed: bool,
     finished: bool,
-    /// Records that found the queue full, of which the writer does not know yet.
+    /// Records that found the queue full and that the writer has not yet reported.
     overflowed: u64,
-    /// Records that were lost, for whatever reason.
+    /// All lost records, for any reason.
     lost: u64,
 }
 
-/// What the writer is to do next, in this order.
+/// The writer's next work, in this order.
 struct Work {
     settings: Option<AuditSettings>,
     records: VecDeque<Record>,
@@ -95,8 +94,8 @@ struct Work {
 }
 
 impl Audit {
-    /// Opens the log and starts its thread. Threads have capabilities of their
-    /// own: what this process is to drop has to be dropped before.
+    /// Opens the log and starts its thread. Each thread has its own capabilities, so the
+    /// process must drop its capabilities before.
     pub fn open(settings: &AuditSettings) -> Result<Self, AuditError> {
         Self::open_beside(settings, Path::new(journald::SOCKET))
     }
@@ -115,7 +114,7 @@ impl Audit {
         })
     }
 
-    /// Writes down what happened now.
+    /// Records an event with the current time.
     pub fn record(&self, event: Event) {
         self.record_at(event, SystemTime::now());
     }
@@ -124,22 +123,20 @@ impl Audit {
         self.log.shared.push(Record::new(event, time.into()));
     }
 
-    /// Takes these settings and opens the file anew, for logrotate: what was
-    /// written before is in the old one. Where that fails the log goes on as it
-    /// was, and the reason is said.
+    /// Applies the settings and reopens the file, for logrotate; earlier records are in the
+    /// old file. If that fails, the log continues unchanged, with a warning.
     pub fn reopen(&self, settings: &AuditSettings) {
         self.log.shared.lock().settings = Some(settings.clone());
         self.log.shared.work.notify_one();
     }
 
-    /// Records that were lost since the log was opened, by a full queue, disk or
-    /// journal.
+    /// The number of records lost since the log was opened, by a full queue, disk or journal.
     pub fn lost(&self) -> u64 {
         self.log.shared.lock().lost
     }
 
-    /// Ends the log: writes what waits, for `patience` at most, and takes nothing
-    /// more. Blocks the calling thread; yields whether all is written.
+    /// Ends the log: writes the queued records within `patience`, and accepts no more. Blocks
+    /// the calling thread; returns whether everything is written.
     pub fn close(&self, patience: Duration) -> bool {
         let shared = &self.log.shared;
         shared.close();
@@ -170,7 +167,7 @@ impl Shared {
         self.work.notify_one();
     }
 
-    /// Waits for something to do; none when the log is closed and written.
+    /// Waits for work; `None` when the log is closed and written.
     fn next(&self) -> Option<Work> {
         let idle = |queue: &mut Queue| {
             queue.records.is_empty() && queue.settings.is_none() && !queue.closed

@@ -92,7 +92,7 @@ fn a_file_that_was_moved_away_is_opened_anew_on_request() {
         std::thread::yield_now();
     }
     audit.record(stopped("two"));
-    // Where the new file cannot be opened, the old one goes on.
+    // If the new file cannot be opened, the old one stays in use.
     audit.reopen(&settings(&directory.path().join("no/such/directory")));
     audit.record(stopped("three"));
     assert!(audit.close(PATIENCE));
@@ -113,7 +113,7 @@ fn a_file_that_cannot_be_opened_is_an_error_that_names_it() {
     assert!(error.to_string().contains("/no/such/audit.log"), "{error}");
 }
 
-/// The server may write what a user who can put a link there may not.
+/// The server may have rights to write that a user who can place a symlink there lacks.
 #[test]
 fn a_link_that_others_could_have_made_is_not_followed() {
     use std::os::unix::fs::{PermissionsExt, symlink};
@@ -168,7 +168,7 @@ fn a_line_that_was_torn_spoils_no_other() {
         .open(&path)
         .unwrap();
     let mut sink = file::FileSink::open(&path).unwrap();
-    // A pipe of one page takes only part of what is longer.
+    // A pipe of one page takes only part of a longer line.
     nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
     let listen: Vec<SocketAddr> = vec!["192.0.2.1:2222".parse().unwrap(); 1000];
     let record = |event| Record::new(event, UNIX_EPOCH.into());
@@ -195,7 +195,7 @@ fn a_queue_that_is_full_makes_nobody_wait() {
             shared: Arc::clone(&shared),
         }),
     };
-    // Nobody writes yet.
+    // No record is written yet.
     for _ in 0..QUEUE + 3 {
         audit.record(stopped("crowd"));
     }
@@ -214,7 +214,7 @@ fn a_queue_that_is_full_makes_nobody_wait() {
     assert_eq!(audit.lost(), 4);
 }
 
-/// The fields of a datagram, read by the protocol's own rules.
+/// The fields of a datagram, parsed by the rules of the protocol.
 fn fields(mut datagram: &[u8]) -> BTreeMap<String, Vec<String>> {
     let mut fields: BTreeMap<String, Vec<String>> = BTreeMap::new();
     while !datagram.is_empty() {
@@ -293,7 +293,7 @@ fn the_journal_gets_fields() {
     assert_eq!(forward["connections"], 2);
 }
 
-/// The file that comes with the next datagram, which has nothing else in it.
+/// The file descriptor sent with the next datagram, which has no other content.
 fn receive_file(journal: &UnixDatagram) -> fs::File {
     let mut space = nix::cmsg_space!([RawFd; 1]);
     let mut buffer = [0; 16];
@@ -304,7 +304,7 @@ fn receive_file(journal: &UnixDatagram) -> fs::File {
     let Some(ControlMessageOwned::ScmRights(files)) = message.cmsgs().unwrap().next() else {
         panic!("no file");
     };
-    // Through /proc, so that nobody has to vouch for the number.
+    // Through /proc, since `from_raw_fd` would need a proof of ownership.
     let file = fs::File::open(format!("/proc/self/fd/{}", files[0])).unwrap();
     nix::unistd::close(files[0]).unwrap();
     file
@@ -351,7 +351,7 @@ fn a_journal_that_takes_nothing_costs_records_only() {
         journald: true,
     };
     let audit = Audit::open_beside(&both, &path).unwrap();
-    // Nobody reads it, so that it is full soon.
+    // No process reads it, so it is full soon.
     for _ in 0..1000 {
         audit.record(stopped("x"));
     }

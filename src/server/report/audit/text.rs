@@ -1,20 +1,20 @@
-//! Text that a peer may have written: bounded where it is taken in, and without
-//! power over a terminal where it is shown.
+//! Text that a peer may have written: limited in length when it is received, and escaped
+//! when it is shown on a terminal.
 
 use std::fmt::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-/// Bytes of it that are kept.
+/// Limit of the kept text, in bytes.
 const LONGEST: usize = 256;
 
-/// A bounded piece of foreign text.
+/// A length-limited text from a peer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "String")]
 pub struct Text(String);
 
 impl Text {
-    /// It as it came, up to its bound.
+    /// The text as received, up to its limit.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -36,8 +36,8 @@ impl From<String> for Text {
     }
 }
 
-/// For people: what would move a cursor, or turn the direction of writing,
-/// stands as its number.
+/// For people: characters that move the cursor or change the writing direction are shown
+/// as their numbers.
 impl fmt::Display for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = String::with_capacity(self.0.len());

@@ -1,21 +1,21 @@
-//! Points in time as the log writes them (RFC 3339, in UTC).
+//! Timestamps of the log (RFC 3339, in UTC).
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
-/// A point in time, in milliseconds; a time before 1970 counts as 1970-01-01.
+/// A time in milliseconds; a time before 1970 counts as 1970-01-01.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(Duration);
 
 impl Timestamp {
-    /// Since 1970, without leap seconds.
+    /// The time since 1970, without leap seconds.
     pub fn since_epoch(self) -> Duration {
         self.0
     }
 
-    /// What passed since `earlier`; nothing, where the clock was set back.
+    /// The time since `earlier`; zero if the clock was set back.
     pub fn since(self, earlier: Timestamp) -> Duration {
         self.0.saturating_sub(earlier.0)
     }

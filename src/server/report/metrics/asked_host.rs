@@ -1,6 +1,6 @@
-//! The host that a request for metrics names. A page in a browser on this host can have
-//! its own name lead here (DNS rebinding), and would read what is answered to it; so
-//! only names that no page elsewhere has are answered, and addresses.
+//! Checks the host that a request for metrics names. A web page in a browser on this host
+//! can point its own name here (DNS rebinding) and read the answer, so only addresses and
+//! names of this host, which no other page has, are answered.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,12 +12,12 @@ use nix::unistd::gethostname;
 
 use crate::config::domain_name::DomainName;
 
-/// Names under which the metrics may be asked for.
+/// Names under which the metrics may be requested.
 #[derive(Debug, Clone, Default)]
 pub(super) struct AskedHosts(BTreeSet<String>);
 
 impl AskedHosts {
-    /// These, `localhost`, and the name of this host.
+    /// Permits `names`, `localhost`, and the name of this host.
     pub(super) fn new(names: &[DomainName]) -> Self {
         let own = gethostname().ok().and_then(|name| name.into_string().ok());
         let named = names.iter().map(|name| name.as_str().to_owned());
@@ -26,8 +26,8 @@ impl AskedHosts {
         AskedHosts(all)
     }
 
-    /// Whether every host that the request names may be asked for. One that names none
-    /// is not a browser's.
+    /// Whether every host that the request names is permitted. A request without one does
+    /// not come from a browser.
     pub(super) fn permit<B>(&self, request: &Request<B>) -> bool {
         let in_target = request.uri().authority().map(Authority::as_str);
         let mut in_headers = request.headers().get_all(HOST).into_iter();
@@ -35,13 +35,13 @@ impl AskedHosts {
             && in_headers.all(|value| value.to_str().is_ok_and(|named| self.permits(named)))
     }
 
-    /// Judges a host with or without a port.
+    /// Checks a host with or without a port.
     fn permits(&self, named: &str) -> bool {
         let Ok(authority) = named.parse::<Authority>() else {
             return false;
         };
         let host = authority.host();
-        // The parser lets more stand around it: a user, or text behind brackets.
+        // The parser accepts more around it: a user, or text after brackets.
         let is_port = |rest: &str| {
             rest.strip_prefix(':')
                 .is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))

@@ -2,30 +2,30 @@
 
 use std::fmt::{Display, Write};
 
-/// Its media type.
+/// The media type of the format.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// A page that is being written.
+/// A page in progress.
 #[derive(Debug, Default)]
 pub(super) struct Exposition(String);
 
-/// What a family of samples is.
+/// The type of a family of samples.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
-    /// It only grows.
+    /// Only grows.
     Counter,
-    /// It comes and goes.
+    /// Can rise and fall.
     Gauge,
 }
 
-/// A family whose samples are being written.
+/// A family in progress.
 pub(super) struct Family<'a> {
     page: &'a mut String,
     name: &'static str,
 }
 
 impl Exposition {
-    /// Begins a family; all of its samples come before the next one.
+    /// Begins a family; all its samples must be written before the next family.
     pub fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
         let kind = match kind {
             Kind::Counter => "counter",
@@ -39,19 +39,19 @@ impl Exposition {
         }
     }
 
-    /// A family of one sample.
+    /// Writes a family with one sample.
     pub fn single(&mut self, name: &'static str, kind: Kind, help: &str, value: impl Display) {
         self.family(name, kind, help).sample(&[], value);
     }
 
-    /// The whole page.
+    /// Returns the whole page.
     pub fn finish(self) -> String {
         self.0
     }
 }
 
 impl Family<'_> {
-    /// Adds one sample.
+    /// Writes one sample.
     pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
         self.page.push_str(self.name);
         for (index, (name, text)) in labels.iter().enumerate() {

@@ -30,12 +30,12 @@ use crate::config::domain_name::DomainName;
 use crate::process::message::say;
 use asked_host::AskedHosts;
 
-/// Where the metrics are.
+/// The path of the metrics.
 const PATH: &str = "/metrics";
-/// Bytes of a request that are read at most.
+/// Limit of the bytes read of a request.
 const REQUEST: usize = 8192;
 
-/// Why there are no metrics.
+/// Why the metrics listener cannot start.
 #[derive(Debug, Error)]
 #[error(
     "cannot listen at {address} for metrics: {source}; name another address in [metrics], or with --metrics"
@@ -47,7 +47,7 @@ pub struct MetricsError {
     pub source: io::Error,
 }
 
-/// Answers until it is dropped.
+/// The listener; it answers until it is dropped.
 #[derive(Debug)]
 pub struct MetricsListener {
     address: SocketAddr,
@@ -55,8 +55,8 @@ pub struct MetricsListener {
 }
 
 impl MetricsListener {
-    /// Begins to answer at `address`, also under `names`; warns where other hosts can ask, as the
-    /// metrics name users and keys.
+    /// Listens at `address` and answers requests that use an address or one of `names`. Warns
+    /// if other hosts can connect, since the metrics name users and keys.
     pub async fn start(
         address: SocketAddr,
         names: &[DomainName],
@@ -67,7 +67,7 @@ impl MetricsListener {
         let address = listener.local_addr().map_err(failed)?;
         if !address.ip().to_canonical().is_loopback() {
             say(format_args!(
-                "warning: the metrics at {address} name users and keys to every host that reaches it"
+                "warning: the metrics at {address} show users and keys to every host that can connect to it"
             ));
         }
         let metrics = Metrics {
@@ -78,13 +78,13 @@ impl MetricsListener {
         Ok(Self { address, task })
     }
 
-    /// Ends it, and waits until its address is free.
+    /// Stops the listener, and waits until its address is free.
     pub async fn stop(mut self) {
         self.task.abort();
         let _ = (&mut self.task).await;
     }
 
-    /// Where it listens.
+    /// The address at which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -134,13 +134,14 @@ fn respond<B>(
         response
     };
     if !hosts.permit(request) {
-        let text = "not asked for under a name of this host ([metrics] names in serve.toml)\n";
+        let text =
+            "the request does not name this host; add the name to [metrics] names in serve.toml\n";
         return plain(StatusCode::MISDIRECTED_REQUEST, text);
     }
     if request.uri().path() != PATH {
         return plain(StatusCode::NOT_FOUND, "metrics are at /metrics\n");
     }
-    // The body of an answer to HEAD is left out by hyper.
+    // hyper leaves out the body of an answer to HEAD.
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "");
         let allowed = HeaderValue::from_static("GET, HEAD");

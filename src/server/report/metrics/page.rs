@@ -1,4 +1,4 @@
-//! What Prometheus is told.
+//! The metrics page for Prometheus.
 
 use std::fs;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use crate::server::report::registry::clients::ClientView;
 use crate::server::report::registry::traffic::{DirectionTraffic, Traffic};
 use crate::server::report::status::watched::Watched;
 
-/// The page, as of `now`.
+/// Renders the page for the time `now`.
 pub(super) fn render(watched: &Watched, now: Instant) -> String {
     let view = watched.registry.view();
     let mut page = Exposition::default();
@@ -28,7 +28,7 @@ fn connections(page: &mut Exposition, view: &View) {
     let mut outcomes = page.family(
         "sshvpn_serve_connections_total",
         Kind::Counter,
-        "Connections by what became of them.",
+        "Connections by outcome.",
     );
     outcomes.sample(&[("outcome", "login")], view.logins);
     outcomes.sample(&[("outcome", "failed")], sum(&view.failed));
@@ -36,7 +36,7 @@ fn connections(page: &mut Exposition, view: &View) {
     let mut refused = page.family(
         "sshvpn_serve_connections_refused_total",
         Kind::Counter,
-        "Connections that were closed before a word was said, by reason.",
+        "Connections refused before the banner or displaced before login, by reason.",
     );
     for (reason, count) in &view.refused {
         refused.sample(&[("reason", reason)], count);
@@ -72,12 +72,12 @@ fn state(page: &mut Exposition, watched: &Watched, view: &View, now: Instant) {
         ),
         (
             "sshvpn_serve_startups",
-            "Connections that are not logged in yet.",
+            "Connections that have not logged in yet.",
             watched.admission.startups(),
         ),
         (
             "sshvpn_serve_penalised_sources",
-            "Sources that are refused for what they did.",
+            "Sources with a penalty.",
             watched.admission.penalised_sources(now),
         ),
         (
@@ -91,12 +91,12 @@ fn state(page: &mut Exposition, watched: &Watched, view: &View, now: Instant) {
     for (name, help, value) in [
         (
             "sshvpn_serve_reloads_total",
-            "Times that the settings were taken anew.",
+            "Reloads of the settings.",
             watched.reloads(),
         ),
         (
             "sshvpn_serve_audit_records_lost_total",
-            "Records that the audit log lacks.",
+            "Records missing from the audit log.",
             watched.audit.lost(),
         ),
     ] {
@@ -108,7 +108,7 @@ fn requests(page: &mut Exposition, view: &View) {
     let mut requests = page.family(
         "sshvpn_serve_requests_total",
         Kind::Counter,
-        "What clients asked for, by whether they have it.",
+        "Requests of clients, by outcome.",
     );
     for (kind, tally) in view.tallies.by_kind() {
         for (outcome, count) in [("granted", tally.granted), ("refused", tally.refused)] {
@@ -158,8 +158,7 @@ fn traffic(page: &mut Exposition, view: &View) {
     forwarded.sample(&[("direction", "download")], view.forwarded.download);
 }
 
-/// One series a client and direction; the registry bounds how many clients it
-/// knows.
+/// One series per client and direction; the registry limits the number of clients.
 fn clients(page: &mut Exposition, view: &View) {
     let mut live = page.family(
         "sshvpn_serve_client_sessions",
@@ -204,7 +203,7 @@ fn clients(page: &mut Exposition, view: &View) {
     );
 }
 
-/// A family of two samples a client, for what it sent and was sent.
+/// A family with two samples per client, upload and download.
 fn both_ways(
     page: &mut Exposition,
     view: &View,
@@ -226,20 +225,20 @@ fn both_ways(
     }
 }
 
-/// By the names that Prometheus' own client libraries give them.
+/// Metrics with the names that Prometheus' own client libraries use.
 fn process(page: &mut Exposition, watched: &Watched) {
     let started = Timestamp::from(watched.started).since_epoch();
     page.single(
         "process_start_time_seconds",
         Kind::Gauge,
-        "When the server began, since 1970.",
+        "Start time of the server in seconds since 1970.",
         format_args!("{:.3}", started.as_secs_f64()),
     );
     if let Some(bytes) = resident_memory() {
         page.single(
             "process_resident_memory_bytes",
             Kind::Gauge,
-            "Memory of the server that is resident.",
+            "Resident memory of the server in bytes.",
             bytes,
         );
     }

@@ -1,4 +1,4 @@
-//! The metrics, asked for over TCP.
+//! Tests of the metrics over TCP.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +22,7 @@ async fn start() -> (Arc<Watched>, MetricsListener) {
     (watched, listener.unwrap())
 }
 
-/// Sends a request and yields all that comes until the connection is closed.
+/// Sends a request and returns everything up to the end of the connection.
 async fn exchange(listener: &MetricsListener, request: &str) -> String {
     let mut stream = TcpStream::connect(listener.address()).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -146,7 +146,7 @@ async fn there_is_nothing_else_and_nothing_to_change() {
         ),
         ("HEAD /metrics HTTP/1.0\r\n\r\n", "200"),
         ("\x16\x03\x01\r\n\r\n", "400"),
-        // A page of that name, which leads here.
+        // A web page of that name, pointed at this host.
         (
             "GET /metrics HTTP/1.1\r\nHost: attacker.example:9\r\n\r\n",
             "421",

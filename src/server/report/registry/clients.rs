@@ -1,5 +1,5 @@
-//! Sums by client: by key and user name. A client that comes again goes on
-//! where it was, so that its numbers do not fall.
+//! Totals per client, that is, per key and user name. A client that reconnects continues
+//! its totals, so that they never fall.
 
 use std::collections::BTreeMap;
 
@@ -8,16 +8,16 @@ use super::session::SessionView;
 use super::traffic::Traffic;
 use crate::server::report::audit::text::Text;
 
-/// Clients without a connection whose sums are kept; beyond it the one is
-/// forgotten that left first.
+/// Limit of the clients without a connection whose totals are kept; beyond it, the one
+/// that left first is forgotten.
 const MOST_PAST: usize = 1024;
 
-/// Who a client is, for sums.
+/// The identity of a client for the totals.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClientKey {
-    /// The key.
+    /// The fingerprint of the key.
     pub fingerprint: Text,
-    /// The user name that it gives.
+    /// The user name that the client gave.
     pub user: Text,
 }
 
@@ -30,24 +30,24 @@ impl ClientKey {
     }
 }
 
-/// A client's sums.
+/// A client's totals.
 #[derive(Debug, Clone)]
 pub struct ClientView {
-    /// Whose.
+    /// The client.
     pub client: ClientKey,
-    /// Connections that it has.
+    /// The number of its live connections.
     pub live: u64,
-    /// What its tunnels carried.
+    /// The traffic of its tunnels.
     pub traffic: Traffic,
-    /// What its TCP connections carried.
+    /// The traffic of its TCP connections.
     pub forwarded: Forwarded,
 }
 
-/// The clients whose connections ended.
+/// The totals of ended connections, per client.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     past: BTreeMap<ClientKey, Past>,
-    /// The same, by when the last of each client's connections ended.
+    /// The same clients by the end of the last connection of each.
     by_end: BTreeMap<u64, ClientKey>,
     ends: u64,
 }
@@ -60,7 +60,7 @@ struct Past {
 }
 
 impl Clients {
-    /// Adds what a session carried that is over.
+    /// Adds the totals of an ended session.
     pub fn keep(&mut self, session: &SessionView) {
         let key = ClientKey::of(session);
         self.ends += 1;
@@ -77,7 +77,7 @@ impl Clients {
         }
     }
 
-    /// All clients, those that are `live` included.
+    /// The totals of all clients, with those that are `live`.
     pub fn with_live(&self, live: &[SessionView]) -> Vec<ClientView> {
         let mut all = BTreeMap::new();
         for (client, past) in &self.past {

@@ -1,5 +1,5 @@
-//! The TCP connections that a client has through the server, by the place that
-//! they lead to, and what they carried.
+//! The TCP connections of a client through the server, counted per destination or
+//! listener.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,16 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::server::report::audit::text::Text;
 
-/// Places of one client that are told apart; what goes to others is summed up.
+/// Limit of the places counted separately per client; all others are summed up.
 const MOST_PLACES: usize = 64;
 
-/// Which side opens the connections.
+/// The side that opens the connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ForwardKind {
     /// The client, to a place beyond the server (-L, -D).
     Open,
-    /// Somebody else, to a listener of the client's here (-R).
+    /// Another host, to the client's listener on this server (-R).
     Listen,
 }
 
@@ -44,18 +44,18 @@ struct PlaceCounters {
 #[derive(Debug)]
 pub struct Forward(Arc<PlaceCounters>);
 
-/// What went to one place, as it is written down.
+/// The totals of one place, as the log has them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForwardRecord {
-    /// Who opened the connections.
+    /// The side that opened the connections.
     pub kind: ForwardKind,
-    /// The host as the client named it; `*` for all places beyond those listed.
+    /// The host as the client named it; `*` for all places beyond the limit.
     pub host: Text,
-    /// The port; 0 beside `*`.
+    /// The port; 0 if the host is `*`.
     pub port: u32,
-    /// Connections, in all.
+    /// The number of connections in total.
     pub connections: u64,
-    /// Those that are open.
+    /// The number of open connections.
     pub live: u64,
     /// Bytes from the client.
     pub upload: u64,
@@ -76,7 +76,7 @@ impl Forwards {
         Forward(counters)
     }
 
-    /// What they carried so far.
+    /// The totals so far.
     pub fn records(&self) -> Vec<ForwardRecord> {
         let mut records = Vec::with_capacity(self.0.len());
         for ((kind, place), counters) in &self.0 {

@@ -1,11 +1,11 @@
-//! The clients that are logged in, and sums over all that ever were. Each thing
-//! that is counted here is written down in the audit log too.
+//! The registry of logged-in clients, and totals over all clients since the start. Every
+//! event counted here is also written to the audit log.
 //!
 //! ```text
-//!   refused, denied, failed       those who do not come in
-//!   add ─► LiveSession            who does, until it is dropped
+//!   refused, denied, failed       connections without a login
+//!   add ─► LiveSession            a logged-in client, until it is dropped
 //!            └► session           its requests, tunnel, forwards
-//!   view                          all of it at one moment, for status and metrics
+//!   view                          everything at one moment, for status and metrics
 //! ```
 
 pub mod clients;
@@ -39,12 +39,12 @@ use session::{Login, Session, SessionView};
 use tally::Tallies;
 use traffic::Traffic;
 
-/// Refused connections that are written down at once,
+/// Refused connections that are logged in a burst,
 const REFUSALS: u32 = 100;
-/// and after which time one more.
+/// and the interval after which one more is logged.
 const EACH_REFUSAL: Duration = Duration::from_millis(100);
 
-/// The name of a connection in logs: when the server began, and a number.
+/// The identifier of a connection in logs: the server's start time and a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId {
     server: Duration,
@@ -53,7 +53,7 @@ pub struct ConnectionId {
 
 #[cfg(test)]
 impl ConnectionId {
-    /// Any, for a test.
+    /// An arbitrary identifier for a test.
     pub(crate) fn of_test(number: u64) -> Self {
         ConnectionId {
             server: Duration::ZERO,
@@ -74,7 +74,7 @@ impl Serialize for ConnectionId {
     }
 }
 
-/// Everybody who is logged in.
+/// All logged-in clients, and the totals.
 #[derive(Debug)]
 pub struct Registry {
     audit: Audit,
@@ -88,11 +88,11 @@ struct State {
     limits: ClientLimits,
     live: BTreeMap<ConnectionId, Arc<Session>>,
     refused: BTreeMap<&'static str, u64>,
-    /// Refusals that may be written down.
+    /// Limits the logged refusals.
     refusals: Allowance,
     failed: BTreeMap<&'static str, u64>,
     logins: u64,
-    /// Sums over those that are gone.
+    /// Totals of ended sessions.
     past: Traffic,
     past_forwarded: Forwarded,
     past_tallies: Tallies,
@@ -108,12 +108,12 @@ pub struct Forwarded {
     pub download: u64,
 }
 
-/// All of it at one moment. No sum in it ever falls.
+/// Everything at one moment. No total in it ever falls.
 #[derive(Debug)]
 pub struct View {
-    /// Who is logged in.
+    /// The logged-in clients.
     pub sessions: Vec<SessionView>,
-    /// Logins so far.
+    /// The number of logins so far.
     pub logins: u64,
     /// Connections that were refused, by reason.
     pub refused: BTreeMap<&'static str, u64>,
@@ -121,16 +121,16 @@ pub struct View {
     pub failed: BTreeMap<&'static str, u64>,
     /// Requests of all clients.
     pub tallies: Tallies,
-    /// What all tunnels carried.
+    /// The traffic of all tunnels.
     pub traffic: Traffic,
-    /// What all TCP connections carried.
+    /// The traffic of all TCP connections.
     pub forwarded: Forwarded,
-    /// The same by client: those that are here, and the last ones that were.
+    /// Both per client: the live ones, and those that left most recently.
     pub clients: Vec<ClientView>,
 }
 
 impl Registry {
-    /// Of a server that begins `now`.
+    /// The registry of a server that starts at `now`.
     pub fn new(limits: &ClientLimits, audit: Audit, now: SystemTime) -> Arc<Self> {
         Arc::new(Self {
             audit,
@@ -153,7 +153,7 @@ impl Registry {
         })
     }
 
-    /// A name for a new connection.
+    /// The identifier of a new connection.
     pub fn connection(&self) -> ConnectionId {
         ConnectionId {
             server: self.began,
@@ -161,13 +161,13 @@ impl Registry {
         }
     }
 
-    /// Takes other limits; who is in stays in.
+    /// Changes the limits; logged-in clients stay.
     pub fn set_limits(&self, limits: &ClientLimits) {
         self.lock().limits = *limits;
     }
 
-    /// A connection was not taken. Of a flood of them some are written down, with
-    /// the number of the others.
+    /// Records a refused connection. In a flood only some are logged, with the number of
+    /// those left out.
     pub fn refused(&self, peer: SocketAddr, why: Refused, now: Instant) {
         let mut state = self.lock();
         *state.refused.entry(why.name()).or_default() += 1;
@@ -182,8 +182,7 @@ impl Registry {
         }
     }
 
-    /// A key or certificate was shown and not taken; the client may go on with
-    /// another.
+    /// Records a key or certificate that was denied; the client may try another.
     pub fn denied(&self, connection: ConnectionId, peer: SocketAddr, who: Who, reason: &str) {
         self.audit.record(Event::LoginDenied {
             connection,
@@ -193,7 +192,7 @@ impl Registry {
         });
     }
 
-    /// A connection ended, or has to, before anybody was logged in.
+    /// Records a connection that ends without a login.
     pub fn failed(
         &self,
         connection: ConnectionId,
@@ -211,8 +210,8 @@ impl Registry {
         });
     }
 
-    /// Somebody is logged in, unless there are too many; that is counted and
-    /// written down as a failed login.
+    /// Adds a logged-in client. If a limit is reached, counts and logs a failed login
+    /// instead.
     pub fn add(self: &Arc<Self>, login: &Login<'_>) -> Result<LiveSession, Full> {
         let session = Arc::new(Session::new(login, self.audit.clone()));
         let mut state = self.lock();
@@ -237,12 +236,12 @@ impl Registry {
         })
     }
 
-    /// Clients that are logged in.
+    /// The number of logged-in clients.
     pub fn live(&self) -> usize {
         self.lock().live.len()
     }
 
-    /// All of it now; nothing is stopped for it.
+    /// Everything at this moment; traffic does not stop for it.
     pub fn view(&self) -> View {
         let state = self.lock();
         let mut view = View {
@@ -301,8 +300,7 @@ impl Forwarded {
     }
 }
 
-/// A session that is in the registry until this is dropped; its record is
-/// written then.
+/// A session in the registry; dropping it removes it and writes its record.
 #[derive(Debug)]
 pub struct LiveSession {
     registry: Arc<Registry>,
@@ -310,7 +308,7 @@ pub struct LiveSession {
 }
 
 impl LiveSession {
-    /// For a task of its own.
+    /// A handle for another task.
     pub fn share(&self) -> Arc<Session> {
         Arc::clone(&self.session)
     }

@@ -1,32 +1,32 @@
-//! How connections end that nobody is logged in over.
+//! How connections without a login end.
 
 use std::fmt;
 
 use crate::server::life::admission::Offence;
 
-/// Why nobody is logged in.
+/// Why a connection ended without a login.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LoginFailed {
-    /// All that was shown was denied.
+    /// All credentials that the client tried were denied.
     Denied,
-    /// The client left, or was sent away, and had tried nothing.
+    /// The client left, or was disconnected, before any attempt.
     NoAttempt,
-    /// It took too long.
+    /// The login exceeded the grace time.
     GraceExceeded,
-    /// No SSH, or against its rules.
+    /// The peer did not speak SSH, or broke the protocol.
     Protocol(String),
-    /// The server ended meanwhile.
+    /// The server stopped meanwhile.
     ServerStopping,
-    /// Who would have been logged in, but there are too many.
+    /// The login was valid, but a limit of clients is reached.
     Full(Full),
 }
 
-/// Which limit of clients is reached.
+/// The limit that is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
-    /// That of all clients.
+    /// The limit of all clients.
     Clients,
-    /// That of one key.
+    /// The limit of connections per key.
     Key,
 }
 
@@ -44,7 +44,7 @@ impl LoginFailed {
         }
     }
 
-    /// What its source is penalised for; nothing, where it did no wrong.
+    /// The offence for which its source is penalised, if any.
     pub fn offence(&self) -> Option<Offence> {
         match self {
             LoginFailed::Denied => Some(Offence::AuthFail),
@@ -55,7 +55,7 @@ impl LoginFailed {
         }
     }
 
-    /// What else there is to say of it.
+    /// Further details for the log.
     pub(super) fn detail(&self) -> &str {
         match self {
             LoginFailed::Protocol(detail) => detail,
@@ -67,8 +67,8 @@ impl LoginFailed {
 impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Full::Clients => "this server has as many clients as it takes; try again later",
-            Full::Key => "this key is logged in as often as it may be",
+            Full::Clients => "the server is at its limit of clients; try again later",
+            Full::Key => "this key is at its limit of connections; close one of them",
         })
     }
 }

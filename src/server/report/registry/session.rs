@@ -1,4 +1,4 @@
-//! One client that is logged in: what it asked for, has, and carried.
+//! One logged-in client: its requests, its tunnel, and its traffic.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,42 +17,42 @@ use crate::server::report::audit::event::{Asked, Event, Peer, SessionRecord, Tun
 use crate::server::report::audit::text::Text;
 use crate::server::report::audit::time::Timestamp;
 
-/// Tunnels of one session that its record names; the first ones of more are left out.
+/// Limit of the tunnels in the record of a session; the latest are kept.
 const MOST_TUNNELS: usize = 8;
 
-/// Requests of one session that are written down at once,
+/// Requests of one session that are logged in a burst,
 const REQUESTS: u32 = 200;
-/// and after which time one more. All are counted.
+/// and the interval after which one more is logged. All requests are counted.
 const EACH_REQUEST: Duration = Duration::from_millis(50);
 
 /// A login, as the registry takes it.
 #[derive(Debug, Clone)]
 pub struct Login<'a> {
-    /// Over this connection.
+    /// The connection.
     pub connection: ConnectionId,
-    /// Who.
+    /// The client's identity.
     pub identity: &'a Identity,
-    /// From where.
+    /// The client's address and port.
     pub peer: SocketAddr,
-    /// What the client calls itself.
+    /// The software version in the client's banner.
     pub software: &'a str,
-    /// When.
+    /// The time of the login.
     pub now: SystemTime,
 }
 
-/// What a tunnel has carried so far, from the client and to it.
+/// The traffic of a tunnel so far, in both directions.
 #[derive(Debug)]
 pub struct TunnelTraffic {
-    /// From the client: what the server's inbound counters say.
+    /// From the client: the server's inbound counters.
     pub upload: Snapshot,
-    /// To the client: what its outbound counters say.
+    /// To the client: the server's outbound counters.
     pub download: Snapshot,
 }
 
-/// Reads the counters of a running tunnel, without stopping it.
+/// Reads the counters of a running tunnel without stopping it.
 pub type ReadCounters = Box<dyn Fn() -> TunnelTraffic + Send + Sync>;
 
-/// A client that is logged in. All of its tasks may share it.
+/// A logged-in client, shared by its tasks.
 #[derive(Debug)]
 pub struct Session {
     id: ConnectionId,
@@ -67,19 +67,19 @@ pub struct Session {
 #[derive(Debug)]
 struct State {
     tallies: Tallies,
-    /// Requests that may be written down.
+    /// Limits the logged requests.
     requests: Allowance,
     tunnels: Vec<TunnelFacts>,
     running: Option<LiveTunnel>,
-    /// What tunnels carried that are gone.
+    /// The traffic of ended tunnels.
     past: Traffic,
-    /// The largest that was ever told.
+    /// The largest traffic reported so far.
     told: Traffic,
     forwards: Forwards,
     ending: Option<Text>,
 }
 
-/// A tunnel and its counters.
+/// A live tunnel and its counters.
 struct LiveTunnel {
     facts: TunnelFacts,
     read: ReadCounters,
@@ -94,23 +94,23 @@ impl fmt::Debug for LiveTunnel {
 /// A session at one moment.
 #[derive(Debug, Clone)]
 pub struct SessionView {
-    /// Its connection.
+    /// The identifier of its connection.
     pub id: ConnectionId,
-    /// Who.
+    /// The client's identity.
     pub who: Who,
-    /// From where.
+    /// The client's address and port.
     pub peer: Peer,
-    /// What the client calls itself.
+    /// The software version in the client's banner.
     pub software: Text,
-    /// When it was logged in.
+    /// The time of the login.
     pub start: Timestamp,
-    /// The tunnel that it has now.
+    /// The current tunnel.
     pub tunnel: Option<TunnelFacts>,
-    /// What its tunnels carried.
+    /// The traffic of its tunnels.
     pub traffic: Traffic,
     /// Its TCP connections.
     pub forwards: Vec<ForwardRecord>,
-    /// What it asked for.
+    /// The numbers of its requests.
     pub tallies: Tallies,
 }
 
@@ -136,18 +136,18 @@ impl Session {
         }
     }
 
-    /// Its connection.
+    /// The identifier of its connection.
     pub fn id(&self) -> ConnectionId {
         self.id
     }
 
-    /// Who it is.
+    /// The client's identity.
     pub fn who(&self) -> &Who {
         &self.who
     }
 
-    /// Counts and writes down that the client got what it asked for. Of a flood
-    /// of requests some are written down, with the number of the others.
+    /// Counts and logs a granted request. In a flood only some are logged, with the number
+    /// of those left out.
     pub fn granted(&self, asked: Asked) {
         let mut state = self.lock();
         state.tallies.granted(&asked);
@@ -163,7 +163,7 @@ impl Session {
         }
     }
 
-    /// Counts and writes down that it did not, and why.
+    /// Counts and logs a refused request, with the reason.
     pub fn refused(&self, asked: Asked, reason: &str) {
         let mut state = self.lock();
         state.tallies.refused(&asked);
@@ -180,7 +180,7 @@ impl Session {
         }
     }
 
-    /// Writes down that what it came in by, or what it has, was taken away, and why.
+    /// Logs that the client's login, or something that it holds, was revoked, with the reason.
     pub fn withdrawn(&self, reason: &str) {
         self.audit.record(Event::AccessWithdrawn {
             connection: self.id,
@@ -190,8 +190,8 @@ impl Session {
         });
     }
 
-    /// The client has a tunnel now, whose counters `read` reads. One that it had
-    /// before is over. Written down as requests are.
+    /// Records the client's new tunnel, whose counters `read` reads, and ends the record of
+    /// an earlier one. Logged within the same limit as requests.
     pub fn tunnel_up(&self, facts: TunnelFacts, read: ReadCounters) {
         let mut state = self.lock();
         let suppressed = state.requests.take(Instant::now());
@@ -211,7 +211,7 @@ impl Session {
         state.running = Some(LiveTunnel { facts, read });
     }
 
-    /// Its tunnel is over: what it carried is kept, its counters are let go.
+    /// Records the end of its tunnel: keeps its totals and drops its counters.
     pub fn tunnel_down(&self) {
         self.lock().close_tunnel();
     }
@@ -221,12 +221,12 @@ impl Session {
         self.lock().forwards.begin(kind, host, port)
     }
 
-    /// Says why it ends; the first reason counts.
+    /// Sets the reason why the session ends; the first reason counts.
     pub fn ending(&self, reason: &str) {
         self.lock().ending.get_or_insert_with(|| reason.into());
     }
 
-    /// What there is to say of it now.
+    /// The session at this moment.
     pub fn view(&self) -> SessionView {
         let mut state = self.lock();
         SessionView {
@@ -242,7 +242,7 @@ impl Session {
         }
     }
 
-    /// The last word on it.
+    /// The final record of the session.
     pub(super) fn record(&self, now: SystemTime) -> SessionRecord {
         let view = self.view();
         let state = self.lock();
@@ -273,8 +273,8 @@ impl Session {
 }
 
 impl State {
-    /// A counter of the data path may fall by a packet that was dropped after
-    /// all; what is told of it does not, or it would look like a new beginning.
+    /// A counter of the data path may fall when a counted packet is dropped after all. The
+    /// reported value must not fall, since a fall would look like a restart.
     fn traffic(&mut self) -> Traffic {
         let mut now = self.past.clone();
         if let Some(running) = &self.running {

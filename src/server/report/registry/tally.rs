@@ -1,4 +1,4 @@
-//! How often each kind of request was granted and refused.
+//! Counts of granted and refused requests, per kind.
 
 use std::collections::BTreeMap;
 
@@ -6,16 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::server::report::audit::event::Asked;
 
-/// Of one kind.
+/// The counts of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
-    /// Times that it was granted.
+    /// The number of granted requests.
     pub granted: u64,
-    /// Times that it was refused.
+    /// The number of refused requests.
     pub refused: u64,
 }
 
-/// Of all kinds.
+/// The counts of all kinds.
 #[derive(Debug, Clone, Default)]
 pub struct Tallies([Tally; KINDS.len()]);
 
@@ -33,17 +33,17 @@ fn index(asked: &Asked) -> usize {
 }
 
 impl Tallies {
-    /// Counts one that was granted.
+    /// Counts a granted request.
     pub fn granted(&mut self, asked: &Asked) {
         self.0[index(asked)].granted += 1;
     }
 
-    /// Counts one that was refused.
+    /// Counts a refused request.
     pub fn refused(&mut self, asked: &Asked) {
         self.0[index(asked)].refused += 1;
     }
 
-    /// Adds those of another.
+    /// Adds the counts of another.
     pub fn add(&mut self, other: &Tallies) {
         for (sum, one) in self.0.iter_mut().zip(&other.0) {
             sum.granted = sum.granted.saturating_add(one.granted);
@@ -51,7 +51,7 @@ impl Tallies {
         }
     }
 
-    /// By the kind's name; those that happened.
+    /// The counts by the name of the kind, without kinds that never occurred.
     pub fn by_kind(&self) -> BTreeMap<&'static str, Tally> {
         let named = KINDS.into_iter().zip(self.0);
         named

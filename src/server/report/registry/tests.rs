@@ -1,4 +1,4 @@
-//! Clients that come, carry and go.
+//! Tests of clients that log in, transfer data and leave.
 
 use std::fs;
 use std::path::Path;
@@ -72,7 +72,7 @@ pub fn facts() -> TunnelFacts {
     }
 }
 
-/// A tunnel of the session, and the counters that its data path would count in.
+/// A tunnel of the session, and the counters that its data path would use.
 pub fn tunnel(session: &Session) -> Arc<[Counters; 2]> {
     let counters = Arc::new([Counters::default(), Counters::default()]);
     let read = Arc::clone(&counters);
@@ -98,7 +98,7 @@ fn a_session_is_there_until_its_guard_is_dropped() {
     assert_eq!(view.sessions[0].traffic.upload.bytes, 1000);
     assert_eq!(view.sessions[0].tunnel, Some(facts()));
     drop(session);
-    // A task that is late still holds it.
+    // A late task still holds the session.
     assert_eq!(shared.who().user.as_str(), "alice");
     let view = registry.view();
     assert_eq!(

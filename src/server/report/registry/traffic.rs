@@ -1,4 +1,4 @@
-//! What was carried and dropped, as sums over tunnels and sessions.
+//! Transferred and dropped packets, summed over tunnels and sessions.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,22 +19,22 @@ pub struct Traffic {
 /// One direction of the tunnels.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirectionTraffic {
-    /// Packets that went through.
+    /// Transferred packets.
     pub packets: u64,
-    /// Their bytes.
+    /// Bytes of these packets.
     pub bytes: u64,
-    /// Packets that were dropped, by reason; those that happened.
+    /// Dropped packets by reason, without reasons that never occurred.
     pub dropped: BTreeMap<Cow<'static, str>, u64>,
 }
 
 impl Traffic {
-    /// Adds what another carried.
+    /// Adds the traffic of another.
     pub fn add(&mut self, other: &Traffic) {
         self.upload.add(&other.upload);
         self.download.add(&other.download);
     }
 
-    /// Takes the larger of each number, for counters that must never fall.
+    /// Raises each number to that of another if it is larger, for counters that must not fall.
     pub fn raise(&mut self, other: &Traffic) {
         self.upload.raise(&other.upload);
         self.download.raise(&other.download);
@@ -59,7 +59,7 @@ impl DirectionTraffic {
         }
     }
 
-    /// Packets that were dropped, for whatever reason.
+    /// Dropped packets, for any reason.
     pub fn dropped_packets(&self) -> u64 {
         self.dropped.values().copied().fold(0, u64::saturating_add)
     }

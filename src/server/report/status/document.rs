@@ -1,4 +1,4 @@
-//! The document that a running server answers with.
+//! The status document of a running server.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,10 +17,10 @@ use crate::server::report::registry::tally::Tally;
 use crate::server::report::registry::traffic::Traffic;
 use crate::server::report::registry::{ConnectionId, Forwarded};
 
-/// The version of the document; it grows when what is there changes its meaning.
+/// The version of the document; it is raised when an existing field changes its meaning.
 pub const VERSION: u32 = 1;
 
-/// All of it.
+/// The whole document.
 #[derive(Debug, Serialize)]
 pub struct Document {
     version: u32,
@@ -58,9 +58,9 @@ struct Session {
 #[derive(Debug, Serialize)]
 struct Totals {
     logins: u64,
-    /// Connections that are not logged in yet.
+    /// Connections that have not logged in yet.
     startups: usize,
-    /// Sources that are refused for what they did.
+    /// Sources with a penalty.
     penalised_sources: usize,
     refused: BTreeMap<&'static str, u64>,
     failed: BTreeMap<&'static str, u64>,
@@ -73,7 +73,7 @@ struct Totals {
 }
 
 impl Document {
-    /// What there is to say now.
+    /// The document for the time `now`.
     pub fn of(watched: &Watched, now: Instant) -> Self {
         let view = watched.registry.view();
         Self {

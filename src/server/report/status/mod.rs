@@ -1,5 +1,5 @@
-//! `sshvpn serve --status`: a running server says who is there. It answers at a
-//! socket in the runtime directory, with one JSON document to whoever connects.
+//! `sshvpn serve --status`: a running server reports the live clients. It answers each
+//! connection to a socket in the runtime directory with one JSON document.
 //!
 //! ```text
 //!   watched ─► document ─► socket ┈┈► show ─► table
@@ -14,6 +14,5 @@ pub mod watched;
 pub use show::show;
 pub use socket::StatusSocket;
 
-/// How the names of these sockets begin; the port follows that the server
-/// listens at first.
+/// The prefix of the sockets' names; the first port at which the server listens follows.
 const PREFIX: &str = "serve-";

@@ -1,4 +1,4 @@
-//! Asks the servers that run here for their status, and shows it.
+//! Queries the servers on this host for their status, and shows it.
 
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
@@ -17,28 +17,28 @@ use crate::process::failure::Failure;
 use crate::process::message::{print, say};
 use crate::server::report::bounded_listener::PATIENCE;
 
-/// No answer is longer, in bytes.
+/// Size limit of an answer, in bytes.
 const LONGEST: u64 = 64 * 1024 * 1024;
 
-/// Why there is no status to show.
+/// Why no status can be shown.
 #[derive(Debug, Error)]
 pub enum StatusError {
-    /// Nobody to ask.
+    /// No server runs here.
     #[error(
-        "no 'sshvpn serve' of this user runs in this network namespace; one of root's answers root alone: sudo sshvpn serve --status"
+        "no 'sshvpn serve' of this user runs in this network namespace; only root can query a server of root: sudo sshvpn serve --status"
     )]
     NoServer,
-    /// It does not answer, or the answer breaks off.
-    #[error("the server behind {name} does not tell its status: {source}")]
+    /// The server does not answer, or its answer is incomplete.
+    #[error("cannot read the status of the server behind {name}: {source}")]
     Silent {
         /// The socket's name.
         name: String,
         /// The reason.
         source: io::Error,
     },
-    /// Not a document that is understood here.
+    /// The answer is not a known document.
     #[error(
-        "the server behind {name} answers with what this sshvpn does not understand; is it of another version?"
+        "this sshvpn does not understand the answer of the server behind {name}; is it of another version?"
     )]
     Unknown {
         /// The socket's name.
@@ -52,7 +52,7 @@ pub enum StatusError {
     Output(#[source] io::Error),
 }
 
-/// What is read of every document, whatever its version.
+/// The fields that are read of a document of any version.
 #[derive(Debug, Deserialize)]
 struct Envelope {
     version: u32,
@@ -64,12 +64,12 @@ struct Place {
     network_namespace: u64,
 }
 
-/// Prints the status of each server of this network namespace: as a table, or as
-/// one JSON document a line. Yields the exit code.
+/// Prints the status of each server of this network namespace: as a table, or as one
+/// JSON document per line. Returns the exit code.
 pub fn show(json: bool) -> Result<u8, Failure> {
     let directory = cleanup::runtime_dir()?;
     let shown = show_from(&directory, json, print);
-    // Asking may have made it.
+    // Opening the directory may have created it.
     cleanup::remove_empty_runtime_dir();
     shown.map(|()| 0).map_err(Failure::local)
 }

@@ -1,4 +1,4 @@
-//! The socket at which a running server tells its status.
+//! The socket at which a running server answers with its status.
 
 use std::convert::Infallible;
 use std::io;
@@ -16,17 +16,17 @@ use crate::host::journal::runtime_dir::{RuntimeDir, RuntimeDirError};
 use crate::host::runtime_socket::RuntimeSocket;
 use crate::server::report::bounded_listener::{self, AsyncAnswer};
 
-/// Answers until it is dropped.
+/// The socket; it answers until it is dropped.
 #[derive(Debug)]
 pub struct StatusSocket {
     task: JoinHandle<Infallible>,
-    /// Its name goes with it.
+    /// Its file is removed with it.
     _socket: RuntimeSocket,
 }
 
 impl StatusSocket {
-    /// Begins to answer, by the name of the `port` that the server listens at
-    /// first.
+    /// Creates the socket and answers; it is named by the first `port` at which the server
+    /// listens.
     pub fn start(
         directory: &RuntimeDir,
         port: u16,
@@ -71,7 +71,7 @@ impl AsyncAnswer<UnixStream> for Status {
                 Err(error) => Err(error.into()),
             };
             if let Err(error) = told {
-                tracing::debug!(%error, "somebody did not hear the status");
+                tracing::debug!(%error, "a status request was not answered");
             }
         }
     }

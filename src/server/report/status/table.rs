@@ -1,4 +1,4 @@
-//! A server's status as a table for people.
+//! A server's status as a table.
 
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -11,12 +11,12 @@ use crate::server::report::registry::Forwarded;
 use crate::server::report::registry::forwards::ForwardRecord;
 use crate::server::report::registry::traffic::{DirectionTraffic, Traffic};
 
-/// Characters of a fingerprint that tell one key from another.
+/// Displayed characters of a fingerprint, enough to tell keys apart.
 const FINGERPRINT: usize = "SHA256:".len() + 12;
 /// Characters of a time up to its minutes.
 const MINUTES: usize = "2026-01-01T00:00".len();
 
-/// What the table shows of a document.
+/// The fields of a document that the table shows.
 #[derive(Debug, Deserialize)]
 pub(super) struct Answer {
     server: Server,
@@ -71,7 +71,7 @@ const HEAD: [&str; 9] = [
     "DROPPED",
 ];
 
-/// All of it, with a line break at the end.
+/// Renders the table, with a line break at the end.
 pub(super) fn render(answer: &Answer) -> String {
     let mut rows = vec![HEAD.map(str::to_owned)];
     rows.extend(answer.sessions.iter().map(row));
@@ -155,7 +155,7 @@ fn carried(direction: &DirectionTraffic, forwards: impl Iterator<Item = u64>) ->
     ByteCount(forwards.fold(direction.bytes, u64::saturating_add)).to_string()
 }
 
-/// The point in time without its seconds.
+/// The time without its seconds.
 fn minutes(time: &Text) -> String {
     let text = time.to_string().replacen('T', " ", 1);
     text.chars().take(MINUTES).collect()

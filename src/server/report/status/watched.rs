@@ -1,4 +1,4 @@
-//! What status and metrics look at.
+//! The parts of a server that status and metrics read.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,17 +11,17 @@ use crate::server::life::admission::Admission;
 use crate::server::report::audit::Audit;
 use crate::server::report::registry::Registry;
 
-/// A server's parts, for reading.
+/// References to a server's parts, for reading.
 pub struct Watched {
-    /// Who is logged in.
+    /// The logged-in clients.
     pub registry: Arc<Registry>,
-    /// Who is at the door.
+    /// The connections without a login.
     pub admission: Arc<Admission>,
-    /// What is written down.
+    /// The audit log.
     pub audit: Audit,
-    /// When the server began.
+    /// When the server started.
     pub started: SystemTime,
-    /// The network namespace that it serves; 0 where that cannot be told.
+    /// The network namespace of the server; 0 if it is unknown.
     pub network_namespace: u64,
     leases: Box<dyn Fn() -> usize + Send + Sync>,
     listen: Mutex<Vec<SocketAddr>>,
@@ -29,8 +29,8 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Of a server that began at `started` in the network namespace of the
-    /// calling thread; `leases` counts the addresses that are in use.
+    /// The parts of a server that started at `started` in the network namespace of the
+    /// calling thread; `leases` counts the leased addresses.
     pub fn new(
         registry: Arc<Registry>,
         admission: Arc<Admission>,
@@ -57,18 +57,18 @@ impl Watched {
         *self.listen.lock().unwrap_or_else(PoisonError::into_inner) = listen;
     }
 
-    /// Reloads so far.
+    /// The number of reloads so far.
     pub fn reloads(&self) -> u64 {
         self.reloads.load(Ordering::Relaxed)
     }
 
-    /// Where the server listens.
+    /// The addresses at which the server listens.
     pub fn listen(&self) -> Vec<SocketAddr> {
         let listen = self.listen.lock();
         listen.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Addresses of the pools that are in use.
+    /// The number of leased pool addresses.
     pub fn leases(&self) -> usize {
         (self.leases)()
     }

@@ -1,5 +1,5 @@
-//! In a fresh network namespace each: what a client's device is given, and that
-//! nothing of it is left.
+//! What a client's device is given, and that nothing of it is left; each test in a fresh
+//! network namespace.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -51,8 +51,8 @@ fn new(asked: UnitRequest, reserved: &[u32]) -> ClientUnit {
     }
 }
 
-/// Waits until the way to an address is by that device: the kernel adds the
-/// routes of IPv6 addresses in a task of its own.
+/// Waits until the route to an address uses that device: the kernel adds the routes of
+/// IPv6 addresses in a task of its own.
 async fn wait_for_way(devices: &ClientDevices, to: &str, device: &str) {
     let end = Instant::now() + Duration::from_secs(20);
     loop {
@@ -65,8 +65,8 @@ async fn wait_for_way(devices: &ClientDevices, to: &str, device: &str) {
     }
 }
 
-/// Closes a device and waits until it is gone: a child that another test is
-/// starting may have a copy of its descriptor.
+/// Closes a device and waits until it is gone: a child that another test is starting
+/// may have a copy of its descriptor.
 fn close(opened: ClientDevice) {
     let name = opened.device.name().clone();
     drop(opened);
@@ -234,8 +234,8 @@ fn the_latest_connection_is_the_way_to_the_network_behind_it() {
     });
 }
 
-/// Opens a device that was closed a moment ago: a child that another test is
-/// starting may have a copy of its descriptor.
+/// Opens a device that was closed a moment ago: a child that another test is starting
+/// may have a copy of its descriptor.
 async fn again(
     devices: &ClientDevices,
     request: ClientDeviceRequest,
@@ -270,12 +270,12 @@ fn a_device_made_beforehand_gets_its_settings_back() {
         drop(device);
         assert!(changes.undo().await.is_clean());
         assert_eq!(snapshot(), before);
-        // Also where the process died.
+        // Also if the process died.
         drop(again(&devices, premade()).await.unwrap());
         assert!(snapshot().contains("10.9.0.1 peer 10.9.0.2"));
         assert_eq!(host.recover().await.len(), 1);
         assert_eq!(snapshot(), before);
-        // And where it failed half way.
+        // And if it failed half way.
         let taken = ClientDeviceRequest {
             sources: vec![
                 "10.9.0.1/32".parse().unwrap(),
@@ -351,7 +351,7 @@ fn an_ethernet_device_joins_the_bridge() {
         devices.set_bridge(Some("br0".parse().unwrap()));
         ip("link set v0 address f2:ff:ff:ff:ff:fe master br0");
         let opened = devices.open(ethernet(&["10.9.0.2"])).await.unwrap();
-        // Whose own address stays.
+        // The bridge's own address stays.
         assert!(ip("link show br0").contains("f2:ff:ff:ff:ff:fe"));
         let link = ip("addr show tap0");
         assert!(
@@ -371,11 +371,11 @@ fn an_ethernet_device_joins_the_bridge() {
         let opened = devices.open(grouped).await.unwrap();
         assert!(ip("-d link show tap0").contains("isolated off"));
         close(opened);
-        // A client of IP packets has nothing to do with it.
+        // A point-to-point client does not join the bridge.
         let opened = devices.open(request(&["10.9.0.2"])).await.unwrap();
         assert!(!ip("link show tun0").contains("master"));
         close(opened);
-        // One that is there beforehand, on another bridge, goes back to that.
+        // An existing device on another bridge returns to that bridge.
         ip("tuntap add dev tap4 mode tap");
         ip("link set tap4 master br1");
         let premade = || ClientDeviceRequest {
@@ -389,7 +389,7 @@ fn an_ethernet_device_joins_the_bridge() {
         assert!(changes.undo().await.is_clean());
         assert!(ip("link show tap4").contains("master br1"));
         drop(device);
-        // One that is on it already has its port back, without the client's stations.
+        // One that is already on this bridge keeps its port, without the client's stations.
         ip("link set tap4 master br0");
         ip("link set tap4 type bridge_slave isolated on");
         let before = ip("-d link show tap4");

@@ -1,4 +1,4 @@
-//! A server's socket, asked as the command line asks it.
+//! A server's socket, queried as the command line does.
 
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::server::report::registry::tests::{limits, log_in, tunnel};
 use crate::server::report::status::StatusSocket;
 use crate::server::report::status::watched::Watched;
 
-/// A server of three leases, with nobody in it.
+/// A server with three leases and no client.
 pub fn watched() -> Arc<Watched> {
     let audit = Audit::open(&AuditSettings {
         file: Some("/dev/null".into()),
