@@ -246,9 +246,17 @@ pub struct Finished {
 impl Connection {
     /// Starts a command or shell.
     pub async fn start(&self, request: &ProcessRequest) -> Result<Process, ChannelError> {
-        let name = request.name();
-        let started = self.request(&name, async |write| ask(write, request).await);
-        self.answered(&name, started).await
+        self.start_as(&request.name(), request).await
+    }
+
+    /// The same, called `name` in errors.
+    pub async fn start_as(
+        &self,
+        name: &str,
+        request: &ProcessRequest,
+    ) -> Result<Process, ChannelError> {
+        let started = self.request(name, async |write| ask(write, request).await);
+        self.answered(name, started).await
     }
 
     /// Starts a subsystem (RFC 4254, section 6.5), which the server's
@@ -300,18 +308,30 @@ impl Connection {
                 }
             }
         };
-        tokio::try_join!(ask, answer)?;
+        if let Err(error) = tokio::try_join!(ask, answer) {
+            // sshd counts it as a session until it is closed (MaxSessions).
+            let _ = write.close().await;
+            return Err(error);
+        }
         Ok(Process::over(read, write, &self.shared))
     }
 
-    /// Runs a command without input to its end; keeps `limit` bytes of each
-    /// output.
-    pub async fn run(&self, command: &str, limit: usize) -> Result<Finished, ChannelError> {
+    /// Runs a command, which errors call `name`, with this input to its end; keeps `limit`
+    /// bytes of each output.
+    pub async fn run(
+        &self,
+        name: &str,
+        command: &str,
+        input: impl Into<Bytes>,
+        limit: usize,
+    ) -> Result<Finished, ChannelError> {
         let request = ProcessRequest {
             command: Some(command.to_owned()),
             ..Default::default()
         };
-        let mut process = self.start(&request).await?;
+        let mut process = self.start_as(name, &request).await?;
+        // A command that ended early says why in its output.
+        let _ = process.input.write(input).await;
         let _ = process.input.end().await;
         let mut finished = Finished {
             output: Vec::new(),

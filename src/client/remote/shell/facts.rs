@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use thiserror::Error;
 
+use super::script;
 use crate::ssh::client::prompt::terminal_text;
 use crate::types::{InterfaceName, Mode, Unit};
 
@@ -179,7 +180,7 @@ pub fn parse(host: &str, text: &str, complaint: &str) -> Result<RemoteFacts, Fac
         return Err(FactsError::NoShell { host, complaint });
     }
     let mut reading = Reading::default();
-    for line in text.lines() {
+    for line in script::output(text).unwrap_or(text).lines() {
         // Unreadable lines are skipped.
         let _ = reading.line(line);
     }
