@@ -1,4 +1,4 @@
-//! What it costs to queue a packet and to take it out again.
+//! Measures the cost of queueing a packet and taking it out again.
 
 #[path = "../crates/wire/benches/packets/mod.rs"]
 mod packets;
@@ -12,7 +12,7 @@ use sshvpn_wire::packet::flow::{FlowClassifier, FlowKey};
 
 use packets::{Flow, MODE, interleaved, total};
 
-/// The key of the flow that a packet is of.
+/// The flow key of a packet.
 fn classify(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("classify");
     group.throughput(Throughput::Elements(1));
@@ -26,8 +26,8 @@ fn classify(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A queue that is filled with 44 packets and emptied, as one pass of the
-/// outbound direction does: packets of the MTU, and super-packets.
+/// Fills a queue with 44 packets and empties it, as one pass of the outbound direction does:
+/// packets of the MTU, and super-packets.
 fn push_and_pop(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("fair_queue");
     let (_, merged) = Flow::TCP4.super_packet();

@@ -1,5 +1,5 @@
-//! What the whole pump costs between a device and a channel in memory: all that
-//! happens to a byte between the device's system call and the SSH library's.
+//! Measures the whole pump between a device and a channel in memory: all work on a byte between the
+//! device's system call and the SSH library.
 
 mod ends;
 #[path = "../crates/wire/benches/packets/mod.rs"]
@@ -22,14 +22,14 @@ use tokio::sync::mpsc;
 use ends::{Reading, Receiving, Sending, Writing};
 use packets::{Flow, MODE, interleaved, total};
 
-/// Bytes that go through in one run, about: so many that starting does not count.
+/// Bytes per run, about: so many that the start has no influence.
 const RUN: usize = 16 << 20;
-/// What one message of a channel brings of a stream, in bytes.
+/// Bytes of a stream in one channel message.
 const CHUNK: usize = 32 * 1024;
-/// Packets that are there at once when datagrams come in.
+/// Packets available at once when datagrams come in.
 const BURST: usize = 128;
 
-/// From a device that has packets waiting, to each kind of channel.
+/// From a device with waiting packets to each kind of channel.
 fn outward(criterion: &mut Criterion) {
     let runtime = runtime();
     let mut group = criterion.benchmark_group("outbound");
@@ -72,7 +72,7 @@ fn outward(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// From a tun channel, to a device that takes super-packets and to one that does not.
+/// From a tun channel to a device that takes super-packets, and to one that does not.
 fn inward_by_datagrams(criterion: &mut Criterion) {
     let runtime = runtime();
     let mut group = criterion.benchmark_group("inbound/datagrams");
@@ -108,7 +108,7 @@ fn inward_by_datagrams(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// From an agent stream, to both kinds of device.
+/// From an agent stream to both kinds of device.
 fn inward_by_stream(criterion: &mut Criterion) {
     let runtime = runtime();
     let mut group = criterion.benchmark_group("inbound/stream");
@@ -148,14 +148,14 @@ fn inward_by_stream(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// What a device takes, and whether a client's guard stands in front of it.
+/// The offloads of a device, whether a client's guard filters its packets, and the name.
 const DEVICES: [(Offload, bool, &str); 3] = [
     (Offload::ALL, false, "offload"),
     (Offload::NONE, false, "no_offload"),
     (Offload::ALL, true, "guarded"),
 ];
 
-/// That of a client with 16 routes, in one of which the packets' source is.
+/// The guard of a client with 16 routes, one of which has the packets' source.
 fn guard(guarded: bool) -> Option<Guard> {
     let networks = |texts: &[&str]| -> AddressSet {
         let parsed = texts.iter().map(|text| text.parse::<IpNetwork>());
@@ -183,7 +183,7 @@ fn runtime() -> Runtime {
         .expect("a runtime without I/O")
 }
 
-/// Runs a direction to its end; what it drops would not have been measured.
+/// Runs a direction to its end; fails on dropped packets, which would not be measured.
 fn all_pass<E>(runtime: &Runtime, direction: impl Future<Output = E>, counters: &Counters) {
     runtime.block_on(direction);
     let counted = counters.snapshot();
@@ -193,12 +193,12 @@ fn all_pass<E>(runtime: &Runtime, direction: impl Future<Output = E>, counters: 
     );
 }
 
-/// As they are named in the results.
+/// The name of super-packets in the results.
 fn super_packets(flow: Flow) -> String {
     format!("{}_super_packets", flow.name())
 }
 
-/// A packet as a device yields it.
+/// A packet in the form that a device yields.
 fn from_device(header: VirtioHeader, packet: &[u8]) -> Vec<u8> {
     [&header.to_bytes(), packet].concat()
 }
@@ -208,7 +208,7 @@ fn from_super_packet(flow: Flow) -> Vec<u8> {
     from_device(header, &packet)
 }
 
-/// A packet as a tun channel brings it.
+/// A packet in the form of a tun channel.
 fn datagram(packet: &[u8]) -> Bytes {
     let mut framed = vec![0; frame::headroom(MODE)];
     framed.extend_from_slice(packet);
@@ -216,7 +216,7 @@ fn datagram(packet: &[u8]) -> Bytes {
     framed.into()
 }
 
-/// Packets as an agent stream brings them, cut anywhere.
+/// Packets in the form of an agent stream, in chunks without regard to frames.
 fn in_chunks(packets: &[Vec<u8>]) -> Vec<Bytes> {
     let mut stream = BytesMut::new();
     for packet in packets {

@@ -40,13 +40,13 @@
 //! - **carrier**: how packets travel inside SSH: `serve` (stream of an sshvpn server), `agent`
 //!   (stream of an agent) or `tun` (datagrams of the channel `tun@openssh.com`).
 //! - **link**: a device and a channel, joined by a pump; by datagrams or by a stream.
-//! - **first hop**: the addresses to which the SSH connection's TCP goes; never routed into the tunnel.
+//! - **first hop**: the addresses that the SSH connection's TCP goes to; never routed into the tunnel.
 //! - **hold**, **holder**: the remote shell (`hold.sh`) that sets up a remote host, and undoes it.
 //!
 //! Packets:
 //! - **packet**: one IP packet (layer 3).
 //! - **frame**: one Ethernet frame (layer 2), or the framed content of one channel message.
-//! - **outbound**: from this host's device to the channel; **inbound**: from the channel to the device.
+//! - **outbound**: from this host's device to the channel; **inbound**: from the channel to it.
 //! - **headroom**: bytes kept free in front of a packet, where headers are written in place.
 //! - **super-packet**: one packet that stands for many segments, its checksum left open; devices
 //!   with segmentation offload read and write it.

@@ -1,5 +1,5 @@
-//! The two ends of a pump, in memory: a device and a channel that give the same
-//! packets again and again until their number is reached, and forget what they get.
+//! An in-memory device and channel for a pump: they yield the same packets repeatedly up to a
+//! number, and discard what they get.
 
 use std::hint::black_box;
 use std::io::{self, IoSlice};
@@ -10,16 +10,16 @@ use nix::errno::Errno;
 use sshvpn::packet::offload::virtio::{Offload, VirtioHeader};
 use sshvpn::pump::{FrameSink, FrameSource, PacketSink, PacketSource, SendFailure};
 
-/// A device with packets to read, which is gone once they are.
+/// A device with packets to read, which fails after the last one.
 pub struct Reading<'a> {
-    /// Each with its offload header.
+    /// The packets, each with its offload header.
     packets: &'a [Vec<u8>],
     most: usize,
     read: AtomicUsize,
 }
 
 impl<'a> Reading<'a> {
-    /// One that yields `most` packets.
+    /// Yields `most` packets.
     pub fn new(packets: &'a [Vec<u8>], most: usize) -> Self {
         Reading {
             packets,
@@ -55,9 +55,9 @@ impl PacketSource for Reading<'_> {
     fn decline_offload(&self) {}
 }
 
-/// A device that takes what it is given.
+/// A device that discards written packets.
 pub struct Writing {
-    /// Which packets it takes.
+    /// The offload packets that it takes.
     pub takes: Offload,
 }
 
@@ -72,7 +72,7 @@ impl PacketSink for Writing {
     }
 }
 
-/// A channel that takes what it is given.
+/// A channel that discards sent messages.
 pub struct Sending;
 
 impl FrameSink for Sending {
@@ -83,14 +83,14 @@ impl FrameSink for Sending {
     }
 }
 
-/// A channel with messages to receive, which is closed once they are.
+/// A channel with messages to receive, which closes after the last one.
 pub struct Receiving<'a> {
     messages: &'a [Bytes],
     left: usize,
 }
 
 impl<'a> Receiving<'a> {
-    /// One that yields all of `messages` so many `times`.
+    /// Yields all of `messages`, `times` times.
     pub fn new(messages: &'a [Bytes], times: usize) -> Self {
         Receiving {
             messages,

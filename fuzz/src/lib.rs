@@ -1,9 +1,8 @@
-//! What the fuzz targets share.
+//! Common parts of the fuzz targets.
 //!
 //! A target is a file `tests/NAME.rs` with one [`target!`], and seeds in
-//! `tests/__fuzz__/NAME/corpus/`; nothing else has to know of it. `cargo test`
-//! runs each on its seeds and then on random bytes for [`TEST_TIME`];
-//! `scripts/fuzz NAME` lets libFuzzer search.
+//! `tests/__fuzz__/NAME/corpus/`; it needs no other entry. `cargo test` runs each target on its
+//! seeds and then on random bytes for [`TEST_TIME`]; `scripts/fuzz NAME` runs libFuzzer.
 
 pub mod packets;
 mod source;
@@ -12,17 +11,17 @@ use std::time::Duration;
 
 pub use source::Source;
 
-/// How long a target runs as a test.
+/// The duration of a target as a test.
 pub const TEST_TIME: Duration = Duration::from_secs(3);
 
-/// More runs than go into [`TEST_TIME`], which is to be what ends a test.
+/// More runs than fit into [`TEST_TIME`], so that the time ends a test.
 pub const TEST_RUNS: usize = 100_000_000;
 
 /// The longest random input of a test, in bytes.
 pub const TEST_INPUT: usize = 2048;
 
-/// Makes a fuzz target `NAME` of a function of bytes, which panics when it finds
-/// something wrong: `target!(NAME, FUNCTION);` in `tests/NAME.rs`.
+/// Makes a fuzz target `NAME` of a function of bytes, which panics on a fault:
+/// `target!(NAME, FUNCTION);` in `tests/NAME.rs`.
 #[macro_export]
 macro_rules! target {
     ($name:ident, $function:path) => {

@@ -1,5 +1,5 @@
-//! Packets that are right in most respects, which random bytes seldom are; and
-//! what packets are by etherparse, which was written apart from what is fuzzed.
+//! Makes mostly valid packets, which random bytes seldom are, and parses packets by etherparse,
+//! which is independent of the fuzzed code.
 
 use bytes::{Bytes, BytesMut};
 use etherparse::checksum::Sum16BitWords;
@@ -14,7 +14,7 @@ use sshvpn_wire::types::Mode;
 
 use crate::Source;
 
-/// The packets of one sender, one after the other.
+/// The consecutive packets of one sender.
 #[derive(Debug, Clone)]
 pub struct Stream {
     mode: Mode,
@@ -28,7 +28,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// A stream whose kind three bits of `kind` choose, from the host 10.0.0.`host`.
+    /// A stream from the host 10.0.0.`host`, of the kind that three bits of `kind` choose.
     pub fn new(mode: Mode, kind: u8, host: u8) -> Self {
         let mut header = TcpHeader::new(1000 + u16::from(host), 80, u32::MAX - 5000, 512);
         header.ack = true;
@@ -47,12 +47,12 @@ impl Stream {
         }
     }
 
-    /// Whether it is one of TCP.
+    /// Whether it is TCP.
     pub fn is_tcp(&self) -> bool {
         self.tcp
     }
 
-    /// Where its packets have their IP header, in bytes.
+    /// The offset of the IP header in its packets, in bytes.
     pub fn ip(&self) -> usize {
         match self.mode {
             Mode::PointToPoint => 0,
@@ -60,12 +60,12 @@ impl Stream {
         }
     }
 
-    /// Where its packets have their transport header, in bytes.
+    /// The offset of the transport header in its packets, in bytes.
     pub fn transport(&self) -> usize {
         self.ip() + if self.ipv6 { 40 } else { 20 }
     }
 
-    /// The number by which a virtio header knows its super-packets.
+    /// The gso_type of its super-packets in a virtio header.
     pub fn gso_type(&self) -> u8 {
         match (self.tcp, self.ipv6) {
             (true, false) => 1,
@@ -74,7 +74,7 @@ impl Stream {
         }
     }
 
-    /// The next packet, with `length` bytes of payload; its checksums are right.
+    /// The next packet, with `length` bytes of payload and right checksums.
     pub fn packet(&mut self, length: usize) -> Vec<u8> {
         let mut packet = Vec::new();
         if self.mode == Mode::Ethernet {
@@ -124,7 +124,7 @@ impl Stream {
     }
 }
 
-/// Changes up to three bytes of `packet`, as `source` has it.
+/// Changes up to three bytes of `packet`, as `source` says.
 pub fn damage(packet: &mut [u8], source: &mut Source<'_>) {
     for _ in 0..source.byte() % 4 {
         let (at, byte) = (usize::from(source.byte()), source.byte());
@@ -154,7 +154,7 @@ pub fn divide(mode: Mode, header: &VirtioHeader, packet: &[u8]) -> Option<Vec<By
     Some(packets)
 }
 
-/// The packets that a unit stands for; a super-packet has to be divisible.
+/// The packets of a unit; a super-packet has to be divisible.
 pub fn divide_unit(mode: Mode, unit: &Unit) -> Vec<Bytes> {
     match unit {
         Unit::Plain(packet) | Unit::Offload(_, packet) => vec![packet.clone()],
@@ -173,7 +173,7 @@ fn sliced(mode: Mode, packet: &[u8]) -> Option<SlicedPacket<'_>> {
     .ok()
 }
 
-/// The addresses and ports of a packet of TCP or UDP; nothing for others.
+/// The addresses and ports of a TCP or UDP packet; `None` for others.
 pub fn flow(mode: Mode, packet: &[u8]) -> Option<Vec<u8>> {
     let packet = sliced(mode, packet)?;
     let (protocol, ports) = match packet.transport? {
@@ -189,7 +189,7 @@ pub fn flow(mode: Mode, packet: &[u8]) -> Option<Vec<u8>> {
     Some([&[protocol][..], &addresses, &ports].concat())
 }
 
-/// Whether the checksums of a packet of TCP or UDP are right.
+/// Whether the checksums of a TCP or UDP packet are right.
 pub fn verifies(mode: Mode, packet: &[u8]) -> bool {
     let packet = sliced(mode, packet).expect("a whole packet");
     let (protocol, datagram) = match &packet.transport {

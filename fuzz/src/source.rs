@@ -1,6 +1,6 @@
-//! Reads what a fuzzer wrote as numbers and bytes; zeros once it has ended.
+//! Reads numbers and bytes from a fuzzer's input; zeros after its end.
 
-/// The part of an input that was not read yet.
+/// The unread part of an input.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'a>(&'a [u8]);
 
@@ -10,12 +10,12 @@ impl<'a> Source<'a> {
         Source(input)
     }
 
-    /// Whether all was read.
+    /// Whether everything was read.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The next bytes, filled up with zeros.
+    /// The next bytes, padded with zeros.
     pub fn array<const LENGTH: usize>(&mut self) -> [u8; LENGTH] {
         let mut array = [0; LENGTH];
         for (to, from) in array.iter_mut().zip(self.bytes(LENGTH)) {
@@ -42,7 +42,7 @@ impl<'a> Source<'a> {
         bytes
     }
 
-    /// All that is left.
+    /// The rest.
     pub fn rest(self) -> &'a [u8] {
         self.0
     }

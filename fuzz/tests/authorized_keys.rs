@@ -1,5 +1,5 @@
-//! Reads a file of keys: whatever it holds, each line is a key, a reason against
-//! it, or nothing, and says by itself what it says in its place.
+//! Parses an authorized_keys file: each line is a key, a refusal with a reason, or nothing, and
+//! parses alone to the same result as in the file.
 
 use sshvpn::config::keys::authorized_keys::{KeyOptions, parse, parse_line};
 use sshvpn_fuzz::target;
@@ -9,7 +9,7 @@ target!(authorized_keys, run);
 fn run(input: &[u8]) {
     for line in parse(input) {
         let text = input.split(|&byte| byte == b'\n').nth(line.number - 1);
-        let text = String::from_utf8_lossy(text.expect("a line that was read is there"));
+        let text = String::from_utf8_lossy(text.expect("the line exists"));
         match line.read {
             Ok(read) => {
                 assert_eq!(parse_line(&text), Ok(Some(read.clone())));

@@ -1,6 +1,5 @@
-//! Merges packets: arbitrary bytes, and streams whose packets differ in what
-//! matters here. Dividing the outcome yields the same packets, those of each
-//! flow in the order in which they came.
+//! Coalesces packets: arbitrary bytes, and streams whose packets differ in relevant fields.
+//! Segmenting the result yields the same packets, each flow's in the order of arrival.
 
 use std::collections::HashMap;
 
@@ -39,7 +38,7 @@ fn run(input: &[u8]) {
     assert_eq!(by_flow(mode, &packets), by_flow(mode, &back));
 }
 
-/// Those that belong to no flow in an order of their own, which is not promised.
+/// Groups packets by flow; the order of packets without a flow is not guaranteed.
 fn by_flow(mode: Mode, packets: &[Bytes]) -> HashMap<Option<Vec<u8>>, Vec<&Bytes>> {
     let mut flows: HashMap<_, Vec<&Bytes>> = HashMap::new();
     for packet in packets {
@@ -51,7 +50,7 @@ fn by_flow(mode: Mode, packets: &[Bytes]) -> HashMap<Option<Vec<u8>>, Vec<&Bytes
     flows
 }
 
-/// Each behind a byte with its length.
+/// Arbitrary packets, each after a byte with its length.
 fn arbitrary(source: &mut Source<'_>) -> Vec<Bytes> {
     let mut packets = Vec::new();
     while !source.is_empty() && packets.len() < PACKETS {
@@ -61,8 +60,7 @@ fn arbitrary(source: &mut Source<'_>) -> Vec<Bytes> {
     packets
 }
 
-/// Packets of up to sixteen streams. Each takes a byte that says of which it is
-/// and what is out of the ordinary about it.
+/// Packets of up to sixteen streams. For each, a byte selects the stream and its peculiarity.
 fn streams(mode: Mode, source: &mut Source<'_>) -> Vec<Bytes> {
     let mut streams: Vec<Stream> = (0..16)
         .map(|host| Stream::new(mode, host % 8, host / 2))

@@ -1,5 +1,5 @@
-//! Reads control messages of the agent stream: one that is understood can be said
-//! again, and is understood as the same.
+//! Parses control messages of the agent stream: a parsed message can be encoded, and parses again
+//! to the same message.
 
 use sshvpn_fuzz::target;
 use sshvpn_wire::frame::control::{Hello, Message};
@@ -10,7 +10,7 @@ fn run(input: &[u8]) {
     let Ok(message) = Message::from_json(input) else {
         return;
     };
-    let again = message.to_json().expect("what was read can be said");
+    let again = message.to_json().expect("a parsed message can be encoded");
     assert_eq!(Message::from_json(&again), Ok(message.clone()));
     if let Message::Hello(hello) = message {
         let ours = Hello::ours();

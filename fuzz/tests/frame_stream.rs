@@ -1,5 +1,5 @@
-//! Takes an agent stream apart, cut at random places: what comes out does not
-//! depend on the cuts, and a packet that is accepted can be framed again.
+//! Parses an agent stream in random chunks: the result does not depend on the chunks, and an
+//! accepted packet can be framed again.
 
 use bytes::{Bytes, BytesMut};
 use sshvpn_fuzz::packets::mode;
@@ -50,7 +50,7 @@ fn read<'a>(
     (frames, Ok(reader.held()))
 }
 
-/// A frame whose pieces are one.
+/// A frame with its pieces joined.
 fn joined(frame: &StreamFrame) -> StreamFrame {
     let mut frame = frame.clone();
     if let StreamFrame::Packet(packet) = &mut frame {
@@ -63,7 +63,7 @@ fn joined(frame: &StreamFrame) -> StreamFrame {
     frame
 }
 
-/// Frames a packet again, if it is one that a device would have yielded.
+/// Frames a packet again, if a device could have yielded it.
 fn again(mode: Mode, frame: &StreamFrame) {
     let StreamFrame::Packet(packet) = frame else {
         return;

@@ -1,6 +1,5 @@
-//! What passes the guard in any role is from its sender, and goes where that may
-//! reach, also by etherparse, and changes no routes; and the start of a packet is
-//! judged as all of it.
+//! A packet that passes the guard, in any role, has a permitted source and destination also by
+//! etherparse, and changes no routes; and the guard judges a packet's start as it judges the whole.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, LazyLock};
@@ -15,7 +14,7 @@ use sshvpn_wire::types::Mode;
 
 target!(guard, run);
 
-/// The bytes of a packet that are in one piece, however it came.
+/// The bytes of a packet that are always contiguous.
 const CONTIGUOUS: usize = 256;
 
 /// The hosts 0 to 3 of [`Stream`].
@@ -25,7 +24,7 @@ static SOURCES: LazyLock<AddressSet> = LazyLock::new(|| {
     v4.chain(v6).collect()
 });
 
-/// Where all of its hosts send to.
+/// The destinations of all its hosts.
 static REACH: LazyLock<AddressSet> = LazyLock::new(|| {
     let both = [IpAddr::from([10, 0, 0, 254]), IpAddr::from(v6(0xfd))];
     both.into_iter().collect()
@@ -37,14 +36,14 @@ fn v6(host: u8) -> [u8; 16] {
     address
 }
 
-/// Whose side judges.
+/// The role of the guard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     /// A server or an agent.
     Gateway,
     /// A client, on an ethernet tunnel to a LAN.
     Client,
-    /// One that knows no addresses.
+    /// A `-w` client, which knows no addresses.
     ByHand,
 }
 
@@ -79,8 +78,8 @@ fn rules(role: Role, one_station: bool) -> GuardRules {
     GuardRules::new(SOURCES.clone(), &reach, one_station)
 }
 
-/// Alone on its link, or on one that it shares, where it has a station that packets
-/// of [`Stream`] may come from.
+/// A sender alone on its link, or on a shared link with a station that packets of [`Stream`] may
+/// come from.
 fn sender(kind: u8) -> Sender {
     if kind & 4 == 0 {
         return Sender::default();
@@ -124,7 +123,7 @@ fn run(input: &[u8]) {
         let known = station.clone();
         let verdict = rules.check(mode, &mut station, &packet);
         if let Some(head) = packet.get(..CONTIGUOUS) {
-            // Less of it may only be refused.
+            // A shorter start may only be refused.
             let judged = rules.check(mode, &mut known.clone(), head);
             assert!(judged.is_err() || verdict.is_ok());
         }
@@ -138,7 +137,7 @@ fn run(input: &[u8]) {
                 let sender = packet.get(6..12).expect("an Ethernet header");
                 match &station {
                     Sender::Alone(known) => {
-                        let known = known.expect("a station that has spoken");
+                        let known = known.expect("a known station");
                         assert!(kind & 2 == 0 || known.0 == sender);
                     }
                     Sender::Shared { held, wanted } => {
@@ -150,7 +149,7 @@ fn run(input: &[u8]) {
         } else if matches!(station, Sender::Alone(_)) {
             assert_eq!(known, station);
         } else {
-            // It asks for nothing that it has.
+            // It wants no address that it has.
             match (station.wanted(), known) {
                 (Some(LinkAddress::Station(own)), Sender::Shared { held, .. }) => {
                     assert!(!held.stations.contains(&own));
@@ -164,7 +163,7 @@ fn run(input: &[u8]) {
     }
 }
 
-/// Gives a UDP datagram a port of DHCP, as its source or destination, or neither.
+/// Gives a UDP datagram a DHCP port as its source or destination, or neither.
 fn give_port(packet: &mut [u8], transport: usize, choice: u8) {
     const PORTS: [u16; 4] = [67, 68, 546, 547];
     let port = PORTS[usize::from(choice & 3)].to_be_bytes();
@@ -176,7 +175,7 @@ fn give_port(packet: &mut [u8], transport: usize, choice: u8) {
     }
 }
 
-/// Holds a packet that passed to a shared link to the part of a client.
+/// Checks that a packet that passed to a shared link is one that a DHCP client or host may send.
 fn passed_to_others(packet: &[u8]) {
     let Ok(sliced) = SlicedPacket::from_ethernet(packet) else {
         return;
@@ -197,7 +196,7 @@ fn passed_to_others(packet: &[u8]) {
     }
 }
 
-/// Makes a message of ICMP of its payload, of this type.
+/// Makes the payload an ICMP message of this type.
 fn as_icmp(mode: Mode, packet: &mut [u8], kind: u8) {
     let ip = match mode {
         Mode::PointToPoint => 0,
@@ -214,13 +213,13 @@ fn as_icmp(mode: Mode, packet: &mut [u8], kind: u8) {
     }
 }
 
-/// Holds a packet that passed to what etherparse reads in it.
+/// Checks a packet that passed against etherparse.
 fn passed(role: Role, mode: Mode, packet: &[u8]) {
     let sliced = match mode {
         Mode::PointToPoint => SlicedPacket::from_ip(packet),
         Mode::Ethernet => SlicedPacket::from_ethernet(packet),
     };
-    // The lengths are not for the guard to judge.
+    // The guard does not check lengths.
     let Ok(sliced) = sliced else { return };
     let tagged = sliced.vlan().is_some();
     assert!(role == Role::ByHand || !tagged);
@@ -270,7 +269,7 @@ fn passed(role: Role, mode: Mode, packet: &[u8]) {
     );
 }
 
-/// Whether nothing with this address leaves a link.
+/// Whether packets with this address stay on the link.
 fn on_link(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {

@@ -1,5 +1,5 @@
-//! Messages of a tunnel channel between two of us: what is accepted can be framed
-//! again, to the same message; an ordinary IP packet is what OpenSSH takes it for.
+//! Messages of a tunnel channel between two sshvpn programs: an accepted message can be framed
+//! again to the same message, and an ordinary IP packet is framed as OpenSSH expects.
 
 use bytes::Bytes;
 use sshvpn_fuzz::packets::mode;
@@ -35,7 +35,7 @@ fn run(input: &[u8]) {
     buffer.extend_from_slice(piece);
     if let Ok(start) = offload::encode(mode, &mut buffer) {
         let again = offload::decode(mode, Bytes::copy_from_slice(&buffer[start..]));
-        // The family is the packet's, whatever the message said.
+        // The family is the packet's, whatever the message has.
         match message[..4] == buffer[start..start + 4] {
             true => assert_eq!(buffer[start..], message[..]),
             false => assert!(again.is_ok()),

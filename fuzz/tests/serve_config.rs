@@ -1,5 +1,5 @@
-//! Reads the configuration of a server: it is understood as a whole, or there is
-//! one line of text that says where it is not.
+//! Parses the configuration of a server: it is valid as a whole, or one line of text names the
+//! place of the fault.
 
 use sshvpn::config::serve::file::{FileSettings, parse};
 use sshvpn_fuzz::target;

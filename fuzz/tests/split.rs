@@ -1,6 +1,5 @@
-//! Divides super-packets: arbitrary bytes, and such as are right but for a few
-//! bytes. What is accepted yields whole packets with right checksums, which
-//! carry the payload of the super-packet between them.
+//! Segments super-packets: arbitrary bytes, and valid ones with a few changed bytes. An accepted
+//! one yields whole packets with right checksums, which together carry its payload.
 
 use sshvpn_fuzz::packets::{Stream, damage, divide, mode, verifies};
 use sshvpn_fuzz::{Source, target};

@@ -1,6 +1,5 @@
-//! A client that says anything to the server's side of SSH, before and after it has
-//! logged in: its connection ends or goes on, the task does not fail, and the memory
-//! that it takes is bounded.
+//! A client that sends any messages to the SSH server, before and after its login: its connection
+//! ends or goes on, the task does not panic, and its memory is bounded.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -28,17 +27,17 @@ use wire::{Message, Wire, about, adjust, confirmation, data, number};
 
 target!(ssh_server, run);
 
-/// What one client may take, in bytes: what its channels may have unread, half as
-/// much again, what packets hold, and this side of the conversation.
+/// The memory of one client, in bytes, at most: the unread data of its channels, half as much
+/// again, packet buffers, and the test's own side.
 const AFFORDABLE: u64 = 48 << 20;
-/// Channels that a client may have.
+/// The most channels of a client.
 const CHANNELS: u8 = 24;
-/// How long messages may wait for a server that reads no more: it waits for readers.
+/// Limit for sending to a server that no longer reads, since it waits for readers itself.
 const STALLED: Duration = Duration::from_millis(200);
-/// Far longer than anything here takes; what reaches it hangs.
+/// Far longer than any step here takes; a test that reaches it hangs.
 const HANGS: Duration = Duration::from_secs(20);
 
-/// Lets in the key of the tests.
+/// Accepts the key of the tests.
 struct OneKey(KeyBlob);
 
 impl Gate for OneKey {
@@ -102,7 +101,7 @@ async fn conversation(lab: &Lab, input: &[u8]) {
             serve(login, manner).await;
         }
     });
-    // A server that hangs up ends it.
+    // The server may close the connection.
     let _ = timeout(HANGS, talk(lab, &mut wire, source)).await;
     let grown = resident().saturating_sub(before);
     assert!(grown < AFFORDABLE, "grown by {grown} bytes");
@@ -113,7 +112,7 @@ async fn conversation(lab: &Lab, input: &[u8]) {
         .expect("the server failed");
 }
 
-/// What the server does with requests.
+/// How the server handles requests.
 #[derive(Clone, Copy)]
 struct Manner(u8);
 
@@ -127,8 +126,7 @@ impl Manner {
     }
 }
 
-/// Answers the requests of a client until it is gone. What is opened is kept, and read
-/// or not.
+/// Answers the requests of a client until it ends. Opened channels are kept, and read or not.
 async fn serve(mut login: Login<()>, manner: Manner) {
     let (mut tunnels, mut subsystems, mut forwards) = (Vec::new(), Vec::new(), Vec::new());
     while let Some(request) = login.requests.next().await {
@@ -158,16 +156,16 @@ async fn serve(mut login: Login<()>, manner: Manner) {
                 let _ = reply.accept(80);
             }
             Request::Open { reply, .. } => reply.refuse(RefusalCode::Prohibited, "no").await,
-            // What is dropped is refused.
+            // Dropping a request refuses it.
             _ => {}
         }
     }
     let reason = timeout(HANGS, login.connection.ended()).await;
-    // What a panic of the connection's task leaves.
+    // The reason after a panic of the connection's task.
     assert_ne!(reason.expect("no end"), "the connection failed");
 }
 
-/// Says what the input says, up to where it says so, logs in, and goes on.
+/// Sends messages as the input says, logs in where it says so, and goes on.
 async fn talk(lab: &Lab, wire: &mut Wire, mut source: Source<'_>) -> std::io::Result<()> {
     let before = source.byte() % 8;
     if before == 0 {
@@ -189,8 +187,7 @@ async fn talk(lab: &Lab, wire: &mut Wire, mut source: Source<'_>) -> std::io::Re
     converse(wire, source).await
 }
 
-/// Sends messages, each as often as the input says, to a server that does not answer
-/// them all.
+/// Sends messages, each as often as the input says, to a server that does not answer all of them.
 async fn say(wire: &mut Wire, mut source: Source<'_>) -> std::io::Result<()> {
     while !source.is_empty() {
         if timeout(STALLED, wire.flood(step(&mut source))).await != Ok(true) {
@@ -200,21 +197,20 @@ async fn say(wire: &mut Wire, mut source: Source<'_>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The same to a server that is logged in to. What is started by one message can be
-/// used by the next.
+/// The same after the login. A message can use a channel that an earlier one opened.
 async fn converse(wire: &mut Wire, mut source: Source<'_>) -> std::io::Result<()> {
     while !source.is_empty() {
         let handled = timeout(STALLED, wire.settle(step(&mut source))).await;
         let Ok(handled) = handled else { break };
         handled?;
-        // What was granted meanwhile, by those who take requests.
+        // Channels that the server confirmed meanwhile.
         let granted = timeout(STALLED, wire.settle(std::iter::empty())).await;
         granted.unwrap_or(Ok(()))?;
     }
     Ok(())
 }
 
-/// One message, or one and much that nobody reads behind it, as often as the input says.
+/// One message, or one followed by much unread data, as often as the input says.
 fn step(source: &mut Source<'_>) -> impl Iterator<Item = Message> + use<> {
     let mut messages = vec![message(source)];
     let often = source.byte();
@@ -225,7 +221,7 @@ fn step(source: &mut Source<'_>) -> impl Iterator<Item = Message> + use<> {
     messages.into_iter().cycle().take(count)
 }
 
-/// Bytes up to a length that a packet takes.
+/// Bytes of a length that fits a packet.
 fn payload(source: &mut Source<'_>) -> Vec<u8> {
     let length = source.byte();
     vec![length; (1 << (length % 18)) + usize::from(source.byte())]
@@ -301,7 +297,7 @@ fn channel_request(source: &mut Source<'_>, channel: u32) -> Message {
     }
 }
 
-/// The memory that this process has, in bytes (proc_pid_status(5)).
+/// This process's resident memory, in bytes (proc_pid_status(5)).
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("a status");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -124,7 +124,7 @@ impl Door {
                     if self.guests.contains(&uid) {
                         asked.spawn(knows(stream, self.word.clone()));
                     } else {
-                        tracing::warn!(uid, "refused a connection of another user to the agent's socket");
+                        tracing::warn!(uid, "refused another user's connection");
                     }
                 }
             }

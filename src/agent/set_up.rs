@@ -228,7 +228,7 @@ fn by_iptables(
     } else {
         tracing::debug!(
             "no {program}: this host does not block connections to the client, nor clamp TCP's \
-            segment size to the path's MTU"
+             segment size to the path's MTU"
         );
         return Ok(None);
     };

@@ -18,16 +18,18 @@ use crate::types::{DevicePrefix, Mode, Mtu};
                   the host, and has to belong to root; the stricter of the two applies."
 )]
 pub struct AgentArgs {
-    /// Network that the client may reach, including addresses of this host; may be repeated [default: all]
+    /// Network that the client may reach, including addresses of this host; may be repeated
+    /// [default: all]
     #[arg(long = "allow-route", value_name = "CIDR", value_parser = network)]
     pub routes: Vec<IpNetwork>,
-    /// Network behind the client that may send packets; may be repeated [default: none, only its tunnel address]
+    /// Network behind the client that may send packets; may be repeated [default: none, only its
+    /// tunnel address]
     #[arg(long = "allow-source", value_name = "CIDR", value_parser = network)]
     pub sources: Vec<IpNetwork>,
     /// Forward nothing: the client reaches only the tunnel address of this host
     #[arg(long)]
     pub no_forward: bool,
-    /// Do not do NAT: keep the source address of forwarded packets
+    /// Permit no NAT: forwarded packets keep their source address
     #[arg(long)]
     pub no_nat: bool,
     /// Network that the tunnel's addresses may be in; may be repeated [default: all]

@@ -37,13 +37,15 @@ pub struct UpArgs {
     /// MTU of the tunnel in bytes [default: 1500 by agent or with --route, else the largest that sshd carries]
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u32>,
-    /// Let HOST do NAT: replace the source address of packets that it forwards [default: with --route]
+    /// Let HOST do NAT: replace the source address of packets that it forwards [default: with
+    /// --route]
     #[arg(long, overrides_with = "no_nat")]
     pub nat: bool,
     /// Let HOST keep the source address; the routed networks need a route back
     #[arg(long, overrides_with = "nat")]
     pub no_nat: bool,
-    /// Let HOST and the routed networks open connections to this host [default: no; with --no-nat, only the routed networks]
+    /// Let HOST and the routed networks open connections to this host [default: no; with --no-nat,
+    /// only the routed networks]
     #[arg(long)]
     pub inbound: bool,
     /// Network behind this host that may use the tunnel, and be reached with --inbound; may be repeated [default: none]
@@ -61,10 +63,12 @@ pub struct UpArgs {
     /// Take the name servers that a server offers
     #[arg(long)]
     pub accept_dns: bool,
-    /// Carrier of the tunnel [default: serve if HOST is such a server, else agent if one can be started, else tun]
+    /// Carrier of the tunnel [default: serve if HOST is such a server, else agent if one can be
+    /// started, else tun]
     #[arg(long, value_name = "CARRIER")]
     pub via: Option<Via>,
-    /// Command that starts the agent on HOST [default: subsystem sshvpn, else 'sshvpn agent', by 'sudo -n' if needed]
+    /// Command that starts the agent on HOST [default: subsystem sshvpn, else 'sshvpn agent', by
+    /// 'sudo -n' if needed]
     #[arg(long, value_name = "COMMAND", conflicts_with = "push")]
     pub agent_command: Option<String>,
     /// Send this program to HOST if it has none, for as long as the tunnel is up
@@ -73,7 +77,8 @@ pub struct UpArgs {
     /// Name of the device on this host; an existing one is used and kept [default: sshvpn0, …]
     #[arg(long, value_name = "NAME")]
     pub device: Option<InterfaceName>,
-    /// Unit of the device on HOST: N for tunN or tapN [default: TunnelDevice of ssh_config, else a free one]
+    /// Unit of the device on HOST: N for tunN or tapN [default: TunnelDevice of ssh_config, else a
+    /// free one]
     #[arg(long, value_name = "N", value_parser = unit)]
     pub peer_unit: Option<Unit>,
     /// The ssh options.

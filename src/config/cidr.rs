@@ -1,5 +1,4 @@
-//! Networks as the user writes them: strict, since a route that is not the one
-//! that was meant is hard to see later.
+//! Parses networks that the user writes, strictly: a wrong route is hard to notice later.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -7,32 +6,31 @@ use ipnetwork::IpNetwork;
 use serde::Deserialize;
 use thiserror::Error;
 
-/// Why a text is not a network.
+/// The reason why a text is not a network.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CidrError {
-    /// Not an address.
+    /// Not an address or a network.
     #[error(
         "'{0}' is not a network: give an IP address, or a network like 10.1.0.0/16 or fd00:1::/64"
     )]
     Nonsense(String),
     /// Not a prefix length of that family.
-    #[error("'{text}' is not a network: what follows the slash has to be a number from 0 to {max}")]
+    #[error("'{text}' is not a network: the prefix length must be a number from 0 to {max}")]
     Prefix {
-        /// What was given.
+        /// The given text.
         text: String,
-        /// The longest prefix of the family.
+        /// The length of an address of the family.
         max: u8,
     },
-    /// Bits behind the prefix.
+    /// The address has bits set after the prefix.
     #[error("{text} has host bits set; did you mean {network}?")]
     HostBits {
-        /// What was given.
+        /// The given text.
         text: String,
-        /// The network that it lies in.
+        /// The network that contains the address.
         network: IpNetwork,
     },
-    /// An IPv4 address in IPv6 clothes (RFC 4291, section 2.5.5.2), which no
-    /// packet on a wire has.
+    /// An IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2), which no packet on a wire has.
     #[error("{0} is an IPv4-mapped IPv6 network; give it as IPv4")]
     Mapped(String),
 }
@@ -50,7 +48,7 @@ impl TryFrom<String> for Network {
     }
 }
 
-/// Reads a network, or an address as the network of that address alone.
+/// Parses a network, or an address as the network of that address alone.
 pub fn parse_network(text: &str) -> Result<IpNetwork, CidrError> {
     let (address, prefix) = match text.split_once('/') {
         Some((address, prefix)) => (address, Some(prefix)),

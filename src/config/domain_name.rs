@@ -1,4 +1,4 @@
-//! A domain name, as it may stand in a resolver's settings and in a command line.
+//! A domain name that is safe in a resolver's settings and on a command line.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,27 +6,27 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// The longest name, in bytes as text without the last dot (RFC 1035, section 2.3.4).
+/// The limit of a name, in bytes as text without the final dot (RFC 1035, section 2.3.4).
 const LONGEST: usize = 253;
-/// The longest of its parts.
+/// The limit of one label, in bytes.
 const LONGEST_LABEL: usize = 63;
 
-/// Not a domain name.
+/// The text is not a domain name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
-    "'{}' is not a domain name: letters, digits, '-' and '_' in parts of up to 63, joined by dots",
+    "'{}' is not a domain name: letters, digits, '-' and '_' in labels of at most 63, separated by dots",
     .0.escape_debug()
 )]
 pub struct DomainNameError(String);
 
-/// A domain name of at least one part, in small letters, without a dot at its
-/// end. Names beyond ASCII have to be in their ASCII form (RFC 5890).
+/// A domain name of at least one label, in lower case, without a final dot. Internationalized names
+/// must be in their ASCII form (RFC 5890).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct DomainName(String);
 
 impl DomainName {
-    /// As text.
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -44,7 +44,8 @@ impl FromStr for DomainName {
     }
 }
 
-/// One part. None begins with a hyphen, so that no name is taken for an option.
+/// Whether the text is a valid label. No label begins with a hyphen, so that no name is taken for
+/// an option.
 fn is_label(label: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     (1..=LONGEST_LABEL).contains(&label.len())

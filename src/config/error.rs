@@ -1,4 +1,4 @@
-//! What can go wrong between the command line and a set of settings.
+//! Errors on the way from the command line to the settings.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,13 +8,13 @@ use thiserror::Error;
 
 use crate::types::ParseError;
 
-/// Why the settings for a destination could not be had.
+/// The reason why the settings for a destination are not available.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// The passwd database does not know the person who runs the program.
+    /// The passwd database does not contain the user of this process.
     #[error("no user with id {0} in the passwd database")]
     NoSuchUser(Uid),
-    /// `~name` of someone the passwd database does not know.
+    /// `~name` of a user who is not in the passwd database.
     #[error("{path}: no user '{user}' in the passwd database")]
     NoSuchHome {
         /// The path as written.
@@ -24,7 +24,7 @@ pub enum ConfigError {
     },
     /// sudo's variables contradict each other or the passwd database.
     #[error(
-        "SUDO_USER={name}, SUDO_UID={uid} and SUDO_GID={gid} do not describe one user of this host: run through sudo itself, or unset them"
+        "SUDO_USER={name}, SUDO_UID={uid} and SUDO_GID={gid} do not describe one user of this host: run sshvpn by sudo itself, or unset them"
     )]
     Sudo {
         /// `SUDO_USER`.
@@ -34,9 +34,9 @@ pub enum ConfigError {
         /// `SUDO_GID`.
         gid: String,
     },
-    /// doas or pkexec names a caller whom the passwd database does not know.
+    /// doas or pkexec names a caller who is not in the passwd database.
     #[error(
-        "{variable}={value} is no user of this host: unset it, or run through doas or pkexec itself"
+        "{variable}={value} is not a user of this host: unset it, or run sshvpn by doas or pkexec itself"
     )]
     Caller {
         /// The variable.
@@ -44,9 +44,9 @@ pub enum ConfigError {
         /// Its value.
         value: String,
     },
-    /// sudo, doas and pkexec name two callers.
+    /// sudo, doas and pkexec name different callers.
     #[error(
-        "{variable}={value} is not {other}, whom another such variable names as the caller: unset those of SUDO_UID, DOAS_USER and PKEXEC_UID that are not true"
+        "{variable}={value} contradicts another variable, which names {other} as the caller: unset the wrong one of SUDO_UID, DOAS_USER and PKEXEC_UID"
     )]
     Callers {
         /// The variable.
@@ -56,44 +56,46 @@ pub enum ConfigError {
         /// The user that the other variable names.
         other: String,
     },
-    /// A system call failed; `what` was being done.
-    #[error("{what}: {source}")]
+    /// A system call failed; `what` follows "cannot".
+    #[error("cannot {what}: {source}")]
     System {
-        /// What was being done.
+        /// The attempted action.
         what: &'static str,
         /// The system's reason.
         source: io::Error,
     },
-    /// Not a destination.
+    /// The text is not a destination.
     #[error(
         "'{0}' is not a destination: give [user@]host or ssh://[user@]host[:port], without shell characters"
     )]
     Destination(String),
-    /// Not a list of jump hosts.
+    /// The text is not a list of jump hosts.
     #[error("'{0}' is not a list of jump hosts: give [user@]host[:port], separated by commas")]
     JumpHosts(String),
-    /// Jump hosts whose own jump hosts never come to an end.
-    #[error("the jump hosts of {0} lead through each other without end")]
+    /// The jump hosts form a loop.
+    #[error(
+        "ProxyJump loop: the way to {0} has too many jump hosts; correct ProxyJump in ssh_config"
+    )]
     JumpLoop(String),
-    /// A setting with a value that cannot be used.
+    /// A setting has an invalid value.
     #[error("{key} {value}: {problem}")]
     Value {
         /// The keyword, as ssh_config(5) spells it or in lower case.
         key: String,
-        /// What was given.
+        /// The given value.
         value: String,
-        /// What is wrong with it.
+        /// The reason.
         problem: String,
     },
-    /// A line of a configuration file, or of `-o`, that cannot be used.
+    /// A line of a configuration file, or an argument of `-o`, is invalid.
     #[error("{place}: {problem}")]
     Line {
         /// File and line number, or "command line".
         place: String,
-        /// What is wrong with it.
+        /// The reason.
         problem: String,
     },
-    /// A configuration file that cannot be read.
+    /// A configuration file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
         /// The file.
@@ -101,27 +103,27 @@ pub enum ConfigError {
         /// The system's reason.
         source: io::Error,
     },
-    /// A configuration file that others can change, which ssh refuses too.
+    /// Other users can change a configuration file; ssh refuses it too.
     #[error(
-        "{} has to belong to you or root, and nobody else may write to it: chmod go-w, chown",
+        "{} must belong to you or root, and no other user may write to it: chmod go-w, chown",
         path.display()
     )]
     Permissions {
         /// The file.
         path: PathBuf,
     },
-    /// The ssh program would not take the settings.
+    /// The ssh program refused the settings.
     #[error("ssh does not accept the settings for {host}: {message}")]
     SshRefused {
         /// The destination.
         host: String,
-        /// What ssh said.
+        /// The message of ssh.
         message: String,
     },
 }
 
 impl ConfigError {
-    /// A value of `key` that cannot be used because of `problem`.
+    /// An invalid value of `key`, because of `problem`.
     pub(crate) fn value(key: &str, value: &str, problem: impl Into<String>) -> Self {
         ConfigError::Value {
             key: key.to_owned(),
@@ -130,12 +132,12 @@ impl ConfigError {
         }
     }
 
-    /// The failure of a type's own parser on the value of `key`.
+    /// The error of a type's own parser on the value of `key`.
     pub(crate) fn parse(key: &str, value: &str, error: &ParseError) -> Self {
         Self::value(key, value, error.to_string())
     }
 
-    /// A file that could not be read.
+    /// The error of reading a file.
     pub(crate) fn read(path: &Path, source: io::Error) -> Self {
         ConfigError::Read {
             path: path.to_owned(),

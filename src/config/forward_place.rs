@@ -1,4 +1,4 @@
-//! Places of TCP forwards: `permitopen=` and `permitlisten=` of sshd(8), and the
+//! Host and port patterns of TCP forwards: `permitopen=` and `permitlisten=` of sshd(8), and the
 //! same keys of a server's configuration.
 
 use std::fmt;
@@ -6,20 +6,20 @@ use std::fmt;
 use serde::Deserialize;
 use thiserror::Error;
 
-/// Longest host name (`NI_MAXHOST`).
+/// The limit of a host name, in bytes (`NI_MAXHOST`).
 const MAX_HOST: usize = 1024;
 
-/// A place of `permitopen=` or `permitlisten=` (sshd(8)): a host, as it is asked
-/// for, and a port; any, where none is given.
+/// A place of `permitopen=` or `permitlisten=` (sshd(8)): a host, as the client requests it, and a
+/// port; `None` matches any.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// The name or address; compared as text, without case.
+    /// The name or address; compared as text, ignoring case.
     pub host: Option<String>,
     /// The port.
     pub port: Option<u16>,
 }
 
-/// Not a place.
+/// The text is not a place.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("'{text}' is not {wanted}: the port from 1 to 65535 or '*', an IPv6 address in []")]
 pub struct PlaceError {
@@ -28,7 +28,7 @@ pub struct PlaceError {
 }
 
 impl Place {
-    /// Reads `HOST:PORT`, where either may be `*`.
+    /// Parses `HOST:PORT`, where either may be `*`.
     pub fn parse_open(text: &str) -> Result<Self, PlaceError> {
         split(text).ok_or_else(|| PlaceError {
             text: text.to_owned(),
@@ -36,7 +36,7 @@ impl Place {
         })
     }
 
-    /// Reads `[HOST:]PORT`; without a host, any.
+    /// Parses `[HOST:]PORT`; without a host it matches any.
     pub fn parse_listen(text: &str) -> Result<Self, PlaceError> {
         let place = match text.contains(':') {
             true => split(text),
@@ -67,7 +67,7 @@ fn split(text: &str) -> Option<Place> {
     })
 }
 
-/// The outer `None`: neither a port nor `*`.
+/// Parses a port or `*`. The outer `None` means neither.
 fn port(text: &str) -> Option<Option<u16>> {
     if text == "*" {
         return Some(None);

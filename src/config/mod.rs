@@ -1,5 +1,5 @@
-//! Settings: typed values, and where they come from. No I/O beyond reading
-//! configuration; everything else in the program gets what is parsed here.
+//! Settings and their sources, as typed values. It does no I/O except reading configuration; the
+//! rest of the program uses only the parsed values.
 
 pub mod cidr;
 pub mod domain_name;

@@ -1,15 +1,14 @@
-//! Configuration files of our own, in TOML: read as a whole, with the line of
-//! whatever is wrong.
+//! Parses configuration files in TOML as a whole, with the line number of an error.
 
 use serde::de::DeserializeOwned;
 
-/// Reads a document; the error is one line of text that begins with where it is.
+/// Parses a document; the error is one line of text that begins with the line number.
 pub(crate) fn parse<T: DeserializeOwned>(content: &[u8]) -> Result<T, String> {
     let text = match std::str::from_utf8(content) {
         Ok(text) => text,
         Err(error) => {
             let good = content.get(..error.valid_up_to()).unwrap_or_default();
-            return Err(format!("line {}: it is not UTF-8", line_at_end(good)));
+            return Err(format!("line {}: not UTF-8", line_at_end(good)));
         }
     };
     toml::from_str(text).map_err(|error| {
@@ -19,7 +18,7 @@ pub(crate) fn parse<T: DeserializeOwned>(content: &[u8]) -> Result<T, String> {
     })
 }
 
-/// The number of the line that `offset` is on.
+/// The number of the line that contains `offset`.
 pub(crate) fn line_at(content: &[u8], offset: usize) -> usize {
     line_at_end(content.get(..offset).unwrap_or(content))
 }

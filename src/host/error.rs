@@ -1,5 +1,4 @@
-//! What can go wrong when the state of this host is read or changed, and what
-//! to do about it.
+//! Errors of reading and changing the network state of this host.
 
 use std::fmt;
 use std::io;
@@ -13,72 +12,72 @@ use super::change::resolver::ResolverError;
 use super::change::sysctl::SysctlError;
 use super::journal::JournalError;
 
-/// A failure to read or to change the state of this host.
+/// A failure to read or to change the network state of this host.
 #[derive(Debug, Error)]
 pub enum NetError {
-    /// No netlink socket, so nothing can be read or changed.
+    /// The netlink socket cannot be opened, so nothing can be read or changed.
     #[error("cannot open a netlink socket: {0}")]
     NoNetlink(#[source] io::Error),
-    /// The kernel said no; nothing was changed.
+    /// The kernel refused; nothing was changed.
     #[error("cannot {operation} {object}: {refusal}")]
     Refused {
-        /// What was tried.
+        /// The attempted operation.
         operation: Operation,
-        /// On what.
+        /// The object of the operation.
         object: String,
-        /// Why not.
+        /// The kernel's reason.
         refusal: Refusal,
     },
-    /// No answer, or not one to this question; whether it was done is unknown.
+    /// The kernel sent no answer, or not one to this request; the change may have been made.
     #[error("cannot {operation} {object}: the kernel gave no usable answer ({detail})")]
     NoAnswer {
-        /// What was tried.
+        /// The attempted operation.
         operation: Operation,
-        /// On what.
+        /// The object of the operation.
         object: String,
-        /// What came instead.
+        /// The unexpected answer.
         detail: String,
     },
-    /// No interface of that name.
+    /// There is no interface of that name.
     #[error("there is no interface '{0}' on this host")]
     NoInterface(String),
-    /// A change beyond the device, with a capability of the program file.
+    /// The change reaches beyond the device, and the capability is from the program file.
     #[error(
-        "this takes root: with file capabilities (setcap) only the tunnel device itself is changed, not forwarding, firewall, bridges or name servers"
+        "this needs root: with file capabilities (setcap) sshvpn changes only the tunnel device itself, not forwarding, firewall, bridges or name servers"
     )]
     Borrowed,
-    /// The device of another user, with a capability of the program file.
+    /// The device is another user's, and the capability is from the program file.
     #[error(
-        "the device '{0}' is not this user's: with file capabilities (setcap) no other is changed"
+        "the device '{0}' belongs to another user; with file capabilities (setcap) sshvpn changes only the user's own devices, so run it as root"
     )]
     NotOwn(String),
-    /// The interface is no tun or tap device, so not one for a tunnel.
-    #[error(
-        "the interface '{0}' is not a tun or tap device; give the tunnel one of its own, or another name"
-    )]
+    /// The interface is not a tun or tap device, so it cannot be used for a tunnel.
+    #[error("the interface '{0}' is not a tun or tap device; choose another name for the tunnel")]
     NotTunnel(String),
-    /// No bridge to put a port into.
+    /// The interface is not a bridge.
     #[error(
-        "the interface '{0}' is not a bridge; name one, or make it: ip link add {0} type bridge"
+        "the interface '{0}' is not a bridge; name a bridge, or create one: ip link add {0} type bridge"
     )]
     NotBridge(String),
-    /// What was to be added is there already, by somebody else's hand.
-    #[error("{object} is there already; it was not made by this tunnel and stays as it is")]
+    /// The object exists already, and this tunnel did not add it.
+    #[error(
+        "{object} exists already and does not belong to this tunnel; remove it or choose another"
+    )]
     Exists {
         /// The address or the route.
         object: String,
     },
-    /// An MTU under which the kernel throws the IPv6 addresses of a link away.
+    /// With this MTU the kernel removes the IPv6 addresses of the link.
     #[error(
-        "an MTU of {mtu} on '{interface}' would remove its IPv6 addresses, which need 1280; take them away first or choose a larger MTU"
+        "an MTU of {mtu} on '{interface}' would remove its IPv6 addresses, which need 1280; remove them first or choose a larger MTU"
     )]
     MtuUnderIpv6 {
         /// The interface.
         interface: String,
-        /// What was asked for.
+        /// The requested MTU, in bytes.
         mtu: u32,
     },
-    /// A sysctl that does not belong to the tunnel's interface.
+    /// The sysctl does not belong to the tunnel's interface.
     #[error("the setting {key} does not belong to the interface '{interface}'")]
     ForeignSysctl {
         /// The setting.
@@ -86,13 +85,13 @@ pub enum NetError {
         /// The tunnel's interface.
         interface: String,
     },
-    /// Under /proc/sys.
+    /// A file below /proc/sys.
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
-    /// By the nft program.
+    /// The nft program.
     #[error(transparent)]
     Nft(#[from] NftError),
-    /// By the iptables programs.
+    /// The iptables programs.
     #[error(transparent)]
     Iptables(#[from] IptablesError),
     /// The host's name servers.
@@ -115,7 +114,7 @@ impl NetError {
         }
     }
 
-    /// The kernel's reason, where it gave one.
+    /// The kernel's reason, if it gave one.
     pub fn refusal(&self) -> Option<Refusal> {
         match self {
             NetError::Refused { refusal, .. } => Some(*refusal),
@@ -124,12 +123,12 @@ impl NetError {
     }
 }
 
-/// What was tried through netlink.
+/// A netlink operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// Read links, addresses, routes or rules.
     Read,
-    /// Ask which way the kernel would send a packet.
+    /// Ask by which route the kernel would send a packet.
     LookUp,
     /// Bring a link up.
     BringUp,
@@ -141,7 +140,7 @@ pub enum Operation {
     SetTxQueueLength,
     /// Limit the size of super-packets.
     SetGsoMaxSize,
-    /// Set how a link makes its IPv6 addresses.
+    /// Set how the kernel generates a link's IPv6 addresses.
     SetAddressGeneration,
     /// Make a link a port of a bridge.
     SetMaster,
@@ -159,13 +158,13 @@ pub enum Operation {
     SetBridgePort,
     /// Set the MAC address of a link.
     SetStation,
-    /// Tell a bridge where a station is.
+    /// Add a station to a bridge's forwarding database.
     AddStation,
-    /// Let a bridge forget a station.
+    /// Remove a station from a bridge's forwarding database.
     RemoveStation,
-    /// Ask who has an address on a link, or answer for somebody who has.
+    /// Resolve a neighbour's address, or proxy for a neighbour.
     AddNeighbour,
-    /// Forget who has an address on a link.
+    /// Remove a neighbour.
     RemoveNeighbour,
 }
 
@@ -196,31 +195,31 @@ impl fmt::Display for Operation {
     }
 }
 
-/// The kernel's reason, read in the light of what was tried.
+/// The kernel's reason, interpreted for the operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// EPERM, EACCES: not privileged.
     NotPermitted,
-    /// EEXIST: somebody has added the same before.
+    /// EEXIST: the same object exists already.
     Exists,
-    /// ESRCH, ENOENT, EADDRNOTAVAIL: what was to be removed is not there.
+    /// ESRCH, ENOENT, EADDRNOTAVAIL: the object to be removed does not exist.
     Absent,
     /// ENODEV, ENXIO: no such interface.
     NoDevice,
     /// ENETDOWN: the interface is down.
     DeviceDown,
-    /// ENETUNREACH, EHOSTUNREACH: no way to the destination or the gateway.
+    /// ENETUNREACH, EHOSTUNREACH: there is no route to the destination or the gateway.
     Unreachable,
     /// IPv6 is switched off on the host or on the interface.
     Ipv6Disabled,
-    /// EINVAL: a value that the kernel does not take for this interface.
+    /// EINVAL: the kernel does not accept the value for this interface.
     Invalid,
     /// Any other.
     Other(Errno),
 }
 
 impl Refusal {
-    /// Reads `errno` as the answer to `operation` on an object that is IPv6 or not.
+    /// Interprets `errno` as the answer to `operation` on an object that is IPv6 or not.
     pub fn new(errno: Errno, operation: Operation, ipv6: bool) -> Self {
         match errno {
             // inet6_addr_add() answers EACCES where disable_ipv6 is set.
@@ -244,15 +243,15 @@ impl fmt::Display for Refusal {
             Refusal::NotPermitted => {
                 "permission denied; this needs root or CAP_NET_ADMIN: run it with sudo, or give the program to a group: chgrp vpn, chmod 0750, setcap cap_net_admin+ep (sshvpn(1), SUDO AND CAPABILITIES)"
             }
-            Refusal::Exists => "it is there already; remove it first or choose another",
-            Refusal::Absent => "it is not there",
+            Refusal::Exists => "it exists already; remove it first or choose another",
+            Refusal::Absent => "it does not exist",
             Refusal::NoDevice => "the interface is gone",
             Refusal::DeviceDown => "the interface is down",
             Refusal::Unreachable => "the destination or its gateway cannot be reached",
             Refusal::Ipv6Disabled => {
                 "IPv6 is disabled on this host or interface; enable it (sysctl net.ipv6.conf.all.disable_ipv6=0) or use IPv4 only"
             }
-            Refusal::Invalid => "the kernel does not take this value for this interface",
+            Refusal::Invalid => "the kernel does not accept this value for this interface",
             Refusal::Other(errno) => errno.desc(),
         })
     }

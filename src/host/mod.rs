@@ -1,19 +1,18 @@
-//! The state of this host: links, addresses, routes and sysctls; the plan of
-//! what a tunnel needs of them, and the journal that takes it all back.
+//! The network state of this host: reads it, plans a tunnel's changes, makes them and undoes them.
 //!
 //! ```text
-//!   route_plan, addressing        what to ask for (pure; on address_range, facts,
+//!   route_plan, addressing        plan the changes (pure; on address_range, facts,
 //!     private_space, ways)
-//!   state ───► journal            each change is written down,
-//!     ├──────► make               and made,
-//!     └──────► undo               and taken back in reverse;
-//!   recovery ─► journal, undo     so is what a process left that died
-//!   protection                    what keeps the other end from configuring this host
-//!   netlink, sysctl, nft          what reads and changes the kernel's state
+//!   state ───► journal            writes down each change,
+//!     ├──────► make               makes it,
+//!     └──────► undo               and undoes the changes in reverse order
+//!   recovery ─► journal, undo     undoes the changes of a process that died
+//!   protection                    keeps the peer from configuring this host
+//!   netlink, sysctl, nft          read and change the kernel's state
 //!   shared_sysctl, firewall, server_table, client_firewall, resolver
-//!                                 what reaches beyond the tunnel's interface
-//!   surroundings                  what forwarding depends on here
-//!   privilege                     whether we may at all
+//!                                 changes beyond the tunnel's interface
+//!   surroundings                  the state of this host that forwarding depends on
+//!   privilege                     checks the rights of this process
 //! ```
 
 pub mod change;

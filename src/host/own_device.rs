@@ -1,12 +1,13 @@
-//! What may be changed with a capability of the program file (setcap(8)): a tunnel
-//! device of the caller's, and nothing else of this host. Any user who may run the
-//! program has the capability then, and can write a journal of their own.
+//! Limits what a process with file capabilities (setcap(8)) may change: the caller's own tunnel
+//! device, nothing else of this host.
+//!
+//! Any user who may run the program has the capability then, and can write a journal of their own.
 //!
 //! | change | made | undone from a journal of a dead process |
 //! |---|---|---|
 //! | link up, MTU, queue length, super-packets, address generation | on the own device | on the own device |
 //! | address, route through the device | on the own device | removed from the own device |
-//! | settings by which it takes no configuration from the other end | on the own device | on the own device |
+//! | settings that refuse configuration by the peer | on the own device | on the own device |
 //! | other sysctl of the device | on the own device | no |
 //! | the group of tunnels | on the own device | no |
 //! | bridge, port of a bridge, another group | no | no |
@@ -24,17 +25,17 @@ use super::netlink::Netlink;
 use super::plan::facts::LinkFacts;
 use crate::config::invoker::elevation;
 
-/// What a journal may lead this process to change.
+/// The changes that this process may undo from a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UndoScope {
-    /// Everything that was journalled.
+    /// Every journalled change.
     Host,
-    /// The caller's own tunnel devices.
+    /// Changes of the caller's own tunnel devices.
     OwnDevices,
 }
 
 impl UndoScope {
-    /// For a journal of this process.
+    /// The scope for a journal of this process.
     pub(super) fn of_this_process() -> Self {
         match elevation::by_file_capabilities() {
             true => UndoScope::OwnDevices,
@@ -42,8 +43,9 @@ impl UndoScope {
         }
     }
 
-    /// For a journal of a dead process, which the user may have forged. A process that
-    /// is not root may have got its capabilities from a wrapper, as ambient ones; a
+    /// The scope for a journal of a dead process, which the user may have forged.
+    ///
+    /// A process that is not root may have got its capabilities from a wrapper, as ambient ones. A
     /// server gets them from the administrator, and so does its user.
     pub(super) fn of_journals_left_behind(by: Recoverer) -> Self {
         match by {
@@ -53,7 +55,7 @@ impl UndoScope {
     }
 }
 
-/// Whether the device may be changed.
+/// Whether this process may change the device.
 pub(super) async fn is_own(
     netlink: &Netlink,
     link: &LinkFacts,
@@ -66,7 +68,7 @@ async fn belongs_to(netlink: &Netlink, link: &LinkFacts, uid: Uid) -> Result<boo
     Ok(link.is_tun() && netlink.owner_of_tun(link).await? == Some(uid))
 }
 
-/// An error where the change reaches beyond the device.
+/// Returns an error if the change reaches beyond the device.
 pub(super) fn require_on_device(change: &Change) -> Result<(), NetError> {
     if !elevation::by_file_capabilities() || is_on_device(change) {
         return Ok(());
@@ -82,7 +84,7 @@ fn is_on_device(change: &Change) -> bool {
         | Change::GsoMaxSize(_)
         | Change::AddressGenerationNone
         | Change::Protection(_)
-        // By it a tunnel is kept from others, and nothing is opened.
+        // This group separates a tunnel from other tunnels and opens nothing.
         | Change::Group(TUNNEL_GROUP)
         | Change::Address(_)
         | Change::Route(_)
@@ -101,7 +103,7 @@ fn is_on_device(change: &Change) -> bool {
     }
 }
 
-/// Whether undoing the entry of a journal of `interface` changes that device alone.
+/// Whether undoing an entry of `interface`'s journal changes that device alone.
 pub(super) fn is_undone_on_device(entry: &Entry, interface: &str) -> bool {
     match entry {
         Entry::Sysctl { key, .. } => {

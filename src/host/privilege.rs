@@ -1,4 +1,4 @@
-//! Whether this process may make a tunnel at all: CAP_NET_ADMIN and /dev/net/tun.
+//! Checks whether this process may make a tunnel: CAP_NET_ADMIN and /dev/net/tun.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -9,12 +9,12 @@ use thiserror::Error;
 
 use crate::config::invoker::elevation;
 
-/// Where the kernel lets processes make tun and tap devices.
+/// The device node by which the kernel lets processes make tun and tap devices.
 pub const TUN_DEVICE: &str = "/dev/net/tun";
 /// The number of CAP_NET_ADMIN (linux/capability.h).
 const CAP_NET_ADMIN: u32 = 12;
 
-/// Why a tunnel cannot be made here.
+/// The reason why this process cannot make a tunnel.
 #[derive(Debug, Error)]
 pub enum PrivilegeError {
     /// Not root, and no file capability.
@@ -22,9 +22,9 @@ pub enum PrivilegeError {
         "changing this host's network needs root or CAP_NET_ADMIN: run it with sudo, or give the program to a group: chgrp vpn, chmod 0750, setcap cap_net_admin+ep (sshvpn(1), SUDO AND CAPABILITIES; in a container: --cap-add NET_ADMIN)"
     )]
     NoNetAdmin,
-    /// By a capability of the program file, which any user may have who can run it.
+    /// The capabilities are from the program file, so any user who can run it may have them.
     #[error(
-        "'{0}' does not run by file capabilities (setcap), which are for the callers' own tunnels: start it as root or, as packaging/sshvpn-serve.service does, with ambient capabilities and a program file without any"
+        "'{0}' does not run with file capabilities (setcap), which are for the callers' own tunnels: start it as root or, as packaging/sshvpn-serve.service does, with ambient capabilities and a program file without any"
     )]
     Borrowed(&'static str),
     /// The capabilities could not be read.
@@ -32,10 +32,10 @@ pub enum PrivilegeError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// No tun device node, or no driver behind it.
+    /// The tun device node or its driver is missing.
     #[error(
         "{path} is missing: load the driver with 'sudo modprobe tun' (in a container: --device /dev/net/tun --cap-add NET_ADMIN)"
     )]
@@ -43,14 +43,14 @@ pub enum PrivilegeError {
         /// The device node.
         path: PathBuf,
     },
-    /// The device node may not be opened.
+    /// The device node cannot be opened.
     #[error(
-        "{path} cannot be opened: {source}; it is usually open to everybody: sudo chmod 0666 {path} (in a container: --device /dev/net/tun)"
+        "{path} cannot be opened: {source}; its usual mode is 0666: sudo chmod 0666 {path} (in a container: --device /dev/net/tun)"
     )]
     TunClosed {
         /// The device node.
         path: PathBuf,
-        /// Why.
+        /// The kernel's reason.
         source: io::Error,
     },
 }
@@ -68,7 +68,7 @@ pub fn has_net_admin() -> Result<bool, PrivilegeError> {
     Ok(effective >> CAP_NET_ADMIN & 1 == 1)
 }
 
-/// An error where CAP_NET_ADMIN is missing.
+/// Returns an error if CAP_NET_ADMIN is missing.
 pub fn require_net_admin() -> Result<(), PrivilegeError> {
     if has_net_admin()? {
         Ok(())
@@ -77,8 +77,8 @@ pub fn require_net_admin() -> Result<(), PrivilegeError> {
     }
 }
 
-/// An error where this process has its capabilities from the program file; `command`
-/// is what the caller wants.
+/// Returns an error if this process has its capabilities from the program file; `command` is the
+/// caller's command.
 pub fn require_own_rights(command: &'static str) -> Result<(), PrivilegeError> {
     match elevation::by_file_capabilities() {
         true => Err(PrivilegeError::Borrowed(command)),
@@ -86,7 +86,7 @@ pub fn require_own_rights(command: &'static str) -> Result<(), PrivilegeError> {
     }
 }
 
-/// An error where /dev/net/tun cannot be opened. Opening it makes no device.
+/// Returns an error if /dev/net/tun cannot be opened. Opening it makes no device.
 pub fn require_tun() -> Result<(), PrivilegeError> {
     require_tun_at(Path::new(TUN_DEVICE))
 }

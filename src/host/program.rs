@@ -1,6 +1,7 @@
-//! Programs of this host that are the interface to a part of it: found where
-//! administrators' programs are, run without a shell, for a bounded time, with
-//! bounded output and an environment of their own.
+//! Runs programs of this host (nft, iptables, resolvconf and the like).
+//!
+//! They are found in the administrators' directories and run without a shell, with limits on time
+//! and output and with an environment of their own.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,8 +16,8 @@ use tokio::process::{Child, Command};
 use crate::config::invoker::elevation;
 use crate::config::keys::trusted_file::TrustedOwners;
 
-/// Where they are looked for first: the path of a command over SSH may lack these.
-/// The last one is NixOS's.
+/// The directories to search first: the PATH of a command over SSH may lack these. The last one is
+/// NixOS's.
 const DIRECTORIES: [&str; 7] = [
     "/usr/sbin",
     "/sbin",
@@ -26,55 +27,55 @@ const DIRECTORIES: [&str; 7] = [
     "/usr/local/bin",
     "/run/current-system/sw/bin",
 ];
-/// The most that one may print, in bytes; what is more is not read.
+/// The limit of a program's output, in bytes; the rest is not read.
 const OUTPUT_LIMIT: u64 = 4 * 1024 * 1024;
-/// The part of its complaint that is told, in bytes.
+/// The limit of the complaint in an error message, in bytes.
 const COMPLAINT_LIMIT: u64 = 500;
-/// How long it may take: large rulesets take seconds.
+/// The time limit of one run: large rulesets take seconds.
 const TIME_LIMIT: Duration = Duration::from_secs(20);
 
-/// Why a program did not do what it was to do.
+/// The reason why a program failed.
 #[derive(Debug, Error)]
 pub enum ProgramError {
-    /// It did not start, or its output could not be read.
+    /// The program did not start, or its output could not be read.
     #[error("cannot run {program} to {action}: {source}")]
     Run {
         /// The program.
         program: PathBuf,
-        /// What for.
+        /// The purpose, to follow "cannot".
         action: &'static str,
         /// The kernel's reason.
         source: io::Error,
     },
-    /// It said no.
+    /// The program reported an error.
     #[error("cannot {action}: {program} says: {complaint}")]
     Refused {
-        /// Its name.
+        /// The program's name.
         program: String,
-        /// What was tried.
+        /// The purpose, to follow "cannot".
         action: &'static str,
-        /// Its words.
+        /// The program's error message.
         complaint: String,
     },
-    /// It was stopped; what it did is unknown.
-    #[error("cannot {action}: {program} did not end in {} seconds", TIME_LIMIT.as_secs())]
+    /// The program was stopped at the time limit; its effect is unknown.
+    #[error("cannot {action}: {program} did not end within {} seconds", TIME_LIMIT.as_secs())]
     TooSlow {
-        /// Its name.
+        /// The program's name.
         program: String,
-        /// What was tried.
+        /// The purpose, to follow "cannot".
         action: &'static str,
     },
 }
 
-/// A program as found on this host.
+/// A program that was found on this host.
 #[derive(Debug, Clone)]
 pub struct Program {
     path: PathBuf,
 }
 
 impl Program {
-    /// Looks for it. PATH is searched for root itself alone. A process for another user
-    /// (sudo, capabilities) takes only what no one but root can have put there.
+    /// Looks for the program. PATH is searched only if root runs this process for itself;
+    /// any other process accepts only files that root alone can have put there.
     pub fn find(name: &str) -> Option<Self> {
         let fixed = DIRECTORIES.iter().map(PathBuf::from);
         if elevation::relies_on_root_alone() {
@@ -96,18 +97,18 @@ impl Program {
         found.map(Self::at)
     }
 
-    /// The one at `path`.
+    /// The program at `path`.
     pub fn at(path: PathBuf) -> Self {
         Self { path }
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Runs it with these arguments and this input; yields what it prints.
-    /// `action` says what for, to follow "cannot".
+    /// Runs the program with these arguments and this input; returns its output. `action` is the
+    /// purpose, to follow "cannot".
     pub async fn run(
         &self,
         action: &'static str,
@@ -135,7 +136,7 @@ impl Program {
         let (output, complaint) = match talk.await {
             Ok(said) => said.map_err(failed)?,
             Err(_) => {
-                // It has to be gone before what it did can be undone.
+                // The program must be gone before its effect can be undone.
                 child.kill().await.map_err(failed)?;
                 return Err(ProgramError::TooSlow {
                     program: self.name(),
@@ -153,8 +154,8 @@ impl Program {
         })
     }
 
-    /// Starts a process with this one's privileges of now that will be this program,
-    /// with these arguments and no input, when they are run.
+    /// Starts a process with this process's present privileges that later becomes this program with
+    /// these arguments and no input, when [`run`](Self::run) asks for it.
     pub async fn prepare(&self, arguments: &[&str]) -> io::Result<()> {
         prepared::prepare(&self.path, arguments)
     }
@@ -165,7 +166,7 @@ impl Program {
     }
 }
 
-/// Starts it with pipes, and nothing of this process's environment.
+/// Starts the program with pipes and without this process's environment.
 fn start(command: &mut Command) -> io::Result<Child> {
     command
         .env_clear()
@@ -174,21 +175,20 @@ fn start(command: &mut Command) -> io::Result<Child> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        // A second Ctrl-C must not end what undoes.
+        // A second Ctrl-C must not end the program that undoes.
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
 }
 
-/// Gives the program its input and takes what it prints, until it closes both
-/// its outputs.
+/// Writes the program's input and reads its output until it closes both of its outputs.
 async fn converse(child: &mut Child, input: &str) -> io::Result<(String, String)> {
     let missing = || io::Error::other("a stream of it is missing");
     let mut stdin = child.stdin.take().ok_or_else(missing)?;
     let stdout = child.stdout.take().ok_or_else(missing)?;
     let stderr = child.stderr.take().ok_or_else(missing)?;
     let write = async {
-        // Who does not read it says why on its way out.
+        // A program that does not read its input reports why on standard error.
         let _ = stdin.write_all(input.as_bytes()).await;
         drop(stdin);
         Ok(())
@@ -209,7 +209,7 @@ async fn read(mut stream: impl AsyncReadExt + Unpin, limit: u64) -> io::Result<S
     Ok(String::from_utf8_lossy(&kept).into_owned())
 }
 
-/// The first error without its place; the lines behind it show the input.
+/// The first error without its position; the following lines repeat the input.
 fn first_error(complaint: &str) -> &str {
     let line = complaint.trim().lines().next().unwrap_or_default();
     line.split_once("Error: ").map_or(line, |(_, text)| text)
@@ -225,8 +225,8 @@ fn is_program(path: &Path) -> bool {
 mod tests {
     use super::*;
 
-    /// Written by a shell: a process that another test starts meanwhile would inherit
-    /// a descriptor of ours, and what is open for writing cannot be run (ETXTBSY).
+    /// A shell writes the script: a process that another test starts meanwhile would inherit a
+    /// descriptor of ours, and a file that is open for writing cannot be run (ETXTBSY).
     fn program(script: &str) -> (tempfile::TempDir, Program) {
         let directory = tempfile::tempdir().unwrap();
         let program = directory.path().join("nft");
@@ -243,7 +243,7 @@ mod tests {
     async fn its_environment_is_not_the_callers() {
         let (_directory, nft) = program("env | cut -d= -f1 | sort | tr '\n' ' '");
         let output = nft.run("look", &[], "").await.unwrap();
-        // The shell adds its own.
+        // The shell adds PWD.
         assert_eq!(output, "LC_ALL PATH PWD ");
     }
 
@@ -299,7 +299,7 @@ mod tests {
         );
         let both = std::fs::read_to_string(&ran).unwrap();
         assert_eq!(both, format!("{other}{waiting} -d a b\n"));
-        // Without a word it does nothing.
+        // Without the go-ahead the program does not run.
         nft.prepare(&["-d", "c"]).await.unwrap();
         let mut waiting = prepared::take(nft.path(), &["-d", "c"]).unwrap();
         drop(waiting.stdin.take());

@@ -1,6 +1,6 @@
-//! Sockets in the runtime directory, at which running servers answer those who
-//! may look into it. One that its process left behind is told by nobody
-//! listening there.
+//! Sockets in the runtime directory, by which running servers answer users with access to it.
+//!
+//! A socket that no process listens on is stale: its process has ended.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -11,10 +11,10 @@ use nix::unistd::Uid;
 
 use super::journal::runtime_dir::{RuntimeDir, RuntimeDirError};
 
-/// How the names of these sockets end.
+/// The suffix of the sockets' names.
 const SUFFIX: &str = ".sock";
 
-/// A listening socket; its name goes with it.
+/// A listening socket; dropping it removes its name.
 #[derive(Debug)]
 pub struct RuntimeSocket {
     directory: RuntimeDir,
@@ -23,8 +23,8 @@ pub struct RuntimeSocket {
 }
 
 impl RuntimeSocket {
-    /// Listens at `NAME.sock`, or where a process does already (in another network
-    /// namespace, on the same port) at `NAME-PID.sock`.
+    /// Listens at `NAME.sock`, or at `NAME-PID.sock` if a process (in another network namespace, on
+    /// the same port) listens at `NAME.sock` already.
     pub fn bind(directory: &RuntimeDir, name: &str) -> Result<Self, RuntimeDirError> {
         let (directory, _lock) = directory.lock_linked()?;
         let mut file_name = format!("{name}{SUFFIX}");
@@ -35,7 +35,7 @@ impl RuntimeSocket {
             }
         }
         let path = directory.path().join(&file_name);
-        // The directory lets nobody else in meanwhile.
+        // The directory keeps other users out until the mode is set.
         let listener = UnixListener::bind(&path)
             .map_err(|error| directory.failed("listen at", &file_name, error))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
@@ -52,7 +52,7 @@ impl RuntimeSocket {
         &self.name
     }
 
-    /// What listens, for reading from.
+    /// A duplicate of the listening socket, for reading from.
     pub fn listener(&self) -> io::Result<UnixListener> {
         self.listener.try_clone()
     }
@@ -61,19 +61,18 @@ impl RuntimeSocket {
 impl Drop for RuntimeSocket {
     fn drop(&mut self) {
         if let Err(error) = self.directory.remove(&self.name) {
-            tracing::debug!(%error, "a socket stays");
+            tracing::debug!(%error, "cannot remove a socket");
         }
     }
 }
 
-/// Connections to all servers that listen, by the names of their sockets that
-/// begin with `prefix`.
+/// Connects to every listening server whose socket name begins with `prefix`.
 pub fn connect_all(
     directory: &RuntimeDir,
     prefix: &str,
 ) -> Result<Vec<(String, UnixStream)>, RuntimeDirError> {
     let mut connections = connect_here(directory, prefix)?;
-    // A server's user has no access to root's.
+    // A server's own user has no access to root's directory.
     if let Some(part) = directory
         .other_side()
         .filter(|_| Uid::effective().is_root())
@@ -101,7 +100,7 @@ fn connect_here(
     Ok(connections)
 }
 
-/// Removes the sockets of processes that are gone.
+/// Removes the sockets of dead processes.
 pub fn remove_stale(directory: &RuntimeDir) -> Result<(), RuntimeDirError> {
     let (directory, _lock) = directory.lock_linked()?;
     for name in directory.names(SUFFIX)? {
@@ -110,8 +109,8 @@ pub fn remove_stale(directory: &RuntimeDir) -> Result<(), RuntimeDirError> {
     Ok(())
 }
 
-/// Whether nobody listened there, and it is gone. The directory has to be locked:
-/// a socket is bound before it listens.
+/// Removes the socket if no process listens on it; returns whether it did. The caller must hold the
+/// directory's lock: a socket is bound before it listens.
 fn remove_if_stale(directory: &RuntimeDir, name: &str) -> Result<bool, RuntimeDirError> {
     match UnixStream::connect(directory.path().join(name)) {
         Err(error) if is_gone(&error) => directory.remove(name).map(|()| true),
@@ -164,7 +163,7 @@ mod tests {
     #[test]
     fn what_a_killed_server_left_is_taken_over_or_removed() {
         let (_parent, directory) = directory();
-        // std leaves the name where it was, as a process does that is killed.
+        // std leaves the name in place, as a killed process does.
         drop(UnixListener::bind(directory.path().join("serve-22.sock")).unwrap());
         drop(UnixListener::bind(directory.path().join("serve-23.sock")).unwrap());
         assert!(connect_all(&directory, "serve-").unwrap().is_empty());

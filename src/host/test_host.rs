@@ -1,5 +1,5 @@
-//! A host for tests in a network namespace: a runtime directory of its own, all
-//! the changes that a tunnel makes, and all that can be seen of them.
+//! A host for tests in a network namespace: its own runtime directory, every change that a tunnel
+//! makes, and a snapshot of the state.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ pub fn route(destination: &str) -> Change {
     Change::Route(TunnelRoute::to(network(destination)))
 }
 
-/// All that a tunnel does to its interface.
+/// Every change that a tunnel makes to its interface.
 pub fn everything() -> Vec<Change> {
     vec![
         Change::AddressGenerationNone,
@@ -106,7 +106,7 @@ impl Host {
         self.directory.names("").unwrap()
     }
 
-    /// The one journal there is.
+    /// The only journal.
     pub fn journal_path(&self) -> PathBuf {
         let files = self.files();
         assert_eq!(files.len(), 1, "{files:?}");
@@ -114,8 +114,8 @@ impl Host {
     }
 }
 
-/// All that `ip` and /proc/sys say of this namespace. The queueing discipline
-/// is left out: a link gets it when it first comes up and never loses it.
+/// The output of `ip` and the values in /proc/sys for this namespace. The queueing discipline is
+/// left out: a link gets it when it first comes up and never loses it.
 pub fn snapshot() -> String {
     let mut text: Vec<String> = [
         "-d addr",

@@ -1,5 +1,5 @@
-//! A network namespace of its own for each test, as root: a thread that leaves
-//! the host's namespace and runs the test on a runtime of its own there.
+//! Runs each test in a network namespace of its own, as root: a thread leaves the host's namespace
+//! and runs the test on its own runtime.
 
 use std::future::Future;
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
 
-/// Runs `test` in a fresh network namespace, which ends with it.
+/// Runs `test` in a new network namespace, which ends with it.
 pub fn run<T: Send>(test: impl Future<Output = T> + Send) -> T {
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -25,7 +25,7 @@ pub fn run<T: Send>(test: impl Future<Output = T> + Send) -> T {
     })
 }
 
-/// Runs `ip` with these arguments in the namespace of this thread; its output.
+/// Runs `ip` with these arguments in this thread's namespace and returns its output.
 pub fn ip(arguments: &str) -> String {
     let output = Command::new("ip")
         .args(arguments.split_whitespace())

@@ -1,6 +1,6 @@
-//! `-f`: into the background once everything stands, as ssh does it. The process
-//! that the shell waits for forks before any thread exists; the child does the
-//! work, asks its questions on the same terminal, and reports.
+//! `-f`: moves to the background when the tunnel is up, as ssh does. The process that the shell
+//! waits for forks before any thread exists; the child does the work, asks its questions on the
+//! same terminal, and reports when it is ready.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -12,34 +12,34 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe2, setsid};
 
-/// Tells the waiting parent that the child stands on its own.
+/// Tells the waiting parent that the child is ready.
 #[derive(Debug)]
 pub struct Ready(File);
 
-/// Which of the two this process is.
+/// The parent or the child.
 pub enum Forked {
-    /// The one that does the work.
+    /// The child, which does the work.
     Child(Ready),
-    /// The one that waits; this is its exit code.
+    /// The parent, after its wait; contains its exit code.
     Parent(u8),
 }
 
-/// Forks. The parent returns only when the child is ready or has ended. Must be
-/// called while the process has one thread.
+/// Forks. The parent returns only when the child is ready or has ended. Call it while the process
+/// has one thread.
 pub fn fork_until_ready() -> io::Result<Forked> {
-    // A ProxyCommand that has the pipe too would keep the parent waiting.
+    // With O_CLOEXEC, since a ProxyCommand that inherits the pipe would keep the parent waiting.
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
     // SAFETY: no other thread exists yet, so the child may do what any process may.
     match unsafe { fork() }? {
         ForkResult::Child => {
             drop(reader);
-            // Whoever gives up waiting and kills the parent means both.
+            // A user who stops waiting and kills the parent means both processes.
             prctl::set_pdeathsig(Signal::SIGTERM)?;
             Ok(Forked::Child(Ready(File::from(writer))))
         }
         ForkResult::Parent { child } => {
             drop(writer);
-            // Ctrl-C goes to both; the child decides what it means.
+            // Ctrl-C goes to both processes; the child decides.
             // SAFETY: SIG_IGN runs no code.
             unsafe { signal(Signal::SIGINT, SigHandler::SigIgn) }?;
             if became_ready(reader) {
@@ -59,9 +59,9 @@ fn became_ready(reader: OwnedFd) -> bool {
 }
 
 impl Ready {
-    /// Leaves the terminal and lets the parent go: a session of its own, and
-    /// nothing on the standard streams, so that who reads them sees their end.
-    /// With `-v` standard error stays, as with ssh.
+    /// Detaches from the terminal and lets the parent exit: starts a session of its own and
+    /// redirects the standard streams, so that their readers see end of file. With `-v` standard
+    /// error stays open, as with ssh.
     pub fn detach(mut self, verbose: bool) -> io::Result<()> {
         let null = File::options().read(true).write(true).open("/dev/null")?;
         setsid()?;

@@ -1,5 +1,5 @@
-//! `sshvpn cleanup`, and the same before every `up`: what a killed sshvpn left
-//! on this host is undone by its journal.
+//! Undoes the changes that a killed sshvpn left on this host, by their journals: before every `up`,
+//! and for `sshvpn cleanup`.
 
 use nix::unistd::Uid;
 use tokio::runtime::Runtime;
@@ -17,23 +17,22 @@ use crate::sandbox::files::Files;
 use crate::sandbox::user::{Account, in_child};
 use crate::sandbox::{Sandbox, confine};
 
-/// Where the journals are.
+/// The directory of the journals.
 pub fn runtime_dir() -> Result<RuntimeDir, Failure> {
     open_runtime_dir().map_err(Failure::local)
 }
 
-/// The same, with the error that tells what is wrong with it.
+/// Like [`runtime_dir`], with the original error.
 pub fn open_runtime_dir() -> Result<RuntimeDir, RuntimeDirError> {
     let session = std::env::var_os("XDG_RUNTIME_DIR");
     let session = session.filter(|_| !elevation::is_elevated());
     RuntimeDir::of_user(session.as_deref())
 }
 
-/// Undoes what is left and says so; the exit code is 1 where something could
-/// not be undone. `of_server` is what became of the part of
-/// a server's own user.
+/// Undoes the changes left behind and reports them; the exit code is 1 if a change could not be
+/// undone. `of_server` is the result for the part of a server's own user.
 pub async fn run(of_server: OfServer) -> Result<u8, Failure> {
-    // Root gave the server's user that part, and what the server may change.
+    // Root chose that user, and what the server may change.
     let by = match runtime_dir()?.is_servers_part() {
         true => Recoverer::Server,
         false => Recoverer::Other,
@@ -50,7 +49,7 @@ pub async fn run(of_server: OfServer) -> Result<u8, Failure> {
     })
 }
 
-/// What became of what a server of another user left.
+/// The result of cleaning up after a server that ran as another user.
 #[derive(Debug, Clone, Copy)]
 pub struct OfServer {
     found: bool,
@@ -61,9 +60,9 @@ pub struct OfServer {
 const NOTHING: u8 = 0;
 const CLEANED: u8 = 3;
 
-/// As root: undoes what a server left that ran as a user of its own. Its journals are
-/// what that user wrote, so a child does it that can do no more than the server could.
-/// To be called while this process has one thread; `runtime` makes the child's.
+/// As root: undoes the changes of a server that ran as a user of its own. That user wrote the
+/// journals, so a child with only the server's privileges undoes them. Call it while this process
+/// has one thread; `runtime` makes the child's runtime.
 pub fn of_servers_user(runtime: impl Fn() -> Result<Runtime, String>) -> Result<OfServer, Failure> {
     let mut result = OfServer {
         found: false,
@@ -77,7 +76,7 @@ pub fn of_servers_user(runtime: impl Fn() -> Result<Runtime, String>) -> Result<
         let clean_up = || {
             as_user(uid, &runtime).unwrap_or_else(|error| {
                 say(format_args!(
-                    "warning: what user {uid} left is not undone: {error}"
+                    "warning: the changes that user {uid} left behind are not undone: {error}"
                 ));
                 Failure::LOCAL
             })
@@ -90,7 +89,7 @@ pub fn of_servers_user(runtime: impl Fn() -> Result<Runtime, String>) -> Result<
 }
 
 fn as_user(uid: Uid, runtime: &impl Fn() -> Result<Runtime, String>) -> Result<u8, String> {
-    let account = Account::of_uid(uid).ok_or("there is no such user any more")?;
+    let account = Account::of_uid(uid).ok_or("the user no longer exists")?;
     let told = |error: &dyn std::error::Error| error.to_string();
     let kept = Capabilities::NET_ADMIN.with(Capability::SetPcap);
     account.assume(kept).map_err(|error| told(&error))?;
@@ -104,7 +103,7 @@ fn as_user(uid: Uid, runtime: &impl Fn() -> Result<Runtime, String>) -> Result<u
             .change(directory.path()),
     };
     confine(&sandbox).map_err(|error| told(&error))?;
-    // The child can do no more than the server could.
+    // The child has only the server's privileges.
     let recovered = runtime()?.block_on(recover(true, Recoverer::Server));
     match recovered.map_err(|failure| failure.to_string())? {
         (0, true) => Ok(NOTHING),
@@ -113,8 +112,8 @@ fn as_user(uid: Uid, runtime: &impl Fn() -> Result<Runtime, String>) -> Result<u
     }
 }
 
-/// Undoes what is left; yields how many journals there were, and whether all
-/// is undone.
+/// Undoes the changes left behind; returns the number of journals, and whether all changes are
+/// undone.
 pub async fn recover(verbose: bool, by: Recoverer) -> Result<(usize, bool), Failure> {
     let directory = runtime_dir()?;
     remove_stale(&directory).map_err(Failure::local)?;
@@ -127,7 +126,7 @@ pub async fn recover(verbose: bool, by: Recoverer) -> Result<(usize, bool), Fail
             Recovery::Undone(report) => {
                 if verbose {
                     say(format_args!(
-                        "undoing what an earlier sshvpn left ({file_name})"
+                        "undoing the changes of an earlier sshvpn ({file_name})"
                     ));
                 }
                 print_report(report, verbose);
@@ -137,7 +136,7 @@ pub async fn recover(verbose: bool, by: Recoverer) -> Result<(usize, bool), Fail
             Recovery::OtherNamespace { .. } => {
                 if verbose {
                     say(format_args!(
-                        "{file_name} belongs to another network namespace: left alone"
+                        "{file_name} belongs to another network namespace: skipped"
                     ));
                 }
             }
@@ -160,21 +159,20 @@ pub async fn recover(verbose: bool, by: Recoverer) -> Result<(usize, bool), Fail
     }
 }
 
-/// Says what became of name servers that stayed over a reboot, of which no
-/// journal tells.
+/// Reports on name servers that survived a reboot, which have no journal.
 fn print_file(file: &RecoveredFile, verbose: bool) {
     let path = file.path.display();
     if verbose {
         say(format_args!(
-            "{path}: name servers of a tunnel from before the last reboot taken out"
+            "{path}: removed the name servers of a tunnel from before the last reboot"
         ));
     }
     if let Some(what) = &file.left {
-        say(format_args!("warning: {path}: left as it is: {what}"));
+        say(format_args!("warning: {path}: not restored: {what}"));
     }
 }
 
-/// Says what was not as expected, and with `verbose` that all else is undone.
+/// Reports every problem, and with `verbose` success.
 pub fn print_report(report: &UndoReport, verbose: bool) {
     for what in &report.undone {
         tracing::debug!("undone: {what}");
@@ -184,12 +182,12 @@ pub fn print_report(report: &UndoReport, verbose: bool) {
     }
     for what in &report.left {
         say(format_args!(
-            "warning: changed by somebody else since, left as it is: {what}"
+            "warning: not undone, because another program has changed it: {what}"
         ));
     }
     for what in &report.beyond {
         say(format_args!(
-            "warning: not undone, and kept in the journal: {what}"
+            "warning: not undone, kept in the journal: {what}"
         ));
     }
     for (what, error) in &report.failed {
@@ -199,11 +197,11 @@ pub fn print_report(report: &UndoReport, verbose: bool) {
     }
 }
 
-/// Takes the directory of the journals away with the last of them.
+/// Removes the directory of the journals if it is empty.
 pub fn remove_empty_runtime_dir() {
     if let Ok(directory) = runtime_dir()
         && let Err(error) = directory.remove_if_empty()
     {
-        tracing::debug!(%error, "it stays");
+        tracing::debug!(%error, "cannot remove the directory of the journals");
     }
 }

@@ -1,5 +1,5 @@
-//! What a tunnel's process may still do once the tunnel is up: carry packets, and undo
-//! what stands in its journal. It gives up the rest for good.
+//! Confines a tunnel's process once the tunnel is up: it can carry packets and undo its journalled
+//! changes, and gives up all other access for good.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -13,10 +13,10 @@ use crate::sandbox::capabilities::{Capabilities, Capability};
 use crate::sandbox::files::Files;
 use crate::sandbox::{InForce, Sandbox, SandboxError, confine};
 
-/// Where iptables of the older kind waits for others of its kind (iptables(8), -w).
+/// The lock file of iptables-legacy (iptables(8), -w).
 const XTABLES_LOCK: &str = "/run/xtables.lock";
 
-/// Keeps what undoing `state` takes. `ends_proxy`: and what it takes to end another
+/// Keeps the access that undoing `state` needs, and with `ends_proxy` the capability to end another
 /// user's ProxyCommand.
 pub(crate) async fn keep_undoing(
     state: &HostState,
@@ -38,7 +38,7 @@ pub(crate) async fn keep_undoing(
     }))
 }
 
-/// Keeps nothing, where nothing is undone.
+/// Keeps no access, for a tunnel that undoes nothing; `ends_proxy` as in [`keep_undoing`].
 pub(crate) fn keep_nothing(ends_proxy: bool) -> Result<InForce, SandboxError> {
     in_force(confine(&Sandbox {
         capabilities: with_proxy(Capabilities::NONE, ends_proxy),
@@ -71,7 +71,7 @@ fn files(needs: &ToUndo) -> Files {
         .write(TUN_DEVICE)
         .change(&needs.directory);
     if let Some(above) = needs.directory.parent() {
-        // It goes with the last tunnel.
+        // The last tunnel removes the directory.
         files = files.remove_directories(above);
     }
     if needs.iptables {
@@ -83,7 +83,7 @@ fn files(needs: &ToUndo) -> Files {
     }
 }
 
-/// Whether a file that takes its place has to be given to another user or group.
+/// Whether a file that replaces this one has to be given to another user or group.
 fn is_anothers(file: &Path) -> bool {
     let ours = (Uid::effective().as_raw(), Gid::effective().as_raw());
     fs::metadata(file).is_ok_and(|found| (found.uid(), found.gid()) != ours)

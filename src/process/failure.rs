@@ -1,4 +1,4 @@
-//! How a run ends badly: what to print, and the exit code.
+//! The error that ends a run: its message and the exit code.
 
 use std::fmt;
 
@@ -12,10 +12,10 @@ pub struct Failure {
 impl Failure {
     /// The exit code of ssh for its own errors (ssh(1), EXIT STATUS).
     pub const SSH: u8 = 255;
-    /// For errors of this host or of what was asked.
+    /// The exit code for errors of this host or of the request.
     pub const LOCAL: u8 = 1;
 
-    /// The connection, the remote end or its refusal.
+    /// An error of the connection or the server, or the server's refusal.
     pub fn ssh(error: impl Into<anyhow::Error>) -> Self {
         Failure {
             error: error.into(),
@@ -23,7 +23,7 @@ impl Failure {
         }
     }
 
-    /// This host, or what was asked of it.
+    /// An error of this host or of the request.
     pub fn local(error: impl Into<anyhow::Error>) -> Self {
         Failure {
             error: error.into(),
@@ -31,7 +31,7 @@ impl Failure {
         }
     }
 
-    /// What the program exits with.
+    /// The exit code.
     pub fn code(&self) -> u8 {
         self.code
     }
@@ -42,7 +42,7 @@ impl fmt::Display for Failure {
         let mut text = self.error.to_string();
         for cause in self.error.chain().skip(1) {
             let cause = cause.to_string();
-            // Many an error's text has that of its cause in it.
+            // The text of an error often contains its cause's.
             if !text.contains(&cause) {
                 text = format!("{text}: {cause}");
             }
@@ -51,7 +51,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The text without Rust's "(os error N)", of which its words say all.
+/// Removes Rust's "(os error N)", which adds nothing to the words.
 fn without_numbers(text: &str) -> String {
     let mut pieces = text.split(" (os error ");
     let mut plain = pieces.next().unwrap_or_default().to_owned();

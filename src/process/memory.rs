@@ -1,4 +1,4 @@
-//! How the C library's allocator is to behave in this process.
+//! Settings of this process's memory: the allocator, core dumps, access by other processes.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -6,15 +6,14 @@ use std::time::{Duration, Instant};
 use nix::libc;
 use nix::sys::prctl::set_dumpable;
 
-/// Freed memory that stays with the process, in bytes.
+/// The amount of freed memory that the process keeps, in bytes.
 const KEPT: libc::c_int = 8 * 1024 * 1024;
-/// Allocations from this size on are mappings of their own, in bytes.
+/// The size from which on an allocation is a mapping of its own, in bytes.
 const MAPPED: libc::c_int = 1024 * 1024;
 
-/// Keeps the buffers of packets with the process when they are freed. By its
-/// defaults the allocator gives the end of the heap back to the kernel whenever
-/// 128 KiB of it are free, and takes it again at once: each page of each packet
-/// would be a fault, and cleared by the kernel.
+/// Keeps the freed memory of packet buffers in the process. By default the allocator returns the
+/// end of the heap to the kernel whenever 128 KiB of it are free, and soon requests it again: each
+/// page of each packet would fault and be cleared by the kernel.
 pub fn keep_freed() {
     #[cfg(target_env = "gnu")]
     for (parameter, value) in [
@@ -28,21 +27,21 @@ pub fn keep_freed() {
     }
 }
 
-/// Closes this process's memory to core dumps and to other processes of the same user
-/// (ptrace(2), /proc/PID/mem): it holds keys and passwords. Programs that it starts are
-/// as they would be without it.
+/// Protects this process's memory from core dumps and from other processes of the same user
+/// (ptrace(2), /proc/PID/mem): it holds keys and passwords. Programs that it starts are not
+/// affected.
 pub fn keep_secret() {
     if let Err(error) = set_dumpable(false) {
-        tracing::debug!("the process's memory stays open to others: {error}");
+        tracing::debug!("other processes of this user can read this process's memory: {error}");
     }
 }
 
-/// How often freed memory is looked through at most: the allocator is locked meanwhile.
+/// The least time between two searches of freed memory: the allocator is locked meanwhile.
 const LOOKED_THROUGH: Duration = Duration::from_secs(10);
 
-/// Gives memory that was freed back to the kernel, wherever it lies, but for what
-/// [`keep_freed`] keeps at the end. Whether that was done: not if it was done a
-/// moment ago, after which it is worth asking again.
+/// Returns freed memory to the kernel, wherever it is, except for the amount that [`keep_freed`]
+/// keeps at the end. Returns whether it did so; after `false`, because the last time was too
+/// recent, ask again later.
 pub fn give_back() -> bool {
     static LAST: Mutex<Option<Instant>> = Mutex::new(None);
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
@@ -59,7 +58,7 @@ pub fn give_back() -> bool {
     true
 }
 
-/// The memory that this process has, in bytes (proc_pid_status(5)).
+/// The resident memory of this process, in bytes (proc_pid_status(5)).
 #[cfg(test)]
 pub(crate) fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -76,7 +75,7 @@ mod tests {
     fn memory_is_given_back_and_not_again_at_once() {
         let held: Vec<Vec<u8>> = (0..100).map(|_| vec![1; 100_000]).collect();
         drop(held);
-        // Another test may have been faster.
+        // Another test may have called it first.
         give_back();
         assert!(!give_back());
     }

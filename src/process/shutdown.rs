@@ -1,19 +1,18 @@
-//! Signals that end a session.
+//! The signals that end a session.
 
 use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-/// SIGINT, SIGTERM, SIGHUP and SIGQUIT: each asks for an orderly end, unless
-/// whoever started us has it ignored (nohup, a shell's background job), as in
-/// ssh.
+/// SIGINT, SIGTERM, SIGHUP and SIGQUIT: each requests an orderly end, unless the parent process has
+/// it ignored (nohup, a shell's background job), as in ssh.
 pub struct Shutdown {
     received: mpsc::Receiver<i32>,
 }
 
 impl Shutdown {
-    /// Takes the signals over from here on.
+    /// Handles these signals from now on.
     pub fn listen() -> io::Result<Self> {
         let ignored = ignored_signals();
         let (sender, received) = mpsc::channel(1);
@@ -31,7 +30,7 @@ impl Shutdown {
             let sender = sender.clone();
             tokio::spawn(async move {
                 while signals.recv().await.is_some() {
-                    // One that is waiting to be seen is enough.
+                    // One pending signal is enough.
                     let _ = sender.try_send(number);
                 }
             });
@@ -39,7 +38,7 @@ impl Shutdown {
         Ok(Shutdown { received })
     }
 
-    /// Waits for one; yields its number.
+    /// Waits for a signal; returns its number.
     pub async fn requested(&mut self) -> i32 {
         match self.received.recv().await {
             Some(number) => number,

@@ -1,11 +1,9 @@
-//! System calls that stay possible (seccomp(2)): those of ordinary services, which
-//! systemd lists as @system-service (systemd-analyze(1), syscall-filter), without
-//! those for keys, asynchronous I/O, other users and namespaces. Programs that are
-//! started have the same filter.
+//! The seccomp(2) filter of system calls: allows those of ordinary services, which systemd lists as
+//! @system-service (systemd-analyze(1), syscall-filter), except those for keys, asynchronous I/O,
+//! other users and namespaces. Started programs have the same filter.
 //!
-//! All others fail with ENOSYS, as on a kernel that does not know them: libraries try
-//! an older call then, and nothing is killed. Numbers of another architecture than
-//! this program's end the process.
+//! All other calls fail with ENOSYS, as on a kernel without them: libraries then try an older call,
+//! and no process is killed. Calls with another architecture's numbers end the process.
 
 use std::collections::BTreeMap;
 
@@ -81,14 +79,14 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_uname,
     libc::SYS_wait4,
     libc::SYS_waitid,
-    // What can only become less.
+    // Calls that can only reduce privileges and limits.
     libc::SYS_capget,
     libc::SYS_capset,
     libc::SYS_landlock_add_rule,
     libc::SYS_landlock_create_ruleset,
     libc::SYS_landlock_restrict_self,
     libc::SYS_seccomp,
-    // Who this is.
+    // Identity of the process.
     libc::SYS_getegid,
     libc::SYS_geteuid,
     libc::SYS_getgid,
@@ -192,7 +190,7 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_truncate,
     libc::SYS_unlinkat,
     libc::SYS_utimensat,
-    // Sockets, but for how they are made.
+    // Sockets, except for their creation.
     libc::SYS_accept,
     libc::SYS_accept4,
     libc::SYS_bind,
@@ -212,7 +210,7 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_socketpair,
 ];
 
-/// Older calls, which newer architectures do not have.
+/// Older calls, which newer architectures lack.
 #[cfg(target_arch = "x86_64")]
 const OLDER_CALLS: &[libc::c_long] = &[
     libc::SYS_access,
@@ -260,14 +258,14 @@ const OLDER_CALLS: &[libc::c_long] = &[libc::SYS_renameat];
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const OLDER_CALLS: &[libc::c_long] = &[];
 
-/// Families of sockets (socket(2)).
+/// Allowed families of sockets (socket(2)).
 const FAMILIES: [libc::c_int; 4] = [
     libc::AF_UNIX,
     libc::AF_INET,
     libc::AF_INET6,
     libc::AF_NETLINK,
 ];
-/// By these a new process gets namespaces of its own (clone(2)).
+/// Flags of clone(2) that create namespaces.
 const NAMESPACES: libc::c_int = libc::CLONE_NEWCGROUP
     | libc::CLONE_NEWIPC
     | libc::CLONE_NEWNET
@@ -275,15 +273,15 @@ const NAMESPACES: libc::c_int = libc::CLONE_NEWCGROUP
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWUSER
     | libc::CLONE_NEWUTS;
-/// By these a process types into its terminal in place of the user (ioctl_tty(2)).
+/// Requests that simulate the user's input on the terminal (ioctl_tty(2)).
 const TYPING: [u32; 2] = [libc::TIOCSTI as u32, libc::TIOCLINUX as u32];
 
-/// The filter as the kernel takes it.
+/// The system call filter.
 pub(super) struct CallFilter;
 
 impl CallFilter {
-    /// Has the kernel hold all threads to it. `false` where the kernel has no such
-    /// filters, or this program no list for its architecture.
+    /// Applies the filter to all threads. Returns `false` if the kernel has no such filters, or
+    /// this program has no list for the architecture.
     pub(super) fn apply_to_all_threads() -> Result<bool, SandboxError> {
         let Ok(architecture) = TargetArch::try_from(std::env::consts::ARCH) else {
             return Ok(false);
@@ -291,7 +289,7 @@ impl CallFilter {
         let program = compile(architecture).map_err(seccompiler::Error::from)?;
         match seccompiler::apply_filter_all_threads(&program) {
             Ok(()) => Ok(true),
-            // It was made without (seccomp(2), ERRORS).
+            // The kernel was built without seccomp filters (seccomp(2), ERRORS).
             Err(seccompiler::Error::Seccomp(error)) if is_missing(&error) => Ok(false),
             Err(error) => Err(error.into()),
         }
@@ -316,8 +314,8 @@ fn compile(architecture: TargetArch) -> Result<BpfProgram, BackendError> {
         libc::SYS_socket,
         families.into_iter().collect::<Result<_, _>>()?,
     );
-    // clone3(2) has its flags in memory, where no filter can look: without it the C
-    // library takes this one.
+    // clone3(2) has its flags in memory, which a filter cannot read. Without clone3 the C library
+    // uses clone.
     let namespaces = SeccompCmpOp::MaskedEq(NAMESPACES as u64);
     let without = SeccompRule::new(vec![condition(0, namespaces, 0)?])?;
     rules.insert(libc::SYS_clone, vec![without]);
@@ -328,7 +326,7 @@ fn compile(architecture: TargetArch) -> Result<BpfProgram, BackendError> {
     SeccompFilter::new(rules, unknown, SeccompAction::Allow, architecture)?.try_into()
 }
 
-/// The kernel looks at the lower half of these arguments alone.
+/// The kernel uses only the lower 32 bits of these arguments.
 fn condition(
     argument: u8,
     operator: SeccompCmpOp,

@@ -1,9 +1,8 @@
-//! Capabilities (capabilities(7)) of this process: which stay, and giving up all
-//! others, for itself and for programs that it starts.
+//! Reduces the capabilities (capabilities(7)) of this process and of the programs that it starts to
+//! those that it needs.
 //!
-//! Capabilities belong to threads. `Reduction::apply` changes the calling one by
-//! system calls alone, so that it can run in a signal handler of every other thread:
-//! see `threads`.
+//! Capabilities belong to threads. `Reduction::apply` changes the calling thread by system calls
+//! alone, so that it can run in a signal handler of every other thread: see `threads`.
 
 use std::fmt;
 
@@ -12,48 +11,48 @@ use nix::libc;
 
 use super::SandboxError;
 
-/// A capability that something here needs (linux/capability.h).
+/// A capability that sshvpn needs (linux/capability.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Capability {
-    /// To change the owner of files.
+    /// Change the owner of files.
     Chown = 0,
-    /// To read and write files whatever their mode says.
+    /// Read and write files regardless of their mode.
     DacOverride = 1,
-    /// To end processes of other users.
+    /// Signal processes of other users.
     Kill = 5,
-    /// To change the bounding set.
+    /// Change the bounding set.
     SetPcap = 8,
-    /// To open ports below 1024.
+    /// Bind ports below 1024.
     NetBindService = 10,
-    /// To change the network.
+    /// Change the network.
     NetAdmin = 12,
-    /// Raw sockets, which iptables of the older kind speaks to the kernel by.
+    /// Open raw sockets, by which iptables-legacy talks to the kernel.
     NetRaw = 13,
 }
 
-/// A set of them.
+/// A set of capabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Capabilities(u64);
 
 impl Capabilities {
-    /// None.
+    /// The empty set.
     pub const NONE: Self = Self(0);
-    /// What changing the network takes.
+    /// The capability to change the network.
     pub const NET_ADMIN: Self = Self(1 << Capability::NetAdmin as u8);
 
-    /// With one more.
+    /// Adds a capability.
     pub const fn with(self, capability: Capability) -> Self {
         Self(self.0 | 1 << capability as u8)
     }
 
-    /// Those of them that the calling thread is permitted.
+    /// The members that the calling thread is permitted.
     pub(super) fn that_we_have(self) -> Result<Self, SandboxError> {
         let sets = capget().map_err(refused("capabilities"))?;
         Ok(Self(self.0 & permitted(&sets)))
     }
 
-    /// The mask, as /proc/PID/status has it.
+    /// The mask, as in /proc/PID/status.
     pub(super) fn mask(self) -> u64 {
         self.0
     }
@@ -79,35 +78,35 @@ impl fmt::Display for Capabilities {
     }
 }
 
-/// Whether the calling thread is permitted any.
+/// Whether the calling thread has any permitted capability.
 pub fn has_any() -> nix::Result<bool> {
     Ok(capget()?.iter().any(|sets| sets.permitted != 0))
 }
 
-/// What a thread gives up, and how far it got: the step that failed.
+/// The capabilities that a thread gives up.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reduction {
     kept: Capabilities,
     for_programs: bool,
 }
 
-/// A step of a reduction.
+/// A step of a reduction, for an error message.
 pub(super) type Step = &'static str;
 
 impl Reduction {
-    /// `kept` has to be permitted.
+    /// A reduction to `kept`, which must be permitted.
     pub(super) fn new(kept: Capabilities, for_programs: bool) -> Self {
         Self { kept, for_programs }
     }
 
-    /// What stays.
+    /// The capabilities that stay.
     pub(super) fn kept(self) -> Capabilities {
         self.kept
     }
 
-    /// All sets of the calling thread, and no gain by programs. The bounding set goes
-    /// first, since that takes CAP_SETPCAP; without it, `no_new_privs` has the same
-    /// effect. Async-signal-safe.
+    /// Reduces all sets of the calling thread, and stops programs from gaining privileges. The
+    /// bounding set comes first, since changing it needs CAP_SETPCAP; without that, `no_new_privs`
+    /// has the same effect. Async-signal-safe.
     pub(super) fn apply(self) -> Result<(), (Step, Errno)> {
         let sets = capget().map_err(|errno| ("capabilities", errno))?;
         reduce_bounding(self.kept);
@@ -127,7 +126,7 @@ impl Reduction {
                 inheritable,
             }
         };
-        // With it, what is ambient shrinks to what is inheritable.
+        // This also reduces the ambient set to the inheritable one.
         capset(&[half(0), half(1)]).map_err(|errno| ("capabilities", errno))?;
         if self.for_programs {
             raise_ambient(Capabilities(kept)).map_err(|errno| ("ambient capabilities", errno))?;
@@ -148,7 +147,7 @@ fn reduce_bounding(kept: Capabilities) {
         }
         // SAFETY: it takes numbers alone.
         let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) };
-        // EINVAL: the last one has been dropped. EPERM: no CAP_SETPCAP.
+        // EINVAL: that was the last one. EPERM: no CAP_SETPCAP.
         if dropped != 0 {
             return;
         }
@@ -184,8 +183,8 @@ pub fn clear_effective() -> nix::Result<()> {
     capset(&sets)
 }
 
-/// Keeps `kept` alone in the permitted and the effective set of the calling thread:
-/// for after a change of the user id, which empties the effective one.
+/// Keeps only `kept` in the permitted and the effective set of the calling thread, after a change
+/// of the user id, which empties the effective set.
 pub(super) fn set_permitted(kept: Capabilities) -> nix::Result<()> {
     let half = |index: usize| {
         let kept = (kept.mask() >> (32 * index)) as u32;
@@ -235,7 +234,7 @@ fn capset(sets: &[CapabilitySets; 2]) -> nix::Result<()> {
     Errno::result(done).map(drop)
 }
 
-/// For a call that takes `what` away.
+/// The error of a call that gives up `what`.
 pub(super) fn refused(what: &'static str) -> impl FnOnce(Errno) -> SandboxError {
     move |errno| SandboxError::Refused { what, errno }
 }

@@ -1,5 +1,5 @@
-//! What the kernel runs for a program: the file itself, and the interpreters that it
-//! names, a script's or the dynamic linker (execve(2)).
+//! The files that the kernel runs for a program: the program itself and its interpreters, a
+//! script's or the dynamic linker (execve(2)).
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -7,9 +7,9 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// A script may name a script, as often as the kernel follows it.
+/// A script's interpreter may be a script, up to the kernel's limit.
 const DEPTH: usize = 4;
-/// The part of a file that is read: its headers, and the name of its interpreter.
+/// The number of bytes to read of a file: its headers and the name of its interpreter.
 const HEAD: u64 = 64 * 1024;
 
 /// `program` and its interpreters.
@@ -43,7 +43,7 @@ fn of_script(head: &[u8]) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(word)))
 }
 
-/// The PT_INTERP segment of a 64-bit program for this byte order (elf(5)).
+/// The PT_INTERP segment of a 64-bit program with this byte order (elf(5)).
 fn of_elf(head: &[u8]) -> Option<PathBuf> {
     const PT_INTERP: u32 = 3;
     head.strip_prefix(b"\x7fELF\x02")?;

@@ -1,6 +1,6 @@
-//! Files that stay accessible, by Landlock (landlock(7)). A rule is a directory with
-//! all below it, or a file, as it is at that time: one that takes its place later is
-//! not covered. What is open already stays as it was opened.
+//! Limits access to files by Landlock (landlock(7)). A rule covers a file, or a directory with
+//! everything below it, as it is when the rule is made; a file that replaces it later is not
+//! covered. Open descriptors keep their access.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -14,17 +14,17 @@ use nix::libc;
 use super::SandboxError;
 use super::executable;
 
-/// The newest version of Landlock whose rights are asked for.
+/// The newest version of Landlock whose rights are used.
 const NEWEST: ABI = ABI::V7;
 
-/// Files are read, directories listed.
+/// Read files and list directories.
 const READ: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
-/// What is there is written, and asked and told by ioctl(2).
+/// Write existing files and use ioctl(2) on devices.
 const WRITE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{WriteFile | Truncate | IoctlDev});
-/// Files and sockets come, are renamed and go.
+/// Make, rename and remove files and sockets.
 const CHANGE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{MakeReg | MakeSock | RemoveFile});
 
-/// What stays accessible; all else that is limited is refused.
+/// The files that stay accessible; all other access of a limited kind is refused.
 #[derive(Debug)]
 pub struct Files {
     limits_reading: bool,
@@ -33,8 +33,8 @@ pub struct Files {
 }
 
 impl Files {
-    /// Limits what is written, made and removed. Reading and running programs are as
-    /// free as before.
+    /// Limits writing, making and removing files. Reading files and running programs stay
+    /// unlimited.
     pub fn limited_in_writing() -> Self {
         Self {
             limits_reading: false,
@@ -43,7 +43,7 @@ impl Files {
         }
     }
 
-    /// Limits reading and running programs too.
+    /// Limits reading files and running programs too.
     pub fn limited() -> Self {
         Self {
             limits_reading: true,
@@ -51,28 +51,28 @@ impl Files {
         }
     }
 
-    /// Below `path`, files may be read.
+    /// Allows reading files below `path`.
     #[must_use]
     pub fn read(mut self, path: impl Into<PathBuf>) -> Self {
         self.rules.push((path.into(), READ));
         self
     }
 
-    /// `path`, or the files below it, may be read and written; none may be made.
+    /// Allows reading and writing `path`, or the files below it, but not making files.
     #[must_use]
     pub fn write(mut self, path: impl Into<PathBuf>) -> Self {
         self.rules.push((path.into(), READ | WRITE));
         self
     }
 
-    /// Below `path`, files may be read, written, made, renamed and removed.
+    /// Allows reading, writing, making, renaming and removing files below `path`.
     #[must_use]
     pub fn change(mut self, path: impl Into<PathBuf>) -> Self {
         self.rules.push((path.into(), READ | WRITE | CHANGE));
         self
     }
 
-    /// The same, and symbolic links may be made.
+    /// Like [`change`](Self::change), and allows making symbolic links.
     #[must_use]
     pub fn change_with_links(mut self, path: impl Into<PathBuf>) -> Self {
         let changed = READ | WRITE | CHANGE | AccessFs::MakeSym;
@@ -80,7 +80,7 @@ impl Files {
         self
     }
 
-    /// Below `path`, files may be made and written.
+    /// Allows making and writing files below `path`.
     #[must_use]
     pub fn append(mut self, path: impl Into<PathBuf>) -> Self {
         let made = READ | WRITE | AccessFs::MakeReg;
@@ -88,14 +88,14 @@ impl Files {
         self
     }
 
-    /// Below `path`, empty directories may be removed.
+    /// Allows removing empty directories below `path`.
     #[must_use]
     pub fn remove_directories(mut self, path: impl Into<PathBuf>) -> Self {
         self.rules.push((path.into(), AccessFs::RemoveDir.into()));
         self
     }
 
-    /// The program at `path` may be run, with what it is interpreted by.
+    /// Allows running the program at `path`, with its interpreters.
     #[must_use]
     pub fn run(mut self, path: &Path) -> Self {
         for file in executable::with_interpreters(path) {
@@ -105,14 +105,14 @@ impl Files {
         self
     }
 
-    /// Signals to processes that were not started from here on are refused.
+    /// Refuses signals to processes that were not started after this.
     #[must_use]
     pub fn without_signals(mut self) -> Self {
         self.scopes |= Scope::Signal;
         self
     }
 
-    /// So are connections to their sockets in the abstract namespace (unix(7)).
+    /// Refuses connections to those processes' sockets in the abstract namespace (unix(7)).
     #[must_use]
     pub fn without_abstract_sockets(mut self) -> Self {
         self.scopes |= Scope::AbstractUnixSocket;
@@ -120,15 +120,14 @@ impl Files {
     }
 }
 
-/// The rules as the kernel has them; none where it has no Landlock.
+/// The rules as a ruleset of the kernel; none if it has no Landlock.
 #[derive(Debug)]
 pub(super) struct FileRules {
     ruleset: Option<OwnedFd>,
 }
 
 impl FileRules {
-    /// Asks for as much of them as this kernel knows. Paths that are not there are
-    /// passed over.
+    /// Builds the rules that this kernel supports. Missing paths are skipped.
     pub(super) fn build(files: &Files) -> Result<Self, SandboxError> {
         let mut handled = AccessFs::from_write(NEWEST);
         if files.limits_reading {
@@ -152,8 +151,8 @@ impl FileRules {
             if !access.is_empty() {
                 created = created.add_rule(PathBeneath::new(&opened, access))?;
                 if path.starts_with("/proc/sys") {
-                    // A rule is an inode's, and procfs makes another inode once it has
-                    // reclaimed this one: open, it stays.
+                    // A rule belongs to an inode, and procfs makes another inode after it has
+                    // reclaimed this one. The open descriptor keeps the inode.
                     std::mem::forget(opened);
                 }
             }
@@ -163,12 +162,12 @@ impl FileRules {
         })
     }
 
-    /// For landlock_restrict_self(2).
+    /// The descriptor for landlock_restrict_self(2).
     pub(super) fn ruleset(&self) -> Option<BorrowedFd<'_>> {
         self.ruleset.as_ref().map(OwnedFd::as_fd)
     }
 
-    /// The version of the kernel's Landlock, where these rules are in force.
+    /// The version of the kernel's Landlock, if these rules are used.
     pub(super) fn abi(&self) -> Option<i32> {
         const VERSION: libc::c_uint = 1;
         self.ruleset.as_ref()?;

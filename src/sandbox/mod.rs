@@ -1,15 +1,14 @@
-//! What this process may still do once it is set up: few capabilities, no gain of
-//! privileges by a program (`no_new_privs`), files by Landlock (landlock(7)), system
-//! calls by seccomp(2). Everything here is for good, for all threads and for all
-//! programs that are started later.
+//! Confines this process after its setup: few capabilities, no gain of privileges by a program
+//! (`no_new_privs`), files by Landlock (landlock(7)), system calls by seccomp(2). It applies
+//! permanently, to all threads and to all programs that are started later.
 //!
 //! ```text
 //!   Sandbox ─► confine ─► threads ─► each thread: capabilities, no_new_privs, files
 //!                                └─► calls (the kernel applies it to all threads)
-//!   user: another user id, before that
+//!   user: becomes another user, before that
 //! ```
 //!
-//! What a kernel lacks is left out, and [`InForce`] says so.
+//! Features that the kernel lacks are left out; [`InForce`] lists the active ones.
 
 mod calls;
 pub mod capabilities;
@@ -30,48 +29,48 @@ use calls::CallFilter;
 use capabilities::{Capabilities, Reduction};
 use files::{FileRules, Files};
 
-/// What stays possible.
+/// The access that stays.
 #[derive(Debug)]
 pub struct Sandbox {
-    /// These capabilities, as far as the process has them.
+    /// The capabilities to keep, of those that the process has.
     pub capabilities: Capabilities,
-    /// Whether programs that are started have them too, whoever the user is.
+    /// Whether started programs get them too, also if the user is not root.
     pub for_programs: bool,
-    /// These files.
+    /// The accessible files.
     pub files: Files,
 }
 
-/// Why the sandbox is not in force.
+/// The reason why the sandbox is not in force.
 #[derive(Debug, Error)]
 pub enum SandboxError {
-    /// The kernel refused to take something away.
+    /// The kernel refused to remove a privilege.
     #[error("cannot give up {what}: {errno}")]
     Refused {
-        /// What should have gone.
+        /// The privilege.
         what: &'static str,
         /// The kernel's reason.
         errno: Errno,
     },
-    /// The kernel has Landlock, and refused these rules.
+    /// The kernel has Landlock, but refused these rules.
     #[error("cannot limit access to files (Landlock): {0}")]
     Files(#[from] landlock::RulesetError),
-    /// The filter was not made or not taken.
+    /// The filter could not be built or installed.
     #[error("cannot limit system calls (seccomp): {0}")]
     Calls(#[from] seccompiler::Error),
-    /// A thread was not reached, or has more than it should.
+    /// A thread did not answer, or has more privileges than it should.
     #[error("thread {thread} of this process has not given up its privileges: {reason}")]
     Thread {
         /// Its number (gettid(2)).
         thread: i32,
-        /// What was found.
+        /// The observed state.
         reason: String,
     },
-    /// The threads could not be looked at.
+    /// The threads' state cannot be read.
     #[error("cannot read the state of this process's threads in /proc/self/task: {0}")]
     Unreadable(#[source] std::io::Error),
 }
 
-/// What is in force.
+/// The active parts of the sandbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InForce {
     capabilities: Capabilities,
@@ -80,7 +79,7 @@ pub struct InForce {
 }
 
 impl InForce {
-    /// Whether the kernel limits the files.
+    /// Whether the kernel limits access to files.
     pub fn limits_files(&self) -> bool {
         self.landlock.is_some()
     }
@@ -100,8 +99,7 @@ impl fmt::Display for InForce {
     }
 }
 
-/// Takes everything else away from all threads. Where it fails, some of it may have
-/// gone already.
+/// Applies `sandbox` to all threads. After an error a part of it may be in force.
 pub fn confine(sandbox: &Sandbox) -> Result<InForce, SandboxError> {
     let capabilities = sandbox.capabilities.that_we_have()?;
     let files = FileRules::build(&sandbox.files)?;

@@ -1,5 +1,5 @@
-//! What a process can do that is confined as a server is, tried in a process of its
-//! own, since it is for good: the test's program runs itself again.
+//! Tests the access of a process that is confined as a server is. Each test runs itself again in a
+//! process of its own, since the sandbox is permanent.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -21,10 +21,10 @@ use crate::host::journal::runtime_dir::RuntimeDir;
 use crate::host::plan::surroundings::firewall_programs;
 use crate::server::life::confinement;
 
-/// Set for the process that tries it.
+/// Set in the process that is confined.
 const CHILD: &str = "SSHVPN_TEST_CONFINED";
 
-/// Runs `attempt`, which the test named `name` begins with, in a process of its own.
+/// Runs `attempt`, the body of the test `name`, in a process of its own.
 fn in_a_process_of_its_own(name: &str, attempt: impl FnOnce()) {
     if !geteuid().is_root() {
         eprintln!("skipped: only root has anything to give up");
@@ -46,7 +46,7 @@ fn in_a_process_of_its_own(name: &str, attempt: impl FnOnce()) {
     eprint!("{errors}");
 }
 
-/// A server's place: its settings and its directory of journals.
+/// A server's settings and its directory of journals.
 struct Place {
     directory: tempfile::TempDir,
     settings: ServeSettings,
@@ -84,7 +84,7 @@ fn refused(result: io::Result<impl Sized>) -> bool {
     matches!(error, Some(libc::EACCES | libc::EPERM | libc::ENOSYS))
 }
 
-/// The reason why a system call fails that takes numbers alone.
+/// The error of a system call that takes only numbers.
 fn call(number: libc::c_long, arguments: [libc::c_long; 3]) -> Errno {
     let [first, second, third] = arguments;
     // SAFETY: none of the calls here takes these numbers for memory of ours.
@@ -97,8 +97,8 @@ fn run(program: &Path) -> io::Result<ExitStatus> {
     Command::new(program).arg("--version").status()
 }
 
-/// Of all that is written to make the kernel or others act, the network's settings
-/// alone are open.
+/// Of the files that affect the kernel or other processes, only the network's settings are
+/// writable.
 fn assert_files(in_force: &InForce) {
     assert!(open_to_write("/proc/sys/net/ipv4/ip_forward").is_ok());
     assert!(File::open("/proc/sys/kernel/core_pattern").is_ok());
@@ -161,7 +161,7 @@ fn assert_calls(in_force: &InForce) {
     assert_eq!(packets.unwrap_err(), Errno::ENOSYS);
 }
 
-/// What a server does all the time.
+/// The regular work of a server.
 fn assert_work(place: &Place) {
     for path in [
         place.directory.path().join("lib/leases.json.new"),
@@ -199,8 +199,7 @@ fn root_is_confined() {
     });
 }
 
-/// The user id alone does the most of it, with the kernel's permissions, whatever else
-/// it has.
+/// The user id alone removes most access, by the kernel's permissions.
 #[test]
 fn a_user_of_its_own_is_kept_from_root() {
     in_a_process_of_its_own("a_user_of_its_own_is_kept_from_root", || {
@@ -220,19 +219,19 @@ fn a_user_of_its_own_is_kept_from_root() {
         }
         assert!(refused(File::open("/etc/shadow")));
         assert!(open_to_write("/proc/sys/net/ipv4/ip_forward").is_ok());
-        // Then as any server.
+        // Then confine it as any server.
         let place = Place::new();
         let in_force = place.confine();
         assert_work(&place);
         assert_files(&in_force);
         assert_calls(&in_force);
-        // There is no way back.
+        // The process cannot become root again.
         // SAFETY: it takes numbers alone.
         assert_eq!(unsafe { libc::setuid(0) }, -1);
     });
 }
 
-/// Threads that are there before, as in a client's runtime, and a program of theirs.
+/// Threads that exist before, as in a client's runtime, and a program that they start.
 #[test]
 fn every_thread_is_confined() {
     in_a_process_of_its_own("every_thread_is_confined", || {
@@ -297,7 +296,7 @@ fn every_thread_is_confined() {
     });
 }
 
-/// A client that needs nothing any more.
+/// A client that needs no access after its setup.
 #[test]
 fn nothing_is_kept_where_nothing_is_needed() {
     in_a_process_of_its_own("nothing_is_kept_where_nothing_is_needed", || {
@@ -330,7 +329,7 @@ fn programs_status() -> String {
     String::from_utf8(output.unwrap().stdout).unwrap()
 }
 
-/// What there is to see of it.
+/// The lines of the status that show privileges.
 fn lines(status: &str) -> Vec<String> {
     let wanted = |line: &&str| {
         ["Cap", "NoNewPrivs:", "Seccomp:"]

@@ -1,7 +1,8 @@
-//! Every thread of this process gives up its privileges: capabilities and Landlock
-//! belong to threads, and a runtime has threads already when a client is connected.
-//! The kernel has no call for that, so each thread does it itself, in the handler of a
-//! signal, as libcap's libpsx does.
+//! Makes every thread of this process give up its privileges: capabilities and Landlock belong to
+//! threads, and a runtime already has threads when a client is connected.
+//!
+//! The kernel has no call for that, so each thread does it itself, in a signal handler, as libcap's
+//! libpsx does.
 
 use std::fs;
 use std::io;
@@ -19,20 +20,20 @@ use nix::unistd::gettid;
 use super::SandboxError;
 use super::capabilities::{Capabilities, Reduction, Step};
 
-/// Threads that can be told. The runtime's pool has at most 512.
+/// The limit of threads. The runtime's pool has at most 512.
 const MOST_THREADS: usize = 1024;
-/// How long they may take.
+/// The time limit for all threads.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often it is looked who has not done it.
+/// The interval of checks for threads that have not finished.
 const TURN: Duration = Duration::from_micros(200);
 
-/// What a handler does: set once in the life of a process, before the first signal.
+/// The task of the handler: set once per process, before the first signal.
 static TASK: OnceLock<Task> = OnceLock::new();
-/// The threads that have done it; the first free place has 0.
+/// The threads that have finished; unused entries are 0.
 static DONE: [AtomicI32; MOST_THREADS] = [const { AtomicI32::new(0) }; MOST_THREADS];
 /// The errno of a thread that failed.
 static FAILED: AtomicI32 = AtomicI32::new(0);
-/// One at a time.
+/// Serializes the calls.
 static TURN_LOCK: Mutex<()> = Mutex::new(());
 
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +50,7 @@ impl Task {
         };
         // SAFETY: they take numbers alone.
         let limited = unsafe {
-            // Without CAP_SYS_ADMIN, Landlock takes no_new_privs.
+            // Without CAP_SYS_ADMIN, Landlock requires no_new_privs.
             libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
             libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0)
         };
@@ -58,7 +59,7 @@ impl Task {
     }
 }
 
-/// Has every thread apply `reduction` and the Landlock ruleset. Once in a process.
+/// Makes every thread apply `reduction` and the Landlock ruleset. Works once per process.
 pub(super) fn reduce_all(
     reduction: Reduction,
     ruleset: Option<BorrowedFd<'_>>,
@@ -86,7 +87,7 @@ pub(super) fn reduce_all(
     Ok(())
 }
 
-/// Signals each thread until all have done it, those that start meanwhile as well.
+/// Signals each thread until all have finished, including those that start meanwhile.
 fn tell_others(ourselves: i32) -> Result<(), SandboxError> {
     let signal = libc::SIGRTMAX() - 1;
     let before = install(signal, handle as *const () as libc::sighandler_t)?;
@@ -107,7 +108,7 @@ fn tell_others(ourselves: i32) -> Result<(), SandboxError> {
             break Ok(());
         };
         if Instant::now() > limit {
-            let reason = format!("no answer in {} seconds", PATIENCE.as_secs());
+            let reason = format!("no answer within {} seconds", PATIENCE.as_secs());
             let thread = first;
             break Err(SandboxError::Thread { thread, reason });
         }
@@ -120,8 +121,8 @@ fn tell_others(ourselves: i32) -> Result<(), SandboxError> {
         }
         sleep(TURN);
     };
-    // After a failure a thread may be told late, and without a handler that ends the
-    // process.
+    // After a failure a thread may receive the signal late, which would end the process if there
+    // were no handler.
     if result.is_ok() {
         restore(signal, &before)?;
     }
@@ -134,7 +135,7 @@ fn has_done(thread: i32) -> bool {
         .any(|done| done == thread)
 }
 
-/// What a thread does when it is told. System calls and atomics alone.
+/// The signal handler: system calls and atomics only.
 extern "C" fn handle(_signal: libc::c_int) {
     let errno = Errno::last();
     let result = match TASK.get() {
@@ -148,7 +149,7 @@ extern "C" fn handle(_signal: libc::c_int) {
     errno.set();
 }
 
-/// Writes this thread down in the first free place.
+/// Records this thread in the first free entry.
 fn note_done() {
     // SAFETY: it has no arguments.
     let thread = unsafe { libc::syscall(libc::SYS_gettid) } as i32;
@@ -177,11 +178,11 @@ fn threads() -> Result<Vec<i32>, SandboxError> {
     Ok(threads)
 }
 
-/// Whether a thread has `kept` and no more, by what the kernel says of it.
+/// Checks in /proc that a thread has `kept` and no more.
 fn check(thread: i32, kept: Capabilities) -> Result<(), SandboxError> {
     let path = format!("/proc/self/task/{thread}/status");
     let status = match fs::read_to_string(path) {
-        // It has ended.
+        // The thread has ended.
         Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(SandboxError::Unreadable)?,
@@ -190,12 +191,12 @@ fn check(thread: i32, kept: Capabilities) -> Result<(), SandboxError> {
         None => Ok(()),
         Some(line) => Err(SandboxError::Thread {
             thread,
-            reason: format!("its status says '{line}'"),
+            reason: format!("its status has '{line}'"),
         }),
     }
 }
 
-/// The line of a thread's status (proc_pid_status(5)) that has more than `kept`.
+/// The line of a thread's status (proc_pid_status(5)) that shows more than `kept`.
 fn surplus(status: &str, kept: Capabilities) -> Option<String> {
     let value = |name: &str| {
         let mut lines = status.lines();

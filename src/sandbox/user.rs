@@ -1,4 +1,4 @@
-//! Another user id for this process, with the capabilities that it still needs.
+//! Changes the user id of this process, keeping the capabilities that it still needs.
 
 use std::ffi::CString;
 
@@ -13,9 +13,9 @@ use thiserror::Error;
 use super::SandboxError;
 use super::capabilities::{Capabilities, refused, set_permitted};
 
-/// Leaves the supplementary groups, which open files. A process that may not (in a user
-/// namespace without setgroups(2), or as a service's own user) has those that it was
-/// given on purpose.
+/// Drops the supplementary groups, which give access to files. A process that may not drop them (in
+/// a user namespace without setgroups(2), or as a service's own user) keeps those that it was given
+/// on purpose.
 pub fn leave_groups() -> Result<(), SandboxError> {
     match setgroups(&[]) {
         Ok(()) | Err(Errno::EPERM) => Ok(()),
@@ -23,8 +23,8 @@ pub fn leave_groups() -> Result<(), SandboxError> {
     }
 }
 
-/// Runs `work` in a child process, which ends with the exit code that it yields. To be
-/// called while this process has one thread.
+/// Runs `work` in a child process, whose exit code is the result of `work`. Call it while this
+/// process has one thread.
 pub fn in_child(work: impl FnOnce() -> u8) -> nix::Result<u8> {
     // SAFETY: there is no other thread, so the child may do what any process may.
     match unsafe { fork() }? {
@@ -53,12 +53,12 @@ pub struct Account {
     groups: Vec<Gid>,
 }
 
-/// Why this process does not become a user.
+/// The reason why this process cannot become a user.
 #[derive(Debug, Error)]
 pub enum AccountError {
     /// There is no such user.
     #[error(
-        "there is no user '{0}' on this host (packaging/sshvpn.sysusers makes one: systemd-sysusers)"
+        "there is no user '{0}' on this host (packaging/sshvpn.sysusers creates one: run systemd-sysusers)"
     )]
     Unknown(String),
     /// The passwd database cannot be read.
@@ -69,10 +69,10 @@ pub enum AccountError {
         /// The reason.
         errno: Errno,
     },
-    /// Root is no user of its own.
-    #[error("--user {0}: that is root, from whom it is to be kept apart")]
+    /// The user is root.
+    #[error("--user {0}: this user is root; name an unprivileged user")]
     Root(String),
-    /// Only root can become somebody else.
+    /// Only root can become another user.
     #[error("--user {0}: only root can become another user")]
     NotRoot(String),
     /// The kernel refused.
@@ -81,7 +81,7 @@ pub enum AccountError {
 }
 
 impl Account {
-    /// Looks `name` up.
+    /// Looks up the user `name`.
     pub fn find(name: &str) -> Result<Self, AccountError> {
         let failed = |errno| {
             let name = name.to_owned();
@@ -92,7 +92,7 @@ impl Account {
         Self::of(user).map_err(failed)
     }
 
-    /// The one with this id.
+    /// The user with this id.
     pub fn of_uid(uid: Uid) -> Option<Self> {
         let user = User::from_uid(uid).ok().flatten()?;
         Self::of(user).ok()
@@ -108,9 +108,9 @@ impl Account {
         })
     }
 
-    /// Makes this process that user, with its groups, and with `kept` of its
-    /// capabilities. To be called while it has one thread. A process that is this user
-    /// already stays as it is.
+    /// Makes this process run as that user, with its groups and with `kept` of its capabilities.
+    /// Call it while the process has one thread. A process that runs as this user already is left
+    /// unchanged.
     pub fn assume(&self, kept: Capabilities) -> Result<(), AccountError> {
         if self.uid.is_root() {
             return Err(AccountError::Root(self.name.clone()));

@@ -1,6 +1,6 @@
-//! From the algorithm names of ssh_config to what is offered on the wire, and what
-//! a server offers. Only what russh implements and what is sound today: AEAD or
-//! encrypt-then-MAC, SHA-2.
+//! Translates algorithm names of ssh_config into what a client offers, and lists what a
+//! server offers: only what russh implements and what is sound today, which is AEAD or
+//! encrypt-then-MAC, and SHA-2.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use russh::{Preferred, cipher, compression, kex, mac};
 use super::error::ConnectError;
 use crate::config::ssh::options::SshOptions;
 
-/// Key exchanges that can be offered.
+/// Key exchanges that a client can offer.
 const KEX: &[kex::Name] = &[
     kex::MLKEM768X25519_SHA256,
     kex::CURVE25519,
@@ -24,7 +24,7 @@ const KEX: &[kex::Name] = &[
     kex::DH_G14_SHA256,
 ];
 
-/// Ciphers that can be offered, in our order: AES-GCM first where the
+/// Ciphers that a client or a server can offer, in sshvpn's order: AES-GCM first where the
 /// processor has AES instructions.
 const CIPHERS: &[cipher::Name] = &[
     cipher::AES_128_GCM,
@@ -35,11 +35,11 @@ const CIPHERS: &[cipher::Name] = &[
     cipher::AES_256_CTR,
 ];
 
-/// MACs that can be offered: encrypt-then-MAC, SHA-2.
+/// MACs that a client or a server can offer: encrypt-then-MAC, SHA-2.
 const MACS: &[mac::Name] = &[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM];
 
-/// The ciphers of OpenSSH's default list, in any order: who did not choose
-/// gets our order.
+/// The ciphers of OpenSSH's default list, sorted: a user without a choice gets sshvpn's
+/// order.
 const OPENSSH_DEFAULT_CIPHERS: &[&str] = &[
     "aes128-ctr",
     "aes128-gcm@openssh.com",
@@ -49,7 +49,7 @@ const OPENSSH_DEFAULT_CIPHERS: &[&str] = &[
     "chacha20-poly1305@openssh.com",
 ];
 
-/// What to offer for everything but host keys, which
+/// The client's algorithms, except those of host keys, which
 /// [`HostKeyCheck`](super::client::host_key::HostKeyCheck) orders.
 pub fn preferred(options: &SshOptions) -> Result<Preferred, ConnectError> {
     let mut kex = chosen("KexAlgorithms", &options.kex_algorithms, KEX)?;
@@ -59,7 +59,7 @@ pub fn preferred(options: &SshOptions) -> Result<Preferred, ConnectError> {
     {
         kex[..=position].rotate_right(1);
     } else if !names_any_hybrid(&options.kex_algorithms) {
-        // A list of an older OpenSSH, which does not know ML-KEM, is no choice against it.
+        // A list from an older OpenSSH that lacks ML-KEM is not a choice against it.
         tracing::debug!("key exchange without a post-quantum algorithm, as configured");
     } else {
         kex.insert(0, kex::MLKEM768X25519_SHA256);
@@ -77,9 +77,9 @@ pub fn preferred(options: &SshOptions) -> Result<Preferred, ConnectError> {
     })
 }
 
-/// Key exchanges that a server offers. None over finite fields: every client of
-/// the last ten years has a curve, and 8192 bits keep a core busy for so long
-/// that a few strangers who ask for them would stop a server.
+/// Key exchanges that a server offers. None over finite fields: every client of the last
+/// ten years supports a curve, and 8192 bits take so much processor time that a few
+/// unauthenticated clients could stop a server.
 const SERVER_KEX: &[kex::Name] = &[
     kex::MLKEM768X25519_SHA256,
     kex::CURVE25519,
@@ -91,8 +91,8 @@ const SERVER_KEX: &[kex::Name] = &[
     kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
 ];
 
-/// What a server offers; of the host keys those that it has. The same list tells
-/// clients what to sign with (RFC 8308, `server-sig-algs`).
+/// What a server offers, of the host key algorithms those that it has keys for. The same
+/// list tells clients which signatures to use (RFC 8308, `server-sig-algs`).
 pub(super) fn offered() -> Preferred {
     Preferred {
         kex: Cow::Borrowed(SERVER_KEX),
@@ -104,7 +104,7 @@ pub(super) fn offered() -> Preferred {
     }
 }
 
-/// Signatures over SHA-2, or without a hash to choose.
+/// Signature algorithms with SHA-2 or with a fixed hash.
 fn signatures() -> Vec<Algorithm> {
     let ecdsa = |curve| Algorithm::Ecdsa { curve };
     let rsa = |hash| Algorithm::Rsa { hash: Some(hash) };
@@ -120,7 +120,7 @@ fn signatures() -> Vec<Algorithm> {
     ]
 }
 
-/// All ciphers, in our order.
+/// All ciphers, in sshvpn's order.
 fn our_ciphers() -> Vec<cipher::Name> {
     let mut ours = CIPHERS.to_vec();
     if !processor_has_aes() {
@@ -129,7 +129,7 @@ fn our_ciphers() -> Vec<cipher::Name> {
     ours
 }
 
-/// Whether the list has the hybrid that OpenSSH had before ML-KEM.
+/// Whether the list has the hybrid key exchange that OpenSSH had before ML-KEM.
 fn names_any_hybrid(names: &[String]) -> bool {
     names
         .iter()
@@ -155,7 +155,7 @@ fn processor_has_aes() -> bool {
     return false;
 }
 
-/// The configured names that we have, in the configured order.
+/// The configured names that are supported, in the configured order.
 fn chosen<N: AsRef<str> + Clone>(
     key: &'static str,
     configured: &[String],

@@ -1,4 +1,4 @@
-//! What can go wrong between us and an SSH server.
+//! Errors of a connection to an SSH server.
 
 use std::io;
 
@@ -8,21 +8,21 @@ use super::client::auth::AuthError;
 use super::client::host_key::HostKeyError;
 use crate::config::ConfigError;
 
-/// Why there is no connection. Worded as ssh words it where ssh has words.
+/// Why a connection failed. The texts are those of ssh where ssh has one.
 #[derive(Debug, Error)]
 pub enum ConnectError {
-    /// The settings for a host on the way could not be read.
+    /// The settings of a jump host could not be read.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The name has no address.
+    /// The host name does not resolve.
     #[error("Could not resolve hostname {host}: {reason}")]
     Resolve {
-        /// The name.
+        /// The host name.
         host: String,
         /// The resolver's reason.
         reason: String,
     },
-    /// No address of the host answered.
+    /// No address of the host accepted a TCP connection.
     #[error("connect to host {host} port {port}: {reason}")]
     Tcp {
         /// The host.
@@ -33,7 +33,7 @@ pub enum ConnectError {
         reason: String,
     },
     /// `BindAddress` or `BindInterface` cannot be used.
-    #[error("cannot connect from {from}, as configured: {source}")]
+    #[error("cannot connect from {from} (BindAddress or BindInterface): {source}")]
     Bind {
         /// The address or interface.
         from: String,
@@ -45,11 +45,11 @@ pub enum ConnectError {
     ProxyCommand {
         /// The command.
         command: String,
-        /// Why.
+        /// The kernel's reason.
         source: io::Error,
     },
-    /// A jump host did not open the way to the next host.
-    #[error("jump host {jump} does not connect to {host} port {port}: {reason}")]
+    /// A jump host did not connect to the next host.
+    #[error("jump host {jump} cannot connect to {host} port {port}: {reason}")]
     Jump {
         /// The jump host.
         jump: String,
@@ -57,20 +57,20 @@ pub enum ConnectError {
         host: String,
         /// Its port.
         port: u16,
-        /// Its reason.
+        /// The jump host's reason.
         reason: String,
     },
-    /// No algorithm of a configured list is one that we have.
+    /// sshvpn supports no algorithm of a configured list.
     #[error("no algorithm in {key} '{configured}' is supported; supported are: {supported}")]
     NoAlgorithm {
-        /// The setting.
+        /// The option's name.
         key: &'static str,
-        /// Its value.
+        /// The option's value.
         configured: String,
-        /// What there is.
+        /// The supported algorithms, separated by commas.
         supported: String,
     },
-    /// The server did not finish the handshake in `ConnectTimeout`.
+    /// The server did not finish the handshake within `ConnectTimeout`.
     #[error("connect to host {host} port {port}: Connection timed out during the SSH handshake")]
     HandshakeTimeout {
         /// The host.
@@ -85,7 +85,7 @@ pub enum ConnectError {
         host: String,
         /// Its port.
         port: u16,
-        /// What russh says.
+        /// The reason.
         reason: String,
     },
     /// The host key was not accepted.
@@ -96,50 +96,50 @@ pub enum ConnectError {
     Auth(#[from] AuthError),
 }
 
-/// Why a request on a connection was not fulfilled.
+/// Why a request on a connection failed.
 #[derive(Debug, Error)]
 pub enum ChannelError {
     /// The server refused the tunnel.
     #[error("{host} refused the tunnel: {reason}")]
     TunnelRefused {
-        /// The remote end.
+        /// The server.
         host: String,
-        /// Its reason, and what to do about it.
+        /// The server's reason, and what to do about it.
         reason: String,
     },
-    /// The server may be somebody else.
+    /// The server's host key was not verified.
     #[error(
-        "no tunnel to {host}: its host key is not the one that is known, and StrictHostKeyChecking no \
-         only lets a session through"
+        "no tunnel to {host}: its host key is not the known one or is revoked, and StrictHostKeyChecking no \
+         permits sessions only; check the key and correct known_hosts"
     )]
     Unverified {
-        /// The remote end.
+        /// The server.
         host: String,
     },
     /// The server did not start a command or shell.
     #[error("{host} did not start {what}: {reason}")]
     Process {
-        /// The remote end.
+        /// The server.
         host: String,
         /// The command, or "a shell".
         what: String,
-        /// Its reason.
+        /// The server's reason.
         reason: String,
     },
-    /// The server said neither yes nor no.
-    #[error("{host} does not answer the request for {what}")]
+    /// The server did not reply in time.
+    #[error("{host} did not answer the request for {what}")]
     NoAnswer {
-        /// The remote end.
+        /// The server.
         host: String,
-        /// What was asked for.
+        /// The request.
         what: String,
     },
     /// The connection is gone.
     #[error("connection to {host} is gone: {reason}")]
     Gone {
-        /// The remote end.
+        /// The server.
         host: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }

@@ -1,6 +1,6 @@
-//! Servers whose host key or signature is not of the algorithm that was agreed on
-//! (RFC 4253, section 8; RFC 8332), at the first key exchange and at later ones. A
-//! stock ssh-agent signs for them.
+//! Servers whose host key or signature is not of the negotiated algorithm (RFC 4253,
+//! section 8; RFC 8332), at the first key exchange and at later ones. A stock ssh-agent
+//! signs for them.
 
 use std::process::Command;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::client::connect::Connection;
 use super::client::test_server::{Running, add_to_agent, run, start_agent};
 use super::client::wire_server::{HostProof, Message, WireServer, number};
 
-/// Far longer than anything here takes; what reaches it hangs.
+/// A wait that takes this long hangs: it is far longer than any test needs.
 const HANGS: Duration = Duration::from_secs(20);
 
 /// Host keys of each type, their certificates, and an agent that holds them.
@@ -68,8 +68,8 @@ impl Keys {
         certificate
     }
 
-    /// Who negotiates this, shows the key or certificate `shown`, and signs with
-    /// the key `signer`; for RSA by `hash`, without one by SHA-1.
+    /// A server that negotiates `negotiated`, presents the key or certificate `shown`, and
+    /// signs with the key `signer`; for RSA with `hash`, without one with SHA-1.
     fn proof(&self, negotiated: &str, shown: Shown, signer: &str, hash: Option<HashAlg>) -> Proof {
         let shown = match shown {
             Shown::Key(name) => self.public(name).to_bytes().unwrap(),
@@ -91,7 +91,7 @@ enum Shown {
     Certificate(&'static str),
 }
 
-/// What a server of these tests does.
+/// What a server of these tests negotiates, presents and signs with.
 struct Proof {
     negotiated: String,
     shown: Vec<u8>,
@@ -116,13 +116,13 @@ impl HostProof for Proof {
             comment: String::new(),
         };
         let signed = agent.sign_request(&identity, self.hash, hash.to_vec());
-        // The hash, then the signature as a string.
+        // Skip the hash; the signature follows as a string.
         signed.await.unwrap()[hash.len() + 4..].to_vec()
     }
 }
 
-/// What becomes of a client whose server does `proof`; `options` of a client that
-/// would take any of these algorithms.
+/// The result of connecting to a server that does `proof`, with options that accept any of
+/// these algorithms.
 async fn connecting(server: &WireServer, keys: &Keys, proof: &Proof) -> Result<Connection, String> {
     let mut options = server.options();
     options.host_key_algorithms.push("ssh-rsa".to_owned());
@@ -132,7 +132,7 @@ async fn connecting(server: &WireServer, keys: &Keys, proof: &Proof) -> Result<C
     std::fs::write(&options.user_known_hosts[0], known).unwrap();
     let serve = async {
         let mut wire = server.accept().await;
-        // Of a client that refuses the proof nothing more comes.
+        // A client that refuses the proof sends nothing more.
         if wire.begin_by(proof).await.is_ok() {
             let _ = wire.authenticate().await;
         }
@@ -186,7 +186,7 @@ async fn a_key_or_signature_of_another_algorithm_than_agreed_is_refused() {
     use Shown::{Certificate, Key};
     let keys = Keys::new().await;
     for (negotiated, shown, signer, hash) in [
-        // The right key, and a signature by a weaker hash, or another one.
+        // The right key with a signature that uses a weaker or another hash.
         ("rsa-sha2-512", Key("rsa"), "rsa", SHA256),
         ("rsa-sha2-512", Key("rsa"), "rsa", None),
         ("rsa-sha2-256", Key("rsa"), "rsa", SHA512),
@@ -203,13 +203,13 @@ async fn a_key_or_signature_of_another_algorithm_than_agreed_is_refused() {
             "rsa",
             None,
         ),
-        // Another key, and a signature that is right for it.
+        // Another key with a correct signature by that key.
         ("ssh-ed25519", Key("p256"), "p256", None),
         ("ssh-ed25519", Key("rsa"), "rsa", SHA512),
         ("ecdsa-sha2-nistp256", Key("p384"), "p384", None),
         ("ecdsa-sha2-nistp256", Key("ed25519"), "ed25519", None),
         ("rsa-sha2-512", Key("ed25519"), "ed25519", None),
-        // A certificate for a key, a key for a certificate, another certificate.
+        // A certificate for a key, a key for a certificate, and another certificate.
         ("ssh-ed25519", Certificate("ed25519"), "ed25519", None),
         ("rsa-sha2-512", Certificate("rsa"), "rsa", SHA512),
         (
@@ -259,7 +259,7 @@ async fn a_signature_over_sha1_is_refused_even_where_ssh_rsa_is_configured() {
 async fn a_later_key_exchange_is_held_to_the_same() {
     let keys = Keys::new().await;
     for (negotiated, name, hash) in [
-        // A signature of another algorithm; another key; the key of a stranger.
+        // A signature of another algorithm; another key; an unknown key.
         ("rsa-sha2-512", "rsa", SHA256),
         ("ssh-ed25519", "p256", None),
         ("ssh-ed25519", "ed25519", None),
@@ -268,7 +268,7 @@ async fn a_later_key_exchange_is_held_to_the_same() {
         let server = WireServer::bind().await;
         let (connection, mut wire) = server.connect().await;
         let proof = keys.proof(negotiated, Shown::Key(name), name, hash);
-        // A client that is told of another key says so after its part of the exchange.
+        // The client reports the changed key after its own part of the exchange.
         let rekeyed = timeout(HANGS, wire.exchange_keys_by(&proof)).await;
         let _ = rekeyed.expect("it hangs");
         let ended = timeout(HANGS, connection.ended()).await;

@@ -1,4 +1,4 @@
-//! A server that sends what nobody at the client reads, on channels and beside them:
+//! A server that sends data that nothing at the client reads, on channels and beside them:
 //! the client's memory is bounded.
 
 use std::time::Duration;
@@ -11,10 +11,10 @@ use super::client::wire_server::{
 };
 use crate::process::memory::resident;
 
-/// Memory that a server may cost in these tests, in bytes: far less than it would
-/// without a bound, and more than other tests use meanwhile.
+/// The memory in bytes that a server may cost the client in these tests: far less than
+/// without a bound, and more than the other tests use meanwhile.
 const AFFORDABLE: u64 = 80 << 20;
-/// As many commands run at once.
+/// The number of commands that run at once.
 const COMMANDS: usize = 8;
 
 /// A command's channel, as the server sees it.
@@ -24,7 +24,7 @@ struct Running {
     window: u32,
 }
 
-/// Lets the client's next command start.
+/// Accepts and starts the client's next command.
 async fn start(wire: &mut Wire) -> std::io::Result<Running> {
     let packet = wire.wait_for(number::CHANNEL_OPEN).await?;
     let mut reader = Reader::new(&packet);
@@ -37,8 +37,8 @@ async fn start(wire: &mut Wire) -> std::io::Result<Running> {
     Ok(Running { channel, window })
 }
 
-/// Sends messages while commands run whose output nobody reads, as long as the client
-/// takes them; yields by how much its memory has grown.
+/// Sends messages for as long as the client accepts them, while commands run whose output
+/// is not read; yields by how many bytes the client's memory has grown.
 async fn grown_by<I: Iterator<Item = Message>>(messages: impl FnOnce(Vec<Running>) -> I) -> u64 {
     let server = WireServer::bind().await;
     let (connection, mut wire) = server.connect().await;
@@ -50,7 +50,7 @@ async fn grown_by<I: Iterator<Item = Message>>(messages: impl FnOnce(Vec<Running
         running.push(started.unwrap());
     }
     let before = resident();
-    // A client that takes no more has not hung up.
+    // The client stops reading but does not hang up.
     let flood = wire.flood(messages(running));
     let _ = timeout(Duration::from_secs(3), flood).await;
     let grown = resident().saturating_sub(before);
@@ -58,7 +58,7 @@ async fn grown_by<I: Iterator<Item = Message>>(messages: impl FnOnce(Vec<Running
     grown
 }
 
-/// The same message on each channel in turn, so many times.
+/// Sends the same message `count` times, on each channel in turn.
 async fn grown_by_many(count: usize, message: impl Fn(u32) -> Message) -> u64 {
     grown_by(|running| {
         let turns = (0..count).map(move |turn| running[turn % running.len()].channel);
@@ -86,7 +86,7 @@ async fn output_that_is_not_read_holds_its_own_length() {
                         errors.word(1).string(vec![1; 8200])
                     }
                 };
-                // Each is cut off a chunk of its own.
+                // The long message in between puts each output into a chunk of its own.
                 let between = Message::new(number::IGNORE).string(vec![2; 250_000]);
                 [output, between]
             })
@@ -131,7 +131,10 @@ async fn what_is_not_queued_holds_nobody_up() {
     wire.flush().await.unwrap();
     let both = async { tokio::join!(connection.start(&ask), start(&mut wire)) };
     let second = timeout(Duration::from_secs(20), both).await;
-    second.expect("held up").0.unwrap();
+    second
+        .expect("the second command waits for the first")
+        .0
+        .unwrap();
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! One SSH connection: who we are, who they are, channels. Alone in the
-//! program in knowing russh.
+//! One SSH connection: authentication, host keys, channels. The only module that uses
+//! russh.
 
 mod algorithms;
 pub mod channel;

@@ -1,5 +1,5 @@
-//! RSA keys in every role, with the distribution's ssh-keygen, sshd and ssh: aws-lc
-//! signs and verifies for all of them.
+//! RSA keys in every role, with the distribution's ssh-keygen, sshd and ssh; aws-lc signs
+//! and verifies all of them.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,7 @@ use super::client::test_server::{Server, nobody, run, with_keys};
 const PASSPHRASE: &str = "correct horse";
 const HASHES: [HashAlg; 2] = [HashAlg::Sha256, HashAlg::Sha512];
 
-/// Makes a key `name` in `directory` with these arguments of ssh-keygen.
+/// Creates the key `name` in `directory` with these arguments of ssh-keygen.
 fn keygen(directory: &Path, name: &str, arguments: &[&str]) {
     let make = ["-q", "-N", "", "-C", name, "-f"];
     run(Command::new("ssh-keygen")
@@ -43,7 +43,7 @@ async fn user_keys_of_every_length_format_and_hash_log_in() {
         (&["-b", "2048"], PASSPHRASE),
         (&["-b", "2048", "-m", "PEM"], PASSPHRASE),
         (&["-b", "2048", "-m", "PKCS8"], PASSPHRASE),
-        // No multiple of 64 bits.
+        // Not a multiple of 64 bits.
         (&["-b", "2056"], ""),
         (&["-b", "3072"], ""),
         (&["-b", "4096"], ""),
@@ -82,7 +82,7 @@ async fn a_short_user_key_is_named_as_such() {
 
 #[tokio::test]
 async fn sha1_is_not_used_even_where_ssh_rsa_is_configured() {
-    // A server that takes nothing else.
+    // A server that accepts only SHA-1.
     let server = Server::new("PubkeyAcceptedAlgorithms ssh-rsa\nLogLevel DEBUG1");
     server.key("id", &["-t", "rsa", "-b", "2048", "-N", ""]);
     server.authorize("id");
@@ -125,7 +125,7 @@ fn certificates_of_an_rsa_authority_are_verified() {
     for (algorithm, expected) in [
         ("rsa-sha2-256", Ok(())),
         ("rsa-sha2-512", Ok(())),
-        // SHA-1, even if it is configured.
+        // SHA-1, also if it is configured.
         ("ssh-rsa", Err(CertificateError::Algorithm)),
     ] {
         run(Command::new("ssh-keygen")
@@ -138,7 +138,7 @@ fn certificates_of_an_rsa_authority_are_verified() {
         let accepted = [algorithm.to_owned()];
         let checked = certificate::check(&certificate, "alpha", 1 << 31, &accepted);
         assert_eq!(checked, expected, "{algorithm}");
-        // One bit of it is another.
+        // One changed bit.
         let mut bytes = certificate.to_bytes().unwrap();
         let at = bytes.windows(5).position(|part| part == b"alpha").unwrap();
         bytes[at] ^= 1;
@@ -165,7 +165,7 @@ fn a_signature_without_its_leading_zeros_is_accepted_as_openssh_does() {
     let (message, signature) = shortened.unwrap();
     signing::verify(public, &message, &signature).unwrap();
     assert!(signing::verify(public, b"other", &signature).is_err());
-    // Neither more bytes than the modulus has, nor none.
+    // A signature longer than the modulus, and an empty one.
     for bytes in [[signature.as_bytes(), &[0, 0]].concat(), Vec::new()] {
         let wrong = Signature::new(algorithm.clone(), bytes).unwrap();
         assert!(signing::verify(public, &message, &wrong).is_err());
@@ -192,7 +192,7 @@ fn a_key_whose_numbers_do_not_fit_together_does_not_sign() {
         let broken = RsaPrivateKey::new(d, iqmp, p, q).unwrap();
         let broken = RsaKeypair::new(good.public().clone(), broken).unwrap();
         let broken = KeypairData::Rsa(broken);
-        // Its signature would give away a factor of the modulus.
+        // Such a signature would reveal a factor of the modulus.
         assert!(signing::sign(&broken, Some(HashAlg::Sha512), b"x").is_err());
     }
     assert!(signing::sign(key.key_data(), Some(HashAlg::Sha512), b"x").is_ok());

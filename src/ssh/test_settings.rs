@@ -1,5 +1,5 @@
-//! Settings for tests: what ssh would use for `alice@server` with an empty
-//! configuration, and the person who runs the tests.
+//! Settings for tests: ssh's options for `alice@server` with an empty configuration, and
+//! the user who runs the tests.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -35,14 +35,14 @@ pub(crate) const RSA_KEY: &str = "ssh-rsa \
     1hoUbpUPgg6OoYnO3nkDLXzy8DFUahTK6+C7NouE4wL2n8A9ktqxCabWnKq+rAwKp3dWij9s\
     eFay1cn3W8kyBLDUaQvaeuI2FRmladwme59dMXiSwO3/FDBEaz16y0uhAw==";
 
-/// Signature algorithms as in OpenSSH's defaults.
+/// The signature algorithms of OpenSSH's defaults.
 const ALGORITHMS: &str = "ssh-ed25519-cert-v01@openssh.com \
     ecdsa-sha2-nistp256-cert-v01@openssh.com rsa-sha2-512-cert-v01@openssh.com \
     rsa-sha2-256-cert-v01@openssh.com ssh-ed25519 ecdsa-sha2-nistp256 \
     ecdsa-sha2-nistp384 ecdsa-sha2-nistp521 sk-ssh-ed25519@openssh.com \
     rsa-sha2-512 rsa-sha2-256";
 
-/// The settings; no file of this host is among them.
+/// The settings; they name no file of this host.
 pub(crate) fn options() -> SshOptions {
     SshOptions {
         destination: "server".into(),
@@ -106,8 +106,8 @@ fn names(list: &str) -> Vec<String> {
     list.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Makes a shell script. Another process writes it: were it open for writing
-/// here, a child forked meanwhile could keep it busy.
+/// Writes a shell script. Another process writes it: if this process had it open for
+/// writing, a child forked meanwhile could keep the file busy (ETXTBSY).
 pub(crate) fn write_program(path: &Path, script: &str) {
     let mut install = Command::new("install")
         .args(["-m", "755", "/dev/stdin"])

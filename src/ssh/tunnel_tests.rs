@@ -1,5 +1,5 @@
-//! The tunnel's channel against a server that keeps to no rule: what it sends
-//! costs a frame or the channel, and nothing waits for ever.
+//! The tunnel's channel against a server that breaks the protocol: its messages cost a
+//! frame or the channel, and nothing waits for ever.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::client::wire_server::{
 use super::error::ChannelError;
 use crate::types::{Mode, UnitRequest};
 
-/// Far longer than anything here takes; what reaches it hangs.
+/// A wait that takes this long hangs: it is far longer than any test needs.
 const HANGS: Duration = Duration::from_secs(20);
 
 struct Tunnel {
@@ -25,7 +25,8 @@ struct Tunnel {
     channel: u32,
 }
 
-/// A tunnel whose remote end grants this window and takes messages of this size.
+/// A tunnel whose server grants `window` bytes and accepts messages of at most `max_packet`
+/// bytes.
 async fn tunnel(window: u32, max_packet: u32) -> Tunnel {
     let server = WireServer::bind().await;
     let (connection, mut wire) = server.connect().await;
@@ -66,7 +67,7 @@ impl Tunnel {
         sent.expect("the sender hangs")
     }
 
-    /// The next frame that arrives at the remote end.
+    /// The next frame that arrives at the server.
     async fn arrived(&mut self) -> Vec<u8> {
         let packet = timeout(HANGS, self.wire.wait_for(number::CHANNEL_DATA));
         let packet = packet.await.expect("no frame arrives").unwrap();
@@ -76,7 +77,7 @@ impl Tunnel {
     }
 }
 
-/// The memory that this process has, in bytes (proc_pid_status(5)).
+/// This process's resident memory, in bytes (proc_pid_status(5)).
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -111,7 +112,7 @@ async fn messages_for_no_one_are_passed_over() {
                 .word(1)
                 .string("no")
                 .string(""),
-            // Nothing in it is for the tunnel either.
+            // Extended data is not for the tunnel either.
             about(number::CHANNEL_EXTENDED_DATA, tunnel.channel)
                 .word(1)
                 .string("x"),
@@ -132,7 +133,8 @@ async fn frames_of_any_length_arrive_as_they_are() {
             .await;
         assert_eq!(tunnel.next().await.unwrap().len(), length);
     }
-    // One whose string is longer than its message is no message: a clean end.
+    // A string longer than its message makes the message malformed: the connection ends
+    // cleanly.
     let liar = about(number::CHANNEL_DATA, tunnel.channel)
         .word(100)
         .byte(1);
@@ -155,7 +157,7 @@ async fn the_remote_end_ends_the_channel() {
             .await;
         assert_eq!(tunnel.next().await.unwrap(), "last");
         assert_eq!(tunnel.next().await, None);
-        // Whoever has sent EOF takes frames yet.
+        // A server that has sent EOF still accepts frames.
         if end == number::CHANNEL_EOF {
             assert!(tunnel.send(b"frame").await.is_ok());
         } else {
@@ -163,7 +165,7 @@ async fn the_remote_end_ends_the_channel() {
                 tokio::task::yield_now().await;
             }
         }
-        // The connection has nothing to do with that.
+        // The connection stays up.
         assert_eq!(tunnel.connection.end_reason(), None);
     }
 }
@@ -204,7 +206,7 @@ async fn a_small_window_delays_frames_but_never_divides_them() {
         }
     };
     let receive = async {
-        // A byte short of what the last of them needs, then that byte.
+        // One byte less than the last frame needs, then that byte.
         let mut granted = 0;
         while granted + 7 < total {
             wire.send(&adjust(channel, 7)).await.unwrap();
@@ -301,7 +303,7 @@ async fn a_second_confirmation_with_other_terms_hurts_only_the_channel() {
         .await;
     assert_eq!(tunnel.next().await.unwrap(), "x");
     for _ in 0..200 {
-        // Each is taken, or waits; none may fail in a way that panics.
+        // Each frame is sent or waits; none may fail with a panic.
         let send = tunnel.sender.send(Bytes::from_static(&[9; 100]));
         if timeout(Duration::from_millis(1), send).await.is_err() {
             break;
@@ -350,7 +352,7 @@ async fn a_flood_beyond_the_window_ends_the_connection() {
     let message = data(channel, vec![0; 32768]);
     let flood = async { while wire.put(&message).await.is_ok() {} };
     timeout(HANGS, flood).await.expect("the flood goes on");
-    // Other tests run in this process: the bound is wide, but a flood is endless.
+    // Other tests run in this process, so the bound is wide; the flood has no end.
     let more = resident().saturating_sub(before);
     assert!(more < 512 << 20, "{more} bytes more");
     timeout(HANGS, connection.ended()).await.unwrap();
@@ -363,7 +365,7 @@ async fn a_flood_beyond_the_window_ends_the_connection() {
     drop(receiver);
 }
 
-/// The server refuses with everything that a refusal can carry.
+/// The server refuses with every kind of text that a refusal can carry.
 async fn refused(before: &[Message], reason: u32, description: &[u8]) -> ChannelError {
     let server = WireServer::bind().await;
     let (connection, mut wire) = server.connect().await;
@@ -397,7 +399,8 @@ async fn refusals_of_every_kind_are_short_and_harmless_to_a_terminal() {
         assert!(text.len() < 8192, "{} bytes", text.len());
         assert!(!text.chars().any(char::is_control), "{text:?}");
     }
-    // Not even UTF-8: no such message, and a clean end.
+    // The description is not UTF-8, so the message is malformed: the connection ends
+    // cleanly.
     let error = refused(&[], 1, &[0xff; 1000]).await;
     assert!(matches!(error, ChannelError::Gone { .. }), "{error}");
 }
@@ -450,7 +453,7 @@ async fn channels_that_the_server_opens_are_refused() {
         let text = String::from_utf8_lossy(&message.0).into_owned();
         assert_eq!(answer[0], number::CHANNEL_OPEN_FAILURE, "{text:?}");
     }
-    // One after the other, without end: a clean end.
+    // Channel after channel without end: the connection ends cleanly.
     let Tunnel {
         connection,
         mut wire,
@@ -461,5 +464,5 @@ async fn channels_that_the_server_opens_are_refused() {
     let reason = timeout(HANGS, ended)
         .await
         .expect("a flood of channels is taken");
-    assert!(reason.contains("nobody asked for"), "{reason}");
+    assert!(reason.contains("did not request"), "{reason}");
 }

@@ -1,4 +1,5 @@
-//! Writes the results as a Markdown page: the machine, a table for each group of columns, the goals.
+//! Writes the results as a Markdown page: the machine, a table for each group of columns, the
+//! goals.
 
 use std::fmt::Write as _;
 

@@ -11,13 +11,13 @@ use crate::bench::row::Row;
 pub const USAGE: &str = "\
 usage: scripts/bench [OPTION]...
 
-  --rows NAME,...      ways to measure [default: ours and ssh's]
+  --rows NAME,...      ways to measure [default: those of sshvpn and ssh]
   --columns NAME,...   figures to measure, by name or group [default: tcp-up,tcp-down]
-  --peers              other VPNs too; installs what packages or cargo offer
-  --clients N,...      instead: so many clients of one sshvpn serve at once, such as 1,8,50,200
+  --peers              other VPNs too; installs them from packages or by cargo
+  --clients N,...      instead: N clients of one sshvpn serve at once, such as 1,8,50,200
   --all                every column, and every way that is installed
   --rounds N           [default: 5]
-  --seconds N          of each transfer [default: 3]
+  --seconds N          duration of each transfer [default: 3]
   --write              the tables and a plot as docs/benchmark.md and .svg
   --output PREFIX      the same as PREFIX.md and PREFIX.svg; of clients, PREFIX-clients.md
 ";

@@ -16,8 +16,8 @@ const TOP: f64 = 56.0;
 const BAR: f64 = 11.0;
 const STEP: f64 = 34.0;
 
-/// Colours that are distinct on light and dark pages and for colour-blind readers; the text's colour
-/// follows the reader's preference.
+/// Colours that are distinct on light and dark pages and for colour-blind readers; the text's
+/// colour follows the reader's preference.
 const STYLE: &str = "text{font:12px sans-serif;fill:#24292f}\
     .figure{font-size:10px}.axis{stroke:#8c959f;stroke-width:1}.grid{stroke:#8c959f;stroke-width:1;opacity:.35}\
     .up{fill:#3b7dd8}.down{fill:#e08a2e}\

@@ -1,4 +1,5 @@
-//! Prints the table for a terminal: a line per row, and columns in as many blocks as the width needs.
+//! Prints the table for a terminal: a line per row, and columns in as many blocks as the width
+//! needs.
 
 use std::fmt::Write as _;
 

@@ -56,8 +56,8 @@ impl Usage {
     }
 }
 
-/// The sum of the peak resident memory, in bytes, of the tunnel's processes on `host`. Shared memory
-/// is counted once per process.
+/// The sum of the peak resident memory, in bytes, of the tunnel's processes on `host`. Shared
+/// memory is counted once per process.
 pub fn peak_memory(host: &Host) -> Result<u64> {
     let mut sum = 0;
     for process in processes(host)? {

@@ -202,7 +202,7 @@ impl Host {
         let found: Vec<_> = self.processes()?.into_iter().filter(matches).collect();
         ensure!(
             !found.is_empty(),
-            "{}: no process begins with '{start}'",
+            "{}: no command line begins with '{start}'",
             self.name
         );
         let mut command = vec!["kill".to_owned(), "-KILL".to_owned()];

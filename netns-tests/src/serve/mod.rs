@@ -1,4 +1,5 @@
-//! Runs `sshvpn serve` on a host: starts, queries, reloads and stops it; and clients' tunnels to it.
+//! Runs `sshvpn serve` on a host: starts, queries, reloads and stops it; and clients' tunnels to
+//! it.
 
 pub mod attempt;
 pub mod joined;

@@ -1,6 +1,5 @@
-//! What goes through a tunnel by agent arrives byte for byte: of every size and
-//! protocol, at networks behind either end, checked by kernels that trust no
-//! offload.
+//! Data through a tunnel by agent arrives byte for byte: of every size and protocol, between
+//! networks behind both hosts, checked by kernels without offloads.
 //!
 //! ```text
 //!   branch ────── laptop ══════ SSH ══════ bastion ────── lan host
@@ -21,8 +20,8 @@ use nix::sys::signal::Signal;
 const LAN: [&str; 2] = ["198.51.100.2", "2001:db8:64::2"];
 const ROUTES: [&str; 4] = ["--route", "198.51.100.0/24", "--route", "2001:db8:64::/64"];
 
-/// `device` of `host` takes and gives only packets as they are on a wire: of
-/// its MTU, each with its checksum, which the receiving kernel verifies.
+/// Turns the offloads of `device` of `host` off: packets have at most its MTU, and each has its
+/// checksum, which the receiving kernel verifies.
 fn without_offloads(host: &Host, device: &str) -> Result<()> {
     host.sh(&format!(
         "ethtool -K {device} rx off tx off sg off tso off gso off gro off >/dev/null"
@@ -30,7 +29,7 @@ fn without_offloads(host: &Host, device: &str) -> Result<()> {
     Ok(())
 }
 
-/// Packets of TCP and UDP that `host` threw away because of their checksums.
+/// TCP and UDP packets that `host` dropped for a wrong checksum.
 fn bad_checksums(host: &Host) -> Result<u64> {
     let text = host.sh("nstat -asz TcpInCsumErrors UdpInCsumErrors Udp6InCsumErrors IcmpInCsumErrors Icmp6InCsumErrors")?;
     let counts = text
@@ -53,7 +52,7 @@ fn direct() -> Result<Direct> {
     Ok(lab)
 }
 
-/// The addresses of the tunnel's ends, a pair for each family.
+/// The tunnel's addresses, a pair for each family.
 fn pairs(lab: &Direct) -> Result<Vec<(String, String)>> {
     let (local, remote) = (Device::only(&lab.laptop)?, Device::only(&lab.bastion)?);
     ensure!(local.addresses.len() == 2 && remote.addresses.len() == 2);
@@ -102,8 +101,7 @@ fn to_the_subnet_with_nat() -> Result<()> {
     Ok(())
 }
 
-/// A network behind each end, and nothing is translated; the tunnel's own
-/// packets are the smaller part of what it carries.
+/// A network behind each host, without NAT; most packets are not of the tunnel's own addresses.
 #[test]
 fn between_the_subnets_of_both_ends() -> Result<()> {
     let lab = subnet()?;
@@ -144,7 +142,7 @@ fn between_the_subnets_of_both_ends() -> Result<()> {
     before.is_back()
 }
 
-/// Pings of many sizes, from one that is all header to one that goes in 45 fragments.
+/// Pings of many sizes, from one without payload to one of 45 fragments.
 #[test]
 fn pings_of_every_kind() -> Result<()> {
     let lab = subnet()?;
@@ -172,8 +170,8 @@ fn sweep(host: &Host, address: &str) -> Result<()> {
     Ok(())
 }
 
-/// One sending call makes many datagrams (UDP_SEGMENT, udp(7)), which the tunnel
-/// carries as one packet and the receivers get one by one.
+/// One send call makes many datagrams (UDP_SEGMENT, udp(7)), which the tunnel carries as one
+/// packet and the receivers get one by one.
 #[test]
 fn datagrams_that_are_sent_many_at_once() -> Result<()> {
     let lab = subnet()?;
@@ -202,7 +200,7 @@ for batch in range(20):
     sender.recv(1)
 "#;
 
-/// Receives them, in order, and answers each batch.
+/// Receives them in order and answers each batch.
 const RECEIVE: &str = r#"
 import socket, sys
 family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
@@ -218,7 +216,7 @@ for batch in range(20):
     receiver.sendto(b"k", sender)
 "#;
 
-/// The far device sees packets that nobody has segmented, both ways.
+/// The remote device gets unsegmented packets, in both directions.
 #[test]
 fn super_packets_cross() -> Result<()> {
     let lab = direct()?;
@@ -237,7 +235,7 @@ fn super_packets_cross() -> Result<()> {
             let figures = iperf3::measure(&lab.laptop, &lab.bastion, remote, flow)?;
             ensure!(
                 figures.bytes > 1 << 20,
-                "hardly anything passed: {figures:?}"
+                "almost no data passed: {figures:?}"
             );
         }
     }

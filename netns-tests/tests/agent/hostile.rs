@@ -1,5 +1,5 @@
-//! Ends that are not what they say: whatever one of them sends, the other ends
-//! in bounded time, says why, and both hosts are as before.
+//! Hostile peers of a client and of an agent: whatever they send, the other side ends in bounded
+//! time with a reason, and both hosts are as before.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ──────────── 192.0.2.2 wan bastion
@@ -23,10 +23,10 @@ const SET_UP: &str = r#"{"type":"set-up","mode":"point-to-point","mtu":1500,"dev
     "addresses":[{"client":"10.99.0.1","agent":"10.99.0.2","prefix":30}],
     "forward":{"networks":["203.0.113.0/24"],"nat":true}}"#;
 
-/// The longest that a client waits for an agent's answer, and a bit.
+/// The client's limit for an agent's answer, and some margin.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30 + 15);
 
-/// What an end says, part by part.
+/// The bytes that a peer sends, in parts.
 type Said<'a> = &'a [&'a [u8]];
 
 /// A control message as a frame of the stream.
@@ -35,12 +35,12 @@ fn frame(json: &str) -> Vec<u8> {
     [&length.to_be_bytes()[..], &[0; 4], json.as_bytes()].concat()
 }
 
-/// Makes the file /run/lab/said of `host`.
+/// Writes the parts to /run/lab/said of `host`.
 fn says(host: &Host, parts: &[&[u8]]) -> Result<()> {
     fs::write(host.path("/run/lab/said"), parts.concat()).context("/run/lab/said")
 }
 
-/// What comes out of an sshvpn has ended well: no panic, no endless text.
+/// Checks the output of an sshvpn: no panic, and of limited length.
 fn is_short(stderr: &str) -> Result<()> {
     ensure!(!stderr.contains("panicked"), "{stderr}");
     ensure!(
@@ -51,8 +51,8 @@ fn is_short(stderr: &str) -> Result<()> {
     Ok(())
 }
 
-/// `up` by an agent that is this line of shell, which finds `said` in a file.
-/// It fails with `parts` in its message.
+/// Runs `up` with this shell line as the agent, which finds `said` in a file. It has to fail with
+/// `parts` in its message.
 fn remote_end(
     lab: &Direct,
     said: Said<'_>,
@@ -120,7 +120,7 @@ fn a_remote_end_that_talks_nonsense() -> Result<()> {
     Ok(())
 }
 
-/// Says nothing, or nothing to the point, for ever.
+/// Sends nothing, or never the answer.
 #[test]
 fn a_remote_end_that_never_comes_to_the_point() -> Result<()> {
     let lab = topology::direct()?;
@@ -146,8 +146,8 @@ fn a_remote_end_that_never_comes_to_the_point() -> Result<()> {
     before.is_back()
 }
 
-/// `sshvpn agent` that reads what `script` prints, where `said` is in a file;
-/// yields its exit code and all that it answered.
+/// Runs `sshvpn agent` with the output of `script` as input, where `said` is in a file; returns its
+/// exit code and its output.
 fn local_end(bastion: &Host, said: Said<'_>, script: &str) -> Result<(i32, String)> {
     let before = Before::of(&[bastion])?;
     says(bastion, said)?;
@@ -168,7 +168,7 @@ fn a_local_end_that_talks_nonsense() -> Result<()> {
     let send = "cat /run/lab/said";
     let endless = "cat /run/lab/said /dev/zero";
     let noise = "cat /run/lab/said /dev/urandom";
-    // The end of the input alone is an orderly end; nothing was asked for.
+    // The end of input without a request is an orderly end.
     let cases: [(Said<'_>, &str, i32, &str); 9] = [
         (&[], send, 0, ""),
         (&[half], send, 0, ""),
@@ -190,7 +190,7 @@ fn a_local_end_that_talks_nonsense() -> Result<()> {
     Ok(())
 }
 
-/// It has its tunnel first, and then goes or talks nonsense: all is undone.
+/// The client has its tunnel, and then disappears or violates the protocol: all is undone.
 #[test]
 fn a_local_end_that_goes_wrong_once_it_is_up() -> Result<()> {
     let lab = topology::direct()?;
@@ -215,7 +215,7 @@ fn a_local_end_that_goes_wrong_once_it_is_up() -> Result<()> {
     Ok(())
 }
 
-/// What no host should do because somebody asks for it.
+/// Set-up requests that no host should fulfil.
 #[test]
 fn a_local_end_that_asks_for_what_cannot_be() -> Result<()> {
     let lab = topology::direct()?;

@@ -1,5 +1,5 @@
-//! `sshvpn up` to a host that has sshvpn, or is sent one: the same as by sshd's
-//! own forwarding, and the same state afterwards.
+//! `sshvpn up` by an agent that is installed or pushed: works as by sshd's forwarding, and restores
+//! the same state.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ── 192.0.2.2 wan bastion lan 198.51.100.1   ── 198.51.100.2  lan host
@@ -30,7 +30,7 @@ fn own_agent(arguments: &str) -> Result<String> {
     Ok(format!("{} agent {arguments}", Client::Sshvpn.program()?))
 }
 
-/// Puts sshvpn where programs are on `host`.
+/// Installs sshvpn on `host`.
 fn install(host: &Host) -> Result<()> {
     let program = Client::Sshvpn.program()?;
     host.sh("mount -t tmpfs none /usr/local/bin")?;
@@ -54,7 +54,8 @@ fn reaches_the_lan(lab: &Subnet) -> Result<()> {
     Ok(())
 }
 
-/// It went by the carrier that `line` names, and leaves both hosts as they were.
+/// Checks that the tunnel went by the carrier in `line`, ends it, and checks that both hosts are as
+/// before.
 fn ends(up: Child, line: &str, before: &Before<'_>) -> Result<()> {
     let output = up.end_with(Signal::SIGINT)?;
     ensure!(output.code() == 0, "{output:?}");
@@ -80,7 +81,7 @@ fn a_subsystem_is_taken_and_everything_put_back() -> Result<()> {
         let figures = iperf3::measure(&lab.direct.laptop, &lab.lan, address, flow)?;
         ensure!(
             figures.bytes > 1 << 20,
-            "hardly anything passed: {figures:?}"
+            "almost no data passed: {figures:?}"
         );
     }
     let (local, remote) = (
@@ -113,7 +114,7 @@ fn a_login_that_may_sudo_has_an_agent_that_is_root() -> Result<()> {
     sshd::authorize(laptop, bastion, "alice")?;
     install(bastion)?;
     let before = before(&lab)?;
-    // The subsystem runs as alice and may do nothing.
+    // The subsystem runs as alice, without any privilege.
     let arguments = [&["alice@bastion"], &ROUTES[..]].concat();
     let up = vpn::up(laptop, &arguments)?;
     reaches_the_lan(&lab)?;
@@ -158,7 +159,7 @@ fn what_the_agent_may_not_do_is_said_and_nothing_is_left() -> Result<()> {
     before.is_back()
 }
 
-/// The agent is killed so that it can undo nothing; the next one does.
+/// The agent is killed by SIGKILL; the next one undoes its changes.
 #[test]
 fn the_next_agent_undoes_what_a_killed_one_left() -> Result<()> {
     let lab = with_subsystem(&own_agent("")?)?;
@@ -172,7 +173,7 @@ fn the_next_agent_undoes_what_a_killed_one_left() -> Result<()> {
     ends(second, "by agent", &before)
 }
 
-/// The client is killed so that it can undo nothing: the agent's stream ends.
+/// The client is killed by SIGKILL, so the agent's stream ends.
 #[test]
 fn an_agent_whose_client_dies_undoes_its_part() -> Result<()> {
     let lab = with_subsystem(&own_agent("")?)?;

@@ -1,5 +1,5 @@
-//! What an agent does not permit: the client is told in time, and nothing
-//! passes that somebody asks for by other means.
+//! The limits of an agent: the client gets an error before anything is changed, and packets beyond
+//! the limits do not pass.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ── 192.0.2.2 wan bastion lan 198.51.100.1 ── 198.51.100.2, .3 lan host
@@ -18,7 +18,7 @@ const LIMITS: &str = "/etc/sshvpn/agent.toml";
 const LAN4: &str = "198.51.100.0/24";
 const LAN6: &str = "2001:db8:64::/64";
 
-/// The lab with an agent, whose host has this agent.toml; the LAN host has two addresses.
+/// The lab with an agent whose host has this agent.toml; the LAN host has two addresses.
 fn lab(limits: &str) -> Result<Subnet> {
     let lab = topology::subnet()?;
     install(&lab.direct.bastion)?;
@@ -29,8 +29,7 @@ fn lab(limits: &str) -> Result<Subnet> {
     Ok(lab)
 }
 
-/// The same, where the agent's host has iptables alone, with the tables that it
-/// makes at first use.
+/// The lab with only iptables on the agent's host, and the tables that it makes at its first use.
 fn lab_without_nft() -> Result<Subnet> {
     let lab = lab("")?;
     for program in ["iptables", "ip6tables"] {
@@ -48,7 +47,7 @@ fn hosts(lab: &Subnet) -> Result<Before<'_>> {
     Before::of(&[&lab.direct.laptop, &lab.direct.bastion, &lab.lan])
 }
 
-/// `sshvpn up --via agent ARGUMENTS bastion`, by an agent with these options.
+/// The command `sshvpn up --via agent ARGUMENTS bastion`, with an agent with these options.
 fn arguments<'a>(command: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let by = ["--via", "agent", "--agent-command", command];
     [&by[..], more, &["bastion"]].concat()
@@ -59,7 +58,7 @@ fn up(lab: &Subnet, options: &str, more: &[&str]) -> Result<Child> {
     vpn::up(&lab.direct.laptop, &arguments(&command, more))
 }
 
-/// It fails with a message that has `parts` in it, and changes nothing.
+/// Checks that `up` fails with a message that contains `parts`, and changes nothing.
 fn is_denied(lab: &Subnet, options: &str, more: &[&str], parts: &[&str]) -> Result<()> {
     let before = hosts(lab)?;
     let command = format!("{INSTALLED} agent {options}");
@@ -91,7 +90,7 @@ fn a_route_that_is_not_allowed() -> Result<()> {
         &["--route", LAN4],
         &["does not permit forwarding", "none"],
     )?;
-    // One family's list says nothing for the other.
+    // A list of one family permits nothing of the other.
     is_denied(
         &lab,
         "--allow-route 0.0.0.0/0",
@@ -100,8 +99,7 @@ fn a_route_that_is_not_allowed() -> Result<()> {
     )
 }
 
-/// A client that sends packets elsewhere than it was allowed to: they go nowhere,
-/// though the bastion forwards anyway, for others.
+/// Packets to destinations beyond the limits do not pass, though the bastion forwards for others.
 fn packets_beyond_an_allowed_route(lab: &Subnet) -> Result<()> {
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
     bastion.sh(
@@ -121,7 +119,7 @@ fn packets_beyond_an_allowed_route(lab: &Subnet) -> Result<()> {
     ping(laptop, "198.51.100.2")?;
     no_ping(laptop, "198.51.100.3")?;
     no_ping(laptop, "2001:db8:64::2")?;
-    // The limits hold for the bastion's own addresses, but that of the tunnel.
+    // The limits also apply to the bastion's own addresses, except for the tunnel's.
     no_ping(laptop, "198.51.100.1")?;
     ping(
         laptop,
@@ -140,7 +138,7 @@ fn packets_beyond_an_allowed_route_are_dropped_by_iptables() -> Result<()> {
     packets_beyond_an_allowed_route(&lab_without_nft()?)
 }
 
-/// What is allowed passes, in both families, by either firewall.
+/// Allowed packets pass, in both families and by either firewall.
 fn allowed_routes(lab: &Subnet) -> Result<()> {
     let before = hosts(lab)?;
     let allowed = format!("--allow-route {LAN4} --allow-route {LAN6}");
@@ -164,12 +162,11 @@ fn allowed_routes_pass_by_iptables() -> Result<()> {
     allowed_routes(&lab_without_nft()?)
 }
 
-/// A device that the host's owner made beforehand is not the client's to take,
-/// unless a limit names it, or there is no limit.
+/// The client may only use a premade device if a limit names it, or without limits.
 #[test]
 fn an_agent_with_limits_takes_no_device_that_exists() -> Result<()> {
     let lab = lab("")?;
-    // Its queueing discipline is that of a device that was up once.
+    // Setting it up once gives it the queueing discipline of a used device.
     lab.direct.bastion.sh(
         "ip tuntap add dev tun5 mode tun; ip address add 10.55.0.1/24 dev tun5
          ip link set tun5 up; ip link set tun5 down",
@@ -203,11 +200,11 @@ fn without_forwarding_the_tunnel_address_is_reached() -> Result<()> {
     ends(tunnel, &before)
 }
 
-/// A source address that does not lead back into the tunnel goes nowhere either.
+/// Packets with a source address that is not routed into the tunnel do not pass.
 fn a_foreign_source_address(lab: &Subnet) -> Result<()> {
     let laptop = &lab.direct.laptop;
     lab.lan.sh("ip route add default via 198.51.100.1")?;
-    // Only the agent's own table is to hold it back, not the kernel's reverse path filter.
+    // Only the agent's table may drop it, not the kernel's reverse path filter.
     lab.direct.bastion.sh(
         "echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter; echo 0 >/proc/sys/net/ipv4/conf/default/rp_filter",
     )?;
@@ -227,7 +224,7 @@ fn a_foreign_source_address(lab: &Subnet) -> Result<()> {
         "198.51.100.2",
     ])?;
     ensure!(!output.status.success(), "{output:?}");
-    // What comes after it has come through the same queue.
+    // A later ping passes the same queue, so earlier packets have arrived.
     ping(laptop, "198.51.100.2")?;
     let captured = capture.end()?;
     ensure!(
@@ -276,7 +273,7 @@ fn addresses_that_are_not_allowed() -> Result<()> {
         &asked,
         &["tunnel address 10.60.0.", "10.50.0.0/24", "--allow-address"],
     )?;
-    // One that is somebody else's there would take it over.
+    // The address of another host would replace that host.
     let local = ["--address", "198.51.100.2", "--peer-address", "10.50.0.2"];
     is_denied(&lab, allowed, &local, &["tunnel address 198.51.100.2"])?;
     let before = hosts(&lab)?;
@@ -303,7 +300,7 @@ fn an_mtu_that_is_not_allowed() -> Result<()> {
     )
 }
 
-/// The host's owner limits every agent there; a command line only narrows that.
+/// The file limits every agent of the host; a command line only narrows that.
 #[test]
 fn the_file_binds_every_agent() -> Result<()> {
     let lab =
@@ -347,14 +344,14 @@ fn a_file_that_others_can_write_is_refused() -> Result<()> {
         bastion.sh(&format!("{how} {LIMITS}"))?;
         let parts = [
             LIMITS,
-            "has to belong to root and be writable by nobody else",
+            "must belong to root and no other user may write to it",
         ];
         is_denied(&lab, "", &[], &parts)?;
         bastion.sh(&format!("chmod 644 {LIMITS}; chown 0 {LIMITS}"))?;
     }
-    // A directory in which others can put another file in its place.
+    // A directory in which other users can replace the file.
     bastion.sh("chmod 777 /etc/sshvpn")?;
-    is_denied(&lab, "", &[], &["/etc/sshvpn has to belong to root"])?;
+    is_denied(&lab, "", &[], &["/etc/sshvpn must belong to root"])?;
     bastion.sh("chmod 755 /etc/sshvpn")?;
     for text in ["allow-route = 5\n", "no-foward = true\n", "[[[\n"] {
         bastion.write(LIMITS, text)?;

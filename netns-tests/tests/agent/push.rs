@@ -1,5 +1,5 @@
-//! `sshvpn up --push`: the program goes to a remote end that has none, for as long
-//! as the tunnel is up, and leaves no trace there; or it is refused with a reason.
+//! `sshvpn up --push`: sends the program to a host without sshvpn for as long as the tunnel is up,
+//! and leaves no trace there, or fails with a reason.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ──────────── 192.0.2.2 wan bastion
@@ -14,10 +14,10 @@ use netns_tests::program::vpn::{self, Device};
 use netns_tests::{Before, Child, Host, PATIENCE, traffic, until};
 use nix::sys::signal::Signal;
 
-/// What is said of a tunnel by an agent.
+/// The line about a tunnel by an agent.
 const BY_AGENT: &str = "by agent: sshvpn ";
 
-/// The lab; the bastion has a /tmp of its own.
+/// The lab; the bastion has its own /tmp.
 fn lab() -> Result<Direct> {
     let lab = topology::direct()?;
     lab.bastion
@@ -25,12 +25,12 @@ fn lab() -> Result<Direct> {
     Ok(lab)
 }
 
-/// The files of `host` in places where a copy could have been put.
+/// The files of `host` in all directories for a copy.
 fn files(host: &Host) -> Result<String> {
     host.sh("find /tmp /run/home /usr/local/sbin /var/tmp /dev/shm -path '*sshvpn*'")
 }
 
-/// Succeeds as soon as there are none.
+/// Waits until there are none.
 fn is_gone(host: &Host) -> Result<()> {
     until("no file of a copy", PATIENCE, || {
         files(host).ok()?.is_empty().then_some(())
@@ -48,7 +48,7 @@ fn up(lab: &Direct) -> Result<Child> {
     Ok(up)
 }
 
-/// Runs `end` on a tunnel by a copy; afterwards nothing is left of it.
+/// Runs `end` on a tunnel by a copy, and checks that nothing of the copy is left.
 fn leaves_nothing(end: impl FnOnce(&Direct, Child) -> Result<()>) -> Result<()> {
     let lab = lab()?;
     let before = Before::of(&[&lab.laptop, &lab.bastion])?;
@@ -88,18 +88,18 @@ fn remote_end_killed() -> Result<()> {
         &["bastion: the agent there is gone", "137"],
     )?;
     is_gone(&lab.bastion)?;
-    // The device went with it; the next copy undoes what is left besides.
+    // The device is gone with it; the next copy undoes the rest.
     let next = self::up(&lab)?;
     ensure!(next.end_with(Signal::SIGINT)?.code() == 0);
     before.is_back()
 }
 
-/// Killed in the middle of sending.
+/// The client is killed in mid-transfer.
 #[test]
 fn local_end_killed_while_sending() -> Result<()> {
     let lab = lab()?;
     let before = Before::of(&[&lab.laptop, &lab.bastion])?;
-    // Too slow for the program to arrive meanwhile.
+    // Slow enough that the program does not arrive before the kill.
     lab.laptop
         .sh("tc qdisc add dev wan root tbf rate 4mbit burst 16kb latency 50ms")?;
     let up = lab.laptop.spawn(&vpn::command(&["--push", "bastion"])?)?;
@@ -131,7 +131,7 @@ fn by_sudo() -> Result<()> {
     before.is_back()
 }
 
-/// Nothing is sent where sshvpn is there already.
+/// Nothing is sent if sshvpn is installed.
 #[test]
 fn not_where_there_is_one() -> Result<()> {
     let lab = topology::direct()?;
@@ -146,8 +146,8 @@ fn not_where_there_is_one() -> Result<()> {
     Ok(())
 }
 
-/// After `arrange` at the bastion no copy is taken, for a reason that contains
-/// `parts`; the tunnel goes by tun then, and by agent alone it fails.
+/// After `arrange` on the bastion a push fails with a reason that contains `parts`; the tunnel then
+/// goes by tun, and fails with `--via agent`.
 fn is_refused(arrange: impl FnOnce(&Host) -> Result<()>, parts: &[&str]) -> Result<()> {
     let lab = lab()?;
     arrange(&lab.bastion)?;
@@ -166,7 +166,7 @@ fn is_refused(arrange: impl FnOnce(&Host) -> Result<()>, parts: &[&str]) -> Resu
     before.is_back()
 }
 
-/// Puts `script` in the place of `program` at `host`.
+/// Replaces `program` of `host` by `script`.
 fn replace(host: &Host, program: &str, script: &str) -> Result<()> {
     let path = format!("/run/lab/{program}");
     host.write(&path, &format!("#!/bin/sh\n{script}\n"))?;
@@ -185,7 +185,7 @@ fn another_architecture() -> Result<()> {
     )
 }
 
-/// What arrives is not what was sent, as far as the remote end can tell.
+/// The remote host computes another checksum than the client's.
 #[test]
 fn another_checksum() -> Result<()> {
     let script = "cat >/dev/null; printf '%064d  -\\n' 0";
@@ -195,7 +195,7 @@ fn another_checksum() -> Result<()> {
     )
 }
 
-/// /tmp takes too little, and in the home directory nothing can be run.
+/// /tmp is too small, and the home directory is mounted noexec.
 #[test]
 fn no_room_and_no_right_to_run() -> Result<()> {
     let mounts = "mount -t tmpfs -o size=1m tmpfs /tmp; \
@@ -206,7 +206,7 @@ fn no_room_and_no_right_to_run() -> Result<()> {
     )
 }
 
-/// The home directory does where /tmp does not.
+/// The home directory is used if /tmp cannot be.
 #[test]
 fn the_next_directory_is_tried() -> Result<()> {
     let lab = lab()?;

@@ -1,4 +1,4 @@
-//! `sshvpn up` finds an sshvpn at the remote end, or says why there is none.
+//! `sshvpn up` starts an agent on the remote host, or reports why it cannot.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ──────────── 192.0.2.2 wan bastion
@@ -13,12 +13,11 @@ use netns_tests::program::vpn::{self, Device};
 use netns_tests::{Before, Child, Host, PATIENCE, traffic};
 use nix::sys::signal::Signal;
 
-/// What is said of a tunnel by an agent.
+/// The line about a tunnel by an agent.
 const BY_AGENT: &str = "by agent: sshvpn ";
 
-/// Brings a tunnel up with `arguments`, sees that packets pass and that the
-/// reason is given in a line with `why`; `look` is run meanwhile. Afterwards
-/// both hosts are as before.
+/// Brings a tunnel up with `arguments`, checks that packets pass and that a line with `why` reports
+/// the carrier, and runs `look` meanwhile. Afterwards both hosts have to be as before.
 fn goes_up(
     lab: &Direct,
     arguments: &[&str],
@@ -37,7 +36,7 @@ fn goes_up(
     before.is_back()
 }
 
-/// Whether the stream goes over a socket, of whose folder nothing is left.
+/// Whether the stream goes over a socket; its folder has to be gone.
 fn by_socket(host: &Host) -> Result<bool> {
     let left = host.sh("ls -d /run/sshvpn-agent.* 2>/dev/null || true")?;
     ensure!(left.trim().is_empty(), "still there: {left}");
@@ -53,7 +52,7 @@ fn by_socket(host: &Host) -> Result<bool> {
 fn agent(host: &Host) -> Result<String> {
     let processes = host.processes()?;
     let mut commands = processes.into_iter().map(|process| process.command);
-    // Not the shell that started it.
+    // Without the shell that started it.
     let runs = |command: &String| !command.starts_with("sh") && command.contains("sshvpn agent");
     commands.find(runs).context("no agent runs")
 }
@@ -98,8 +97,8 @@ fn one_in_the_path_is_found() -> Result<()> {
     })
 }
 
-/// The line in sshd_config names a program that is not there; sshd keeps to itself
-/// what a subsystem says on standard error.
+/// The line in sshd_config names a program that does not exist; sshd does not pass a subsystem's
+/// standard error on.
 #[test]
 fn a_broken_subsystem_is_passed_over() -> Result<()> {
     let lab = subsystem("/nowhere/sshvpn agent")?;
@@ -115,8 +114,8 @@ fn a_broken_subsystem_is_passed_over() -> Result<()> {
     goes_up(&lab, &["bastion"], BY_AGENT, |_| Ok(()))
 }
 
-/// The line in sshd_config names a program that says nothing for longer than
-/// anybody waits, and does not end with its input.
+/// The line in sshd_config names a program that stays silent beyond the time limit, and does not
+/// end with its input.
 #[test]
 fn a_silent_subsystem_is_passed_over() -> Result<()> {
     let lab = subsystem("sleep 15")?;
@@ -141,7 +140,7 @@ fn sudo_makes_it_root() -> Result<()> {
     })
 }
 
-/// sudo may run this one command and nothing else.
+/// sudo permits only this command.
 #[test]
 fn a_sudoers_line_for_the_agent_is_enough() -> Result<()> {
     let lab = topology::direct()?;
@@ -155,7 +154,7 @@ fn a_sudoers_line_for_the_agent_is_enough() -> Result<()> {
     goes_up(&lab, &["alice@bastion"], BY_AGENT, |_| Ok(()))
 }
 
-/// No root there, but a program with the capability.
+/// The login is not root, but the program has the capability.
 #[test]
 fn a_capability_is_enough() -> Result<()> {
     let lab = topology::direct()?;
@@ -182,7 +181,7 @@ fn a_login_that_may_do_nothing_is_told_so() -> Result<()> {
         &["--via", "agent", "alice@bastion"],
         &["bastion", "CAP_NET_ADMIN"],
     )?;
-    // Nor may it by sshd's own forwarding, and both reasons are given.
+    // sshd's forwarding is not possible either; both reasons are reported.
     fails(
         &lab,
         &["alice@bastion"],
@@ -240,7 +239,7 @@ fn tun_is_taken_when_asked_for() -> Result<()> {
     )
 }
 
-/// The login shell's startup file speaks first, and does not even end its line.
+/// The login shell's startup file prints text first, without a line end.
 #[test]
 fn what_a_startup_file_prints_is_passed_over() -> Result<()> {
     let lab = subsystem("/usr/local/sbin/sshvpn agent")?;
@@ -268,7 +267,7 @@ fn an_sshd_that_forbids_tunnels_is_enough() -> Result<()> {
     })
 }
 
-/// What an agent left that was killed before anybody came to it.
+/// The folder of an agent that was killed before a client connected.
 #[test]
 fn a_folder_left_behind_is_removed_by_the_next() -> Result<()> {
     let lab = topology::direct()?;
@@ -278,10 +277,10 @@ fn a_folder_left_behind_is_removed_by_the_next() -> Result<()> {
     let folders = || (lab.bastion).sh("ls -d /run/sshvpn-agent.* 2>/dev/null || true");
     let left = folders()?;
     ensure!(left.trim().lines().count() == 1, "{left}");
-    // Another login finds no way in.
+    // Another login cannot enter it.
     add_account(&lab.bastion, "mallory", Privilege::None)?;
     let look = format!("su mallory -s /bin/sh -c 'ls {}'", left.trim());
-    ensure!(lab.bastion.sh(&look).is_err(), "mallory looks in");
+    ensure!(lab.bastion.sh(&look).is_err(), "mallory can enter");
     lab.bastion.sh("kill -9 $(pidof sshvpn)")?;
     ensure!(folders()? == left, "already gone");
     goes_up(&lab, &["bastion"], BY_AGENT, |_| {
@@ -290,7 +289,7 @@ fn a_folder_left_behind_is_removed_by_the_next() -> Result<()> {
     })
 }
 
-/// The key may start the agent, with these limits, and nothing else.
+/// The key permits only the agent with these limits.
 #[test]
 fn a_forced_command_is_the_agent() -> Result<()> {
     let lab = topology::direct()?;

@@ -1,5 +1,5 @@
-//! However a tunnel by agent ends, both hosts are as before: at once where the
-//! agent lives, by the next sshvpn there where it was killed.
+//! However a tunnel by agent ends, both hosts are as before: at once if the agent lives, else by
+//! the next sshvpn on its host.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ── 192.0.2.2 wan bastion lan 198.51.100.1 ── 198.51.100.2 lan host
@@ -18,10 +18,10 @@ use nix::sys::signal::Signal;
 const ROUTES: [&str; 4] = ["--route", "198.51.100.0/24", "--route", "2001:db8:64::/64"];
 const LAN: [&str; 2] = ["198.51.100.2", "2001:db8:64::2"];
 
-/// How the command line of the agent begins.
+/// The beginning of the agent's command line.
 const AGENT: &str = "/usr/local/sbin/sshvpn agent";
 
-/// More calls than this on the way up are a mistake of the scenario.
+/// A bound on the calls on the way up; more are a fault of the scenario.
 const MOST: usize = 400;
 
 fn lab() -> Result<Subnet> {
@@ -49,7 +49,7 @@ fn ends(up: Child) -> Result<()> {
     Ok(())
 }
 
-/// Kills the agent; the client ends, and says what is to be done there.
+/// Kills the agent; the client has to end and to say what to do on the remote host.
 fn kill_agent(lab: &Subnet, up: Child) -> Result<()> {
     lab.direct.bastion.kill(AGENT)?;
     let parts = ["bastion: the agent there is gone", "'sshvpn cleanup' there"];
@@ -68,7 +68,7 @@ fn agent_killed_then_cleanup() -> Result<()> {
     );
     cleanup(&lab.direct.bastion)?;
     before.is_back()?;
-    // There is nothing left to undo, which is no error.
+    // Nothing is left to undo, which is no error.
     cleanup(&lab.direct.bastion)?;
     before.is_back()
 }
@@ -98,8 +98,8 @@ fn agent_terminated() -> Result<()> {
     before.is_back()
 }
 
-/// Two tunnels forward by the same interfaces; the first to go leaves the
-/// other's settings in place, and the last puts everything back.
+/// Two tunnels forward by the same interfaces; the first to end keeps the shared settings, and the
+/// last restores them.
 fn shared(first_goes: impl FnOnce(&Subnet, Child) -> Result<()>) -> Result<()> {
     let lab = lab()?;
     let laptop = &lab.direct.laptop;
@@ -160,9 +160,9 @@ fn two_share_the_forwarding_and_one_agent_is_killed() -> Result<()> {
     })
 }
 
-/// Lets the 1st of the agent's `calls`, and every `step`th after it, come to
-/// `fault`, until there are no more. The client fails with a reason, and
-/// whatever a killed agent left, is undone by `sshvpn cleanup`.
+/// Applies `fault` to the 1st of the agent's `calls`, and every `step`th after it, in one run each,
+/// until there are no more. The client has to fail with a reason, and `sshvpn cleanup` has to undo
+/// what a killed agent left.
 fn at_the_agent(calls: Calls<'_>, step: usize, fault: Fault) -> Result<()> {
     let lab = lab()?;
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
@@ -190,7 +190,7 @@ fn at_the_agent(calls: Calls<'_>, step: usize, fault: Fault) -> Result<()> {
                 .read("/run/lab/strace")?
                 .contains("killed by SIGKILL"),
         };
-        // An agent that lives undoes by itself, unless the fault is in the undoing.
+        // A living agent undoes everything itself, unless the fault is in the undoing.
         if fault == Fault::Fails && !came_up {
             before.is_back().with_context(after)?;
         }
@@ -205,17 +205,17 @@ fn at_the_agent(calls: Calls<'_>, step: usize, fault: Fault) -> Result<()> {
     bail!("more than {MOST} calls of {names}");
 }
 
-/// What makes and sets up the device.
+/// The calls that make and set up the device.
 const IOCTL: Calls<'_> = Calls {
     names: "ioctl",
     file: Some("/dev/net/tun"),
 };
-/// What talks to the kernel by netlink, most of it to look.
+/// The netlink calls, most of which only read.
 const SEND: Calls<'_> = Calls {
     names: "sendto,sendmsg",
     file: None,
 };
-/// What puts the journal in its place, before and after each change.
+/// The calls that write the journal, before and after each change.
 const JOURNAL: Calls<'_> = Calls {
     names: "rename,renameat,renameat2",
     file: None,
@@ -241,7 +241,7 @@ fn journal_kills() -> Result<()> {
     at_the_agent(JOURNAL, 1, Fault::Kills)
 }
 
-/// Once nobody holds it any more, what was forwarded is no longer.
+/// Forwarding ends once no tunnel holds the setting.
 #[test]
 fn nothing_is_forwarded_afterwards() -> Result<()> {
     let lab = lab()?;

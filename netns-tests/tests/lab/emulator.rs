@@ -1,5 +1,4 @@
-//! The emulator of a long cable: as long as it says, and nothing is lost on it
-//! but what is meant to be.
+//! The emulator of a long cable has the set delay and the set loss.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ── left  middle  right ── 192.0.2.2 wan bastion
@@ -36,7 +35,7 @@ fn every_frame_arrives_after_the_delay() -> Result<()> {
     let time = traffic::round_trip(&laptop, FAR)?;
     ensure!(time >= 2 * DELAY, "a round trip takes {time:?}");
     traffic::echo_every_size((&laptop, "192.0.2.1"), (&bastion, FAR), 0..=200)?;
-    // Super-frames, whose checksums the kernel leaves to the device, as well.
+    // Super-frames, whose checksums the kernel leaves to the device, pass as well.
     let flow = Flow {
         direction: Direction::Up,
         seconds: 1,
@@ -63,14 +62,14 @@ fn packets_are_lost_at_will() -> Result<()> {
         let loss: f64 = loss.unwrap_or("none").parse()?;
         Ok(loss as u32)
     };
-    // An answer that a busy machine holds up is too late for ping, though not lost.
+    // On a busy machine an answer may be too late for ping, though not lost.
     let nothing_lost = || {
         wait::until("a hundred pings, all answered", PATIENCE, || {
             lost("100").ok().filter(|lost| *lost == 0)
         })
     };
     nothing_lost()?;
-    // A round trip is lost if either way loses it: three of four.
+    // A round trip is lost if either direction loses it: three of four.
     network.set_loss(5_000)?;
     let half = lost("1000")?;
     ensure!((60..90).contains(&half), "{half} % lost");
@@ -79,14 +78,14 @@ fn packets_are_lost_at_will() -> Result<()> {
     Ok(())
 }
 
-/// Super-frames that come in at the bastion are counted.
+/// Counts the super-frames that arrive at the bastion.
 const SUPER_FRAMES: &str = "table netdev seen { chain in {
     type filter hook ingress device wan priority -10
     meta length > 1500 counter
     }
 }";
 
-/// A super-frame passes whole, but where packets are lost each segment is one.
+/// A super-frame passes whole without loss, and as single segments with loss.
 #[test]
 fn segments_are_lost_one_by_one() -> Result<()> {
     let network = Network::new(Kind::Distant)?;

@@ -1,5 +1,4 @@
-//! The lab itself: what it makes is private, what it compares it sees, and
-//! what it leaves is nothing.
+//! Tests of the lab: hosts are private, snapshots show every change, and nothing is left behind.
 //!
 //! ```text
 //!   one wan 192.0.2.1 ── 192.0.2.2 wan other

@@ -1,5 +1,4 @@
-//! Many connections without a login, from a network of one attacker: others log
-//! in as if they were not there.
+//! Many connections without a login from one attacker's network do not delay the logins of others.
 //!
 //! ```text
 //!   laptop wan 192.0.2.0/24 ── 2,000 connections ──► bastion: sshvpn serve
@@ -24,25 +23,24 @@ use nix::sys::socket::{
 };
 
 const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 2), 22);
-/// Connections that are held.
+/// Connections held.
 const HELD: usize = 2000;
-/// Addresses of the laptop that they come from: .10 and on.
+/// Source addresses on the laptop, from .10 on.
 const ADDRESSES: usize = 200;
-/// How long a login takes at most, from the start of the program, on a machine that
-/// does nothing else.
+/// Limit for a login, from the start of the program, on an idle machine.
 const LOGIN: Duration = Duration::from_secs(2);
-/// How long one takes at most, whatever else the machine does: far less than a server
-/// that is full keeps a newcomer out.
+/// Limit for a login on a busy machine: far less than the time for which a full server refuses new
+/// connections.
 const SLOWEST: Duration = Duration::from_secs(10);
 
-/// What the connections do.
+/// The behaviour of the connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Conduct {
-    /// Nothing.
+    /// They send nothing.
     Silent,
-    /// They identify themselves, a byte each time they are visited.
+    /// They send their identification, one byte per round.
     Trickle,
-    /// They close as soon as they are open, and come again.
+    /// They close as soon as they are open, and connect again.
     Churn,
 }
 
@@ -69,7 +67,7 @@ fn open(number: usize) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// Whether the server still holds it; what it says is read.
+/// Whether the server still holds it; reads the server's bytes.
 fn is_held(stream: &mut TcpStream) -> bool {
     let mut said = [0; 256];
     loop {
@@ -81,8 +79,8 @@ fn is_held(stream: &mut TcpStream) -> bool {
     }
 }
 
-/// Holds [`HELD`] connections until `ended`; those that the server closes come
-/// again at once. `rounds` counts how often all were visited.
+/// Holds [`HELD`] connections until `ended`, and replaces closed ones at once. `rounds` counts the
+/// rounds over all of them.
 fn crowd(conduct: Conduct, ended: &AtomicBool, rounds: &AtomicUsize) -> Result<()> {
     let mut held = Vec::new();
     for number in 0..HELD {
@@ -95,7 +93,7 @@ fn crowd(conduct: Conduct, ended: &AtomicBool, rounds: &AtomicUsize) -> Result<(
                 *stream = open(number)?;
             }
             if conduct == Conduct::Trickle {
-                // One that was closed just now is seen at the next visit.
+                // The next round notices one that was closed just now.
                 let _ = stream.write(std::slice::from_ref(byte.next().unwrap_or(&b' ')));
             }
             if ended.load(Ordering::Relaxed) {
@@ -115,7 +113,7 @@ fn resident(server: &Server<'_>) -> Result<u64> {
     Ok(number.context("no VmRSS")?.parse()?)
 }
 
-/// By stock ssh, then by our own client; the time of each.
+/// Logs in by stock ssh, then by sshvpn; returns both times.
 fn log_in(server: &Server<'_>, phone: &Host, number: usize) -> Result<[Duration; 2]> {
     let before = server.audit()?.len();
     let user = format!("user{number}");
@@ -142,8 +140,8 @@ fn log_in(server: &Server<'_>, phone: &Host, number: usize) -> Result<[Duration;
     Ok([first, second])
 }
 
-/// Half of the logins take no longer than [`LOGIN`], or than thrice an undisturbed one
-/// where the machine is slow; all of them succeed in time.
+/// Checks that the median login takes at most [`LOGIN`] (on a slow machine, three times an
+/// undisturbed one), and each at most [`SLOWEST`].
 fn are_prompt(mut logins: Vec<Duration>, calm: Duration) -> Result<()> {
     logins.sort_unstable();
     let middle = logins.get(logins.len() / 2).context("no login")?;
@@ -213,8 +211,8 @@ fn connections_that_come_and_go() -> Result<()> {
     others_log_in_beside(Conduct::Churn)
 }
 
-/// With as few places as sshd has, and with one host that has all of them: a
-/// login from elsewhere takes the place of a silent one.
+/// With as few startups as sshd permits, all held by one host: a login from elsewhere replaces a
+/// silent connection.
 #[test]
 fn a_small_table() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;

@@ -1,4 +1,4 @@
-//! Scenarios of many connections at once, which are judged by memory and by time.
+//! Scenarios of many connections at once, with limits on memory and time.
 
 mod crowd;
 mod memory;

@@ -1,5 +1,5 @@
-//! `sshvpn serve` against a key that is granted nothing: whatever its client sends,
-//! the server's memory stays where it was.
+//! `sshvpn serve` against a key without any entitlement: whatever its client sends, the server's
+//! memory does not grow.
 //!
 //! ```text
 //!   laptop  data, requests, names, key exchanges ══ bastion: sshvpn serve
@@ -22,21 +22,21 @@ mod wire;
 use wire::client::{WireKey, open};
 use wire::{Message, Reader, Wire, about, adjust, data, number};
 
-/// The server, as the laptop sees it.
+/// The server's address for the laptop.
 const SERVER: &str = "192.0.2.2:22";
-/// How long it is attacked, all attacks together.
+/// The duration of all attacks together.
 const ATTACKED: Duration = Duration::from_secs(30);
-/// How far its memory may grow, in bytes.
+/// The acceptable growth of its memory, in bytes.
 const AFFORDABLE: u64 = 16 << 20;
-/// Nearly as long as a packet may be.
+/// Nearly the longest packet, in bytes.
 const LONG: usize = 250_000;
-/// As many channels as a client may have.
+/// The most channels that a client may have.
 const CHANNELS: u32 = 64;
 
-/// What one attack sends, and reads nothing of the answers.
+/// One attack: its name and its messages; it does not read the answers.
 type Attack = (&'static str, fn(u32) -> Message);
 
-/// Each on a connection of its own with [`CHANNELS`] sessions, as long as it lasts.
+/// The attacks, each on its own connection with [`CHANNELS`] sessions.
 const ATTACKS: [Attack; 8] = [
     ("data that pins what it was read with", |turn| {
         match turn % 2 {
@@ -82,7 +82,7 @@ const ATTACKS: [Attack; 8] = [
     }),
 ];
 
-/// The server's number of a session: it counts them from two.
+/// The server's number of a session; it counts them from two.
 fn session(turn: u32) -> u32 {
     2 + turn % CHANNELS
 }
@@ -102,7 +102,7 @@ async fn log_in() -> Result<Wire> {
     Ok(wire)
 }
 
-/// Opens all sessions that there are.
+/// Opens [`CHANNELS`] sessions.
 async fn open_sessions(wire: &mut Wire) -> Result<()> {
     for channel in 0..CHANNELS {
         wire.put(&open("session", channel, 1 << 20)).await?;
@@ -118,7 +118,7 @@ async fn open_sessions(wire: &mut Wire) -> Result<()> {
     Ok(())
 }
 
-/// One attack, again and again until its time is over.
+/// Repeats one attack until its time is over.
 async fn attack(message: fn(u32) -> Message, over: Instant) -> Result<()> {
     let again = async {
         loop {
@@ -148,7 +148,7 @@ async fn unfinished_exchanges(over: Instant) -> Result<()> {
             wire.identify().await?;
             wire.send(&long_kexinit()).await
         };
-        // The server takes only so many.
+        // The server limits their number.
         if begin.await.is_ok() {
             begun.push(wire);
         }
@@ -157,7 +157,7 @@ async fn unfinished_exchanges(over: Instant) -> Result<()> {
     Ok(())
 }
 
-/// The memory that the server has, in bytes (proc_pid_status(5)).
+/// The server's resident memory, in bytes (proc_pid_status(5)).
 fn resident(server: &Server<'_>) -> Result<u64> {
     let status = std::fs::read_to_string(server.proc().join("status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -165,7 +165,7 @@ fn resident(server: &Server<'_>) -> Result<u64> {
     Ok(kilobytes.parse::<u64>()? * 1024)
 }
 
-/// The most memory that the server had during `work`.
+/// The server's peak memory during `work`.
 fn most_resident(server: &Server<'_>, work: impl FnOnce() -> Result<()>) -> Result<u64> {
     let (over, most) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
@@ -191,7 +191,7 @@ fn on_laptop<T: Send>(lab: &ServeLab, client: impl AsyncFnOnce() -> Result<T> + 
     })
 }
 
-/// Authorizes the key of the attacks, for nothing.
+/// Authorizes the key of the attacks, without any entitlement.
 fn authorize(lab: &ServeLab) -> Result<()> {
     let octal: String = WireKey::new(1)
         .blob()
@@ -210,7 +210,7 @@ fn a_key_without_grants_takes_no_memory() -> Result<()> {
     let lab = ServeLab::new()?;
     authorize(&lab)?;
     let server = Serve::default().config(NO_PENALTIES).start(&lab.bastion)?;
-    // What a first login takes is not counted.
+    // The memory of a first login is not counted.
     on_laptop(&lab, async || {
         let mut wire = log_in().await?;
         open_sessions(&mut wire).await
@@ -238,8 +238,8 @@ fn a_key_without_grants_takes_no_memory() -> Result<()> {
         grown
             .iter()
             .all(|(_, kilobytes)| kilobytes << 10 <= AFFORDABLE),
-        "the server has grown by so many KiB: {grown:#?}"
+        "growth of the server's memory in KiB: {grown:#?}"
     );
-    println!("the server has grown by so many KiB: {grown:?}");
+    println!("growth of the server's memory in KiB: {grown:?}");
     Ok(())
 }

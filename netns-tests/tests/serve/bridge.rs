@@ -1,6 +1,5 @@
-//! `sshvpn serve --bridge` with clients that say they are somebody else: another
-//! host of the network, the gateway itself, another client. And how clients on no
-//! bridge reach each other.
+//! `sshvpn serve --bridge` with clients that claim other identities: another host of the network,
+//! the gateway, another client. Also, how clients without a bridge reach each other.
 //!
 //! ```text
 //!   laptop tap3 ══ SSH ══╗           ┌ br0 ┐
@@ -40,7 +39,7 @@ fn a_client_is_no_station_that_is_somebody_elses() -> Result<()> {
         let laptop = Station::open(&server, &lab.laptop, "alice", &like_it)?;
         traffic::no_ping(laptop.host, BASTION)?;
         traffic::no_ping(laptop.host, LAN)?;
-        // The others have their traffic, where they had it.
+        // The traffic of the other hosts still goes to them.
         traffic::ping(&lab.lan, BASTION)?;
         traffic::ping(&lab.phone, BASTION)?;
         ensure!(
@@ -50,7 +49,7 @@ fn a_client_is_no_station_that_is_somebody_elses() -> Result<()> {
         let dropped = laptop.leave(&server)?;
         ensure!(refused(&dropped) > 0, "{victim}: {dropped}");
     }
-    // With one of its own it gets in, and keeps it.
+    // With its own address it gets in, and keeps it.
     let laptop = Station::open(&server, &lab.laptop, "alice", "true")?;
     traffic::ping(laptop.host, LAN)?;
     let (own, lans) = (mac(laptop.host, "tap3")?, mac(&lab.lan, "lan")?);
@@ -59,14 +58,14 @@ fn a_client_is_no_station_that_is_somebody_elses() -> Result<()> {
     traffic::no_ping(laptop.host, BASTION)?;
     laptop.host.sh(&format!("ip link set tap3 address {own}"))?;
     traffic::ping(laptop.host, BASTION)?;
-    // Until a host of the network turns up with it.
+    // Until a host of the network appears with that address.
     lab.lan.sh(&format!("ip link set lan address {own}"))?;
     traffic::ping(&lab.lan, BASTION)?;
     traffic::no_ping(laptop.host, BASTION)?;
     traffic::ping(&lab.lan, BASTION)?;
     lab.lan.sh(&format!("ip link set lan address {lans}"))?;
     traffic::no_ping(laptop.host, BASTION)?;
-    // Then it has none any more, and may have another.
+    // Then the client loses it, and may take another.
     laptop.host.sh(another)?;
     traffic::ping(laptop.host, BASTION)?;
     ensure!(refused(&laptop.leave(&server)?) > 0);
@@ -78,7 +77,7 @@ fn a_client_is_no_station_that_is_somebody_elses() -> Result<()> {
     Ok(())
 }
 
-/// The neighbour table of `host` says that `address` is at `mac`.
+/// Checks that the neighbour table of `host` has `address` at `mac`.
 fn neighbour(host: &Host, device: &str, address: &str, mac: &str) -> Result<()> {
     let shown = host.sh(&format!("ip -6 neigh show {address} dev {device}"))?;
     ensure!(shown.contains(mac), "{address} is not {mac}: {shown}");
@@ -98,7 +97,7 @@ fn a_client_has_no_link_local_address_that_is_somebody_elses() -> Result<()> {
     traffic::ping(laptop.host, BASTION)?;
     let own = link_local(laptop.host, "tap3")?;
     let own_mac = mac(laptop.host, "tap3")?;
-    // Its own is its own, and others come to know it.
+    // It may use its own address, and others learn it.
     until("the bastion knows the laptop", PATIENCE, || {
         let _ = laptop.host.sh(&format!("ping -n -c1 -W1 {bastion}%tap3"));
         neighbour(&lab.bastion, "br0", &own, &own_mac).ok()
@@ -108,7 +107,7 @@ fn a_client_has_no_link_local_address_that_is_somebody_elses() -> Result<()> {
         (&bastion, &bastion_mac, &lab.lan, "lan"),
     ] {
         traffic::ping(from, &format!("{victim}%{device}"))?;
-        // Solicitations from that address, which would move it, and answers for it.
+        // Solicitations from that address, and answers for it, which would move it.
         laptop.host.sh(&format!(
             "ip address add {victim}/64 dev tap3 nodad
              for to in {lan} {bastion} fe80::9; do
@@ -124,12 +123,12 @@ fn a_client_has_no_link_local_address_that_is_somebody_elses() -> Result<()> {
     }
     let dropped = laptop.leave(&server)?;
     ensure!(refused(&dropped) >= 2, "{dropped}");
-    // Who is gone is forgotten.
+    // The entry of a client that has left is gone.
     ensure!(neighbour(&lab.bastion, "br0", &own, &own_mac).is_err());
     Ok(())
 }
 
-/// The rule that puts a client into a group.
+/// The configuration rule that puts a client into a group.
 fn in_group(client: &Host, group: &str) -> Result<String> {
     let shown = client.sh(&format!("ssh-keygen -l -f {KEY}.pub"))?;
     let key = shown.split_whitespace().nth(1).context("no fingerprint")?;
@@ -152,7 +151,7 @@ fn clients_of_a_bridge_hear_each_other_in_a_group_alone() -> Result<()> {
         traffic::ping(phone.host, BASTION)?;
         let heard = Capture::start(phone.host, "tap3")?;
         let laptop = Station::open(&server, &lab.laptop, "alice", "true")?;
-        // Questions to all, and answers.
+        // Broadcast requests, and answers.
         laptop.host.sh("ip neigh flush dev tap3")?;
         traffic::ping(laptop.host, BASTION)?;
         let mac = mac(laptop.host, "tap3")?;
@@ -160,7 +159,7 @@ fn clients_of_a_bridge_hear_each_other_in_a_group_alone() -> Result<()> {
             true => traffic::ping(laptop.host, &phone.address)?,
             false => {
                 traffic::no_ping(laptop.host, &phone.address)?;
-                // Also where it knows the way.
+                // Also if it already has the neighbour's address.
                 let there = self::mac(phone.host, "tap3")?;
                 laptop.host.sh(&format!(
                     "ip neigh replace {} lladdr {there} dev tap3",
@@ -178,7 +177,7 @@ fn clients_of_a_bridge_hear_each_other_in_a_group_alone() -> Result<()> {
     Ok(())
 }
 
-/// Two of ethernet, and one of each, by both families.
+/// Two ethernet clients, and one of each mode, by both families.
 #[test]
 fn clients_on_no_bridge_reach_each_other_in_a_group() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -215,7 +214,7 @@ fn clients_on_no_bridge_reach_each_other_in_a_group() -> Result<()> {
         }
         laptop.leave()?;
         phone.leave()?;
-        until("nobody is answered for", PATIENCE, || {
+        until("no proxy neighbour", PATIENCE, || {
             let left = lab.bastion.sh("ip -6 neigh show proxy").ok()?;
             left.is_empty().then_some(())
         })?;

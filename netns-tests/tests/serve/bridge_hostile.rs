@@ -1,5 +1,5 @@
-//! `sshvpn serve --bridge` with a client that sends frames byte by byte: as a DHCP
-//! server, as a router, as a bridge. And that DHCP works for an honest client.
+//! `sshvpn serve --bridge` with a client that forges frames as a DHCP server, a router and a
+//! bridge. Also, DHCP works for an honest client.
 //!
 //! ```text
 //!                               ┌ br0 ┐
@@ -28,7 +28,7 @@ const DESTINATION_OPTIONS: u8 = 60;
 const VRRP: u8 = 112;
 
 fn start(lab: &ServeLab) -> Result<Server<'_>> {
-    // Else the bridge puts fragments together, and holds back what is incomplete.
+    // Else the bridge reassembles fragments, and holds incomplete ones back.
     lab.bastion.sh("ip address add fd51::1/64 dev br0 nodad
          for setting in /proc/sys/net/bridge/bridge-nf-call-*; do
              if [ -e $setting ]; then echo 0 >$setting; fi
@@ -42,7 +42,7 @@ fn start(lab: &ServeLab) -> Result<Server<'_>> {
         .start(&lab.bastion)
 }
 
-/// The addresses that frames are made of.
+/// The addresses of the frames.
 struct Parties {
     own: Ipv4Addr,
     own_v6: Ipv6Addr,
@@ -124,13 +124,13 @@ fn dhcp(operation: u8, station: Mac, client: Ipv4Addr, relay: Ipv4Addr) -> Vec<u
     message
 }
 
-/// A message of neighbour discovery about `target`, with its option.
+/// A neighbour discovery message about `target`, with an option.
 fn neighbour(kind: u8, target: Ipv6Addr, option: u8, station: Mac) -> Vec<u8> {
     let start = [kind, 0, 0, 0, 0x60, 0, 0, 0];
     [&start[..], &target.octets(), &[option, 1], &station].concat()
 }
 
-/// A router advertisement with a lifetime and a prefix that is on link.
+/// A router advertisement with a lifetime and an on-link prefix.
 fn advertisement() -> Vec<u8> {
     let mut message = vec![134, 0, 0, 0, 64, 0, 0xff, 0xff];
     message.extend([0; 8]);
@@ -139,7 +139,7 @@ fn advertisement() -> Vec<u8> {
     message
 }
 
-/// A part of `whole` behind a fragment header (RFC 8200, section 4.5).
+/// A part of a packet after a fragment header (RFC 8200, section 4.5).
 fn fragment(next: u8, offset: u16, more: bool, part: &[u8]) -> Vec<u8> {
     let place = (offset << 3 | u16::from(more)).to_be_bytes();
     [&[next, 0, place[0], place[1], 0, 0, 0, 9][..], part].concat()
@@ -148,7 +148,7 @@ fn fragment(next: u8, offset: u16, more: bool, part: &[u8]) -> Vec<u8> {
 const NONE: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 const ALL: Ipv4Addr = Ipv4Addr::BROADCAST;
 
-/// What a LAN's DHCP server and its relays send, and what clients send for others.
+/// Messages of a DHCP server and relays, and of clients on behalf of others.
 fn dhcp_v4(it: &Parties) -> Vec<Packet> {
     let offer = dhcp(2, it.lan_mac, NONE, NONE);
     let offer_by = |source| udp((source, 68), &offer);
@@ -174,7 +174,7 @@ fn dhcp_v4(it: &Parties) -> Vec<Packet> {
     for (to, datagram) in [
         (ALL, &of_another),
         (it.lan, &of_another),
-        // It gives another's address back, relays, answers.
+        // A release of another's address, relayed messages, answers.
         (it.lan, &udp((68, 67), &dhcp(1, it.own_mac, it.lan, NONE))),
         (it.lan, &udp((68, 67), &relayed)),
         (it.lan, &udp((67, 67), &relayed)),
@@ -189,7 +189,7 @@ fn dhcp_v4(it: &Parties) -> Vec<Packet> {
 
 fn dhcp_v6(it: &Parties) -> Vec<Packet> {
     let mut forged = Vec::new();
-    // ADVERTISE, REPLY, RELAY-REPL (RFC 8415, section 7.3); also as if it asked.
+    // ADVERTISE, REPLY, RELAY-REPL (RFC 8415, section 7.3); also with a client's ports.
     for kind in [2, 7, 13] {
         let message = [kind, 1, 2, 3];
         for (from, to) in [
@@ -208,7 +208,7 @@ fn dhcp_v6(it: &Parties) -> Vec<Packet> {
     forged
 }
 
-/// A message behind headers that may hide it.
+/// A message after headers that may hide it.
 fn hidden(protocol: u8, message: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let behind = [&[protocol, 0, 1, 4, 0, 0, 0, 0][..], message].concat();
     vec![
@@ -225,7 +225,7 @@ fn hidden(protocol: u8, message: &[u8]) -> Vec<(u8, Vec<u8>)> {
     ]
 }
 
-/// What routers and queriers send.
+/// Messages of routers and multicast queriers.
 fn routing(it: &Parties) -> Vec<Packet> {
     let query = [0x11, 100, 0, 0, 0, 0, 0, 0];
     let redirect = [&[5, 1, 0, 0][..], &it.own.octets(), &[0; 28]].concat();
@@ -256,7 +256,7 @@ fn routing(it: &Parties) -> Vec<Packet> {
         }
     }
     forged.push(v6(it.own_link_local, vrrp, VRRP, vec![0x31, 1, 255, 1]));
-    // About itself, but in a fragment, be it the only one (RFC 6980).
+    // About itself, but in a fragment, even if it is the only one (RFC 6980).
     let own = neighbour(136, it.own_v6, 2, it.own_mac);
     for more in [true, false] {
         let payload = fragment(ICMPV6, 0, more, &own);
@@ -265,7 +265,7 @@ fn routing(it: &Parties) -> Vec<Packet> {
     forged
 }
 
-/// Neither IP nor ARP.
+/// Frames that are neither IP nor ARP.
 fn of_bridges(it: &Parties) -> Vec<Vec<u8>> {
     const PVST: Mac = [1, 0, 0x0c, 0xcc, 0xcc, 0xcd];
     let offer = udp((67, 68), &dhcp(2, it.lan_mac, it.lan, it.lan));
@@ -289,8 +289,8 @@ fn of_bridges(it: &Parties) -> Vec<Vec<u8>> {
     frames.map(frame).to_vec()
 }
 
-/// Succeeds if, of frames that go through `device` of `host`, the LAN host sees
-/// all, or none; those of the labels that it should not have seen are named.
+/// Sends packets through `device` of `host`; returns the labels of those that the LAN host got, and
+/// the number of other frames.
 fn seen(
     lab: &ServeLab,
     host: &Host,
@@ -301,7 +301,7 @@ fn seen(
     let label = |index: usize| u8::try_from(index).context("too many packets");
     let mut frames = Vec::new();
     for (index, packet) in forged.iter().enumerate() {
-        // The bridge itself holds back nothing that goes to that station.
+        // The bridge itself forwards everything to that station.
         frames.push(packet.frame(it.own_mac, it.lan_mac, label(index)?));
     }
     frames.extend(of_bridges(it));
@@ -319,7 +319,7 @@ fn seen(
         }
     }
     let others = captured.matching("not arp and not ip and not ip6")?;
-    // The bytes of those that tcpdump does not know are on lines behind them.
+    // tcpdump prints the bytes of unknown frames on lines after them.
     let others = others.iter().filter(|line| !line.starts_with('\t'));
     Ok((passed, others.count()))
 }
@@ -331,7 +331,7 @@ fn a_client_is_no_dhcp_server_no_router_and_no_bridge() -> Result<()> {
     let laptop = Station::open(&server, &lab.laptop, "alice", "true")?;
     traffic::ping(laptop.host, LAN)?;
     let it = Parties::of(&lab, &laptop)?;
-    // With which it can speak from its link-local address.
+    // So that it can send from its link-local address.
     let (own, lans) = (it.own_link_local, it.lan_link_local);
     until("the LAN host knows the laptop", PATIENCE, || {
         let asks = format!("ping -n -c1 -W1 {lans}%tap3 || true");
@@ -378,7 +378,7 @@ fn a_client_is_no_dhcp_server_no_router_and_no_bridge() -> Result<()> {
     let (passed, _) = seen(&lab, laptop.host, "tap3", &it, &honest)?;
     ensure!(
         passed.len() == honest.len(),
-        "{passed:?} of the honest ones alone"
+        "only {passed:?} of the honest packets passed"
     );
     let (passed, others) = seen(&lab, laptop.host, "tap3", &it, &forged)?;
     let passed: Vec<_> = passed.iter().map(|index| &forged[*index]).collect();
@@ -391,7 +391,7 @@ fn a_client_is_no_dhcp_server_no_router_and_no_bridge() -> Result<()> {
             .is_some_and(|reasons| !reasons.is_empty()),
         "{dropped}"
     );
-    // All of them reach that host where no guard stands before it.
+    // Without the guard all of them reach that host.
     let (passed, others) = seen(&lab, &lab.bastion, "br0", &it, &forged)?;
     ensure!(
         passed.len() == forged.len(),
@@ -402,7 +402,7 @@ fn a_client_is_no_dhcp_server_no_router_and_no_bridge() -> Result<()> {
     Ok(())
 }
 
-/// A real server on the LAN, which has the address for it that `serve` gave it.
+/// A real DHCP server on the LAN, which has the address that `serve` leased to the client.
 #[test]
 fn a_client_has_its_address_by_dhcp() -> Result<()> {
     let lab = lab()?;
@@ -446,13 +446,13 @@ fn a_client_has_its_address_by_dhcp() -> Result<()> {
     traffic::ping(laptop.host, LAN)?;
     traffic::ping(laptop.host, BASTION)?;
     let heard = Capture::start(&lab.lan, "lan")?;
-    // Renewed by unicast, then given back.
+    // Renewed by unicast, then released.
     client.signal(Signal::SIGUSR1)?;
     client.wait_for_line(&format!("renew {address}"), PATIENCE)?;
     client.signal(Signal::SIGUSR2)?;
     client.wait_for_line("deconfig", PATIENCE)?;
-    // The server has no word for it; DHCPRELEASE is 7 (RFC 2132, section 9.6). A ping
-    // that follows it on the same way is answered after it has come.
+    // The DHCP server does not log it; DHCPRELEASE is 7 (RFC 2132, section 9.6). A ping
+    // that follows on the same path is answered after it has arrived.
     traffic::ping(laptop.host, LAN)?;
     let released = heard.end()?.matching("udp dst port 67 and udp[250] == 7")?;
     ensure!(released.len() == 1, "{released:?}");

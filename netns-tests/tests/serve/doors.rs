@@ -1,9 +1,8 @@
-//! Where clients of `sshvpn serve` come in, and what is on its way there when the
-//! server reads its settings again or ends; who is kept out; what goes first and
-//! last with a client.
+//! Connections to `sshvpn serve`: listening sockets, logins during a reload or the server's end,
+//! refusals, and the order of steps at the end of a client.
 //!
 //! ```text
-//!   laptop, phone ── ssh, or no more than a TCP connection ──► bastion: sshvpn serve
+//!   laptop, phone ── ssh, or only a TCP connection ──► bastion: sshvpn serve
 //! ```
 
 use std::io::Read;
@@ -33,11 +32,11 @@ const ALICE: Tunnel<'static> = Tunnel {
     arguments: &[],
     destination: "alice@bastion",
 };
-/// The server, as the laptop sees it.
+/// The server's address for the laptop.
 const SERVER: &str = "192.0.2.2:22";
 const HOST_KEY: &str = "host-key = [\"/etc/ssh/ssh_host_ed25519_key\"]";
 
-/// The first words of a server at port 2201 of this host.
+/// Checks the identification of a server at port 2201 of this host.
 fn greeting() -> Result<()> {
     let mut stream = TcpStream::connect("127.0.0.1:2201").context("connecting")?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -47,8 +46,7 @@ fn greeting() -> Result<()> {
     Ok(())
 }
 
-/// Somebody connects all the time while the server goes from one family to both
-/// and back, and finds it each time.
+/// Every connection succeeds while reloads change the listeners from one family to both and back.
 #[test]
 fn a_reload_between_families_has_no_gap() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -89,8 +87,7 @@ fn a_reload_between_families_has_no_gap() -> Result<()> {
     Ok(())
 }
 
-/// While a client that hears nothing keeps the server from ending, nobody else
-/// waits for it: the port is closed.
+/// While the server waits for a frozen client before it ends, its port is closed to others.
 #[test]
 fn the_port_is_closed_before_the_goodbyes() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -105,15 +102,14 @@ fn the_port_is_closed_before_the_goodbyes() -> Result<()> {
     let refused = lab.laptop.in_network(|| Ok(TcpStream::connect(SERVER)))?;
     ensure!(
         refused.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused),
-        "somebody came in"
+        "a connection was accepted"
     );
     ensure!(server.child.is_running(), "it ended without a goodbye");
     server.stop()?;
     Ok(())
 }
 
-/// ssh of the laptop that stands still behind its first words until /run/lab/go is
-/// there.
+/// Starts ssh on the laptop, which pauses after its identification until /run/lab/go exists.
 fn held_up(server: &Server<'_>, lab: &ServeLab) -> Result<Child> {
     lab.laptop.sh("rm -f /run/lab/go")?;
     let proxy = format!(
@@ -128,8 +124,8 @@ fn held_up(server: &Server<'_>, lab: &ServeLab) -> Result<Child> {
     Ok(child)
 }
 
-/// A login that is under way at a reload is judged by the rules of its own moment,
-/// not by those that there were when the client connected.
+/// A login during a reload is judged by the rules at the time of authentication, not by those when
+/// the client connected.
 #[test]
 fn a_reload_counts_for_a_login_that_is_under_way() -> Result<()> {
     let lab = ServeLab::new()?;
@@ -153,7 +149,7 @@ fn a_reload_counts_for_a_login_that_is_under_way() -> Result<()> {
     Ok(())
 }
 
-/// Who is at the door when the server ends is written down, and did no wrong.
+/// A connection without a login at the server's end is logged, without a penalty.
 #[test]
 fn the_end_of_the_server_is_the_reason_for_those_at_the_door() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -182,7 +178,7 @@ fn the_end_of_the_server_is_the_reason_for_those_at_the_door() -> Result<()> {
     Ok(())
 }
 
-/// What `sshvpn serve --status` asks, without the time that a program takes to start.
+/// Queries the status socket as `sshvpn serve --status` does, without the start of a program.
 fn status(host: &Host) -> Result<Value> {
     let mut stream = UnixStream::connect(host.path("/run/sshvpn/serve-22.sock"))?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -191,9 +187,8 @@ fn status(host: &Host) -> Result<Value> {
     Ok(serde_json::from_str(&text)?)
 }
 
-/// Whoever reads of the end of a session finds its device and its addresses free:
-/// its record is the last of it. (It takes the kernel 10 ms and more to let a
-/// device go, so the other order is seen.)
+/// The record of a session's end comes last: its device and addresses are free by then. (The kernel
+/// takes 10 ms and more to remove a device, so a wrong order is noticed.)
 #[test]
 fn a_session_is_written_down_when_all_of_it_is_gone() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -202,7 +197,7 @@ fn a_session_is_written_down_when_all_of_it_is_gone() -> Result<()> {
     for round in 1..=10 {
         let alice = Joined::open(&server, &lab.laptop, &ALICE)?;
         ensure!(status(&lab.bastion)?["totals"]["leases"] != 0);
-        // Half of them go without a word.
+        // Half of them end without a message.
         let signal = [Signal::SIGTERM, Signal::SIGKILL][round % 2];
         alice.child.signal(signal)?;
         let patience = Instant::now() + PATIENCE;
@@ -216,7 +211,7 @@ fn a_session_is_written_down_when_all_of_it_is_gone() -> Result<()> {
         }
         let device = has_device(&lab.bastion, "tun7");
         let status = status(&lab.bastion)?;
-        ensure!(!device, "round {round}: its device is there");
+        ensure!(!device, "round {round}: its device still exists");
         ensure!(status["totals"]["leases"] == 0, "round {round}: {status:#}");
         let sessions = status["sessions"].as_array().map(Vec::len);
         ensure!(sessions == Some(0), "round {round}: {status:#}");
@@ -225,8 +220,8 @@ fn a_session_is_written_down_when_all_of_it_is_gone() -> Result<()> {
     Ok(())
 }
 
-/// Where as many sources are penalised as are remembered, and that is to shut the
-/// door, nobody comes in who is not exempt.
+/// If as many sources are penalised as are remembered, and the configured overflow mode refuses
+/// new sources, only exempt sources can connect.
 #[test]
 fn a_full_table_of_penalties_shuts_the_door() -> Result<()> {
     let lab = ServeLab::new()?;
@@ -263,8 +258,8 @@ fn listens(host: &Host, port: u16) -> Result<()> {
     })
 }
 
-/// A name server that answers nobody: who asks for many names waits for them
-/// alone, and is refused more; addresses and other clients' names are found.
+/// With a name server that does not answer, only the client with many lookups waits, and further
+/// ones are refused; addresses and other clients' names still work.
 #[test]
 fn names_that_nobody_knows() -> Result<()> {
     let lab = ServeLab::new()?;
@@ -318,7 +313,7 @@ fn names_that_nobody_knows() -> Result<()> {
     );
     alice.wait_for_line("resource shortage: too many names", PATIENCE)?;
     drop(waiting);
-    // The resolver gives up, and all is well again.
+    // After the resolver's timeout, lookups work again.
     until("a name is found", Duration::from_secs(60), || {
         answers(&lab.laptop, 9002).ok()?.then_some(())
     })

@@ -1,5 +1,5 @@
-//! `sshvpn serve` among clients and strangers that mean no good: whatever the
-//! laptop does, the phone has its tunnel.
+//! `sshvpn serve` with hostile clients and strangers: whatever the laptop does, the phone's tunnel
+//! works.
 //!
 //! ```text
 //!   laptop  garbage, floods, lies ══╗
@@ -36,13 +36,13 @@ const BOB: Tunnel<'static> = Tunnel {
     units: "3:8",
     ..ALICE
 };
-/// The server, as the laptop sees it.
+/// The server's address for the laptop.
 const SERVER: &str = "192.0.2.2:22";
-/// Of the phone's datagrams, in percent: what two busy cores may cost.
+/// Acceptable loss of the phone's datagrams, in percent, since both cores are busy.
 const TOLERATED: usize = 1;
 
-/// Does `work` while the phone sends a datagram each millisecond through its
-/// tunnel, of which all come back, or nearly all.
+/// Runs `work` while the phone sends one datagram per millisecond through its tunnel; at least
+/// 99 % have to come back.
 fn undisturbed<T>(
     server: &Server<'_>,
     lab: &ServeLab,
@@ -63,7 +63,7 @@ fn undisturbed<T>(
     Ok(done)
 }
 
-/// The packets of `user`'s session that the server has not let in, by reason.
+/// The packets of `user`'s session that the server dropped, by reason.
 fn dropped(server: &Server<'_>, user: &str) -> Result<serde_json::Value> {
     let mut record = server.wait_for_record(0, "session", |record| record["user"] == user)?;
     Ok(record["upload"]["dropped"].take())
@@ -74,15 +74,15 @@ fn sum(dropped: &serde_json::Value) -> u64 {
     counts.filter_map(|(_, count)| count.as_u64()).sum()
 }
 
-/// The server's address, one of another network of it, one of nobody, one of the
-/// pool, the phone's: none of them gets in.
+/// Packets with the source address of the server, of another of its networks, of no host, of the
+/// pool, or of the phone: none passes.
 #[test]
 fn spoofed_sources() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
     let server = Serve::default()
         .with(&["--route", "198.51.100.0/24"])
         .start(&lab.bastion)?;
-    // It will have the same again.
+    // It will get the same address again.
     let bob = Joined::open(&server, &lab.phone, &BOB)?;
     let phone = bob.v4()?;
     bob.leave()?;
@@ -121,14 +121,11 @@ fn spoofed_sources() -> Result<()> {
     for source in sources {
         let from = format!("src host {source} and (icmp or icmp6)");
         let seen = inside.matching(&from)?;
-        ensure!(seen.is_empty(), "the kernel was given {seen:#?}");
+        ensure!(seen.is_empty(), "the kernel got {seen:#?}");
         let seen = behind.matching(&from)?;
-        // The server's own address is that of the pings that were let through.
+        // The server's own address is also the source of the permitted pings.
         let allowed = source == "198.51.100.1";
-        ensure!(
-            allowed || seen.is_empty(),
-            "the network was given {seen:#?}"
-        );
+        ensure!(allowed || seen.is_empty(), "the network got {seen:#?}");
     }
     alice.pings(&lab.laptop)?;
     alice.leave()?;
@@ -138,8 +135,7 @@ fn spoofed_sources() -> Result<()> {
     Ok(())
 }
 
-/// Packets that are none: first bytes of all kinds, lengths that lie. (Shorter ones
-/// end ssh itself.)
+/// Invalid packets: all kinds of first bytes, and wrong lengths. (Shorter ones end ssh itself.)
 #[test]
 fn what_is_no_packet() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -162,7 +158,7 @@ fn what_is_no_packet() -> Result<()> {
     Ok(())
 }
 
-/// As much as goes, with right and wrong sources.
+/// A flood with right and wrong source addresses.
 #[test]
 fn floods_through_a_tunnel() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -202,12 +198,12 @@ fn floods_through_a_tunnel() -> Result<()> {
     alice.pings(&lab.laptop)
 }
 
-/// Connections that say nothing, and say nothing more.
+/// Opens connections that send only `greeting`, or nothing.
 fn half_open(laptop: &Host, count: usize, greeting: &[u8]) -> Result<Vec<TcpStream>> {
     laptop.in_network(|| {
         let mut open = Vec::new();
         for _ in 0..count {
-            // Refused ones are as good: the server has closed them.
+            // A refused connection counts as well: the server has closed it.
             if let Ok(mut stream) = TcpStream::connect(SERVER) {
                 let _ = stream.write_all(greeting);
                 open.push(stream);
@@ -217,7 +213,8 @@ fn half_open(laptop: &Host, count: usize, greeting: &[u8]) -> Result<Vec<TcpStre
     })
 }
 
-/// More strangers than the server takes from one place; others still come in.
+/// More strangers than the server accepts of one source; clients of other sources can still
+/// connect.
 #[test]
 fn half_open_logins() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -238,9 +235,9 @@ fn half_open_logins() -> Result<()> {
             destination: "carol@bastion",
             ..ALICE
         };
-        // From elsewhere, while they are there.
+        // From another source, while they are connected.
         Joined::open(&server, &lab.phone, &carol)?.leave()?;
-        // The grace time ends them all.
+        // The login grace time ends them all.
         for mut stream in open.into_iter().flatten() {
             stream.set_read_timeout(Some(PATIENCE))?;
             let ended = stream.read_to_end(&mut Vec::new());
@@ -252,7 +249,7 @@ fn half_open_logins() -> Result<()> {
     })
 }
 
-/// What is no SSH, and what is wrong SSH, before anybody is logged in.
+/// Bytes that are not SSH, and invalid SSH, before a login.
 #[test]
 fn garbage_before_the_login() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -266,11 +263,11 @@ fn garbage_before_the_login() -> Result<()> {
             "{ printf SSH-2.0-; head -c 1000000 /dev/zero | tr '\\0' A; }",
             "printf 'SSH-1.99-old\\r\\n'",
             "{ printf 'SSH-2.0-lab\\r\\n'; head -c 1000000 /dev/urandom; }",
-            // A packet of 4 GiB, of 35000 bytes, of nothing.
+            // A packet of 4 GiB, of 35000 bytes, of length zero.
             "{ printf 'SSH-2.0-lab\\r\\n\\377\\377\\377\\377'; head -c 100000 /dev/zero; }",
             "{ printf 'SSH-2.0-lab\\r\\n\\0\\0\\210\\270\\4\\24'; head -c 100000 /dev/zero; }",
             "{ printf 'SSH-2.0-lab\\r\\n\\0\\0\\0\\0\\0'; head -c 100 /dev/zero; }",
-            // A key exchange that offers nothing, and a message of a login before it.
+            // A key exchange without any algorithm, and a login message before it.
             "{ printf 'SSH-2.0-lab\\r\\n\\0\\0\\0\\104\\4\\24'; head -c 66 /dev/zero; }",
             "{ printf 'SSH-2.0-lab\\r\\n\\0\\0\\0\\14\\12\\62'; head -c 10 /dev/zero; }",
         ] {
@@ -284,8 +281,7 @@ fn garbage_before_the_login() -> Result<()> {
     Joined::open(&server, &lab.laptop, &ALICE)?.pings(&lab.laptop)
 }
 
-/// A client that logs in and then sends noise: its connection ends, and the
-/// log says so.
+/// A client that logs in and then sends random bytes: its connection ends, and the log says so.
 #[test]
 fn garbage_after_the_login() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -293,7 +289,7 @@ fn garbage_after_the_login() -> Result<()> {
     undisturbed(&server, &lab, || {
         for _ in 0..3 {
             let before = server.audit()?.len();
-            // From its 8000th byte on, all that the client sends is noise.
+            // From the 8000th byte on, the client's bytes are random.
             let proxy = format!(
                 "ProxyCommand=bash -c '{{ dd bs=1 count=8000 status=none; cat /dev/urandom; }} \
                  | socat - TCP:{SERVER}'"
@@ -319,7 +315,7 @@ fn garbage_after_the_login() -> Result<()> {
     Joined::open(&server, &lab.laptop, &ALICE)?.pings(&lab.laptop)
 }
 
-/// A client that asks and asks for what it may not have.
+/// A client that keeps requesting what it is not entitled to.
 #[test]
 fn a_flood_of_channels() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -339,7 +335,7 @@ fn a_flood_of_channels() -> Result<()> {
                         Duration::from_secs(5),
                     )
                 };
-                // Some are refused once the server has enough of it.
+                // The server refuses some once a limit is reached.
                 Ok((0..2000).filter_map(|_| connect().ok()).count())
             })
             .map(drop)?;
@@ -384,7 +380,7 @@ fn tunnels_in_a_loop() -> Result<()> {
     })
 }
 
-/// Two connections of one key have its rate together.
+/// Two connections of one key share its rate limit.
 #[test]
 fn a_rate_is_that_of_a_key() -> Result<()> {
     const MEGABYTES: usize = 2;
@@ -406,7 +402,7 @@ fn a_rate_is_that_of_a_key() -> Result<()> {
         let results = transfers.map(|thread| thread.join().expect("a thread panicked"));
         results.into_iter().collect::<Result<()>>()
     })?;
-    // Both at once, each at that rate, would take a second.
+    // With the rate for each, both at once would take one second.
     let took = start.elapsed();
     ensure!(took > Duration::from_millis(1800), "{took:?}");
     alice.leave()?;

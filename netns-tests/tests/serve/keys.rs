@@ -1,5 +1,5 @@
-//! `sshvpn serve`: who may come in and what for, by authorized_keys and by
-//! certificates, asked by the distribution's ssh.
+//! `sshvpn serve`: logins and entitlements by authorized_keys and certificates, with the
+//! distribution's ssh.
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::lab::link::has_device;
@@ -41,7 +41,7 @@ fn options_of_a_key() -> Result<()> {
             "3:7",
             Tunnel("tun7"),
         ),
-        // What cannot be kept to lets nobody in.
+        // A line with an unsupported option denies the login.
         ("tunnel=\"7\",command=\"true\"", "3:7", NoLogin),
         ("tunnel=\"7\",environment=\"A=B\"", "3:7", NoLogin),
         ("tunnel=\"7\",verify-required", "3:7", NoLogin),
@@ -56,8 +56,8 @@ fn options_of_a_key() -> Result<()> {
     Ok(())
 }
 
-/// Waits until the server has told `client` that it has to go, and until its
-/// device is gone; the log says `why`, which the client does not hear.
+/// Waits until the server has disconnected `client` with a message, and until its device is gone;
+/// the log has the reason `why`, which the client does not get.
 fn is_sent_away(server: &Server<'_>, client: Joined, why: &str) -> Result<()> {
     let record = server.wait_for_record(0, "access-withdrawn", |record| {
         record["reason"].to_string().contains(why)
@@ -66,7 +66,10 @@ fn is_sent_away(server: &Server<'_>, client: Joined, why: &str) -> Result<()> {
     let output = client.child.wait(PATIENCE)?;
     ensure!(output.code() == 255, "{output:?}");
     ensure!(output.stderr.contains("access was withdrawn"), "{output:?}");
-    ensure!(!output.stderr.contains(why), "it knows why: {output:?}");
+    ensure!(
+        !output.stderr.contains(why),
+        "it got the reason: {output:?}"
+    );
     let session = server.wait_for_record(0, "session", |session| {
         session["connection"] == record["connection"]
     })?;
@@ -85,8 +88,8 @@ const ALICE: LocalTunnel<'static> = LocalTunnel {
     destination: "alice@bastion",
 };
 
-/// Who would not come in any more, or would not get what it has, has to go; the
-/// others do not notice.
+/// A reload disconnects clients that may no longer log in or lose an entitlement in use; other
+/// clients are not affected.
 #[test]
 fn a_reload_ends_who_may_not_be_there_any_more() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -122,7 +125,7 @@ fn a_reload_ends_who_may_not_be_there_any_more() -> Result<()> {
             server.reload()?;
             let alice = Joined::open(&server, &lab.laptop, &ALICE)?;
             alice.pings(&lab.laptop)?;
-            // What still lets it in and gives it what it has.
+            // A line that still permits its login and its tunnel.
             lab.authorize(&[phone, (&lab.laptop, "restrict,tunnel=\"7\"")])?;
             server.reload()?;
             alice.pings(&lab.laptop)?;
@@ -150,7 +153,7 @@ fn a_reload_ends_who_may_not_be_there_any_more() -> Result<()> {
     Ok(())
 }
 
-/// A client that does not listen is not asked.
+/// The server does not wait for a client that does not read.
 #[test]
 fn a_reload_ends_a_frozen_client() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -158,7 +161,7 @@ fn a_reload_ends_a_frozen_client() -> Result<()> {
     let alice = Joined::open(&server, &lab.laptop, &ALICE)?;
     alice.pings(&lab.laptop)?;
     alice.child.signal(Signal::SIGSTOP)?;
-    // What it does not read fills its connection.
+    // Fill its connection with unread data.
     let client = alice.v4()?;
     let _flood = lab
         .bastion
@@ -173,8 +176,7 @@ fn a_reload_ends_a_frozen_client() -> Result<()> {
     })
 }
 
-/// The same for our own client, which hears it by its stream, and for one that
-/// has a forward alone.
+/// Revocation reaches sshvpn's client, by its stream, and a client with only a forward.
 #[test]
 fn a_reload_ends_streams_and_forwards_too() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -186,7 +188,7 @@ fn a_reload_ends_streams_and_forwards_too() -> Result<()> {
     let up = vpn::up(&lab.laptop, &["bastion"])?;
     let forward = format!("9000:{place}");
     let client = forwarding(&lab.phone, &["-L", &forward], 9000)?;
-    // A connection that stays.
+    // A connection that stays open.
     let open = lab
         .phone
         .spawn(&["socat", "TCP:127.0.0.1:9000", "EXEC:cat"])?;
@@ -213,8 +215,8 @@ fn a_reload_ends_streams_and_forwards_too() -> Result<()> {
     Ok(())
 }
 
-/// A certificate that is revoked while its holder is there; one that only runs
-/// out is, as with sshd, looked at when somebody comes in, and at a reload.
+/// A certificate that is revoked while its holder is connected. As in sshd, expiry is only checked
+/// at login, and at a reload.
 #[test]
 fn a_reload_ends_a_revoked_certificate() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -235,7 +237,7 @@ fn a_reload_ends_a_revoked_certificate() -> Result<()> {
     is_sent_away(&server, alice, "revoked")
 }
 
-/// Who can write where the keys are in truth could let himself in.
+/// The key file's real directory is checked: a user who can write there could add a key.
 #[test]
 fn a_link_to_where_others_write_is_not_followed() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -247,7 +249,7 @@ fn a_link_to_where_others_write_is_not_followed() -> Result<()> {
     let server = Serve::default().start(bastion)?;
     let alice = Joined::open(&server, &lab.laptop, &ALICE)?;
     bastion.sh("chmod 777 /run/lab/keys")?;
-    let said = ["/run/lab/keys", "writable by nobody else"];
+    let said = ["/run/lab/keys", "no other user may write to it"];
     server.reload()?;
     for part in said {
         server.child.wait_for_line(part, PATIENCE)?;
@@ -258,7 +260,7 @@ fn a_link_to_where_others_write_is_not_followed() -> Result<()> {
     fails_clearly(&output, Some(2), &said)
 }
 
-/// Answers every line at `port` of `host` with the same line.
+/// Starts a server on `port` of `host` that echoes every line.
 fn echo(host: &Host, port: u16) -> Result<Child> {
     let child = host.spawn(&[
         "socat",
@@ -276,13 +278,13 @@ fn listens(host: &Host, port: u16) -> Result<()> {
     })
 }
 
-/// What comes back from `place`, in socat's terms, for a line sent there.
+/// The answer of `place`, a socat address, to a line.
 fn answer(host: &Host, place: &str) -> Result<String> {
     let line = format!("echo hello | timeout 5 socat -t 5 - {place} 2>/dev/null || true");
     Ok(host.sh(&line)?.trim().to_owned())
 }
 
-/// A client with `forward`, logged in; it says so by the local port 9000.
+/// Starts a client with `forward` and waits for its login, which the local port 9000 shows.
 fn forwarding(local: &Host, forward: &[&str], port: u16) -> Result<Child> {
     let options = ["-N", "-o", "ExitOnForwardFailure=yes"];
     let arguments = [&options[..], forward, &["bastion"]].concat();
@@ -291,8 +293,7 @@ fn forwarding(local: &Host, forward: &[&str], port: u16) -> Result<Child> {
     Ok(child)
 }
 
-/// Waits until the log has `expected` refusals more than `before`: it is written
-/// behind the answer.
+/// Waits until the log has `expected` refusals more than `before`: the record follows the answer.
 fn refused_since(server: &Server<'_>, request: &str, before: usize, expected: usize) -> Result<()> {
     let what = format!("{expected} refusals of '{request}' in the log");
     until(&what, PATIENCE, || {
@@ -363,8 +364,7 @@ fn forwards_from_here_are_for_who_may() -> Result<()> {
     Ok(())
 }
 
-/// Who may connect to anywhere does not come to another client by that, unless
-/// the place is named.
+/// A permission to connect to anywhere does not include another client, unless it is named.
 #[test]
 fn forwards_to_another_client() -> Result<()> {
     let lab = ServeLab::new()?;
@@ -439,7 +439,7 @@ fn listeners_there_are_for_who_may() -> Result<()> {
             );
             refused_since(&server, "listen", before, 1).context(options.to_owned())?;
         }
-        // The next one needs the port.
+        // The next client needs the port.
         until("the port is free", PATIENCE, || {
             let list = lab.bastion.sh("ss -Hltn sport = :8080").ok()?;
             list.trim().is_empty().then_some(())
@@ -448,7 +448,7 @@ fn listeners_there_are_for_who_may() -> Result<()> {
     Ok(())
 }
 
-/// Signs the laptop's key as that of `principals`, with more arguments of ssh-keygen.
+/// Signs the laptop's key, with these arguments of ssh-keygen.
 fn sign(local: &Host, arguments: &str) -> Result<()> {
     local.sh(&format!(
         "[ -e /run/lab/ca ] || ssh-keygen -q -t ed25519 -N '' -f /run/lab/ca; \
@@ -457,8 +457,7 @@ fn sign(local: &Host, arguments: &str) -> Result<()> {
     Ok(())
 }
 
-/// Certificates of an authority that is a line of authorized_keys, with that
-/// line's options.
+/// Certificates of a cert-authority line of authorized_keys, with that line's options.
 #[test]
 fn certificates_of_a_line_with_options() -> Result<()> {
     use Outcome::{NoLogin, NoTunnel, Tunnel};
@@ -510,7 +509,7 @@ fn certificates_of_a_line_with_options() -> Result<()> {
         .iter()
         .find(|record| record["event"] == "login")
         .context("no login")?;
-    // SSH itself turns such a certificate away, and the log has it nevertheless.
+    // The SSH library refuses such a certificate itself; the log still has a record.
     ensure!(records.iter().any(|record| {
         record["event"] == "login-denied"
             && record["certificate"]["key_id"] == "laptop-7"

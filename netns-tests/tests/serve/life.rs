@@ -1,5 +1,5 @@
-//! `sshvpn serve` from its first start to its end: what it makes and takes away
-//! again, reloads and restarts under traffic, and what it may do meanwhile.
+//! `sshvpn serve` from start to end: its changes and their undoing, reloads and restarts under
+//! traffic, and its privileges.
 //!
 //! ```text
 //!   laptop ssh -w ══ SSH ══╗
@@ -24,7 +24,7 @@ use netns_tests::traffic::Counted;
 use netns_tests::{Before, Client, Host, PATIENCE, traffic, until};
 use nix::sys::signal::Signal;
 
-/// The longest that a client may be silent: three keepalives, 15 s apart, and some.
+/// Limit for the server to notice a dead client: three keepalives, 15 s apart, and some margin.
 const SILENCE: Duration = Duration::from_secs(75);
 
 const ALICE: Tunnel<'static> = Tunnel {
@@ -41,7 +41,7 @@ const BOB: Tunnel<'static> = Tunnel {
     ..ALICE
 };
 
-/// With no configuration but a key that may come in.
+/// Without configuration, except for an authorized key.
 #[test]
 fn the_first_start_makes_a_host_key() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -58,13 +58,16 @@ fn the_first_start_makes_a_host_key() -> Result<()> {
         let mode = lab.bastion.sh(&format!("stat -c %a:%U {key}"))?;
         ensure!(mode.trim() == "600:root", "{mode}");
         let found = lab.bastion.read(key)?;
-        ensure!(first.is_empty() || first == found, "another one was made");
+        ensure!(
+            first.is_empty() || first == found,
+            "it made another host key"
+        );
         first = found;
     }
     Ok(())
 }
 
-/// Clients, forwards, NAT: when it is stopped, the host is as it was.
+/// Clients, forwards, NAT: after the server's end the host is as before.
 #[test]
 fn nothing_is_left_at_the_end() -> Result<()> {
     let lab = ServeLab::new()?;
@@ -73,7 +76,7 @@ fn nothing_is_left_at_the_end() -> Result<()> {
         (&lab.phone, "tunnel=\"any\""),
     ])?;
     let serve = Serve::default().with(&["--route", "198.51.100.0/24"]);
-    // What the first start makes for good.
+    // The first start makes some permanent files.
     serve.start(&lab.bastion)?.stop()?;
     let before = Before::of(&[&lab.bastion, &lab.lan])?;
     let server = serve.start(&lab.bastion)?;
@@ -89,7 +92,7 @@ fn nothing_is_left_at_the_end() -> Result<()> {
     ensure!(changed.contains("forwarding:1"), "{changed}");
     server.stop()?;
     before.is_back()?;
-    // Its clients were told why.
+    // The clients got the reason.
     for client in [alice, bob] {
         let output = client.child.wait(PATIENCE)?;
         ensure!(
@@ -100,8 +103,8 @@ fn nothing_is_left_at_the_end() -> Result<()> {
     Ok(())
 }
 
-/// A client that does not hear that the server ends does not keep it from ending,
-/// nor does a second signal keep it from undoing what it did.
+/// A frozen client does not keep the server from ending, and a second signal does not keep it from
+/// undoing its changes.
 fn ends_with_a_frozen_client(signals: usize) -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
     let serve = Serve::default().with(&["--route", "198.51.100.0/24"]);
@@ -129,7 +132,7 @@ fn a_second_signal_ends_it_at_once() -> Result<()> {
     ends_with_a_frozen_client(2)
 }
 
-/// Everything comes and goes at a reload, but for the clients that are there.
+/// A reload changes every setting, and the connected clients stay.
 #[test]
 fn a_reload_loses_no_packet() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -143,7 +146,7 @@ fn a_reload_loses_no_packet() -> Result<()> {
             lab.authorize(&[(&lab.laptop, "tunnel=\"any\""), (&lab.phone, options)])?;
             server.reload()?;
         }
-        // The last ones count.
+        // The last configuration applies.
         Joined::open(&server, &lab.phone, &BOB)?.pings(&lab.phone)
     })?;
     ensure!(
@@ -179,7 +182,7 @@ fn a_reload_opens_and_closes_ports() -> Result<()> {
     )?;
     server.reload()?;
     ensure!(ports(&lab.bastion)? == expected(&["22", "2202"]));
-    // A port that cannot be had any more changes nothing.
+    // A port that cannot be bound changes nothing.
     lab.bastion
         .write(netns_tests::serve::CONFIG, &listening("\"[::]:23\""))?;
     server.reload()?;
@@ -203,7 +206,7 @@ fn a_reload_of_nonsense_changes_nothing() -> Result<()> {
     Joined::open(&server, &lab.phone, &BOB)?.pings(&lab.phone)
 }
 
-/// logrotate: the file is moved away, and SIGHUP opens another.
+/// logrotate: the file is renamed, and SIGHUP opens a new one.
 #[test]
 fn a_reload_reopens_the_audit_log() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -223,7 +226,7 @@ fn a_reload_reopens_the_audit_log() -> Result<()> {
     Ok(())
 }
 
-/// A client that comes back by itself, as a service would.
+/// A client that reconnects by itself, as a service would.
 #[test]
 fn a_restart_under_traffic() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -250,7 +253,7 @@ fn a_restart_under_traffic() -> Result<()> {
     Ok(())
 }
 
-/// Killed with clients, and then `cleanup`, or another start.
+/// The server is killed with clients; then `then` undoes its changes (`cleanup`, or another start).
 fn killed(lab: &ServeLab, serve: &Serve, then: impl FnOnce(&Host) -> Result<()>) -> Result<()> {
     serve.start(&lab.bastion)?.stop()?;
     let before = Before::of(&[&lab.bastion])?;
@@ -291,8 +294,7 @@ fn is_free(server: &Server<'_>, device: &str, limit: Duration) -> Result<()> {
     })
 }
 
-/// A client that goes without a word leaves nothing: its device is free, and
-/// so are its addresses.
+/// A client that ends without a message leaves nothing: its device and addresses are free.
 #[test]
 fn a_client_that_is_killed() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -306,7 +308,7 @@ fn a_client_that_is_killed() -> Result<()> {
     again.pings(&lab.laptop)
 }
 
-/// The same where not even its kernel says so.
+/// The same if its kernel cannot send anything either.
 #[test]
 fn a_client_that_falls_silent() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -320,8 +322,7 @@ fn a_client_that_falls_silent() -> Result<()> {
     bob.pings(&lab.phone)
 }
 
-/// The five sets of capabilities of each thread of `server`, with its groups and
-/// whether it may gain privileges by a program.
+/// The five capability sets, the groups and NoNewPrivs of each thread of `server`.
 fn privileges(server: &Server<'_>) -> Result<BTreeSet<String>> {
     let wanted = [
         "CapInh",
@@ -343,7 +344,7 @@ fn privileges(server: &Server<'_>) -> Result<BTreeSet<String>> {
     Ok(found)
 }
 
-/// Every thread alike.
+/// The expected values of every thread.
 const REDUCED: [&str; 5] = [
     "CapAmb: 0000000000001000",
     "CapEff: 0000000000001000",
@@ -359,8 +360,8 @@ fn has_net_admin_alone(server: &Server<'_>, others: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Root, that could open a low port and read files at its start, needs no more
-/// than CAP_NET_ADMIN for all that comes later.
+/// A server started as root keeps only CAP_NET_ADMIN once it has opened its port and read its
+/// files.
 #[test]
 fn root_keeps_net_admin_alone() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -380,8 +381,7 @@ fn root_keeps_net_admin_alone() -> Result<()> {
     before.is_back()
 }
 
-/// A user of its own with nothing but that capability, as a service manager
-/// starts it.
+/// The server's own user with only that capability, as a service manager starts it.
 #[test]
 fn a_user_of_its_own_does() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -447,7 +447,7 @@ fn a_port_that_is_taken() -> Result<()> {
     alice.pings(&lab.laptop)
 }
 
-/// Two servers of one host, each with its own clients and rules.
+/// Two servers on one host, each with its own clients and rules.
 #[test]
 fn two_servers_on_one_host() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -469,7 +469,7 @@ fn two_servers_on_one_host() -> Result<()> {
     traffic::ping(&lab.laptop, LAN)
 }
 
-/// A socket that the service manager has opened, and what it is told meanwhile.
+/// Socket activation by the service manager, and the messages to it.
 #[test]
 fn socket_activation_and_the_watchdog() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -498,7 +498,7 @@ fn status_tells_of_the_clients_that_are_there() -> Result<()> {
     alice.pings(&lab.laptop)?;
     let told = server.status()?.to_string();
     for part in ["\"alice\"", "\"tun7\"", "192.0.2.1", &alice.v4()?] {
-        ensure!(told.contains(part), "{part} is not in {told}");
+        ensure!(told.contains(part), "{part} is missing in {told}");
     }
     let table = lab
         .bastion
@@ -516,7 +516,7 @@ fn status_tells_of_the_clients_that_are_there() -> Result<()> {
     fails_clearly(&none, Some(1), &["no"])
 }
 
-/// A line that would let somebody in whom it should not is no reason to stay away.
+/// An invalid line of authorized_keys does not keep the server from starting.
 #[test]
 fn keys_that_are_refused_are_named() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;

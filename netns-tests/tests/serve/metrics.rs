@@ -1,10 +1,10 @@
-//! `sshvpn serve`: the metrics, asked for as a browser on the gateway would ask.
+//! `sshvpn serve`: the metrics, requested as by a browser on the gateway.
 
 use anyhow::{Result, ensure};
 use netns_tests::serve::Serve;
 use netns_tests::serve::lab::ServeLab;
 
-/// A page whose name was made to lead here asks under that name.
+/// DNS rebinding: a web page whose name resolves to this host requests under that name.
 #[test]
 fn a_page_of_another_name_reads_no_metrics() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;

@@ -1,5 +1,5 @@
-//! `sshvpn serve` with the distribution's ssh as its client: tunnels of both
-//! modes, units, addresses, and what lies behind the server; how forwards end.
+//! `sshvpn serve` with the distribution's ssh as its client: tunnels of both modes, units,
+//! addresses, networks behind the server, and the end of forwards.
 //!
 //! ```text
 //!   laptop ssh -w ══ SSH ══╗
@@ -20,10 +20,10 @@ use netns_tests::serve::lab::{LAN, ServeLab};
 use netns_tests::{Before, Child, Client, Host, PATIENCE, bridge, traffic, until};
 use nix::sys::signal::Signal;
 
-/// Where ssh is asked to share its connection.
+/// The control socket of a shared connection.
 const MUX: &str = "/run/lab/mux";
 
-/// A tunnel for `user` with `units`.
+/// A tunnel to `destination` with `units`.
 fn asking<'a>(destination: &'a str, units: &'a str) -> Tunnel<'a> {
     Tunnel {
         units,
@@ -86,7 +86,7 @@ fn ethernet_on_a_bridge() -> Result<()> {
         .sh("ip address flush dev lan; ip address add 198.51.100.1/24 dev br0")?;
     let server = Serve::default()
         .with(&["--bridge", "br0", "--pool", "198.51.100.128/25"])
-        // Its stations are reached like any network beyond the server: where that is granted.
+        // The bridge's hosts are reached like any network behind the server: if it is granted.
         .with(&["--route", "198.51.100.0/24"])
         .start(&lab.bastion)?;
     let before = server.audit()?.len();
@@ -129,8 +129,7 @@ fn two_units_in_a_row_and_one_that_is_taken() -> Result<()> {
     Joined::open(&server, &lab.phone, &asking("bob@bastion", "3:7"))?.pings(&lab.phone)
 }
 
-/// Whoever comes back, also after others and after a restart, has the address
-/// that it had.
+/// A returning client gets its address again, also after other clients and after a restart.
 #[test]
 fn a_key_keeps_its_addresses() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -162,8 +161,8 @@ fn a_key_keeps_its_addresses() -> Result<()> {
     Ok(())
 }
 
-/// The networks behind the server that it is told of, with its own address;
-/// no others, and no other client.
+/// A client reaches the granted networks behind the server, with its own address, but no other
+/// network and no other client.
 #[test]
 fn only_the_networks_that_are_meant() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -217,7 +216,7 @@ fn without_nat_the_network_behind_sees_the_client() -> Result<()> {
     traffic::ping(&lab.laptop, LAN)
 }
 
-/// There is nothing here but tunnels and what is granted besides.
+/// The server offers only tunnels and granted forwards.
 #[test]
 fn no_shell_no_command_no_files() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -244,7 +243,7 @@ fn no_shell_no_command_no_files() -> Result<()> {
     let sftp = lab.laptop.run(&["sftp", "-b", "/dev/null", "bastion"])?;
     ensure!(sftp.code() != 0, "{sftp:?}");
     let before = server.audit()?.len();
-    // What is refused does not take the tunnel along.
+    // A refusal does not end the tunnel.
     let joined = Joined::open(&server, &lab.laptop, &asking("alice@bastion", "3:any"))?;
     joined.pings(&lab.laptop)?;
     ensure!(server.audit()?.len() > before);
@@ -268,7 +267,7 @@ fn nobody_without_a_key() -> Result<()> {
     Joined::open(&server, &lab.phone, &asking("bob@bastion", "3:any"))?.pings(&lab.phone)
 }
 
-/// ssh of the laptop with these forwards, once others can share its connection.
+/// Starts ssh on the laptop with these forwards, and waits for its control socket.
 fn sharing(lab: &ServeLab, forwards: &[&str]) -> Result<Child> {
     let arguments = [&["-N", "-M", "-S", MUX][..], forwards, &["alice@bastion"]].concat();
     let child = lab.laptop.spawn(&Client::Ssh.command(&arguments)?)?;
@@ -279,7 +278,7 @@ fn sharing(lab: &ServeLab, forwards: &[&str]) -> Result<Child> {
     Ok(child)
 }
 
-/// Waits until somebody listens at `port` of `host`, or nobody.
+/// Waits until `port` of `host` has a listener, or none, as `expected` says.
 fn listens(host: &Host, port: u16, expected: bool) -> Result<()> {
     until(&format!("port {port}: {expected}"), PATIENCE, || {
         let list = host.sh(&format!("ss -Hltn sport = :{port}")).ok()?;
@@ -287,8 +286,8 @@ fn listens(host: &Host, port: u16, expected: bool) -> Result<()> {
     })
 }
 
-/// Who shared a connection and is gone takes his forward along, though the far
-/// host says nothing and closes nothing.
+/// When the process that shares a connection ends, its forward ends, though the remote host neither
+/// sends nor closes anything.
 #[test]
 fn a_forward_ends_with_its_channel() -> Result<()> {
     let lab = ServeLab::new()?;
@@ -298,7 +297,7 @@ fn a_forward_ends_with_its_channel() -> Result<()> {
     let ssh = sharing(&lab, &[])?;
     let place = format!("{LAN}:8080");
     let command = Client::Ssh.command(&["-S", MUX, "-W", &place, "bastion"])?;
-    // It has no end while the other half is here.
+    // Its input does not end while this process holds the other half.
     let (input, mut says) = std::io::pipe()?;
     let leaves = lab.laptop.spawn_with_input(&command, input.into())?;
     server.wait_for_record(0, "request-granted", |record| record["request"] == "open")?;
@@ -318,7 +317,7 @@ fn a_forward_ends_with_its_channel() -> Result<()> {
     until("the end of the forward", PATIENCE, || {
         (live()? == 0).then_some(())
     })?;
-    ensure!(remote.read(&mut heard)? == 0, "it says more");
+    ensure!(remote.read(&mut heard)? == 0, "more bytes came");
     ensure!(ssh.is_running(), "its connection ended");
     Ok(())
 }
@@ -332,8 +331,8 @@ fn echoes(stream: &mut TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// A listener that is cancelled leaves what came in by it, until a reload takes
-/// away what both are there by.
+/// Cancelling a listener keeps its accepted connections, until a reload revokes the permission for
+/// both.
 #[test]
 fn a_listener_that_is_cancelled_leaves_its_connections() -> Result<()> {
     let lab = ServeLab::new()?;
@@ -356,7 +355,7 @@ fn a_listener_that_is_cancelled_leaves_its_connections() -> Result<()> {
     lab.laptop
         .sh(&format!("ssh -S {MUX} -O cancel -R {forward} bastion"))?;
     listens(&lab.bastion, 8080, false)?;
-    ensure!(connect()?.is_err(), "somebody came in");
+    ensure!(connect()?.is_err(), "a connection was accepted");
     echoes(&mut early)?;
     lab.authorize(&[(&lab.laptop, "permitlisten=\"8081\"")])?;
     server.reload()?;

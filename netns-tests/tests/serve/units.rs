@@ -1,5 +1,5 @@
-//! `sshvpn serve`: whose a tunnel unit is. One that a grant names is that client's; a
-//! device that the administrator made beforehand is used where a grant names it.
+//! `sshvpn serve`: the assignment of tunnel units. A unit in a grant belongs to that client; a
+//! premade device is used if a grant names it.
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::program::client::Client;
@@ -10,7 +10,7 @@ use netns_tests::serve::lab::ServeLab;
 use netns_tests::serve::{NO_PENALTIES, Serve};
 use netns_tests::{Host, PATIENCE, until};
 
-/// What `ip` shows of the devices that were there before.
+/// The state of the premade devices, by `ip`.
 fn premade(bastion: &Host) -> Result<String> {
     bastion.sh("ip -d address show dev tun5; ip -d address show dev tap6; ip address show dev tun8")
 }
@@ -58,14 +58,14 @@ fn a_unit_is_the_client_s_whose_grant_names_it() -> Result<()> {
         attempt::tunnel(&server, &lab.phone, "bob@bastion", units, Tunnel("tun9"))?;
     }
     ensure!(premade(&lab.bastion)? == before);
-    // By name, the administrator's device is used, and stays as it was.
+    // If a grant names it, the premade device is used, and its settings are kept.
     lab.authorize(&[
         (&lab.laptop, "tunnel=\"any\""),
         (&lab.phone, "tunnel=\"5\""),
     ])?;
     server.reload()?;
     attempt::tunnel(&server, &lab.phone, "bob@bastion", "3:any", Tunnel("tun5"))?;
-    until("tun5 is as it was", PATIENCE, || {
+    until("tun5 is as before", PATIENCE, || {
         (premade(&lab.bastion).ok()? == before).then_some(())
     })?;
     attempt::tunnel(&server, &lab.laptop, "alice@bastion", "3:5", NoTunnel)

@@ -1,5 +1,5 @@
-//! `sshvpn up` into `sshvpn serve`: what the server offers is taken as far as
-//! the user allows, name servers too, and all of it is gone at the end.
+//! `sshvpn up` to `sshvpn serve`: takes of the server's offer what the user accepts, including name
+//! servers, and undoes it at the end.
 //!
 //! ```text
 //!   laptop: sshvpn up ══ SSH ══ bastion: sshvpn serve ── lan host 198.51.100.2
@@ -14,7 +14,7 @@ use netns_tests::{Before, Child, Host, PATIENCE, traffic};
 use nix::sys::signal::Signal;
 
 const LAN_NETWORK: &str = "198.51.100.0/24";
-/// A server with a way to the LAN and a name server there.
+/// A server with a route to the LAN and a name server there.
 const CONFIG: &str = r#"
 [network]
 pool = ["10.99.0.0/24", "fd99::/64"]
@@ -29,7 +29,7 @@ fn serve() -> Serve {
     Serve::default().config(CONFIG)
 }
 
-/// Each end reaches the other, by either family.
+/// Checks that both hosts reach each other, by either family.
 fn reach_each_other(server: &Server<'_>, local: &Host) -> Result<(Device, Device)> {
     let (here, there) = (Device::only(local)?, Device::only(server.host())?);
     ensure!(here.addresses.len() == 2, "{here:?}");
@@ -42,7 +42,7 @@ fn reach_each_other(server: &Server<'_>, local: &Host) -> Result<(Device, Device
     Ok((here, there))
 }
 
-/// Runs `sshvpn up` to an end that has to come by itself, and be clear.
+/// Runs `sshvpn up`, which has to fail clearly.
 fn refused(local: &Host, arguments: &[&str], parts: &[&str]) -> Result<()> {
     let output = local.run(&vpn::command(arguments)?)?;
     fails_clearly(&output, Some(255), parts)
@@ -62,7 +62,7 @@ fn a_tunnel_comes_up_as_the_server_says_and_goes_without_a_trace() -> Result<()>
         "offers routes 198.51.100.0/24: --accept-routes takes them",
         "offers the name servers 198.51.100.2 for corp.example: --accept-dns takes them",
     ] {
-        ensure!(said.contains(part), "'{part}' is not said: {said}");
+        ensure!(said.contains(part), "'{part}' is missing: {said}");
     }
     traffic::no_ping(&lab.laptop, LAN)?;
     let output = up.end_with(Signal::SIGINT)?;
@@ -113,7 +113,7 @@ fn the_users_words_go_with_the_question() -> Result<()> {
     let (here, there) = reach_each_other(&server, &lab.laptop)?;
     ensure!((here.mtu, there.mtu) == (1400, 1400), "{here:?} {there:?}");
     ensure!(here.addresses.contains(&"10.99.0.77".parse()?), "{here:?}");
-    // Its peer is taken on this host.
+    // The server's address is in use on this host.
     refused(
         &lab.laptop,
         &["bastion"],
@@ -204,7 +204,7 @@ fn a_server_that_stops_says_so_and_one_that_dies_is_noticed() -> Result<()> {
     before.is_back()
 }
 
-/// The resolver's file, and what kind of file it is.
+/// The content and kind of the resolver's file.
 fn resolver(host: &Host) -> Result<String> {
     host.sh(&format!(
         "stat -c '%F %a %u %g %N' {RESOLVER}; cat {RESOLVER}; ls -A /etc | grep sshvpn || true"
@@ -221,7 +221,7 @@ fn with_name_servers(lab: &ServeLab) -> Result<Child> {
     Ok(up)
 }
 
-/// A file, a link, and none: each comes back, however the tunnel ends.
+/// A file, a symbolic link, and no file: each is restored, however the tunnel ends.
 #[test]
 fn name_servers_come_and_go_with_the_tunnel() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -251,7 +251,7 @@ fn name_servers_come_and_go_with_the_tunnel() -> Result<()> {
         up.end_with(Signal::SIGKILL)?;
         ensure!(
             resolver(&lab.laptop)? != before,
-            "it was put back by a dead process"
+            "a dead process restored it"
         );
         vpn::cleanup(&lab.laptop)?;
         ensure!(
@@ -263,7 +263,7 @@ fn name_servers_come_and_go_with_the_tunnel() -> Result<()> {
     Ok(())
 }
 
-/// What a tunnel left before the host went down, of which no journal tells.
+/// Name servers that a tunnel left before a reboot of the host, which removed the journal.
 #[test]
 fn name_servers_that_stayed_over_a_reboot_go_at_the_next_start() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -283,7 +283,7 @@ fn name_servers_that_stayed_over_a_reboot_go_at_the_next_start() -> Result<()> {
     Ok(())
 }
 
-/// Where systemd-resolved answers, it is told, and the file stays as it is.
+/// If systemd-resolved answers, it is configured, and the file stays unchanged.
 #[test]
 fn resolved_is_told_where_it_answers() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;

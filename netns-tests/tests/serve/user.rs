@@ -1,6 +1,5 @@
-//! `sshvpn serve` with as little as it needs: a user of its own, one capability, no
-//! way to more, and files and system calls limited. What it does as root it does so
-//! too, and all of it is undone.
+//! `sshvpn serve` with least privilege: its own user, one capability, no way to gain more, limited
+//! files and system calls. It can do everything that it can as root, and undoes it.
 //!
 //! ```text
 //!   laptop ssh -w ══ SSH ══ tunN  bastion: sshvpn serve --user vpn ── lan host
@@ -37,12 +36,12 @@ fn lab() -> Result<ServeLab> {
     add_account(&lab.bastion, "vpn", Privilege::None)?;
     lab.laptop.sh("rm -f /run/home/root/.ssh/known_hosts")?;
     lab.phone.sh("rm -f /run/home/root/.ssh/known_hosts")?;
-    // Where the lab keeps its audit log and hears of the service.
+    // The lab's directory for the audit log and the notify socket.
     lab.bastion.sh("chown vpn /run/lab")?;
     Ok(lab)
 }
 
-/// At ssh's own port, which only root can open.
+/// At port 22, which only root can open.
 fn serve() -> Serve {
     at_port("22")
 }
@@ -58,7 +57,7 @@ fn at_port(port: &str) -> Serve {
     ])
 }
 
-/// What the kernel says of a process, the same for all its threads.
+/// The kernel's status of a process, which has to be equal for all its threads.
 fn status(pid: i32) -> Result<BTreeMap<String, String>> {
     let mut found: Option<BTreeMap<String, String>> = None;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -81,7 +80,7 @@ fn status(pid: i32) -> Result<BTreeMap<String, String>> {
 const NET_ADMIN: &str = "0000000000001000";
 const NOTHING: &str = "0000000000000000";
 
-/// What everything that is confined has in common.
+/// Checks the properties of every confined process.
 fn is_confined(pid: i32, capabilities: &str) -> Result<BTreeMap<String, String>> {
     let status = status(pid)?;
     for (name, expected) in [
@@ -118,17 +117,17 @@ fn says_what_is_in_force(server: &Child) -> Result<()> {
         ensure!(line.contains(part), "{line}");
     }
     if line.contains("no Landlock") {
-        eprintln!("SKIPPED: this kernel has no Landlock: what it limits is not tried");
+        eprintln!("SKIPPED: this kernel has no Landlock: its limits are not tested");
     }
     Ok(())
 }
 
-/// Clients, NAT, a reload that reads everything again, status; and nothing is left.
+/// Clients, NAT, a full reload, status; and nothing is left.
 #[test]
 fn it_serves_as_a_user_of_its_own() -> Result<()> {
     let lab = lab()?;
     let bastion = &lab.bastion;
-    // What the first start makes for good: the host key, the leases, /run/sshvpn.
+    // The first start makes permanent files: the host key, the leases, /run/sshvpn.
     serve().start(bastion)?.stop()?;
     let key = "stat -c %a:%U /etc/sshvpn/host_ed25519_key";
     ensure!(bastion.sh(key)?.trim() == "600:vpn");
@@ -159,7 +158,7 @@ fn it_serves_as_a_user_of_its_own() -> Result<()> {
     before.is_back()
 }
 
-/// Killed with a client and its changes, which `then` undoes.
+/// The server is killed with a client and its changes, which `then` undoes.
 fn killed(then: impl FnOnce(&ServeLab) -> Result<()>) -> Result<()> {
     let lab = lab()?;
     serve().start(&lab.bastion)?.stop()?;
@@ -209,7 +208,7 @@ fn killed_then_started_again() -> Result<()> {
     })
 }
 
-/// As a service manager starts it, for which root has made everything before.
+/// Starts it as a service manager does, after root has prepared everything.
 const AMBIENT: [&str; 6] = [
     "setpriv",
     "--reuid=vpn",
@@ -252,7 +251,7 @@ fn a_service_manager_starts_it_as_that_user() -> Result<()> {
     Ok(())
 }
 
-/// Root without a user of its own is held by everything but the user id.
+/// As root without its own user, every confinement except for the user id applies.
 #[test]
 fn root_is_confined_too() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -263,7 +262,7 @@ fn root_is_confined_too() -> Result<()> {
     alice.pings(&lab.laptop)
 }
 
-/// What root's tunnels and the server want of the host they share, whoever ends first.
+/// Settings shared by root's tunnels and the server, whichever ends first.
 #[test]
 fn forwarding_is_shared_with_roots_tunnels() -> Result<()> {
     let lab = lab()?;
@@ -291,15 +290,15 @@ fn forwarding_is_shared_with_roots_tunnels() -> Result<()> {
         Ok(())
     };
     ensure!(forwards()?.trim() == "0");
-    // The server has it from the agent, which goes first.
+    // The agent set it first, and ends first.
     let agent = up()?;
     let server = serve.start(bastion)?;
     ends(agent)?;
-    ensure!(forwards()?.trim() == "1", "the agent took it away");
-    // An agent has it from the server, which goes first.
+    ensure!(forwards()?.trim() == "1", "the agent reset it");
+    // The server set it first, and ends first.
     let agent = up()?;
     server.stop()?;
-    ensure!(forwards()?.trim() == "1", "the server took it away");
+    ensure!(forwards()?.trim() == "1", "the server reset it");
     traffic::ping(&lab.phone, LAN)?;
     ends(agent)?;
     until("forwarding is off again", PATIENCE, || {
@@ -323,12 +322,12 @@ fn users_that_cannot_be() -> Result<()> {
         Some(1),
         &["no user 'nobody.there'"],
     )?;
-    fails_clearly(&run(&[], "root")?, Some(1), &["that is root"])?;
+    fails_clearly(&run(&[], "root")?, Some(1), &["this user is root"])?;
     let as_vpn = ["setpriv", "--reuid=vpn", "--regid=vpn", "--init-groups"];
     fails_clearly(&run(&as_vpn, "nobody")?, Some(1), &["only root can"])?;
     bastion.sh("sed -i 's/^vpn:x:2001:$/vpn:x:2001:mallory/' /etc/group")?;
     fails_clearly(&run(&[], "vpn")?, Some(1), &["mallory", "group of its own"])?;
-    // Nothing was shared with that group.
+    // Nothing was given to that group.
     ensure!(
         bastion
             .sh("! [ -e /run/sshvpn ] || stat -c %G /run/sshvpn")?
@@ -354,7 +353,8 @@ fn a_host_key_of_roots_is_named() -> Result<()> {
     fails_clearly(&output, Some(1), &parts)
 }
 
-/// The processes of `host` whose command line begins so, as the test counts.
+/// The pid, in the test's namespace, of the process of `host` whose command line begins with
+/// `start`.
 fn pid_of(host: &Host, start: &str) -> Result<i32> {
     let namespace = fs::read_link(format!("/proc/{}/ns/pid", host.init_pid()))?;
     until(start, Duration::from_secs(10), || {
@@ -367,7 +367,7 @@ fn pid_of(host: &Host, start: &str) -> Result<i32> {
     })
 }
 
-/// A client and its agent keep what undoing takes, `-w` nothing at all.
+/// A client and its agent keep the rights that undoing needs; `-w` keeps none.
 #[test]
 fn clients_and_agents_are_confined() -> Result<()> {
     let lab = netns_tests::lab::topology::subnet()?;

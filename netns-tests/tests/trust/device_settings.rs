@@ -1,6 +1,6 @@
-//! A tunnel's device takes no configuration from the other end: no router
-//! advertisements, no redirects, no source routes. Each scenario advertises a
-//! router at one end, and the host at the other end stays as it is.
+//! A tunnel's device takes no configuration from the peer: no router advertisements, no redirects,
+//! no source routes. Each scenario advertises a router at one end, and the host at the other end
+//! does not change.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ─────────── 192.0.2.2 wan bastion
@@ -26,7 +26,7 @@ with_each_carrier!(
     a_device_made_beforehand_gets_its_settings_back,
 );
 
-/// What each device made for a tunnel is set to.
+/// The settings of every device made for a tunnel.
 const SETTINGS: [(&str, &str); 7] = [
     ("ipv4", "accept_redirects=0"),
     ("ipv4", "send_redirects=0"),
@@ -45,7 +45,7 @@ fn setting(host: &Host, family: &str, device: &str, leaf: &str) -> Result<String
     Ok(host.sh(&format!("cat {path}"))?.trim().to_owned())
 }
 
-/// `device` of `host` has all of [`SETTINGS`], and IPv6 on or off.
+/// Checks that `device` of `host` has all of [`SETTINGS`], and IPv6 on or off.
 fn is_set(host: &Host, device: &str, ipv6: &str) -> Result<()> {
     let wanted = SETTINGS.into_iter().chain([("ipv6", ipv6)]);
     let mut wrong = Vec::new();
@@ -56,32 +56,32 @@ fn is_set(host: &Host, device: &str, ipv6: &str) -> Result<()> {
             wrong.push(format!("{family} {leaf}={found}"));
         }
     }
-    // Neither stricter nor weaker than the host's other devices.
+    // The reverse path filter is the host's default.
     let reverse_path = setting(host, "ipv4", device, "rp_filter")?;
     ensure!(reverse_path == setting(host, "ipv4", "default", "rp_filter")?);
     ensure!(wrong.is_empty(), "{device} of {}: {wrong:?}", host.name());
     Ok(())
 }
 
-/// A device of a host, and the address that the other end has.
+/// A device of a host, and the peer's address.
 struct End<'a> {
     host: &'a Host,
     device: &'a str,
     other: String,
 }
 
-/// `from` advertises a router; nothing of `to` changes by that.
+/// Advertises a router from `from`, and checks that `to` does not change.
 fn learns_nothing(from: &End<'_>, to: &End<'_>, mode: Mode) -> Result<()> {
     let before = Before::of(&[to.host])?;
     router::advertise(from.host, from.device, mode)?;
-    // What comes after it has passed, so it has come.
+    // A later ping has passed, so the advertisement has arrived.
     traffic::ping(from.host, &from.other)?;
     let learned = before.differences()?;
     ensure!(learned.is_empty(), "{} learned:\n{learned}", to.host.name());
     Ok(())
 }
 
-/// Neither end of the only tunnel of both hosts takes anything from the other.
+/// Checks both directions of the only tunnel of both hosts.
 fn neither_learns(local: &Host, remote: &Host, mode: Mode, ipv6: &str) -> Result<()> {
     let (here, there) = (Device::only(local)?, Device::only(remote)?);
     let address = |device: &Device| device.addresses[0].to_string();
@@ -130,7 +130,7 @@ fn both_ends_of_an_ethernet_tunnel(carrier: Carrier) -> Result<()> {
     both_ends(carrier, Mode::Ethernet, &["--tap"], IPV6_ON)
 }
 
-/// Where one host has no IPv6, the other's device has none either.
+/// If one host has no IPv6, the other's device has none either.
 fn both_ends_without_ipv6(carrier: Carrier) -> Result<()> {
     for without in 0..2 {
         let lab = topology::direct()?;
@@ -145,8 +145,7 @@ fn both_ends_without_ipv6(carrier: Carrier) -> Result<()> {
     Ok(())
 }
 
-/// Where the hosts have devices made beforehand, these are set while the tunnel
-/// is up, and then as they were.
+/// Premade devices have the settings while the tunnel is up, and get their own back.
 fn a_device_made_beforehand_gets_its_settings_back(carrier: Carrier) -> Result<()> {
     let lab = topology::direct()?;
     carrier.prepare(&lab.bastion)?;
@@ -168,7 +167,7 @@ fn a_device_made_beforehand_gets_its_settings_back(carrier: Carrier) -> Result<(
     ends_clean(up, &before)
 }
 
-/// A login that is held to an agent without forwarding cannot configure its host.
+/// A login that is limited to an agent without forwarding cannot configure its host.
 #[test]
 fn a_restricted_login_configures_nothing() -> Result<()> {
     let lab = topology::direct()?;
@@ -200,7 +199,7 @@ fn both_ends_of_a_tunnel_to_a_server() -> Result<()> {
     Ok(())
 }
 
-/// A client that has addresses of one family has no other.
+/// A client with addresses of one family has no other.
 #[test]
 fn both_ends_of_a_tunnel_to_a_server_without_ipv6() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
@@ -212,8 +211,7 @@ fn both_ends_of_a_tunnel_to_a_server_without_ipv6() -> Result<()> {
     ends_clean(up, &before)
 }
 
-/// `-w` leaves addresses to the user, in both families; its device takes none
-/// from the remote end.
+/// `-w` leaves the addresses of both families to the user; its device takes none from the peer.
 fn by_w(lab: &Direct, mode: Mode) -> Result<()> {
     let tunnel = Tunnel {
         client: Client::Sshvpn,

@@ -1,6 +1,5 @@
-//! Each end of a tunnel holds the other to what was agreed: packets of one end's
-//! kernel with other addresses, router advertisements and redirects do not reach the
-//! other's.
+//! Each end of a tunnel guards against the other: packets with addresses that were not agreed,
+//! router advertisements and redirects do not reach the other's kernel.
 //!
 //! ```text
 //!   home 10.44.0.2 ── home laptop wan ── wan bastion lan 198.51.100.1 ── 198.51.100.2 lan host
@@ -29,19 +28,19 @@ with_each_carrier!(
 
 const LAN4: &str = "198.51.100.0/24";
 const LAN6: &str = "2001:db8:64::/64";
-/// Hosts in these.
+/// Addresses of hosts in the routed networks.
 const BEHIND: [&str; 2] = ["198.51.100.7", "2001:db8:64::7"];
 const HOME: [&str; 2] = ["10.44.0.2", "2001:db8:44::2"];
 const HOME_OWN: [&str; 2] = ["10.44.0.1", "2001:db8:44::1"];
 const WORLD: [&str; 2] = ["8.8.8.8", "2001:4860::8888"];
 
-/// The port of a datagram behind all others.
+/// The port of a datagram after all others.
 const LAST_PORT: u16 = 41000;
 
-/// Source, destination, what is sent.
+/// Source, destination, payload.
 type Sent<'a> = (&'a str, &'a str, Payload<'a>);
 
-/// A network at the laptop's, to which it forwards whatever comes.
+/// Makes a network behind the laptop, to which the laptop forwards everything.
 fn with_home(laptop: &Host) -> Result<Host> {
     let home = Host::new("home")?;
     connect(
@@ -66,12 +65,12 @@ fn addresses(device: &Device) -> Result<[String; 2]> {
     Ok([of(true)?, of(false)?])
 }
 
-/// A filter that finds it.
+/// The capture filter for a sent packet.
 fn filter((from, to, payload): Sent<'_>) -> Result<String> {
     let kind = match payload {
         Payload::Udp => "udp dst port 9",
         Payload::UdpFrom(port) => return Ok(format!("src host {from} and udp src port {port}")),
-        // By the source that it quotes, behind 8 bytes of ICMP and 12 or 8 of IP.
+        // By the quoted source, after 8 bytes of ICMP and 12 or 8 of IP.
         Payload::Unreachable(quoted, _) => return Ok(quoting(from, to, quoted.parse()?)),
         Payload::Redirect if from.contains(':') => "icmp6 and ip6[40] == 137",
         Payload::Redirect => "icmp[0] == 5",
@@ -101,8 +100,8 @@ fn sees(captured: &Captured<'_>, sent: Sent<'_>, expected: bool) -> Result<()> {
     Ok(())
 }
 
-/// Sends `bad` and `good` out of `from`; only the latter come to `to`, whose host
-/// `flush`es what is on its way.
+/// Sends `bad` and `good` out of `from`, and checks that only the latter arrive at `to`; `flush`
+/// waits until packets in flight have arrived.
 fn only_good_ones_arrive(
     (sender, out): (&Host, &str),
     (receiver, into): (&Host, &str),
@@ -119,7 +118,7 @@ fn only_good_ones_arrive(
         injector.send(from, to, *payload)?;
     }
     flush()?;
-    // Both captures are to be at their ends, however busy this machine is.
+    // Both captures have to be complete, also on a busy machine.
     let (from, to, _) = good[0];
     let last = (from, to, Payload::UdpFrom(LAST_PORT));
     injector.send(from, to, last.2)?;
@@ -138,7 +137,7 @@ fn only_good_ones_arrive(
     Ok(())
 }
 
-/// Ends it; its last words name each of `reasons`.
+/// Ends it, and checks that its last lines name each of `reasons`.
 fn ends_with_reasons(up: Child, reasons: &[&str]) -> Result<()> {
     let output = up.end_with(Signal::SIGINT)?;
     ensure!(output.code() == 0, "{output:?}");
@@ -149,7 +148,7 @@ fn ends_with_reasons(up: Child, reasons: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// What no remote end may send to a client, and what it may.
+/// Packets that a peer may not send to a client, and packets that it may.
 fn to_a_client<'a>(
     local: &'a [String; 2],
     remote: &'a [String; 2],
@@ -191,8 +190,8 @@ const REASONS: [&str; 3] = [
     "router advertisement or redirect",
 ];
 
-/// The client's own LAN, its other addresses and the world are nobody's at the far
-/// end, and nothing there reaches more than the client's tunnel address.
+/// No packet from the peer may have a source of the client's LAN, its other addresses or the
+/// internet, and the peer reaches only the client's tunnel address.
 fn a_client_takes_packets_of_the_tunnel_alone(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
@@ -239,7 +238,7 @@ fn a_client_of_serve_takes_packets_of_the_tunnel_alone() -> Result<()> {
     ends_with_reasons(up, &REASONS)
 }
 
-/// The LAN is the tunnel's network, which hosts of both ends may be in.
+/// The LAN is the tunnel's network, with hosts on both sides.
 fn a_client_on_ethernet_takes_packets_of_its_lan_alone(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
@@ -283,8 +282,8 @@ fn a_client_on_ethernet_takes_packets_of_its_lan_alone(carrier: Carrier) -> Resu
     ends_with_reasons(up, &REASONS)
 }
 
-/// A path that takes less is found although the router that says so has an address
-/// outside of the routes.
+/// Path MTU discovery works although the router that sends the error has an address outside of the
+/// routes.
 fn errors_of_routers_outside_of_the_routes_arrive(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
@@ -316,13 +315,13 @@ fn errors_of_routers_outside_of_the_routes_arrive(carrier: Carrier) -> Result<()
         output.stdout.contains("From 198.51.100.2") && output.stdout.contains("mtu = 1300"),
         "{output:?}"
     );
-    // The kernel has learnt it.
+    // The kernel has learnt the path MTU.
     let output = laptop.sh("ip route get 203.0.113.2")?;
     ensure!(output.contains("mtu 1300"), "{output}");
     Ok(())
 }
 
-/// What a login that is held to one network may send, and what not.
+/// Packets that a login limited to one network may not send, and packets that it may.
 fn to_an_agent<'a>(
     local: &'a [String; 2],
     remote: &'a [String; 2],
@@ -370,7 +369,7 @@ fn agent(lab: &Subnet, options: &str, more: &[&str]) -> Result<Child> {
     vpn::up(&lab.direct.laptop, &[&by[..], more].concat())
 }
 
-/// Its limits hold for its own host's addresses and for its neighbours'.
+/// The agent's limits apply to its own host's addresses and to its neighbours'.
 #[test]
 fn an_agent_takes_packets_of_its_local_end_alone() -> Result<()> {
     let lab = topology::subnet()?;
@@ -399,7 +398,7 @@ fn an_agent_takes_packets_of_its_local_end_alone() -> Result<()> {
     Ok(())
 }
 
-/// A network behind the local end sends if both ends were told of it.
+/// A network behind the client may send if both sides name it.
 #[test]
 fn an_agent_without_limits_takes_one_source() -> Result<()> {
     let lab = topology::subnet()?;
@@ -435,7 +434,7 @@ fn by_hand(mode: Mode) -> Tunnel<'static> {
     }
 }
 
-/// The addresses are the user's business there, but not the routes.
+/// `-w` leaves addresses to the user, but refuses router advertisements and redirects.
 #[test]
 fn by_hand_router_advertisements_and_redirects_are_refused() -> Result<()> {
     let lab = topology::direct()?;
@@ -463,7 +462,7 @@ fn by_hand_router_advertisements_and_redirects_are_refused() -> Result<()> {
     Ok(())
 }
 
-/// It may join two networks, of which one has the router.
+/// An ethernet tunnel of `-w` may join two networks, one of which has the router.
 #[test]
 fn by_hand_an_ethernet_tunnel_carries_everything() -> Result<()> {
     let lab = topology::direct()?;

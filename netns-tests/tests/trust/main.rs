@@ -1,4 +1,4 @@
-//! Scenarios of what each end lets the other, and its own user, do.
+//! Scenarios of the limits on the peer and on the local user.
 
 mod device_settings;
 mod guard;

@@ -1,6 +1,5 @@
-//! What a client was told in confidence is not in its memory once it is logged in:
-//! password, answer, passphrase, private key; and its memory is closed to other
-//! processes and core dumps.
+//! A client's memory has no secrets after the login (password, answer, passphrase, private key),
+//! and is closed to other processes and core dumps.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ═════ sshvpn up ═════ 192.0.2.2 wan bastion (sshd)
@@ -18,10 +17,10 @@ use nix::sys::signal::Signal;
 
 /// A password; its middle occurs nowhere else.
 const PASSWORD: &str = "kU3vVw9sQn2eHc8tXm4yLb7pRf6dJg5z";
-/// The middle, which the allocator does not overwrite when the text is freed.
+/// The middle of it, which the allocator does not overwrite when the text is freed.
 const MIDDLE: std::ops::Range<usize> = 16..28;
 
-/// A bastion whose root has the password, and a laptop whose askpass program gives it.
+/// A bastion whose root has the password, and a laptop whose askpass program prints it.
 fn lab(sshd: &Sshd) -> Result<Direct> {
     let lab = topology::direct_with(sshd)?;
     lab.bastion
@@ -33,7 +32,7 @@ fn lab(sshd: &Sshd) -> Result<Direct> {
     Ok(lab)
 }
 
-/// `sshvpn up` with that askpass program, once it is up.
+/// Starts `sshvpn up` with that askpass program, and waits until it is up.
 fn up(lab: &Direct, options: &[&str]) -> Result<Child> {
     let environment = [
         "env",
@@ -47,7 +46,7 @@ fn up(lab: &Direct, options: &[&str]) -> Result<Child> {
     Ok(up)
 }
 
-/// How often the memory that a process can write to has `bytes`.
+/// The number of occurrences of `bytes` in a process's writable memory.
 fn occurrences(process: &Child, bytes: &[u8]) -> Result<usize> {
     let pid = process.pid();
     let program = fs::read_link(format!("/proc/{pid}/exe"))?;
@@ -74,12 +73,12 @@ fn occurrences(process: &Child, bytes: &[u8]) -> Result<usize> {
     Ok(found)
 }
 
-/// The process keeps nothing of the password, and what it does keep is found.
+/// Checks that the process's memory has the password nowhere, and that the search finds known text.
 fn forgot(process: &Child) -> Result<()> {
     let known = occurrences(process, b"ssh-connection")? + occurrences(process, b"bastion")?;
     ensure!(known > 0, "nothing is found in its memory");
     let found = occurrences(process, &PASSWORD.as_bytes()[MIDDLE])?;
-    ensure!(found == 0, "it is there {found} times");
+    ensure!(found == 0, "found {found} times");
     Ok(())
 }
 
@@ -111,7 +110,7 @@ fn an_answer_to_a_question_is_wiped() -> Result<()> {
     Ok(())
 }
 
-/// In each format of a key file: the passphrase, and the private number itself.
+/// The passphrase and the private number, in each format of a key file.
 #[test]
 fn a_passphrase_and_most_copies_of_its_key_are_wiped() -> Result<()> {
     let lab = lab(&Sshd::default())?;
@@ -122,7 +121,7 @@ fn a_passphrase_and_most_copies_of_its_key_are_wiped() -> Result<()> {
         ("ecdsa", "-t ecdsa", "-m PKCS8"),
     ] {
         let key = format!("/run/lab/{name}");
-        // The key before it is encrypted tells what to look for.
+        // The unencrypted key gives the bytes to search for.
         laptop.sh(&format!(
             "ssh-keygen -q {kind} {form} -N '' -f {key}; \
              grep -v -- ----- {key} | base64 -d >{key}.raw; \
@@ -136,15 +135,15 @@ fn a_passphrase_and_most_copies_of_its_key_are_wiped() -> Result<()> {
         let up = up(&lab, &["-o", &identity, "-o", "IdentitiesOnly=yes"]).context(name)?;
         forgot(&up).context(name)?;
         let found = occurrences(&up, &private)?;
-        // Without wiping there were 33 of an ed25519 key. Those that the compiler leaves
-        // on a stack are out of reach, and their number is the optimizer's.
-        ensure!(found <= 6, "{name}: the key is there {found} times");
+        // Without wiping there were 33 copies of an ed25519 key. Copies that the compiler leaves
+        // on a stack cannot be wiped, and their number depends on the optimizer.
+        ensure!(found <= 6, "{name}: found the key {found} times");
         up.end_with(Signal::SIGTERM)?;
     }
     Ok(())
 }
 
-/// Files in /proc of a process whose memory is closed belong to root, whoever runs it.
+/// The files in /proc of a process that is not dumpable belong to root, whichever user runs it.
 #[test]
 fn another_process_of_the_user_cannot_read_the_memory() -> Result<()> {
     let lab = lab(&Sshd::default())?;
@@ -178,9 +177,9 @@ fn another_process_of_the_user_cannot_read_the_memory() -> Result<()> {
     Ok(())
 }
 
-/// Bytes of the private number of a key that is not encrypted.
+/// Bytes of the private number of an unencrypted key.
 fn private_part(kind: &str, raw: &[u8]) -> Result<Vec<u8>> {
-    // What stands before it: in OpenSSH's format the length of seed and public key; in
+    // The bytes before it: in OpenSSH's format the length of seed and public key; in
     // PKCS#8 version and length of an ECPrivateKey (RFC 5915); in PKCS#1 the public
     // exponent, and tag and length of the private one.
     let before: &[u8] = match kind {
@@ -190,7 +189,7 @@ fn private_part(kind: &str, raw: &[u8]) -> Result<Vec<u8>> {
     };
     let at = raw.windows(before.len()).position(|part| part == before);
     let at = at.context("no private number")? + before.len();
-    // The allocator overwrites the first bytes of what is freed.
+    // The allocator overwrites the first bytes of freed memory.
     let part = raw.get(at + 16..at + 28).context("a short number")?;
     Ok(part.to_vec())
 }

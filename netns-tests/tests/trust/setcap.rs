@@ -1,5 +1,5 @@
-//! A program file with CAP_NET_ADMIN gives those who may run it tunnels of their
-//! own and nothing more of that capability.
+//! A program file with CAP_NET_ADMIN gives its users tunnels of their own, and nothing else of that
+//! capability.
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::lab::sshd::{Privilege, add_account, as_user};
@@ -31,7 +31,7 @@ fn as_alice(host: &Host, line: &str) -> Result<Output> {
     host.run(&as_user("alice", &["sh".into(), "-c".into(), line]))
 }
 
-/// A journal of a process that is gone, with these changes, where alice's are.
+/// Forges a journal with these changes, of a dead process, in alice's directory.
 fn forge(host: &Host, interface: &str, index: &str, changes: &str) -> Result<()> {
     let boot = host.read("/proc/sys/kernel/random/boot_id")?;
     let namespace = host.sh("stat -Lc %i /proc/self/ns/net")?;
@@ -53,8 +53,7 @@ fn index(host: &Host, interface: &str) -> Result<String> {
     Ok(index.trim().to_owned())
 }
 
-/// A `resolvconf` of alice's that notes which capabilities it has, and in which
-/// environment it runs.
+/// Installs a `resolvconf` of alice's that records its capabilities and its environment.
 fn false_resolvconf(host: &Host) -> Result<()> {
     let script = "#!/bin/sh\\n(grep Cap /proc/self/status; env) >>/run/lab/ran\\n";
     host.sh(&format!(
@@ -95,8 +94,8 @@ fn no_server_runs_by_a_capability_of_the_file() -> Result<()> {
     vpn::fails_clearly(&output, Some(1), &["serve", "file capabilities"])
 }
 
-/// A wrapper that passes the capability on as an ambient one leaves nothing of it at the
-/// file: neither the caller's PATH nor a journal of the caller's counts all the same.
+/// With a wrapper that passes the capability on as an ambient one, the file itself has none; the
+/// caller's PATH and journal must not be trusted then either.
 #[test]
 fn a_wrapper_with_ambient_capabilities_opens_nothing() -> Result<()> {
     let host = host()?;
@@ -114,7 +113,7 @@ fn a_wrapper_with_ambient_capabilities_opens_nothing() -> Result<()> {
     ] {
         forge(&host, interface, "null", change)?;
         let output = host.run(&["sh".into(), "-c".into(), wrapped.clone()])?;
-        ensure!(output.stderr.contains("this takes root"), "{output:?}");
+        ensure!(output.stderr.contains("this needs root"), "{output:?}");
         let ran = host.read("/run/lab/ran")?;
         ensure!(ran.is_empty(), "alice's program ran with: {ran}");
         ensure!(host.sh("nft list tables")?.contains("sshvpn_tun5"));
@@ -134,17 +133,17 @@ fn programs_are_not_looked_for_where_the_caller_says() -> Result<()> {
     Ok(())
 }
 
-/// Devices of root, of bob and of nobody, with addresses and routes, and settings of
-/// the host: as before, whatever a journal of alice's says about them.
+/// Devices of root, of bob and of no user, with addresses and routes, and settings of the host are
+/// as before, whatever a journal of alice's says about them.
 #[test]
 fn a_forged_journal_changes_nothing_of_others() -> Result<()> {
     let host = host()?;
     host.sh(
         "ip tuntap add dev tun5 mode tun; ip tuntap add dev tun6 mode tun user bob; \
-        ip tuntap add dev tun7 mode tun user alice; ip link add br0 type bridge; \
-        for n in 5 6 7; do ip link set tun$n up mtu 1400; ip addr add 10.5.$n.1/24 dev tun$n; \
-        ip route add 10.50.$n.0/24 dev tun$n; done; \
-        echo 0 >/proc/sys/net/ipv4/conf/tun7/forwarding",
+         ip tuntap add dev tun7 mode tun user alice; ip link add br0 type bridge; \
+         for n in 5 6 7; do ip link set tun$n up mtu 1400; ip addr add 10.5.$n.1/24 dev tun$n; \
+         ip route add 10.50.$n.0/24 dev tun$n; done; \
+         echo 0 >/proc/sys/net/ipv4/conf/tun7/forwarding",
     )?;
     let look = "ip -d link; ip addr; ip route; sysctl -a 2>/dev/null | grep -E 'forward|accept_ra'; \
         nft list ruleset; cat /etc/resolv.conf";
@@ -158,8 +157,8 @@ fn a_forged_journal_changes_nothing_of_others() -> Result<()> {
             r#"{{"change":"link-up","ipv6_before":[]}},{{"change":"mtu","before":576,"set":1400}},{{"change":"address","address":{{"network":"10.5.{n}.1/24"}}}},{{"change":"route","route":{{"destination":"10.50.{n}.0/24","gateway":null,"source":null,"metric":null}}}}"#,
             n = &interface[3..]
         );
-        let root = "this takes root".to_owned();
-        let foreign = format!("'{interface}' is not this user's");
+        let root = "this needs root".to_owned();
+        let foreign = format!("'{interface}' belongs to another user");
         let on_link = if own { &root } else { &foreign };
         let beyond = [
             (
@@ -200,7 +199,7 @@ fn a_forged_journal_changes_nothing_of_others() -> Result<()> {
             let output = as_alice(&host, &format!("{PROGRAM} cleanup"))?;
             let after = host.sh(look)?;
             ensure!(after == before, "{changes}: {output:?}\n{before}\n{after}");
-            // Each entry was read, and refused for its reason.
+            // Each entry was read, and refused with its reason.
             let refused = output.stderr.matches(reason.as_str()).count();
             ensure!(
                 refused == changes.matches("\"change\"").count(),
@@ -209,7 +208,7 @@ fn a_forged_journal_changes_nothing_of_others() -> Result<()> {
             host.sh("rm -rf /run/user/2001/sshvpn")?;
         }
     }
-    // What alice could take down herself is taken down.
+    // Changes on alice's own device are undone.
     forge(
         &host,
         "tun7",
@@ -221,7 +220,7 @@ fn a_forged_journal_changes_nothing_of_others() -> Result<()> {
     Ok(())
 }
 
-/// A device that somebody made beforehand serves its owner alone.
+/// Only its owner can use a premade device.
 #[test]
 fn only_ones_own_device_is_taken() -> Result<()> {
     let lab = netns_tests::lab::topology::direct()?;
@@ -244,7 +243,7 @@ fn only_ones_own_device_is_taken() -> Result<()> {
         let output = as_alice(laptop, &line)?;
         vpn::fails_clearly(&output, None, &[&format!("tun{unit}")])?;
     }
-    // A name that a firewall may have rules for.
+    // A name that the host's firewall may have rules for.
     let output = as_alice(
         laptop,
         &format!("exec {PROGRAM} up --device docker0 root@bastion"),

@@ -1,5 +1,5 @@
-//! A sudo rule for `sshvpn up` alone gives its holder a tunnel and nothing of
-//! root's: each path and socket that the holder names is opened as the holder.
+//! A sudo rule for only `sshvpn up` gives its user a tunnel and no other power of root: each path
+//! and socket that the user names is opened as that user.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ─────────────── 192.0.2.2 wan bastion
@@ -13,11 +13,10 @@ use netns_tests::lab::topology::{self, Direct};
 use netns_tests::program::vpn;
 use netns_tests::{Before, Child, Client, Host, Output, PATIENCE, until};
 
-/// What alice may not look into.
+/// A directory that alice cannot read.
 const SECRET: &str = "/run/lab/secret";
 
-/// The lab with the accounts alice, who has no key and may run `sshvpn up` as root
-/// and nothing else, and bob.
+/// The lab with the accounts alice, who has no key and may only run `sshvpn up` as root, and bob.
 fn lab() -> Result<Direct> {
     let lab = topology::direct()?;
     let laptop = &lab.laptop;
@@ -37,7 +36,7 @@ fn lab() -> Result<Direct> {
     Ok(lab)
 }
 
-/// An agent of `user` at `socket` that holds root's key for the bastion.
+/// Starts an ssh-agent of `user` at `socket` that holds root's key for the bastion.
 fn agent(host: &Host, user: &str, socket: &str) -> Result<Child> {
     host.sh(&format!(
         "install -m 600 -o {user} /run/home/root/.ssh/id_ed25519 /run/lab/{user}.key; \
@@ -51,14 +50,14 @@ fn agent(host: &Host, user: &str, socket: &str) -> Result<Child> {
     let add = format!("SSH_AUTH_SOCK={socket} ssh-add -q /run/lab/{user}.key");
     host.run(&as_user(user, &["sh".into(), "-c".into(), add]))?
         .ok()?;
-    // The key is good: its owner logs in with it.
+    // The key is valid: its owner can log in with it.
     let login = format!("ssh -o IdentityAgent={socket} -o IdentityFile=/nowhere root@bastion true");
     host.run(&as_user(user, &["sh".into(), "-c".into(), login]))?
         .ok()?;
     Ok(agent)
 }
 
-/// alice runs this line of shell, in which `$UP` is the command that she may run.
+/// Runs this shell line as alice, in which `$UP` is the permitted command.
 fn alice(host: &Host, line: &str) -> Result<Output> {
     let program = Client::Sshvpn.program()?;
     let line = format!("UP='sudo -n {program} up -o BatchMode=yes'; {line}");
@@ -98,8 +97,8 @@ fn the_agents_of_root_and_of_a_colleague_are_closed() -> Result<()> {
     before.is_back()
 }
 
-/// A link of alice's to root's agent is no way either, nor is a colleague's socket in
-/// the environment of a process of alice's from which sudo was started.
+/// A symbolic link of alice's to root's agent is refused, and so is another user's socket in the
+/// environment of the process of alice's that started sudo.
 #[test]
 fn no_detour_leads_to_an_agent_of_root() -> Result<()> {
     let lab = lab()?;
@@ -123,7 +122,7 @@ fn no_detour_leads_to_an_agent_of_root() -> Result<()> {
     };
     let output = alice(laptop, &by_ancestor(socket))?;
     vpn::fails_clearly(&output, Some(255), &["Permission denied"])?;
-    // By the same way an agent of alice's is found.
+    // An agent of alice's is found in the same way.
     let own = "/run/lab/alice-agent/socket";
     let _own = agent(laptop, "alice", own)?;
     let words = ["sh".to_owned(), "-c".to_owned(), {
@@ -139,7 +138,7 @@ fn no_detour_leads_to_an_agent_of_root() -> Result<()> {
     Ok(())
 }
 
-/// Ends the `up` that runs, below sudo.
+/// Ends the running `up`, below sudo.
 fn end_up(host: &Host, program: &str) -> Result<()> {
     let pid = host
         .processes()?
@@ -151,8 +150,8 @@ fn end_up(host: &Host, program: &str) -> Result<()> {
     Ok(())
 }
 
-/// Only root itself sets the variables of a second program that names its caller; a
-/// caller whose environment is kept (doas, `keepenv`) cannot become another one by them.
+/// A caller whose environment is kept (doas, `keepenv`) cannot become another user by the variables
+/// of a second program: those that name root do not count, and those of another user are refused.
 #[test]
 fn the_callers_that_the_environment_names_have_to_agree() -> Result<()> {
     let lab = lab()?;
@@ -160,7 +159,7 @@ fn the_callers_that_the_environment_names_have_to_agree() -> Result<()> {
     let socket = "/run/lab/root-agent/socket";
     let _agent = agent(laptop, "root", socket)?;
     let program = Client::Sshvpn.program()?;
-    // As doas starts it for alice, with what alice has put into the environment.
+    // As doas starts it for alice, with variables that alice has set.
     let run = |variables: &str| {
         let line = format!(
             "env DOAS_USER=alice SSH_AUTH_SOCK={socket} {variables} timeout 60 {program} up \
@@ -176,7 +175,7 @@ fn the_callers_that_the_environment_names_have_to_agree() -> Result<()> {
     vpn::fails_clearly(&output, Some(1), &["DOAS_USER=alice", "bob"])
 }
 
-/// alice's own agent serves her as before, also where only a group of hers gets to it.
+/// alice's own agent works, also if only a group of hers can reach it.
 #[test]
 fn ones_own_agent_is_used_with_all_of_ones_groups() -> Result<()> {
     let lab = lab()?;
@@ -196,8 +195,8 @@ fn ones_own_agent_is_used_with_all_of_ones_groups() -> Result<()> {
     Ok(())
 }
 
-/// Every option and variable that names a path or a program, each with one in a
-/// folder of root's: none of them is reached, by no process that `up` or `-w` starts.
+/// Every option and variable that names a path or a program, each with one in a folder of root's:
+/// no process that `up` or `-w` starts reaches any of them.
 #[test]
 fn no_path_that_the_invoker_names_is_opened_as_root() -> Result<()> {
     let lab = lab()?;
@@ -253,9 +252,9 @@ fn no_path_that_the_invoker_names_is_opened_as_root() -> Result<()> {
     let program = Client::Sshvpn.program()?;
     for (option, variable) in cases {
         let (option, variable) = (option.replace("{}", SECRET), variable.replace("{}", SECRET));
-        // With ssh's own reading of the settings, and with ours.
+        // With the settings parsed by ssh, and by sshvpn.
         for (path, subcommand) in [("", "up"), ("", "-N -w any"), ("PATH=/run/lab/tools", "up")] {
-            // As sudo starts it; strace cannot look into sudo itself.
+            // As sudo starts it; strace cannot trace sudo itself.
             let line = format!(
                 "rm -rf /run/lab/trace; mkdir /run/lab/trace; \
                  SUDO_USER=alice SUDO_UID=2001 SUDO_GID=2001 timeout 20 \
@@ -273,13 +272,13 @@ fn no_path_that_the_invoker_names_is_opened_as_root() -> Result<()> {
     let left = laptop.sh(&format!("ls {SECRET}"))?;
     ensure!(
         left == "config\nkey\nknown_hosts\nprogram\n",
-        "something was made there: {left}"
+        "files were made there: {left}"
     );
     Ok(())
 }
 
-/// Whether a traced call reached what is in the secret folder: it names a path there as
-/// an argument of its own, not within the arguments of a program, and did not fail.
+/// Whether a traced call reached the secret folder: it names a path there as its own argument, not
+/// within the arguments of a program, and did not fail.
 fn reaches(call: &str) -> bool {
     let inside = format!("{SECRET}/");
     let Some((call, result)) = call.rsplit_once(" = ") else {

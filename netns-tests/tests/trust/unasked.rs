@@ -1,6 +1,5 @@
-//! `sshvpn up` opens this host to nothing: no connection comes in by the tunnel
-//! that was not asked for, and nothing is forwarded between the tunnel and the
-//! networks behind the client.
+//! `sshvpn up` does not open this host: without a request of the user, no connection comes in by
+//! the tunnel, and nothing is forwarded between the tunnel and the networks behind the client.
 //!
 //! ```text
 //!   home host ── home laptop wan 192.0.2.1 ── 192.0.2.2 wan bastion lan 198.51.100.1 ── 198.51.100.2 lan host
@@ -39,7 +38,7 @@ const LAN6: &str = "2001:db8:64::/64";
 const HOST4: &str = "198.51.100.2";
 const HOST6: &str = "2001:db8:64::2";
 const ROUTES: [&str; 5] = ["bastion", "--route", LAN4, "--route", LAN6];
-/// `from` can open a connection to each of these addresses of `to`.
+/// Checks that `from` can open a connection to each of these addresses of `to`.
 fn all_open(from: &Host, to: &Host, addresses: &[IpAddr]) -> Result<()> {
     ensure!(!addresses.is_empty(), "no address to try");
     for address in addresses {
@@ -52,7 +51,7 @@ fn all_open(from: &Host, to: &Host, addresses: &[IpAddr]) -> Result<()> {
     Ok(())
 }
 
-/// `from` can open a connection to none of these addresses of `to`.
+/// Checks that `from` cannot open a connection to any of these addresses of `to`.
 fn none_opens(from: &Host, to: &Host, addresses: &[IpAddr]) -> Result<()> {
     ensure!(!addresses.is_empty(), "no address to try");
     for address in addresses {
@@ -65,7 +64,7 @@ fn none_opens(from: &Host, to: &Host, addresses: &[IpAddr]) -> Result<()> {
     Ok(())
 }
 
-/// No datagram of `from` reaches a UDP service of `to` at any of these addresses.
+/// Checks that no datagram of `from` reaches a UDP service of `to` at any of these addresses.
 fn no_datagram_arrives(from: &Host, to: &Host, addresses: &[IpAddr]) -> Result<()> {
     for address in addresses {
         let any = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0);
@@ -77,7 +76,7 @@ fn no_datagram_arrives(from: &Host, to: &Host, addresses: &[IpAddr]) -> Result<(
             b"unasked",
             SocketAddr::new(*address, service.local_addr()?.port()),
         )?;
-        // What is sent later by the same way arrives later.
+        // A later ping on the same path arrives later.
         ping(to, &Device::only(from)?.addresses_like(address)?)?;
         let mut buffer = [0; 16];
         let received = service.recv(&mut buffer);
@@ -114,8 +113,8 @@ impl AddressesLike for Device {
     }
 }
 
-/// The lab, where everything that could help a packet on its way is set: the
-/// bastion forwards, filters no source, and the LAN sends everything by it.
+/// The lab, with every setting that lets packets pass: the bastion forwards, filters no sources,
+/// and is the LAN's default gateway.
 fn lab(carrier: Carrier) -> Result<Subnet> {
     let lab = topology::subnet()?;
     carrier.prepare(&lab.direct.bastion)?;
@@ -142,7 +141,7 @@ fn ends(up: Child, before: &Before<'_>) -> Result<()> {
     before.is_back()
 }
 
-/// By the tunnel and the bastion the client reaches what it asked for.
+/// Checks that the client reaches the LAN by the tunnel and the bastion.
 fn client_reaches_the_lan(lab: &Subnet) -> Result<()> {
     let laptop = &lab.direct.laptop;
     for address in [HOST4, HOST6] {
@@ -162,10 +161,10 @@ fn closed_then_open(lab: &Subnet, carrier: Carrier) -> Result<()> {
     client_reaches_the_lan(lab)?;
     let capture = Capture::start(laptop, &here.name)?;
     none_opens(&lab.lan, laptop, &here.addresses)?;
-    // The remote end lets none of it into the tunnel.
+    // The remote host lets none of these packets into the tunnel.
     let captured = capture.end()?;
     let seen = captured.matching(
-        // Resets end the client's own connections, opened before.
+        // Resets belong to the client's own, earlier connections.
         "(host 198.51.100.2 and not tcp[tcpflags] & tcp-rst != 0) \
          or (host 2001:db8:64::2 and not (ip6[6] = 6 and ip6[53] & 4 != 0))",
     )?;
@@ -182,8 +181,8 @@ fn closed_then_open(lab: &Subnet, carrier: Carrier) -> Result<()> {
     Ok(())
 }
 
-/// Neither a host of the LAN that knows the way nor the bastion itself, unless
-/// the client asked for it.
+/// Neither a LAN host with a route nor the bastion itself can open one, unless the client requests
+/// it.
 fn the_lan_opens_no_connection_to_a_client(carrier: Carrier) -> Result<()> {
     let lab = lab(carrier)?;
     let before = hosts(&lab)?;
@@ -191,8 +190,8 @@ fn the_lan_opens_no_connection_to_a_client(carrier: Carrier) -> Result<()> {
     before.is_back()
 }
 
-/// Leaves `host` iptables of this flavour alone, with the tables that it makes at
-/// first use; [`has_nft_again`] takes the last part back.
+/// Leaves `host` only iptables of this flavour, with the tables that it makes at its first use;
+/// [`has_nft_again`] undoes the last part.
 fn has_iptables_alone(host: &Host, flavour: &str) -> Result<()> {
     for program in ["iptables", "ip6tables"] {
         host.sh(&format!(
@@ -216,13 +215,13 @@ fn hide(host: &Host, program: &str) -> Result<()> {
     Ok(())
 }
 
-/// Takes back the last [`hide`] of it.
+/// Undoes the last [`hide`] of it.
 fn show(host: &Host, program: &str) -> Result<()> {
     host.sh(&format!("umount /usr/sbin/{program}"))?;
     Ok(())
 }
 
-/// The remote end's part by iptables of both kinds.
+/// The remote host's rules by iptables of both kinds.
 fn the_lan_opens_none_where_the_bastion_has_iptables_alone(carrier: Carrier) -> Result<()> {
     for flavour in ["nft", "legacy"] {
         let lab = lab(carrier)?;
@@ -237,8 +236,8 @@ fn the_lan_opens_none_where_the_bastion_has_iptables_alone(carrier: Carrier) -> 
     Ok(())
 }
 
-/// A remote end that does nothing for its client, be it old or hostile: the client
-/// refuses by itself, and answers a ping all the same.
+/// With a remote host that blocks nothing, since it is old or hostile, the client refuses
+/// connections by itself, and still answers pings.
 fn the_client_needs_no_remote_end_to_refuse(carrier: Carrier) -> Result<()> {
     let lab = lab(carrier)?;
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
@@ -260,7 +259,7 @@ fn the_client_needs_no_remote_end_to_refuse(carrier: Carrier) -> Result<()> {
     before.is_back()
 }
 
-/// With --no-nat the networks of --route have a route back, and use it; others don't.
+/// With --no-nat the networks of --route may open connections; others may not.
 fn without_nat_the_named_networks_may_open_connections(carrier: Carrier) -> Result<()> {
     let lab = lab(carrier)?;
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
@@ -282,15 +281,14 @@ fn without_nat_the_named_networks_may_open_connections(carrier: Carrier) -> Resu
     ends(up, &before)
 }
 
-/// What one client is told of its own addresses and the other's.
+/// The addresses of both clients.
 struct Pair {
     laptop: [&'static str; 2],
     phone: [&'static str; 2],
     route: &'static str,
 }
 
-/// Two clients of one bastion, even where one asks for the other: the bastion
-/// keeps them apart.
+/// The bastion separates two of its clients, even if one requests a route to the other.
 fn clients_of_one_bastion_do_not_reach_each_other(carrier: Carrier) -> Result<()> {
     let pairs = [
         Pair {
@@ -331,9 +329,9 @@ fn clients_of_one_bastion_do_not_reach_each_other(carrier: Carrier) -> Result<()
         let asks = ["--route", pair.route, "--route", pair.phone[0], "--inbound"];
         let up = carrier.up(laptop, &arguments(pair.laptop, &asks))?;
         stays_apart(&phone, laptop, target, pair.phone[0])?;
-        // It is the bastion that kept them apart, by nothing else than its rules.
+        // The bastion's rules are what separated them.
         bastion.sh("nft flush ruleset")?;
-        ensure!(opens(&phone, laptop, target)?, "there is no way at all");
+        ensure!(opens(&phone, laptop, target)?, "no path exists");
         ensure!(up.end_with(Signal::SIGINT)?.code() == 0);
         ensure!(other.end_with(Signal::SIGINT)?.code() == 0);
         before.is_back()?;
@@ -349,8 +347,7 @@ fn stays_apart(phone: &Host, laptop: &Host, target: IpAddr, source: &str) -> Res
     Ok(())
 }
 
-/// The administrator of an agent's host may let its tunnels reach each other;
-/// then those who ask for it do.
+/// agent.toml may let tunnels of its host reach each other; then those that request it do.
 #[test]
 fn an_agents_host_may_let_its_clients_reach_each_other() -> Result<()> {
     let lab = lab(Carrier::Agent)?;
@@ -383,8 +380,7 @@ fn an_agents_host_may_let_its_clients_reach_each_other() -> Result<()> {
     all_open(&phone, laptop, &target)
 }
 
-/// The lab with a network behind the laptop, which forwards for others, and a
-/// remote end that sends there by the tunnel.
+/// Adds a network behind the laptop, which forwards.
 fn home(lab: &Subnet) -> Result<Host> {
     let (laptop, home) = (&lab.direct.laptop, Host::new("home")?);
     connect(
@@ -407,7 +403,7 @@ fn routes_to_home(bastion: &Host) -> Result<Device> {
     Ok(there)
 }
 
-/// As Docker leaves a host. Asked for by name, a network takes part.
+/// The client's host forwards, as with Docker; only a network of --forward may use the tunnel.
 fn a_client_that_forwards_opens_no_network(carrier: Carrier) -> Result<()> {
     let lab = lab(carrier)?;
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
@@ -440,7 +436,7 @@ fn a_client_that_forwards_opens_no_network(carrier: Carrier) -> Result<()> {
     ends(up, &before)
 }
 
-/// The same at a client without nft, by iptables of both kinds.
+/// The same on a client without nft, by iptables of both kinds.
 fn iptables_does_at_the_client(carrier: Carrier) -> Result<()> {
     for flavour in ["nft", "legacy"] {
         let lab = lab(carrier)?;
@@ -465,7 +461,7 @@ fn iptables_does_at_the_client(carrier: Carrier) -> Result<()> {
     Ok(())
 }
 
-/// One line says what is missing, and what stays open by that.
+/// One line reports what is missing, and what stays open.
 fn without_any_firewall_the_client_says_so(carrier: Carrier) -> Result<()> {
     let lab = lab(carrier)?;
     let laptop = &lab.direct.laptop;
@@ -484,7 +480,7 @@ fn without_any_firewall_the_client_says_so(carrier: Carrier) -> Result<()> {
     for part in ["no firewall:", "bastion", "nft", "iptables"] {
         ensure!(
             warnings[0].contains(part),
-            "'{part}' is not named: {warnings:?}"
+            "'{part}' is missing: {warnings:?}"
         );
     }
     ensure!(up.end_with(Signal::SIGINT)?.code() == 0);
@@ -504,8 +500,8 @@ fi
 /run/lab/nft "$@" <<<"$input"
 "#;
 
-/// Then connections of TCP are refused by their first packet, and a line says
-/// that datagrams are not.
+/// TCP connections are then refused by their first packet, and a line reports that datagrams are
+/// not.
 fn without_connection_tracking_tcp_is_refused(carrier: Carrier) -> Result<()> {
     let lab = lab(carrier)?;
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
@@ -532,8 +528,7 @@ fn without_connection_tracking_tcp_is_refused(carrier: Carrier) -> Result<()> {
     before.is_back()
 }
 
-/// A packet that is too big for a link beyond the bastion is answered by the
-/// bastion, which is no connection of its own.
+/// The bastion's ICMP error for a packet that is too big for a link beyond it reaches the client.
 fn errors_on_the_way_come_back(carrier: Carrier) -> Result<()> {
     let lab = lab(carrier)?;
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
@@ -552,7 +547,7 @@ fn errors_on_the_way_come_back(carrier: Carrier) -> Result<()> {
     ends(up, &before)
 }
 
-/// A server is no more trusted than any remote end, whatever its own rules say.
+/// A server is no more trusted than an agent, whatever its own rules say.
 #[test]
 fn a_server_opens_no_connection_to_a_client() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;

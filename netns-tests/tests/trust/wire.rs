@@ -1,4 +1,4 @@
-//! What a listener on the wire sees: SSH, and the addresses being resolved.
+//! An observer of the wire sees only SSH and address resolution.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ────┬─────── 192.0.2.2 wan bastion
@@ -30,7 +30,7 @@ fn only_ssh(client: Client) -> Result<()> {
     capture.end()?.shows_only_ssh()
 }
 
-/// The yardstick measures: a ping beside the tunnel does not pass for SSH.
+/// Validates the check: a ping beside the tunnel is noticed.
 #[test]
 fn other_traffic_is_noticed() -> Result<()> {
     let lab = topology::direct()?;

@@ -1,4 +1,4 @@
-//! What is wrong is named, the exit code says so, and nothing is left behind.
+//! Wrong input: the message names it, the exit code is right, and nothing is left behind.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1, 172.20.0.1/24 ── 192.0.2.2 wan bastion
@@ -27,7 +27,7 @@ with_each_client!(
     tunnel_device_is_nonsense,
 );
 
-/// Runs `client ARGUMENTS` on the laptop, which has to fail clearly and leave no trace.
+/// Runs `client ARGUMENTS` on the laptop, which has to fail clearly and change nothing.
 fn refused(
     lab: &Direct,
     client: Client,
@@ -40,7 +40,7 @@ fn refused(
     before.is_back()
 }
 
-/// The same of `sshvpn up ARGUMENTS`.
+/// Runs `sshvpn up ARGUMENTS`, which has to fail clearly and change nothing.
 fn up_refused(lab: &Direct, arguments: &[&str], code: Option<i32>, parts: &[&str]) -> Result<()> {
     refused(
         lab,
@@ -112,7 +112,7 @@ fn unknown_host_key_without_a_terminal(client: Client) -> Result<()> {
         lab.laptop
             .read("/run/home/root/.ssh/known_hosts")?
             .is_empty(),
-        "it was added"
+        "the host key was added"
     );
     Ok(())
 }
@@ -133,7 +133,7 @@ fn no_key_is_accepted(client: Client) -> Result<()> {
 fn tunnels_are_not_permitted(client: Client) -> Result<()> {
     let lab = topology::direct_with(&Sshd::default().set("PermitTunnel", "no"))?;
     let arguments = [&W[..], &["bastion"]].concat();
-    // ssh itself says no more than that it failed.
+    // ssh itself only says that it failed.
     let parts: &[&str] = if client == Client::Ssh {
         &["unnel"]
     } else {
@@ -217,7 +217,7 @@ fn no_privilege_here() -> Result<()> {
     let words = ["root", "sudo", "cap_net_admin"];
     ensure!(
         words.iter().any(|word| output.stderr.contains(word)),
-        "what to do? {output:?}"
+        "no advice: {output:?}"
     );
     before.is_back()
 }
@@ -233,7 +233,7 @@ fn no_privilege_there() -> Result<()> {
 #[test]
 fn no_ip_command_there() -> Result<()> {
     let lab = topology::direct()?;
-    // What cannot be executed is not found.
+    // A file that is not executable is not found.
     lab.bastion
         .sh("touch /run/lab/none; mount --bind /run/lab/none $(readlink -f /usr/bin/ip)")?;
     let output = lab.laptop.run(&vpn::command(&["bastion"])?)?;
@@ -278,7 +278,7 @@ fn route_over_a_local_network() -> Result<()> {
     Ok(())
 }
 
-/// The local network keeps its more specific route, and a person is told.
+/// The local network keeps its more specific route, and a line says so.
 #[test]
 fn route_around_a_local_network() -> Result<()> {
     let lab = topology::direct()?;

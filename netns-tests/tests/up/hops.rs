@@ -1,4 +1,4 @@
-//! The way to the server: a jump host, two of them, a ProxyCommand.
+//! Connections over a jump host, over two, and by a ProxyCommand.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ── 192.0.2.2 wan jump inner 203.0.113.1 ── 203.0.113.2 wan bastion

@@ -1,5 +1,5 @@
-//! `sshvpn up` host to host: addresses without being asked, both families,
-//! both kinds of device, and the flags that change them.
+//! `sshvpn up` from host to host: default addresses, both families, both modes, and the options for
+//! them.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ──────────── 192.0.2.2 wan bastion
@@ -27,7 +27,7 @@ with_each_carrier!(
     the_wire_shows_only_ssh,
 );
 
-/// Each end reaches the other at every address of its tunnel device, in both families.
+/// Checks that both hosts reach each other at every address of the tunnel devices.
 fn reach_each_other(lab: &Direct) -> Result<(Device, Device)> {
     let (local, remote) = (Device::only(&lab.laptop)?, Device::only(&lab.bastion)?);
     for device in [&local, &remote] {
@@ -56,11 +56,11 @@ fn ends_reach_each_other_without_being_configured(carrier: Carrier) -> Result<()
     let up = carrier.up(&lab.laptop, &["bastion"])?;
     let (local, remote) = reach_each_other(&lab)?;
     ensure!(local.name == "sshvpn0", "{local:?}");
-    // sshd carries packet by packet, and so is quickest with large ones.
+    // sshd carries single packets, so it is fastest with large ones.
     let large = carrier == Carrier::Tun;
     ensure!(
         local.mtu == remote.mtu && local.mtu >= 1500 && (local.mtu > 1500) == large,
-        "only two ends talk: {local:?} {remote:?}"
+        "a host-to-host tunnel by sshd has a large MTU: {local:?} {remote:?}"
     );
     let output = up.end_with(Signal::SIGINT)?;
     ensure!(output.code() == 0 && output.stdout.is_empty(), "{output:?}");
@@ -96,7 +96,7 @@ fn tcp_flows_both_ways(carrier: Carrier) -> Result<()> {
         println!("{direction:?}: {:.0} Mbit/s", figures.bits_per_second / 1e6);
         ensure!(
             figures.bytes > 1 << 20,
-            "hardly anything passed: {figures:?}"
+            "almost no data passed: {figures:?}"
         );
     }
     Ok(())

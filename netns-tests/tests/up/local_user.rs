@@ -1,5 +1,4 @@
-//! A local end whose person is not root: the program has the capability, or the
-//! person has sudo.
+//! A local user who is not root: the program has the capability, or the user has sudo.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ───────── 192.0.2.2 wan bastion
@@ -13,8 +12,7 @@ use netns_tests::program::vpn::Device;
 use netns_tests::{Before, Client, PATIENCE, traffic, until};
 use nix::sys::signal::Signal;
 
-/// The lab with an account `alice` on the laptop, who has root's keys for the
-/// bastion.
+/// The lab with an account `alice` on the laptop, who has root's keys for the bastion.
 fn lab_of_alice(privilege: Privilege) -> Result<Direct> {
     let lab = topology::direct()?;
     add_account(&lab.laptop, "alice", privilege)?;
@@ -23,7 +21,7 @@ fn lab_of_alice(privilege: Privilege) -> Result<Direct> {
     Ok(lab)
 }
 
-/// The same with a copy of sshvpn that has CAP_NET_ADMIN.
+/// That lab with a copy of sshvpn that has CAP_NET_ADMIN.
 fn lab() -> Result<Direct> {
     let lab = lab_of_alice(Privilege::None)?;
     let program = Client::Sshvpn.program()?;
@@ -65,14 +63,14 @@ fn capability_is_enough_for_a_vpn() -> Result<()> {
     for address in Device::only(&lab.bastion)?.addresses {
         traffic::ping(&lab.laptop, &address.to_string())?;
     }
-    // The firewall is not alice's, which is said.
+    // alice cannot change the firewall, which a line reports.
     let warning = "warning: no firewall: bastion";
     ensure!(up.stderr().contains(warning), "{}", up.stderr());
     ensure!(up.end_with(Signal::SIGINT)?.code() == 0);
     before.is_back()
 }
 
-/// Root itself has neither key nor known host: all of that is alice's.
+/// Root has neither key nor known host: alice's are used.
 #[test]
 fn sudo_uses_the_keys_of_who_came_through_it() -> Result<()> {
     let lab = lab_of_alice(Privilege::Sudo)?;
@@ -80,7 +78,7 @@ fn sudo_uses_the_keys_of_who_came_through_it() -> Result<()> {
     goes_up_by_sudo(&lab, "")
 }
 
-/// sudo takes SSH_AUTH_SOCK away; the agent is found all the same.
+/// sudo removes SSH_AUTH_SOCK; the agent is found nevertheless.
 #[test]
 fn sudo_uses_the_agent_of_who_came_through_it() -> Result<()> {
     let lab = lab_of_alice(Privilege::Sudo)?;
@@ -89,7 +87,7 @@ fn sudo_uses_the_agent_of_who_came_through_it() -> Result<()> {
     goes_up_by_sudo(&lab, &format!("ssh-add -q {key} && rm {key} {key}.pub;"))
 }
 
-/// alice runs `first` under an agent, then sshvpn by sudo.
+/// As alice, runs `first` under an agent, then sshvpn by sudo.
 fn goes_up_by_sudo(lab: &Direct, first: &str) -> Result<()> {
     let program = Client::Sshvpn.program()?;
     let before = Before::of(&[&lab.laptop, &lab.bastion])?;

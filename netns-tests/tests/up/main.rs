@@ -1,4 +1,4 @@
-//! Scenarios of `sshvpn up` by a stock sshd, and of its arguments.
+//! Scenarios of `sshvpn up` to a stock sshd, and of its arguments.
 
 mod bad_input;
 mod hops;

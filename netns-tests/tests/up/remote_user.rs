@@ -1,4 +1,4 @@
-//! `sshvpn up` to an account that is not root's, and over hops.
+//! `sshvpn up` to an account other than root.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ── 192.0.2.2 wan bastion lan 198.51.100.1 ── 198.51.100.2 lan host
@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 
 with_each_carrier!(sudo_is_enough, two_hops, proxy_command);
 
-/// `sudo -n` makes the device beforehand and does the rest, or starts the agent.
+/// `sudo -n` makes the device first and does the other steps, or starts the agent.
 fn sudo_is_enough(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
@@ -28,7 +28,7 @@ fn sudo_is_enough(carrier: Carrier) -> Result<()> {
     before.is_back()
 }
 
-/// An admin has made the device and given it its address: nothing is left to do there.
+/// The administrator has made the device with an address: no step is left to do there.
 #[test]
 fn a_device_made_beforehand_is_enough() -> Result<()> {
     let lab = topology::direct()?;
@@ -55,7 +55,7 @@ fn a_device_made_beforehand_is_enough() -> Result<()> {
     before.is_back()
 }
 
-/// Nothing is said: the device, its addresses and its MTU are found.
+/// Without options, the device, its addresses and its MTU are found.
 #[test]
 fn a_device_made_beforehand_is_found() -> Result<()> {
     let lab = topology::direct()?;

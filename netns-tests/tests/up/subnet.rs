@@ -1,4 +1,4 @@
-//! `sshvpn up --route`: the network behind the bastion.
+//! `sshvpn up --route`: reaches the network behind the bastion.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ── 192.0.2.2 wan bastion lan 198.51.100.1   ── 198.51.100.2  lan host
@@ -38,7 +38,7 @@ fn ends(up: Child, before: &Before<'_>) -> Result<()> {
     before.is_back()
 }
 
-/// As Docker leaves a host: what the tunnel may pass has to be let through.
+/// With a forward chain that drops by default, as with Docker, the tunnel's packets are accepted.
 fn a_forward_chain_that_drops_lets_the_tunnel_through(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
     carrier.prepare(&lab.direct.bastion)?;
@@ -53,8 +53,8 @@ fn a_forward_chain_that_drops_lets_the_tunnel_through(carrier: Carrier) -> Resul
     ends(up, &before)
 }
 
-/// The bastion has iptables alone, with the tables that it makes at first use,
-/// and a forward chain that drops.
+/// The bastion has only iptables, with the tables that it makes at its first use, and a forward
+/// chain that drops.
 fn iptables_does_where_nft_is_missing(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
     carrier.prepare(&lab.direct.bastion)?;
@@ -100,11 +100,11 @@ fn nat_needs_no_route_back(carrier: Carrier) -> Result<()> {
         let figures = iperf3::measure(laptop, &lab.lan, address, flow)?;
         ensure!(
             figures.bytes > 1 << 20,
-            "hardly anything passed: {figures:?}"
+            "almost no data passed: {figures:?}"
         );
     }
     let device = Device::only(laptop)?;
-    ensure!(device.mtu == 1500, "a subnet lies behind: {device:?}");
+    ensure!(device.mtu == 1500, "not the MTU of Ethernet: {device:?}");
     ends(up, &before)
 }
 
@@ -118,7 +118,7 @@ fn without_nat_the_lan_sees_who_asks(carrier: Carrier) -> Result<()> {
     let addresses = ["--address", "10.60.0.1", "--peer-address", "10.60.0.2"];
     let up = carrier.up(laptop, &[&arguments[..], &addresses].concat())?;
     traffic::ping(laptop, HOST4)?;
-    // A translated address would have the bastion in it, not the laptop.
+    // With NAT the LAN host would see the bastion's address, not the laptop's.
     traffic::ping(&lab.lan, "10.60.0.1")?;
     ends(up, &before)
 }
@@ -150,9 +150,8 @@ fn excluded_addresses_stay_outside(carrier: Carrier) -> Result<()> {
     ends(up, &before)
 }
 
-/// TCP passes although the bastion's link to the LAN takes less than the tunnel
-/// and the LAN host believe, and nobody hears of packets that are too big: the
-/// segment size is clamped.
+/// TCP passes although the bastion's link to the LAN has a smaller MTU than the tunnel and the LAN
+/// host, and no errors about too big packets arrive: the segment size is clamped.
 fn tcp_fits_a_smaller_link(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
     carrier.prepare(&lab.direct.bastion)?;
@@ -173,13 +172,13 @@ fn tcp_fits_a_smaller_link(carrier: Carrier) -> Result<()> {
         let figures = iperf3::measure(laptop, &lab.lan, HOST4, flow)?;
         ensure!(
             figures.bytes > 1 << 20,
-            "{direction:?}: hardly anything passed: {figures:?}"
+            "{direction:?}: almost no data passed: {figures:?}"
         );
     }
     ends(up, &before)
 }
 
-/// What forwards already, goes on forwarding afterwards, and nothing else does.
+/// Interfaces that forward before the tunnel forward afterwards, and no others do.
 fn forwarding_is_left_as_it_was(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
     carrier.prepare(&lab.direct.bastion)?;

@@ -1,4 +1,4 @@
-//! However `sshvpn up` ends, both hosts are as they were before.
+//! However `sshvpn up` ends, both hosts are as before.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ── (switch) ── 192.0.2.2 wan bastion lan 198.51.100.1 ── 198.51.100.2 lan host
@@ -38,7 +38,7 @@ const ARGUMENTS: [&str; 5] = [
 ];
 const LAN: &str = "198.51.100.2";
 
-/// Told to go, it goes with success.
+/// It ends by the signal, with success.
 fn ends_by(carrier: Carrier, signal: Signal) -> Result<()> {
     let lab = topology::subnet()?;
     carrier.prepare(&lab.direct.bastion)?;
@@ -67,7 +67,7 @@ fn killed_then_cleanup(carrier: Carrier) -> Result<()> {
     up.end_with(Signal::SIGKILL)?;
     cleanup(&lab.direct.laptop)?;
     before.is_back()?;
-    // There is nothing left to undo, which is no error.
+    // Nothing is left to undo, which is no error.
     cleanup(&lab.direct.laptop)?;
     before.is_back()
 }
@@ -86,7 +86,7 @@ fn killed_then_up_again(carrier: Carrier) -> Result<()> {
     before.is_back()
 }
 
-/// `cleanup` undoes what the dead have left, not what a living one has made.
+/// `cleanup` undoes only the changes of dead processes.
 fn cleanup_leaves_the_living_alone(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
     carrier.prepare(&lab.direct.bastion)?;
@@ -109,7 +109,7 @@ fn server_process_killed(carrier: Carrier) -> Result<()> {
     before.is_back()
 }
 
-/// Somebody takes a device away, while nothing passes.
+/// A device is deleted while no packets pass.
 fn device_removed(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
@@ -126,7 +126,7 @@ fn device_removed(carrier: Carrier) -> Result<()> {
     Ok(())
 }
 
-/// Whoever reads its messages goes away, and later it is interrupted.
+/// The reader of its messages ends, and later it is interrupted.
 fn nobody_reads_its_messages(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
     carrier.prepare(&lab.direct.bastion)?;
@@ -143,7 +143,7 @@ fn nobody_reads_its_messages(carrier: Carrier) -> Result<()> {
     before.is_back()
 }
 
-/// What somebody else has added meanwhile stays.
+/// Additions of other programs meanwhile stay.
 fn only_its_own_is_removed(carrier: Carrier) -> Result<()> {
     let lab = topology::subnet()?;
     carrier.prepare(&lab.direct.bastion)?;
@@ -162,8 +162,8 @@ fn only_its_own_is_removed(carrier: Carrier) -> Result<()> {
     Ok(())
 }
 
-/// The cable is cut in the middle: neither end has lost its carrier, neither
-/// hears of the other again, and each notices by itself.
+/// The cable is cut in the middle: neither host's link goes down, neither gets packets of the other
+/// again, and each notices by itself.
 ///
 /// ```text
 ///   laptop wan 192.0.2.1 ── a  switch br  b ── 192.0.2.2 wan bastion
@@ -197,7 +197,7 @@ fn cut(carrier: Carrier, load: bool) -> Result<()> {
         &laptop,
         &[&alive[..], &["--route", "198.51.100.0/24"]].concat(),
     )?;
-    // More than the socket takes once nobody acknowledges it.
+    // More than the socket's buffer once nothing is acknowledged.
     let flood = ["ping", "-q", "-f", "-s", "1400", "198.51.100.2"];
     let flooding = match load {
         true => Some(laptop.spawn(&flood)?),

@@ -1,5 +1,5 @@
-//! `sshvpn up` with each step made to fail, and killed at each step: both hosts
-//! are as they were before, and a person is told what has failed.
+//! `sshvpn up` with a fault at each step, and killed at each step: both hosts are as before, and a
+//! message says what failed.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ── 192.0.2.2 wan bastion lan 198.51.100.1 ── 198.51.100.2 lan host
@@ -28,13 +28,13 @@ const ARGUMENTS: [&str; 5] = [
     "2001:db8:64::/64",
 ];
 
-/// More calls than this on the way up are a mistake of the scenario.
+/// A bound on the calls on the way up; more are a fault of the scenario.
 const MOST: usize = 400;
 
-/// What became of one start.
+/// The outcome of one start.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
-    /// It came up, and was told to go again.
+    /// It came up, and was interrupted.
     Up,
     /// It ended by itself.
     Failed,
@@ -51,7 +51,7 @@ fn attempt(laptop: &Host, command: &[String]) -> Result<Outcome> {
     })?;
     if came_up {
         child.signal(Signal::SIGINT)?;
-        // The fault may come to the byte by which a signal wakes the program.
+        // The fault may hit the byte by which a signal wakes the program.
         let ended = || (!child.is_running()).then_some(());
         if until("its end", PATIENCE / 2, ended).is_err() {
             child.signal(Signal::SIGINT)?;
@@ -59,21 +59,19 @@ fn attempt(laptop: &Host, command: &[String]) -> Result<Outcome> {
     }
     let output = child.wait(PATIENCE)?;
     match output.code() {
-        // An undo that a fault was made for may fail; before, it may not.
+        // Once it is up, the fault may be in the undoing, which may then fail.
         _ if came_up => Ok(Outcome::Up),
         137 => Ok(Outcome::Killed),
         _ => {
             fails_clearly(&output, None, &[])?;
-            ensure!(
-                !output.stderr.trim().is_empty(),
-                "it says nothing: {output:?}"
-            );
+            ensure!(!output.stderr.trim().is_empty(), "no message: {output:?}");
             Ok(Outcome::Failed)
         }
     }
 }
 
-/// Lets the 1st, 2nd, 3rd… of `calls` on the way up come to `fault`, until there are no more.
+/// Applies `fault` to the 1st, 2nd, 3rd… of `calls` on the way up, in one run each, until there are
+/// no more.
 fn local_end(carrier: Carrier, calls: Calls<'_>, fault: Fault) -> Result<()> {
     let lab = topology::subnet()?;
     let laptop = &lab.direct.laptop;
@@ -94,7 +92,7 @@ fn local_end(carrier: Carrier, calls: Calls<'_>, fault: Fault) -> Result<()> {
                 .is_back()
                 .with_context(|| format!("after {names} number {number}, before cleanup"))?;
         }
-        // What was killed, or could not undo because of the very fault, is undone by this.
+        // Undoes what a killed process left, or what the fault kept from being undone.
         cleanup(laptop)?;
         before
             .is_back()
@@ -108,7 +106,7 @@ fn local_end(carrier: Carrier, calls: Calls<'_>, fault: Fault) -> Result<()> {
     bail!("more than {MOST} calls of {names}");
 }
 
-/// Lets the 1st, 2nd, 3rd… command of the remote end on the way up come to `fault`.
+/// Applies `fault` to the 1st, 2nd, 3rd… command of the remote host on the way up.
 fn remote_end(carrier: Carrier, fault: Fault) -> Result<()> {
     let lab = topology::subnet()?;
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
@@ -130,7 +128,7 @@ fn remote_end(carrier: Carrier, fault: Fault) -> Result<()> {
         commands.disarm()?;
         ensure!(
             outcome != Outcome::Killed,
-            "a fault at the remote end killed the near one"
+            "a fault on the remote host killed the client"
         );
         ensure!(
             fault == Fault::Fails || outcome == Outcome::Failed,
@@ -144,27 +142,27 @@ fn remote_end(carrier: Carrier, fault: Fault) -> Result<()> {
     Ok(())
 }
 
-/// What makes and sets up the device.
+/// The calls that make and set up the device.
 const IOCTL: Calls<'_> = Calls {
     names: "ioctl",
     file: Some("/dev/net/tun"),
 };
-/// What talks to the kernel by netlink, and what goes into the connection.
+/// The calls for netlink and the connection.
 const SEND: Calls<'_> = Calls {
     names: "sendto,sendmsg",
     file: None,
 };
-/// Every file.
+/// The calls that open files.
 const OPEN: Calls<'_> = Calls {
     names: "openat",
     file: None,
 };
-/// What puts the journal in its place.
+/// The calls that write the journal.
 const JOURNAL: Calls<'_> = Calls {
     names: "rename,renameat,renameat2,fsync,fdatasync,mkdir,mkdirat",
     file: None,
 };
-/// What is written, and each line that is printed.
+/// The calls that write files and print lines.
 const WRITE: Calls<'_> = Calls {
     names: "write,writev,pwrite64",
     file: None,

@@ -1,4 +1,4 @@
-//! The remote command beside a tunnel by `-w`: its streams, its end.
+//! The remote command beside a tunnel by `-w`: its streams and its end.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ──────────── 192.0.2.2 wan bastion
@@ -16,14 +16,13 @@ with_each_client!(
     is_left_by_the_escape_character,
 );
 
-/// `client`, joining any units of both ends, as a word list for a shell.
+/// The command line of `client` with `-w any:any`, as words for a shell.
 fn client_words(client: Client, more: &[&str]) -> Result<String> {
     let command = client.command(&[&["-w", "any:any"], more, &["bastion"]].concat())?;
     Ok(command.join(" "))
 }
 
-/// More input than fits a window, of which it makes so much output that it takes
-/// no more before that is read.
+/// More input than fits a window; the command stops reading until its output is read.
 fn puts_out_more_than_it_takes(client: Client) -> Result<()> {
     let lab = topology::direct()?;
     let client = client_words(client, &[])?;
@@ -35,7 +34,7 @@ fn puts_out_more_than_it_takes(client: Client) -> Result<()> {
     Ok(())
 }
 
-/// `head` takes one line and goes; the command is told by a broken pipe.
+/// `head` reads one line and ends; the command gets a broken pipe.
 fn hears_that_nobody_reads(client: Client) -> Result<()> {
     let lab = topology::direct()?;
     let line = format!("{} yes for ever | head -n 1", client_words(client, &[])?);
@@ -49,7 +48,7 @@ fn hears_that_nobody_reads(client: Client) -> Result<()> {
     })
 }
 
-/// What it says after `-f` has let the shell go on is still read.
+/// Output after `-f` has gone into the background is still written.
 fn writes_from_the_background(client: Client) -> Result<()> {
     let lab = topology::direct()?;
     let gate = "/run/gate";

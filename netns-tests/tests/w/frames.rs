@@ -1,5 +1,5 @@
-//! Frames of every size cross `-w` unchanged, at Ethernet's MTU and at a jumbo
-//! one, and what is no packet ends nothing.
+//! Frames of every size cross `-w` unchanged, at Ethernet's MTU and at a jumbo MTU, and invalid
+//! packets do not end the tunnel.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ──────────── 192.0.2.2 wan bastion
@@ -23,7 +23,7 @@ const IPV4_UDP: usize = 28;
 /// The bytes of an IPv6 and a UDP header.
 const IPV6_UDP: usize = 48;
 
-/// Every payload that makes one packet, of 28 bytes to the MTU.
+/// Sends every payload size that makes one packet, up to the MTU.
 fn every_size(client: Client, mode: Mode, mtu: u32, family: usize, headers: usize) -> Result<()> {
     let lab = topology::direct()?;
     let open = Tunnel {
@@ -60,9 +60,8 @@ fn every_size_in_ethernet_frames(client: Client) -> Result<()> {
     every_size(client, Mode::Ethernet, 1500, 0, IPV4_UDP)
 }
 
-/// Frames from one byte on that are no whole IP packet, among them the IPv4
-/// packet of 20 bytes that makes an OpenSSH end close the tunnel: they are
-/// dropped, and the tunnel goes on.
+/// Frames from one byte on that are no whole IP packet, among them the IPv4 packet of 20 bytes at
+/// which OpenSSH closes the tunnel: they are dropped, and the tunnel stays up.
 #[test]
 fn frames_that_are_no_packet_end_nothing() -> Result<()> {
     let lab = topology::direct()?;

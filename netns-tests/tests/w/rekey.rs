@@ -1,5 +1,5 @@
-//! New keys every megabyte, while TCP flows at a steady pace and a
-//! numbered datagram goes and comes every millisecond: none is lost.
+//! Rekeying at every megabyte, with TCP at a steady rate and one numbered datagram per millisecond
+//! in each direction: none is lost.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ──────────── 192.0.2.2 wan bastion
@@ -20,8 +20,7 @@ use netns_tests::{Carrier, Client, traffic, with_each_client};
 
 with_each_client!(upwards, downwards);
 
-/// Slow enough to leave the queues short between two rekeys, so that whatever
-/// is lost, a rekey has lost.
+/// Slow enough that queues stay short between two rekeys, so that any loss is due to a rekey.
 const PACE: u64 = 30_000_000;
 
 fn upwards(client: Client) -> Result<()> {
@@ -50,7 +49,7 @@ fn lab() -> Result<Direct> {
     topology::direct_with(&Sshd::default().set("LogLevel", "DEBUG1"))
 }
 
-/// Between the two `devices`, at their `addresses`.
+/// Runs the flows between the two `devices`, at their `addresses`.
 fn passes_unharmed(
     lab: &Direct,
     devices: [&str; 2],
@@ -58,7 +57,7 @@ fn passes_unharmed(
     direction: Direction,
 ) -> Result<()> {
     let [local, remote] = addresses;
-    // Room for what arrives while the ends compute their keys.
+    // Room for packets that arrive while both sides compute their keys.
     for (host, device) in [&lab.laptop, &lab.bastion].into_iter().zip(devices) {
         host.sh(&format!("ip link set {device} txqueuelen 4000"))?;
     }
@@ -78,14 +77,11 @@ fn passes_unharmed(
         .matches("SSH2_MSG_NEWKEYS received")
         .count();
     println!(
-        "{keys} times new keys in {megabytes} MB; {} datagrams",
+        "{keys} rekeys in {megabytes} MB; {} datagrams",
         counted.sent
     );
     ensure!(megabytes >= 3, "only {megabytes} MB passed");
-    ensure!(
-        keys > megabytes / 2,
-        "only {keys} times new keys in {megabytes} MB"
-    );
+    ensure!(keys > megabytes / 2, "only {keys} rekeys in {megabytes} MB");
     ensure!(
         counted.sent > 1000,
         "only {} datagrams were sent",
@@ -106,7 +102,7 @@ fn passes_unharmed(
     Ok(())
 }
 
-/// The same through an agent's stream.
+/// The same by the carrier `agent`.
 fn by_agent(direction: Direction) -> Result<()> {
     let lab = lab()?;
     Carrier::Agent.prepare(&lab.bastion)?;
@@ -128,7 +124,7 @@ fn downwards_by_agent() -> Result<()> {
     by_agent(Direction::Down)
 }
 
-/// As fast as it goes in both directions: nothing stops and nothing changes.
+/// At full speed in both directions: the transfer does not stall, and no byte changes.
 #[test]
 fn under_full_load_by_agent() -> Result<()> {
     let lab = lab()?;

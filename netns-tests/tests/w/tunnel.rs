@@ -25,7 +25,7 @@ with_each_client!(
     devices_made_beforehand_need_no_root,
 );
 
-/// Both families, both ways.
+/// Checks both families, in both directions.
 fn passes_both_ways(lab: &Direct) -> Result<()> {
     for (local, remote) in NEAR.iter().zip(FAR) {
         traffic::ping(&lab.laptop, remote)?;
@@ -72,7 +72,7 @@ fn any_unit(client: Client) -> Result<()> {
     passes_both_ways(&lab)
 }
 
-/// The command runs, and when it ends, the tunnel stays until the client is told to go.
+/// The command runs, and after its end the tunnel stays until the client is interrupted.
 fn command_runs_beside_the_tunnel(client: Client) -> Result<()> {
     let lab = topology::direct()?;
     let command = client.command(&["-w", "any:5", "bastion", "echo unit is $SSH_TUNNEL"])?;
@@ -86,7 +86,7 @@ fn command_runs_beside_the_tunnel(client: Client) -> Result<()> {
     Ok(())
 }
 
-/// The command writes more than anybody reads; when somebody does, all of it is there.
+/// The command writes output that is not read; once it is read, it is complete.
 fn unread_output_does_not_hold_up_the_tunnel(client: Client) -> Result<()> {
     const BYTES: u64 = 64 << 20;
     let lab = topology::direct()?;
@@ -150,7 +150,7 @@ fn devices_go_with_the_connection(client: Client) -> Result<()> {
     before.is_back()
 }
 
-/// An unprivileged user at either end, each of whom an admin has made a device for.
+/// An unprivileged user on each host, with a premade device.
 fn devices_made_beforehand_need_no_root(client: Client) -> Result<()> {
     let lab = topology::direct()?;
     for (host, device, address) in [
@@ -159,7 +159,7 @@ fn devices_made_beforehand_need_no_root(client: Client) -> Result<()> {
     ] {
         add_account(host, "alice", Privilege::None)?;
         host.sh(&format!("ip tuntap add dev {device} mode tun user alice"))?;
-        // With IPv6, the kernel would add things of its own at the first use, for good.
+        // With IPv6, the kernel would add permanent state of its own at the first use.
         host.sh(&format!(
             "echo 1 >/proc/sys/net/ipv6/conf/{device}/disable_ipv6"
         ))?;

@@ -369,7 +369,11 @@ async fn a_hello_of_the_future_is_spoken_down_to() {
 #[tokio::test]
 async fn no_common_version_says_which_end_to_update() {
     for (oldest, version, end) in [
-        (VERSION + 1, VERSION + 7, "update sshvpn at this end"),
+        (
+            VERSION + 1,
+            VERSION + 7,
+            "update sshvpn at the agent's host",
+        ),
         (0, OLDEST_VERSION - 1, "update sshvpn at the client"),
     ] {
         let client = Client::new();

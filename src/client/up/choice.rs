@@ -69,7 +69,7 @@ enum ChoiceError {
     /// The server is `sshvpn serve`.
     #[error(
         "{host} is an sshvpn server ({software}), which has neither agents nor shells: give '--via serve', \
-        or leave out --via and --agent"
+         or leave out --via and --agent-command"
     )]
     Server {
         /// The server's host.

@@ -92,7 +92,7 @@ pub(super) fn report_undone(reporter: Reporter, host: &str, left: Option<Vec<Str
     let Some(left) = left else {
         reporter.warning(format_args!(
             "{host} did not confirm that it has undone its part; it does so once it notices that the \
-            connection is closed"
+             connection is closed"
         ));
         return;
     };

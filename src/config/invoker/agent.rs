@@ -1,6 +1,5 @@
-//! The agent of a person who came through sudo(8), which by default takes
-//! `SSH_AUTH_SOCK` away: it still stands in the environment of the processes
-//! that sudo was started from.
+//! Finds the SSH agent of an invoker behind sudo(8), which by default removes `SSH_AUTH_SOCK`: the
+//! processes that started sudo still have it in their environment.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -13,14 +12,13 @@ use nix::unistd::Uid;
 
 use super::Invoker;
 
-/// How far up the process tree an agent is looked for.
+/// The limit of ancestors to search.
 const MAX_ANCESTORS: usize = 64;
-/// How much of an ancestor's environment is read, in bytes.
+/// The limit of one ancestor's environment, in bytes.
 const MAX_ENVIRON: u64 = 1 << 20;
 
-/// The agent socket in the environment of the nearest process that has one and
-/// belongs to the invoker, from `pid` up through its ancestors. The socket has to
-/// belong to the invoker, too.
+/// Finds the agent's socket: in the environment of the nearest process, from `pid` upwards, that
+/// has the variable and belongs to the invoker. The socket must belong to the invoker, too.
 pub(crate) fn agent_of_ancestors(pid: i32, invoker: &Invoker) -> Option<PathBuf> {
     let (mut pid, uid) = (pid, invoker.uid);
     for _ in 0..MAX_ANCESTORS {
@@ -59,7 +57,7 @@ fn agent_in_environ(environ: &Path) -> Option<PathBuf> {
     Some(PathBuf::from(OsString::from_vec(value.to_vec())))
 }
 
-/// `PPid` of a /proc/PID/status.
+/// The `PPid` of a /proc/PID/status.
 fn parent(status: &Path) -> Option<i32> {
     let text = fs::read_to_string(status).ok()?;
     let value = text.lines().find_map(|line| line.strip_prefix("PPid:"))?;
@@ -82,8 +80,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("agent");
         let _listener = UnixListener::bind(&socket).unwrap();
-        // The shell's child is asked for; only the shell's environment is set,
-        // and its child drops the variable, as sudo does.
+        // The search starts at the shell's child: only the shell's environment has the variable,
+        // since its child removes it, as sudo does.
         let mut shell = Command::new("sh")
             .args(["-c", "env -u SSH_AUTH_SOCK sh -c 'echo $$; read line'; :"])
             .env("SSH_AUTH_SOCK", &socket)

@@ -1,6 +1,8 @@
-//! By which way this process may do more than the person who started it: through
-//! sudo(8) and its like, or by capabilities of the program file. What that person
-//! names, in options or the environment, must not be used with these rights.
+//! Detects whether this process has rights that its caller lacks: by sudo(8) and the like, or by
+//! capabilities of the program file.
+//!
+//! Files and programs that the caller names, in options or the environment, must not be used with
+//! these rights.
 
 use std::io;
 use std::sync::OnceLock;
@@ -9,8 +11,8 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::{getegid, geteuid, getgid, getuid};
 
-/// The variables in which programs that run another one as root name their caller:
-/// sudo(8), doas(1) and pkexec(1).
+/// The variables in which programs that run another one as root name their caller: sudo(8), doas(1)
+/// and pkexec(1).
 pub(crate) const CALLERS: [&str; 3] = ["SUDO_UID", "DOAS_USER", "PKEXEC_UID"];
 
 /// Whether this process has rights that its caller lacks.
@@ -18,7 +20,7 @@ pub fn is_elevated() -> bool {
     by_file_capabilities() || through_another_user()
 }
 
-/// Whether this process is root for a person who is not, by one of [`CALLERS`].
+/// Whether this process is root on behalf of another user, by one of [`CALLERS`].
 fn through_another_user() -> bool {
     let caller = |name: &&str| {
         let value = std::env::var_os(name).filter(|value| !value.is_empty());
@@ -27,8 +29,7 @@ fn through_another_user() -> bool {
     geteuid().is_root() && CALLERS.iter().any(caller)
 }
 
-/// Whether `value` of one of [`CALLERS`] is root's: its name, or its number in any
-/// spelling.
+/// Whether `value` of one of [`CALLERS`] means root: its name, or its number in any spelling.
 pub(crate) fn is_root(variable: &str, value: &str) -> bool {
     match variable {
         "DOAS_USER" => value == "root",
@@ -36,24 +37,23 @@ pub(crate) fn is_root(variable: &str, value: &str) -> bool {
     }
 }
 
-/// Whether the file of a program has to be root's own to be run: everywhere but in a
-/// process of root for root. A process that is not root may have capabilities that
-/// its caller lacks, also where none of the file shows (ambient ones of a wrapper).
+/// Whether this process runs only programs whose files root owns: always, except as root on root's
+/// own behalf. A process that is not root may have capabilities that its caller lacks, even if its
+/// file has none (ambient ones from a wrapper).
 pub fn relies_on_root_alone() -> bool {
     is_elevated() || !geteuid().is_root()
 }
 
-/// Whether this process has capabilities of its program file (setcap(8)) that its
-/// caller lacks. Those that a service manager passes on (ambient ones) are the
-/// caller's own.
+/// Whether this process has capabilities of its program file (setcap(8)) that its caller lacks.
+/// Capabilities from a service manager (ambient ones) are the caller's own.
 pub fn by_file_capabilities() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
-    // AT_SECURE alone does not tell: security modules set it for services, too.
+    // AT_SECURE alone is not sufficient: security modules set it for services, too.
     *FOUND.get_or_init(|| is_secure_execution() && !getuid().is_root() && file_has_capabilities())
 }
 
-/// Whether the program file has the set-user-ID or set-group-ID bit, with which
-/// this program is not meant to run.
+/// Whether the program file has the set-user-ID or set-group-ID bit, which this program does not
+/// support.
 pub fn by_set_user_id() -> bool {
     geteuid() != getuid() || getegid() != getgid()
 }
@@ -64,7 +64,7 @@ fn is_secure_execution() -> bool {
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
-/// Whether the file of this program has capabilities; also where that cannot be said.
+/// Whether the file of this program has capabilities; true if that is unknown.
 fn file_has_capabilities() -> bool {
     // SAFETY: both strings end with NUL; with a size of 0 nothing is written.
     let length = unsafe {

@@ -1,8 +1,8 @@
-//! Files and sockets opened as the invoker: a sudo rule that allows sshvpn is not to
-//! be one that allows using what is root's or a colleague's.
+//! Opens files and sockets as the invoker: a sudo rule that allows sshvpn must not allow access to
+//! root's or another user's files.
 //!
-//! Each path that the person who runs `up` or `-w` can name, in options, in
-//! ssh_config or in the environment, takes one of these ways:
+//! Every path that the user of `up` or `-w` can name, in options, in ssh_config or in the
+//! environment, is used in one of these ways:
 //!
 //! | named by | used by |
 //! |---|---|
@@ -14,9 +14,9 @@
 //! | `ControlPath`, `-S`, `-E`, `LocalCommand`, `KnownHostsCommand`, `PKCS11Provider`, `SecurityKeyProvider`, `XAuthLocation` | not supported, or without effect |
 //! | `HOME`, `XDG_RUNTIME_DIR`, `TMPDIR`, `PATH` for nft and the like | not used under sudo |
 //!
-//! `netns-tests/tests/trust/sudo.rs` traces a run for each of them. The file options
-//! of `serve` and the limits of `agent` are the administrator's own: a sudo rule must
-//! not leave these commands' arguments to its holder.
+//! `netns-tests/tests/trust/sudo.rs` traces a run for each of them. The file options of `serve` and
+//! the limits of `agent` are the administrator's own: a sudo rule must not let its user choose
+//! these commands' arguments.
 
 use std::fs::File;
 use std::io;
@@ -30,8 +30,8 @@ use nix::sys::socket::{getsockopt, sockopt};
 use super::Invoker;
 
 impl Invoker {
-    /// Does `work` as the invoker: under sudo in a thread that has the invoker's ids
-    /// and groups and no capabilities, and ends with it.
+    /// Runs `work` as the invoker: under sudo in a new thread that has the invoker's ids and groups
+    /// and no capabilities.
     pub fn act<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
         if !self.via_sudo {
             return work();
@@ -48,13 +48,13 @@ impl Invoker {
         })
     }
 
-    /// Opens `path` for reading, as the invoker could.
+    /// Opens `path` for reading with the invoker's permissions.
     pub fn open(&self, path: &Path) -> io::Result<File> {
         self.act(|| File::open(path))
             .map_err(|error| self.explained(error))
     }
 
-    /// Says as whom a file was opened where that is why it could not be.
+    /// Adds the user whose permissions applied to an error of permissions.
     fn explained(&self, error: io::Error) -> io::Error {
         match self.via_sudo && error.raw_os_error() == Some(Errno::EACCES as i32) {
             true => io::Error::new(error.kind(), format!("{error} {}", self.reads_as())),
@@ -62,23 +62,24 @@ impl Invoker {
         }
     }
 
-    /// For errors: as whom files are read under sudo, and how root reads its own.
+    /// For errors: names the user whose permissions apply under sudo, and the command to use root's
+    /// own.
     pub(crate) fn reads_as(&self) -> String {
         format!(
-            "(read as {}, who called sudo; as root itself: env -u SUDO_UID -u DOAS_USER -u PKEXEC_UID sshvpn ...)",
+            "(read as {}, the user who called sudo; to read it as root: env -u SUDO_UID -u DOAS_USER -u PKEXEC_UID sshvpn ...)",
             self.name
         )
     }
 
-    /// Connects to the socket at `path`, as the invoker could: the process that listens
-    /// there sees the invoker's ids. Under sudo it has to be the invoker's own. Waits
-    /// where its queue is full.
+    /// Connects to the socket at `path` with the invoker's permissions: the listening process sees
+    /// the invoker's ids. Under sudo that process must belong to the invoker. Blocks while the
+    /// socket's queue is full.
     pub fn connect(&self, path: &Path) -> io::Result<UnixStream> {
         let stream = self.act(|| UnixStream::connect(path))?;
         if self.via_sudo {
             let listener = getsockopt(&stream, sockopt::PeerCredentials)?.uid();
             if listener != self.uid.as_raw() {
-                let reason = format!("user {listener} listens there, not {}", self.name);
+                let reason = format!("user {listener} listens on this socket, not {}", self.name);
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
             }
         }
@@ -99,7 +100,7 @@ mod tests {
     #[test]
     fn under_sudo_only_what_the_invoker_may_read() {
         if !geteuid().is_root() {
-            eprintln!("skipped: only root runs on behalf of someone else");
+            eprintln!("skipped: only root runs on behalf of another user");
             return;
         }
         let directory = tempfile::tempdir().unwrap();
@@ -127,15 +128,15 @@ mod tests {
             assert_eq!(opened.is_ok(), readable, "{index}");
             if let Err(error) = opened {
                 assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
-                let hint = format!("(read as {}, who called sudo; ", invoker.name);
+                let hint = format!("(read as {}, the user who called sudo; ", invoker.name);
                 assert!(error.to_string().contains(&hint), "{error}");
             }
-            // Afterwards the process is root again.
+            // The process is root again afterwards.
             assert!(File::open(&file).is_ok());
         }
     }
 
-    /// The credentials that a listener sees of who connects.
+    /// The credentials of a connecting process as its listener sees them.
     fn seen(listener: &std::os::unix::net::UnixListener) -> (u32, u32) {
         let (stream, _) = listener.accept().unwrap();
         let peer = getsockopt(&stream, sockopt::PeerCredentials).unwrap();
@@ -146,7 +147,7 @@ mod tests {
     fn under_sudo_a_socket_sees_the_invoker_and_has_to_be_theirs() {
         use std::os::unix::net::UnixListener;
         if !geteuid().is_root() {
-            eprintln!("skipped: only root runs on behalf of someone else");
+            eprintln!("skipped: only root runs on behalf of another user");
             return;
         }
         let directory = tempfile::tempdir().unwrap();
@@ -156,7 +157,7 @@ mod tests {
         let listener = UnixListener::bind(&path).unwrap();
         for (mode, reason) in [
             (0o600, "Permission denied"),
-            (0o666, "user 0 listens there"),
+            (0o666, "user 0 listens on this socket"),
         ] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let error = invoker.connect(&path).unwrap_err().to_string();
@@ -168,7 +169,7 @@ mod tests {
         let listener = invoker.act(|| UnixListener::bind(&path)).unwrap();
         invoker.connect(&path).unwrap();
         assert_eq!(seen(&listener), (1000, 1000));
-        // Other threads are root as before.
+        // Other threads are still root.
         assert!(geteuid().is_root());
         fs::write(directory.path().join("file"), "").unwrap();
     }

@@ -1,5 +1,5 @@
-//! The ids, groups and capabilities of the invoker, for a thread or for a program
-//! that is about to be started.
+//! The ids, groups and capabilities of the invoker, for a thread or for a program that is about to
+//! start.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use nix::unistd::{Gid, Uid};
 
 use super::Invoker;
 
-/// Calls whose numbers differ where ids had 16 bits once.
+/// System calls whose numbers differ on architectures that had 16-bit ids.
 #[cfg(any(target_arch = "x86", target_arch = "arm", target_arch = "sparc"))]
 mod call {
     pub(super) use nix::libc::{
@@ -23,7 +23,7 @@ mod call {
     };
 }
 
-/// Who the kernel takes a thread for.
+/// The ids and groups of a thread.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
     uid: Uid,
@@ -42,9 +42,9 @@ impl Invoker {
 }
 
 impl Identity {
-    /// Makes the calling thread the invoker's for the rest of its life: with all its
-    /// user and group ids, and without a capability. libc's own calls would do that to
-    /// every thread of the process (nptl(7)). Allocates nothing.
+    /// Gives the calling thread the invoker's user ids, group ids and groups for the rest of its
+    /// life, and no capabilities. libc's functions would change every thread of the process
+    /// (nptl(7)). Allocates nothing.
     pub(crate) fn assume(&self) -> io::Result<()> {
         let (uid, gid) = (self.uid.as_raw(), self.gid.as_raw());
         // SAFETY: the kernel reads as many groups behind the pointer as there are.
@@ -59,7 +59,7 @@ impl Identity {
     }
 }
 
-/// The header and the two words of each set of capset(2).
+/// The header of capset(2); the data is two words for each of the three sets.
 #[repr(C)]
 struct CapabilityHeader {
     version: u32,
@@ -68,8 +68,8 @@ struct CapabilityHeader {
 /// `_LINUX_CAPABILITY_VERSION_3` (linux/capability.h).
 const CAPABILITY_VERSION: u32 = 0x2008_0522;
 
-/// All capabilities of the calling thread. They went with the user id, unless the
-/// securebits keep them (capabilities(7)).
+/// Drops all capabilities of the calling thread. The change of the user id dropped them already,
+/// unless the securebits keep them (capabilities(7)).
 fn give_up_capabilities() -> io::Result<()> {
     let header = CapabilityHeader {
         version: CAPABILITY_VERSION,
@@ -81,7 +81,7 @@ fn give_up_capabilities() -> io::Result<()> {
     give_up_ambient()
 }
 
-/// The capabilities that a program of any file would inherit.
+/// Drops the ambient capabilities, which every program would inherit.
 pub(crate) fn give_up_ambient() -> io::Result<()> {
     // SAFETY: the call takes numbers.
     let result = unsafe {

@@ -1,5 +1,5 @@
-//! The person who runs sshvpn: whose ~/.ssh and agent are used, also when
-//! that person came through sudo, doas or pkexec.
+//! The user who runs sshvpn, also through sudo, doas or pkexec: sshvpn uses that user's ~/.ssh and
+//! agent.
 
 pub(crate) mod agent;
 pub mod elevation;
@@ -17,32 +17,31 @@ use super::error::ConfigError;
 use agent::agent_of_ancestors;
 use identity::give_up_ambient;
 
-/// Where ssh-agent(1) says where it listens.
+/// The variable that contains the agent's socket (ssh-agent(1)).
 const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
 
-/// The person who runs sshvpn, also when that is under sudo or the like.
+/// The user who runs sshvpn, also through sudo and the like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invoker {
     /// User id.
     pub uid: Uid,
     /// Group id.
     pub gid: Gid,
-    /// All groups, as the group database has them.
+    /// All groups, from the group database.
     pub groups: Vec<Gid>,
     /// Login name.
     pub name: String,
-    /// Home directory as the passwd database has it, which is what ssh uses
-    /// in place of `$HOME`.
+    /// Home directory from the passwd database, which ssh uses instead of `$HOME`.
     pub home: PathBuf,
-    /// The agent's socket (`SSH_AUTH_SOCK`), if there is one.
+    /// The agent's socket (`SSH_AUTH_SOCK`), if any.
     pub agent_socket: Option<PathBuf>,
-    /// The process runs as root on behalf of `name`, through sudo or the like.
+    /// Whether the process runs as root on behalf of `name`, through sudo or the like.
     pub via_sudo: bool,
 }
 
 impl Invoker {
-    /// Finds out from the process's ids and, for root, from what sudo(8), doas(1)
-    /// and pkexec(1) say of their caller in the environment.
+    /// Determines the invoker from the process's ids and, for root, from the variables in which
+    /// sudo(8), doas(1) and pkexec(1) name their caller.
     pub fn detect() -> Result<Self, ConfigError> {
         let mut invoker = match Self::behind_root()? {
             Some(invoker) => invoker,
@@ -75,7 +74,7 @@ impl Invoker {
         }
     }
 
-    /// The person for whom this process is root.
+    /// The user on whose behalf this process is root.
     fn behind_root() -> Result<Option<Self>, ConfigError> {
         match geteuid().is_root() {
             true => Self::behind_root_in(|name| std::env::var(name).ok()),
@@ -83,8 +82,8 @@ impl Invoker {
         }
     }
 
-    /// The same by these variables. doas and sudo may pass the variables of each other
-    /// on from their caller (`keepenv`, `sudo -E`), so all of them have to agree.
+    /// The same from these variables. doas and sudo may pass on the variables of each other from
+    /// their caller (`keepenv`, `sudo -E`), so all of them must agree.
     fn behind_root_in(
         variable: impl Fn(&'static str) -> Option<String>,
     ) -> Result<Option<Self>, ConfigError> {
@@ -122,7 +121,7 @@ impl Invoker {
         Ok(found)
     }
 
-    /// The user whom `variable` names; none where that is root.
+    /// The user whom `variable` names; `None` for root.
     fn from_caller(
         variable: &'static str,
         value: &str,
@@ -155,9 +154,8 @@ impl Invoker {
         }
     }
 
-    /// `program`, to be run as the invoker: under sudo with the invoker's ids and
-    /// groups, and `HOME`, `USER`, `LOGNAME` and `SSH_AUTH_SOCK` set. It is given no
-    /// capability.
+    /// A command that runs `program` as the invoker: under sudo with the invoker's ids and groups,
+    /// and `HOME`, `USER`, `LOGNAME` and `SSH_AUTH_SOCK` set. The program gets no capabilities.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         let identity = self.via_sudo.then(|| self.identity());
@@ -193,7 +191,7 @@ impl Invoker {
         std::env::var_os(name)
     }
 
-    /// `path` with a leading `~` or `~user` replaced by that home directory.
+    /// Replaces a leading `~` or `~user` of `path` by that user's home directory.
     pub fn expand_tilde(&self, path: &str) -> Result<PathBuf, ConfigError> {
         let Some(rest) = path.strip_prefix('~') else {
             return Ok(PathBuf::from(path));
@@ -220,12 +218,12 @@ impl Invoker {
 
 fn look_up(user: nix::Result<Option<User>>) -> Result<Option<User>, ConfigError> {
     user.map_err(|errno| ConfigError::System {
-        what: "reading the passwd database",
+        what: "read the passwd database",
         source: errno.into(),
     })
 }
 
-/// The groups of `user`, the one in the passwd database included.
+/// The groups of `user`, including the group in the passwd database.
 fn groups_of(user: &User) -> Vec<Gid> {
     let name = std::ffi::CString::new(user.name.as_str()).ok();
     name.and_then(|name| getgrouplist(&name, user.gid).ok())
@@ -239,7 +237,7 @@ mod tests {
     use super::*;
 
     fn someone() -> User {
-        // Every system that passes Debian's base-passwd has this user.
+        // Every system with Debian's base-passwd has this user.
         User::from_name("nobody").unwrap().unwrap()
     }
 
@@ -261,7 +259,7 @@ mod tests {
         assert!(matches!(text, Err(ConfigError::Sudo { .. })));
     }
 
-    /// The user's name for whom a process with these variables is root.
+    /// The name of the user on whose behalf a process with these variables is root.
     fn behind(variables: &[(&str, &str)]) -> Result<Option<String>, ConfigError> {
         let value = |name| {
             let mut named = variables.iter().filter(|(it, _)| *it == name);
@@ -270,8 +268,8 @@ mod tests {
         Ok(Invoker::behind_root_in(value)?.map(|invoker| invoker.name))
     }
 
-    /// doas with `keepenv` and `sudo -E` pass the caller's environment on, in which the
-    /// caller has set the variables of the other program.
+    /// doas with `keepenv` and `sudo -E` pass on the caller's environment, in which the caller may
+    /// have set the variables of the other program.
     #[test]
     fn callers_of_two_programs_have_to_agree() {
         let daemon = User::from_name("daemon").unwrap().unwrap();
@@ -335,7 +333,7 @@ mod tests {
     #[test]
     fn commands_under_sudo_run_as_the_invoker() {
         if !geteuid().is_root() {
-            eprintln!("skipped: only root can run commands as someone else");
+            eprintln!("skipped: only root can run commands as another user");
             return;
         }
         let user = someone();

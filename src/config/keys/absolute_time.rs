@@ -1,13 +1,13 @@
-//! Moments as sshd reads them: `YYYYMMDD` or `YYYYMMDDHHMM[SS]`, with a `Z` in
-//! UTC, without in the time zone of the host (sshd(8), `expiry-time`).
+//! Parses sshd's absolute times: `YYYYMMDD` or `YYYYMMDDHHMM[SS]`, in UTC with a final `Z`, else in
+//! the host's time zone (sshd(8), `expiry-time`).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-/// Reads such a moment; `None` for anything else, days that no month has
-/// included, and for moments up to 1970.
+/// Parses an absolute time; `None` for any other text, including nonexistent days, and for times up
+/// to 1970.
 pub fn parse_absolute_time(text: &str) -> Option<SystemTime> {
     let lower = text.to_ascii_lowercase();
     let utc = lower.strip_suffix("utc").or(lower.strip_suffix('z'));

@@ -1,18 +1,18 @@
 //! Base64 (RFC 4648, section 4), as public keys and fingerprints are written.
 //!
-//! Decoding is strict: it refuses padding and trailing bits that encoding does not
-//! write, so that no bytes have two texts.
+//! Decoding is strict: it refuses padding and trailing bits that encoding does not write, so each
+//! byte string has exactly one text.
 
 use data_encoding::BASE64_NOPAD;
 
-/// The text without padding, as fingerprints have it.
+/// Encodes without padding, as in fingerprints.
 pub(crate) fn encode_unpadded(bytes: &[u8]) -> String {
     BASE64_NOPAD.encode(bytes)
 }
 
-/// Reads padded text.
+/// Decodes padded text.
 pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
-    // `data_encoding::BASE64` would also take padding in the middle.
+    // `data_encoding::BASE64` would also accept padding in the middle.
     let digits = text.trim_end_matches('=');
     let padding = text.len() - digits.len();
     if !text.len().is_multiple_of(4) || padding > 2 {
@@ -21,7 +21,7 @@ pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     decode_unpadded(digits)
 }
 
-/// The same without padding.
+/// Decodes text without padding.
 pub(crate) fn decode_unpadded(text: &str) -> Option<Vec<u8>> {
     BASE64_NOPAD.decode(text.as_bytes()).ok()
 }

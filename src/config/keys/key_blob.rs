@@ -1,4 +1,4 @@
-//! Public keys as bytes: what files name, logins show and rules are about.
+//! Public keys in wire format, as in files, logins and rules.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use thiserror::Error;
@@ -6,40 +6,40 @@ use thiserror::Error;
 use super::base64;
 use super::wire_reader::WireReader;
 
-/// RSA keys that are shorter are not taken.
+/// The minimum size of an RSA key, in bits.
 const MIN_RSA_BITS: usize = 2048;
-/// The longest that aws-lc verifies.
+/// The maximum size of an RSA key that aws-lc verifies, in bits.
 const MAX_RSA_BITS: usize = 8192;
 
 /// The type of DSA keys.
 const DSA: &str = "ssh-dss";
 
-/// A public key as it travels (RFC 4253, section 6.6): equal keys have equal bytes.
+/// A public key in wire format (RFC 4253, section 6.6): equal keys have equal bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyBlob(pub Vec<u8>);
 
-/// Why a text is not a public key that anybody could log in with.
+/// The reason why a text is not a public key that can be used for a login.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum KeyError {
-    /// No kind of key is called that.
-    #[error("'{0}' is no type of key: write it as the .pub file has it")]
+    /// Unknown key type.
+    #[error("'{0}' is not a key type: copy the line from the .pub file")]
     UnknownType(String),
-    /// DSA.
-    #[error("DSA keys are not taken: use an ed25519 key")]
+    /// A DSA key.
+    #[error("DSA keys are not supported: use an ed25519 key")]
     Dsa,
-    /// A certificate in the place of a key.
-    #[error("a certificate cannot stand here: write the key of its authority, or the plain key")]
+    /// A certificate instead of a key.
+    #[error("a certificate is not allowed here: give the key of its authority, or the plain key")]
     Certificate,
-    /// Not the key of that kind.
-    #[error("what follows {0} is not such a key: write it as the .pub file has it")]
+    /// The data is not a key of that type.
+    #[error("the data after {0} is not a key of that type: copy the line from the .pub file")]
     Malformed(String),
-    /// RSA, and too short or too long.
-    #[error("an RSA key has to have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, and this one has {0}")]
+    /// An RSA key that is too short or too long.
+    #[error("an RSA key must have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits; this one has {0}")]
     RsaSize(usize),
 }
 
 impl KeyBlob {
-    /// Reads the type and the base64 of a line of a file.
+    /// Parses the key type and the base64 data of a line.
     pub fn parse(kind: &str, text: &str) -> Result<Self, KeyError> {
         let form = form(kind)?;
         let (key, bits) = Self::read(form, kind, text)?;
@@ -49,8 +49,8 @@ impl KeyBlob {
         Ok(key)
     }
 
-    /// The same of a key that is never to be used, and need not be a good one: DSA
-    /// keys and RSA keys of any size too.
+    /// Parses a key that is refused on use; accepts weak keys too: DSA keys, and RSA keys of any
+    /// size.
     pub fn parse_revoked(kind: &str, text: &str) -> Result<Self, KeyError> {
         let form = match kind {
             DSA => Form::Dsa,
@@ -59,7 +59,7 @@ impl KeyBlob {
         Self::read(form, kind, text).map(|(key, _)| key)
     }
 
-    /// The key, and its size in bits.
+    /// Returns the key and its size in bits.
     fn read(form: Form, kind: &str, text: &str) -> Result<(Self, usize), KeyError> {
         let malformed = || KeyError::Malformed(kind.to_owned());
         let bytes = base64::decode(text).ok_or_else(malformed)?;
@@ -74,25 +74,25 @@ impl KeyBlob {
         Ok((Self(bytes), bits))
     }
 
-    /// Whether `word` is where a key begins on a line, whatever comes after it.
+    /// Whether `word` is a known key type, so that a key begins there.
     pub(crate) fn is_type(word: &str) -> bool {
         !matches!(form(word), Err(KeyError::UnknownType(_)))
     }
 
-    /// What its kind is called: `ssh-ed25519`.
+    /// The key type, for instance `ssh-ed25519`.
     pub fn kind(&self) -> Option<&str> {
         let name = WireReader::new(&self.0).string()?;
         std::str::from_utf8(name).ok()
     }
 
-    /// The fingerprint as `ssh-keygen -l` shows it: `SHA256:…`.
+    /// The fingerprint in the format of `ssh-keygen -l`: `SHA256:…`.
     pub fn fingerprint(&self) -> String {
         let hash = digest(&SHA256, &self.0);
         format!("SHA256:{}", base64::encode_unpadded(hash.as_ref()))
     }
 }
 
-/// What follows the name of the type.
+/// The fields that follow the key type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Ed25519,
@@ -102,14 +102,13 @@ enum Form {
     },
     Rsa,
     Dsa,
-    /// The key of a security key, with the application that it is for
-    /// (OpenSSH PROTOCOL.u2f).
+    /// An ed25519 security key with its application string (OpenSSH PROTOCOL.u2f).
     SecurityEd25519,
     SecurityEcdsa,
 }
 
 impl Form {
-    /// Reads it, and yields its size in bits.
+    /// Reads the fields; returns the key's size in bits.
     fn read(self, reader: &mut WireReader<'_>) -> Option<usize> {
         match self {
             Form::Ed25519 => (reader.string()?.len() == 32).then_some(256),
@@ -225,9 +224,9 @@ mod tests {
         let rsa = crate::ssh::test_settings::RSA_KEY;
         let (rsa_kind, rsa_text) = rsa.split_once(' ').unwrap();
         for (kind, text, expected) in [
-            ("ssh-rsa", ED25519, "is not such a key"),
-            ("ssh-ed25519", cut, "is not such a key"),
-            ("ssh-ed25519", "", "is not such a key"),
+            ("ssh-rsa", ED25519, "is not a key of that type"),
+            ("ssh-ed25519", cut, "is not a key of that type"),
+            ("ssh-ed25519", "", "is not a key of that type"),
             ("ssh-dss", ED25519, "DSA"),
             ("ssh-ed25519-cert-v01@openssh.com", ED25519, "certificate"),
             (
@@ -235,7 +234,7 @@ mod tests {
                 ED25519,
                 "certificate",
             ),
-            ("ssh-ed448", ED25519, "no type of key"),
+            ("ssh-ed448", ED25519, "is not a key type"),
             (rsa_kind, rsa_text, "this one has 1024"),
         ] {
             let error = KeyBlob::parse(kind, text).unwrap_err().to_string();

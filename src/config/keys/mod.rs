@@ -1,4 +1,5 @@
-//! Keys and the files that name them: authorized_keys, revocation lists, the files they are trusted in.
+//! Keys and the files that contain them: authorized_keys, revocation lists, and checks of the
+//! files' ownership.
 
 pub mod absolute_time;
 pub mod authorized_keys;

@@ -1,7 +1,9 @@
-//! Keys and certificates that are not good any more: `RevokedKeys` of
-//! sshd_config(5) and `RevokedHostKeys` of ssh_config(5), as a list of keys in
-//! text or as a KRL (OpenSSH PROTOCOL.krl), which `ssh-keygen -k` makes. A list that is not understood to its last byte is
-//! an error, since what it was to keep out would come in.
+//! Revoked keys and certificates: `RevokedKeys` of sshd_config(5) and `RevokedHostKeys` of
+//! ssh_config(5), as a text list of keys or as a KRL (OpenSSH PROTOCOL.krl), which `ssh-keygen -k`
+//! makes.
+//!
+//! A list that cannot be parsed completely is an error, since a revoked key could be accepted
+//! otherwise.
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -13,12 +15,12 @@ use thiserror::Error;
 use super::key_blob::{KeyBlob, KeyError};
 use super::wire_reader::WireReader;
 
-/// How a KRL begins.
+/// The magic bytes of a KRL.
 const MAGIC: &[u8] = b"SSHKRL\n\0";
-/// Its one version.
+/// The only supported version.
 const FORMAT_VERSION: u32 = 1;
 
-// Types of sections, and of sections about the certificates of an authority.
+// Types of sections, and of subsections about an authority's certificates.
 const CERTIFICATES: u8 = 1;
 const EXPLICIT_KEY: u8 = 2;
 const FINGERPRINT_SHA1: u8 = 3;
@@ -30,25 +32,25 @@ const SERIAL_BITMAP: u8 = 0x22;
 const KEY_ID: u8 = 0x23;
 const CERTIFICATE_EXTENSION: u8 = 0x39;
 
-/// Why a list cannot be kept to.
+/// The reason why a list cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RevocationError {
-    /// A line of text that is no key.
+    /// A line of a text list is not a key.
     #[error("line {line}: {problem}")]
     Line {
-        /// Its number.
+        /// The line's number, from 1.
         line: usize,
-        /// What is wrong.
+        /// The reason.
         problem: KeyError,
     },
-    /// A KRL that ends in the middle, or has something where nothing belongs.
-    #[error("a damaged KRL, in {0}: make it again with ssh-keygen -k")]
+    /// A KRL that is truncated, or contains invalid data.
+    #[error("the KRL is damaged in {0}: make it again with ssh-keygen -k")]
     Damaged(&'static str),
-    /// A KRL of the future.
-    #[error("a KRL of format {0}, of which only 1 is known")]
+    /// A KRL of an unknown version.
+    #[error("the KRL has format {0}; only format 1 is supported")]
     Version(u32),
-    /// Something that is not known, and must be.
-    #[error("a KRL with {0}, which is not known")]
+    /// A KRL with data that has to be understood, but is unknown.
+    #[error("the KRL contains {0}, which is not supported")]
     Unknown(String),
 }
 
@@ -61,18 +63,18 @@ pub struct RevocationList {
     certificates: Vec<Certificates>,
 }
 
-/// A certificate, as revocation sees it.
+/// The fields of a certificate that a list can revoke.
 #[derive(Debug, Clone, Copy)]
 pub struct CertificateName<'a> {
-    /// Who signed it.
+    /// The key that signed it.
     pub authority: &'a KeyBlob,
-    /// Its number; zero where the authority does not count.
+    /// Its serial number; 0 if the authority does not number its certificates.
     pub serial: u64,
-    /// What the authority calls it.
+    /// Its key id.
     pub key_id: &'a str,
 }
 
-/// Those of one authority, or of all.
+/// The revoked certificates of one authority, or of all authorities.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Certificates {
     authority: Option<KeyBlob>,
@@ -81,7 +83,7 @@ struct Certificates {
     key_ids: HashSet<Vec<u8>>,
 }
 
-/// Serial numbers from `offset` on, as bits of a big-endian number.
+/// A bitmap of serial numbers: bit 0 of a big-endian number stands for `offset`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Bitmap {
     offset: u64,
@@ -89,7 +91,7 @@ struct Bitmap {
 }
 
 impl RevocationList {
-    /// Reads a file of either kind.
+    /// Parses a text list or a KRL.
     pub fn parse(content: &[u8]) -> Result<Self, RevocationError> {
         match content.strip_prefix(MAGIC) {
             Some(rest) => Self::parse_krl(WireReader::new(rest)),
@@ -97,9 +99,9 @@ impl RevocationList {
         }
     }
 
-    /// Whether a key is in it; that of a certificate and that of an authority count too.
+    /// Whether the list contains a key; check a certificate's key and its authority's key too.
     pub fn revokes_key(&self, key: &KeyBlob) -> bool {
-        // Hashing is for lists that have hashes.
+        // Computes the hash only if the list has hashes.
         let by_sha1 = || self.sha1.contains(&<[u8; 20]>::from(Sha1::digest(&key.0)));
         let by_sha256 = || {
             let hash = digest(&SHA256, &key.0);
@@ -110,7 +112,7 @@ impl RevocationList {
             || (!self.sha256.is_empty() && by_sha256())
     }
 
-    /// Whether a certificate is in it by its number or its key id.
+    /// Whether the list contains a certificate's serial number or key id.
     pub fn revokes_certificate(&self, certificate: CertificateName<'_>) -> bool {
         self.certificates.iter().any(|section| {
             let concerned = section
@@ -146,7 +148,7 @@ impl RevocationList {
         if version != FORMAT_VERSION {
             return Err(RevocationError::Version(version));
         }
-        // Its number, when it was made, flags, and two strings.
+        // Version, date, flags, and two strings.
         let read = reader.bytes(24).and(reader.string()).and(reader.string());
         read.ok_or(header)?;
         let mut list = Self::default();
@@ -249,7 +251,7 @@ impl Certificates {
             return true;
         }
         let serial = certificate.serial;
-        // Zero is what certificates have whose authority does not count.
+        // Serial number 0 means that the authority does not number its certificates.
         serial != 0
             && (self.serials.iter().any(|range| range.contains(&serial))
                 || self.bitmaps.iter().any(|bitmap| bitmap.has(serial)))
@@ -257,7 +259,7 @@ impl Certificates {
 }
 
 impl Bitmap {
-    /// The largest number that it has a bit for; `None` where that is beyond 64 bits.
+    /// The highest serial number of the bitmap; `None` if it exceeds 64 bits.
     fn last(&self) -> Option<u64> {
         let bits = u64::try_from(self.bits.len()).ok()?.checked_mul(8)?;
         let unused = u64::from(self.bits.first()?.leading_zeros());
@@ -274,7 +276,7 @@ impl Bitmap {
     }
 }
 
-/// Takes all strings of a section; `None` for one that cannot be.
+/// Calls `take` for each string of a section; `None` from it means invalid data.
 fn each_string(
     reader: &mut WireReader<'_>,
     what: &'static str,
@@ -287,7 +289,7 @@ fn each_string(
     Ok(())
 }
 
-/// An extension is read over, unless it says that it must be understood.
+/// Skips an extension; an error if it is critical.
 fn skip_extension(reader: &mut WireReader<'_>) -> Result<(), RevocationError> {
     let damaged = RevocationError::Damaged("an extension");
     let (name, critical) = reader.string().zip(reader.u8()).ok_or(damaged.clone())?;

@@ -1,6 +1,7 @@
-//! Where a key may be used from: `from=` of sshd(8), and `source-address` of
-//! certificates (OpenSSH PROTOCOL.certkeys). Addresses alone are compared, never
-//! names: no name server is asked who a client is, as with `UseDNS no`.
+//! The source addresses that a key may be used from: `from=` of sshd(8), and `source-address` of
+//! certificates (OpenSSH PROTOCOL.certkeys).
+//!
+//! Only addresses are compared: names are not looked up, as with `UseDNS no`.
 
 use std::net::IpAddr;
 
@@ -10,7 +11,7 @@ use thiserror::Error;
 use crate::config::cidr::{CidrError, parse_network};
 use crate::config::ssh::pattern::matches_pattern;
 
-/// A list of networks and of patterns for addresses, some of them negated.
+/// A list of networks and address patterns, each possibly negated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourcePatterns(Vec<Entry>);
 
@@ -23,35 +24,35 @@ struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Wanted {
     Network(IpNetwork),
-    /// Of the address as text.
+    /// A pattern for the address as text.
     Text(String),
-    /// A name, which no address matches.
+    /// A host name, which matches no address.
     Name(String),
 }
 
-/// Why a list cannot be kept to.
+/// The reason why a list is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SourceError {
-    /// Nothing between two commas.
+    /// An empty entry.
     #[error("an entry of the list is empty")]
     Empty,
-    /// Something like a network, but none.
+    /// An invalid network.
     #[error(transparent)]
     Network(#[from] CidrError),
-    /// Clients of that name could not be told.
+    /// A negated name would exclude no client, since names are not looked up.
     #[error("'!{0}' is a name, and names are not looked up: give addresses")]
     NegatedName(String),
 }
 
 impl SourcePatterns {
-    /// Reads a list as it stands in quotes behind `from=`.
+    /// Parses the value of `from=`, without the quotes.
     pub fn parse(list: &str) -> Result<Self, SourceError> {
         let entries: Result<_, _> = list.split(',').map(Entry::parse).collect();
         entries.map(Self)
     }
 
-    /// Whether a client with this address may use the key: an entry matches, and
-    /// no negated one.
+    /// Whether a client with this address may use the key: an entry matches, and no negated entry
+    /// does.
     pub fn permit(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         let text = address.to_string();
@@ -67,7 +68,7 @@ impl SourcePatterns {
         permitted
     }
 
-    /// The names in the list, which are never matched.
+    /// The host names of the list, which are never matched.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|entry| match &entry.what {
             Wanted::Name(name) => Some(name.as_str()),
@@ -102,7 +103,7 @@ impl Wanted {
             Err(_) if text.contains(['*', '?']) && lower.chars().all(of_address) => {
                 Ok(Wanted::Text(lower))
             }
-            // Of a name at least one letter is none of an IPv4 address.
+            // A host name has at least one character that no IPv4 address has.
             Err(CidrError::Nonsense(_))
                 if !text.contains(['/', ':'])
                     && text.contains(|c: char| !c.is_ascii_digit() && c != '.') =>
@@ -122,7 +123,7 @@ impl Wanted {
     }
 }
 
-/// The networks of a certificate's `source-address`: no patterns, no negation.
+/// Parses a certificate's `source-address`: networks only, no patterns or negation.
 pub fn parse_networks(list: &str) -> Result<Vec<IpNetwork>, CidrError> {
     list.split(',').map(parse_network).collect()
 }

@@ -1,6 +1,5 @@
-//! Files that are appended to, and made where there are none, in directories that
-//! nobody else can have changed the meaning of: a link there could lead the writer to
-//! any file of its own.
+//! Opens files for appending, and creates them, only in directories that other users cannot change:
+//! a link there could lead the writer to any file of its own.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
@@ -19,12 +18,12 @@ use super::trusted_file::{
     MOST_LINKS, OTHERS_WRITE, STICKY, TrustedFileError, TrustedOwners, reversed,
 };
 
-/// How a directory on the way is opened: a link is none.
+/// Flags for opening a directory of the path; a symbolic link fails.
 const DIRECTORY: OFlag = OFlag::O_PATH
     .union(OFlag::O_DIRECTORY)
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_CLOEXEC);
-/// How the file is opened. A pipe that nobody reads is not waited for.
+/// Flags for opening the file. O_NONBLOCK: opening a pipe without a reader does not block.
 const FILE: OFlag = OFlag::O_WRONLY
     .union(OFlag::O_APPEND)
     .union(OFlag::O_CREAT)
@@ -33,12 +32,12 @@ const FILE: OFlag = OFlag::O_WRONLY
     .union(OFlag::O_CLOEXEC);
 
 impl TrustedOwners<'_> {
-    /// Opens a file to append to it; makes it, with mode 0600, where there is none.
+    /// Opens a file for appending; creates it with mode 0600 if it is missing.
     ///
-    /// It is in a directory of the owners or root's that nobody else can write. One on
-    /// the way may be writable by a group, as /var/log is in places, or be like /tmp, if
-    /// what leads on from it is no link but a directory that nobody else can write.
-    /// Each is held open while the next is looked for, so that none is exchanged.
+    /// Its directory must belong to the owners or root, and no other user may write to it. A
+    /// directory further up may be group-writable (as /var/log on some systems) or sticky like
+    /// /tmp, if the next component is not a link but a directory that no other user can write. Each
+    /// directory stays open while the next is opened, so that none can be exchanged.
     pub fn append(self, path: &Path) -> io::Result<File> {
         let absolute = std::path::absolute(path)?;
         let mut ahead: Vec<OsString> = reversed(&absolute);
@@ -62,7 +61,7 @@ impl TrustedOwners<'_> {
                     self.require(&next, next.is_closed() || next.is_shared())?;
                     here = next;
                 }
-                // What is no directory may be a link.
+                // If it is not a directory, it may be a link.
                 Err(errno @ (Errno::ELOOP | Errno::ENOTDIR)) => {
                     let target = readlinkat(&here.fd, name.as_os_str()).map_err(|_| errno)?;
                     self.require(&here, here.is_closed())?;
@@ -82,19 +81,20 @@ impl TrustedOwners<'_> {
         Err(Errno::EISDIR.into())
     }
 
-    /// The directory has to be `allowed`, and its owner trusted or root.
+    /// The directory must be `allowed`, and belong to a trusted owner or root.
     fn require(self, directory: &Directory, allowed: bool) -> io::Result<()> {
         let owner = directory.found.uid();
         match allowed && (owner == 0 || self.0.contains(&Uid::from_raw(owner))) {
             true => Ok(()),
-            // Other programs may need its permissions: /var/log is rsyslog's on Ubuntu.
+            // No advice to change the mode: other programs may need it (/var/log is rsyslog's on
+            // Ubuntu).
             false => Err(io::Error::other(TrustedFileError::SharedDirectory {
                 path: directory.path.clone(),
             })),
         }
     }
 
-    /// Pipes and devices pass: what is written there changes no file.
+    /// Accepts pipes and devices: writing to them changes no file.
     fn checked(self, file: File, path: &Path) -> io::Result<File> {
         let found = file.metadata()?;
         let owned = self.0.contains(&Uid::from_raw(found.uid()));
@@ -105,11 +105,11 @@ impl TrustedOwners<'_> {
     }
 }
 
-/// An open directory on the way.
+/// An open directory of the path.
 struct Directory {
     fd: OwnedFd,
     found: Metadata,
-    /// For errors.
+    /// The path, for errors.
     path: PathBuf,
 }
 
@@ -131,7 +131,8 @@ impl Directory {
         Self::of(fd, self.path.join(name))
     }
 
-    /// In /proc links are to what is open (/dev/stdout is one), and the kernel's own.
+    /// Links in /proc are followed: they are the kernel's own and lead to open files (as
+    /// /dev/stdout does).
     fn open_file(&self, name: &OsStr) -> nix::Result<File> {
         let in_proc = fstatfs(&self.fd)?.filesystem_type() == PROC_SUPER_MAGIC;
         let flags = match in_proc {
@@ -142,12 +143,13 @@ impl Directory {
         openat(&self.fd, name, flags, mode).map(File::from)
     }
 
-    /// Whether its owner alone can write it.
+    /// Whether only its owner can write it.
     fn is_closed(&self) -> bool {
         self.found.mode() & OTHERS_WRITE == 0
     }
 
-    /// Whether a group can write it, or everybody where entries are their makers' own.
+    /// Whether it is at most group-writable, or sticky, so that users can remove only their own
+    /// entries.
     fn is_shared(&self) -> bool {
         let mode = self.found.mode();
         mode & STICKY != 0 || mode & OTHERS_WRITE & 0o007 == 0
@@ -178,8 +180,8 @@ mod tests {
         let error = append(path).unwrap_err().to_string();
         let place = named.display();
         let of_directory =
-            format!("others can write {place}: give the file a directory of its own");
-        let of_file = format!("{place} has to belong to ");
+            format!("other users can write to {place}: put the file into a directory");
+        let of_file = format!("{place} must belong to ");
         assert!(
             error.starts_with(&of_directory) || error.starts_with(&of_file),
             "{error}"

@@ -1,5 +1,5 @@
-//! Files that decide what others may do: read only if nobody else can have
-//! written them or put them there, as sshd's `StrictModes` has it.
+//! Reads files that grant rights, only if no other user can have written or placed them (sshd's
+//! `StrictModes`).
 
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
@@ -12,18 +12,18 @@ use nix::libc;
 use nix::unistd::Uid;
 use thiserror::Error;
 
-/// The bits of a mode by which others than the owner may write (inode(7)).
+/// The mode bits for writing by group and others (inode(7)).
 pub(crate) const OTHERS_WRITE: u32 = 0o022;
-/// Only the owner of an entry may remove it from the directory (inode(7)).
+/// The sticky bit of a directory: only an entry's owner may remove it (inode(7)).
 pub(crate) const STICKY: u32 = 0o1000;
 
-/// Links that are followed on the way to one file (path_resolution(7)).
+/// The limit of symbolic links in one path (path_resolution(7)).
 pub(crate) const MOST_LINKS: usize = 40;
 
-/// Why a file cannot be relied on.
+/// The reason why a file is not trusted.
 #[derive(Debug, Error)]
 pub enum TrustedFileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Unreadable {
         /// The file.
@@ -31,43 +31,42 @@ pub enum TrustedFileError {
         /// The kernel's reason.
         source: io::Error,
     },
-    /// Others can write it, or a directory that it is in.
+    /// Other users can write the file or one of its directories.
     #[error(
-        "{path} has to belong to {owner} and be writable by nobody else (chown {owner} {path}; chmod go-w {path})",
+        "{path} must belong to {owner} and no other user may write to it (chown {owner} {path}; chmod go-w {path})",
         path = path.display()
     )]
     Unsafe {
         /// The file or the directory.
         path: PathBuf,
-        /// Whose it has to be.
+        /// The required owner.
         owner: String,
     },
-    /// Others can put entries into the directory that a file is appended to in.
+    /// Other users can create entries in the directory of a file for appending.
     #[error(
-        "others can write {}: give the file a directory of its own that only root or the server's user can write",
+        "other users can write to {}: put the file into a directory that only root or the server's user can write to",
         path.display()
     )]
     SharedDirectory {
         /// The directory.
         path: PathBuf,
     },
-    /// Larger than any such file.
+    /// The file exceeds the size limit.
     #[error("{} is larger than {limit} bytes", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// In bytes.
+        /// The limit, in bytes.
         limit: u64,
     },
 }
 
-/// Whose files are relied on.
+/// The trusted owners of files.
 #[derive(Debug, Clone, Copy)]
 pub struct TrustedOwners<'a>(pub &'a [Uid]);
 
 impl TrustedOwners<'_> {
-    /// Reads a file of up to `limit` bytes; `None` where there is none, in a
-    /// directory that may be relied on.
+    /// Reads a file of at most `limit` bytes; `None` if it is missing from a trusted directory.
     pub fn read(self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>, TrustedFileError> {
         let Some(file) = self.open(path)? else {
             return Ok(None);
@@ -83,12 +82,13 @@ impl TrustedOwners<'_> {
         Ok(Some(content))
     }
 
-    /// Opens a file for reading; `None` where there is none.
+    /// Opens a file for reading; `None` if it is missing.
     pub fn open(self, path: &Path) -> Result<Option<File>, TrustedFileError> {
         let Some(real) = self.resolve(path)? else {
             return Ok(None);
         };
-        // A pipe or a device is not waited for, and a link was not there just now.
+        // O_NONBLOCK: opening a pipe or a device does not block. O_NOFOLLOW: the path was resolved,
+        // so a link there is new.
         let opened = File::options()
             .read(true)
             .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
@@ -106,9 +106,8 @@ impl TrustedOwners<'_> {
         Ok(Some(file))
     }
 
-    /// Where `path` leads, through links, of which each directory on the way may
-    /// be relied on: who can write one could put something else in the place of
-    /// what is in it. `None` where it leads nowhere.
+    /// Resolves the links of `path` and checks each directory on the way: a user who can write a
+    /// directory can replace its entries. `None` if the path does not exist.
     fn resolve(self, path: &Path) -> Result<Option<PathBuf>, TrustedFileError> {
         let absolute = std::path::absolute(path).map_err(unreadable(path))?;
         let mut ahead: Vec<OsString> = reversed(&absolute);
@@ -149,9 +148,9 @@ impl TrustedOwners<'_> {
         Ok(Some(here))
     }
 
-    /// The directory that the file is in has to belong to the owners, others may
-    /// be root's too. In one like /tmp nobody can take away a directory that is
-    /// not theirs, and there a file or a link could be one that somebody put there.
+    /// The file's own directory must belong to the owners; the others may belong to root too. In a
+    /// sticky directory like /tmp other users cannot remove a directory, but could have placed a
+    /// file or a link.
     fn require_safe_directory(
         self,
         directory: &Path,
@@ -167,7 +166,7 @@ impl TrustedOwners<'_> {
         }
     }
 
-    /// `excuse` is a bit of the mode with which it does not matter who may write.
+    /// `excuse` is a mode bit that makes a writable directory acceptable.
     fn require_safe(
         self,
         path: &Path,
@@ -182,7 +181,7 @@ impl TrustedOwners<'_> {
         Err(self.unsafe_path(path))
     }
 
-    /// The error that `path` is not as it has to be.
+    /// The error that `path` does not have the required owner or mode.
     pub(crate) fn unsafe_path(self, path: &Path) -> TrustedFileError {
         let owner = self.0.first().map_or(0, |owner| owner.as_raw());
         TrustedFileError::Unsafe {
@@ -195,7 +194,7 @@ impl TrustedOwners<'_> {
     }
 }
 
-/// What a directory on the way is looked at for.
+/// The kind of entry that a directory on the way is searched for.
 #[derive(Debug, Clone, Copy)]
 enum Entry {
     File,
@@ -218,7 +217,7 @@ fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> TrustedFileError {
     move |source| TrustedFileError::Unreadable { path, source }
 }
 
-/// The names on the way, the first one last.
+/// The path's components, the first one last.
 pub(crate) fn reversed(path: &Path) -> Vec<OsString> {
     let parts = path.components().rev();
     let names = parts.filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
@@ -253,7 +252,7 @@ mod tests {
         assert!(matches!(error, TrustedFileError::Unsafe { .. }), "{error}");
         set_mode(directory.path(), 0o1777);
         assert!(read(&path).is_ok());
-        // A file straight in such a directory could be one that somebody put there.
+        // A file directly in such a directory could be another user's.
         assert!(read(&directory.path().join("none")).is_err());
     }
 
@@ -283,7 +282,7 @@ mod tests {
         let path = at("config/file");
         assert_eq!(read(&path).unwrap(), Some(b"text".to_vec()));
         for name in ["config", "middle", "keys"] {
-            // Neither does it help that others cannot remove what is there.
+            // The sticky bit does not help here.
             for mode in [0o775, 0o757, 0o1777] {
                 set_mode(&at(name), mode);
                 let error = read(&path).unwrap_err();

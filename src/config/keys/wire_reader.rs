@@ -1,7 +1,7 @@
-//! Reads the data types of SSH (RFC 4251, section 5) from bytes that came from a
-//! file: public keys and revocation lists. Nothing here copies or panics.
+//! Reads SSH data types (RFC 4251, section 5) from a file's bytes: public keys and revocation
+//! lists. It does not copy or panic.
 
-/// What is left to read.
+/// The bytes that are left to read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WireReader<'a>(&'a [u8]);
 
@@ -41,7 +41,7 @@ impl<'a> WireReader<'a> {
         self.bytes(length)
     }
 
-    /// The magnitude of a positive `mpint`, in the one form that the RFC allows.
+    /// The magnitude of a positive `mpint`, only in the RFC's canonical form.
     pub(crate) fn positive(&mut self) -> Option<&'a [u8]> {
         let bytes = self.string()?;
         match bytes {

@@ -1,4 +1,4 @@
-//! What stood on the command line, in ssh's own terms: the options of ssh(1).
+//! The options of ssh(1) on the command line.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -46,18 +46,18 @@ pub struct SshArgs {
     pub ciphers: Option<String>,
     /// `-m`.
     pub macs: Option<String>,
-    /// `-w`: this device, and a tunnel even where ssh_config says `Tunnel no`.
+    /// `-w`: the devices; requests a tunnel even if ssh_config has `Tunnel no`.
     pub tunnel_device: Option<TunnelDevice>,
     /// The command after the destination, by words.
     pub command: Vec<String>,
-    /// How often `-v`.
+    /// The number of `-v`.
     pub verbosity: u8,
     /// `-q`.
     pub quiet: bool,
 }
 
 impl SshArgs {
-    /// The destination, taken apart.
+    /// The parsed destination.
     pub fn destination(&self) -> Result<Destination, ConfigError> {
         let destination: Destination = self.destination.parse()?;
         match &self.login {
@@ -66,8 +66,8 @@ impl SshArgs {
         }
     }
 
-    /// The same as arguments for ssh(1), the destination among them. `-v` and
-    /// `-q` are left out: they would only change what ssh itself prints.
+    /// The arguments for ssh(1), with the destination. `-v` and `-q` are left out: they would only
+    /// change the output of ssh itself.
     pub fn to_ssh(&self) -> Result<Vec<OsString>, ConfigError> {
         let destination = self.destination()?;
         let mut arguments = Vec::new();
@@ -97,7 +97,7 @@ impl SshArgs {
             add("-o", option.into());
         }
         if let Some(port) = destination.port {
-            // The first one counts. A URI could not hold an IPv6 address.
+            // ssh uses the first `-p`. A URI could not contain an IPv6 address.
             add("-p", port.to_string().into());
         }
         if let Some(device) = self.tunnel_device {
@@ -114,9 +114,8 @@ impl SshArgs {
         Ok(arguments)
     }
 
-    /// What ssh would be started with to reach `hop`: the configuration file
-    /// and the verbosity are the ones given, everything else is the hop's own.
-    /// `before` are the hops on the way to it.
+    /// The arguments with which ssh would be started to reach `hop`: the given configuration file
+    /// and verbosity, all other settings are the hop's own. `before` are the hops on the way to it.
     pub fn for_hop(&self, hop: &JumpHop, before: &[JumpHop]) -> SshArgs {
         SshArgs {
             destination: hop.host.clone(),

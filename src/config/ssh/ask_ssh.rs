@@ -1,4 +1,4 @@
-//! The settings as the ssh program itself works them out: `ssh -G`.
+//! Gets the settings from the ssh program: `ssh -G`.
 
 use std::ffi::OsString;
 use std::io;
@@ -20,17 +20,17 @@ const WORD_LISTS: [&str; 5] = [
     "canonicaldomains",
 ];
 
-/// What ssh would use for a destination, and what it uses by default.
+/// The settings that ssh uses for a destination, and its defaults.
 #[derive(Debug)]
 pub(crate) struct SshAnswer {
-    /// For the destination.
+    /// The settings for the destination.
     pub values: SshValues,
-    /// Where nothing is configured, by this version of ssh.
+    /// The defaults of this version of ssh.
     pub defaults: SshValues,
 }
 
-/// Asks `program` (ssh, looked up in PATH) for the settings of `args`. None:
-/// there is no such program.
+/// Asks `program` (ssh, found in PATH) for the settings of `args`. Returns `None` if there is no
+/// such program.
 pub(crate) fn ask(
     program: &str,
     args: &SshArgs,
@@ -61,8 +61,8 @@ fn run(
         Ok(output) => read_output(&output, host)
             .map_err(|error| explained(error, invoker))
             .map(Some),
-        // The latter is also what looking through a PATH comes to that has a
-        // directory the invoker may not enter, such as one of root's.
+        // PermissionDenied also results from a search of PATH that contains a directory which the
+        // invoker may not enter, such as one of root's.
         Err(error)
             if matches!(
                 error.kind(),
@@ -73,13 +73,13 @@ fn run(
             Ok(None)
         }
         Err(source) => Err(ConfigError::System {
-            what: "running ssh -G",
+            what: "run ssh -G",
             source,
         }),
     }
 }
 
-/// ssh runs as the user who called sudo, which may be why it cannot read a file.
+/// Under sudo ssh runs as the invoker, which may be why it cannot read a file.
 fn explained(error: ConfigError, invoker: &Invoker) -> ConfigError {
     match error {
         ConfigError::SshRefused { host, message }
@@ -114,8 +114,8 @@ fn read_output(output: &Output, host: &str) -> Result<SshValues, ConfigError> {
     Ok(parse(stdout))
 }
 
-/// What ssh said that is worth a person's attention: not its debug messages,
-/// nor what it has to say about the lack of a terminal here.
+/// The lines of ssh's standard error that concern the user: no debug messages, and no message about
+/// the missing terminal.
 fn messages(stderr: &str) -> impl Iterator<Item = &str> {
     stderr.lines().map(str::trim).filter(|line| {
         let noise = line.is_empty()
@@ -129,7 +129,7 @@ fn messages(stderr: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The lines of `ssh -G`: a keyword, a space, and the value.
+/// Parses the output of `ssh -G`: lines with a keyword, a space, and the value.
 pub(crate) fn parse(stdout: &str) -> SshValues {
     let mut values = SshValues::default();
     for line in stdout.lines() {
@@ -210,7 +210,7 @@ mod tests {
     fn under_sudo_ssh_reads_the_invokers_files() {
         let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
         if !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped: only root can run ssh as someone else");
+            eprintln!("skipped: only root can run ssh as another user");
             return;
         }
         let invoker = Invoker {

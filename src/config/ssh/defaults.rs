@@ -1,5 +1,4 @@
-//! What OpenSSH uses where nothing is configured: ssh_config(5), and
-//! `ssh -Q` for the names of algorithms (OpenSSH 10).
+//! OpenSSH's defaults: ssh_config(5), and `ssh -Q` for the names of algorithms (OpenSSH 10).
 
 use super::values::SshValues;
 
@@ -28,8 +27,7 @@ const CA_SIGNATURES: &str = "ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384
 ecdsa-sha2-nistp521,sk-ssh-ed25519@openssh.com,sk-ecdsa-sha2-nistp256@openssh.com,\
 rsa-sha2-512,rsa-sha2-256";
 
-/// Keywords whose value is a list of algorithms, to which ssh_config's `+`,
-/// `-` and `^` apply.
+/// Keywords whose value is a list of algorithms, which accept ssh_config's `+`, `-` and `^`.
 pub(crate) const ALGORITHM_KEYS: [&str; 6] = [
     "kexalgorithms",
     "ciphers",
@@ -39,8 +37,8 @@ pub(crate) const ALGORITHM_KEYS: [&str; 6] = [
     "casignaturealgorithms",
 ];
 
-/// Every signature algorithm that OpenSSH knows, in its own order, which is
-/// the order of what a pattern stands for.
+/// Every signature algorithm that OpenSSH knows, in its own order, which is the order of the names
+/// that match a pattern.
 pub(crate) const SIGNATURE_ALGORITHMS: [&str; 19] = [
     "ssh-ed25519",
     "ssh-ed25519-cert-v01@openssh.com",
@@ -63,7 +61,7 @@ pub(crate) const SIGNATURE_ALGORITHMS: [&str; 19] = [
     "rsa-sha2-512-cert-v01@openssh.com",
 ];
 
-/// Values that stand for one keyword each.
+/// The defaults of keywords with one value.
 const SINGLE: &[(&str, &str)] = &[
     ("kexalgorithms", KEX),
     ("ciphers", CIPHERS),

@@ -1,19 +1,18 @@
-//! Whom to log in to: the forms of a destination, and lists of jump hosts,
-//! as ssh(1) reads them.
+//! Parses destinations and lists of jump hosts as ssh(1) does.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::config::error::ConfigError;
 
-/// A destination, taken apart. The port only comes with the URI form.
+/// A parsed destination. Only the URI form has a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
-    /// Who to log in as.
+    /// The user to log in as.
     pub user: Option<String>,
     /// The host as typed, without the brackets of an IPv6 address.
     pub host: String,
-    /// Which port.
+    /// The port.
     pub port: Option<u16>,
 }
 
@@ -37,7 +36,7 @@ impl Destination {
     }
 }
 
-/// Without the port, in the form of which ssh takes an IPv6 address, too.
+/// Without the port, in the form in which ssh also accepts an IPv6 address.
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(user) = &self.user {
@@ -50,11 +49,11 @@ impl fmt::Display for Destination {
 /// One jump host of `-J` or `ProxyJump`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JumpHop {
-    /// Who to log in as.
+    /// The user to log in as.
     pub user: Option<String>,
-    /// The host, as ssh_config's `Host` would match it.
+    /// The host, as ssh_config's `Host` matches it.
     pub host: String,
-    /// Which port.
+    /// The port.
     pub port: Option<u16>,
 }
 
@@ -92,7 +91,7 @@ impl fmt::Display for JumpHop {
     }
 }
 
-/// The hosts of `-J` or `ProxyJump`, nearest first; none for `none`.
+/// Parses the hosts of `-J` or `ProxyJump`, nearest first; `none` gives an empty list.
 pub fn parse_jump_list(text: &str) -> Result<Vec<JumpHop>, ConfigError> {
     if text.eq_ignore_ascii_case("none") {
         return Ok(Vec::new());
@@ -100,13 +99,13 @@ pub fn parse_jump_list(text: &str) -> Result<Vec<JumpHop>, ConfigError> {
     text.split(',').map(str::parse).collect()
 }
 
-/// The same as text.
+/// The list in the form that [`parse_jump_list`] reads.
 pub(crate) fn format_jump_list(hops: &[JumpHop]) -> String {
     let hops: Vec<String> = hops.iter().map(JumpHop::to_string).collect();
     hops.join(",")
 }
 
-/// `[user@]host`; brackets around an IPv6 address are taken off.
+/// Parses `[user@]host`, and removes the brackets of an IPv6 address.
 fn parse_plain(text: &str) -> Option<Destination> {
     let (user, host) = split_user(text)?;
     let host = match host.strip_prefix('[') {
@@ -120,7 +119,7 @@ fn parse_plain(text: &str) -> Option<Destination> {
     })
 }
 
-/// `[user@]host[:port]`, where an IPv6 address stands in brackets.
+/// Parses `[user@]host[:port]`, with an IPv6 address in brackets.
 fn parse_host_port(text: &str) -> Option<Destination> {
     let (user, rest) = split_user(text)?;
     let (host, after) = match rest.strip_prefix('[') {
@@ -143,8 +142,8 @@ fn parse_host_port(text: &str) -> Option<Destination> {
     })
 }
 
-/// What follows `ssh://`: connection parameters after the user's `;` are
-/// ignored, a path is refused (draft-salowey-secsh-uri, as ssh reads it).
+/// Parses the text after `ssh://`: connection parameters after the user's `;` are ignored, a path
+/// is refused (draft-salowey-secsh-uri, as ssh reads it).
 fn parse_uri(text: &str) -> Option<Destination> {
     let (user, rest) = match text.split_once('@') {
         Some((info, rest)) => {
@@ -164,7 +163,7 @@ fn parse_uri(text: &str) -> Option<Destination> {
     })
 }
 
-/// A name may itself hold `@`; a host never does.
+/// A user name may contain `@`; a host never does.
 fn split_user(text: &str) -> Option<(Option<String>, &str)> {
     match text.rsplit_once('@') {
         Some((user, host)) => Some((Some(non_empty(user)?), host)),
@@ -176,7 +175,7 @@ fn non_empty(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-/// A port number; 0 is none.
+/// A port number from 1 to 65535.
 pub(crate) fn parse_port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port| *port != 0)
 }
@@ -197,15 +196,15 @@ fn decode_percent(text: &str) -> Option<String> {
     String::from_utf8(decoded).ok()
 }
 
-/// What ssh lets a host on the command line be, since it may end up in the
-/// shell command of a ProxyCommand. Brackets and slashes belong to other forms.
+/// Whether ssh accepts the host on the command line, since it may become part of the shell command
+/// of a ProxyCommand. Brackets and slashes belong to other forms.
 fn is_valid_host(host: &str) -> bool {
     let harmful =
         |c: char| c.is_whitespace() || c.is_control() || "'`\"$\\;&<>|(){},[]/".contains(c);
     !host.starts_with('-') && !host.contains(harmful)
 }
 
-/// The same for a user's name.
+/// Whether ssh accepts the user name on the command line.
 pub(crate) fn is_valid_user(user: &str) -> bool {
     let harmful = |c: char| c.is_control() || "'`\";&<>|(){}".contains(c);
     let dash_after_space = || {

@@ -1,4 +1,4 @@
-//! ssh's own options, files and defaults, read as ssh reads them.
+//! Reads ssh's own options, files and defaults as ssh reads them.
 
 pub mod args;
 pub(crate) mod ask_ssh;

@@ -1,4 +1,4 @@
-//! The words that settings take, ssh_config(5), as [`SshOptions`] types.
+//! Converts the words of ssh_config(5) values to the types of [`SshOptions`].
 //!
 //! [`SshOptions`]: super::options::SshOptions
 
@@ -13,7 +13,7 @@ pub(crate) fn positive(text: &str) -> Option<u32> {
     text.parse().ok().filter(|&number| number > 0)
 }
 
-/// A time where 0 and `none` mean that there is none.
+/// A time; 0 and `none` give no time.
 pub(crate) fn optional_time(text: &str) -> Option<Option<Duration>> {
     if text == "none" {
         return Some(None);

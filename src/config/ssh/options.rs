@@ -1,5 +1,5 @@
-//! What ssh would use for a destination: every setting typed, every path and
-//! command expanded. See ssh_config(5) for what each one means.
+//! The settings that ssh would use for a destination: typed, with paths and commands expanded.
+//! ssh_config(5) describes each one.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,54 +18,54 @@ pub struct SshOptions {
     pub host: String,
     /// The port to connect to.
     pub port: u16,
-    /// Who to log in as.
+    /// The user to log in as.
     pub user: String,
-    /// Which addresses of the host are tried.
+    /// The address families to try.
     pub address_family: AddressFamily,
     /// The local address to connect from.
     pub bind_address: Option<String>,
     /// The local interface to connect from.
     pub bind_interface: Option<String>,
-    /// How long a connection may take to be made, the SSH handshake included.
+    /// The time limit for connecting, including the SSH handshake.
     pub connect_timeout: Option<Duration>,
-    /// How often connecting is tried.
+    /// The number of attempts to connect.
     pub connection_attempts: u32,
     /// Whether TCP keepalives are on.
     pub tcp_keep_alive: bool,
-    /// The way to the host, if not straight.
+    /// The proxy to the host, if any.
     pub proxy: Option<Proxy>,
 
-    /// The name under which the host's key is looked up, instead of the host.
+    /// The name for looking up the host's key, instead of the host.
     pub host_key_alias: Option<String>,
-    /// The user's known_hosts files; the first is where keys are added.
+    /// The user's known_hosts files; new keys are added to the first.
     pub user_known_hosts: Vec<PathBuf>,
     /// The system's known_hosts files.
     pub global_known_hosts: Vec<PathBuf>,
-    /// Files of keys never to be accepted: lists of public keys, or a KRL.
+    /// Files of revoked keys: lists of public keys, or a KRL.
     pub revoked_host_keys: Vec<PathBuf>,
-    /// What happens to keys that are not known, or changed.
+    /// The treatment of unknown and changed keys.
     pub strict_host_key_checking: StrictHostKeyChecking,
     /// Whether names are hashed when a key is added.
     pub hash_known_hosts: bool,
-    /// Whether the host's address has to have the key, too.
+    /// Whether the host's address must have the key, too.
     pub check_host_ip: bool,
     /// Whether localhost's key is not checked.
     pub no_host_authentication_for_localhost: bool,
-    /// How fingerprints are shown.
+    /// The format of fingerprints.
     pub fingerprint_hash: FingerprintHash,
     /// The smallest RSA key that is accepted, in bits.
     pub required_rsa_size: u32,
 
     /// Private keys, in order.
     pub identity_files: Vec<PathBuf>,
-    /// Whether any was configured; if not, those are the default ones, and a
-    /// missing one is no news.
+    /// Whether identity files were configured; if not, `identity_files` are the defaults, and a
+    /// missing file is not reported.
     pub identity_files_explicit: bool,
-    /// Certificates for them.
+    /// Certificates for the private keys.
     pub certificate_files: Vec<PathBuf>,
-    /// Whether the agent's other keys are left alone.
+    /// Whether the agent's other keys are ignored.
     pub identities_only: bool,
-    /// The agent's socket; None: no agent.
+    /// The agent's socket; `None` for no agent.
     pub identity_agent: Option<PathBuf>,
     /// Methods by name, in order.
     pub preferred_authentications: Vec<String>,
@@ -75,9 +75,9 @@ pub struct SshOptions {
     pub password_authentication: bool,
     /// Whether keyboard-interactive is tried.
     pub kbd_interactive_authentication: bool,
-    /// How often a password is asked for.
+    /// The number of attempts to enter a password.
     pub number_of_password_prompts: u32,
-    /// Whether nothing at all is asked for.
+    /// Whether all questions to the user are disabled.
     pub batch_mode: bool,
 
     /// Signature algorithms for the user's keys, as ssh names them.
@@ -92,31 +92,31 @@ pub struct SshOptions {
     pub host_key_algorithms: Vec<String>,
     /// Whether they were configured; if not, those of known keys go first.
     pub host_key_algorithms_explicit: bool,
-    /// What certification authorities may sign with.
+    /// Signature algorithms of certification authorities.
     pub ca_signature_algorithms: Vec<String>,
 
-    /// When new keys are agreed on.
+    /// The limits after which new keys are agreed on.
     pub rekey_limit: RekeyLimit,
-    /// After how much silence the server is asked whether it is there.
+    /// The time without a message after which the server is asked for a reply.
     pub server_alive_interval: Option<Duration>,
-    /// How many such questions may go unanswered.
+    /// The number of such requests without a reply, after which the connection ends.
     pub server_alive_count_max: u32,
 
-    /// The tunnel that is asked for.
+    /// The kind of tunnel, if one is requested.
     pub tunnel: Option<Mode>,
-    /// Which devices it joins.
+    /// The devices of the tunnel.
     pub tunnel_device: TunnelDevice,
-    /// Whether a forwarding that cannot be set up ends the connection.
+    /// Whether a forward that cannot be set up ends the connection.
     pub exit_on_forward_failure: bool,
     /// Whether the command gets a terminal.
     pub request_tty: RequestTty,
-    /// The command to run; a login shell if none.
+    /// The command to run; `None` for a login shell.
     pub remote_command: Option<String>,
-    /// What runs at the remote end.
+    /// The kind of session at the server.
     pub session_type: SessionType,
     /// Whether standard input is /dev/null.
     pub stdin_null: bool,
-    /// Whether to go into the background once logged in.
+    /// Whether to move to the background after login.
     pub fork_after_authentication: bool,
     /// Patterns of environment variables to send.
     pub send_env: Vec<String>,
@@ -124,13 +124,13 @@ pub struct SshOptions {
     pub set_env: Vec<(String, String)>,
     /// The escape character of a session with a terminal.
     pub escape_char: Option<u8>,
-    /// How much is said.
+    /// The verbosity of messages.
     pub log_level: LogLevel,
 }
 
 impl SshOptions {
-    /// What the session's environment gets: of `environment` what `SendEnv`
-    /// names, and what `SetEnv` sets, which wins.
+    /// The environment for the session: the variables of `environment` that `SendEnv` names, and
+    /// those of `SetEnv`, which take precedence.
     pub fn environment(
         &self,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -146,7 +146,7 @@ impl SshOptions {
     }
 }
 
-/// The way to a host.
+/// The proxy to a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proxy {
     /// Through these hosts, the nearest first.
@@ -160,11 +160,11 @@ pub enum Proxy {
 pub enum StrictHostKeyChecking {
     /// Unknown keys are refused.
     Yes,
-    /// Unknown keys are asked about.
+    /// The user is asked about unknown keys.
     Ask,
-    /// Unknown keys are added, changed ones refused.
+    /// Unknown keys are added, changed keys refused.
     AcceptNew,
-    /// Unknown keys are added, changed ones accepted with some restrictions.
+    /// Unknown keys are added, changed keys accepted with some restrictions.
     No,
 }
 
@@ -177,23 +177,23 @@ pub enum FingerprintHash {
     Md5,
 }
 
-/// `RekeyLimit`; None: the default of the cipher, or never by time.
+/// `RekeyLimit`; `None` is the cipher's default, or no time limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RekeyLimit {
-    /// After this many bytes.
+    /// The limit in bytes.
     pub bytes: Option<u64>,
-    /// After this long.
+    /// The limit in time.
     pub time: Option<Duration>,
 }
 
 /// `RequestTTY`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestTty {
-    /// When there is a terminal here and no command.
+    /// If there is a terminal here and no command.
     Auto,
     /// Never.
     No,
-    /// When there is a terminal here.
+    /// If there is a terminal here.
     Yes,
     /// Always.
     Force,
@@ -204,24 +204,24 @@ pub enum RequestTty {
 pub enum SessionType {
     /// A shell or a command.
     Default,
-    /// Nothing (`-N`).
+    /// No session (`-N`).
     None,
     /// The command names a subsystem (`-s`).
     Subsystem,
 }
 
-/// `LogLevel`, `-v`, `-q`: from the least said to the most.
+/// `LogLevel`, `-v`, `-q`: from the fewest messages to the most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
-    /// Nothing.
+    /// No messages.
     Quiet,
-    /// What ends the program.
+    /// Errors that end the program.
     Fatal,
     /// Errors.
     Error,
     /// The default.
     Info,
-    /// More.
+    /// Additional messages.
     Verbose,
     /// `-v`.
     Debug1,

@@ -1,4 +1,4 @@
-//! From keywords and their values to [`SshOptions`].
+//! Converts keywords and their values to [`SshOptions`].
 
 use super::args::SshArgs;
 use super::destination::{parse_jump_list, parse_port};
@@ -15,8 +15,8 @@ use crate::config::error::ConfigError;
 use crate::config::invoker::Invoker;
 use crate::types::parse_tunnel;
 
-/// Reads `values`, and `defaults` where they say nothing. `values` is what
-/// `ssh -G` prints for `args`: some of its values are expanded already.
+/// Builds the settings from `values`, and from `defaults` for missing ones. `values` is the output
+/// of `ssh -G` for `args`: some of its values are expanded already.
 pub(crate) fn build(
     mut values: SshValues,
     defaults: &SshValues,
@@ -90,7 +90,7 @@ pub(crate) fn build(
         tunnel_device: reader.typed("tunneldevice", str::parse)?,
         exit_on_forward_failure: reader.flag("exitonforwardfailure")?,
         request_tty: reader.parsed("requesttty", "no, yes, force or auto", request_tty)?,
-        // `ssh -G` does not print the command that it was given.
+        // `ssh -G` does not print the command line's command.
         remote_command: match args.command.is_empty() {
             true => reader.text("remotecommand"),
             false => Some(args.command.join(" ")),
@@ -105,7 +105,7 @@ pub(crate) fn build(
     })
 }
 
-/// The values of the tokens, once host, port and user are known.
+/// The values of the tokens, for a known host, port and user.
 pub(crate) fn tokens(
     values: &SshValues,
     typed_host: &str,
@@ -113,7 +113,7 @@ pub(crate) fn tokens(
 ) -> Result<Tokens, ConfigError> {
     let text = |key, otherwise: &str| values.first(key).unwrap_or(otherwise).to_owned();
     let local_host = nix::unistd::gethostname().map_err(|errno| ConfigError::System {
-        what: "reading the host's name",
+        what: "read the host's name",
         source: errno.into(),
     })?;
     let hops = values.first("proxyjump").map(parse_jump_list).transpose();

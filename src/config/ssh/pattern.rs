@@ -1,12 +1,12 @@
-//! Patterns of ssh_config(5), section PATTERNS: `*`, `?`, and lists of them
-//! in which `!` takes matches away.
+//! Matches patterns of ssh_config(5), section PATTERNS: `*`, `?`, and lists in which `!` negates a
+//! pattern.
 
-/// Whether `text` matches `pattern`, where `*` is any text and `?` any one
-/// byte. Takes at most the product of both lengths in steps.
+/// Whether `text` matches `pattern`, in which `*` is any text and `?` any one byte. Takes at most
+/// the product of both lengths in steps.
 pub(crate) fn matches_pattern(text: &str, pattern: &str) -> bool {
     let (text, pattern) = (text.as_bytes(), pattern.as_bytes());
     let (mut t, mut p) = (0, 0);
-    // Where to go on when what follows the last star does not fit.
+    // The positions to retry from if the text after the last star does not match.
     let mut retry: Option<(usize, usize)> = None;
     while let Some(&byte) = text.get(t) {
         match pattern.get(p) {
@@ -44,7 +44,7 @@ pub(crate) fn matches_any<'a>(text: &str, patterns: impl IntoIterator<Item = &'a
     found
 }
 
-/// The same for a list whose patterns are separated by commas.
+/// The same for a comma-separated list of patterns.
 pub(crate) fn matches_list(text: &str, list: &str) -> bool {
     matches_any(text, list.split(','))
 }

@@ -1,5 +1,5 @@
-//! The settings for a destination and for the hosts on the way to it: asked
-//! of the ssh program where there is one, else read from the files it reads.
+//! Gets the settings for a destination and its jump hosts: from the ssh program if there is one,
+//! else from the files that ssh reads.
 
 use super::args::SshArgs;
 use super::destination::JumpHop;
@@ -8,11 +8,11 @@ use super::{ask_ssh, config, defaults, options_build};
 use crate::config::error::ConfigError;
 use crate::config::invoker::Invoker;
 
-/// More hosts on the way than this are a circle.
+/// The limit of jump hosts; more of them are a ProxyJump loop.
 const MAX_HOPS: usize = 32;
 
-/// What ssh would use for `args`. Waits for ssh, for the commands of
-/// `Match exec`, and for the resolver where names are to be canonical.
+/// The settings that ssh would use for `args`. Blocks on ssh, on the commands of `Match exec`, and
+/// on the resolver if names are to be canonicalized.
 pub fn resolve(args: &SshArgs, invoker: &Invoker) -> Result<SshOptions, ConfigError> {
     match ask_ssh::ask("ssh", args, invoker)? {
         Some(answer) => {
@@ -28,8 +28,8 @@ pub fn resolve(args: &SshArgs, invoker: &Invoker) -> Result<SshOptions, ConfigEr
     }
 }
 
-/// What ssh would use for a jump host of the destination in `args`. A proxy in
-/// the answer counts only where `hop` is the first one on the way.
+/// The settings that ssh would use for a jump host of the destination in `args`. A proxy in them
+/// applies only if `hop` is the first jump host.
 pub fn resolve_hop(
     args: &SshArgs,
     hop: &JumpHop,
@@ -38,9 +38,8 @@ pub fn resolve_hop(
     resolve(&args.for_hop(hop, &[]), invoker)
 }
 
-/// The hosts to connect to one after the other before the destination of
-/// `args`, `hops` and what these need themselves. Only the first one may have
-/// a proxy left, and that is a command.
+/// The jump hosts in the order of connecting, before the destination of `args`: `hops`, preceded by
+/// the first one's own jump hosts. Only the first result may have a proxy, which is a command.
 pub fn resolve_route(
     args: &SshArgs,
     hops: &[JumpHop],
@@ -85,7 +84,7 @@ mod tests {
     use crate::config::ssh::tokens::tests::alice;
     use crate::config::ssh::values::SshValues;
 
-    /// Settings as a configuration with these jump hosts would give them.
+    /// The settings from a configuration with these jump hosts.
     fn configured(args: &SshArgs, jumps: &[(&str, &str)]) -> Result<SshOptions, ConfigError> {
         let mut values = SshValues::default();
         let own = jumps.iter().find(|(host, _)| *host == args.destination);

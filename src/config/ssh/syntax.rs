@@ -1,10 +1,9 @@
-//! The values of ssh_config(5) that are not words: times, sizes, flags,
-//! escape characters.
+//! Parses values of ssh_config(5) that are not words: times, sizes, flags, escape characters.
 
 use std::time::Duration;
 
-/// A time of ssh_config's "TIME FORMATS" in sshd_config(5): `90`, `1h30m`.
-/// None if it is not one, or beyond 2^31-1 seconds.
+/// Parses a time ("TIME FORMATS" in sshd_config(5)): `90`, `1h30m`. `None` if it is invalid or more
+/// than 2^31-1 seconds.
 pub(crate) fn parse_time(text: &str) -> Option<Duration> {
     let mut total: u64 = 0;
     let mut rest = text;
@@ -31,7 +30,7 @@ pub(crate) fn parse_time(text: &str) -> Option<Duration> {
     (!text.is_empty() && total <= i32::MAX as u64).then(|| Duration::from_secs(total))
 }
 
-/// A size as RekeyLimit takes it: `4096`, `16M`, `1G`, `1.5G`; in bytes.
+/// Parses a size of RekeyLimit: `4096`, `16M`, `1G`, `1.5G`; in bytes.
 pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let scale: u64 = match text.get(number.len()..)?.to_ascii_uppercase().as_str() {
@@ -62,7 +61,7 @@ pub(crate) fn parse_size(text: &str) -> Option<u64> {
     (bytes <= i64::MAX as u64).then_some(bytes)
 }
 
-/// `yes`, `true`, `no`, `false`, in any case.
+/// Parses `yes`, `true`, `no` or `false`, ignoring case.
 pub(crate) fn parse_flag(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "yes" | "true" => Some(true),
@@ -71,8 +70,8 @@ pub(crate) fn parse_flag(text: &str) -> Option<bool> {
     }
 }
 
-/// EscapeChar: a character, `^X`, or `none`; also as `ssh -G` prints it, which
-/// is the way of vis(3): `\^X`, `\\`, `\040`. The outer None: not one of them.
+/// Parses EscapeChar: a character, `^X`, or `none`; also in the output format of `ssh -G`, which is
+/// vis(3)'s: `\^X`, `\\`, `\040`. The outer `None` means an invalid value.
 pub(crate) fn parse_escape_char(text: &str) -> Option<Option<u8>> {
     match *text.as_bytes() {
         [single] => Some(Some(single)),

@@ -1,5 +1,5 @@
-//! The tokens and environment variables inside values: ssh_config(5),
-//! sections TOKENS and ENVIRONMENT VARIABLES.
+//! Expands tokens and environment variables in values: ssh_config(5), sections TOKENS and
+//! ENVIRONMENT VARIABLES.
 
 use std::fmt::Write;
 
@@ -8,14 +8,14 @@ use sha1::{Digest, Sha1};
 use crate::config::error::ConfigError;
 use crate::config::invoker::Invoker;
 
-/// The tokens that most keywords take.
+/// The tokens that most keywords accept.
 pub(crate) const COMMON: &str = "CLdhijklnpru";
-/// Those of `User`: the ones that do not need the user's name.
+/// The tokens of `User`: those that do not need the user's name.
 pub(crate) const USER: &str = "Ldhijklnpu";
-/// Those of `ProxyCommand` and `ProxyJump`.
+/// The tokens of `ProxyCommand` and `ProxyJump`.
 pub(crate) const PROXY: &str = "hknpr";
 
-/// What the tokens stand for.
+/// The values of the tokens.
 #[derive(Debug, Clone)]
 pub(crate) struct Tokens {
     /// `%h`.
@@ -28,7 +28,7 @@ pub(crate) struct Tokens {
     pub port: String,
     /// `%r`.
     pub remote_user: String,
-    /// `%j`: the last jump host, or nothing.
+    /// `%j`: the last jump host, or an empty text.
     pub jump_host: String,
     /// `%d`.
     pub home: String,
@@ -36,12 +36,12 @@ pub(crate) struct Tokens {
     pub local_user: String,
     /// `%i`.
     pub user_id: String,
-    /// `%l`; `%L` is what stands before its first dot.
+    /// `%l`; `%L` is the part before its first dot.
     pub local_host: String,
 }
 
 impl Tokens {
-    /// The token `%name`.
+    /// The value of the token `%name`.
     fn value(&self, name: char) -> Option<String> {
         let short = || self.local_host.split('.').next().unwrap_or("").to_owned();
         Some(match name {
@@ -82,7 +82,7 @@ impl Tokens {
             })
     }
 
-    /// `value` of `key` with its tokens replaced, of which `allowed` may occur.
+    /// Replaces the tokens in `value` of `key`; only those in `allowed` may occur.
     pub fn expand(&self, key: &str, value: &str, allowed: &str) -> Result<String, ConfigError> {
         expand_with(
             key,
@@ -92,7 +92,7 @@ impl Tokens {
         )
     }
 
-    /// The same, and `${NAME}` replaced by the environment variable.
+    /// The same, and replaces `${NAME}` by the environment variable.
     pub fn expand_with_environment(
         &self,
         key: &str,
@@ -105,7 +105,7 @@ impl Tokens {
     }
 }
 
-/// `HostName`, whose `%h` is the host given.
+/// Expands `HostName`, whose `%h` is the given host.
 pub(crate) fn expand_host_name(value: &str, given: &str) -> Result<String, ConfigError> {
     let token = |name| (name == 'h').then(|| given.to_owned());
     expand_with("HostName", value, token, None)
@@ -133,7 +133,8 @@ fn expand_with(
             match following.next() {
                 Some('%') => expanded.push('%'),
                 Some(name) => expanded.push_str(
-                    &token(name).ok_or_else(|| wrong(format!("%{name} is no token here")))?,
+                    &token(name)
+                        .ok_or_else(|| wrong(format!("%{name} is not a token of this keyword")))?,
                 ),
                 None => return Err(wrong("'%' at the end; write '%%'".into())),
             }
@@ -146,7 +147,7 @@ fn expand_with(
 }
 
 fn variable(invoker: &Invoker, name: &str) -> Result<String, String> {
-    // The environment cannot hold such names, and getenv would panic on some.
+    // The environment cannot contain such names, and getenv would panic on some.
     let valid = !name.is_empty() && !name.contains(['=', '\0']);
     let value = valid.then(|| invoker.variable(name)).flatten();
     let value = value.ok_or_else(|| format!("the environment variable {name} is not set"))?;

@@ -1,4 +1,4 @@
-//! One value at a time: from the text of a keyword to the type of a setting.
+//! Converts the values of one keyword to the type of a setting.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use crate::config::error::ConfigError;
 use crate::config::invoker::Invoker;
 use crate::types::ParseError;
 
-/// Settings that change what ssh does and that we have no part in, with the
-/// values that ask for nothing.
+/// Settings that change ssh's behaviour and that sshvpn does not support, with the values that
+/// request nothing.
 const NOT_TAKEN_UP: [(&str, &[&str]); 10] = [
     ("compression", &["no"]),
     ("controlmaster", &["no", "false"]),
@@ -33,16 +33,16 @@ const NOT_TAKEN_UP: [(&str, &[&str]); 10] = [
 
 /// Reads the values of one destination.
 pub(crate) struct Reader<'a> {
-    /// What ssh would use.
+    /// The values that ssh would use.
     pub values: &'a SshValues,
-    /// What the tokens in them stand for.
+    /// The values of the tokens in them.
     pub tokens: &'a Tokens,
-    /// Whose home, agent and environment they mean.
+    /// The user whose home directory, agent and environment apply.
     pub invoker: &'a Invoker,
 }
 
 impl Reader<'_> {
-    /// A value where `none` means that there is none.
+    /// A value; `none` gives no value.
     pub fn text(&self, key: &str) -> Option<String> {
         let value = self.values.first(key)?;
         (!value.eq_ignore_ascii_case("none")).then(|| value.to_owned())
@@ -60,7 +60,7 @@ impl Reader<'_> {
         parse: impl Fn(&str) -> Option<T>,
     ) -> Result<T, ConfigError> {
         let value = self.required(key)?;
-        parse(value).ok_or_else(|| ConfigError::value(key, value, format!("has to be {expected}")))
+        parse(value).ok_or_else(|| ConfigError::value(key, value, format!("must be {expected}")))
     }
 
     pub fn typed<T>(
@@ -80,19 +80,19 @@ impl Reader<'_> {
         self.parsed(key, "a number", |text| text.parse().ok())
     }
 
-    /// A time where 0 and `none` mean that there is none.
+    /// A time; 0 and `none` give no time.
     pub fn time(&self, key: &str) -> Result<Option<Duration>, ConfigError> {
         self.parsed(key, "a time such as 90, 5m or 1h30m", optional_time)
     }
 
-    /// Names separated by commas.
+    /// The names of a comma-separated list.
     pub fn list(&self, key: &str) -> Vec<String> {
         let value = self.values.first(key).unwrap_or_default();
         let names = value.split(',').filter(|name| !name.is_empty());
         names.map(str::to_owned).collect()
     }
 
-    /// The same, where having none would rule out any connection.
+    /// The same; an empty list is an error, since it would rule out any connection.
     pub fn algorithms(&self, key: &str) -> Result<Vec<String>, ConfigError> {
         let names = self.list(key);
         if names.is_empty() {
@@ -102,13 +102,13 @@ impl Reader<'_> {
         Ok(names)
     }
 
-    /// Paths in which `ssh -G` leaves nothing but the tilde.
+    /// Paths in which `ssh -G` has expanded everything except the tilde.
     pub fn plain_paths(&self, key: &str) -> Result<Vec<PathBuf>, ConfigError> {
         let paths = self.values.all(key).iter().filter(|path| !is_none(path));
         paths.map(|path| self.invoker.expand_tilde(path)).collect()
     }
 
-    /// Paths in which `ssh -G` expands nothing.
+    /// Paths in which `ssh -G` has expanded nothing.
     pub fn expanded_paths(&self, key: &str) -> Result<Vec<PathBuf>, ConfigError> {
         let paths = self.values.all(key).iter().filter(|path| !is_none(path));
         paths
@@ -129,7 +129,7 @@ impl Reader<'_> {
                 Some(_) => Err(ConfigError::value(
                     "identityagent",
                     value,
-                    "names no variable",
+                    "is not the name of a variable",
                 )),
                 None => self.invoker.expand_tilde(value).map(Some),
             },
@@ -148,7 +148,7 @@ impl Reader<'_> {
         let unsupported = |problem: &str| ConfigError::value("proxycommand", &command, problem);
         if command == "-" {
             return Err(unsupported(
-                "the standard input cannot be the connection here",
+                "standard input as the connection is not supported",
             ));
         }
         if self.flag("proxyusefdpass")? {
@@ -160,8 +160,7 @@ impl Reader<'_> {
     pub fn rekey_limit(&self) -> Result<RekeyLimit, ConfigError> {
         let values = self.values.all("rekeylimit");
         let wrong = || {
-            let problem =
-                "has to be a size of at least 16 bytes, such as 1G, and may end in a time";
+            let problem = "must be a size of at least 16 bytes, such as 1G, and may end in a time";
             ConfigError::value("rekeylimit", &values.join(" "), problem)
         };
         let bytes = match values.first().map(String::as_str) {
@@ -184,13 +183,13 @@ impl Reader<'_> {
         let pairs = self.values.all("setenv").iter().map(|pair| {
             let (name, value) = pair
                 .split_once('=')
-                .ok_or_else(|| ConfigError::value("setenv", pair, "has to be NAME=VALUE"))?;
+                .ok_or_else(|| ConfigError::value("setenv", pair, "must be NAME=VALUE"))?;
             Ok((name.to_owned(), value.to_owned()))
         });
         pairs.collect()
     }
 
-    /// `-q` and `-v` win over the configuration.
+    /// `-q` and `-v` take precedence over the configuration.
     pub fn log_level(&self, args: &SshArgs) -> Result<LogLevel, ConfigError> {
         let configured = self.parsed("loglevel", "one of QUIET to DEBUG3", log_level)?;
         Ok(match (args.quiet, args.verbosity) {
@@ -207,13 +206,13 @@ impl Reader<'_> {
             if let Some(value) = self.values.first(key)
                 && !nothing.contains(&value.to_ascii_lowercase().as_str())
             {
-                debug!("{key} {value}: left to ssh, not done here");
+                debug!("{key} {value}: ignored, sshvpn does not support this setting");
             }
         }
     }
 }
 
-/// `path` with tilde, tokens and variables replaced, in ssh's order.
+/// Expands tilde, tokens and variables in `path`, in ssh's order.
 pub(crate) fn expand_path(
     tokens: &Tokens,
     key: &str,

@@ -1,17 +1,16 @@
-//! Keywords and their values: the form in which `ssh -G` prints settings, and
-//! in which our own reader of ssh_config yields them.
+//! Keywords and their values, as `ssh -G` prints them and as our own parser of ssh_config returns
+//! them.
 
 use std::collections::BTreeMap;
 
-/// Values by keyword. Keywords are in lower case; values are in the order in
-/// which ssh uses them.
+/// Values by keyword. Keywords are in lower case; values are in the order in which ssh uses them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SshValues {
     values: BTreeMap<String, Vec<String>>,
 }
 
 impl SshValues {
-    /// All values of `key`, none if it is not set.
+    /// All values of `key`; empty if it is not set.
     pub fn all(&self, key: &str) -> &[String] {
         self.values.get(key).map_or(&[], Vec::as_slice)
     }
@@ -36,7 +35,7 @@ impl SshValues {
         self.values.entry(key.to_owned()).or_default().push(value);
     }
 
-    /// Takes from `other` what is not set here.
+    /// Copies the values of `other` that are not set here.
     pub fn fill_from(&mut self, other: &SshValues) {
         for (key, values) in &other.values {
             if !self.values.contains_key(key) {

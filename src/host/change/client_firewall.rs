@@ -1,6 +1,6 @@
-//! What a client asks of its own host's firewall, whatever the remote end does: no
-//! connection comes in by the tunnel, and nothing is forwarded out of it or into
-//! it, but what was asked for. Pure text, handed to `nft` or `iptables-restore`.
+//! A client's firewall on its own host, independent of the server: no connection comes in through
+//! the tunnel, and nothing is forwarded from or to it, unless the user asked for it. Pure text,
+//! passed to `nft` or `iptables-restore`.
 
 use ipnetwork::IpNetwork;
 
@@ -10,32 +10,31 @@ use super::nft::{Nft, NftError};
 use crate::host::error::NetError;
 use crate::host::plan::address_range::Family;
 
-/// What may pass between the tunnel and this host.
+/// The packets that may pass between the tunnel and this host.
 ///
-/// Answers always do, and so do pings of this host, and what Ethernet needs to find
-/// a neighbour.
+/// Always allowed: replies, pings of this host, and the neighbour discovery that Ethernet needs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ClientFirewall {
-    /// Networks, single hosts among them, beyond the tunnel that may open connections.
+    /// Networks and single hosts beyond the tunnel that may open connections.
     pub inbound: Vec<IpNetwork>,
     /// Networks behind this host that may use the tunnel.
     pub forward: Vec<IpNetwork>,
 }
 
-/// By what the rules are made.
+/// The program that makes the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Means {
     /// nft, in the table `inet sshvpn_NAME`.
     Nft,
-    /// The same, on a kernel that tracks no connections: what opens a connection is
-    /// known for TCP alone, by its first packet.
+    /// nft on a kernel without connection tracking: an opened connection is recognized for TCP
+    /// only, by its first packet.
     NftStateless,
     /// iptables or ip6tables, in the table `mangle`.
     Iptables(Family),
 }
 
 impl ClientFirewall {
-    /// The commands that make the table; they fail where there is one of that name.
+    /// The commands that make the table; they fail if a table of that name exists.
     fn table(&self, interface: &str, stateless: bool) -> Result<String, NftError> {
         let table = table_name(interface)?;
         let answers: &[&str] = match stateless {
@@ -60,7 +59,7 @@ impl ClientFirewall {
         rule(format!(
             "input {from} icmpv6 type {{ echo-request, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-query }} accept"
         ));
-        // Switches that snoop forget a host that answers no query.
+        // Switches with IGMP snooping stop forwarding to a host that does not answer queries.
         rule(format!("input {from} ip protocol igmp accept"));
         for beyond in matches(&self.inbound, "saddr") {
             rule(format!("input {from} {beyond} accept"));
@@ -90,7 +89,7 @@ impl ClientFirewall {
         Ok(text)
     }
 
-    /// What makes one family's rules, for iptables-restore(8).
+    /// The input of iptables-restore(8) for one family's rules.
     fn rules(&self, interface: &str, family: Family) -> Result<String, IptablesError> {
         let comment = iptables::comment(interface)?;
         let chains = self.chains(interface, family);
@@ -144,10 +143,10 @@ impl ClientFirewall {
     }
 }
 
-/// What may always come in besides answers.
+/// Matches of packets that may always come in, besides replies.
 fn harmless(family: Family) -> &'static [&'static str] {
     match family {
-        // Switches that snoop forget a host that answers no query (IGMP, MLD).
+        // Switches with snooping stop forwarding to a host that answers no queries (IGMP, MLD).
         Family::V4 => &["-p icmp --icmp-type echo-request", "-p igmp"],
         Family::V6 => &[
             "-p icmpv6 --icmpv6-type echo-request",
@@ -165,7 +164,7 @@ fn of_family(networks: &[IpNetwork], family: Family) -> Vec<IpNetwork> {
         .collect()
 }
 
-/// Makes the rules for a tunnel of this name.
+/// Makes the rules for the tunnel of this name.
 pub(in crate::host) async fn make(
     interface: &str,
     firewall: &ClientFirewall,

@@ -1,7 +1,8 @@
-//! What the remote end of a tunnel asks of its host's firewall: a table of its own
-//! that holds connections to the local end off, with NAT and TCP's segment size,
-//! and rules in a forward chain that drops by default, which no other table can
-//! override. Pure text, handed to `nft`.
+//! The firewall of a tunnel at the server's host: a table of its own that drops connections to the
+//! client, with NAT and TCP's segment size.
+//!
+//! It also adds rules to a host's forward chain that drops by default, since no other table can
+//! override that chain. Pure text, passed to `nft`.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -13,40 +14,37 @@ use crate::host::error::NetError;
 use crate::host::journal::undo::Outcome;
 use crate::host::plan::address_range::{AddressSet, Family};
 
-/// The bit of a packet's mark that tells our forward rule of a reply, from our
-/// table's forward chain to its last chain. A connection tracking match would
-/// be plainer, but iptables refuses to show a table with a native one in it.
+/// The bit of a packet's mark that marks a reply, from our table's forward chain to its last chain,
+/// for our rule in the host's forward chain. A connection tracking match would be simpler, but
+/// iptables refuses to list a table that contains a native one.
 const REPLY_MARK: u32 = 0x2000_0000;
 
-/// The group (IFLA_GROUP) of every tunnel device of an agent or of the tun carrier,
-/// "sw" in its upper half: by it the tables of two tunnels know each other's device.
+/// The group (IFLA_GROUP) of every tunnel device of an agent or of the tun carrier, "sw" in its
+/// upper half: by it the tables of two tunnels recognize each other's device.
 pub const TUNNEL_GROUP: u32 = 0x7377_0000;
-/// The groups of all tunnel devices: [`TUNNEL_GROUP`], and from 0x73760000 on one
-/// for each server.
+/// The groups of all tunnel devices: [`TUNNEL_GROUP`], and from 0x73760000 on one for each server.
 pub(in crate::host) const TUNNEL_GROUPS: &str = "0x73760000-0x7377ffff";
 
-/// The table that a tunnel has of its own, `inet sshvpn_NAME`. It always drops
-/// what would open a connection to the local end, and holds TCP's segment size to
-/// what the path carries, both ways.
+/// A tunnel's own table, `inet sshvpn_NAME`. It always drops new connections to the client, and
+/// limits TCP's segment size to the path's, both ways.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FirewallTable {
-    /// Networks whose hosts may open connections to the local end.
+    /// Networks whose hosts may open connections to the client.
     pub inbound: Vec<IpNetwork>,
-    /// Whether hosts of those networks may come by another tunnel of this host.
+    /// Whether hosts of those networks may send through another tunnel of this host.
     pub tunnels: bool,
-    /// Addresses whose packets leave this host with its own address.
+    /// Source addresses that this host replaces by its own address.
     pub masquerade: Vec<IpAddr>,
     /// Whether replies are marked for the rules of
     /// [`Change::ForwardAccept`](super::Change::ForwardAccept).
     pub mark_replies: bool,
-    /// Networks that the tunnel's packets may go on to, none overlapping
-    /// another; with a list, packets whose answer would not go into the tunnel
-    /// are held off too.
+    /// The only networks that the tunnel's packets may be forwarded to, none overlapping another;
+    /// with a list, packets whose reply would not go into the tunnel are dropped too.
     pub limit: Option<Vec<IpNetwork>>,
 }
 
 impl FirewallTable {
-    /// The commands that make it; they fail where there is one of that name.
+    /// The commands that make the table; they fail if a table of that name exists.
     fn commands(&self, interface: &str) -> Result<String, NftError> {
         let table = table_name(interface)?;
         let mut text = format!(
@@ -106,14 +104,14 @@ impl FirewallTable {
         Ok(text)
     }
 
-    /// Whether the tunnel cannot be without it; else it is made where it can be.
+    /// Whether the tunnel must not run without the table; else a failure to make it is tolerated.
     pub fn is_needed(&self) -> bool {
         self.limit.is_some() || !self.masquerade.is_empty() || self.mark_replies
     }
 }
 
-/// Rules for what is on its way to the local end: answers `pass`, and what hosts of
-/// `inbound` send, which come by no other tunnel unless `tunnels`.
+/// Rules for packets to the client: apply `pass` to replies and to packets from hosts of `inbound`,
+/// the latter through another tunnel only if `tunnels`.
 pub(crate) fn closed(inbound: &[IpNetwork], tunnels: bool, pass: &str) -> Vec<String> {
     let mut rules = vec![format!("ct state established,related {pass}")];
     if !tunnels && !inbound.is_empty() {
@@ -125,14 +123,14 @@ pub(crate) fn closed(inbound: &[IpNetwork], tunnels: bool, pass: &str) -> Vec<St
     rules
 }
 
-/// One match a family for packets whose address at `side` is in `networks`.
+/// One match per family for packets whose address at `side` is in `networks`.
 pub(in crate::host) fn matches(networks: &[IpNetwork], side: &str) -> Vec<String> {
     let mut matches = Vec::new();
     for (family, word, number) in [(Family::V4, "ip", 4), (Family::V6, "ip6", 6)] {
         let joined = AddressSet::of(family, networks).to_networks();
         match joined.as_slice() {
             [] => {}
-            // A set cannot hold everything in all versions of nft.
+            // Some versions of nft do not accept a set that contains everything.
             [all] if all.prefix() == 0 => matches.push(format!("meta nfproto ipv{number}")),
             _ => {
                 let listed: Vec<String> = joined.iter().map(ToString::to_string).collect();
@@ -143,7 +141,7 @@ pub(in crate::host) fn matches(networks: &[IpNetwork], side: &str) -> Vec<String
     matches
 }
 
-/// What comes out of the tunnel goes on to `networks` alone.
+/// Limits the forwarding of the tunnel's packets to `networks`.
 fn limit(text: &mut String, table: &str, interface: &str, networks: &[IpNetwork]) {
     text.push_str(&format!(
         "add chain {table} onward {{ type filter hook forward priority -200; policy accept; }}\n"
@@ -169,7 +167,7 @@ fn limit(text: &mut String, table: &str, interface: &str, networks: &[IpNetwork]
     rule("drop");
 }
 
-/// Whether two of these matches can hold for one packet.
+/// Whether both matches can apply to one packet.
 pub(in crate::host) fn same_family(one: &str, other: &str) -> bool {
     let is_ipv6 = |text: &str| text.starts_with("ip6 ") || text.ends_with("ipv6");
     is_ipv6(one) == is_ipv6(other)
@@ -190,7 +188,7 @@ pub(in crate::host) async fn make_table(
     Ok(nft.apply("add the firewall table", &commands).await?)
 }
 
-/// Removes the table, if it is there.
+/// Removes the table if it exists.
 pub(in crate::host) async fn remove_table(interface: &str) -> Result<Outcome, NetError> {
     let table = table_name(interface)?;
     let nft = Nft::require()?;
@@ -211,11 +209,11 @@ pub(in crate::host) async fn remove_table(interface: &str) -> Result<Outcome, Ne
     Ok(Outcome::Undone)
 }
 
-/// Whether the host's forward chain of that family drops what no rule lets
-/// through (hosts with Docker, for instance).
+/// Whether the host's forward chain of that family drops by default (on hosts with Docker, for
+/// instance).
 pub async fn forward_drops(nft: &Nft, family: Family) -> bool {
     let listed = list_forward(nft, family).await;
-    // No such table or chain: nothing drops.
+    // Without the table or chain nothing drops.
     listed.is_ok_and(|text| text.lines().any(is_dropping_hook))
 }
 
@@ -224,8 +222,7 @@ fn is_dropping_hook(line: &str) -> bool {
     line.starts_with("type filter hook forward ") && line.ends_with("policy drop;")
 }
 
-/// Puts rules in front that let in what comes out of the tunnel, and back what
-/// answers it.
+/// Inserts rules at the front that accept packets from the tunnel and replies to them.
 pub(in crate::host) async fn add_accept(interface: &str, family: Family) -> Result<(), NetError> {
     check_name(interface)?;
     let chain = forward_chain(family);
@@ -240,7 +237,7 @@ pub(in crate::host) async fn add_accept(interface: &str, family: Family) -> Resu
         .await?)
 }
 
-/// Removes those rules, if they are there.
+/// Removes those rules if they exist.
 pub(in crate::host) async fn remove_accept(
     interface: &str,
     family: Family,
@@ -269,7 +266,7 @@ pub(in crate::host) async fn remove_accept(
     Ok(Outcome::Undone)
 }
 
-/// The chain that iptables makes, by which hosts drop what they forward.
+/// The forward chain of iptables, in which hosts set a drop policy.
 pub(in crate::host) fn forward_chain(family: Family) -> &'static str {
     match family {
         Family::V4 => "ip filter FORWARD",
@@ -283,7 +280,7 @@ async fn list_forward(nft: &Nft, family: Family) -> Result<String, NftError> {
     nft.list("list the forward chain", &arguments).await
 }
 
-/// The handles of the rules that end in `comment`, in nft's listing.
+/// The handles of the rules that end in `comment` in nft's listing.
 fn handles_of(listing: &str, comment: &str) -> Vec<u64> {
     listing
         .lines()
@@ -302,7 +299,7 @@ pub(in crate::host) fn table_name(interface: &str) -> Result<String, NftError> {
     Ok(format!("inet sshvpn_{interface}"))
 }
 
-/// A name goes into the rules in quotes, and into the table's name without.
+/// The name is quoted in the rules, but not in the table's name.
 fn check_name(interface: &str) -> Result<(), NftError> {
     let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     match !interface.is_empty() && interface.chars().all(sound) {

@@ -1,6 +1,7 @@
-//! A tunnel's firewall rules by iptables(8) and ip6tables(8), for hosts without
-//! nft: what `firewall` does in a table of its own stands in the tables of the
-//! host here, with a comment by which it is found again.
+//! A tunnel's firewall rules by iptables(8) and ip6tables(8), for hosts without nft.
+//!
+//! `firewall` uses a table of its own; these rules are in the host's tables, with a comment that
+//! identifies them.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -13,26 +14,26 @@ use crate::host::journal::undo::Outcome;
 use crate::host::plan::address_range::Family;
 use crate::host::program::{Program, ProgramError};
 
-/// The tables that may hold our rules, in the order in which they are removed.
+/// The tables that may contain our rules, in the order of removal.
 const TABLES: [&str; 3] = ["filter", "nat", "mangle"];
 
-/// Matches what belongs to a connection that is there.
+/// Matches packets of an existing connection.
 pub(in crate::host) const ANSWERS: &str = "-m conntrack --ctstate RELATED,ESTABLISHED";
 /// The groups of all tunnel devices, as a number and a mask.
 const TUNNEL_GROUPS: &str = "0x73760000/0xfffe0000";
 
-/// Why the rules were not changed or read.
+/// The reason why the rules were not changed or read.
 #[derive(Debug, Error)]
 pub enum IptablesError {
-    /// Not installed.
+    /// Neither program is installed.
     #[error("there is neither an 'nft' nor an '{0}' program on this host: install nftables")]
     Missing(&'static str),
-    /// It did not run, or said no; a part may have been done, table by table.
+    /// The program did not run or reported an error; it may have changed some of the tables.
     #[error(transparent)]
     Program(#[from] ProgramError),
-    /// An interface with a name that the rules cannot hold.
+    /// The interface's name cannot be used in the rules.
     #[error(
-        "no firewall rules can be made for the interface '{0}': choose a name of letters, digits, '_', '-' and '.'"
+        "cannot make firewall rules for the interface '{0}': choose a name of letters, digits, '_', '-' and '.'"
     )]
     Name(String),
 }
@@ -44,35 +45,33 @@ impl IptablesError {
     }
 }
 
-/// What the remote end of a tunnel asks of one family's tables. What would open a
-/// connection to the local end is always dropped, and TCP's segment size held to
-/// what the path carries, both ways.
+/// The firewall rules of one family for a tunnel at the server's host. They always drop new
+/// connections to the client, and limit TCP's segment size to the path's, both ways.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirewallRules {
     /// The family.
     pub family: Family,
-    /// Networks whose hosts may open connections to the local end, of which those
-    /// of this family count.
+    /// Networks whose hosts may open connections to the client; only those of this family apply.
     pub inbound: Vec<IpNetwork>,
-    /// Whether hosts of those networks may come by another tunnel of this host.
+    /// Whether hosts of those networks may send through another tunnel of this host.
     pub tunnels: bool,
-    /// Addresses of it whose packets leave this host with its own address.
+    /// Source addresses of this family that this host replaces by its own address.
     pub masquerade: Vec<IpAddr>,
-    /// Whether the host's forward chain drops, so that what comes out of the
-    /// tunnel, and what answers it, has to be let through.
+    /// Whether the host's forward chain drops by default, so that packets from the tunnel and
+    /// replies to them need accept rules.
     pub accept: bool,
-    /// Networks that the tunnel's packets may go on to, of which those of this
-    /// family count; with a list, packets whose answer would not go into the
-    /// tunnel are held off too, also from this host itself.
+    /// The only networks that the tunnel's packets may be forwarded to, those of this family; with
+    /// a list, packets whose reply would not go into the tunnel are dropped too, also those for
+    /// this host itself.
     pub limit: Option<Vec<IpNetwork>>,
 }
 
-/// A rule, for whichever program of the two.
+/// A rule, for either program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rule {
     /// Its table.
     pub table: &'static str,
-    /// `-A` behind the others, `-I` in front of them.
+    /// `-A` to append the rule, `-I` to insert it at the front.
     pub command: &'static str,
     chain: &'static str,
     matches: String,
@@ -80,7 +79,7 @@ pub(crate) struct Rule {
 }
 
 impl Rule {
-    /// The chain and what follows it on a command line, with a comment or without.
+    /// The chain and the rest of the command line, with or without the comment.
     pub(crate) fn text(&self, comment: Option<&str>) -> String {
         let (chain, matches, target) = (self.chain, &self.matches, &self.target);
         match comment {
@@ -90,7 +89,7 @@ impl Rule {
     }
 }
 
-/// Lets what comes from `source` leave with this host's own address.
+/// Replaces `source` by this host's own address in packets that leave this host.
 pub(crate) fn masquerade(interface: &str, source: IpAddr) -> Rule {
     Rule {
         table: "nat",
@@ -101,7 +100,7 @@ pub(crate) fn masquerade(interface: &str, source: IpAddr) -> Rule {
     }
 }
 
-/// Holds TCP's segment size to what the path carries, both ways.
+/// Limits TCP's segment size to the path's, both ways.
 pub(crate) fn clamp(interface: &str) -> [Rule; 2] {
     ["-i", "-o"].map(|side| Rule {
         table: "mangle",
@@ -112,8 +111,8 @@ pub(crate) fn clamp(interface: &str) -> [Rule; 2] {
     })
 }
 
-/// Lets through what comes out of the tunnel, what answers it, and what hosts of
-/// `inbound`, all of one family, send into it.
+/// Accepts packets from the tunnel, replies to them, and packets into the tunnel from hosts of
+/// `inbound`, all of one family.
 pub(crate) fn let_through(interface: &str, inbound: &[IpNetwork]) -> Vec<Rule> {
     let beyond = inbound.iter();
     let mut matches = vec![
@@ -131,20 +130,20 @@ pub(crate) fn let_through(interface: &str, inbound: &[IpNetwork]) -> Vec<Rule> {
     matches.into_iter().map(accept).collect()
 }
 
-/// A chain of our own in the table `mangle`, and the rule that leads into it.
+/// A chain of our own in the table `mangle`, and the rule that jumps to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Chain {
     /// Its name.
     pub name: String,
-    /// Its rules, without the chain in front.
+    /// Its rules, without the chain's name.
     pub rules: Vec<String>,
-    /// The rule in a chain of the host.
+    /// The rule in a chain of the host that jumps to it.
     pub entrance: Rule,
 }
 
 impl Chain {
-    /// The chain `name` for packets in `chain` that match `matches`: what none of
-    /// `rules` returns is dropped.
+    /// The chain `name` for packets in `chain` that match `matches`; it drops every packet that
+    /// none of `rules` returns.
     pub(in crate::host) fn dropping(
         name: String,
         chain: &'static str,
@@ -166,8 +165,8 @@ impl Chain {
         }
     }
 
-    /// What makes the chain, for iptables-restore(8); it fails where there is one
-    /// of that name.
+    /// The input of iptables-restore(8) that makes the chain; it fails if a chain of that name
+    /// exists.
     pub(in crate::host) fn lines(&self) -> String {
         let name = &self.name;
         let mut lines = format!("-N {name}\n");
@@ -178,8 +177,8 @@ impl Chain {
     }
 }
 
-/// Holds off what would open a connection to the local end, except from hosts of
-/// `inbound`, all of one family, which come by no other tunnel unless `tunnels`.
+/// Drops new connections to the client, except from hosts of `inbound`, all of one family; these
+/// may use another tunnel only if `tunnels`.
 pub(crate) fn closed(interface: &str, inbound: &[IpNetwork], tunnels: bool) -> Chain {
     let mut rules = vec![format!("{ANSWERS} -j RETURN")];
     if !tunnels && !inbound.is_empty() {
@@ -192,7 +191,7 @@ pub(crate) fn closed(interface: &str, inbound: &[IpNetwork], tunnels: bool) -> C
 }
 
 impl FirewallRules {
-    /// Whether the tunnel cannot be without them; else they are made where they can be.
+    /// Whether the tunnel must not run without the rules; else a failure to make them is tolerated.
     pub fn is_needed(&self) -> bool {
         self.limit.is_some() || !self.masquerade.is_empty() || self.accept
     }
@@ -208,7 +207,7 @@ impl FirewallRules {
         closed(interface, &self.inbound(), self.tunnels)
     }
 
-    /// Its rules in the host's own chains.
+    /// The rules in the host's own chains.
     fn rules(&self, interface: &str) -> Vec<Rule> {
         let sources = self.masquerade.iter();
         let mut rules: Vec<Rule> = sources
@@ -227,9 +226,9 @@ impl FirewallRules {
                 matches,
                 target,
             };
-            // Reverse path filtering (RFC 3704), for which there is a match in front
-            // of the routing alone (iptables-extensions(8), rpfilter). Neighbour
-            // discovery has sources without a route, which are never forwarded.
+            // Reverse path filtering (RFC 3704); its match works only before routing
+            // (iptables-extensions(8), rpfilter). Neighbour discovery uses sources without a route,
+            // which are never forwarded.
             let sources = match self.family {
                 Family::V4 => "",
                 Family::V6 => "! -s fe80::/10 ",
@@ -248,8 +247,8 @@ impl FirewallRules {
         rules
     }
 
-    /// What makes them, for iptables-restore(8); it fails where there is a chain
-    /// of our name.
+    /// The input of iptables-restore(8) that makes the rules; it fails if a chain of our name
+    /// exists.
     fn commands(&self, interface: &str) -> Result<String, IptablesError> {
         let comment = comment(interface)?;
         let mut chains = self.closed(interface).lines();
@@ -259,7 +258,7 @@ impl FirewallRules {
         Ok(restore(&chains, &self.rules(interface), &comment))
     }
 
-    /// A chain of our own: what comes out of the tunnel goes on to `networks` alone.
+    /// A chain of our own that limits the forwarding of the tunnel's packets to `networks`.
     fn limit(&self, text: &mut String, interface: &str, networks: &[IpNetwork]) {
         let chain = chain_name(interface);
         let _ = writeln!(text, "-N {chain}");
@@ -272,8 +271,8 @@ impl FirewallRules {
     }
 }
 
-/// What makes these rules behind the chains of our own that they lead into, for
-/// iptables-restore(8).
+/// The input of iptables-restore(8) that makes our own chains, then these rules, which jump to
+/// them.
 pub(in crate::host) fn restore(chains: &str, rules: &[Rule], comment: &str) -> String {
     let mut text = String::new();
     for table in TABLES {
@@ -292,7 +291,7 @@ pub(in crate::host) fn restore(chains: &str, rules: &[Rule], comment: &str) -> S
     text
 }
 
-/// The programs for one family, as found on this host.
+/// The programs for one family that were found on this host.
 #[derive(Debug, Clone)]
 pub struct Iptables {
     iptables: Program,
@@ -300,7 +299,7 @@ pub struct Iptables {
 }
 
 impl Iptables {
-    /// Looks for them.
+    /// Looks for both programs.
     pub fn find(family: Family) -> Option<Self> {
         let (iptables, restore) = match family {
             Family::V4 => ("iptables", "iptables-restore"),
@@ -320,8 +319,7 @@ impl Iptables {
         Self::find(family).ok_or(IptablesError::Missing(missing))
     }
 
-    /// Whether the host's forward chain drops what no rule lets through (hosts
-    /// with Docker, for instance).
+    /// Whether the host's forward chain drops by default (on hosts with Docker, for instance).
     pub async fn forward_drops(&self) -> bool {
         let arguments = ["-w", "-S", "FORWARD"];
         let listed = self.iptables.run("list the forward chain", &arguments, "");
@@ -330,8 +328,7 @@ impl Iptables {
             .is_ok_and(|text| text.lines().any(|line| line == "-P FORWARD DROP"))
     }
 
-    /// The rules of a table, as commands that would make them; none where the
-    /// kernel has no such table.
+    /// The rules of a table, as the commands that make them; empty if the kernel has no such table.
     async fn list(&self, table: &str) -> Result<String, IptablesError> {
         let arguments = ["-w", "-t", table, "-S"];
         let listed = self.iptables.run("list the firewall rules", &arguments, "");
@@ -357,13 +354,13 @@ pub(in crate::host) async fn make(interface: &str, rules: &FirewallRules) -> Res
     apply(rules.family, &rules.commands(interface)?).await
 }
 
-/// Carries out what [`restore`] yields.
+/// Runs the output of [`restore`].
 pub(in crate::host) async fn apply(family: Family, commands: &str) -> Result<(), NetError> {
     let iptables = Iptables::require(family)?;
     Ok(iptables.apply("add firewall rules", commands).await?)
 }
 
-/// Removes the rules, as far as they are there.
+/// Removes the rules that exist.
 pub(in crate::host) async fn remove(interface: &str, family: Family) -> Result<Outcome, NetError> {
     comment(interface)?;
     let iptables = Iptables::require(family)?;
@@ -382,7 +379,7 @@ pub(in crate::host) async fn remove(interface: &str, family: Family) -> Result<O
     Ok(Outcome::Undone)
 }
 
-/// What removes our rules and our chains from a table that is listed so.
+/// The input that removes our rules and chains from a table with this listing.
 fn removal(listed: &str, interface: &str) -> Result<String, IptablesError> {
     let comment = format!(" {} ", comment(interface)?);
     let mut lines = String::new();
@@ -408,24 +405,24 @@ fn removal(listed: &str, interface: &str) -> Result<String, IptablesError> {
     Ok(lines)
 }
 
-// No interface's name makes one of these names another's, and none is longer than
-// the 28 characters that iptables takes.
+// The names are unique for each interface, and none is longer than the 28 characters that iptables
+// accepts.
 
 fn chain_name(interface: &str) -> String {
     format!("sshvpn-{interface}")
 }
 
-/// What leads to this end of the tunnel, or at a remote end to the other.
+/// Packets into the tunnel: to this host on a client, to the client on a server.
 pub(in crate::host) fn inbound_chain(interface: &str) -> String {
     format!("sshvpnin-{interface}")
 }
 
-/// What a client's host forwards into the tunnel.
+/// Packets that a client's host forwards into the tunnel.
 pub(in crate::host) fn outbound_chain(interface: &str) -> String {
     format!("sshvpnout-{interface}")
 }
 
-/// What a client's host forwards out of the tunnel.
+/// Packets that a client's host forwards out of the tunnel.
 pub(in crate::host) fn onward_chain(interface: &str) -> String {
     format!("sshvpnfwd-{interface}")
 }

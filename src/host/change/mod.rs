@@ -1,5 +1,5 @@
-//! The changes that a tunnel makes to this host: on its own interface, and to
-//! what this host forwards.
+//! The changes that a tunnel makes to this host: its own interface, forwarding, firewall and name
+//! servers.
 
 pub mod client_firewall;
 pub mod firewall;
@@ -29,16 +29,15 @@ use server_table::ServerTable;
 use shared_setting::SharedSetting;
 use sysctl::SysctlKey;
 
-/// Packets in the device's queue, as many as a tun device has by default: enough
-/// for the time in which this process does not run. What waits for the channel
-/// waits in our own queue, which is fair.
+/// The length of the device's transmit queue, in packets, the default of a tun device: enough for
+/// the time in which this process does not run. Packets that wait for the channel wait in our own
+/// fair queue.
 pub const TX_QUEUE_LENGTH: u32 = 500;
 
-/// Bytes of a super-packet: with its headers it fits one SSH message.
+/// The size limit of a super-packet, in bytes: with its headers it fits one SSH message.
 pub const GSO_MAX_SIZE: u32 = 64_000;
 
-/// One change to the tunnel's interface, to what leads through it, or to what
-/// this host does with packets of it.
+/// One change of the tunnel's interface, of its routes, or of this host's treatment of its packets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Bring the link up.
@@ -47,26 +46,25 @@ pub enum Change {
     Mtu(Mtu),
     /// Set the length of the transmit queue, in packets.
     TxQueueLength(u32),
-    /// Set how large a super-packet the kernel may hand to the device, in bytes
+    /// Limit the super-packets that the kernel may hand to the device, in bytes
     /// (IFLA_GSO_MAX_SIZE).
     GsoMaxSize(u32),
-    /// Let the kernel make no IPv6 address of its own for the link, so that a
-    /// fresh tun sends no router solicitations.
+    /// Stop the kernel from generating IPv6 addresses for the link, so that a new tun device sends
+    /// no router solicitations.
     AddressGenerationNone,
-    /// Keep the other end from configuring this host by the interface: no router
-    /// advertisements, redirects or source routes, and no IPv6 where none was
-    /// agreed on. Before the link is up, and after its MTU: below 1280 bytes the
-    /// kernel has no settings for IPv6.
+    /// Keep the peer from configuring this host through the interface: no router advertisements,
+    /// redirects or source routes, and no IPv6 unless it was agreed on. Before the link is up, and
+    /// after its MTU is set: below 1280 bytes the kernel has no settings for IPv6.
     Protection(Ipv6),
-    /// Make the interface a port of a bridge that is there.
+    /// Make the interface a port of an existing bridge.
     Bridge(InterfaceName),
-    /// Let the bridge learn nothing from what comes by the interface, which is a
-    /// port of it, and take no frames of stations that it was not told of there.
+    /// Stop the bridge from learning at the interface, which is a port of it, and drop frames of
+    /// stations that the bridge was not given for this port.
     GuardedPort {
-        /// Whether it reaches no other port of this kind.
+        /// Whether the port reaches no other isolated port.
         isolated: bool,
     },
-    /// Put the interface into a group (IFLA_GROUP), by which firewall rules know it.
+    /// Put the interface into a group (IFLA_GROUP), by which firewall rules match it.
     Group(u32),
     /// Add an address.
     Address(InterfaceAddress),
@@ -74,48 +72,48 @@ pub enum Change {
     Route(TunnelRoute),
     /// Set a sysctl that belongs to the interface.
     Sysctl {
-        /// Which.
+        /// The sysctl.
         key: SysctlKey,
-        /// To what.
+        /// Its new value.
         value: String,
     },
-    /// Set a setting beyond the interface, together with other tunnels.
+    /// Set a setting beyond the interface that several tunnels share.
     Shared(SharedSetting),
     /// Make the tunnel's firewall table.
     FirewallTable(FirewallTable),
-    /// Let the tunnel's packets through the host's own forward chain of this
-    /// family; needs a table with [`FirewallTable::mark_replies`].
+    /// Accept the tunnel's packets in the host's own forward chain of this family; needs a table
+    /// with [`FirewallTable::mark_replies`].
     ForwardAccept(Family),
-    /// Make the tunnel's firewall rules by iptables, where there is no nft.
+    /// Make the tunnel's firewall rules by iptables, on a host without nft.
     FirewallRules(FirewallRules),
-    /// Close this host to what comes by the tunnel, as a client.
+    /// As a client, drop unrequested packets from the tunnel.
     ClientFirewall(ClientFirewall, Means),
-    /// Make name servers known that lie behind the tunnel.
+    /// Configure name servers that are reached through the tunnel.
     NameServers(ResolverChange),
-    /// Make a server's firewall table, or put this one in place of it.
+    /// Make or replace a server's firewall table.
     ServerTable(ServerTable),
-    /// Let what a server's table passed through the host's own forward chain of
-    /// this family; needs a table with [`ServerTable::mark_passed`].
+    /// Accept the packets that a server's table passed in the host's own forward chain of this
+    /// family; needs a table with [`ServerTable::mark_passed`].
     ForwardPassed(Family),
 }
 
-/// An address for an interface, in one of the two ways to give one.
+/// An address of an interface, in one of two forms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum InterfaceAddress {
-    /// Ours and the peer's, for a tun device.
+    /// A local and a peer address, for a tun device.
     PointToPoint {
-        /// Ours.
+        /// The local address.
         local: IpAddr,
-        /// The peer's, of the same family.
+        /// The peer's address, of the same family.
         peer: IpAddr,
     },
-    /// Ours in the network of the link, for a tap device.
+    /// A local address in the link's network, for a tap device.
     Network(IpNetwork),
 }
 
 impl InterfaceAddress {
-    /// Our own address.
+    /// The local address.
     pub fn local(&self) -> IpAddr {
         match self {
             InterfaceAddress::PointToPoint { local, .. } => *local,
@@ -123,7 +121,7 @@ impl InterfaceAddress {
         }
     }
 
-    /// The peer's address, where one is given.
+    /// The peer's address, if one is given.
     pub fn peer(&self) -> Option<IpAddr> {
         match self {
             InterfaceAddress::PointToPoint { peer, .. } => Some(*peer),
@@ -131,7 +129,7 @@ impl InterfaceAddress {
         }
     }
 
-    /// The length of the prefix: the whole address where there is a peer.
+    /// The prefix length: the length of a whole address if there is a peer.
     pub fn prefix(&self) -> u8 {
         match self {
             InterfaceAddress::PointToPoint { local, .. } => IpNetwork::from(*local).prefix(),
@@ -149,23 +147,23 @@ impl fmt::Display for InterfaceAddress {
     }
 }
 
-/// A route that leads through the tunnel's interface.
+/// A route through the tunnel's interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TunnelRoute {
-    /// Where to.
+    /// The destination network.
     pub destination: IpNetwork,
-    /// The router behind the tunnel: needed on a tap device, where the remote end
-    /// is one host of many; not on a tun.
+    /// The gateway behind the tunnel: needed on a tap device, where the remote host is one of many;
+    /// not on a tun device.
     pub gateway: Option<IpAddr>,
-    /// The source address to prefer.
+    /// The preferred source address.
     pub source: Option<IpAddr>,
-    /// The smaller wins; the kernel's default where none is given.
+    /// The priority; the lowest value wins. `None` is the kernel's default.
     pub metric: Option<u32>,
 }
 
 impl TunnelRoute {
-    /// A route to `destination` without any particulars.
+    /// A route to `destination` without further attributes.
     pub fn to(destination: IpNetwork) -> Self {
         Self {
             destination,
@@ -175,8 +173,8 @@ impl TunnelRoute {
         }
     }
 
-    /// The metric that the kernel gives the route: for IPv6 a zero stands for
-    /// IP6_RT_PRIO_USER (net/ip6_route.h).
+    /// The metric that the kernel gives the route: for IPv6 it replaces zero by IP6_RT_PRIO_USER
+    /// (net/ip6_route.h).
     pub fn effective_metric(&self) -> u32 {
         match (self.destination, self.metric.unwrap_or(0)) {
             (IpNetwork::V6(_), 0) => 1024,

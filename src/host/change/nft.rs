@@ -1,28 +1,28 @@
-//! The `nft` program (nft(8)): the one way to nftables. Commands go in as text
-//! on its standard input, in one transaction.
+//! Runs the `nft` program (nft(8)), the only access to nftables. It takes the commands on standard
+//! input as one transaction.
 
 use thiserror::Error;
 
 use crate::host::program::{Program, ProgramError};
 
-/// Why the firewall was not changed or read.
+/// The reason why the firewall was not changed or read.
 #[derive(Debug, Error)]
 pub enum NftError {
-    /// Not installed.
+    /// The program is not installed.
     #[error("there is no 'nft' program on this host: install nftables")]
     Missing,
-    /// It did not run, or said no.
+    /// The program did not run or reported an error.
     #[error(transparent)]
     Program(#[from] ProgramError),
-    /// An interface with a name that the rules cannot hold.
+    /// The interface's name cannot be used in the rules.
     #[error(
-        "no firewall rules can be made for the interface '{0}': choose a name of letters, digits, '_', '-' and '.'"
+        "cannot make firewall rules for the interface '{0}': choose a name of letters, digits, '_', '-' and '.'"
     )]
     Name(String),
 }
 
 impl NftError {
-    /// Whether it is certain that nothing was changed: its input is one transaction.
+    /// Whether it is certain that nothing was changed: the input is one transaction.
     pub fn nothing_changed(&self) -> bool {
         match self {
             NftError::Program(error) => matches!(error, ProgramError::Refused { .. }),
@@ -30,7 +30,7 @@ impl NftError {
         }
     }
 
-    /// Whether what was asked about is not there (ENOENT, in the C locale).
+    /// Whether the requested object does not exist (ENOENT, in the C locale).
     pub fn is_absence(&self) -> bool {
         matches!(
             self,
@@ -40,31 +40,30 @@ impl NftError {
     }
 }
 
-/// The program as found on this host.
+/// The nft program that was found on this host.
 #[derive(Debug, Clone)]
 pub struct Nft {
     program: Program,
 }
 
 impl Nft {
-    /// Looks for it.
+    /// Looks for the program.
     pub fn find() -> Option<Self> {
         Program::find("nft").map(|program| Self { program })
     }
 
-    /// The same, where it is needed.
+    /// Looks for the program; returns an error if it is missing.
     pub fn require() -> Result<Self, NftError> {
         Self::find().ok_or(NftError::Missing)
     }
 
-    /// Carries out `commands`, all of them or none; `action` says what they do,
-    /// to follow "cannot".
+    /// Runs all of `commands` or none; `action` is the purpose, to follow "cannot".
     pub async fn apply(&self, action: &'static str, commands: &str) -> Result<(), NftError> {
         self.program.run(action, &["-f", "-"], commands).await?;
         Ok(())
     }
 
-    /// What it prints for these arguments.
+    /// The program's output for these arguments.
     pub async fn list(&self, action: &'static str, arguments: &[&str]) -> Result<String, NftError> {
         Ok(self.program.run(action, arguments, "").await?)
     }

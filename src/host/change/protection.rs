@@ -1,9 +1,8 @@
-//! The kernel settings of a tunnel's own device by which the other end cannot
-//! configure this host: one list, for every role.
+//! The kernel settings of a tunnel's own device that keep the peer from configuring this host: one
+//! list, for every role.
 //!
-//! rp_filter is not among them: the kernel takes the larger of `all` and the
-//! device's own, and 2 (loose) is larger than 1 (strict), so any value written
-//! here could weaken a host that is strict.
+//! rp_filter is not among them: the kernel uses the larger of `all` and the device's own, and 2
+//! (loose) is larger than 1 (strict), so any value written here could weaken a host that is strict.
 
 use std::net::IpAddr;
 use std::sync::Once;
@@ -13,8 +12,7 @@ use crate::host::plan::address_range::Family;
 use crate::process::message::say;
 use crate::types::InterfaceName;
 
-/// Names and values for every tunnel device
-/// (kernel: Documentation/networking/ip-sysctl.rst).
+/// Settings and values for every tunnel device (kernel: Documentation/networking/ip-sysctl.rst).
 const ALWAYS: [(Family, &str, &str); 7] = [
     (Family::V4, "accept_redirects", "0"),
     (Family::V4, "send_redirects", "0"),
@@ -22,7 +20,7 @@ const ALWAYS: [(Family, &str, &str); 7] = [
     (Family::V6, "accept_ra", "0"),
     (Family::V6, "autoconf", "0"),
     (Family::V6, "accept_redirects", "0"),
-    // 0 takes routing headers of type 2.
+    // 0 would accept routing headers of type 2.
     (Family::V6, "accept_source_route", "-1"),
 ];
 /// For a device without IPv6.
@@ -31,14 +29,14 @@ const IPV6_OFF: (Family, &str, &str) = (Family::V6, "disable_ipv6", "1");
 /// Whether a tunnel device has IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ipv6 {
-    /// An IPv6 address was agreed on, or addresses are the user's business.
+    /// An IPv6 address was agreed on, or the user configures the addresses.
     On,
     /// No IPv6 address was agreed on.
     Off,
 }
 
 impl Ipv6 {
-    /// On, where it was agreed on.
+    /// `On` if `agreed`.
     pub fn agreed(agreed: bool) -> Self {
         match agreed {
             true => Ipv6::On,
@@ -47,14 +45,13 @@ impl Ipv6 {
     }
 }
 
-/// Whether an IPv6 address of a device was given to it. The kernel makes link-local
-/// ones for every device that is up, and makes them again.
+/// Whether `address` is an IPv6 address that was added to the device. The kernel generates
+/// link-local ones for every device that is up, and generates them again.
 pub fn is_given_ipv6(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if !address.is_unicast_link_local())
 }
 
-/// The settings of `device` with their values. The name is one that the kernel
-/// gave, or a parsed one.
+/// The settings of `device` with their values. The name is from the kernel, or a parsed one.
 pub fn settings(device: &str, ipv6: Ipv6) -> Vec<(SysctlKey, &'static str)> {
     let off = (ipv6 == Ipv6::Off).then_some(IPV6_OFF);
     let all = ALWAYS.into_iter().chain(off);
@@ -62,7 +59,7 @@ pub fn settings(device: &str, ipv6: Ipv6) -> Vec<(SysctlKey, &'static str)> {
         .collect()
 }
 
-/// A setting that is to be changed.
+/// A setting whose value has to change.
 #[derive(Debug, Clone)]
 pub(in crate::host) struct Differing {
     pub key: SysctlKey,
@@ -70,7 +67,7 @@ pub(in crate::host) struct Differing {
     pub set: &'static str,
 }
 
-/// What there is to change at a device, and the settings of which this is unknown.
+/// The settings of a device that have to change, and the errors of reading the others.
 #[derive(Debug, Default)]
 pub(in crate::host) struct Difference {
     pub differing: Vec<Differing>,
@@ -78,7 +75,7 @@ pub(in crate::host) struct Difference {
 }
 
 impl Difference {
-    /// Compares. A family that is disabled has no settings, which is as good.
+    /// Compares the present values. A disabled family has no settings and needs none.
     pub fn of(device: &str, ipv6: Ipv6) -> Self {
         let mut found = Self::default();
         for (key, set) in settings(device, ipv6) {
@@ -93,8 +90,8 @@ impl Difference {
     }
 }
 
-/// Sets up a device that goes away with its descriptor, so that nothing has to
-/// be put back. A setting that cannot be changed is a warning, see `warn`.
+/// Sets up a device that ends with its descriptor, so that nothing has to be restored. A setting
+/// that cannot be changed is a warning, see `warn`.
 pub fn set(device: &InterfaceName, ipv6: Ipv6) {
     set_by_name(device.as_str(), ipv6);
 }
@@ -109,9 +106,9 @@ pub(in crate::host) fn set_by_name(device: &str, ipv6: Ipv6) {
     warn(device, &failed);
 }
 
-/// Says, once in a process, that settings could not be changed. The tunnel comes
-/// up all the same: /proc/sys is read-only in most containers, and packets that
-/// would configure this host are also refused before they reach the device.
+/// Warns, once per process, that settings could not be changed. The tunnel comes up all the same:
+/// /proc/sys is read-only in most containers, and packets that would configure this host are also
+/// refused before they reach the device.
 pub(in crate::host) fn warn(device: &str, failed: &[SysctlError]) {
     static SAID: Once = Once::new();
     let Some(first) = failed.first() else {
@@ -119,7 +116,7 @@ pub(in crate::host) fn warn(device: &str, failed: &[SysctlError]) {
     };
     SAID.call_once(|| {
         say(format_args!(
-            "warning: {} settings of {device} that keep the other end of the tunnel from \
+            "warning: {} settings of {device} that keep the tunnel's peer from \
              configuring this host are not set: {first}",
             failed.len()
         ));

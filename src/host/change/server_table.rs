@@ -1,7 +1,8 @@
-//! What a server asks of the host's firewall: one table for all its clients,
-//! whose devices are one group of links, so that it does not change as clients
-//! come and go. What a client may send is checked packet by packet before it
-//! comes here; this is NAT, TCP's segment size, and a second fence.
+//! A server's firewall table, one for all its clients. It matches their devices by one group of
+//! links, so that it does not change as clients come and go.
+//!
+//! The server checks each client's packets before they arrive here; the table does NAT, TCP's
+//! segment size, and a second check.
 
 use ipnetwork::IpNetwork;
 
@@ -12,24 +13,24 @@ use super::nft::{Nft, NftError};
 use crate::host::error::NetError;
 use crate::host::plan::address_range::Family;
 
-/// The bit of a packet's mark that tells our rule in the host's own forward
-/// chain what the table passed, from our forward chain to our last one.
+/// The bit of a packet's mark that marks a passed packet, from our forward chain to our last chain,
+/// for our rule in the host's own forward chain.
 const PASSED_MARK: u32 = 0x1000_0000;
 
 /// The table `inet sshvpn_NAME` of a server.
 ///
-/// Packets between two clients pass: they come from a link of the group and
-/// leave by one, which no other packet does, whatever addresses are in it. Who
-/// may reach whom is decided where they come in.
+/// Packets between two clients pass: they come from a link of the group and leave by one, which no
+/// other packet does, whatever its addresses. The server decides which clients may reach each other
+/// where the packets come in.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServerTable {
     /// The group of the clients' links (IFLA_GROUP).
     pub group: u32,
     /// Networks beyond this host that clients may reach.
     pub onward: Vec<IpNetwork>,
-    /// Sources that appear there with this host's address.
+    /// Sources that this host replaces by its own address towards the `onward` networks.
     pub masquerade: Vec<IpNetwork>,
-    /// Whether hosts there may open connections to clients.
+    /// Whether hosts of the `onward` networks may open connections to clients.
     pub inbound: bool,
     /// Whether passed packets are marked for the rules of
     /// [`Change::ForwardPassed`](super::Change::ForwardPassed).
@@ -37,7 +38,7 @@ pub struct ServerTable {
 }
 
 impl ServerTable {
-    /// The commands that make it; they fail where there is one of that name.
+    /// The commands that make the table; they fail if a table of that name exists.
     fn commands(&self, name: &str) -> Result<String, NftError> {
         let table = table_name(name)?;
         let group = self.group;
@@ -66,7 +67,7 @@ impl ServerTable {
         rule(&format!("to_client {clamp}"));
         rule(&format!("to_client ct state established,related {pass}"));
         if self.inbound {
-            // Links of this server's own group went to from_client.
+            // Packets of this server's own group went to from_client.
             rule(&format!("to_client iifgroup {TUNNEL_GROUPS} drop"));
             for beyond in matches(&self.onward, "saddr") {
                 rule(&format!("to_client {beyond} {pass}"));
@@ -105,7 +106,7 @@ impl ServerTable {
     }
 }
 
-/// Takes the mark off behind the last forward chain.
+/// Clears the mark after the last forward chain.
 fn unmark(text: &mut String, table: &str, group: u32) {
     text.push_str(&format!(
         "add chain {table} unmark {{ type filter hook postrouting priority -160; policy accept; }}\n"
@@ -126,8 +127,7 @@ pub(in crate::host) async fn make(name: &str, table: &ServerTable) -> Result<(),
     Ok(nft.apply("add the firewall table", &commands).await?)
 }
 
-/// Puts the table in place of the one that is there, in one step; makes it
-/// where somebody has removed that.
+/// Replaces the existing table atomically; makes it if it was removed.
 pub(in crate::host) async fn replace(name: &str, table: &ServerTable) -> Result<(), NetError> {
     let old = table_name(name)?;
     let commands = table.commands(name)?;
@@ -136,8 +136,8 @@ pub(in crate::host) async fn replace(name: &str, table: &ServerTable) -> Result<
     Ok(nft.apply("replace the firewall table", &commands).await?)
 }
 
-/// Puts a rule in front of the host's forward chain that lets through what the
-/// table passed; [`remove_accept`](super::firewall::remove_accept) removes it.
+/// Inserts a rule at the front of the host's forward chain that accepts the packets that the table
+/// passed; [`remove_accept`](super::firewall::remove_accept) removes it.
 pub(in crate::host) async fn add_accept(name: &str, family: Family) -> Result<(), NetError> {
     table_name(name)?;
     let (chain, comment) = (forward_chain(family), comment(name));

@@ -1,5 +1,5 @@
-//! Kernel settings beyond the tunnel's own interface that a host needs to
-//! forward for it. Several tunnels may want the same one at a time.
+//! Kernel settings beyond the tunnel's own interface that forwarding needs. Several tunnels may
+//! need the same one at a time.
 
 use std::fmt;
 
@@ -9,28 +9,27 @@ use super::sysctl::{SysctlError, SysctlKey};
 use crate::host::plan::address_range::Family;
 use crate::types::InterfaceName;
 
-/// Where the IPv6 settings of interfaces are.
+/// The directory of the interfaces' IPv6 settings.
 pub(in crate::host) const IPV6_INTERFACES: &str = "/proc/sys/net/ipv6/conf";
-/// What stands for every interface in a path.
+/// Stands for all interfaces in a path.
 const ALL: &str = "all";
 
-/// A setting with the value that a forwarding host wants
-/// (kernel: Documentation/networking/ip-sysctl.rst). In a journal it is the
-/// setting's path.
+/// A setting with the value that forwarding needs (kernel: Documentation/networking/ip-sysctl.rst).
+/// In a journal it is the setting's path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "SysctlKey", into = "SysctlKey")]
 pub enum SharedSetting {
     /// Forward IPv4 packets that come in by this interface.
     ForwardIpv4(InterfaceName),
-    /// Forward IPv6 packets. The kernel gives the value to every interface.
+    /// Forward IPv6 packets. The kernel copies the value to every interface.
     ForwardIpv6,
-    /// Go on taking router advertisements on this interface, which one that
-    /// forwards does not do unless told to.
+    /// Keep accepting router advertisements on this interface; an interface that forwards ignores
+    /// them by default.
     AcceptAdvertisements(InterfaceName),
 }
 
 impl SharedSetting {
-    /// Its path.
+    /// The setting's path.
     pub fn key(&self) -> SysctlKey {
         match self {
             SharedSetting::ForwardIpv4(interface) => {
@@ -43,7 +42,7 @@ impl SharedSetting {
         }
     }
 
-    /// The value that is wanted.
+    /// The value that forwarding needs.
     pub fn wanted(&self) -> &'static str {
         match self {
             SharedSetting::ForwardIpv4(_) | SharedSetting::ForwardIpv6 => "1",
@@ -66,7 +65,7 @@ impl TryFrom<SysctlKey> for SharedSetting {
         let parts: Vec<&str> = key.as_str().split('/').collect();
         match parts[..] {
             ["net", "ipv6", "conf", ALL, "forwarding"] => Ok(SharedSetting::ForwardIpv6),
-            // "all" and "default" are no interfaces.
+            // "all" and "default" are not interfaces.
             ["net", _, "conf", ALL | "default", _] => Err(wrong()),
             ["net", "ipv4", "conf", interface, "forwarding"] => interface
                 .parse()

@@ -1,8 +1,8 @@
-//! Settings of the host that several tunnels want at once. The journals are the
-//! register: each tunnel that wants one has it in its own, with the value from
-//! before the first of them, and the last to let go puts that back. A look at
-//! the others and the change of one's own are one step, under the lock of the
-//! journals' directory.
+//! Settings of the host that several tunnels need at once.
+//!
+//! The journals are the register: each tunnel's journal has an entry with the value from before the
+//! first of them, and the last one restores that value. Reading the other journals and changing
+//! one's own are one step, under the lock of the journals' directory.
 
 use std::fs;
 use std::io;
@@ -16,8 +16,8 @@ use crate::host::journal::{Entry, Journal};
 use crate::host::plan::address_range::Family;
 use crate::types::InterfaceName;
 
-/// Takes a setting for this tunnel: notes it and sets it. One that has the
-/// wanted value already, and not from another tunnel, is left alone.
+/// Takes a setting for this tunnel: journals it and sets it. A setting that has the wanted value
+/// already, and not from another tunnel, is left alone.
 pub(in crate::host) fn take(
     journal: &mut Journal,
     setting: &SharedSetting,
@@ -56,15 +56,15 @@ pub(in crate::host) fn take(
     journal.replace(with)?;
     if let Err(error) = key.write(setting.wanted()) {
         if let Err(error) = journal.replace(before) {
-            tracing::warn!(%error, "a change that was refused is still in the journal");
+            tracing::warn!(%error, "a refused change is still in the journal");
         }
         return Err(error.into());
     }
     Ok(())
 }
 
-/// Lets go of the setting that stands at `position` of the journal, and strikes
-/// it out there. The value from before comes back when nobody else has it.
+/// Releases the setting at `position` of the journal and removes its entry. If no other tunnel
+/// holds the setting, the value from before is restored.
 pub(in crate::host) fn release(
     journal: &mut Journal,
     position: usize,
@@ -96,7 +96,7 @@ pub(in crate::host) fn release(
     Ok(outcome)
 }
 
-/// The record of a setting is as good as the setting.
+/// An error of the setting's record is reported as one of the setting.
 fn failed(action: &'static str, key: &SysctlKey, source: io::Error) -> SysctlError {
     SysctlError::Io {
         action,
@@ -124,13 +124,14 @@ fn restore(
             key.write(before)?;
             Outcome::Undone
         }
-        // Possibly by one that died right here, with the rest still to do.
+        // Perhaps by a process that died at this point; the interfaces below still have to be
+        // restored.
         Some(Outcome::Gone) => Outcome::Gone,
         Some(other) => return Ok(other),
     };
     for interface in same_before {
         match forwarding_of(interface).write(setting.wanted()) {
-            // It went away meanwhile.
+            // The interface was removed meanwhile.
             Err(SysctlError::Absent { .. }) => {}
             other => other?,
         }
@@ -138,8 +139,8 @@ fn restore(
     Ok(outcome)
 }
 
-/// The interfaces that stand on the wanted value on their own, where the kernel
-/// is about to overwrite all of them.
+/// The interfaces that have the wanted value by themselves, before the kernel overwrites all of
+/// them.
 fn same_before(setting: &SharedSetting) -> Vec<InterfaceName> {
     if *setting != SharedSetting::ForwardIpv6 {
         return Vec::new();
@@ -157,7 +158,7 @@ fn same_before(setting: &SharedSetting) -> Vec<InterfaceName> {
     names
 }
 
-/// One of the settings that the kernel sets with [`SharedSetting::ForwardIpv6`].
+/// The interface's setting that the kernel overwrites with [`SharedSetting::ForwardIpv6`].
 fn forwarding_of(interface: &InterfaceName) -> SysctlKey {
     SysctlKey::of(Family::V6, interface.as_str(), "forwarding")
 }

@@ -1,4 +1,4 @@
-//! Kernel settings under /proc/sys of this network namespace.
+//! Reads and writes kernel settings below /proc/sys of this network namespace.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -12,30 +12,30 @@ use thiserror::Error;
 use crate::host::plan::address_range::Family;
 use crate::types::InterfaceName;
 
-/// Where the settings are (proc(5)).
+/// The directory of the settings (proc(5)).
 const ROOT: &str = "/proc/sys";
-/// No value of a network setting is longer.
+/// The size limit of a value, in bytes; no network setting's is longer.
 const VALUE_LIMIT: usize = 4096;
 
-/// Why a setting was not read or written.
+/// The reason why a setting was not read or written.
 #[derive(Debug, Error)]
 pub enum SysctlError {
-    /// Not the name of a network setting.
+    /// The key is not the name of a network setting.
     #[error("'{0}' is not the path of a setting, like net/ipv4/conf/NAME/rp_filter")]
     Name(String),
-    /// A value that cannot be one line.
-    #[error("the value for {key} has to be one line of at most {VALUE_LIMIT} bytes")]
+    /// The value is not one line, or too long.
+    #[error("the value for {key} must be one line of at most {VALUE_LIMIT} bytes")]
     Value {
         /// The setting.
         key: SysctlKey,
     },
-    /// Not there: an older kernel, a family that is disabled, or a device that is gone.
+    /// The setting does not exist: an older kernel, a disabled family, or a removed device.
     #[error("there is no setting /proc/sys/{key} on this host")]
     Absent {
         /// The setting.
         key: SysctlKey,
     },
-    /// Not allowed.
+    /// The process may not read or write it.
     #[error(
         "cannot {action} /proc/sys/{key}: permission denied; this needs root, and in a container a writable /proc/sys"
     )]
@@ -45,7 +45,7 @@ pub enum SysctlError {
         /// The setting.
         key: SysctlKey,
     },
-    /// Anything else.
+    /// Another error.
     #[error("cannot {action} /proc/sys/{key}: {source}")]
     Io {
         /// `read` or `write`.
@@ -57,15 +57,15 @@ pub enum SysctlError {
     },
 }
 
-/// The path of a setting under /proc/sys, with slashes, since an interface name
-/// in it may have dots. It cannot lead out of /proc/sys/net.
+/// The path of a setting below /proc/sys, with slashes, since an interface name in it may have
+/// dots. It cannot lead out of /proc/sys/net.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SysctlKey(String);
 
 impl SysctlKey {
-    /// The setting `leaf` of an interface, or of all of them. Both words are
-    /// sound parts of a path: a parsed name, or a word of this program.
+    /// The setting `leaf` of an interface, or of `all`. Both words must be valid path components: a
+    /// parsed name, or a word of this program.
     pub(in crate::host) fn of(family: Family, interface: &str, leaf: &'static str) -> Self {
         let family = match family {
             Family::V4 => "ipv4",
@@ -95,7 +95,7 @@ impl SysctlKey {
         matches!(parts[..], ["net", "ipv4" | "ipv6", "conf" | "neigh", name, _] if name == interface)
     }
 
-    /// The value, without the newline at its end.
+    /// The value, without its final newline.
     pub fn read(&self) -> Result<String, SysctlError> {
         let mut text = String::new();
         File::open(self.path())
@@ -132,7 +132,7 @@ impl SysctlKey {
     }
 }
 
-/// Whether the kernel here does IPv6 at all.
+/// Whether this kernel supports IPv6.
 pub fn has_ipv6() -> bool {
     let disabled = SysctlKey::of(Family::V6, "all", "disable_ipv6").read();
     disabled.is_ok_and(|value| value == "0")

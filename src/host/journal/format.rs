@@ -1,5 +1,4 @@
-//! What an undo journal says, as JSON with a version, and why one may not be
-//! acted on.
+//! The format of an undo journal (JSON with a version), and the errors of reading and writing one.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,60 +17,60 @@ use crate::host::plan::facts::{AddressFacts, AddressGeneration, InterfaceIndex};
 use crate::packet::guard::link::MacAddress;
 use crate::types::InterfaceName;
 
-/// The version of the format that this program writes, and the newest it
-/// reads. Version 2 added the kinds of change that reach beyond the interface,
-/// version 3 name servers, and those of a server: without an interface, bridges,
-/// groups; version 4 guarded ports of bridges, and rules of iptables.
+/// The version that this program writes, and the newest that it reads.
+///
+/// Version 2 added changes beyond the interface; version 3 name servers, changes of a server
+/// (without an interface), bridges and groups; version 4 guarded bridge ports and iptables rules.
 pub(in crate::host) const VERSION: u32 = 4;
-/// A journal is far smaller; a larger file is not one.
+/// The size limit of a journal, in bytes; real ones are far smaller.
 pub(in crate::host) const SIZE_LIMIT: u64 = 1 << 20;
 
-/// Why a journal cannot be written, or was not acted on.
+/// The reason why a journal cannot be written, or was not undone.
 #[derive(Debug, Error)]
 pub enum JournalError {
-    /// The directory or a file in it.
+    /// An error of the directory or a file in it.
     #[error("the undo journal: {0}")]
     Directory(#[from] RuntimeDirError),
-    /// /proc does not say who we are.
+    /// /proc does not show this process's identity.
     #[error(
         "cannot write the undo journal: this process's identity cannot be read from /proc: {0}"
     )]
     Owner(#[source] io::Error),
-    /// A process that runs has this interface.
+    /// A running process uses this interface.
     #[error(
-        "the tunnel {name} is up already, by {holder}; stop that first or choose another interface"
+        "the tunnel {name} is already up, held by {holder}; stop that first or choose another interface"
     )]
     Busy {
         /// The interface.
         name: String,
-        /// Who has it.
+        /// The process that holds the journal.
         holder: String,
     },
-    /// More changes than a journal can list.
+    /// The changes exceed the size limit of a journal.
     #[error("{path} would be larger than {SIZE_LIMIT} bytes; ask for fewer routes")]
     Full {
         /// The file.
         path: String,
     },
-    /// A journal that nobody holds is in the way.
+    /// A stale journal is in the way.
     #[error("an earlier run left {path} behind; run 'sshvpn cleanup' first")]
     Stale {
         /// The file.
         path: String,
     },
-    /// Not a journal, or broken.
+    /// The file is not a journal, or it is damaged.
     #[error(
-        "{path} is not a journal that this program wrote ({reason}); nothing in it was undone; look at it, undo by hand what it lists, and remove it"
+        "{path} is not a journal that this program wrote ({reason}); nothing in it was undone; read it, undo by hand the changes that it lists, and remove it"
     )]
     Corrupt {
         /// The file.
         path: String,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
-    /// Written by a newer program.
+    /// A newer program wrote the journal.
     #[error(
-        "{path} has format version {version}, this program knows {VERSION}; nothing in it was undone; run 'cleanup' of the newer sshvpn"
+        "{path} has format version {version}, this program reads at most {VERSION}; nothing in it was undone; run 'cleanup' of the newer sshvpn"
     )]
     Version {
         /// The file.
@@ -81,34 +80,34 @@ pub enum JournalError {
     },
 }
 
-/// One change, with what takes it back.
+/// One change, with the data that undoing needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Entry {
     /// The link was brought up; it was down.
     LinkUp {
-        /// Its IPv6 addresses before: bringing a link down drops those.
+        /// Its IPv6 addresses before: bringing a link down removes them.
         ipv6_before: Vec<AddressFacts>,
     },
     /// The MTU was set, in bytes.
     Mtu {
-        /// Before.
+        /// The value before.
         before: u32,
-        /// Since.
+        /// The new value.
         set: u32,
     },
     /// The transmit queue length was set, in packets.
     TxQueueLength {
-        /// Before.
+        /// The value before.
         before: u32,
-        /// Since.
+        /// The new value.
         set: u32,
     },
     /// The size of super-packets was limited, in bytes.
     GsoMaxSize {
-        /// Before.
+        /// The value before.
         before: u32,
-        /// Since.
+        /// The new value.
         set: u32,
     },
     /// IPv6 address generation was switched off.
@@ -118,96 +117,94 @@ pub enum Entry {
     },
     /// The interface was made a port of a bridge.
     Bridge {
-        /// What it was a port of before.
+        /// Its master before.
         before: Option<InterfaceIndex>,
         /// The bridge.
         set: InterfaceIndex,
     },
     /// The bridge was told not to learn from the interface.
     GuardedPort {
-        /// How it treated it before.
+        /// The settings before.
         before: PortSettings,
-        /// Since.
+        /// The new settings.
         set: PortSettings,
-        /// The stations that were there before; those that came since go again.
+        /// The stations that were there before; undoing removes those that were added since.
         stations: Vec<MacAddress>,
     },
     /// The interface was put into a group.
     Group {
-        /// Before.
+        /// The group before.
         before: u32,
-        /// Since.
+        /// The new group.
         set: u32,
     },
     /// An address was added.
     Address {
-        /// Which.
+        /// The address.
         address: InterfaceAddress,
     },
     /// A route was added.
     Route {
-        /// Which.
+        /// The route.
         route: TunnelRoute,
     },
     /// A sysctl was set.
     Sysctl {
-        /// Which.
+        /// The sysctl.
         key: SysctlKey,
-        /// Before.
+        /// The value before.
         before: String,
-        /// Since.
+        /// The new value.
         set: String,
     },
-    /// A setting beyond the interface was set, or found set by another tunnel.
-    /// Every tunnel that wants it has this in its journal.
+    /// A setting beyond the interface was set, or another tunnel had set it already. Every tunnel
+    /// that needs it has this entry in its journal.
     SharedSysctl {
-        /// Which.
+        /// The setting.
         setting: SharedSetting,
-        /// Before the first of those tunnels.
+        /// The value before the first of those tunnels.
         before: String,
-        /// Interfaces of which the kernel overwrote the setting, and which
-        /// stood on the wanted value before.
+        /// Interfaces whose setting the kernel overwrote and which had the wanted value before.
         same_before: Vec<InterfaceName>,
     },
     /// The tunnel's firewall table was made.
     FirewallTable,
-    /// Rules that let the tunnel's packets through were put into the host's
-    /// own forward chain.
+    /// Rules that accept the tunnel's packets were added to the host's own forward chain.
     ForwardAccept {
-        /// Of IPv6, or of IPv4.
+        /// For IPv6, else for IPv4.
         ipv6: bool,
     },
     /// The tunnel's firewall rules were made by iptables or ip6tables.
     FirewallRules {
-        /// Of IPv6, or of IPv4.
+        /// For IPv6, else for IPv4.
         ipv6: bool,
     },
-    /// Name servers were made known.
+    /// Name servers were configured.
     NameServers {
-        /// By what.
+        /// The resolver that was configured.
         way: ResolverWay,
     },
 }
 
-/// What is in the file.
+/// The content of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::host) struct Document {
     pub(in crate::host) version: u32,
     pub(in crate::host) interface: String,
-    /// None where the changes are not a device's.
+    /// `None` if the changes do not belong to a device.
     pub(in crate::host) index: Option<InterfaceIndex>,
     pub(in crate::host) owner: Owner,
     pub(in crate::host) changes: Vec<Entry>,
 }
 
-/// The version alone, which has to be read before the rest can be.
+/// The version alone, which has to be read first.
 #[derive(Deserialize)]
 struct Versioned {
     version: u32,
 }
 
-/// Reads a journal; all of it has to be understood.
+/// Reads a journal; unknown fields are an error.
 pub(in crate::host) fn parse(file: &File, path: &str) -> Result<Document, JournalError> {
     let corrupt = |reason: String| JournalError::Corrupt {
         path: path.to_owned(),
@@ -219,7 +216,7 @@ pub(in crate::host) fn parse(file: &File, path: &str) -> Result<Document, Journa
         .read_to_string(&mut text)
         .map_err(|error| corrupt(error.to_string()))?;
     if length as u64 > SIZE_LIMIT {
-        return Err(corrupt(format!("it is larger than {SIZE_LIMIT} bytes")));
+        return Err(corrupt(format!("larger than {SIZE_LIMIT} bytes")));
     }
     let Versioned { version } =
         serde_json::from_str(&text).map_err(|error| corrupt(error.to_string()))?;

@@ -1,4 +1,4 @@
-//! Making one change of a link. `state` journals it before.
+//! Makes one change of a link, which `state` has journalled.
 
 use crate::host::change::Change;
 use crate::host::change::protection;
@@ -7,8 +7,8 @@ use crate::host::netlink::{Netlink, PortSettings};
 use crate::host::plan::facts::{AddressGeneration, InterfaceIndex, LinkFacts};
 use crate::types::InterfaceName;
 
-/// Makes a change of a link, without a journal: for a link that goes away with
-/// this process, and takes all that is on it along.
+/// Makes a change of a link without a journal: for a link that ends with this process, along with
+/// all of its configuration.
 pub async fn make(netlink: &Netlink, link: &LinkFacts, change: &Change) -> Result<(), NetError> {
     match change {
         Change::LinkUp => netlink.set_up(link, true).await,
@@ -39,7 +39,7 @@ pub async fn make(netlink: &Netlink, link: &LinkFacts, change: &Change) -> Resul
             Ok(())
         }
         Change::Sysctl { key, value } => Ok(key.write(value)?),
-        // These are not the link's.
+        // These are not changes of a link.
         Change::Shared(_)
         | Change::NameServers(_)
         | Change::FirewallTable(_)

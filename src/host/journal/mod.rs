@@ -1,10 +1,10 @@
-//! The undo journal of one tunnel, or of a server: a JSON file that lists what was changed on
-//! this host, in order, with what takes each change back.
+//! The undo journal of a tunnel or a server: a JSON file that lists the changes of this host, in
+//! order, with the data to undo each.
 //!
-//! The file is renewed as a whole (written aside, synced, renamed) before each
-//! change, so it is complete at every moment. Its owner holds an flock(2) on it;
-//! the kernel releases that with the process, however it ends, and a journal
-//! that nobody holds is stale. The directory's lock orders makers and readers.
+//! Before each change the whole file is replaced (written aside, synced, renamed), so it is
+//! complete at every moment. Its owner holds an flock(2) on it; the kernel releases the lock when
+//! the process ends in any way, and a journal without a lock holder is stale. Writers and readers
+//! take the directory's lock.
 
 pub(super) mod format;
 pub mod make;
@@ -30,13 +30,13 @@ use runtime_dir::RuntimeDir;
 
 pub use format::{Entry, JournalError};
 
-/// How journals end.
+/// The suffix of journals.
 const SUFFIX: &str = ".json";
-/// How a journal ends that is being written.
+/// The suffix of a journal that is being written.
 const UNFINISHED: &str = ".json.new";
 
-/// A locked file. It is unlocked when it is let go, not only closed: a child
-/// process that is being started has a copy of the descriptor until its exec.
+/// A locked file. Dropping it unlocks it explicitly: a child process that is being started has a
+/// copy of the descriptor until its exec, so closing alone would not unlock it.
 #[derive(Debug)]
 struct Held(File);
 
@@ -49,7 +49,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // Closing, which comes next, unlocks as well.
+        // The close that follows unlocks as well.
         let _ = self.0.unlock();
     }
 }
@@ -66,8 +66,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Begins the journal of a tunnel on `interface`, or under that name one of
-    /// changes that are not a device's. No change is in it yet.
+    /// Creates an empty journal for a tunnel on `interface`, or under that name one for changes
+    /// that do not belong to a device.
     pub fn create(
         directory: &RuntimeDir,
         interface: &InterfaceName,
@@ -92,26 +92,26 @@ impl Journal {
         })
     }
 
-    /// Writes down a change that is about to be made.
+    /// Records a change before it is made.
     pub fn record(&mut self, entry: Entry) -> Result<(), JournalError> {
         let mut entries = self.document.changes.clone();
         entries.push(entry);
         self.replace(entries)
     }
 
-    /// Strikes out the last change: it was certainly not made.
+    /// Removes the last entry, of a change that was certainly not made.
     pub fn withdraw_last(&mut self) -> Result<(), JournalError> {
         let mut entries = self.document.changes.clone();
         entries.pop();
         self.replace(entries)
     }
 
-    /// Puts these changes in place of all.
+    /// Replaces all entries.
     pub fn replace(&mut self, entries: Vec<Entry>) -> Result<(), JournalError> {
         self.lock()?.replace(entries)
     }
 
-    /// Keeps every other journal of the directory as it is for a while.
+    /// Locks the directory, so that no other journal changes meanwhile.
     pub(super) fn lock(&mut self) -> Result<Locked<'_>, JournalError> {
         Ok(Locked {
             _lock: self.directory.lock()?,
@@ -119,18 +119,18 @@ impl Journal {
         })
     }
 
-    /// Ends the journal: nothing is left to undo.
+    /// Removes the journal: nothing is left to undo.
     pub fn remove(self) -> Result<(), JournalError> {
         let _lock = self.directory.lock()?;
         Ok(self.directory.remove(&self.file_name)?)
     }
 
-    /// The changes, in the order in which they were made.
+    /// The entries, in the order in which the changes were made.
     pub fn entries(&self) -> &[Entry] {
         &self.document.changes
     }
 
-    /// Where it is.
+    /// The directory of the journal.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -140,28 +140,27 @@ impl Journal {
         &self.document.interface
     }
 
-    /// The number of the interface; none where there is none.
+    /// The number of the interface; `None` without an interface.
     pub fn index(&self) -> Option<InterfaceIndex> {
         self.document.index
     }
 
-    /// Who made the changes.
+    /// The process that made the changes.
     pub fn owner(&self) -> &Owner {
         &self.document.owner
     }
 }
 
-/// A journal while its process holds the directory's lock: nobody else makes,
-/// renews or judges one meanwhile. For a few system calls only.
+/// A journal while this process holds the directory's lock: no other process creates, renews or
+/// reads journals meanwhile. Hold it for a few system calls only.
 pub(super) struct Locked<'a> {
     journal: &'a mut Journal,
     _lock: File,
 }
 
 impl Locked<'_> {
-    /// The changes that stand in all other journals of this boot and network
-    /// namespace, whether their owners run or died. One that cannot be read
-    /// says nothing.
+    /// The entries of all other journals of this boot and network namespace, whether their owners
+    /// run or died. Unreadable journals are skipped.
     pub fn entries_of_others(&self) -> Result<Vec<Entry>, JournalError> {
         let Journal {
             directory,
@@ -192,24 +191,24 @@ impl Locked<'_> {
                     entries.extend(other.changes);
                 }
                 Ok(_) => {}
-                Err(error) => tracing::debug!(%error, "passed over"),
+                Err(error) => tracing::debug!(%error, "skipped a journal that cannot be read"),
             }
         }
         Ok(entries)
     }
 
-    /// The changes in this journal.
+    /// The entries of this journal.
     pub fn entries(&self) -> &[Entry] {
         self.journal.entries()
     }
 
-    /// Where the journals are, and what shell programs hold: root's directory for a
-    /// server's user too.
+    /// The directory of the journals and of the shell programs' register: root's directory even for
+    /// a server's own user.
     pub fn directory(&self) -> &Path {
         self.journal.directory.whole_path()
     }
 
-    /// Puts these changes in place of all.
+    /// Replaces all entries.
     pub fn replace(&mut self, entries: Vec<Entry>) -> Result<(), JournalError> {
         let journal = &mut *self.journal;
         let document = Document {
@@ -222,20 +221,20 @@ impl Locked<'_> {
     }
 }
 
-/// A journal that nobody held.
+/// A stale journal.
 #[derive(Debug)]
 pub struct Stale {
     /// The name of the file.
     pub file_name: String,
-    /// The journal, now held by this process, or why it cannot be acted on.
+    /// The journal, now held by this process, or why it cannot be undone.
     pub journal: Result<Journal, JournalError>,
 }
 
-/// Takes over every journal in the directory whose owner is gone.
+/// Takes over every journal in the directory whose owner is dead.
 pub fn take_stale(directory: &RuntimeDir) -> Result<Vec<Stale>, JournalError> {
     let _lock = directory.lock()?;
     for name in directory.names(UNFINISHED)? {
-        // Whoever wrote it would hold the directory's lock.
+        // A writer would hold the directory's lock, so this file is stale.
         directory.remove(&name)?;
     }
     let mut stale = Vec::new();
@@ -257,8 +256,8 @@ pub fn take_stale(directory: &RuntimeDir) -> Result<Vec<Stale>, JournalError> {
     Ok(stale)
 }
 
-/// The name for a new journal: NAME.json, or NAME@INODE.json where a tunnel of
-/// another network namespace has that, since each may have an interface NAME.
+/// The name for a new journal: NAME.json, or NAME@INODE.json if a tunnel of another network
+/// namespace uses NAME.json, since each namespace may have an interface NAME.
 fn free_name(
     directory: &RuntimeDir,
     interface: &InterfaceName,
@@ -275,7 +274,7 @@ fn free_name(
         let path = display_path(directory, name);
         let file = directory.open(name)?.ok_or_else(|| JournalError::Corrupt {
             path: path.clone(),
-            reason: "it is not a file of this user".to_owned(),
+            reason: "it is not a regular file of this user".to_owned(),
         })?;
         let found = parse(&file, &path)?;
         if found.owner.network_namespace == owner.network_namespace {
@@ -288,7 +287,7 @@ fn free_name(
             });
         }
     }
-    // The firewall and devices know nothing of sides.
+    // Firewall and devices are the same for both directories.
     if let Some(other) = directory.other_side() {
         for name in [&qualified, &plain] {
             let Some((file, _)) = other.look_at(name)? else {
@@ -308,11 +307,11 @@ fn free_name(
     free.cloned().ok_or(JournalError::Stale { path })
 }
 
-/// The lock goes on to a child when a process moves to the background.
+/// When a process moves to the background, its child inherits the lock.
 fn holder(owner: &Owner) -> String {
     match owner.is_running() {
         true => format!("process {}", owner.pid),
-        false => format!("a process that process {} left", owner.pid),
+        false => format!("a child of the ended process {}", owner.pid),
     }
 }
 
@@ -326,7 +325,7 @@ fn read(directory: &RuntimeDir, file_name: &str, file: Held) -> Result<Journal, 
     })
 }
 
-/// Writes the file anew and returns it, locked. The caller holds the directory.
+/// Replaces the file and returns it, locked. The caller holds the directory's lock.
 fn write(
     directory: &RuntimeDir,
     file_name: &str,
@@ -356,7 +355,7 @@ fn write(
             Ok(file)
         });
     if written.is_err() {
-        // The failure to write is the one to tell of.
+        // Report the failed write, not this one.
         let _ = directory.remove(&unfinished);
     }
     Ok(written?)

@@ -1,4 +1,4 @@
-//! Which process, of which boot and in which network namespace, made changes.
+//! Identifies the process that made changes: number, start time, boot and network namespace.
 
 use std::fs;
 use std::io;
@@ -9,18 +9,18 @@ use serde::{Deserialize, Serialize};
 
 /// The kernel's identifier of the running boot (random(4)).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// The network namespace of the calling thread (namespaces(7)); a thread's own
-/// since that is where its netlink socket and its /proc/sys/net are.
+/// The network namespace of the calling thread (namespaces(7)), not of the process: its netlink
+/// socket and its /proc/sys/net belong to that one.
 const NETWORK_NAMESPACE: &str = "/proc/thread-self/ns/net";
 
-/// Who made the changes in a journal.
+/// The process that made the changes in a journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Owner {
     /// Process number.
     pub pid: u32,
-    /// When that process started, in clock ticks since the boot; it tells
-    /// the process from a later one with the same number.
+    /// When that process started, in clock ticks since the boot; distinguishes it from a later
+    /// process with the same number.
     pub start_time: u64,
     /// The boot in which it ran.
     pub boot_id: String,
@@ -60,14 +60,14 @@ pub fn network_namespace() -> io::Result<u64> {
     Ok(fs::metadata(NETWORK_NAMESPACE)?.ino())
 }
 
-/// Field 22 of /proc/PID/stat (proc(5)); none where it has another form.
+/// Field 22 of /proc/PID/stat (proc(5)); `None` if the format is unknown.
 fn start_time(pid: u32) -> io::Result<Option<u64>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     Ok(start_time_in(&stat))
 }
 
-/// The command in field 2 may hold spaces and brackets, so counting starts
-/// behind the last bracket.
+/// The command in field 2 may contain spaces and brackets, so counting starts after the last
+/// bracket.
 fn start_time_in(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_whitespace().nth(22 - 3)?.parse().ok()

@@ -1,5 +1,5 @@
-//! What tunnels left behind whose process died: found by their journals, and
-//! undone by the next start or by `sshvpn cleanup`.
+//! Undoes the changes that dead processes left behind, by their journals: at the next start or by
+//! `sshvpn cleanup`.
 
 use super::owner::Owner;
 use super::runtime_dir::RuntimeDir;
@@ -10,42 +10,42 @@ use crate::host::journal;
 use crate::host::netlink::Netlink;
 use crate::host::own_device::UndoScope;
 
-/// A journal that was found without an owner.
+/// A journal whose owner is dead.
 #[derive(Debug)]
 pub struct Recovered {
     /// The file's name in the runtime directory.
     pub file_name: String,
-    /// What became of it.
+    /// The outcome.
     pub outcome: Recovery,
 }
 
-/// What became of a journal without an owner.
+/// The outcome for a journal whose owner is dead.
 #[derive(Debug)]
 pub enum Recovery {
-    /// Its changes were undone; it is gone unless some failed.
+    /// Its changes were undone; the journal is removed unless some failed.
     Undone(UndoReport),
-    /// It was of an earlier boot, so its changes are gone; it was removed.
+    /// It was of an earlier boot, so its changes are gone; the journal was removed.
     EarlierBoot,
-    /// It is of another network namespace; it was left alone.
+    /// It is of another network namespace; nothing was done.
     OtherNamespace {
         /// The inode of that namespace.
         namespace: u64,
     },
-    /// It could not be read; it was left alone.
+    /// It could not be read; nothing was done.
     Unreadable(JournalError),
 }
 
-/// Which role undoes what was left behind.
+/// The role of the process that undoes stale journals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recoverer {
-    /// `serve`, whose administrator chose its user and capabilities.
+    /// `serve`: the administrator chose its user and capabilities.
     Server,
-    /// Any other: where it is not root, it changes its user's own devices alone.
+    /// Any other role: without root it changes only its user's own devices.
     Other,
 }
 
-/// Undoes every journal of a dead owner in the network namespace of the calling
-/// thread. Journals of tunnels that run are not touched.
+/// Undoes every stale journal of the calling thread's network namespace. Journals of running
+/// tunnels are not touched.
 pub async fn recover_stale(
     directory: &RuntimeDir,
     by: Recoverer,

@@ -1,14 +1,15 @@
-//! The directory where running tunnels keep their journals: private to its
-//! owner, opened once, and never left by a symbolic link.
+//! The directory of the journals of running tunnels: private to its owner, opened once, without
+//! following symbolic links.
 //!
-//! Where a server runs as a user of its own, root's directory has a part that is that
-//! user's, and the user's group may read the rest:
+//! If a server runs as a user of its own, root's directory has a part that belongs to that user,
+//! and the user's group may read the rest:
 //!
 //! ```text
 //!   /run/sshvpn         root:GROUP 0750   root's journals; the lock of both parts
 //!   /run/sshvpn/server  USER:GROUP 0755   the server's
 //! ```
-//! Each side looks at the journals of the other, and acts on its own alone.
+//!
+//! Each of the two users reads the journals of both parts and undoes only its own.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -26,29 +27,29 @@ use thiserror::Error;
 /// Root's directory.
 const SYSTEM: &str = "/run/sshvpn";
 
-/// Why there is no place for a journal, or a file in it cannot be used.
+/// The reason why no journal can be kept, or a file of the directory cannot be used.
 #[derive(Debug, Error)]
 pub enum RuntimeDirError {
-    /// Cannot be made, opened or used.
+    /// The directory or a file cannot be made, opened or used.
     #[error("cannot {action} {path}: {source}")]
     Io {
-        /// What was tried.
+        /// The attempted action.
         action: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
         /// The kernel's reason.
         source: io::Error,
     },
-    /// Somebody else could put files there.
+    /// Another user could create files in the directory.
     #[error(
-        "{path} is not a private directory of this user: it has to be owned by uid {uid} with mode 0700, not by uid {owner} with mode {mode:04o}; fix that or remove it"
+        "{path} is not a private directory of this user: it must be owned by uid {uid} with mode 0700, not by uid {owner} with mode {mode:04o}; fix that or remove it"
     )]
     NotPrivate {
         /// The directory.
         path: PathBuf,
-        /// Who we are.
+        /// The user of this process.
         uid: u32,
-        /// Whose it is.
+        /// The directory's owner.
         owner: u32,
         /// Its permissions.
         mode: u32,
@@ -59,17 +60,17 @@ pub enum RuntimeDirError {
 const SERVERS_PART: &str = "server";
 /// The mode of root's directory that has such a part.
 const WITH_PART: u32 = 0o750;
-/// The mode of that part, into which nobody gets who does not get into root's.
+/// The mode of that part; root's directory keeps other users out of it.
 const PART: u32 = 0o755;
 
-/// An open directory of this user, and what shares its lock with it.
+/// An open directory of this user, and the directory whose lock it uses.
 #[derive(Debug, Clone)]
 pub struct RuntimeDir {
     path: PathBuf,
     directory: Arc<OwnedFd>,
-    /// Root's directory, where this is a server's part of it.
+    /// Root's directory, if this is a server's part of it.
     whole: Option<Arc<OwnedFd>>,
-    /// Whether others who get in may read the files.
+    /// Whether users who can enter the directory may read the files.
     readable: bool,
 }
 
@@ -99,8 +100,8 @@ impl RuntimeDir {
         }
     }
 
-    /// Gives a server's user a part of root's directory, and its group a look at the
-    /// rest; makes what is not there. For root.
+    /// Makes the part of root's directory for a server's user, and lets the user's group read the
+    /// rest; makes missing directories. For root only.
     pub fn share_with(uid: Uid, gid: Gid) -> Result<(), RuntimeDirError> {
         Self::share_at(Path::new(SYSTEM), uid, gid)
     }
@@ -122,7 +123,7 @@ impl RuntimeDir {
         share().map_err(|errno| whole.failed("share", "", errno.into()))
     }
 
-    /// The part that this user has of root's directory at `path`.
+    /// This user's part of root's directory at `path`, if there is one.
     fn part_of(path: &Path) -> Option<Self> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let whole = fcntl::open(path, flags, Mode::empty()).ok()?;
@@ -139,8 +140,7 @@ impl RuntimeDir {
         })
     }
 
-    /// The directory of the other side, to look at: root's for a server's user, and
-    /// that user's for root.
+    /// The other user's directory, for reading: root's for a server's user, that user's for root.
     pub(in crate::host) fn other_side(&self) -> Option<Self> {
         let (path, directory) = match &self.whole {
             Some(whole) => (self.path.parent()?.to_owned(), Arc::clone(whole)),
@@ -158,26 +158,25 @@ impl RuntimeDir {
         })
     }
 
-    /// Where root's directory is, where this is a part of it; else where this one is.
+    /// The path of root's directory if this is a part of it; else the path of this one.
     pub(in crate::host) fn whole_path(&self) -> &Path {
         let whole = self.path.parent().filter(|_| self.whole.is_some());
         whole.unwrap_or(&self.path)
     }
 
-    /// Whether this is the part that root gave the user of a server.
+    /// Whether this is the part that root made for a server's user.
     pub fn is_servers_part(&self) -> bool {
         self.whole.is_some()
     }
 
-    /// For root: the user of a server that has a part of this directory.
+    /// For root: the server's user that has a part of this directory.
     pub fn servers_user(&self) -> Option<Uid> {
         let part = self.other_side().filter(|_| self.whole.is_none())?;
         let found = stat::fstat(&part.directory).ok()?;
         Some(Uid::from_raw(found.st_uid))
     }
 
-    /// The directory at `path`, made with mode 0700 where there is none; its
-    /// parent has to be there.
+    /// The directory at `path`, made with mode 0700 if it is missing; its parent must exist.
     pub fn at(path: &Path) -> Result<Self, RuntimeDirError> {
         let failed = |action| {
             move |errno: Errno| RuntimeDirError::Io {
@@ -193,12 +192,12 @@ impl RuntimeDir {
                 Err(errno) => return Err(failed("make the directory")(errno)),
             }
             match fcntl::open(path, flags, Mode::empty()) {
-                // The last tunnel that used it took it away in between.
+                // The last tunnel that used it removed it meanwhile.
                 Err(Errno::ENOENT) => continue,
                 opened => break opened.map_err(failed("open the directory"))?,
             }
         };
-        let found = stat::fstat(&directory).map_err(failed("look at"))?;
+        let found = stat::fstat(&directory).map_err(failed("examine"))?;
         let (uid, mode) = (Uid::effective().as_raw(), found.st_mode & 0o7777);
         let with_part = uid == 0 && mode == WITH_PART;
         if found.st_uid != uid || mode & 0o077 != 0 && !with_part {
@@ -217,19 +216,18 @@ impl RuntimeDir {
         })
     }
 
-    /// Where it is.
+    /// The directory's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The directory with its lock, made anew where the last tunnel that used it
-    /// took it away meanwhile.
+    /// Locks the directory; makes it again if the last tunnel that used it removed it meanwhile.
     pub(in crate::host) fn lock_linked(&self) -> Result<(Self, File), RuntimeDirError> {
         let mut directory = self.clone();
         loop {
             let lock = directory.lock()?;
             let found = stat::fstat(&lock)
-                .map_err(|errno| directory.failed("look at", "", errno.into()))?;
+                .map_err(|errno| directory.failed("examine", "", errno.into()))?;
             if found.st_nlink > 0 {
                 return Ok((directory, lock));
             }
@@ -237,8 +235,8 @@ impl RuntimeDir {
         }
     }
 
-    /// Removes the directory unless something is in it. Whoever waits for its
-    /// lock makes another. A server's part stays, and root's directory with it.
+    /// Removes the directory if it is empty. A process that waits for its lock makes another. A
+    /// server's part stays, and root's directory with it.
     pub fn remove_if_empty(&self) -> Result<(), RuntimeDirError> {
         if self.whole.is_some() {
             return Ok(());
@@ -252,9 +250,9 @@ impl RuntimeDir {
         }
     }
 
-    /// Keeps every other process from making, renewing or judging a journal
-    /// here until the lock is dropped; the kernel drops it with the process.
-    /// It is held for a few system calls only.
+    /// Locks the directory: until the lock is dropped, no other process creates, renews or reads a
+    /// journal here. The kernel releases the lock with the process. Hold it for a few system calls
+    /// only.
     pub(in crate::host) fn lock(&self) -> Result<File, RuntimeDirError> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let whole = self.whole.as_ref().unwrap_or(&self.directory);
@@ -278,7 +276,7 @@ impl RuntimeDir {
         let read = || -> io::Result<Vec<String>> {
             let mut names = Vec::new();
             let entries = match fs::read_dir(&self.path) {
-                // Taken away as empty.
+                // The directory was removed because it was empty.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(names),
                 other => other?,
             };
@@ -295,20 +293,19 @@ impl RuntimeDir {
         read().map_err(|source| self.failed("list", "", source))
     }
 
-    /// Opens a regular file of this user for reading; none where there is no
-    /// such file, or where it is a link or somebody else's.
+    /// Opens a regular file of this user for reading; `None` if it is missing, a link, or another
+    /// user's.
     pub(in crate::host) fn open(&self, name: &str) -> Result<Option<File>, RuntimeDirError> {
         let opened = self.look_at(name)?;
         Ok(opened.and_then(|(file, owner)| (owner == Uid::effective()).then_some(file)))
     }
 
-    /// Opens a regular file of anybody's for reading, not to be acted on; yields whose
-    /// it is.
+    /// Opens a regular file of any user for reading, not for undoing; also returns its owner.
     pub(in crate::host) fn look_at(
         &self,
         name: &str,
     ) -> Result<Option<(File, Uid)>, RuntimeDirError> {
-        // O_NONBLOCK: a FIFO put here must not hang us.
+        // O_NONBLOCK: opening a FIFO must not block.
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let file = match fcntl::openat(&self.directory, name, flags, Mode::empty()) {
             Ok(file) => File::from(file),
@@ -316,19 +313,19 @@ impl RuntimeDir {
             Err(errno) => return Err(self.failed("open", name, errno.into())),
         };
         let found = stat::fstat(file.as_fd())
-            .map_err(|errno| self.failed("look at", name, errno.into()))?;
+            .map_err(|errno| self.failed("examine", name, errno.into()))?;
         let regular = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
         Ok(regular.then(|| (file, Uid::from_raw(found.st_uid))))
     }
 
-    /// Makes a new file of mode 0600; 0644 where the other side looks at it.
+    /// Makes a new file of mode 0600; 0644 if the other user has to read it.
     pub(in crate::host) fn create(&self, name: &str) -> Result<File, RuntimeDirError> {
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         let made = fcntl::openat(&self.directory, name, flags, mode).and_then(|file| {
             if self.readable {
-                // Whatever the umask is.
+                // Independent of the umask.
                 stat::fchmod(&file, mode | Mode::S_IRGRP | Mode::S_IROTH)?;
             }
             Ok(File::from(file))
@@ -336,20 +333,19 @@ impl RuntimeDir {
         made.map_err(|errno| self.failed("make", name, errno.into()))
     }
 
-    /// Whether something has that name, whatever it is.
+    /// Whether a file of any type has that name.
     pub(in crate::host) fn has(&self, name: &str) -> bool {
         stat::fstatat(&self.directory, name, fcntl::AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
     }
 
-    /// Gives a file another name, in place of what has it, and waits until
-    /// the disk knows.
+    /// Renames a file, replaces an existing one, and syncs the directory to the disk.
     pub(in crate::host) fn rename(&self, from: &str, to: &str) -> Result<(), RuntimeDirError> {
         fcntl::renameat(&self.directory, from, &self.directory, to)
             .and_then(|()| unistd::fsync(&self.directory))
             .map_err(|errno| self.failed("write", to, errno.into()))
     }
 
-    /// Removes a file; one that is not there is fine.
+    /// Removes a file; a missing file is not an error.
     pub(in crate::host) fn remove(&self, name: &str) -> Result<(), RuntimeDirError> {
         match unistd::unlinkat(&self.directory, name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
@@ -357,7 +353,7 @@ impl RuntimeDir {
         }
     }
 
-    /// The error of something that was tried on `name`.
+    /// The error of an action on `name`.
     pub(crate) fn failed(
         &self,
         action: &'static str,
@@ -372,7 +368,7 @@ impl RuntimeDir {
     }
 }
 
-/// A directory in another, by its own name.
+/// Opens a directory by its name in `directory`.
 fn open_directory(directory: impl AsFd, name: &str) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     fcntl::openat(directory, name, flags, Mode::empty())
@@ -407,7 +403,7 @@ mod tests {
         assert_eq!(whole.servers_user(), Some(uid));
         whole.create("a.json").unwrap();
         assert_eq!(seen(&path.join("a.json")).2, 0o644);
-        // What is the server's is seen and not opened to be acted on.
+        // Root sees the server's files, but does not open them for undoing.
         let theirs = path.join(SERVERS_PART).join("b.json");
         fs::write(&theirs, "").unwrap();
         std::os::unix::fs::chown(&theirs, Some(4321), None).unwrap();
@@ -420,7 +416,7 @@ mod tests {
         whole.remove("a.json").unwrap();
         whole.remove_if_empty().unwrap();
         assert!(path.exists());
-        // This process is not that user.
+        // This process does not run as that user.
         assert!(RuntimeDir::part_of(&path).is_none());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o770)).unwrap();
         assert!(RuntimeDir::at(&path).is_err());

@@ -1,6 +1,5 @@
-//! The changes of one tunnel, or of a server, to this host: each is journalled,
-//! then made; all are undone in reverse, by their owner or, where that died, by
-//! the next start.
+//! Makes a tunnel's or a server's changes of this host: each is journalled, then made. The owner
+//! undoes all of them in reverse; if it died, the next start does.
 
 use std::path::PathBuf;
 
@@ -27,10 +26,10 @@ use crate::types::InterfaceName;
 
 pub use super::undo::UndoReport;
 
-/// What one tunnel, or a server, has changed on this host so far.
+/// The changes that one tunnel or server has made to this host so far.
 ///
-/// Dropping it undoes nothing: the journal stays, and [`recover_stale`](super::recovery::recover_stale) undoes
-/// what is in it.
+/// Dropping it undoes nothing: the journal stays, and
+/// [`recover_stale`](super::recovery::recover_stale) undoes its changes.
 #[derive(Debug)]
 #[must_use = "the changes stay until undo() is called"]
 pub struct HostState {
@@ -38,20 +37,20 @@ pub struct HostState {
     journal: Journal,
 }
 
-/// What undoing takes besides CAP_NET_ADMIN.
+/// The access that undoing needs besides CAP_NET_ADMIN.
 #[derive(Debug)]
 pub struct ToUndo {
-    /// Where the journals are.
+    /// The directory of the journals.
     pub directory: PathBuf,
-    /// A file with name servers in it.
+    /// A resolver file that has to be restored.
     pub file: Option<PathBuf>,
-    /// Whether there are rules made by iptables.
+    /// Whether there are iptables rules.
     pub iptables: bool,
 }
 
 impl HostState {
-    /// Begins with a tun or tap device that is there, in the network namespace
-    /// of the calling thread. Nothing is changed yet.
+    /// Begins with an existing tun or tap device, in the calling thread's network namespace.
+    /// Nothing is changed yet.
     pub async fn begin(
         directory: &RuntimeDir,
         interface: &InterfaceName,
@@ -68,9 +67,9 @@ impl HostState {
         Ok(Self { netlink, journal })
     }
 
-    /// Begins without a device, for changes that belong to none: the firewall
-    /// and shared settings. `name` is that of the journal and of the firewall
-    /// table, and no tunnel's device may have it meanwhile.
+    /// Begins without a device, for changes that belong to none: the firewall and shared settings.
+    /// `name` is the name of the journal and of the firewall table; no tunnel's device may have it
+    /// meanwhile.
     pub fn begin_without_device(
         directory: &RuntimeDir,
         name: &InterfaceName,
@@ -80,22 +79,22 @@ impl HostState {
         Ok(Self { netlink, journal })
     }
 
-    /// The connection to the kernel, for reading.
+    /// The netlink connection, for reading.
     pub fn netlink(&self) -> &Netlink {
         &self.netlink
     }
 
-    /// The name of the device, or the one that was given in place of it.
+    /// The name of the device, or the name that was given instead.
     pub fn name(&self) -> &str {
         self.journal.interface()
     }
 
-    /// Makes one change. What is as wanted already is left alone and not
-    /// undone later; an address or a route that is there already is an error.
+    /// Makes one change. A value that is set already is left alone and not undone later; an address
+    /// or a route that exists already is an error.
     ///
-    /// A change that the kernel refused leaves the journal again. Where the
-    /// outcome is unknown, or this future is dropped half way, it stays there:
-    /// undoing what was not made does nothing.
+    /// If the kernel refuses a change, its entry leaves the journal again. If the outcome is
+    /// unknown, or this future is dropped half way, the entry stays: undoing a change that was not
+    /// made does nothing.
     pub async fn apply(&mut self, change: Change) -> Result<(), NetError> {
         own_device::require_on_device(&change)?;
         match &change {
@@ -117,8 +116,8 @@ impl HostState {
         result
     }
 
-    /// Holds exactly these of the settings that are shared with other tunnels:
-    /// lets go of others that were taken before.
+    /// Holds exactly these of the settings that several tunnels share, and releases the others that
+    /// were taken before.
     pub fn share_exactly(&mut self, wanted: &[SharedSetting]) -> Result<(), NetError> {
         let is_wanted = |entry: &Entry| match entry {
             Entry::SharedSysctl { setting, .. } => wanted.contains(setting),
@@ -136,7 +135,7 @@ impl HostState {
         Ok(())
     }
 
-    /// What undoing the changes made so far will take.
+    /// The access that undoing the changes made so far needs.
     pub fn to_undo(&self) -> ToUndo {
         let entries = self.journal.entries();
         let file = |entry: &Entry| match entry {
@@ -154,23 +153,23 @@ impl HostState {
         }
     }
 
-    /// Starts what could not do its part any more if it were started by a process
-    /// without privileges: it waits until it is needed.
+    /// Starts the programs that undoing needs, but that could not do their work if an unprivileged
+    /// process started them. They wait until they are needed.
     pub async fn prepare_to_undo(&self) {
         resolver::prepare_to_release(&self.journal).await;
     }
 
-    /// Undoes every change in reverse and removes the journal; where something
-    /// fails the journal stays with that for a later try.
+    /// Undoes every change in reverse and removes the journal. If a change fails, the journal keeps
+    /// it for a later try.
     pub async fn undo(self) -> UndoReport {
         undo_and_close(&self.netlink, self.journal, UndoScope::of_this_process()).await
     }
 
-    /// Journals and changes all settings at once. Those that cannot be changed
-    /// leave the journal again.
+    /// Journals and changes all settings at once. Settings that cannot be changed leave the journal
+    /// again.
     async fn protect(&mut self, ipv6: Ipv6) -> Result<(), NetError> {
         let link = self.link().await?;
-        // Addresses that the user gave it would be gone for good.
+        // Disabling IPv6 would remove addresses that the user gave the device for good.
         let addresses = self.netlink.addresses(Some(link.index)).await?;
         let given = |found: &AddressFacts| protection::is_given_ipv6(found.address);
         let ipv6 = match addresses.iter().any(given) {
@@ -201,7 +200,8 @@ impl HostState {
         Ok(())
     }
 
-    /// What a server has already is not made twice; its table is replaced.
+    /// Makes a firewall change. A server's existing rules are not added twice; its table is
+    /// replaced.
     async fn apply_to_firewall(&mut self, change: &Change, entry: Entry) -> Result<(), NetError> {
         let made = self.journal.entries().contains(&entry);
         let name = self.journal.interface().to_owned();
@@ -226,13 +226,13 @@ impl HostState {
         result
     }
 
-    /// Strikes the last change out where it was certainly not made.
+    /// Removes the last entry if the change was certainly not made.
     fn settle(&mut self, result: &Result<(), NetError>) {
         if let Err(error) = result
             && error.nothing_changed()
             && let Err(error) = self.journal.withdraw_last()
         {
-            tracing::warn!(%error, "a change that was refused is still in the journal");
+            tracing::warn!(%error, "a refused change is still in the journal");
         }
     }
 
@@ -244,7 +244,7 @@ impl HostState {
             .ok_or_else(gone)
     }
 
-    /// What has to be journalled for a change; none where nothing has to change.
+    /// The entry to journal for a change; `None` if nothing has to change.
     async fn plan(&self, link: &LinkFacts, change: &Change) -> Result<Option<Entry>, NetError> {
         Ok(match change {
             Change::LinkUp => match link.up {
@@ -291,7 +291,7 @@ impl HostState {
                 Some(Entry::Route { route: *route })
             }
             Change::Sysctl { key, value } => plan_sysctl(link, key, value)?,
-            // Not the link's, or journalled elsewhere.
+            // Not a change of the link, or journalled elsewhere.
             Change::Protection(_)
             | Change::Shared(_)
             | Change::NameServers(_)
@@ -342,7 +342,7 @@ impl HostState {
     }
 }
 
-/// What is journalled for a change of the firewall.
+/// The entry to journal for a change of the firewall.
 fn firewall_entry(change: &Change) -> Option<Entry> {
     match change {
         Change::FirewallTable(_) | Change::ServerTable(_) => Some(Entry::FirewallTable),

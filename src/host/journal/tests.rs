@@ -1,5 +1,5 @@
-//! The file: complete at every moment, private, and never acted on where it is
-//! not what this program wrote.
+//! The journal file: complete at every moment, private, and never undone unless this program wrote
+//! it.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -33,7 +33,7 @@ impl Place {
         take_stale(&self.directory).unwrap()
     }
 
-    /// What is said of a stale file with this text.
+    /// The result of reading a stale file with this text.
     fn read(&self, text: &[u8]) -> Result<Journal, JournalError> {
         let path = self.directory.path().join("sshvpn0.json");
         fs::write(path, text).unwrap();
@@ -150,7 +150,7 @@ fn a_journal_that_is_held_is_not_stale_and_cannot_be_begun_twice() {
     assert_eq!(taken.len(), 1);
     assert!(
         place.stale().is_empty(),
-        "who takes a stale journal holds it"
+        "the process that takes a stale journal holds it"
     );
 }
 

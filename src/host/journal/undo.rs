@@ -1,5 +1,5 @@
-//! Taking one journalled change back: only if it is still ours to take back,
-//! and without complaint where it is gone already.
+//! Undoes one journalled change: only if the present value is still ours, and without an error if
+//! the change is gone already.
 
 use super::{Entry, Journal};
 use crate::host::change::TunnelRoute;
@@ -15,49 +15,49 @@ use crate::host::plan::address_range::Family;
 use crate::host::plan::facts::{AddressFacts, AddressGeneration, InterfaceIndex, LinkFacts};
 use crate::packet::guard::link::MacAddress;
 
-/// What became of the changes of one tunnel.
+/// The outcome for the changes of one tunnel.
 #[derive(Debug, Default)]
 pub struct UndoReport {
-    /// Changes that were taken back.
+    /// Changes that were undone.
     pub undone: Vec<String>,
-    /// Changes that had gone already, with the device for instance.
+    /// Changes that were gone already, with the device for instance.
     pub gone: Vec<String>,
-    /// Settings that somebody else has changed since; they stay as they are.
+    /// Settings that another program has changed since; they stay unchanged.
     pub left: Vec<String>,
-    /// Changes that only root may take back; the journal keeps them.
+    /// Changes that only root may undo; they stay in the journal.
     pub beyond: Vec<String>,
-    /// Changes that could not be taken back; the journal keeps them.
+    /// Changes that could not be undone; they stay in the journal.
     pub failed: Vec<(String, NetError)>,
 }
 
 impl UndoReport {
-    /// Whether the state is as it was before, as far as it was ours.
+    /// Whether every change of this tunnel is undone or gone.
     pub fn is_clean(&self) -> bool {
         self.left.is_empty() && self.beyond.is_empty() && self.failed.is_empty()
     }
 }
 
-/// What became of one change.
+/// The outcome for one change.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::host) enum Outcome {
     Undone,
-    /// We let go of it, others hold it.
+    /// Released; another tunnel still needs the change.
     Shared,
     Gone,
-    /// Somebody else has changed it to this.
+    /// Another program has changed it to this value.
     Left(String),
-    /// The caller may not have it taken back, for this reason.
+    /// The caller may not undo it, for this reason.
     Beyond(String),
 }
 
 impl Outcome {
     fn takes_root() -> Self {
-        Outcome::Beyond("this takes root".to_owned())
+        Outcome::Beyond("this needs root".to_owned())
     }
 }
 
-/// Undoes every change of `journal` in reverse and removes it; what fails, or is
-/// beyond `reach`, stays in it for a later try.
+/// Undoes every change of `journal` in reverse and removes the journal. Changes that fail or are
+/// beyond `reach` stay in it for a later try.
 pub(in crate::host) async fn undo_and_close(
     netlink: &Netlink,
     mut journal: Journal,
@@ -76,8 +76,8 @@ pub(in crate::host) async fn undo_and_close(
     report
 }
 
-/// Undoes every change of `journal` in reverse; the second part is what could
-/// not be undone, in the order of the journal.
+/// Undoes every change of `journal` in reverse; the second value lists the changes that could not
+/// be undone, in the order of the journal.
 async fn undo_all(
     netlink: &Netlink,
     journal: &mut Journal,
@@ -91,7 +91,7 @@ async fn undo_all(
             Ok(Outcome::Undone) => report.undone.push(what),
             Ok(Outcome::Shared) => report
                 .undone
-                .push(format!("{what} (another tunnel keeps it)")),
+                .push(format!("{what} (kept; another tunnel needs it)")),
             Ok(Outcome::Gone) => report.gone.push(what),
             Ok(Outcome::Beyond(why)) => {
                 report.beyond.push(format!("{what}: {why}"));
@@ -107,7 +107,7 @@ async fn undo_all(
     (report, remaining)
 }
 
-/// Undoes the entry at `position`, which may leave the journal by that.
+/// Undoes the entry at `position`; it may remove the entry from the journal.
 async fn undo(
     netlink: &Netlink,
     journal: &mut Journal,
@@ -151,7 +151,7 @@ async fn undo_link(
     let Some(link) = netlink.link_by_index(index).await? else {
         return Ok(Outcome::Gone);
     };
-    // A number may come again in a new namespace; the name tells.
+    // Interface numbers can recur in a new namespace, so the name is checked too.
     if link.name != interface || !link.is_tun() {
         return Ok(Outcome::Left(format!(
             "interface number {} is now '{}'",
@@ -159,7 +159,9 @@ async fn undo_link(
         )));
     }
     if !own_device::is_own(netlink, &link, reach).await? {
-        return Ok(Outcome::Beyond(format!("'{interface}' is not this user's")));
+        return Ok(Outcome::Beyond(format!(
+            "'{interface}' belongs to another user"
+        )));
     }
     if reach == UndoScope::OwnDevices && !own_device::is_undone_on_device(entry, interface) {
         return Ok(Outcome::takes_root());
@@ -226,7 +228,7 @@ async fn undo_on(netlink: &Netlink, link: &LinkFacts, entry: &Entry) -> Result<O
         }
         Entry::Route { route } => remove_route(netlink, link, route).await,
         Entry::Sysctl { key, before, set } => reset_sysctl(link, key, before, set),
-        // These are not on the link.
+        // These are not changes of a link.
         Entry::SharedSysctl { .. }
         | Entry::FirewallTable
         | Entry::ForwardAccept { .. }
@@ -235,7 +237,7 @@ async fn undo_on(netlink: &Netlink, link: &LinkFacts, entry: &Entry) -> Result<O
     }
 }
 
-/// None where the value is still the one that we set.
+/// Returns `None` if the value is still the one that we set.
 pub(in crate::host) fn judge<T: PartialEq + std::fmt::Display>(
     now: &T,
     before: &T,
@@ -261,8 +263,8 @@ fn done(result: Result<(), NetError>) -> Result<Outcome, NetError> {
     result.map(|()| Outcome::Undone)
 }
 
-/// Brings the link down. The kernel drops its IPv6 addresses then; those that
-/// it had before it was brought up, and still has, are put back.
+/// Brings the link down. The kernel then removes its IPv6 addresses; those that it had before it
+/// was brought up, and still has, are added again.
 async fn bring_down(
     netlink: &Netlink,
     link: &LinkFacts,
@@ -286,7 +288,7 @@ async fn bring_down(
     Ok(Outcome::Undone)
 }
 
-/// Lets the bridge treat the port as before, and forget whom it was told of there.
+/// Restores the bridge port's settings and removes the stations that we added there.
 async fn release_port(
     netlink: &Netlink,
     link: &LinkFacts,

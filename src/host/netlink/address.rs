@@ -1,4 +1,4 @@
-//! Addresses: reading, adding, removing.
+//! Reads, adds and removes addresses.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use crate::host::error::{NetError, Operation};
 use crate::host::plan::facts::{AddressFacts, InterfaceIndex, LinkFacts};
 
 impl Netlink {
-    /// The addresses of one interface, or of all.
+    /// The addresses of one interface, or of all interfaces.
     pub async fn addresses(
         &self,
         of: Option<InterfaceIndex>,
@@ -29,8 +29,8 @@ impl Netlink {
             .collect())
     }
 
-    /// Adds an address; one that is there already is refused. An IPv6 address
-    /// is usable at once (IFA_F_NODAD).
+    /// Adds an address; the kernel refuses one that exists already. An IPv6 address is usable at
+    /// once (IFA_F_NODAD).
     pub async fn add_address(
         &self,
         link: &LinkFacts,
@@ -46,7 +46,7 @@ impl Netlink {
         self.put_address(link, &facts).await
     }
 
-    /// Puts an address as it was read before.
+    /// Adds an address with the attributes that were read before.
     pub async fn put_address(
         &self,
         link: &LinkFacts,
@@ -85,8 +85,8 @@ fn described(link: &LinkFacts, address: &AddressFacts) -> String {
     }
 }
 
-/// IFA_LOCAL is our address, IFA_ADDRESS the peer's; both are ours where there
-/// is no peer (linux/if_addr.h).
+/// IFA_LOCAL is our address, IFA_ADDRESS the peer's; without a peer both are ours
+/// (linux/if_addr.h).
 fn message(index: InterfaceIndex, address: &AddressFacts) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.family = match address.address {

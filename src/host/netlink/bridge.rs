@@ -1,5 +1,4 @@
-//! Bridges: how one treats a port, and which stations it knows where
-//! (linux/if_bridge.h, linux/if_link.h).
+//! Bridges: a port's settings and the forwarding database (linux/if_bridge.h, linux/if_link.h).
 
 use std::fmt;
 
@@ -16,21 +15,21 @@ use crate::host::error::{NetError, Operation, Refusal};
 use crate::host::plan::facts::{InterfaceIndex, LinkFacts};
 use crate::packet::guard::link::MacAddress;
 
-/// How a bridge treats a port; nothing where the kernel does not know a setting.
+/// A bridge port's settings; a setting is `None` if the kernel does not know it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PortSettings {
-    /// IFLA_BRPORT_LEARNING: it learns by its frames which stations are there.
+    /// IFLA_BRPORT_LEARNING: the bridge learns the stations behind the port from its frames.
     pub learning: Option<bool>,
-    /// IFLA_BRPORT_LOCKED (Linux 5.18): it takes no frames of stations that the
-    /// bridge does not know to be there.
+    /// IFLA_BRPORT_LOCKED (Linux 5.18): the bridge drops frames of stations that it does not know
+    /// at this port.
     pub locked: Option<bool>,
-    /// IFLA_BRPORT_ISOLATED (Linux 4.18): it reaches no other isolated port.
+    /// IFLA_BRPORT_ISOLATED (Linux 4.18): the port reaches no other isolated port.
     pub isolated: Option<bool>,
 }
 
 impl PortSettings {
-    /// For a port whose stations are told to the bridge, and not learnt by it.
+    /// The settings of a port whose stations the server adds; the bridge does not learn them.
     pub fn guarded(isolated: bool) -> Self {
         PortSettings {
             learning: Some(false),
@@ -39,7 +38,7 @@ impl PortSettings {
         }
     }
 
-    /// Those that the kernel also tells.
+    /// Keeps the settings that the kernel also reports in `told`.
     pub fn as_known_to(self, told: &PortSettings) -> Self {
         PortSettings {
             learning: self.learning.filter(|_| told.learning.is_some()),
@@ -68,20 +67,20 @@ impl fmt::Display for PortSettings {
     }
 }
 
-/// A station that a bridge knows.
+/// An entry of a bridge's forwarding database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StationFacts {
-    /// Its address.
+    /// The station's MAC address.
     pub station: MacAddress,
-    /// The port where it is; the bridge itself, if it has the address.
+    /// The port of the station; the bridge itself if the address is its own.
     pub port: InterfaceIndex,
-    /// Whether it is the port's or the bridge's own address, not that of a station
-    /// behind it.
+    /// Whether the address is the port's or the bridge's own, not that of a station behind the
+    /// port.
     pub own: bool,
 }
 
 impl Netlink {
-    /// How the bridge treats this port; nothing where it is none.
+    /// The settings of this port; none if the link is not a bridge port.
     pub async fn bridge_port(&self, link: &LinkFacts) -> Result<Option<PortSettings>, NetError> {
         let request = Request::new(Operation::Read, format!("the bridge port {}", link.name));
         let get = self.handle.link().get().match_index(link.index.0);
@@ -94,7 +93,7 @@ impl Netlink {
         Ok(settings.next())
     }
 
-    /// Sets how the bridge treats this port.
+    /// Changes the settings of this port.
     pub async fn set_bridge_port(
         &self,
         link: &LinkFacts,
@@ -118,9 +117,9 @@ impl Netlink {
             .map_err(|error| request.failed(error))
     }
 
-    /// Gives a link that is to become a port an address that is higher than those
-    /// of others: a bridge without an address of its own takes the lowest of its
-    /// ports', and would change it as the port comes and goes.
+    /// Gives a link that will become a port a MAC address above those of other ports: a bridge
+    /// without an address of its own takes the lowest of its ports, and would change it as the port
+    /// comes and goes.
     pub async fn raise_station(&self, link: &LinkFacts) -> Result<(), NetError> {
         let request = Request::new(Operation::SetStation, &link.name);
         let get = self.handle.link().get().match_index(link.index.0);
@@ -134,8 +133,8 @@ impl Netlink {
             return Ok(());
         };
         if let Some(highest) = address.first_chunk_mut() {
-            // Locally administered, of one station; the second as well, since one in
-            // 64 of the kernel's random addresses begins with the first.
+            // A locally administered unicast address. The second byte is set too, since one in 64
+            // of the kernel's random addresses begins with the same first byte.
             *highest = [0xfe, 0xff];
         }
         let message = LinkUnspec::new_with_index(link.index.0)
@@ -153,7 +152,7 @@ impl Netlink {
         Ok(all)
     }
 
-    /// The stations that its bridge knows at this port.
+    /// The stations that the bridge knows at this port.
     pub async fn stations_at(&self, port: &LinkFacts) -> Result<Vec<StationFacts>, NetError> {
         let mut found = self.dump_stations(Some(port.index), None).await?;
         found.retain(|found| found.port == port.index);
@@ -174,7 +173,7 @@ impl Netlink {
         message.attributes.extend(controller);
         let messages = request.collect(dump.execute()).await?;
         let of_bridge = |message: &&NeighbourMessage| match bridge {
-            // Where the kernel does not filter; the bridge's own have no master.
+            // For kernels that do not filter; entries of the bridge itself have no master.
             Some(bridge) => {
                 message.header.ifindex == bridge.0
                     || message
@@ -187,8 +186,8 @@ impl Netlink {
         Ok(messages.filter_map(StationFacts::from_message).collect())
     }
 
-    /// Tells the bridge that a station is at this port. That does not age; where the
-    /// station speaks at another port, it becomes what the bridge learnt there.
+    /// Adds a station at this port. The entry does not age; if the station sends at another port,
+    /// the bridge moves the entry there, as a learnt one.
     pub async fn add_station(&self, port: &LinkFacts, station: MacAddress) -> Result<(), NetError> {
         let request = Request::new(Operation::AddStation, format!("{station} at {}", port.name));
         let add = self
@@ -201,8 +200,7 @@ impl Netlink {
         add.execute().await.map_err(|error| request.failed(error))
     }
 
-    /// Lets the bridge forget a station at this port; one that is elsewhere by now
-    /// stays.
+    /// Removes a station at this port; the entry stays if the station has moved to another port.
     pub async fn remove_station(
         &self,
         port: &LinkFacts,
@@ -244,7 +242,7 @@ fn port_settings(info: &LinkInfo) -> Option<PortSettings> {
 
 impl StationFacts {
     fn from_message(message: &NeighbourMessage) -> Option<Self> {
-        // A device's own filter ("self"), of multicast mostly, is no port's.
+        // Entries of a device's own filter ("self"), mostly multicast, belong to no port.
         if message.header.flags.contains(NeighbourFlags::Own)
             && !message.header.flags.contains(NeighbourFlags::Controller)
         {
@@ -258,7 +256,7 @@ impl StationFacts {
     }
 }
 
-/// The station of a neighbour.
+/// The MAC address of a neighbour.
 pub(super) fn station(message: &NeighbourMessage) -> Option<MacAddress> {
     message
         .attributes

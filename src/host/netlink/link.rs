@@ -1,5 +1,5 @@
-//! Links: finding one, reading all, setting up or down, MTU, transmit queue
-//! length, IPv6 address generation, bridge and group.
+//! Reads and changes links: up or down, MTU, transmit queue length, IPv6 address generation, bridge
+//! and group.
 
 use nix::unistd::Uid;
 use rtnetlink::packet_route::AddressFamily;
@@ -42,7 +42,7 @@ impl Netlink {
         }
     }
 
-    /// The link with that number, if it is still there.
+    /// The link with that number, if it still exists.
     pub async fn link_by_index(
         &self,
         index: InterfaceIndex,
@@ -56,7 +56,7 @@ impl Netlink {
         }
     }
 
-    /// Whose tun or tap device it is (TUNSETOWNER); none where it is nobody's.
+    /// The owner of a tun or tap device (TUNSETOWNER), if it has one.
     pub async fn owner_of_tun(&self, link: &LinkFacts) -> Result<Option<Uid>, NetError> {
         let request = Request::new(Operation::Read, format!("the owner of {}", link.name));
         let get = self.handle.link().get().match_index(link.index.0);
@@ -95,14 +95,14 @@ impl Netlink {
             .await
     }
 
-    /// Sets how large a super-packet may be, in bytes.
+    /// Limits the size of a super-packet, in bytes.
     pub async fn set_gso_max_size(&self, link: &LinkFacts, bytes: u32) -> Result<(), NetError> {
         let message = LinkUnspec::new_with_index(link.index.0)
             .append_extra_attribute(LinkAttribute::GsoMaxSize(bytes));
         self.change(Operation::SetGsoMaxSize, link, message).await
     }
 
-    /// Sets how the link makes its IPv6 addresses.
+    /// Sets how the kernel generates the link's IPv6 addresses.
     pub async fn set_address_generation(
         &self,
         link: &LinkFacts,
@@ -115,7 +115,7 @@ impl Netlink {
             .await
     }
 
-    /// Makes the link a port of another one, of a bridge for instance, or of none.
+    /// Makes the link a port of another link (a bridge, for instance), or of none.
     pub async fn set_master(
         &self,
         link: &LinkFacts,
@@ -127,7 +127,7 @@ impl Netlink {
         self.change(Operation::SetMaster, link, message).await
     }
 
-    /// Sets the group that the link is in.
+    /// Sets the link's group.
     pub async fn set_group(&self, link: &LinkFacts, group: u32) -> Result<(), NetError> {
         let message = LinkUnspec::new_with_index(link.index.0)
             .append_extra_attribute(LinkAttribute::Group(group));

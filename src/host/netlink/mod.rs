@@ -1,5 +1,5 @@
-//! The netlink connection of this process: how a request is made and how the
-//! kernel's refusal becomes an error. What is asked for is in the modules below.
+//! The netlink connection of this process: sends requests and turns the kernel's refusals into
+//! errors. The modules below define the requests.
 
 mod address;
 mod bridge;
@@ -33,8 +33,8 @@ pub struct Netlink {
 impl Netlink {
     /// Opens the socket; a task of the current runtime serves it.
     ///
-    /// Strict checking lets the kernel filter what is read; a kernel before
-    /// 4.20 has none and everything is filtered here once more anyway.
+    /// Strict checking lets the kernel filter a dump; kernels before 4.20 lack it, so the callers
+    /// filter again.
     pub fn open() -> Result<Self, NetError> {
         let (connection, handle, _messages) = rtnetlink::new_connection_with_strict_check()
             .or_else(|error| match error.kind() {
@@ -57,7 +57,7 @@ impl Netlink {
     }
 }
 
-/// One request to the kernel, for its errors.
+/// One request to the kernel, with what its errors name.
 #[derive(Debug, Clone)]
 struct Request {
     operation: Operation,
@@ -74,7 +74,7 @@ impl Request {
         }
     }
 
-    /// Says that the object is an IPv6 one.
+    /// Sets whether the object is an IPv6 one.
     fn ipv6(self, ipv6: bool) -> Self {
         Self { ipv6, ..self }
     }
@@ -102,7 +102,7 @@ impl Request {
         }
     }
 
-    /// All answers of a dump.
+    /// All answers to a dump request.
     async fn collect<T>(
         &self,
         answers: impl Stream<Item = Result<T, rtnetlink::Error>>,

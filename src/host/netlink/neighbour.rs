@@ -1,5 +1,5 @@
-//! Neighbours by IPv6: who has an address on a link, asking for it, and answering
-//! for somebody behind another link (`struct ndmsg`, linux/neighbour.h).
+//! IPv6 neighbours: reads and probes entries, and proxies for neighbours behind another link
+//! (`struct ndmsg`, linux/neighbour.h).
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -15,25 +15,25 @@ use crate::host::error::{NetError, Operation, Refusal};
 use crate::host::plan::facts::InterfaceIndex;
 use crate::packet::guard::link::MacAddress;
 
-/// Who has an address on a link.
+/// An IPv6 neighbour entry of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NeighbourFacts {
     /// The address.
     pub address: Ipv6Addr,
-    /// The station that has it, or had it when it was last heard of.
+    /// The station that has the address, or had it at its last answer.
     pub station: Option<MacAddress>,
-    /// Whether it has said so just now.
+    /// Whether the station has confirmed the address recently.
     pub reachable: bool,
-    /// Whether somebody has set it on this host, for good.
+    /// Whether the entry is permanent: set on this host, not learnt.
     pub fixed: bool,
-    /// Whether it was asked in vain.
+    /// Whether the address did not resolve.
     pub failed: bool,
-    /// NTF_ROUTER: whether it said that it is a router.
+    /// NTF_ROUTER: whether the neighbour says that it is a router.
     pub router: bool,
 }
 
 impl Netlink {
-    /// Who has this address on this link, as far as this host knows.
+    /// This host's entry for the address on this link, if any.
     pub async fn neighbour(
         &self,
         link: InterfaceIndex,
@@ -53,9 +53,8 @@ impl Netlink {
         Ok(facts.find(|facts| facts.address == address))
     }
 
-    /// Lets the kernel ask who has this address: for anyone, or (`again`) the one
-    /// that it knows, whether it still has it. The answer shows in
-    /// [`neighbour`](Self::neighbour).
+    /// Lets the kernel resolve this address; with `again`, confirm the station that it knows.
+    /// [`neighbour`](Self::neighbour) shows the answer.
     pub async fn ask_for_neighbour(
         &self,
         link: InterfaceIndex,
@@ -72,7 +71,7 @@ impl Netlink {
         asked.map_err(|error| request.failed(error))
     }
 
-    /// Forgets who has this address on this link.
+    /// Removes the entry of this address on this link.
     pub async fn remove_neighbour(
         &self,
         link: InterfaceIndex,
@@ -82,8 +81,8 @@ impl Netlink {
             .await
     }
 
-    /// Answers on this link for an address that is reached through this host
-    /// (RFC 4389 calls it proxying); needs the sysctl `proxy_ndp` of the link.
+    /// Answers neighbour solicitations on this link for an address that is reached through this
+    /// host (proxying, RFC 4389); needs the sysctl `proxy_ndp` of the link.
     pub async fn answer_for(
         &self,
         link: InterfaceIndex,
@@ -95,7 +94,7 @@ impl Netlink {
         add.execute().await.map_err(|error| request.failed(error))
     }
 
-    /// Answers for it no more.
+    /// Stops answering for the address.
     pub async fn answer_no_more(
         &self,
         link: InterfaceIndex,

@@ -1,5 +1,5 @@
-//! The kernel's messages, read into facts. An attribute that is missing or of
-//! an unknown form is left out; nothing here fails.
+//! Turns the kernel's messages into facts. A missing attribute or one of unknown form is left out;
+//! nothing here fails.
 
 use std::net::IpAddr;
 
@@ -117,7 +117,7 @@ impl AddressFacts {
                 _ => {}
             }
         }
-        // IPv6 sends IFA_LOCAL only where there is a peer.
+        // The kernel sends IFA_LOCAL for IPv6 only if there is a peer.
         let own = local.or(address)?;
         Some(Self {
             index: InterfaceIndex(message.header.index),

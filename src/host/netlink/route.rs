@@ -1,5 +1,4 @@
-//! Routes and policy rules: reading, adding, removing, and asking which way the
-//! kernel would go.
+//! Reads, adds and removes routes, reads policy rules, and looks up the route to a destination.
 
 use std::net::IpAddr;
 
@@ -18,7 +17,7 @@ use crate::host::plan::facts::{
 };
 
 impl Netlink {
-    /// The routes that leave by one interface, or all; both families, all tables.
+    /// The routes that leave by one interface, or all routes; both families, all tables.
     pub async fn routes(
         &self,
         leaving_by: Option<InterfaceIndex>,
@@ -51,7 +50,7 @@ impl Netlink {
         Ok(rules)
     }
 
-    /// The way a packet to `destination` would go now.
+    /// The path that a packet to `destination` would take now.
     pub async fn route_to(&self, destination: IpAddr) -> Result<PathFacts, NetError> {
         let request = Request::new(Operation::LookUp, format!("the route to {destination}"))
             .ipv6(destination.is_ipv6());
@@ -84,8 +83,8 @@ impl Netlink {
         })
     }
 
-    /// Adds a route through `link` to table main; one to the same destination
-    /// with the same metric is refused.
+    /// Adds a route through `link` to table main; the kernel refuses one with the destination and
+    /// the metric of an existing route.
     pub async fn add_route(&self, link: &LinkFacts, route: &TunnelRoute) -> Result<(), NetError> {
         let request = Request::new(Operation::AddRoute, described(link, &route.to_string()))
             .ipv6(route.destination.is_ipv6());
@@ -129,7 +128,7 @@ impl Netlink {
 }
 
 impl RouteFacts {
-    /// Whether this is `route` as this program makes it on that interface.
+    /// Whether this is `route` as sshvpn makes it on that interface.
     pub fn is_ours(&self, route: &TunnelRoute, index: InterfaceIndex) -> bool {
         self.same_slot(route)
             && self.protocol == u8::from(RouteProtocol::Static)
@@ -140,7 +139,7 @@ impl RouteFacts {
                 }]
     }
 
-    /// Whether the kernel would refuse `route` because of this one.
+    /// Whether the kernel would refuse `route` because of this route.
     pub fn same_slot(&self, route: &TunnelRoute) -> bool {
         self.table == TABLE_MAIN
             && self.destination == route.destination
@@ -159,7 +158,7 @@ fn set_destination(message: &mut RouteMessage, destination: IpNetwork) {
     };
     message.header.destination_prefix_length = destination.prefix();
     let address = RouteAddress::from(destination.ip());
-    // No RTA_DST stands for the default route.
+    // A message without RTA_DST means the default route.
     if destination.prefix() > 0 {
         message
             .attributes

@@ -1,4 +1,4 @@
-//! What the kernel reports is read as `ip` shows it, in a fresh namespace each.
+//! In a new namespace each, checks the facts against what `ip` shows.
 
 use std::net::IpAddr;
 
@@ -27,7 +27,7 @@ fn route_of<'a>(facts: &'a HostFacts, destination: &str, table: u32) -> &'a Rout
     facts.routes.iter().find(is_it).unwrap()
 }
 
-/// Two links, a static default route by the first, and what else there may be.
+/// Makes two links, static default routes, and further addresses, routes and policy rules.
 fn furnish() {
     for command in [
         "link set lo up",

@@ -1,5 +1,5 @@
-//! Sets of addresses of one family, as sorted ranges: union, difference, the
-//! fewest networks that cover a set, and its aligned blocks. No I/O.
+//! Sets of addresses of one family as sorted ranges: union, difference, covering networks and
+//! aligned blocks. No I/O.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -23,7 +23,7 @@ impl Family {
         }
     }
 
-    /// IPv6 or IPv4.
+    /// `V6` if `ipv6`, else `V4`.
     pub fn of_ipv6(ipv6: bool) -> Self {
         match ipv6 {
             true => Family::V6,
@@ -31,7 +31,7 @@ impl Family {
         }
     }
 
-    /// The bits of an address.
+    /// The length of an address, in bits.
     pub fn bits(self) -> u8 {
         match self {
             Family::V4 => 32,
@@ -39,7 +39,7 @@ impl Family {
         }
     }
 
-    /// The address with this number, of which IPv4 takes the low 32 bits.
+    /// The address with this number; IPv4 uses the low 32 bits.
     pub fn address(self, number: u128) -> IpAddr {
         match self {
             Family::V4 => Ipv4Addr::from(number as u32).into(),
@@ -56,14 +56,14 @@ pub fn number(address: IpAddr) -> u128 {
     }
 }
 
-/// Whether `inner` is `outer` or lies in it.
+/// Whether `inner` equals `outer` or lies within it.
 pub fn is_within(inner: &IpNetwork, outer: &IpNetwork) -> bool {
     Family::of(inner.ip()) == Family::of(outer.ip())
         && outer.prefix() <= inner.prefix()
         && outer.contains(inner.network())
 }
 
-/// First and last address of a run, both in it.
+/// The first and the last address of a range, both inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Range {
     first: u128,
@@ -71,8 +71,8 @@ struct Range {
 }
 
 impl Range {
-    /// How many whole aligned blocks of `1 << host` addresses are in it, and
-    /// the number of the first of them.
+    /// The number of whole aligned blocks of `1 << host` addresses in the range, and the number of
+    /// the first block.
     fn blocks(self, host: u8) -> (u128, u128) {
         let host = u32::from(host);
         let mask = (1u128 << host) - 1;
@@ -80,7 +80,7 @@ impl Range {
             return (0, 0);
         };
         let first = first >> host;
-        // The end is one beyond the last block that is whole.
+        // One beyond the last whole block.
         let end = match self.last.checked_add(1) {
             Some(end) => end >> host,
             None => (u128::MAX >> host).saturating_add(1),
@@ -98,7 +98,7 @@ pub struct AddressSet {
 }
 
 impl AddressSet {
-    /// All addresses of the networks of `family`; the others are ignored.
+    /// The addresses of all networks of `family`; other networks are ignored.
     pub fn of<'a>(family: Family, networks: impl IntoIterator<Item = &'a IpNetwork>) -> Self {
         let mut ranges: Vec<Range> = networks
             .into_iter()
@@ -124,7 +124,7 @@ impl AddressSet {
         }
     }
 
-    /// The addresses that are not in `other`, a set of the same family.
+    /// The difference: the addresses that are not in `other`, a set of the same family.
     pub fn without(&self, other: &AddressSet) -> Self {
         let mut ranges = Vec::new();
         for range in &self.ranges {
@@ -157,17 +157,17 @@ impl AddressSet {
         }
     }
 
-    /// The addresses that are in `other` as well, a set of the same family.
+    /// The intersection with `other`, a set of the same family.
     pub fn within(&self, other: &AddressSet) -> Self {
         self.without(&self.without(other))
     }
 
-    /// Whether no address is in it.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
-    /// The fewest networks that cover exactly this set, sorted.
+    /// The smallest list of networks that covers exactly this set, sorted.
     pub fn to_networks(&self) -> Vec<IpNetwork> {
         let mut networks = Vec::new();
         for range in &self.ranges {
@@ -182,7 +182,7 @@ impl AddressSet {
         networks
     }
 
-    /// How many aligned blocks with this prefix length fit in.
+    /// The number of aligned blocks with this prefix length in the set.
     pub fn block_count(&self, prefix: u8) -> u128 {
         let host = self.family.bits().saturating_sub(prefix).min(127);
         self.ranges.iter().fold(0, |sum: u128, range| {
@@ -190,7 +190,7 @@ impl AddressSet {
         })
     }
 
-    /// The block number `n` of those that [`AddressSet::block_count`] counts.
+    /// Block number `n` of those that [`AddressSet::block_count`] counts.
     pub fn block(&self, prefix: u8, n: u128) -> Option<IpNetwork> {
         let host = self.family.bits().saturating_sub(prefix).min(127);
         let mut n = n;
@@ -204,8 +204,8 @@ impl AddressSet {
         None
     }
 
-    /// The host bits of the largest aligned block that begins at `first` and
-    /// does not reach beyond `last`.
+    /// The number of host bits of the largest aligned block that begins at `first` and ends at or
+    /// before `last`.
     fn largest_block(&self, first: u128, last: u128) -> u8 {
         let mut host = 0;
         while host < self.family.bits() {
@@ -224,7 +224,7 @@ impl AddressSet {
     }
 }
 
-/// The mask of the low `count` bits, up to 128.
+/// A mask of the low `count` bits, at most 128.
 fn low_bits(count: u8) -> u128 {
     1u128
         .checked_shl(u32::from(count))

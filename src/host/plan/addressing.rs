@@ -1,5 +1,5 @@
-//! The addresses of a tunnel's two ends: as the user gave them, or chosen so
-//! that they collide with nothing in use at either end. No I/O.
+//! Determines the addresses of both ends of a tunnel: the user's, or free ones that collide with no
+//! network in use at either end. No I/O.
 
 use std::net::IpAddr;
 
@@ -11,48 +11,47 @@ use super::facts::is_default_like;
 use super::private_space::{IPV4, IPV6, Numbers};
 use crate::types::Mode;
 
-/// What the tunnel needs.
+/// The tunnel's requirements.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AddressRequest {
-    /// A tun device needs a pair, a tap device a network.
+    /// A tun device needs a pair of addresses, a tap device a network.
     pub mode: Mode,
-    /// The local end's address, as the user gave it.
+    /// The user's choice of the local address.
     pub local: Option<IpAddr>,
-    /// The remote end's address, as the user gave it.
+    /// The user's choice of the remote address.
     pub remote: Option<IpAddr>,
-    /// Whether to choose an IPv6 pair where the user gave none.
+    /// Whether to choose an IPv6 pair if the user gave none.
     pub ipv6: bool,
-    /// Networks in use at either end: addresses, routes. Default routes and
-    /// their halves are no such networks and are passed over.
+    /// Networks in use at either end (addresses, routes). Default routes and their halves are
+    /// ignored.
     pub in_use: Vec<IpNetwork>,
-    /// Addresses and directly connected networks of the local end, which
-    /// addresses that the user gave must not be in.
+    /// Local addresses and directly connected networks, which the user's addresses must not be in.
     pub local_networks: Vec<IpNetwork>,
-    /// Networks that will be routed into the tunnel.
+    /// Networks that the tunnel will route.
     pub routes: Vec<IpNetwork>,
-    /// Networks that chosen addresses have to be in, where the remote end permits
-    /// no others; a family of which none is there is left out.
+    /// The only networks that the remote host permits for chosen addresses; no address is chosen in
+    /// a family without one. `None` permits all.
     pub within: Option<Vec<IpNetwork>>,
 }
 
-/// The addresses of both ends in one family.
+/// The local and the remote address in one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AddressPair {
-    /// The local end's.
+    /// The local address.
     pub local: IpAddr,
-    /// The remote end's, of the same family.
+    /// The remote address, of the same family.
     pub remote: IpAddr,
-    /// The prefix length of the network that both are in.
+    /// The prefix length of the network that contains both.
     pub prefix: u8,
 }
 
 impl AddressPair {
-    /// The local end's address in its network.
+    /// The local address with the prefix length.
     pub fn local_network(&self) -> Option<IpNetwork> {
         IpNetwork::new(self.local, self.prefix).ok()
     }
 
-    /// The remote end's address in its network.
+    /// The remote address with the prefix length.
     pub fn remote_network(&self) -> Option<IpNetwork> {
         IpNetwork::new(self.remote, self.prefix).ok()
     }
@@ -61,66 +60,66 @@ impl AddressPair {
 /// The addresses of a tunnel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TunnelAddresses {
-    /// IPv4, always chosen where the user did not give it.
+    /// The IPv4 pair; chosen if the user gave none.
     pub ipv4: Option<AddressPair>,
-    /// IPv6, where wanted.
+    /// The IPv6 pair, if requested.
     pub ipv6: Option<AddressPair>,
 }
 
-/// Why there are no addresses for the tunnel.
+/// The reason why the tunnel has no addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum AddressError {
-    /// One of each family.
-    #[error("--address {local} and --peer-address {remote} have to be of the same family")]
+    /// The addresses are of different families.
+    #[error("--address {local} and --peer-address {remote} must be of the same family")]
     Families {
-        /// The local end's.
+        /// The local address.
         local: IpAddr,
-        /// The remote end's.
+        /// The remote address.
         remote: IpAddr,
     },
-    /// Twice the same.
+    /// Both addresses are the same.
     #[error("--address and --peer-address are both {0}; the ends need different addresses")]
     Equal(IpAddr),
-    /// Not the address of one host.
+    /// The address is not a unicast address.
     #[error("{0} cannot be the address of one end of a tunnel; give a unicast address")]
     NotUnicast(IpAddr),
-    /// Taken here.
+    /// The address is in use on this host.
     #[error("{address} is in use on this host already, in {network}; choose another address")]
     InUse {
-        /// Which.
+        /// The address.
         address: IpAddr,
         /// The network or address in use.
         network: IpNetwork,
     },
-    /// On a tap device, no usable neighbour.
+    /// On a tap device the address has no usable neighbour in its /30.
     #[error(
         "{0} is the first or last address of its /30, which a tap device cannot use; choose the one after or before it"
     )]
     NoNeighbour(IpAddr),
-    /// On a tap device, too far apart.
+    /// On a tap device the addresses are too far apart.
     #[error(
         "{local} and {remote} fit in no network smaller than a /8 as host addresses; choose them closer together"
     )]
     Apart {
-        /// The local end's.
+        /// The local address.
         local: IpAddr,
-        /// The remote end's.
+        /// The remote address.
         remote: IpAddr,
     },
-    /// Everything is in use.
+    /// All private space is in use.
     #[error(
         "no free {0} addresses for the tunnel: all private space is in use at one of the ends; choose with --address and --peer-address"
     )]
     NothingFree(&'static str),
-    /// Everything that may be used is in use.
+    /// All permitted networks are in use.
     #[error(
-        "no free {0} addresses for the tunnel in the networks that the remote end permits for it ({1})"
+        "no free {0} addresses for the tunnel in the networks that the remote host permits ({1}); ask its administrator for others"
     )]
     NothingPermitted(&'static str, String),
 }
 
-/// Chooses the addresses. The same request and seed give the same addresses;
-/// another seed gives others.
+/// Chooses the addresses. The same request and seed give the same addresses; another seed gives
+/// others.
 pub fn choose(request: &AddressRequest, seed: u64) -> Result<TunnelAddresses, AddressError> {
     let given = given_pair(request)?;
     let family = given.map(|pair| Family::of(pair.local));
@@ -146,7 +145,7 @@ fn permitted(request: &AddressRequest, family: Family) -> bool {
     within.is_none_or(|within| within.iter().any(of_family))
 }
 
-/// The pair that the user gave, or half of it with its neighbour.
+/// The user's pair, or the user's address and its neighbour.
 fn given_pair(request: &AddressRequest) -> Result<Option<AddressPair>, AddressError> {
     let (local, remote) = match (request.local, request.remote) {
         (None, None) => return Ok(None),
@@ -188,8 +187,8 @@ fn is_unicast(address: IpAddr) -> bool {
     }
 }
 
-/// The other address of the /31 of a tun (RFC 3021), of the /30 of a tap; for
-/// IPv6 the other of the pairs 1 and 2, 3 and 4, …, since 0 is the
+/// The neighbour of an address: the other address of the /31 on a tun device (RFC 3021), of the /30
+/// on a tap device; for IPv6 the other of the pairs 1 and 2, 3 and 4, …, since 0 is the
 /// subnet-router anycast address (RFC 4291, section 2.6.1).
 fn neighbour(address: IpAddr, mode: Mode) -> Result<IpAddr, AddressError> {
     let value = number(address);
@@ -209,8 +208,8 @@ fn neighbour(address: IpAddr, mode: Mode) -> Result<IpAddr, AddressError> {
     Ok(Family::of(address).address(other))
 }
 
-/// The length of the longest prefix with both addresses in one network, and
-/// for IPv4 on a tap both of them host addresses there.
+/// The longest prefix length that puts both addresses in one network, on a tap device with IPv4
+/// both of them as host addresses.
 fn common_prefix(local: IpAddr, remote: IpAddr, mode: Mode) -> Result<u8, AddressError> {
     let family = Family::of(local);
     let (a, b) = (number(local), number(remote));
@@ -226,7 +225,7 @@ fn common_prefix(local: IpAddr, remote: IpAddr, mode: Mode) -> Result<u8, Addres
             .map(|prefix| prefix as u8)
             .ok_or(AddressError::Apart { local, remote }),
         (Family::V6, _) if same >= 64 => Ok(64),
-        // Without a common network each end is a host to the other.
+        // Without a common network each end is a single host to the other.
         (Family::V4, Mode::PointToPoint) if same < 31 => Ok(32),
         (Family::V4, Mode::PointToPoint) => Ok(31),
         (Family::V6, Mode::PointToPoint) => Ok(128),
@@ -269,7 +268,7 @@ fn pair_in(block: Option<IpNetwork>, first_host: u128) -> Option<AddressPair> {
     })
 }
 
-/// A block with that prefix length, from the first pool that has one free.
+/// A free block with that prefix length, from the first pool that has one.
 fn free_block(
     pools: &[&str],
     family: Family,
@@ -303,8 +302,8 @@ fn free_block(
         })
 }
 
-/// What of the pools may be used, the pools' order kept; then what may be used
-/// and is in no pool.
+/// The permitted parts of the pools in the pools' order, then the permitted networks outside of the
+/// pools.
 fn permitted_pools(
     pools: Vec<IpNetwork>,
     family: Family,

@@ -1,5 +1,5 @@
-//! What is true of this host's network: links, addresses, routes and rules, as
-//! the kernel reports them. Data only; `netlink` reads them.
+//! The state of this host's network as the kernel reports it: links, addresses, routes and rules.
+//! Data only; `netlink` reads them.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct InterfaceIndex(pub u32);
 
-/// Everything at one moment, both families, all tables.
+/// The state at one moment: both families, all tables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostFacts {
     /// Every link of this network namespace.
@@ -33,9 +33,8 @@ impl HostFacts {
             .map(|link| link.name.as_str())
     }
 
-    /// The networks that a tunnel's addresses have to keep clear of: on-link
-    /// networks of all addresses, and all unicast routes except those of a
-    /// default kind ([`is_default_like`]).
+    /// The networks that a tunnel's addresses must avoid: the on-link networks of all addresses,
+    /// and all unicast routes except default-like ones ([`is_default_like`]).
     pub fn networks_in_use(&self) -> Vec<IpNetwork> {
         let addresses = self.addresses.iter().flat_map(|address| {
             let own = IpNetwork::from(address.address);
@@ -57,8 +56,8 @@ impl HostFacts {
     }
 }
 
-/// Whether a route is so wide that it names no network but "everything else":
-/// the default route, and the halves and quarters that full tunnels install.
+/// Whether a route is so wide that it stands for "everything else": the default route, or a half or
+/// quarter of it, as full tunnels install.
 pub fn is_default_like(network: &IpNetwork) -> bool {
     network.prefix() < 7
 }
@@ -68,30 +67,30 @@ pub fn is_default_like(network: &IpNetwork) -> bool {
 pub struct LinkFacts {
     /// Its number.
     pub index: InterfaceIndex,
-    /// Its name at the moment of reading.
+    /// Its name when it was read.
     pub name: String,
-    /// The kernel's word for its type (`tun`, `veth`, `bridge`…); hardware has none.
+    /// The kernel's name for its type (`tun`, `veth`, `bridge`…); hardware has none.
     pub kind: Option<String>,
-    /// Bytes of one packet.
+    /// The MTU, in bytes.
     pub mtu: u32,
-    /// IFF_UP: somebody has brought it up.
+    /// IFF_UP: the link is administratively up.
     pub up: bool,
     /// IFF_LOOPBACK.
     pub loopback: bool,
-    /// Packets in its transmit queue at most.
+    /// The limit of the transmit queue, in packets.
     pub tx_queue_length: u32,
-    /// Bytes of a super-packet at most; none where the kernel does not tell.
+    /// The limit of a super-packet, in bytes; `None` if the kernel does not report it.
     pub gso_max_size: Option<u32>,
-    /// How it makes its IPv6 addresses; none where it has no IPv6.
+    /// How the kernel generates its IPv6 addresses; `None` if the link has no IPv6.
     pub address_generation: Option<AddressGeneration>,
-    /// IFLA_MASTER: the bridge, or another link, that it is a port of.
+    /// IFLA_MASTER: the bridge or other link that it is a port of.
     pub master: Option<InterfaceIndex>,
-    /// IFLA_GROUP: what firewall rules know many links by; 0 is the usual one.
+    /// IFLA_GROUP: a number by which firewall rules match many links; 0 is the default.
     pub group: u32,
 }
 
 impl LinkFacts {
-    /// Whether this is a tun or a tap device (one kind to the kernel).
+    /// Whether this is a tun or a tap device; the kernel has one kind for both.
     pub fn is_tun(&self) -> bool {
         self.kind.as_deref() == Some("tun")
     }
@@ -103,7 +102,7 @@ impl LinkFacts {
 pub struct AddressGeneration(pub u8);
 
 impl AddressGeneration {
-    /// No address is made: no link-local address, hence no router solicitations.
+    /// The kernel makes no address: no link-local address, hence no router solicitations.
     pub const NONE: Self = Self(1);
 }
 
@@ -115,28 +114,28 @@ pub struct AddressFacts {
     pub index: InterfaceIndex,
     /// The interface's own address.
     pub address: IpAddr,
-    /// The length of the network's prefix; of the peer's where there is one.
+    /// The network's prefix length; the peer's if there is a peer.
     pub prefix: u8,
-    /// The address at the other end of a point-to-point link.
+    /// The peer's address on a point-to-point link.
     pub peer: Option<IpAddr>,
-    /// IFA_F_NODAD: taken into use without duplicate address detection.
+    /// IFA_F_NODAD: used without duplicate address detection.
     pub no_dad: bool,
 }
 
 impl AddressFacts {
-    /// The network that this address makes directly reachable.
+    /// The on-link network of this address.
     pub fn network(&self) -> Option<IpNetwork> {
         let base = IpNetwork::new(self.peer.unwrap_or(self.address), self.prefix).ok()?;
         IpNetwork::new(base.network(), base.prefix()).ok()
     }
 }
 
-/// What the kernel does with a packet that a route fits (`RTN_*`, linux/rtnetlink.h).
+/// The kernel's action on a packet that matches a route (`RTN_*`, linux/rtnetlink.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RouteKind {
-    /// Sent on, by gateway or on-link.
+    /// Forward the packet, by a gateway or on-link.
     Unicast,
-    /// Taken in by this host.
+    /// Deliver the packet on this host.
     Local,
     /// Broadcast.
     Broadcast,
@@ -144,7 +143,7 @@ pub enum RouteKind {
     Anycast,
     /// Multicast.
     Multicast,
-    /// Refused: blackhole, unreachable or prohibit.
+    /// Reject the packet: blackhole, unreachable or prohibit.
     Reject,
     /// Any other.
     Other(u8),
@@ -153,19 +152,19 @@ pub enum RouteKind {
 /// One route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteFacts {
-    /// Where to.
+    /// The destination network.
     pub destination: IpNetwork,
     /// The routing table; 254 is `main`.
     pub table: u32,
-    /// What happens to packets.
+    /// The action on a packet.
     pub kind: RouteKind,
-    /// Who made it (`RTPROT_*`).
+    /// The origin of the route (`RTPROT_*`).
     pub protocol: u8,
-    /// The smaller wins.
+    /// The priority; the lowest value wins.
     pub metric: u32,
     /// The source address that the kernel prefers.
     pub source: Option<IpAddr>,
-    /// Ways to go; more than one for a multipath route, none for a refusal.
+    /// The next hops; more than one for a multipath route, none for a reject route.
     pub hops: Vec<NextHop>,
 }
 
@@ -180,18 +179,18 @@ impl RouteFacts {
             && self.hops.iter().all(|hop| hop.gateway.is_none())
     }
 
-    /// Whether it leads out through that interface.
+    /// Whether the route uses that interface.
     pub fn leaves_by(&self, index: InterfaceIndex) -> bool {
         self.hops.iter().any(|hop| hop.device == Some(index))
     }
 }
 
-/// One way of a route.
+/// One next hop of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NextHop {
     /// The interface.
     pub device: Option<InterfaceIndex>,
-    /// The router, where there is one.
+    /// The gateway, if any.
     pub gateway: Option<IpAddr>,
 }
 
@@ -200,38 +199,38 @@ pub struct NextHop {
 pub struct RuleFacts {
     /// Whether it is a rule for IPv6.
     pub ipv6: bool,
-    /// Rules are tried in this order.
+    /// The priority; the kernel tries rules in this order.
     pub priority: u32,
-    /// From where.
+    /// The source network to match.
     pub source: Option<IpNetwork>,
-    /// Where to.
+    /// The destination network to match.
     pub destination: Option<IpNetwork>,
-    /// The mark to match, and under which mask.
+    /// The mark to match, and its mask.
     pub mark: Option<(u32, u32)>,
-    /// Name of the interface by which the packet came in.
+    /// The input interface to match.
     pub input_interface: Option<String>,
-    /// Name of the interface that the sender is bound to.
+    /// The interface that the sending socket is bound to.
     pub output_interface: Option<String>,
-    /// The table to look in; none for a rule that does not look.
+    /// The table to look up; `None` for a rule with another action.
     pub table: Option<u32>,
-    /// Whether the rule is for packets that it does not fit (FIB_RULE_INVERT).
+    /// FIB_RULE_INVERT: the rule applies to packets that do not match.
     pub inverted: bool,
-    /// Ignore routes of this prefix length and shorter ones.
+    /// Ignore routes with a prefix length of at most this.
     pub suppress_prefix_length: Option<u32>,
 }
 
-/// The way a packet would go (RTM_GETROUTE).
+/// The path that a packet would take (RTM_GETROUTE).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathFacts {
-    /// The interface it would leave by.
+    /// The outgoing interface.
     pub device: InterfaceIndex,
-    /// Its name.
+    /// The interface's name.
     pub device_name: String,
-    /// The source address it would get.
+    /// The source address that the kernel would choose.
     pub source: Option<IpAddr>,
-    /// The router it would go to first.
+    /// The gateway, if any.
     pub gateway: Option<IpAddr>,
-    /// The destination is this host itself.
+    /// Whether the destination is an address of this host.
     pub local: bool,
 }
 

@@ -1,4 +1,4 @@
-//! From what a tunnel asks for to the changes of this host; pure, on facts read beforehand.
+//! Plans the changes of this host for a tunnel; pure functions on facts that were read beforehand.
 
 pub mod address_range;
 pub mod addressing;

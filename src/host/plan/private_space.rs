@@ -1,12 +1,11 @@
-//! Private address space, and networks in it that nobody uses. No I/O.
+//! Private address space, and the choice of free networks in it. No I/O.
 
 use ipnetwork::IpNetwork;
 
 use super::address_range::{AddressSet, Family, is_within};
 use super::facts::is_default_like;
 
-/// Private IPv4 space in order of preference (RFC 1918), then the space for
-/// carriers (RFC 6598).
+/// Private IPv4 space in order of preference (RFC 1918), then the shared carrier space (RFC 6598).
 pub(in crate::host) const IPV4: [&str; 4] = [
     "10.0.0.0/8",
     "172.16.0.0/12",
@@ -16,19 +15,19 @@ pub(in crate::host) const IPV4: [&str; 4] = [
 /// Locally assigned unique local addresses (RFC 4193, section 3.1).
 pub(in crate::host) const IPV6: [&str; 1] = ["fd00::/8"];
 
-/// Whether all of a network is private space.
+/// Whether the whole network is private space.
 pub fn has(network: &IpNetwork) -> bool {
     let space = IPV4.iter().chain(&IPV6);
     let mut pools = space.filter_map(|pool| pool.parse().ok());
     pools.any(|pool| is_within(network, &pool))
 }
 
-/// Networks that are tried before one is looked for among the free ones.
+/// The number of random networks to try before searching the free space.
 const TRIES: usize = 64;
 
-/// A private network with that prefix length which overlaps none in use. The
-/// same seed gives the same network for as long as that one is free, whatever
-/// else comes into use; none where all space is.
+/// A private network with that prefix length that overlaps no network in use; `None` if all space
+/// is in use. The same seed gives the same network for as long as that network is free, whatever
+/// other networks come into use.
 pub fn free_network(
     family: Family,
     prefix: u8,
@@ -55,8 +54,8 @@ pub fn free_network(
     })
 }
 
-/// SplitMix64 (Steele, Lea, Flood, 2014): well spread numbers from a seed. What
-/// matters is that tunnels differ, not that nobody can guess.
+/// SplitMix64 (Steele, Lea, Flood, 2014): well-spread numbers from a seed. Tunnels need different
+/// numbers, not unpredictable ones.
 pub(in crate::host) struct Numbers(u64);
 
 impl Numbers {

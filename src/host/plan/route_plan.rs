@@ -1,5 +1,5 @@
-//! Which routes a tunnel installs: what was asked for, less what was excluded,
-//! checked against the SSH connection and the networks of this host. No I/O.
+//! Plans a tunnel's routes: the requested networks less the excluded ones, checked against the SSH
+//! connection and this host's networks. No I/O.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -11,34 +11,33 @@ use super::facts::{HostFacts, RouteFacts, RouteKind, TABLE_MAIN};
 
 pub use super::route_report::{RouteNote, RoutePlanError};
 
-/// More routes than this come from a request that has gone wrong.
+/// The limit of routes; a request for more is a mistake.
 pub const MAX_ROUTES: usize = 1024;
 
-/// What the user wants, and what must not be cut off.
+/// The requested routes, and the addresses that must stay outside of the tunnel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RouteRequest {
     /// Networks to reach through the tunnel.
     pub routes: Vec<IpNetwork>,
-    /// Parts of them to keep out.
+    /// Networks to keep out of the tunnel.
     pub excludes: Vec<IpNetwork>,
-    /// Addresses that the SSH connection itself goes to first: the server, or
-    /// the first jump host.
+    /// Addresses that the SSH connection itself goes to first: the server, or the first jump host.
     pub servers: Vec<IpAddr>,
 }
 
 /// The routes to install.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoutePlan {
-    /// Sorted; no two overlap.
+    /// Sorted; no two routes overlap.
     pub routes: Vec<IpNetwork>,
-    /// What the user should know.
+    /// Remarks and warnings for the user.
     pub notes: Vec<RouteNote>,
 }
 
-/// The fewest networks that cover `routes` less `excludes`, sorted, IPv4 first.
+/// The smallest list of networks that covers `routes` less `excludes`, sorted, IPv4 first.
 ///
-/// A default route comes out only where one was asked for: its two halves are
-/// what people give who have a default route to keep.
+/// The result contains a default route only if `routes` has one: users who keep their own default
+/// route ask for its two halves.
 pub fn subtract(
     routes: &[IpNetwork],
     excludes: &[IpNetwork],
@@ -68,8 +67,8 @@ fn halves(family: Family) -> impl Iterator<Item = IpNetwork> {
         .filter_map(move |first| IpNetwork::new(family.address(first), 1).ok())
 }
 
-/// Plans the routes through the interface `tunnel`, whose own addresses and
-/// routes do not count as this host's.
+/// Plans the routes through the interface `tunnel`, ignoring that interface's own addresses and
+/// routes.
 pub fn plan(
     request: &RouteRequest,
     facts: &HostFacts,
@@ -87,7 +86,7 @@ pub fn plan(
 
 fn check_servers(routes: &[IpNetwork], servers: &[IpAddr]) -> Result<(), RoutePlanError> {
     for server in servers {
-        // A dual-stack socket names an IPv4 peer in its mapped form.
+        // A dual-stack socket reports an IPv4 peer as an IPv4-mapped address.
         let server = server.to_canonical();
         if let Some(route) = routes.iter().find(|route| route.contains(server)) {
             return Err(RoutePlanError::Server {
@@ -99,12 +98,12 @@ fn check_servers(routes: &[IpNetwork], servers: &[IpAddr]) -> Result<(), RoutePl
     Ok(())
 }
 
-/// A network that this host reaches without a router.
+/// A network that is directly connected to this host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct LocalNetwork {
     network: IpNetwork,
     interface: String,
-    /// Every host has it: loopback or link-local. Containing it is no surprise.
+    /// Every host has it (loopback or link-local), so a route that contains it needs no warning.
     common: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What there is to say about planned routes: remarks, warnings, errors.
+//! Remarks, warnings and errors about planned routes.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,10 +8,10 @@ use thiserror::Error;
 
 use super::route_plan::MAX_ROUTES;
 
-/// Something about a planned route that is allowed, but may surprise.
+/// A remark or a warning about a planned route that is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RouteNote {
-    /// A warning: a local network inside the route stays outside the tunnel.
+    /// A warning: the route contains a local network, which stays outside of the tunnel.
     ContainsLocal {
         /// The planned route.
         route: IpNetwork,
@@ -20,22 +20,22 @@ pub enum RouteNote {
         /// Its interface.
         interface: String,
     },
-    /// A more specific route stays in force for its part.
+    /// A more specific existing route stays in force for its part.
     ContainsRoute {
         /// The planned route.
         route: IpNetwork,
-        /// The existing one.
+        /// The existing route's destination.
         existing: IpNetwork,
-        /// Where that leads.
+        /// The existing route's path.
         way: String,
     },
-    /// The planned route takes its part from a wider one.
+    /// The planned route takes precedence over a wider existing route.
     InsideRoute {
         /// The planned route.
         route: IpNetwork,
-        /// The existing one.
+        /// The existing route's destination.
         existing: IpNetwork,
-        /// Where that leads.
+        /// The existing route's path.
         way: String,
     },
 }
@@ -78,18 +78,18 @@ impl fmt::Display for RouteNote {
     }
 }
 
-/// Why the routes cannot be installed as asked for.
+/// The reason why the requested routes cannot be installed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RoutePlanError {
-    /// The excludes cut the routes to pieces.
+    /// The excludes split the routes into too many.
     #[error(
         "routes and excludes make {0} routes, more than {MAX_ROUTES}; ask for fewer, larger networks"
     )]
     TooMany(usize),
-    /// Nothing is left.
-    #[error("the excludes leave nothing of the routes that were asked for")]
+    /// No route is left.
+    #[error("the excludes leave none of the requested routes; exclude smaller networks")]
     Nothing,
-    /// The tunnel would run through itself.
+    /// The route would send the SSH connection through its own tunnel.
     #[error(
         "the route {route} contains the SSH server {server}, through which the tunnel runs; add --exclude {}", IpNetwork::from(*server)
     )]
@@ -99,7 +99,7 @@ pub enum RoutePlanError {
         /// The server, or the first jump host.
         server: IpAddr,
     },
-    /// Part of a network that this host is in.
+    /// The route overlaps a network that this host is directly connected to.
     #[error(
         "the route {route} overlaps the local network {network} on {interface}; use --exclude {network}, or renumber one of the two"
     )]
@@ -111,12 +111,12 @@ pub enum RoutePlanError {
         /// Its interface.
         interface: String,
     },
-    /// There is such a route.
-    #[error("this host has a route {route} {way} already; {}", way_out(route))]
+    /// This host has the same route.
+    #[error("this host already has a route {route} {way}; {}", way_out(route))]
     Taken {
         /// The route.
         route: IpNetwork,
-        /// Where the existing one leads.
+        /// The existing route's path.
         way: String,
     },
 }
@@ -129,6 +129,6 @@ fn way_out(route: &IpNetwork) -> &'static str {
         (0, IpNetwork::V6(_)) => {
             "to send everything through the tunnel, ask for its halves: ::/1 and 8000::/1"
         }
-        _ => "remove that, or ask for parts of it",
+        _ => "remove that route, or ask for smaller networks within it",
     }
 }

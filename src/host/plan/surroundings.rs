@@ -1,5 +1,5 @@
-//! What of this host a forwarding tunnel's changes depend on, and which settings
-//! it takes to forward.
+//! The state of this host that a forwarding tunnel's changes depend on, and the settings that
+//! forwarding needs.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,27 +18,27 @@ use crate::host::netlink::Netlink;
 use crate::host::program::Program;
 use crate::types::InterfaceName;
 
-/// There as long as the kernel knows IPv6, whatever is switched off.
+/// Exists if the kernel supports IPv6, even while IPv6 is disabled.
 const IPV6: &str = "/proc/sys/net/ipv6";
 
-/// What of this host the changes depend on.
+/// The state of this host that the changes depend on.
 #[derive(Debug, Default)]
 pub struct Surroundings {
     /// Links and routes.
     pub facts: HostFacts,
-    /// Interfaces on which the kernel itself takes router advertisements.
+    /// Interfaces on which the kernel itself accepts router advertisements.
     pub takes_advertisements: BTreeSet<InterfaceName>,
     /// Whether there is an nft program.
     pub nft: bool,
-    /// Without one, the families for which there is iptables.
+    /// The families that have an iptables program, if there is no nft.
     pub iptables: Vec<Family>,
-    /// Whether the kernel knows IPv6.
+    /// Whether the kernel supports IPv6.
     pub ipv6: bool,
     /// Families whose forward chain drops by default.
     pub drops: Vec<Family>,
 }
 
-/// The programs by which a server changes the firewall here: nft, else iptables.
+/// The programs by which a server changes this host's firewall: nft, else iptables.
 pub fn firewall_programs() -> Vec<PathBuf> {
     if let Some(nft) = Program::find("nft") {
         return vec![nft.path().to_owned()];
@@ -54,13 +54,13 @@ pub fn firewall_programs() -> Vec<PathBuf> {
 }
 
 impl Surroundings {
-    /// Looks at this host.
+    /// Reads the state of this host.
     pub async fn look(netlink: &Netlink) -> Result<Self, NetError> {
         let facts = netlink.facts().await?;
         let takes_advertisements = ways::advertised(&facts)
             .into_iter()
             .filter(|interface| {
-                // With 0 a program takes them, and it does not mind forwarding.
+                // With accept_ra=0 a program may handle them; that one works with forwarding too.
                 let key = SharedSetting::AcceptAdvertisements(interface.clone()).key();
                 key.read().is_ok_and(|value| value != "0")
             })
@@ -90,9 +90,9 @@ impl Surroundings {
         })
     }
 
-    /// What has to be set for the host to forward IPv6, beginning with what
-    /// keeps its own routes. The tunnel's own device, where it was there
-    /// before, lives by no advertisements while the tunnel is up.
+    /// The settings that this host needs to forward IPv6; the first ones keep the routes that it
+    /// has from router advertisements. The tunnel's own device, if it existed before, uses no
+    /// advertisements while the tunnel is up.
     pub fn to_forward_ipv6(&self, tunnel: Option<&InterfaceName>) -> Vec<SharedSetting> {
         let learned = ways::advertised(&self.facts);
         let kept = learned.intersection(&self.takes_advertisements).cloned();
@@ -104,7 +104,7 @@ impl Surroundings {
     }
 }
 
-/// By which interfaces packets leave this host again.
+/// The interfaces by which forwarded packets leave this host.
 #[derive(Debug, Default)]
 pub struct Onward {
     ways4: BTreeSet<InterfaceName>,
@@ -112,7 +112,7 @@ pub struct Onward {
 }
 
 impl Onward {
-    /// On their way to these networks.
+    /// The interfaces on the way to these networks.
     pub fn to<'a>(
         facts: &HostFacts,
         networks: impl IntoIterator<Item = &'a IpNetwork> + Clone,
@@ -127,7 +127,7 @@ impl Onward {
         }
     }
 
-    /// Whether anything of that family leaves.
+    /// Whether any packet of that family can leave.
     pub fn has(&self, family: Family) -> bool {
         match family {
             Family::V4 => !self.ways4.is_empty(),
@@ -135,7 +135,7 @@ impl Onward {
         }
     }
 
-    /// What has to be set for answers in IPv4 to be forwarded.
+    /// The settings that this host needs to forward the replies in IPv4.
     pub fn to_forward_ipv4(&self) -> Vec<SharedSetting> {
         let ways = self.ways4.iter().cloned();
         ways.map(SharedSetting::ForwardIpv4).collect()

@@ -1,5 +1,5 @@
-//! Which interfaces of this host a packet can leave by on its way to a network:
-//! the answers come back by them, so they have to forward. Pure.
+//! Finds the interfaces by which a packet can leave this host for a network. The replies arrive
+//! there, so these interfaces have to forward. Pure.
 
 use std::collections::BTreeSet;
 
@@ -12,8 +12,8 @@ use crate::types::InterfaceName;
 /// RTPROT_RA (linux/rtnetlink.h): a route from a router advertisement.
 const FROM_ADVERTISEMENT: u8 = 9;
 
-/// The interfaces by which `networks` are reached, as all routing tables have
-/// it: by every route into a network, and by the nearest one around it.
+/// The interfaces by which this host reaches `networks`, according to all routing tables: those of
+/// every route into a network, and of the most specific route around it.
 pub fn to_networks<'a>(
     facts: &HostFacts,
     networks: impl IntoIterator<Item = &'a IpNetwork>,
@@ -50,7 +50,7 @@ pub fn advertised(facts: &HostFacts) -> BTreeSet<InterfaceName> {
     learned.flat_map(|route| interfaces(facts, route)).collect()
 }
 
-/// By which a route leaves; not the loopback interface.
+/// The interfaces that a route leaves by, except loopback.
 fn interfaces(facts: &HostFacts, route: &RouteFacts) -> Vec<InterfaceName> {
     let links = route.hops.iter().filter_map(|hop| {
         let index = hop.device?;

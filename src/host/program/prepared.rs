@@ -1,6 +1,7 @@
-//! Programs that are to run with privileges that this process will have given up by
-//! then: a shell is started before, which becomes the program when it is told. What it
-//! will be is settled by then; if this process dies, it ends without doing anything.
+//! Starts programs ahead, with privileges that this process gives up later.
+//!
+//! A shell waits and becomes the program on command. Program and arguments are fixed when the shell
+//! starts. If this process dies, the shell ends without doing anything.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,12 +11,12 @@ use tokio::process::{Child, Command};
 
 use super::start;
 
-/// What is said to it.
+/// The command to start, as the shell reads it.
 pub(super) const GO: &str = "go\n";
-/// Its script: the arguments are the program and its own.
+/// The shell's script: its arguments are the program and the program's arguments.
 const WAIT: &str = "read -r go && [ \"$go\" = go ] && exec \"$@\"";
 
-/// Those that wait.
+/// The waiting shells.
 static WAITING: Mutex<Vec<Waiting>> = Mutex::new(Vec::new());
 
 #[derive(Debug)]
@@ -25,7 +26,7 @@ struct Waiting {
     process: Child,
 }
 
-/// Starts one that will be `program`. A Ctrl-C on the terminal does not end it.
+/// Starts a shell that will become `program`. A Ctrl-C on the terminal does not end it.
 pub(super) fn prepare(program: &Path, arguments: &[&str]) -> io::Result<()> {
     let mut command = Command::new("/bin/sh");
     command
@@ -43,7 +44,7 @@ pub(super) fn prepare(program: &Path, arguments: &[&str]) -> io::Result<()> {
     Ok(())
 }
 
-/// The one that will be `program` with these arguments.
+/// Takes the waiting shell for `program` with these arguments.
 pub(super) fn take(program: &Path, arguments: &[&str]) -> Option<Child> {
     let mut all = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
     let fits = |one: &Waiting| one.program == program && one.arguments == arguments;
@@ -51,7 +52,7 @@ pub(super) fn take(program: &Path, arguments: &[&str]) -> Option<Child> {
     Some(all.swap_remove(place).process)
 }
 
-/// The number of the process that will be `program`.
+/// The process number of the shell that will become `program`.
 #[cfg(test)]
 pub(super) fn process_of(program: &Path) -> Option<u32> {
     let all = WAITING.lock().unwrap_or_else(PoisonError::into_inner);

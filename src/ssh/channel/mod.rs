@@ -1,4 +1,4 @@
-//! Channels of an SSH connection: tunnel, process, socket.
+//! Channels of an SSH connection: tunnel, process, remote socket.
 
 pub mod process;
 pub(super) mod remote_socket;

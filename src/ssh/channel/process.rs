@@ -1,4 +1,4 @@
-//! A command, shell or subsystem on the remote end: a session channel (RFC 4254, section 6).
+//! A command, shell or subsystem on the server: a session channel (RFC 4254, section 6).
 
 use std::sync::Arc;
 
@@ -11,22 +11,22 @@ use crate::ssh::client::events::Shared;
 use crate::ssh::client::prompt::terminal_text;
 use crate::ssh::error::ChannelError;
 
-/// Characters of a command that an error shows.
+/// At most this many characters of a command appear in an error.
 const NAME_LENGTH: usize = 60;
 
-/// What is to run.
+/// A command or shell to run.
 #[derive(Debug, Clone, Default)]
 pub struct ProcessRequest {
-    /// The command; a login shell if none.
+    /// The command; `None` starts a login shell.
     pub command: Option<String>,
-    /// A terminal for it.
+    /// The terminal to allocate, if any.
     pub terminal: Option<Terminal>,
-    /// Environment variables; the server takes those that its AcceptEnv lists.
+    /// Environment variables; the server accepts those that its AcceptEnv lists.
     pub environment: Vec<(String, String)>,
 }
 
 impl ProcessRequest {
-    /// What it is called in an error: a whole program may be in it.
+    /// A short name for errors, because the command may be a whole program.
     pub(in crate::ssh) fn name(&self) -> String {
         match &self.command {
             Some(command) => {
@@ -40,40 +40,40 @@ impl ProcessRequest {
     }
 }
 
-/// A terminal as the remote end is told of it (RFC 4254, sections 6.2 and 8).
+/// A terminal as requested from the server (RFC 4254, sections 6.2 and 8).
 #[derive(Debug, Clone, Default)]
 pub struct Terminal {
     /// `TERM`.
     pub name: String,
-    /// Its size.
+    /// The terminal's size.
     pub size: TerminalSize,
-    /// Modes by their opcode.
+    /// Terminal modes: opcode and value.
     pub modes: Vec<(u8, u32)>,
 }
 
-/// In characters and pixels.
+/// A terminal's size in characters and pixels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TerminalSize {
-    /// Characters in a line.
+    /// Columns, in characters.
     pub columns: u16,
-    /// Lines.
+    /// Rows, in characters.
     pub rows: u16,
-    /// Width in pixels, 0 if not known.
+    /// Width in pixels; 0 if unknown.
     pub width: u16,
-    /// Height in pixels, 0 if not known.
+    /// Height in pixels; 0 if unknown.
     pub height: u16,
 }
 
-/// What a process does.
+/// An event of a running process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProcessEvent {
     /// It wrote to its standard output.
     Output(Bytes),
     /// It wrote to its standard error.
     ErrorOutput(Bytes),
-    /// It ended.
+    /// It ended; the value says how.
     Exited(Exit),
-    /// It will write no more.
+    /// It will write nothing more.
     OutputEnd,
 }
 
@@ -88,14 +88,14 @@ pub enum Exit {
 
 /// A running process.
 pub struct Process {
-    /// What it does.
+    /// Its output and its end.
     pub events: ProcessEvents,
-    /// What it is told.
+    /// Its input, and changes of the terminal's size.
     pub input: ProcessInput,
 }
 
-/// The reading side of a [`Process`]. It has to be read or dropped: what waits in
-/// it takes memory, up to the window, and the process waits behind it.
+/// The reading side of a [`Process`]. Read it or drop it: unread output takes memory up to
+/// the channel's window, and then the process blocks.
 pub struct ProcessEvents {
     channel: ChannelReadHalf,
     /// The channel is closed.
@@ -114,7 +114,7 @@ pub struct ProcessInput {
 pub struct ProcessGone;
 
 impl Process {
-    /// At the other end of a channel.
+    /// A process on an open channel.
     pub(in crate::ssh) fn over(
         read: ChannelReadHalf,
         write: ChannelWriteHalf<Msg>,
@@ -138,12 +138,13 @@ impl ProcessEvents {
         }
     }
 
-    /// Lets the process send as much as an agent stream takes before it has to wait.
+    /// Raises the channel's window to that of an agent stream, so that the process can send
+    /// more before it blocks.
     pub fn widen(&self) {
         self.channel.set_window(STREAM_WINDOW);
     }
 
-    /// The next event; nothing once the channel is closed.
+    /// The next event; `None` once the channel is closed.
     pub async fn next(&mut self) -> Option<ProcessEvent> {
         while !self.closed {
             let message = self.channel.wait().await;
@@ -154,8 +155,8 @@ impl ProcessEvents {
         None
     }
 
-    /// The next event if it has come already. Nothing also once the channel is
-    /// closed: [`next`](Self::next) tells.
+    /// The next event if it has already arrived. `None` also once the channel is closed;
+    /// [`next`](Self::next) tells the two apart.
     pub fn try_next(&mut self) -> Option<ProcessEvent> {
         while !self.closed {
             let message = self.channel.try_wait();
@@ -192,17 +193,17 @@ fn signal_text(signal: &Sig) -> String {
 }
 
 impl ProcessInput {
-    /// Writes to its standard input; waits while its window is full.
+    /// Writes to the process's standard input; waits while the channel's window is full.
     pub async fn write(&self, data: impl Into<Bytes>) -> Result<(), ProcessGone> {
         self.or_gone(self.channel.data_bytes(data)).await
     }
 
-    /// Ends its standard input.
+    /// Closes the process's standard input.
     pub async fn end(&self) -> Result<(), ProcessGone> {
         self.or_gone(self.channel.eof()).await
     }
 
-    /// Tells it that the terminal has another size.
+    /// Reports the terminal's new size.
     pub async fn resize(&self, size: TerminalSize) -> Result<(), ProcessGone> {
         let change = self.channel.window_change(
             u32::from(size.columns),
@@ -213,14 +214,14 @@ impl ProcessInput {
         self.or_gone(change).await
     }
 
-    /// Closes the channel: the process's output has nowhere to go any more.
+    /// Closes the channel; further output of the process is discarded.
     pub async fn close(&self) {
-        // Gone already is as good.
+        // An error means that it is closed already.
         let _ = self.or_gone(self.channel.close()).await;
     }
 
-    /// A message to the remote end, until the connection ends: russh would wait on
-    /// for a window that nobody can grant any more.
+    /// Sends a message unless the connection ends first: russh would go on waiting for
+    /// window space that can no longer be granted.
     async fn or_gone(
         &self,
         sent: impl Future<Output = Result<(), russh::Error>>,
@@ -232,14 +233,14 @@ impl ProcessInput {
     }
 }
 
-/// What one finished command left.
+/// The result of a finished command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
-    /// Its standard output, cut at the limit that the caller gave.
+    /// Its standard output, cut at the caller's limit.
     pub output: Vec<u8>,
     /// Its standard error, likewise.
     pub error_output: Vec<u8>,
-    /// How it ended; nothing if the channel was closed before it said.
+    /// How it ended; `None` if the channel was closed before the server reported it.
     pub exit: Option<Exit>,
 }
 
@@ -259,9 +260,8 @@ impl Connection {
         self.answered(name, started).await
     }
 
-    /// Starts a subsystem (RFC 4254, section 6.5), which the server's
-    /// configuration names. A server that has none of that name answers with
-    /// [`ChannelError::Process`].
+    /// Starts a subsystem (RFC 4254, section 6.5) by the name that the server's
+    /// configuration gives it. An unknown name fails with [`ChannelError::Process`].
     pub async fn subsystem(&self, subsystem: &str) -> Result<Process, ChannelError> {
         let name = format!("the subsystem '{subsystem}'");
         let started = self.request(&name, async |write| {
@@ -270,7 +270,7 @@ impl Connection {
         self.answered(&name, started).await
     }
 
-    /// A session in which `ask` asks for one thing, with a reply.
+    /// Opens a session in which `ask` sends one request that wants a reply.
     async fn request(
         &self,
         name: &str,
@@ -291,8 +291,8 @@ impl Connection {
             Err(error) => return Err(self.gone(&error)),
         };
         let (mut read, write) = channel.split();
-        // Both at once: a server that talks before it is asked fills the
-        // queue that its answer has to come through.
+        // Concurrently: a server that sends output before the request would fill the queue
+        // that also carries the reply.
         let ask = async {
             let asked = ask(&write).await;
             asked.map_err(|error| self.gone(&error))
@@ -316,7 +316,7 @@ impl Connection {
         Ok(Process::over(read, write, &self.shared))
     }
 
-    /// Runs a command, which errors call `name`, with this input to its end; keeps `limit`
+    /// Runs a command, which errors call `name`, with `input` until it ends; keeps at most `limit`
     /// bytes of each output.
     pub async fn run(
         &self,
@@ -358,7 +358,7 @@ fn append(kept: &mut Vec<u8>, data: &[u8], limit: usize) {
     kept.extend_from_slice(data.get(..room).unwrap_or_default());
 }
 
-/// Environment, terminal, and the command or shell itself.
+/// Requests the environment, the terminal, and then the command or shell.
 async fn ask(write: &ChannelWriteHalf<Msg>, request: &ProcessRequest) -> Result<(), russh::Error> {
     for (name, value) in &request.environment {
         write.set_env(false, name.as_str(), value.as_str()).await?;
@@ -381,7 +381,7 @@ async fn request_terminal(
         .iter()
         .filter_map(|(code, value)| Some((Pty::from_u8(*code)?, *value)))
         .collect();
-    // Without a reply: ssh goes on without a terminal too if the server has none.
+    // Without a reply: like ssh, go on without a terminal if the server allocates none.
     write
         .request_pty(
             false,

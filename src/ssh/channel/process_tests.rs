@@ -1,4 +1,5 @@
-//! Commands on a remote end that floods, lies or stops: bounded memory, and an end.
+//! Commands on a server that floods, lies or stops: the client's memory stays bounded and
+//! every call ends.
 
 use std::time::Duration;
 
@@ -11,10 +12,10 @@ use crate::ssh::client::wire_server::{
 };
 use crate::ssh::error::ChannelError;
 
-/// Far longer than anything here takes; what reaches it hangs.
+/// A wait that takes this long hangs: it is far longer than any test needs.
 const HANGS: Duration = Duration::from_secs(20);
 
-/// Runs a command whose channel the server serves so.
+/// Runs a command whose channel the server serves with `serve`.
 async fn run(
     limit: usize,
     serve: impl AsyncFnOnce(&mut Wire, u32) -> std::io::Result<()>,
@@ -104,7 +105,7 @@ async fn strange_requests_and_streams_are_passed_over() {
     );
 }
 
-/// How starting a command fails where the server answers so.
+/// The error of starting a command that the server answers with `answers`.
 async fn refused(answers: impl Fn(u32) -> Vec<Message>) -> ChannelError {
     let server = WireServer::bind().await;
     let (connection, mut wire) = server.connect().await;
@@ -153,7 +154,7 @@ fn an_error_names_a_command_but_shows_no_program() {
     assert!(name(&"long ".repeat(1000)).len() < 80);
 }
 
-/// A server that floods before it has been asked for anything.
+/// A server that floods before the client has sent a request.
 #[tokio::test]
 async fn a_flood_before_the_command_does_not_block_it() {
     let server = WireServer::bind().await;
@@ -177,7 +178,7 @@ async fn a_flood_before_the_command_does_not_block_it() {
             .unwrap();
         wire
     };
-    // More messages than may wait to be sent.
+    // More messages than the send queue holds.
     let request = ProcessRequest {
         environment: vec![("NAME".to_owned(), "value".to_owned()); 40],
         ..Default::default()
@@ -187,7 +188,7 @@ async fn a_flood_before_the_command_does_not_block_it() {
     assert!(started.is_ok());
 }
 
-/// Output that nobody reads yet must not keep input from being written.
+/// Unread output must not block writing input.
 #[tokio::test]
 async fn dropped_output_holds_nothing_up() {
     let server = WireServer::bind().await;
@@ -210,7 +211,7 @@ async fn dropped_output_holds_nothing_up() {
     let ((), _wire) = timeout(HANGS, both).await.expect("input waits for output");
 }
 
-/// What the client gets that asks for a subsystem, where the server does so.
+/// The result of requesting a subsystem that the server answers like this.
 async fn subsystem(
     server: impl AsyncFnOnce(Wire) -> Option<Wire>,
 ) -> Result<super::process::Process, ChannelError> {

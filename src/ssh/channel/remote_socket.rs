@@ -1,4 +1,4 @@
-//! A socket on the remote end's host, which its sshd connects to as the login
+//! A connection to a Unix socket on the server's host; sshd connects as the login's user
 //! (OpenSSH PROTOCOL, section 2.4: `direct-streamlocal@openssh.com`).
 
 use super::process::Process;
@@ -6,9 +6,9 @@ use crate::ssh::client::connect::Connection;
 use crate::ssh::error::ChannelError;
 
 impl Connection {
-    /// Who listens at `path` there, as a process that has no standard error and
-    /// no exit code. sshd refuses where nobody does, or forwards are off, with
-    /// [`ChannelError::Process`].
+    /// Connects to the listener at `path`. The result is a process without standard error
+    /// and without an exit code. Fails with [`ChannelError::Process`] where nothing listens
+    /// there or sshd forbids forwarding.
     pub async fn remote_socket(&self, path: &str) -> Result<Process, ChannelError> {
         match self.handle.channel_open_direct_streamlocal(path).await {
             Ok(channel) => {

@@ -1,5 +1,4 @@
-//! Which side of a connection a channel is used from: russh has a message type
-//! of its own for each.
+//! The two sides from which a channel is used; russh has one message type for each.
 
 use russh::{ChannelId, ChannelMsg, client, server};
 

@@ -1,6 +1,5 @@
-//! The channel `tun@openssh.com` (OpenSSH PROTOCOL, section 2.3): exactly one frame
-//! a message in both directions, from either side; and the client's part of
-//! opening it.
+//! The channel `tun@openssh.com` (OpenSSH PROTOCOL, section 2.3): each message carries
+//! exactly one frame, in both directions and on both sides. Also opens it for the client.
 
 use std::time::Duration;
 
@@ -17,31 +16,31 @@ use crate::ssh::error::ChannelError;
 use crate::ssh::server::place::Place;
 use crate::types::{Mode, UnitRequest};
 
-/// How long closing the channel may wait for its turn.
+/// How long [`TunnelSender::close`] waits for a place in the connection's queue.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The channel's type on the wire.
 pub(in crate::ssh) const CHANNEL_TYPE: &str = "tun@openssh.com";
 
-/// Sends frames. Dropping it leaves the channel to its receiver.
+/// Sends frames. Dropping it does not close the channel; the receiver keeps it.
 pub struct TunnelSender<S: Side = ClientSide> {
     channel: ChannelWriteHalf<S>,
     window: WindowRule,
-    /// Kept as long as the channel counts; a client does not count.
+    /// Counts the channel on a server until it is dropped; none on a client.
     _place: Option<Place>,
 }
 
 /// Receives frames.
 pub struct TunnelReceiver {
     channel: ChannelReadHalf,
-    /// The remote end will send no more.
+    /// The peer has sent EOF or closed the channel.
     ended: bool,
 }
 
 /// Why a frame was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendError {
-    /// Larger than the remote end takes in one message.
+    /// Larger than the peer accepts in one message.
     TooLarge,
     /// The channel or the connection is gone.
     Closed,
@@ -56,13 +55,13 @@ impl<S: Side> TunnelSender<S> {
         }
     }
 
-    /// Has the peer counted by its own rule, if that is not OpenSSH's.
+    /// Sets the rule by which the peer charges its window, if it is not OpenSSH's.
     pub fn counted_by(self, window: WindowRule) -> Self {
         TunnelSender { window, ..self }
     }
 
-    /// Sends one frame as one message; waits while the remote end's window has no
-    /// room for the whole of it.
+    /// Sends one frame as one message; waits until the peer's window has room for the whole
+    /// frame.
     pub async fn send(&self, frame: Bytes) -> Result<(), SendError> {
         let charge =
             WindowCredit::of_datagram(frame.len(), self.window).ok_or(SendError::TooLarge)?;
@@ -70,11 +69,11 @@ impl<S: Side> TunnelSender<S> {
         sent.map_err(refused)
     }
 
-    /// Sends frames, each as one message and in their order; up to 64 KiB of them
-    /// that fit the remote end's window take one place in the connection's queue.
-    /// Waits while the window has no room for the next. What was sent is taken
-    /// out of `frames`, also when this is dropped before it is done. A frame that
-    /// is too large is then the first of them.
+    /// Sends frames in order, each as one message. Up to 64 KiB of frames that fit the
+    /// peer's window take one place in the connection's queue. Waits while the window has
+    /// no room for the next frame. Removes the frames that were sent from `frames`, also
+    /// when the future is dropped early. On [`SendError::TooLarge`] the frame that is too
+    /// large is the first of `frames`.
     pub async fn send_all(&self, frames: &mut Vec<Bytes>) -> Result<(), SendError> {
         while !frames.is_empty() {
             self.channel
@@ -85,16 +84,17 @@ impl<S: Side> TunnelSender<S> {
         Ok(())
     }
 
-    /// Asks the remote end for an answer, behind the frames that were sent; ready
-    /// once it came. sshd answers when it has read those, which is before it has
-    /// written them to its device.
+    /// Requests a reply from the peer, queued behind the frames that were sent; the
+    /// receiver is ready when the reply arrives. sshd replies after it has read those
+    /// frames, but before it has written them to its device.
     pub async fn ping(&self) -> Option<oneshot::Receiver<()>> {
         self.channel.ping().await.ok()
     }
 
-    /// Closes the channel, as far as the connection takes it.
+    /// Closes the channel; waits at most 1 s.
     pub async fn close(&self) {
-        // Gone already is as good; a connection that hangs is ended as a whole.
+        // An error means that the channel is gone already. A connection that hangs is ended
+        // as a whole.
         let _ = timeout(CLOSE_TIMEOUT, self.channel.close()).await;
     }
 }
@@ -108,7 +108,7 @@ fn refused(error: russh::Error) -> SendError {
 
 impl TunnelReceiver {
     pub(in crate::ssh) fn new(channel: ChannelReadHalf) -> Self {
-        // A frame is not divided, so the window has to have room for one.
+        // A frame is never split, so the window must have room for a whole one.
         channel.set_window(MAX_PACKET);
         TunnelReceiver {
             channel,
@@ -116,9 +116,9 @@ impl TunnelReceiver {
         }
     }
 
-    /// The next frame; nothing once the remote end has sent EOF or closed, or the
-    /// connection is gone. OpenSSH sends EOF when its device failed, and no
-    /// frame follows: the link is down then, also while the channel is open.
+    /// The next frame; `None` once the peer has sent EOF or closed the channel, or the
+    /// connection is gone. OpenSSH sends EOF when its device failed and sends no frame
+    /// after it, so the link is down although the channel is still open.
     pub async fn receive(&mut self) -> Option<Bytes> {
         while !self.ended {
             let message = self.channel.wait().await;
@@ -129,8 +129,8 @@ impl TunnelReceiver {
         None
     }
 
-    /// The next frame if it has come already. Nothing also when there will be
-    /// no other: [`receive`](Self::receive) tells.
+    /// The next frame if it has already arrived. `None` also after the last frame;
+    /// [`receive`](Self::receive) tells the two apart.
     pub fn try_receive(&mut self) -> Option<Bytes> {
         while !self.ended {
             let message = self.channel.try_wait();
@@ -152,7 +152,7 @@ impl TunnelReceiver {
 }
 
 impl Connection {
-    /// Opens a tunnel of `mode` to the remote end's `unit`.
+    /// Opens a tunnel of `mode` to the server's `unit`.
     pub async fn open_tunnel(
         &self,
         mode: Mode,
@@ -162,7 +162,7 @@ impl Connection {
         let mut payload = Vec::with_capacity(8);
         payload.extend_from_slice(&mode.wire().to_be_bytes());
         payload.extend_from_slice(&unit.wire().to_be_bytes());
-        // Older messages say nothing about this request.
+        // Debug messages that arrived earlier do not belong to this request.
         self.shared.take_debug_messages();
         let opened = async {
             match self.handle.channel_open_custom(CHANNEL_TYPE, payload).await {
@@ -182,8 +182,8 @@ impl Connection {
         self.answered("a tunnel", opened).await
     }
 
-    /// An error where the server's key is not the known one and the user's
-    /// `StrictHostKeyChecking no` let it pass: no tunnel runs to it.
+    /// Fails where the server's key is not the known one and was accepted only because of
+    /// the user's `StrictHostKeyChecking no`: no tunnel runs to such a server.
     pub fn require_verified(&self) -> Result<(), ChannelError> {
         match self.trust {
             HostTrust::Verified => Ok(()),
@@ -193,7 +193,7 @@ impl Connection {
         }
     }
 
-    /// The error for a connection that failed under a request.
+    /// The error for a connection that ended during a request.
     pub(in crate::ssh) fn gone(&self, error: &russh::Error) -> ChannelError {
         let reason = self.end_reason().unwrap_or_else(|| error.to_string());
         ChannelError::Gone {
@@ -203,7 +203,7 @@ impl Connection {
     }
 }
 
-/// The server's own words, and what they ask for. sshd says why only in debug
+/// The server's messages, and advice on what to do. sshd gives its reason only in debug
 /// messages (serverloop.c, `server_request_tun`).
 fn refusal(messages: &[String], mode: Mode, unit: UnitRequest) -> String {
     let tunnel = match mode {
@@ -214,26 +214,27 @@ fn refusal(messages: &[String], mode: Mode, unit: UnitRequest) -> String {
     let advice = if said.contains("rejected tunnel device forwarding") {
         format!(
             "its sshd does not permit it: set 'PermitTunnel {tunnel}' (or yes) in its sshd_config \
-             and see that DisableForwarding and the key's 'restrict' do not forbid it"
+             and check that neither DisableForwarding nor the key's 'restrict' forbids it"
         )
     } else if said.contains("Failed to open the tunnel device") {
         match unit {
             UnitRequest::Unit(unit) => format!(
                 "it could not open {}: the unit is in use, /dev/net/tun is missing there, or the \
-                 login is not root and the device was not made for it beforehand \
+                 login is not root and the device was not created for it beforehand \
                  (ip tuntap add dev {} mode {} user LOGIN)",
                 unit.device_name(mode),
                 unit.device_name(mode),
                 mode.prefix()
             ),
             UnitRequest::Any => "it could not open a new device: the login is not root (name a \
-                 unit that was made for it beforehand), or /dev/net/tun is missing there"
+                 unit that was created for it beforehand), or /dev/net/tun is missing there"
                 .to_owned(),
         }
     } else if said.is_empty() {
-        return "it does not support tun@openssh.com, or forbids it without a reason".to_owned();
+        return "it does not support tun@openssh.com, or refuses it without giving a reason"
+            .to_owned();
     } else {
-        // Of another server, ours for one: it says itself what to do.
+        // Another server, for example sshvpn's, which says itself what to do.
         return format!("\"{said}\"");
     };
     format!("\"{said}\"; {advice}")

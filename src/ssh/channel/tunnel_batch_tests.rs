@@ -1,5 +1,5 @@
-//! Many frames at once, to and from a server that counts: each is one message,
-//! in order, within the window; and both ends may write before they read.
+//! Batches of frames, to and from a server that counts its window: each frame is one
+//! message, in order and within the window; and both sides may write before they read.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::ssh::client::wire_server::{
 };
 use crate::types::{Mode, UnitRequest};
 
-/// Far longer than anything here takes; what reaches it hangs.
+/// A wait that takes this long hangs: it is far longer than any test needs.
 const HANGS: Duration = Duration::from_secs(20);
 
-/// What OpenSSH takes off its window for a frame beyond its length.
+/// Bytes that OpenSSH charges its window for a frame, beyond the frame's length.
 const CHARGE: u32 = 4;
 
 struct Tunnel {
-    /// Ends with the last of its handles.
+    /// The connection ends when its last handle is dropped.
     _connection: Connection,
     sender: TunnelSender,
     receiver: TunnelReceiver,
@@ -30,7 +30,8 @@ struct Tunnel {
     channel: u32,
 }
 
-/// A tunnel whose remote end grants this window and takes messages of this size.
+/// A tunnel whose server grants `window` bytes and accepts messages of at most `max_packet`
+/// bytes.
 async fn tunnel(window: u32, max_packet: u32) -> Tunnel {
     let server = WireServer::bind().await;
     let (connection, mut wire) = server.connect().await;
@@ -52,7 +53,7 @@ async fn tunnel(window: u32, max_packet: u32) -> Tunnel {
     }
 }
 
-/// The next frame that arrives at the remote end.
+/// The next frame that arrives at the server.
 async fn arrived(wire: &mut Wire) -> Vec<u8> {
     let packet = timeout(HANGS, wire.wait_for(number::CHANNEL_DATA));
     let packet = packet.await.expect("no frame arrives").unwrap();
@@ -61,7 +62,7 @@ async fn arrived(wire: &mut Wire) -> Vec<u8> {
     reader.string().to_vec()
 }
 
-/// Frames that differ, with lengths that fit into nothing evenly.
+/// Different frames whose lengths divide no limit evenly.
 fn frames(count: usize) -> Vec<Bytes> {
     let frame = |index: usize| vec![index as u8; 1 + index * 7919 % 1500];
     (0..count).map(|index| Bytes::from(frame(index))).collect()
@@ -198,8 +199,8 @@ async fn output_that_has_come_is_taken_at_once_and_the_close_is_seen_after_it() 
     assert_eq!(events.try_next(), None);
 }
 
-/// Each end writes more than the kernel keeps, and the remote end reads nothing
-/// before it has written everything.
+/// Each side writes more than the kernel buffers, and the server reads nothing before it
+/// has written everything.
 #[tokio::test]
 async fn two_ends_that_write_before_they_read_do_not_stand_still() {
     const FRAMES: usize = 200;

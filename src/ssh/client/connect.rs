@@ -1,5 +1,5 @@
-//! From settings to an authenticated connection: by TCP, a ProxyCommand, or
-//! over jump hosts, each of them a connection of its own.
+//! From settings to an authenticated connection: over TCP, a ProxyCommand, or jump hosts,
+//! each of which is a connection of its own.
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -26,40 +26,42 @@ use crate::frame::offload;
 use crate::ssh::algorithms;
 use crate::ssh::error::{ChannelError, ConnectError};
 
-/// What we call ourselves (RFC 4253, section 4.2).
+/// sshvpn's identification string as client and server (RFC 4253, section 4.2).
 pub(in crate::ssh) const IDENTIFICATION: &str =
     concat!("SSH-2.0-sshvpn_", env!("CARGO_PKG_VERSION"));
 
-/// The window that we grant on each channel, in bytes: 40 ms at 800 Mbit/s at most.
+/// The window that the client grants on each channel, in bytes: at most 800 Mbit/s over
+/// 40 ms.
 const WINDOW: u32 = 4 * 1024 * 1024;
 
-/// The window of a channel that carries an agent stream, in bytes: 40 ms at 1.6 Gbit/s
-/// at most. Its sender bounds by itself what is on its way; sshd and ssh fill any window.
+/// The window of a channel that carries an agent stream, in bytes: at most 1.6
+/// Gbit/s over 40 ms. The stream's sender limits its data in flight itself; sshd and ssh fill any
+/// window.
 pub(in crate::ssh) const STREAM_WINDOW: u32 = 8 * 1024 * 1024;
 
-/// What may wait for the readers of all channels of one connection, in bytes. The
-/// windows that are granted add up to no more, but for a small one each, so a channel
-/// beside many others gets less than its share of the others' and never nothing.
+/// The limit of unread data on all channels of one connection, in bytes. The granted
+/// windows add up to no more than this, plus a small window for each channel, so a channel
+/// beside many others gets a smaller share but never none.
 pub(in crate::ssh) const UNREAD_LIMIT: usize = 16 * 1024 * 1024;
 
-/// The largest message we take, in bytes: the most that russh allows.
+/// The largest message that sshvpn accepts, in bytes: russh's maximum.
 pub(in crate::ssh) const MAX_PACKET: u32 = 65535;
 
-/// Messages that may wait between a channel and its reader. Their bytes are
-/// bounded by the channel's window; with this many the window fills first, so that a reader
-/// who stops stops its own channel alone.
+/// The number of messages that may wait between a channel and its reader. The channel's
+/// window limits their bytes; with this many messages the window fills first, so that a
+/// reader that stops blocks only its own channel.
 pub(in crate::ssh) const QUEUE: usize = 8192;
 
-/// Messages that may wait between all channels and the connection's task: few,
-/// since none of them can be overtaken, and each is up to 64 KiB. When
-/// the socket takes no more, these and 128 KiB (and the message that exceeds it)
-/// that are being written are what lies between a sender and the kernel.
+/// The number of messages that may wait between all channels and the connection's task:
+/// few, because no message can overtake another and each has up to 64 KiB. When the socket
+/// accepts no more, these messages and 128 KiB that are being written (plus the message
+/// that exceeds the 128 KiB) lie between a sender and the kernel.
 pub(in crate::ssh) const SEND_QUEUE: usize = 4;
 
-/// How long a server may take to answer a request on the connection.
+/// How long a server may take to reply to a request on the connection.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a goodbye may take.
+/// How long [`Connection::close`] waits for the disconnect.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// An authenticated SSH connection.
@@ -69,23 +71,24 @@ pub struct Connection {
     host: String,
     first_hop: Vec<IpAddr>,
     pub(in crate::ssh) trust: HostTrust,
-    /// The connection that this one runs through, kept open.
+    /// The connection to the jump host, kept open.
     through: Option<Box<Connection>>,
-    /// For who opens a session, upon which sshd switches Nagle's algorithm off.
+    /// Stops prompt acknowledgments when a session opens, because sshd then disables
+    /// Nagle's algorithm.
     pub(in crate::ssh) acks: AckSwitch,
-    /// Ended with the connection.
+    /// The ProxyCommand; killed with the connection.
     proxy: Option<Child>,
 }
 
 impl Connection {
-    /// Whether a ProxyCommand runs for it.
+    /// Whether the connection runs through a ProxyCommand.
     pub fn has_proxy(&self) -> bool {
         let through = self.through.as_deref();
         self.proxy.is_some() || through.is_some_and(Connection::has_proxy)
     }
 
-    /// Connects and authenticates as `options` say. `args` are carried to jump
-    /// hosts as ssh does.
+    /// Connects and authenticates according to `options`. `args` also apply to jump hosts,
+    /// as in ssh.
     pub async fn open(
         options: &SshOptions,
         args: &SshArgs,
@@ -94,7 +97,7 @@ impl Connection {
         let (transport, first_hop) = match &options.proxy {
             Some(Proxy::Jump(hops)) => {
                 let mut through: Option<Connection> = None;
-                // Each host of the route is connected to through the one before.
+                // Each host of the route is connected to through the one before it.
                 for hop in resolve_route(args, hops, invoker)? {
                     through = Some(match through {
                         Some(previous) => via(previous, &hop, invoker).await?,
@@ -114,41 +117,41 @@ impl Connection {
         establish(transport, options, invoker, first_hop, None).await
     }
 
-    /// The remote end's name, as the user gave it.
+    /// The server's name as the user gave it.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The addresses of the first host on the way, which must not be routed
-    /// into the tunnel. Where a ProxyCommand hides it, those of the remote end's
-    /// name, if it has any here.
+    /// The addresses of the first host on the route, which must not be routed into the
+    /// tunnel. With a ProxyCommand these are the addresses of the server's name, if it
+    /// resolves here.
     pub fn first_hop(&self) -> &[IpAddr] {
         &self.first_hop
     }
 
-    /// What the server calls itself, without the protocol's version.
+    /// The server's software version, without the protocol version.
     pub fn software(&self) -> String {
         let identification = self.shared.identification();
         let software = identification.strip_prefix("SSH-2.0-");
         software.unwrap_or(&identification).to_owned()
     }
 
-    /// Whether the server is one of ours, by what it calls itself.
+    /// Whether the server's identification is that of sshvpn.
     pub fn is_sshvpn(&self) -> bool {
         offload::spoken_by(self.shared.identification().as_bytes())
     }
 
-    /// Why the connection ended, once it has.
+    /// Why the connection ended; `None` while it is up.
     pub fn end_reason(&self) -> Option<String> {
         self.shared.end_reason()
     }
 
-    /// Waits until the connection has ended; yields why.
+    /// Waits until the connection has ended; yields the reason.
     pub async fn ended(&self) -> String {
         self.shared.ended().await
     }
 
-    /// Waits for the server's answer to a request for `what`, but not for ever.
+    /// Waits at most 60 s for the server's reply to the request for `what`.
     pub(in crate::ssh) async fn answered<T>(
         &self,
         what: &str,
@@ -163,18 +166,18 @@ impl Connection {
         }
     }
 
-    /// Says goodbye and closes, jump hosts included.
+    /// Disconnects and closes, jump hosts included.
     pub async fn close(self) {
         let goodbye = async {
             let sent =
                 self.handle
                     .disconnect(Disconnect::ByApplication, "disconnected by user", "");
-            // A connection that is gone needs none.
+            // A connection that is gone already needs no disconnect.
             if sent.await.is_ok() {
                 self.shared.ended().await;
             }
         };
-        // One that hangs does not even take it.
+        // A connection that hangs does not even send it.
         let _ = tokio::time::timeout(GOODBYE, goodbye).await;
         if let Some(through) = self.through {
             Box::pin(through.close()).await;
@@ -182,7 +185,7 @@ impl Connection {
     }
 }
 
-/// The stream to the first host on the way, and the addresses that it leads to.
+/// The stream to the first host on the route, and that host's addresses.
 async fn start(
     options: &SshOptions,
     invoker: &Invoker,
@@ -194,7 +197,7 @@ async fn start(
     };
     let first_hop = match transport::resolve(options).await {
         Ok(addresses) => addresses.iter().map(SocketAddr::ip).collect(),
-        // Only the command knows where it leads.
+        // Only the command knows the host that it connects to.
         Err(_) => Vec::new(),
     };
     Ok((transport::proxy_command(command, invoker)?, first_hop))
@@ -258,15 +261,15 @@ async fn establish(
     })
 }
 
-/// How long a server may give no sign of life; nothing where a count of zero
-/// or no interval says that it may do so for ever.
+/// How long a server may stay silent; `None` (no limit) if the interval is unset or the
+/// count is zero.
 fn alive_limit(options: &SshOptions) -> Option<Duration> {
     let interval = options.server_alive_interval?;
     let limit = interval.saturating_mul(options.server_alive_count_max);
     (!limit.is_zero()).then_some(limit)
 }
 
-/// Runs the handshake; `ConnectTimeout` counts until the server's key is here.
+/// Runs the handshake; `ConnectTimeout` applies until the server's key has arrived.
 async fn within(
     options: &SshOptions,
     key_arrived: oneshot::Receiver<()>,
@@ -307,15 +310,16 @@ async fn within(
 fn handshake_reason(error: &russh::Error) -> String {
     match error {
         russh::Error::Disconnect | russh::Error::HUP => {
-            "the server closed the connection; is this an SSH server, and does it take us?"
+            "the server closed the connection during the handshake; check that this is an SSH server, \
+             and that its MaxStartups or PerSourcePenalties do not refuse this client"
                 .to_owned()
         }
         russh::Error::NoCommonAlgo { kind, ours, theirs } => format!(
-            "no common {kind:?} algorithm; we offer {}, the server {}",
+            "no common {kind:?} algorithm; sshvpn offers {}, the server {}",
             ours.join(","),
             super::prompt::terminal_text::line(&theirs.join(","))
         ),
-        // Names of algorithms in it are the server's.
+        // The text may contain algorithm names from the server.
         other => super::prompt::terminal_text::line(&other.to_string()),
     }
 }
@@ -345,8 +349,8 @@ fn configuration(
     })
 }
 
-/// `RekeyLimit`, never above what is safe for every cipher: a gigabyte, an hour
-/// (RFC 4253, section 9).
+/// `RekeyLimit`, but at most what is safe for every cipher: 1 GiB or 1 hour (RFC 4253,
+/// section 9).
 fn limits(options: &SshOptions) -> Limits {
     let safe = Limits::default();
     let most = safe.rekey_write_limit;

@@ -1,5 +1,5 @@
-//! The end of a connection at every moment: whatever waits for the server
-//! returns with an error, and soon.
+//! Ends a connection at every moment: each call that waits for the server returns an error
+//! soon.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,18 +15,19 @@ use crate::ssh::channel::tunnel::SendError;
 use crate::ssh::error::ChannelError;
 use crate::types::{Mode, UnitRequest};
 
-/// Far longer than anything here takes; what reaches it hangs.
+/// A wait that takes this long hangs: it is far longer than any test needs.
 const HANGS: Duration = Duration::from_secs(20);
 
 type Step<'a> = Pin<Box<dyn Future<Output = std::io::Result<()>> + Send + 'a>>;
 type Moment = fn(&mut Wire) -> Step<'_>;
 
-/// A server that does this and closes the connection; what became of the client.
+/// Connects to a server that does `moment` and then closes the connection; yields the
+/// client's result.
 async fn connecting(moment: Moment) -> String {
     let server = WireServer::bind().await;
     let serve = async {
         let mut wire = server.accept().await;
-        // The client may be gone before the server is done.
+        // The client may close the connection first.
         let _ = moment(&mut wire).await;
     };
     let options = server.options();
@@ -116,7 +117,7 @@ async fn while_connecting() {
     }
 }
 
-/// Calls of which the last stands still when the server's part is over.
+/// Runs calls of which the last still waits when the server's part ends.
 async fn ended<T>(
     client: impl AsyncFnOnce(&Connection) -> T,
     server: impl AsyncFnOnce(&mut Wire) -> std::io::Result<()>,
@@ -148,7 +149,7 @@ async fn start(connection: &Connection) -> Result<Process, ChannelError> {
     connection.start(&ProcessRequest::default()).await
 }
 
-/// What every call says on a connection that is gone.
+/// Every call on a connection that is gone fails.
 async fn all_calls_fail(connection: &Connection, process: &mut Process) {
     assert!(open_tunnel(connection).await.is_err());
     assert!(start(connection).await.is_err());
@@ -238,7 +239,8 @@ async fn in_a_rekey() {
         let opened = connection.open_tunnel(Mode::PointToPoint, UnitRequest::Any);
         let (sender, mut receiver) = opened.await.unwrap();
         let mut process = start(connection).await.unwrap();
-        // Nothing is sent during a key exchange: they fill every queue, and wait.
+        // Nothing is sent during a key exchange: the frames fill every queue, then the
+        // sender waits.
         let sent = async { while sender.send(Bytes::from_static(&[0; 100])).await.is_ok() {} };
         let (received, ()) = tokio::join!(receiver.receive(), sent);
         all_calls_fail(connection, &mut process).await;
@@ -258,7 +260,7 @@ async fn a_server_that_never_answers_is_not_waited_for_long() {
     let server = WireServer::bind().await;
     let (connection, wire) = server.connect().await;
     let silent = tokio::spawn(wire.drain());
-    // From here on time passes by itself whenever everybody waits.
+    // From here on, tokio advances the clock whenever all tasks wait.
     tokio::time::pause();
     let error = open_tunnel(&connection).await.unwrap_err();
     assert!(matches!(error, ChannelError::NoAnswer { .. }), "{error}");
@@ -270,7 +272,7 @@ async fn a_server_that_never_answers_is_not_waited_for_long() {
     silent.abort();
 }
 
-/// It answers nothing, and does not even read: what we write waits in TCP.
+/// The server neither replies nor reads: the client's data waits in TCP.
 #[tokio::test]
 async fn a_server_that_reads_no_more_is_taken_for_dead() {
     let server = WireServer::bind().await;
@@ -289,7 +291,9 @@ async fn a_server_that_reads_no_more_is_taken_for_dead() {
     let frame = Bytes::from(vec![0; 16384]);
     let flood = async { while sender.send(frame.clone()).await.is_ok() {} };
     let both = async { tokio::join!(connection.ended(), flood) };
-    let (reason, ()) = timeout(HANGS, both).await.expect("nobody notices");
+    let (reason, ()) = timeout(HANGS, both)
+        .await
+        .expect("the stall is not noticed");
     assert!(reason.contains("not responding"), "{reason}");
     drop(wire);
 }

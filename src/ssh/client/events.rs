@@ -1,5 +1,5 @@
-//! What the server tells us outside of any channel's data: its key, banners,
-//! debug messages, the end. russh calls; this keeps what others ask for.
+//! Handles what the server sends outside of channel data: its key, banners, debug messages,
+//! the disconnect. russh calls the handlers; [`Shared`] keeps the results for others.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,15 +13,15 @@ use super::prompt::terminal_text;
 use super::transport;
 use crate::process::message::say;
 
-/// Debug messages kept, the newest ones: a server must not fill our memory.
+/// Debug messages kept, newest only, so that a server cannot fill the client's memory.
 const KEPT_MESSAGES: usize = 8;
-/// Characters kept of each.
+/// At most this many characters of each are kept.
 const KEPT_CHARACTERS: usize = 256;
-/// Lines of banners and debug messages shown, all together: a server must not
-/// fill the user's terminal.
+/// At most this many lines of banners and debug messages are shown in total, so that a
+/// server cannot flood the user's terminal.
 const SHOWN_LINES: usize = 64;
-/// Channels that a server may ask us to open before it is taken for broken. We
-/// ask for none, so there is no reason for a single one.
+/// Channels that a server may try to open before the client disconnects. The client
+/// requests none, so a correct server opens none.
 const REFUSED_CHANNELS: u32 = 1000;
 
 /// An error that ends the connection's task.
@@ -30,15 +30,15 @@ pub enum EventError {
     /// The host key was refused.
     #[error(transparent)]
     HostKey(#[from] HostKeyError),
-    /// The server opens channel after channel.
-    #[error("the server opens channels that nobody asked for")]
+    /// The server keeps opening channels.
+    #[error("the server keeps opening channels that the client did not request")]
     ChannelFlood,
     /// The protocol failed.
     #[error(transparent)]
     Russh(#[from] russh::Error),
 }
 
-/// What is known of a connection, shared between its task and its users.
+/// The state of a connection, shared between its task and its users.
 #[derive(Debug)]
 pub struct Shared {
     host: String,
@@ -55,7 +55,7 @@ struct Log {
 }
 
 impl Shared {
-    /// For a connection to `host`, as it is shown.
+    /// For a connection to `host`, the name shown to the user.
     pub fn new(host: String) -> Arc<Self> {
         Arc::new(Self {
             host,
@@ -68,28 +68,27 @@ impl Shared {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The server's identification string (RFC 4253, section 4.2), fit to be
-    /// shown.
+    /// The server's identification string (RFC 4253, section 4.2), safe to show.
     pub fn identification(&self) -> String {
         self.log().identification.clone()
     }
 
-    /// Takes the debug messages that came since the last call, oldest first.
+    /// Takes the debug messages that arrived since the last call, oldest first.
     pub fn take_debug_messages(&self) -> Vec<String> {
         self.log().debug_messages.drain(..).collect()
     }
 
-    /// Takes the description of the last refused channel.
+    /// Takes the description of the last channel that the server refused to open.
     pub fn take_open_failure(&self) -> Option<String> {
         self.log().open_failure.take()
     }
 
-    /// Why the connection ended, once it has.
+    /// Why the connection ended; `None` while it is up.
     pub fn end_reason(&self) -> Option<String> {
         self.ended.borrow().clone()
     }
 
-    /// Waits until the connection has ended; yields why.
+    /// Waits until the connection has ended; yields the reason.
     pub async fn ended(&self) -> String {
         let mut watch = self.ended.subscribe();
         match watch.wait_for(Option::is_some).await {
@@ -113,15 +112,15 @@ impl Shared {
 pub struct Events {
     shared: Arc<Shared>,
     host_key: HostKeyCheck,
-    /// Lines that may yet be shown.
+    /// How many more lines may be shown.
     to_show: usize,
     refused_channels: u32,
     reached: Option<oneshot::Sender<()>>,
 }
 
 impl Events {
-    /// `reached` is told when the server's key has arrived: from then on a
-    /// person may be asked, and no timeout counts. `quiet` hides banners.
+    /// Signals `reached` when the server's key has arrived: from then on the user may be
+    /// prompted and `ConnectTimeout` no longer applies. `quiet` hides banners.
     pub fn new(
         shared: Arc<Shared>,
         host_key: HostKeyCheck,
@@ -137,17 +136,17 @@ impl Events {
         }
     }
 
-    /// Whether one more line of the server's may be shown.
+    /// Whether one more line from the server may be shown; counts it.
     fn may_show(&mut self) -> bool {
         let may = self.to_show > 0;
         self.to_show = self.to_show.saturating_sub(1);
         may
     }
 
-    /// Refuses a channel that the server opens; ends the connection when it
-    /// does not stop, since every refusal is memory until it is sent.
+    /// Refuses a channel that the server opens. Ends the connection after too many, because
+    /// every refusal takes memory until it is sent.
     fn refuse(&mut self, reply: ChannelOpenHandle) -> Result<(), EventError> {
-        // Dropping it refuses (SSH_OPEN_ADMINISTRATIVELY_PROHIBITED).
+        // Dropping the reply refuses (SSH_OPEN_ADMINISTRATIVELY_PROHIBITED).
         drop(reply);
         self.refused_channels += 1;
         if self.refused_channels > REFUSED_CHANNELS {
@@ -165,7 +164,7 @@ impl Handler for Events {
         key: &russh::keys::PublicKeyOrCertificate,
     ) -> Result<bool, EventError> {
         if let Some(reached) = self.reached.take() {
-            // Nobody listening means that no timeout is configured.
+            // Without a receiver no timeout is configured.
             let _ = reached.send(());
         }
         self.host_key.check(key).await?;
@@ -306,7 +305,7 @@ impl Handler for Events {
     }
 
     async fn should_accept_unknown_server_channel(&mut self, _: ChannelId, _: &str) -> bool {
-        // So that it comes to be refused and counted like the others.
+        // Accept it here, so that it is refused and counted like the other types.
         true
     }
 
@@ -359,7 +358,7 @@ impl Drop for Events {
     }
 }
 
-/// Text of the server, fit to be shown and not too long to be kept.
+/// The server's text, safe to show and cut to the length that is kept.
 fn kept(text: &str) -> String {
     terminal_text::line(text.trim())
         .chars()

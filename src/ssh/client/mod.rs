@@ -1,4 +1,4 @@
-//! The client role: connect, authenticate, check the host key, prompt.
+//! The client role: connects, authenticates, checks the host key, prompts.
 
 pub mod auth;
 pub mod connect;

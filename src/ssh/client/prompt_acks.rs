@@ -1,8 +1,8 @@
-//! A TCP connection that acknowledges at once what was read, as long as that is of
-//! use: each costs a packet, which a fast transfer notices. A peer that leaves
-//! Nagle's algorithm on, as sshd does until there is a session channel, holds what
-//! is small back until everything before it is acknowledged (RFC 1122, section
-//! 4.2.3.4), and our kernel would delay that by 40 ms (section 4.2.3.2).
+//! A TCP connection that acknowledges received data at once while the peer uses Nagle's
+//! algorithm. sshd uses it until a session channel opens: it then holds a small message
+//! back until all earlier data is acknowledged (RFC 1122, section 4.2.3.4), and the
+//! client's kernel would delay that by 40 ms (section 4.2.3.2). Each acknowledgment costs a
+//! packet, which slows a fast transfer, so this ends once it is of no use.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -21,12 +21,12 @@ pub struct PromptAcks {
     prompt: Arc<AtomicBool>,
 }
 
-/// Ends that.
+/// Returns acknowledgments to the kernel.
 #[derive(Debug, Clone, Default)]
 pub struct AckSwitch(Option<Arc<AtomicBool>>);
 
 impl PromptAcks {
-    /// What is read of `stream` from now on is acknowledged at once.
+    /// Acknowledges at once what is read from `stream` from now on.
     pub fn new(stream: TcpStream) -> (Self, AckSwitch) {
         let prompt = Arc::new(AtomicBool::new(true));
         let switch = AckSwitch(Some(Arc::clone(&prompt)));
@@ -35,8 +35,7 @@ impl PromptAcks {
 }
 
 impl AckSwitch {
-    /// The peer sends without Nagle's algorithm: acknowledgments are the kernel's
-    /// business from now on.
+    /// Leaves acknowledgments to the kernel: the peer no longer uses Nagle's algorithm.
     pub fn leave_to_kernel(&self) {
         if let Some(prompt) = &self.0 {
             prompt.store(false, Ordering::Relaxed);
@@ -53,8 +52,8 @@ impl AsyncRead for PromptAcks {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if buffer.filled().len() > before && self.prompt.load(Ordering::Relaxed) {
-            // The kernel takes it back by itself (tcp(7), TCP_QUICKACK). Without it
-            // the connection is slower, and that is all.
+            // The kernel resets it by itself (tcp(7), TCP_QUICKACK). A failure only makes
+            // the connection slower.
             let _ = SockRef::from(&self.stream).set_tcp_quickack(true);
         }
         read
@@ -98,7 +97,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    /// How often the kernel has sent an acknowledgment late in this namespace.
+    /// How many acknowledgments the kernel has delayed in this network namespace.
     fn delayed() -> u64 {
         let all = std::fs::read_to_string("/proc/thread-self/net/netstat").unwrap();
         let mut lines = all.lines().filter(|line| line.starts_with("TcpExt:"));
@@ -107,8 +106,8 @@ mod tests {
         found.unwrap().1.parse().unwrap()
     }
 
-    /// A peer that leaves Nagle's algorithm on answers each message by two: the
-    /// second waits for the acknowledgment of the first.
+    /// A peer with Nagle's algorithm that replies to each message with two: the second
+    /// waits for the acknowledgment of the first.
     async fn talk(mut local: impl AsyncRead + AsyncWrite + Unpin, mut remote: TcpStream) {
         remote.set_nodelay(false).unwrap();
         let asking = async {

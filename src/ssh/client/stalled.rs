@@ -1,6 +1,6 @@
-//! A stream whose other end has to take what is written. russh asks whether the
-//! server is alive only between writes: while one waits, a server that is gone
-//! or reads no more would go unnoticed for as long as TCP tries.
+//! A stream that fails when the peer accepts no data for too long. russh probes the peer
+//! only between writes: while a write waits, a peer that is gone or no longer reads would
+//! go unnoticed until TCP gives up.
 
 use std::future::Future;
 use std::io;
@@ -15,12 +15,12 @@ use tokio::time::{Sleep, sleep};
 pub struct StallLimit<S> {
     stream: S,
     limit: Duration,
-    /// Runs while a write waits.
+    /// The timer; runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> StallLimit<S> {
-    /// Lets writes to `stream` wait for `limit`.
+    /// Limits each write to `stream` to `limit` of waiting.
     pub fn new(stream: S, limit: Duration) -> Self {
         StallLimit {
             stream,
@@ -29,7 +29,7 @@ impl<S> StallLimit<S> {
         }
     }
 
-    /// What becomes of a write: itself, or an error when it waited too long.
+    /// The write's result, or an error if it waited too long.
     fn limited<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -42,7 +42,7 @@ impl<S> StallLimit<S> {
         let limit = self.limit;
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(limit)));
         waiting.as_mut().poll(cx).map(|()| {
-            let text = "the other end takes no more data";
+            let text = "the peer accepts no more data";
             Err(io::Error::new(io::ErrorKind::TimedOut, text))
         })
     }
@@ -111,7 +111,7 @@ mod tests {
             }
         };
         tokio::join!(async { write.await.unwrap() }, read);
-        // Reading may wait for ever.
+        // Reading may wait without a limit.
         let read = tokio::time::timeout(Duration::from_secs(1000), local.read_u8());
         assert!(read.await.is_err());
         let error = local.write_all(&[1; 60]).await.unwrap_err();

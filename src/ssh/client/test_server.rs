@@ -1,6 +1,5 @@
-//! The distribution's sshd for tests: one process for one connection, on the
-//! accepted end of a loopback connection, with a configuration and keys of its
-//! own. It ends with the connection, and with the test.
+//! The distribution's sshd for tests: one process for one loopback connection, with its own
+//! configuration and keys. It ends with the connection or with the test.
 
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -22,26 +21,26 @@ use crate::config::invoker::Invoker;
 use crate::config::ssh::options::{SshOptions, StrictHostKeyChecking};
 use crate::ssh::test_settings;
 
-/// Where sshd keeps its empty directory; the service's start makes it.
+/// sshd's empty directory, which the service's start script creates.
 const PRIVILEGE_SEPARATION: &str = "/run/sshd";
 
-/// A server's directory: host key, configuration, and what the test puts in.
+/// A server's directory: host key, configuration, and the test's files.
 pub(in crate::ssh) struct Server {
     directory: TempDir,
 }
 
-/// A process that ends with the test.
+/// A process that is killed when the test drops it.
 pub(in crate::ssh) struct Running(pub(in crate::ssh) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// A client that checks the host key as the program does.
+/// A client that checks the host key as sshvpn does.
 pub(in crate::ssh) struct Client(HostKeyCheck);
 
 /// Why a test's connection failed.
@@ -62,7 +61,7 @@ impl Handler for Client {
     }
 }
 
-/// Runs a program to its end; its output, if it succeeded.
+/// Runs a program to its end; yields its output and panics if it failed.
 pub(in crate::ssh) fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -71,8 +70,8 @@ pub(in crate::ssh) fn run(command: &mut Command) -> String {
 }
 
 impl Server {
-    /// A server whose configuration has `lines` besides what every test needs.
-    /// Keys listed in the file `authorized` may log in.
+    /// A server whose configuration has `lines` in addition to what every test needs. Keys
+    /// in the file `authorized` may log in.
     pub(in crate::ssh) fn new(lines: &str) -> Self {
         let _ = fs::create_dir(PRIVILEGE_SEPARATION);
         let server = Self {
@@ -95,12 +94,12 @@ impl Server {
         server
     }
 
-    /// The file `name` of the server.
+    /// The path of the server's file `name`.
     pub(in crate::ssh) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// Makes a key pair `name` with these arguments of ssh-keygen.
+    /// Creates the key pair `name` with these arguments of ssh-keygen.
     pub(in crate::ssh) fn key(&self, name: &str, arguments: &[&str]) -> PathBuf {
         let path = self.path(name);
         run(Command::new("ssh-keygen")
@@ -110,7 +109,7 @@ impl Server {
         path
     }
 
-    /// Lets whoever has the key `name` log in.
+    /// Lets the key `name` log in.
     pub(in crate::ssh) fn authorize(&self, name: &str) {
         let mut authorized = fs::read_to_string(self.path("authorized")).unwrap();
         authorized.push_str(&fs::read_to_string(self.path(&format!("{name}.pub"))).unwrap());
@@ -126,12 +125,12 @@ impl Server {
             .arg(self.path(&format!("{name}.pub"))));
     }
 
-    /// What sshd said in all connections.
+    /// sshd's log of all connections.
     pub(in crate::ssh) fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
-    /// Settings for a user who may log in here: the one who runs the test.
+    /// Settings for the user who may log in: the one who runs the test.
     pub(in crate::ssh) fn options(&self) -> SshOptions {
         let mut options = test_settings::options();
         options.host = "127.0.0.1".into();
@@ -141,7 +140,7 @@ impl Server {
         options
     }
 
-    /// Connects; with the host key checked, but nobody logged in.
+    /// Connects and checks the host key; does not log in.
     pub(in crate::ssh) async fn connect(
         &self,
         options: &SshOptions,
@@ -188,7 +187,7 @@ impl Server {
     }
 }
 
-/// Starts a session over `stream`, as the program would.
+/// Starts an SSH session over `stream`, as sshvpn does.
 pub(in crate::ssh) async fn connect(
     stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     options: &SshOptions,
@@ -210,7 +209,7 @@ pub(in crate::ssh) async fn connect(
     Ok((handle, check))
 }
 
-/// An ssh-agent with a socket at `socket`.
+/// An ssh-agent that listens at `socket`.
 pub(in crate::ssh) async fn start_agent(socket: &Path) -> Running {
     let agent = Command::new("ssh-agent")
         .arg("-D")
@@ -226,7 +225,7 @@ pub(in crate::ssh) async fn start_agent(socket: &Path) -> Running {
     agent
 }
 
-/// Adds the key in `path` to the agent, its certificate included.
+/// Adds the key in `path` and its certificate to the agent.
 pub(in crate::ssh) fn add_to_agent(socket: &Path, path: &Path) {
     run(Command::new("ssh-add")
         .arg("-q")
@@ -235,7 +234,7 @@ pub(in crate::ssh) fn add_to_agent(socket: &Path, path: &Path) {
         .stdin(Stdio::null()));
 }
 
-/// A user who is not there.
+/// A prompter without answers.
 pub(in crate::ssh) fn nobody() -> Prompter {
     Prompter::scripted(Script::new(&[]))
 }
@@ -247,7 +246,7 @@ pub(in crate::ssh) fn with_keys(server: &Server, names: &[&str]) -> SshOptions {
     options
 }
 
-/// How often sshd wrote `text` to its log.
+/// How many times sshd's log contains `text`.
 pub(in crate::ssh) fn logged(server: &Server, text: &str) -> usize {
     server.log().matches(text).count()
 }

@@ -19,28 +19,28 @@ use crate::config::ssh::args::AddressFamily;
 use crate::config::ssh::options::SshOptions;
 use crate::ssh::error::ConnectError;
 
-/// Bytes that may wait in the kernel, behind those that are on their way: what
-/// waits there cannot be overtaken by a packet that is in more of a hurry.
+/// Bytes that may wait in the kernel beyond those in flight: a more urgent packet cannot
+/// overtake what waits there.
 const UNSENT: u32 = 128 * 1024;
 
-/// Anything SSH can run over.
+/// Any byte stream that SSH can run over.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// A stream, and what is known of its other end.
+/// A stream, with its peer's address and its process.
 pub struct Transport {
-    /// The bytes.
+    /// The byte stream.
     pub stream: Box<dyn Stream>,
-    /// The address of the host it leads to, where there is a socket of ours.
+    /// The address of the peer, if the stream is a socket of this process.
     pub peer: Option<SocketAddr>,
-    /// The ProxyCommand, ended when this is dropped.
+    /// The ProxyCommand; killed when this is dropped.
     pub proxy: Option<Child>,
-    /// Ends prompt acknowledgments, where there are such.
+    /// Ends prompt acknowledgments; does nothing on other streams.
     pub acks: AckSwitch,
 }
 
 impl Transport {
-    /// A stream without a socket of its own: through a jump host.
+    /// A stream that has no socket of its own: it runs through a jump host.
     pub fn tunnelled(stream: impl Stream + 'static) -> Self {
         Self {
             stream: Box::new(stream),
@@ -51,7 +51,7 @@ impl Transport {
     }
 }
 
-/// The addresses of the host to connect to, of the family that is configured.
+/// The addresses of the host, of the configured address family.
 pub async fn resolve(options: &SshOptions) -> Result<Vec<SocketAddr>, ConnectError> {
     let unresolved = |reason: String| ConnectError::Resolve {
         host: options.host.clone(),
@@ -82,13 +82,13 @@ pub async fn resolve(options: &SshOptions) -> Result<Vec<SocketAddr>, ConnectErr
     Ok(addresses)
 }
 
-/// Connects by TCP: every address in turn, `ConnectionAttempts` times.
+/// Connects over TCP: tries every address in turn, `ConnectionAttempts` times.
 pub async fn tcp(options: &SshOptions) -> Result<Transport, ConnectError> {
     let addresses = resolve(options).await?;
     let mut reason = String::new();
     for attempt in 0..options.connection_attempts.max(1) {
         if attempt > 0 {
-            // As ssh: a pause between rounds (ssh_config(5), ConnectionAttempts).
+            // Like ssh, pause 1 s between rounds (ssh_config(5), ConnectionAttempts).
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         for address in &addresses {
@@ -118,9 +118,9 @@ pub async fn tcp(options: &SshOptions) -> Result<Transport, ConnectError> {
 }
 
 enum Failure {
-    /// The next address may do.
+    /// Try the next address.
     Next(String),
-    /// None will.
+    /// No other address can succeed.
     Final(ConnectError),
 }
 
@@ -143,8 +143,8 @@ async fn tcp_to(address: SocketAddr, options: &SshOptions) -> Result<TcpStream, 
     Ok(stream)
 }
 
-/// Sets what a connection for packets needs. Best effort, as in ssh: a connection
-/// without these is a connection.
+/// Sets the socket options that packets need. Best effort, as in ssh: the connection also
+/// works without them.
 pub(in crate::ssh) fn tune(stream: &TcpStream, keep_alive: bool) {
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT);
@@ -183,15 +183,15 @@ fn bind(socket: &TcpSocket, to: SocketAddr, options: &SshOptions) -> Result<(), 
     Ok(())
 }
 
-/// The kernel's words without Rust's "(os error N)".
+/// The kernel's error text without Rust's "(os error N)".
 pub(in crate::ssh) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
-/// Starts a ProxyCommand as the invoker, by the invoker's shell, as ssh does
-/// (`exec` saves the shell). It ignores Ctrl-C, which a terminal sends to it as
-/// to us: the connection has to last until everything is undone.
+/// Starts a ProxyCommand as the invoker, with the invoker's shell and `exec`, as ssh does.
+/// The command ignores SIGINT, which the terminal's Ctrl-C sends to it as well as to
+/// sshvpn: the connection must last until sshvpn has undone its changes.
 pub fn proxy_command(command: &str, invoker: &Invoker) -> Result<Transport, ConnectError> {
     let failed = |source| ConnectError::ProxyCommand {
         command: command.to_owned(),

@@ -1,6 +1,6 @@
-//! An SSH server for tests that sends exactly what a test tells it to, also
-//! what no server may send: messages are bytes, and it keeps no state of
-//! channels. Just enough of RFC 4253 for one key exchange, and RFC 4252's "none".
+//! An SSH server for tests that sends exactly what a test tells it to, also messages that a
+//! server must not send. It keeps no channel state, and implements only one key exchange of
+//! RFC 4253 and the method "none" of RFC 4252.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -21,7 +21,7 @@ pub(crate) use crate::ssh::wire::{
     Message, Reader, Wire, about, adjust, confirmation, data, number,
 };
 
-/// Where a client connects to.
+/// The address that a client connects to.
 pub(crate) struct WireServer {
     listener: TcpListener,
     directory: TempDir,
@@ -33,7 +33,7 @@ impl WireServer {
         Self::bind_as(IDENTIFICATION).await
     }
 
-    /// One that calls itself so.
+    /// A server with this identification string.
     pub(crate) async fn bind_as(identification: &'static str) -> Self {
         WireServer {
             listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap(),
@@ -42,7 +42,7 @@ impl WireServer {
         }
     }
 
-    /// Settings for a client that takes this server's key as the known one.
+    /// Settings for a client that knows this server's key.
     pub(crate) fn options(&self) -> SshOptions {
         let mut options = test_settings::options();
         options.host = Ipv4Addr::LOCALHOST.to_string();
@@ -57,19 +57,19 @@ impl WireServer {
         options
     }
 
-    /// The next client, nothing said yet.
+    /// The next client's connection; neither side has sent anything.
     pub(crate) async fn accept(&self) -> Wire {
         let (stream, _) = self.listener.accept().await.unwrap();
         Wire::new(stream, self.identification)
     }
 
-    /// The product's client, with these settings.
+    /// sshvpn's client with these settings.
     pub(crate) async fn client(options: &SshOptions) -> Result<Connection, ConnectError> {
         let invoker = test_settings::invoker();
         Connection::open(options, &Default::default(), &invoker).await
     }
 
-    /// A client and this server, logged in.
+    /// A client that is logged in, and the server's side of the connection.
     pub(crate) async fn connect(&self) -> (Connection, Wire) {
         self.connect_with(&self.options()).await
     }
@@ -85,18 +85,18 @@ impl WireServer {
     }
 }
 
-/// How a server proves who it is in a key exchange. What it negotiates, shows and
-/// signs with need not fit together.
+/// How a server proves its identity in a key exchange. The algorithm it negotiates, the key
+/// it presents and the signature need not match.
 pub(in crate::ssh) trait HostProof {
-    /// The one host key algorithm that its KEXINIT names.
+    /// The only host key algorithm in its KEXINIT.
     fn negotiated(&self) -> &str;
-    /// The key, or certificate, that it shows.
+    /// The key or certificate that it presents.
     fn shown(&self) -> Vec<u8>;
-    /// Its signature of the exchange hash, the algorithm's name included.
+    /// Its signature of the exchange hash, with the algorithm's name.
     async fn sign(&self, hash: &[u8]) -> Vec<u8>;
 }
 
-/// The key of a server that does as it says.
+/// The key of a server whose proof is correct.
 struct Honest(Ed25519KeyPair);
 
 impl Honest {
@@ -126,19 +126,19 @@ impl HostProof for Honest {
 }
 
 impl Wire {
-    /// Identification and key exchange (RFC 4253, sections 7 and 8; RFC 8731).
+    /// Exchanges identification strings and keys (RFC 4253, sections 7 and 8; RFC 8731).
     pub(crate) async fn exchange_keys(&mut self) -> io::Result<()> {
         self.client = self.identify().await?;
         self.exchange_keys_by(&Honest::new()).await
     }
 
-    /// Identification and key exchange with this proof.
+    /// Exchanges identification strings and keys with this proof.
     pub(in crate::ssh) async fn begin_by(&mut self, proof: &impl HostProof) -> io::Result<()> {
         self.client = self.identify().await?;
         self.exchange_keys_by(proof).await
     }
 
-    /// A key exchange once more (RFC 4253, section 9), by the same key as the first.
+    /// Another key exchange (RFC 4253, section 9) with the same host key.
     pub(in crate::ssh) async fn exchange_keys_again(&mut self) -> io::Result<()> {
         self.exchange_keys_by(&Honest::new()).await
     }
@@ -190,13 +190,13 @@ impl Wire {
         Ok(())
     }
 
-    /// Everything up to a client that is logged in.
+    /// Everything up to a client's successful login.
     pub(crate) async fn log_in(&mut self) -> io::Result<()> {
         self.exchange_keys().await?;
         self.authenticate().await
     }
 
-    /// What follows the key exchange, up to a client that is logged in.
+    /// The messages after the key exchange, up to a client's successful login.
     pub(in crate::ssh) async fn authenticate(&mut self) -> io::Result<()> {
         self.wait_for(number::SERVICE_REQUEST).await?;
         let accept = Message::new(number::SERVICE_ACCEPT).string("ssh-userauth");
@@ -205,7 +205,7 @@ impl Wire {
         self.send(&Message::new(number::USERAUTH_SUCCESS)).await
     }
 
-    /// The channel that the client wants to open next: its number and type.
+    /// The next channel that the client requests: its number and type.
     pub(crate) async fn open_request(&mut self) -> io::Result<(u32, String)> {
         let packet = self.wait_for(number::CHANNEL_OPEN).await?;
         let mut reader = Reader::new(&packet);
@@ -213,14 +213,14 @@ impl Wire {
         Ok((reader.word(), kind))
     }
 
-    /// Opens the channel that the client wants next, with a large window.
+    /// Confirms the next channel that the client requests, with a large window.
     pub(crate) async fn confirm_next(&mut self) -> io::Result<u32> {
         let (channel, _) = self.open_request().await?;
         self.send(&confirmation(channel, 1 << 21, 32768)).await?;
         Ok(channel)
     }
 
-    /// Opens the next channel and lets its command start; yields both.
+    /// Confirms the next channel and starts its command; yields both.
     pub(crate) async fn start_next(&mut self) -> io::Result<(u32, String)> {
         let channel = self.confirm_next().await?;
         let packet = self.wait_for(number::CHANNEL_REQUEST).await?;

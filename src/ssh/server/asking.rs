@@ -1,5 +1,5 @@
-//! What a client that is logged in asks for, made into requests; what it can
-//! never have is refused here.
+//! Turns what a logged-in client asks for into requests; refuses here what is never
+//! granted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,26 +23,27 @@ use crate::ssh::channel::side::ServerSide;
 use crate::ssh::channel::tunnel::CHANNEL_TYPE;
 use crate::types::{Mode, UnitRequest};
 
-/// How long a request may wait for its answer while the whole connection waits.
+/// How long a request may wait for its answer; the whole connection waits with it.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a channel is not even asked for.
+/// The reason when the limit of channels or of waiting requests is reached.
 const TOO_MANY: &str = "too many channels";
 
-/// Why something is refused that nobody gets.
+/// The reason for requests that are not supported.
 const NOT_SERVED: &str = "not served here";
 
-/// Characters that are kept of what was refused, and of what a client says of itself.
+/// At most this many characters of a refused request, and of other text from the client,
+/// are kept.
 const KEPT_CHARACTERS: usize = 256;
 
 /// The longest name of a host (RFC 1035, section 2.3.4), listener or subsystem, in
-/// bytes. Longer ones name nothing, and would be kept, logged and sent back.
+/// bytes. A longer name is not valid, and would be kept, logged and sent back.
 const LONGEST_NAME: usize = 255;
 
-/// Why such a name is refused.
+/// The reason for a name that is too long.
 const TOO_LONG: &str = "the name is too long";
 
-/// What one client asks for.
+/// The requests of one client.
 pub(super) struct Asking {
     shared: Arc<Shared>,
     places: Places,
@@ -66,7 +67,7 @@ struct TunnelPayload {
 }
 
 impl TunnelPayload {
-    /// Fails with what is wrong.
+    /// Fails with the reason.
     fn parse(payload: &[u8]) -> Result<Self, &'static str> {
         let (mode, unit) = payload
             .split_first_chunk()
@@ -82,7 +83,7 @@ impl TunnelPayload {
 }
 
 impl Asking {
-    /// Requests go to `requests`; channels take `places`.
+    /// Sends requests to `requests`; each channel takes one of `places`.
     pub(super) fn new(
         shared: Arc<Shared>,
         places: Places,
@@ -97,31 +98,31 @@ impl Asking {
         }
     }
 
-    /// Has it written down that `what` is refused, which nobody gets here.
+    /// Logs that `what` is refused because it is not supported.
     pub(super) fn unserved(&self, what: &str) {
         self.refused(what, NOT_SERVED);
     }
 
-    /// The same where it is about something with a name.
+    /// The same for a request with a name.
     pub(super) fn unserved_named(&self, what: &str, name: &str) {
         self.unserved(&format!("{what} {}", kept(name)));
     }
 
-    /// Half of the queue stays free for what is still to be answered: of a flood
-    /// only a part is written down.
+    /// Keeps half of the queue free for requests that need an answer: only part of a flood
+    /// is logged.
     fn refused(&self, what: &str, why: &str) {
         if self.requests.capacity() <= QUEUE / 2 {
-            return tracing::debug!("{why}, and too many to be written down");
+            return tracing::debug!("{why}; not recorded, because too many requests wait");
         }
-        // There is room, or nobody any more who would write it down.
+        // There is room, or the queue is closed and has no receiver that would log it.
         let _ = self.requests.try_send(Request::Unserved {
             what: kept(what).to_owned(),
             why: why.to_owned(),
         });
     }
 
-    /// Refuses a channel for `what`; ends the connection of a client that never
-    /// stops.
+    /// Refuses a channel for `what`; ends the connection if the client has caused too many
+    /// refusals.
     pub(super) async fn refuse(
         &mut self,
         reply: ChannelOpenHandle,
@@ -140,8 +141,7 @@ impl Asking {
         }
     }
 
-    /// A session is opened: the subsystem needs one, and what it is for is not
-    /// known yet.
+    /// Opens a session. Its purpose is not known yet; a subsystem needs one.
     pub(super) async fn session(
         &mut self,
         channel: Channel<ServerSide>,
@@ -152,17 +152,17 @@ impl Asking {
         };
         let id = channel.id();
         self.sessions.insert(id, Waiting { channel, place });
-        // Its window is granted when something is started in it.
+        // The window is granted when something is started in the session.
         reply.accept_without_window().await;
         Ok(())
     }
 
-    /// A session is closed by the client.
+    /// The client has closed a session.
     pub(super) fn closed(&mut self, id: ChannelId) {
         self.sessions.remove(&id);
     }
 
-    /// A subsystem is asked for in a session. False where it cannot be had.
+    /// Requests a subsystem in a session; false if it is refused.
     pub(super) fn subsystem(&mut self, id: ChannelId, name: &str, handle: Handle) -> bool {
         if name.len() > LONGEST_NAME {
             self.refused(&format!("subsystem {}", kept(name)), TOO_LONG);
@@ -173,7 +173,10 @@ impl Asking {
         };
         let Some(Waiting { channel, place }) = self.sessions.remove(&id) else {
             drop(queue);
-            self.refused(&format!("subsystem {name}"), "not in such a channel");
+            self.refused(
+                &format!("subsystem {name}"),
+                "the channel is not an unused session",
+            );
             return false;
         };
         let (read, write) = channel.split();
@@ -190,7 +193,7 @@ impl Asking {
         true
     }
 
-    /// A tunnel is asked for.
+    /// Requests a tunnel.
     pub(super) async fn tunnel(
         &mut self,
         channel: Channel<ServerSide>,
@@ -201,7 +204,7 @@ impl Asking {
         let TunnelPayload { mode, unit } = match TunnelPayload::parse(payload) {
             Ok(tunnel) => tunnel,
             Err(problem) => {
-                // A connection that is gone needs no reason.
+                // An error means that the connection is gone and needs no reason.
                 let _ = handle.debug(true, problem.to_owned());
                 return self.refuse(reply, prohibited(problem), CHANNEL_TYPE).await;
             }
@@ -214,7 +217,7 @@ impl Asking {
         .await
     }
 
-    /// A TCP connection is asked for.
+    /// Requests a TCP connection.
     pub(super) async fn open(
         &mut self,
         channel: Channel<ServerSide>,
@@ -243,7 +246,8 @@ impl Asking {
         .await
     }
 
-    /// Hands a request for a channel for `what` on, if there is room for both.
+    /// Passes a request for a channel for `what` on, if there are a place and room in the
+    /// queue.
     async fn ask(
         &mut self,
         channel: Channel<ServerSide>,
@@ -267,7 +271,7 @@ impl Asking {
         Ok(())
     }
 
-    /// A listener is asked for; yields its port.
+    /// Requests a listener; yields its port.
     pub(super) async fn listen(&self, address: &str, port: u32) -> Option<u16> {
         let (reply, answer) = oneshot::channel();
         let what = || format!("tcpip-forward {}:{port}", kept(address));
@@ -287,7 +291,7 @@ impl Asking {
         self.answered(request, answer).await
     }
 
-    /// A listener is to end; false where there is none.
+    /// Requests the end of a listener; false if there is none.
     pub(super) async fn cancel(&self, address: &str, port: u32) -> bool {
         let (reply, answer) = oneshot::channel();
         let Ok(port) = u16::try_from(port) else {
@@ -304,15 +308,15 @@ impl Asking {
         self.answered(request, answer).await.is_some()
     }
 
-    /// The answer to a request; the connection waits for it, since answers have to
-    /// come in the order of their requests (RFC 4254, section 4). Whoever answers
-    /// learns whether that was in time.
+    /// The answer to a request. The connection waits for it, because replies must be in the
+    /// order of their requests (RFC 4254, section 4). The answering side learns whether the
+    /// answer was in time.
     async fn answered<T>(&self, request: Request, mut answer: oneshot::Receiver<T>) -> Option<T> {
         match self.requests.try_send(request) {
             Ok(()) => match timeout(LISTEN_TIMEOUT, &mut answer).await {
                 Ok(answer) => answer.ok(),
                 Err(_) => {
-                    // What was sent until now was sent in time.
+                    // An answer that was sent before this point was in time.
                     answer.close();
                     answer.try_recv().ok()
                 }
@@ -322,7 +326,7 @@ impl Asking {
     }
 }
 
-/// As much of a client's words as is kept.
+/// The part of a client's text that is kept.
 pub(super) fn kept(text: &str) -> &str {
     let end = text.char_indices().nth(KEPT_CHARACTERS);
     end.map_or(text, |(end, _)| &text[..end])
@@ -336,7 +340,7 @@ fn prohibited(description: &str) -> ChannelOpenFailure {
     described(ChannelOpenFailure::AdministrativelyProhibited, description)
 }
 
-/// A failure with a description of our own.
+/// A failure with sshvpn's own description.
 pub(super) fn described(failure: ChannelOpenFailure, description: &str) -> ChannelOpenFailure {
     ChannelOpenFailure::Other {
         code: failure.code(),

@@ -12,42 +12,42 @@ use tokio::time::timeout;
 use super::place::Places;
 use super::stream::{self, ForwardInput, ForwardOutput};
 
-/// How long a goodbye may take.
+/// How long a connection may last after a disconnect message.
 pub(super) const GOODBYE: Duration = Duration::from_secs(1);
 
-/// How long a client may take to answer when a channel to it is opened.
+/// How long a client may take to reply when a channel to it is opened.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What the identification of our own clients begins with.
+/// The prefix of the identification of sshvpn's clients.
 const OUR_IDENTIFICATION: &str = "SSH-2.0-sshvpn_";
 
-/// What is known of a connection, shared between its task and its users.
+/// The state of a connection, shared between its task and its users.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    /// Why it ended or will end; the first reason that is given counts.
+    /// Why the connection ended or will end; only the first reason counts.
     reason: watch::Sender<Option<String>>,
     over: watch::Sender<bool>,
     leaving: Notify,
 }
 
 impl Shared {
-    /// One side has said goodbye: the connection may last for [`GOODBYE`] yet.
+    /// One side has sent its disconnect: the connection lasts at most [`GOODBYE`] longer.
     pub(super) fn leave(&self) {
         self.leaving.notify_one();
     }
 
-    /// Waits until one side has said goodbye.
+    /// Waits until one side has sent its disconnect.
     pub(super) async fn leaving(&self) {
         self.leaving.notified().await;
     }
 
-    /// The connection is gone.
+    /// Marks the connection as ended.
     pub(super) fn end(&self, reason: String) {
         self.give_reason(reason);
         self.over.send_replace(true);
     }
 
-    /// Why the connection will end.
+    /// Sets why the connection will end, unless a reason is set already.
     pub(super) fn give_reason(&self, reason: String) {
         self.reason.send_if_modified(|known| {
             let first = known.is_none();
@@ -58,10 +58,10 @@ impl Shared {
         });
     }
 
-    /// Waits until the connection has ended; yields why.
+    /// Waits until the connection has ended; yields the reason.
     pub(super) async fn ended(&self) -> String {
         let mut over = self.over.subscribe();
-        // The sender is here, so it cannot be gone.
+        // `self` keeps the sender, so waiting cannot fail.
         let _ = over.wait_for(|over| *over).await;
         self.reason.borrow().clone().unwrap_or_default()
     }
@@ -73,34 +73,35 @@ pub struct ClientConnection {
     pub(super) shared: Arc<Shared>,
     pub(super) places: Places,
     pub(super) identification: String,
-    /// The connection's task watches for its end.
+    /// Dropping this ends the connection's task.
     pub(super) _alive: watch::Sender<()>,
 }
 
-/// A connection could not be forwarded to a client.
+/// Why a connection could not be forwarded to the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ForwardError {
-    /// It has as many channels as it may.
+    /// The client has as many channels as it may have.
     #[error("the client has too many channels")]
     TooManyChannels,
-    /// It refused, or did not answer.
-    #[error("the client does not take the connection: {0}")]
+    /// The client refused, or did not reply.
+    #[error("the client did not accept the connection: {0}")]
     Refused(String),
 }
 
 impl ClientConnection {
-    /// What the client says it is (RFC 4253, section 4.2).
+    /// The client's identification string (RFC 4253, section 4.2).
     pub fn identification(&self) -> &str {
         &self.identification
     }
 
-    /// Whether the client is one of ours.
+    /// Whether the client is sshvpn.
     pub fn is_sshvpn(&self) -> bool {
         self.identification.starts_with(OUR_IDENTIFICATION)
     }
 
-    /// Gives the client a connection from `originator` that came in at a listener
-    /// which it had asked for by `address` and `port` (RFC 4254, section 7.2).
+    /// Opens a channel to the client for a connection from `originator` that arrived at the
+    /// listener that the client requested with `address` and `port` (RFC 4254, section
+    /// 7.2).
     pub async fn open_forwarded(
         &self,
         address: &str,
@@ -124,20 +125,19 @@ impl ClientConnection {
         }
     }
 
-    /// Says goodbye and why, and ends the connection.
+    /// Sends a disconnect with the reason, and ends the connection.
     pub async fn disconnect(&self, reason: &str) {
         self.shared.give_reason(format!("disconnected: {reason}"));
         let goodbye =
             self.handle
                 .disconnect(Disconnect::ByApplication, reason.to_owned(), String::new());
-        // A connection that hangs does not even take it, and one that is gone
-        // needs none.
+        // A connection that hangs does not send it, and one that is gone does not need it.
         let _ = timeout(GOODBYE, goodbye).await;
         self.shared.leave();
         self.shared.ended().await;
     }
 
-    /// Waits until the connection has ended; yields why.
+    /// Waits until the connection has ended; yields the reason.
     pub async fn ended(&self) -> String {
         self.shared.ended().await
     }

@@ -1,5 +1,5 @@
-//! What russh tells of a client, and where it goes: attempts to log in, requests
-//! for channels, and requests on channels, of which only a subsystem is ever had.
+//! Handles russh's callbacks for a client: passes login attempts, channel requests and
+//! requests on channels on. On channels only a subsystem is ever granted.
 
 use russh::keys::{Certificate, PublicKey};
 use russh::server::{
@@ -18,14 +18,14 @@ use crate::ssh::client::prompt::terminal_text;
 
 use std::sync::Arc;
 
-/// Characters that are kept of a client's goodbye.
+/// At most this many characters of a client's disconnect message are kept.
 const KEPT_CHARACTERS: usize = 256;
 
 /// An error that ends the connection's task.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ServeError {
-    /// The client has more refused than anybody needs.
-    #[error("the client goes on asking for what it cannot have")]
+    /// The client has caused too many refusals.
+    #[error("the client sent too many requests that were refused")]
     Flood,
     /// The protocol failed.
     #[error(transparent)]
@@ -39,7 +39,7 @@ pub(super) struct Events<G: Gate> {
     pub(super) shared: Arc<Shared>,
 }
 
-/// A type of channel that is not served.
+/// The failure for a channel type that is not supported.
 fn unknown_type() -> ChannelOpenFailure {
     ChannelOpenFailure::UnknownChannelType
 }

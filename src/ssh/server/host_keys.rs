@@ -1,5 +1,4 @@
-//! The keys by which a server shows who it is: files of private keys, made on
-//! the first start.
+//! A server's host keys: files of private keys, created on the first start.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
@@ -18,10 +17,10 @@ use crate::config::keys::trusted_file::TrustedFileError;
 use crate::config::serve::request::open_trusted;
 use crate::ssh::client::auth::private_key::{self, Decoded};
 
-/// The largest file that is read as a key, in bytes.
+/// The most that is read of a key file, in bytes.
 const MAX_FILE: u64 = 64 * 1024;
 
-/// Bits of a mode by which others than the owner may do something.
+/// The mode bits of group and others.
 const OTHERS: u32 = 0o077;
 
 /// A server's keys, at least one.
@@ -30,54 +29,54 @@ pub struct HostKeys {
     keys: Arc<[PrivateKey]>,
 }
 
-/// A file with a host key cannot be used.
+/// A host key file cannot be used.
 #[derive(Debug, Error)]
 #[error("host key {path}: {problem}")]
 pub struct HostKeyFileError {
-    /// Which.
+    /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The reason.
     pub problem: HostKeyProblem,
 }
 
-/// What is wrong with a host key.
+/// Why a host key cannot be used.
 #[derive(Debug, Error)]
 pub enum HostKeyProblem {
-    /// There is not even the name of a file.
-    #[error("no file is named")]
+    /// No file is configured.
+    #[error("no file is configured")]
     None,
-    /// It cannot be read.
-    #[error("not readable: {0}")]
+    /// The file cannot be read.
+    #[error("cannot be read: {0}")]
     Read(io::Error),
-    /// Others could have written it.
+    /// Others may have written the file.
     #[error(transparent)]
     Untrusted(#[from] TrustedFileError),
-    /// It is missing, and could not be made.
-    #[error("could not be made: {0}")]
+    /// The file is missing and could not be created.
+    #[error("cannot be created: {0}")]
     Make(io::Error),
-    /// Others may read it.
+    /// Others may read the file.
     #[error("permissions {mode:04o} are too open: others must not read it (chmod 600)")]
     Open {
         /// The file's mode.
         mode: u32,
     },
-    /// It is no private key.
+    /// The file has no private key of a supported type.
     #[error("{0}")]
     Format(String),
-    /// A passphrase is needed, and there is nobody to ask.
-    #[error("protected by a passphrase, which a server cannot ask for (ssh-keygen -p)")]
+    /// The key has a passphrase, and a server cannot prompt for it.
+    #[error("it has a passphrase, which a server cannot ask for; remove it with ssh-keygen -p")]
     Passphrase,
-    /// The kind of key is not sound, or cannot be used by a server.
+    /// The key's type or size is not sound, or a server cannot use it.
     #[error("{0}; use ed25519, ecdsa, or rsa of 2048 to 8192 bits")]
     Kind(String),
-    /// The numbers of which an RSA key consists do not fit together, say.
-    #[error("a key that cannot sign: {0}")]
+    /// The key cannot sign, for example because an RSA key's numbers do not match.
+    #[error("the key cannot sign: {0}")]
     Broken(String),
 }
 
 impl HostKeys {
-    /// Reads the keys in `paths`. One that is missing is made: ed25519, readable
-    /// by its owner alone, with its public half beside it.
+    /// Reads the keys in `paths`. Creates a missing one: ed25519, readable only by its
+    /// owner, with its public key beside it.
     pub fn load_or_make(paths: &[PathBuf]) -> Result<Self, HostKeyFileError> {
         if paths.is_empty() {
             return Err(HostKeyFileError {
@@ -98,7 +97,7 @@ impl HostKeys {
         keys.map(|keys| HostKeys { keys })
     }
 
-    /// The fingerprints, as `ssh-keygen -l` shows them: `SHA256:…`.
+    /// The fingerprints in the format of `ssh-keygen -l`: `SHA256:…`.
     pub fn fingerprints(&self) -> Vec<String> {
         self.keys
             .iter()
@@ -106,14 +105,13 @@ impl HostKeys {
             .collect()
     }
 
-    /// The keys for a configuration of russh.
+    /// The keys for russh's configuration.
     pub(super) fn to_vec(&self) -> Vec<PrivateKey> {
         self.keys.to_vec()
     }
 }
 
-/// Makes the key in `path` for `owner`, to whom it belongs; does nothing where there is
-/// a file.
+/// Creates the key in `path` for `owner`; does nothing if the file exists.
 pub fn make_for(path: &Path, owner: (Uid, Gid)) -> Result<(), HostKeyFileError> {
     let made = match path.symlink_metadata() {
         Ok(_) => return Ok(()),
@@ -132,7 +130,7 @@ fn load_or_make(path: &Path) -> Result<PrivateKey, HostKeyProblem> {
     let text = match read(path)? {
         Some(text) => text,
         None => match make(path, None) {
-            // Another server was faster.
+            // Another server created it meanwhile.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let missing = || HostKeyProblem::Read(io::ErrorKind::NotFound.into());
                 read(path)?.ok_or_else(missing)?
@@ -145,7 +143,7 @@ fn load_or_make(path: &Path) -> Result<PrivateKey, HostKeyProblem> {
         Ok(Decoded::Encrypted) => return Err(HostKeyProblem::Passphrase),
         Err(error) => return Err(HostKeyProblem::Format(error.to_string())),
     };
-    // A security key signs only when it is touched.
+    // A security key signs only when a user touches it.
     let algorithm = key.algorithm();
     if matches!(
         algorithm,
@@ -155,15 +153,15 @@ fn load_or_make(path: &Path) -> Result<PrivateKey, HostKeyProblem> {
     }
     key_strength::check(key.public_key().key_data())
         .map_err(|weakness| HostKeyProblem::Kind(weakness.to_owned()))?;
-    // Else it would show with the first client.
+    // Otherwise the error would appear only with the first client.
     signing::sign(key.key_data(), Some(HashAlg::Sha512), b"sshvpn")
         .map_err(|error| HostKeyProblem::Broken(error.to_string()))?;
     Ok(key)
 }
 
-/// The text of a key file, if others cannot write it, nor read it (authfile.c,
-/// `sshkey_perm_ok`: what others may read of root's is root's affair). `None`
-/// where there is none.
+/// The text of a key file that others can neither write nor read (authfile.c,
+/// `sshkey_perm_ok`: a file of another owner, such as root, is not checked for being
+/// readable by others). `None` if the file does not exist.
 fn read(path: &Path) -> Result<Option<Zeroizing<String>>, HostKeyProblem> {
     let Some(file) = open_trusted(path)? else {
         return Ok(None);
@@ -173,7 +171,7 @@ fn read(path: &Path) -> Result<Option<Zeroizing<String>>, HostKeyProblem> {
     if metadata.uid() == Uid::effective().as_raw() && mode & OTHERS != 0 {
         return Err(HostKeyProblem::Open { mode });
     }
-    // Room for all of it: growing would leave copies behind.
+    // Room for the whole file: growing would leave copies of the key in memory.
     let length = metadata.len().min(MAX_FILE) as usize;
     let mut text = Zeroizing::new(String::with_capacity(length + 1));
     file.take(MAX_FILE)
@@ -182,8 +180,8 @@ fn read(path: &Path) -> Result<Option<Zeroizing<String>>, HostKeyProblem> {
     Ok(Some(text))
 }
 
-/// Makes a key, for this user where no `owner` is given; fails with `AlreadyExists`
-/// where there is a file by now.
+/// Creates a key, owned by `owner` or else by this user; fails with `AlreadyExists` if the
+/// file exists by now.
 fn make(path: &Path, owner: Option<(Uid, Gid)>) -> io::Result<PrivateKey> {
     let mut key = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519)
         .map_err(io::Error::other)?;
@@ -192,7 +190,7 @@ fn make(path: &Path, owner: Option<(Uid, Gid)>) -> io::Result<PrivateKey> {
         fs::create_dir_all(directory)?;
     }
     let private = key.to_openssh(LineEnding::LF).map_err(io::Error::other)?;
-    // Under its name only when it is whole, and never in place of another.
+    // The file gets its name only when it is complete, and never replaces another.
     let draft = beside(path, ".new");
     let file = write_new(&draft, private.as_bytes(), 0o600)?;
     if let Some((uid, gid)) = owner {
@@ -203,7 +201,7 @@ fn make(path: &Path, owner: Option<(Uid, Gid)>) -> io::Result<PrivateKey> {
     linked?;
     let public = key.public_key().to_openssh().map_err(io::Error::other)?;
     let public_path = beside(path, ".pub");
-    // What is left of an earlier key is of no use.
+    // The public key of an earlier key is of no use.
     let _ = fs::remove_file(&public_path);
     let _ = write_new(&public_path, format!("{public}\n").as_bytes(), 0o644)?;
     Ok(key)
@@ -221,7 +219,7 @@ fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<File> {
         .create_new(true)
         .mode(mode)
         .open(path)?;
-    // Whatever the umask is.
+    // Independent of the umask.
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(content)?;
     file.sync_all()?;

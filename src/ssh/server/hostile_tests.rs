@@ -1,5 +1,5 @@
-//! Clients that keep to no rule: what they send costs them their request or their
-//! connection, and never the server its memory or its task.
+//! Clients that break the protocol: this costs them their request or their connection, but
+//! never the server's memory or its task.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -20,8 +20,8 @@ use crate::ssh::client::wire_server::{
 };
 use crate::ssh::wire::client::{WireKey, WireSecurityKey, login_request, open};
 
-/// Memory that a client may cost in these tests, in bytes: less than half of what
-/// it would cost without a bound, and more than other tests use meanwhile.
+/// The memory in bytes that a client may cost the server in these tests: less than half of
+/// its cost without a bound, and more than the other tests use meanwhile.
 const AFFORDABLE: u64 = 100 << 20;
 
 /// A key that the gate knows.
@@ -35,7 +35,7 @@ async fn lab() -> Lab {
     lab
 }
 
-/// A client that is logged in, and the server's end.
+/// A client that is logged in, and the server's side of the connection.
 async fn connected(lab: &Lab) -> (Wire, Login<String>) {
     let client = async {
         let mut wire = Wire::dial(lab.address()).await;
@@ -45,18 +45,18 @@ async fn connected(lab: &Lab) -> (Wire, Login<String>) {
     tokio::join!(client, lab.login())
 }
 
-/// A client that does `act` before it is logged in, and what becomes of it.
+/// The server's result for a client that does `act` before a login.
 async fn before_login(
     lab: &Lab,
     act: impl AsyncFnOnce(&mut Wire) -> std::io::Result<()>,
 ) -> LoginFailure {
     let client = async {
         let mut wire = Wire::dial(lab.address()).await;
-        // Who is thrown out in the middle of it is thrown out.
+        // The server may disconnect it at any point.
         let _ = act(&mut wire).await;
     };
     let ((), accepted) = tokio::join!(client, lab.accept());
-    accepted.err().expect("it came in")
+    accepted.err().expect("the client logged in")
 }
 
 async fn next(login: &mut Login<String>) -> Request {
@@ -64,7 +64,7 @@ async fn next(login: &mut Login<String>) -> Request {
     next.expect("no request").expect("the connection has ended")
 }
 
-/// What was refused, as the log has it.
+/// The refused request, as it is logged.
 async fn unserved(login: &mut Login<String>) -> String {
     match next(login).await {
         Request::Unserved { what, .. } => what,
@@ -75,7 +75,7 @@ async fn unserved(login: &mut Login<String>) -> String {
 async fn ended(login: &Login<String>) -> String {
     let ended = timeout(HANGS, login.connection.ended()).await;
     let reason = ended.expect("the connection goes on");
-    // What a panic of the connection's task leaves.
+    // The reason after a panic of the connection's task.
     assert_ne!(reason, "the connection failed");
     reason
 }
@@ -85,7 +85,7 @@ async fn answer(wire: &mut Wire, number: u8) -> Vec<u8> {
     answer.expect("no answer").unwrap()
 }
 
-/// The reason code of the next refusal of a channel.
+/// The reason code of the next refused channel.
 async fn refusal(wire: &mut Wire) -> u32 {
     let packet = answer(wire, number::CHANNEL_OPEN_FAILURE).await;
     let mut reader = Reader::new(&packet);
@@ -93,7 +93,7 @@ async fn refusal(wire: &mut Wire) -> u32 {
     reader.word()
 }
 
-/// Opens a session; yields the server's number of it.
+/// Opens a session; yields the server's channel number.
 async fn session(wire: &mut Wire, channel: u32) -> u32 {
     let request = open("session", channel, 1 << 20);
     wire.send(&request).await.unwrap();
@@ -107,7 +107,7 @@ fn request(channel: u32, kind: &str) -> Message {
     about(number::CHANNEL_REQUEST, channel).string(kind).byte(1)
 }
 
-/// Sends as much as is taken.
+/// Sends at most `count` messages, until the server accepts no more.
 async fn flood(mut wire: Wire, count: usize, message: impl Fn(usize) -> Message) {
     wire.flood((0..count).map(message)).await;
 }
@@ -172,7 +172,7 @@ async fn messages_out_of_order_are_no_login() {
     assert!(matches!(point_at_infinity.await, LoginFailure::Protocol(_)));
 }
 
-/// Behind a key exchange a client that says no more is as good as a silent one.
+/// A client that stops after the key exchange counts like one that stays silent.
 #[tokio::test]
 async fn a_login_has_begun_when_it_is_asked_for() {
     let mut lab = lab().await;
@@ -183,7 +183,7 @@ async fn a_login_has_begun_when_it_is_asked_for() {
             if asks {
                 wire.send(&login_request("mallory", "none")).await?;
             }
-            // Until it is thrown out.
+            // Until the server disconnects it.
             wire.receive().await?;
             wire.receive().await.map(drop)
         });
@@ -223,7 +223,7 @@ async fn other_methods_fail_and_count() {
             .string("")
             .string("");
         let none = login_request("mallory", "none");
-        // The first "none" is a question.
+        // The first "none" only asks for the methods.
         for message in [&none, &password, &interactive, &none, &password] {
             wire.send(message).await?;
             let packet = wire.wait_for(number::USERAUTH_FAILURE).await?;
@@ -231,10 +231,10 @@ async fn other_methods_fail_and_count() {
         }
         wire.send(&password).await?;
         wire.wait_for(number::DISCONNECT).await?;
-        // The server does not wait for the client to close.
+        // The server does not wait until the client closes.
         wire.wait_for(0).await.map(drop)
     });
-    // One "none" besides the first is a failure, but nobody's attempt at a key.
+    // A second "none" is a failure, but not an attempt with a key.
     assert_eq!(failure.await, LoginFailure::Failed(3));
     let tried = [
         "mallory: password",
@@ -252,7 +252,7 @@ async fn a_key_without_its_signature_is_no_login() {
         session[0] ^= 1;
         wire.show(&session, "mallory", &good()).await?;
         wire.wait_for(number::USERAUTH_FAILURE).await?;
-        // Another's key with a signature of one's own.
+        // Another user's key with a signature by the client's own key.
         let request = login_request("mallory", "publickey").byte(1);
         let request = request.string("ssh-ed25519").string(good().blob());
         let signature = Message(Vec::new()).string("ssh-ed25519").string([7; 64]);
@@ -260,7 +260,7 @@ async fn a_key_without_its_signature_is_no_login() {
         wire.wait_for(number::USERAUTH_FAILURE).await.map(drop)
     });
     assert!(matches!(failure.await, LoginFailure::Failed(_)));
-    // The log has which keys these were said to be.
+    // The log names the keys that the client claimed.
     let said = "mallory: a key, bad signature";
     assert_eq!(lab.gate.failures(), [said; 2]);
 }
@@ -278,7 +278,7 @@ async fn a_security_key_has_to_be_touched() {
     });
     failure.await;
     assert_eq!(lab.gate.failures(), ["mallory: a key"]);
-    // Unless that is what is known of the key.
+    // The gate accepts untouched signatures only for a user who is allowed them.
     for (user, touched) in [("mallory", true), (UNTOUCHED, false)] {
         let client = async {
             let mut wire = Wire::dial(lab.address()).await;
@@ -292,8 +292,8 @@ async fn a_security_key_has_to_be_touched() {
     }
 }
 
-/// A signature says by its algorithm whether it tells of a touch at all, so a
-/// security key's under the name of another algorithm is refused.
+/// The algorithm of a signature decides whether it states a touch at all, so a security
+/// key's signature under the name of another algorithm is refused.
 #[tokio::test]
 async fn a_security_key_signs_as_a_security_key() {
     let lab = lab().await;
@@ -368,7 +368,7 @@ async fn channels_are_counted_and_what_is_unknown_is_called_so() {
         let request = open("direct-tcpip", 3, 1 << 20).string("host").word(80);
         request.string("127.0.0.1").word(1)
     };
-    // It takes a place while it is asked for.
+    // A requested channel takes a place before it is open.
     wire.send(&forward()).await.unwrap();
     let Request::Open { reply, .. } = next(&mut login).await else {
         panic!("another request");
@@ -387,10 +387,10 @@ async fn channels_are_counted_and_what_is_unknown_is_called_so() {
         assert_eq!(reader.string(), b"forwarded-tcpip");
         reader.word()
     };
-    // Nobody waits for this answer any more.
+    // The server no longer waits for this reply.
     let refused = about(number::CHANNEL_OPEN_FAILURE, opened).word(1);
     wire.send(&refused.string("").string("")).await.unwrap();
-    // Closing one makes room for another.
+    // Closing a channel makes room for another.
     wire.send(&about(number::CHANNEL_CLOSE, first))
         .await
         .unwrap();
@@ -409,7 +409,7 @@ async fn who_opens_channel_after_channel_is_thrown_out() {
         })
         .await;
         let reason = ended(&login).await;
-        assert!(reason.contains("goes on asking"), "{kind}: {reason}");
+        assert!(reason.contains("too many requests"), "{kind}: {reason}");
         assert!(resident().saturating_sub(before) < AFFORDABLE, "{kind}");
     }
 }
@@ -427,7 +427,7 @@ async fn requests_that_nobody_takes_do_not_pile_up() {
     })
     .await;
     let reason = ended(&login).await;
-    assert!(reason.contains("goes on asking"), "{reason}");
+    assert!(reason.contains("too many requests"), "{reason}");
 }
 
 #[tokio::test]
@@ -454,16 +454,16 @@ async fn requests_with_huge_strings_take_no_memory() {
     ended(&login).await;
 }
 
-/// The next window adjustment, which is of this channel.
+/// The next window adjustment, which must be of this channel.
 async fn granted(wire: &mut Wire, channel: u32) -> u32 {
     let packet = answer(wire, number::CHANNEL_WINDOW_ADJUST).await;
     let mut reader = Reader::new(&packet);
-    // We give our channels the numbers that the server's have.
+    // The client numbers its channels like the server.
     assert_eq!(reader.word(), channel);
     reader.word()
 }
 
-/// A subsystem that is started, and the window that it is granted.
+/// Starts a subsystem; yields its window and its halves.
 async fn subsystem(
     wire: &mut Wire,
     login: &mut Login<String>,
@@ -479,7 +479,7 @@ async fn subsystem(
     (granted(wire, channel).await, halves)
 }
 
-/// Data of which each message is cut off a chunk of its own.
+/// Data messages that each take a chunk of memory of their own.
 fn scattered(channels: &[u32], count: usize) -> impl Iterator<Item = Message> {
     let messages = (0..count).map(|turn| channels[turn % channels.len()]);
     messages.flat_map(|channel| {
@@ -516,15 +516,16 @@ async fn all_channels_of_a_connection_have_one_limit() {
         windows > UNREAD_LIMIT / 2 && windows <= UNREAD_LIMIT + least,
         "{windows}"
     );
-    // All that the smallest window takes, on each, in the way that holds most.
+    // On each channel as much data as the smallest window permits, in the form that takes
+    // the most memory.
     let before = resident();
     let each = (256 << 10) / 8200;
     wire.flood(scattered(&channels, each * channels.len()))
         .await;
-    // Everything has come.
+    // The server has received everything.
     session(&mut wire, 90).await;
     assert!(resident().saturating_sub(before) < AFFORDABLE / 2);
-    // Who reads is granted more, however little the others leave.
+    // A channel that is read is granted more, however little the others leave.
     let (_, input) = &mut unread[15];
     for _ in 0..each {
         assert_eq!(input.receive().await.unwrap().len(), 8200);
@@ -545,8 +546,8 @@ async fn a_client_that_fills_all_its_windows_takes_what_was_granted() {
         .await;
     session(&mut wire, 4).await;
     assert!(resident().saturating_sub(before) < AFFORDABLE / 2);
-    // Messages that no window bounds: the server reads no more at some point, and
-    // the connection is still there.
+    // Messages that no window limits: the server stops reading at some point, and the
+    // connection stays up.
     let small = (0..2_000_000).map(|_| data(2, []));
     let _ = timeout(Duration::from_secs(2), wire.flood(small)).await;
     assert!(resident().saturating_sub(before) < AFFORDABLE / 2);
@@ -582,7 +583,7 @@ async fn refused_connections_cost_patience() {
         let (mut wire, mut login) = connected(&lab).await;
         let mut refused = 0;
         let ask = async {
-            // One after the other, so that each is refused by who takes it.
+            // One at a time, so that the receiver of the requests refuses each of them.
             while refused < 3000 {
                 let open = open("direct-tcpip", refused, 100).string("host").word(80);
                 wire.send(&open.string("127.0.0.1").word(1)).await?;
@@ -674,9 +675,9 @@ async fn a_reader_who_stops_stops_only_its_channel() {
         panic!("another request");
     };
     let (_output, mut input) = reply.accept().await;
-    // Our channel has the number 1.
+    // The client's channel has the number 1.
     assert_eq!(granted(&mut wire, 1).await, STREAM_WINDOW);
-    // All of it, and nobody reads it.
+    // Fills the window; nothing reads the data.
     for _ in 0..STREAM_WINDOW / 32768 {
         wire.send(&data(stopped, vec![1; 32768])).await.unwrap();
     }
@@ -685,11 +686,11 @@ async fn a_reader_who_stops_stops_only_its_channel() {
     while bytes < STREAM_WINDOW as usize {
         bytes += input.receive().await.unwrap().len();
     }
-    // Having been read, it may send on.
+    // After the data is read, the client may send more.
     answer(&mut wire, number::CHANNEL_WINDOW_ADJUST).await;
 }
 
-/// A TCP forward: its channel's number, and the server's end.
+/// A TCP forward: the server's channel number, and the server's halves.
 async fn forwarded(
     wire: &mut Wire,
     login: &mut Login<String>,
@@ -716,16 +717,16 @@ async fn the_end_of_a_forward_is_told_from_its_close() {
         wire.send(&about(first, channel)).await.unwrap();
         let mut came = Vec::new();
         let read = timeout(HANGS, input.read_to_end(&mut came)).await;
-        read.expect("no end of it").unwrap();
+        read.expect("the input does not end").unwrap();
         assert_eq!(came, [7; 100]);
         if first == number::CHANNEL_EOF {
             let early = timeout(Duration::from_millis(50), input.closed()).await;
-            assert!(early.is_err(), "nobody has closed it");
+            assert!(early.is_err(), "the channel is not closed yet");
             let close = about(number::CHANNEL_CLOSE, channel);
             wire.send(&close).await.unwrap();
         }
         let closed = timeout(HANGS, input.closed()).await;
-        closed.expect("the close is not told");
+        closed.expect("the close is not reported");
     }
 }
 
@@ -801,7 +802,7 @@ async fn broken_messages_end_the_connection_and_not_the_task() {
         wire.send(&message).await.unwrap();
         ended(&login).await;
     }
-    // Lengths of packets that cannot be.
+    // Invalid packet lengths.
     for length in [0_u32, 1, 300 << 10, u32::MAX] {
         let (mut wire, login) = connected(&lab).await;
         wire.raw(&length.to_be_bytes()).await.unwrap();

@@ -1,6 +1,6 @@
-//! The server's side of SSH connections: who comes in, and which channels they
-//! ask for. What they may is decided elsewhere: by a [`gate`](login::gate) at login, and by
-//! whoever takes the [`requests`] afterwards.
+//! The server's side of SSH connections: logins, channels and requests. A
+//! [`gate`](login::gate) decides whether a client may log in; the receiver of the
+//! [`requests`] decides about the rest.
 
 mod asking;
 pub mod connection;

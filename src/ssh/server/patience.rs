@@ -1,16 +1,16 @@
-//! How much refusing a client may cause: each refusal is memory until it is sent.
+//! Limits the refusals that a client can cause: each refusal takes memory until it is sent.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Refusals in a row. A browser behind -D may well ask for hundreds of hosts that
-/// it may not reach.
+/// The number of refusals in a row. A browser that uses -D may request hundreds of hosts
+/// that are not permitted.
 const MOST: u32 = 1000;
 
-/// One more is allowed after each of these.
+/// One more refusal is allowed after this time.
 const RECOVERY: Duration = Duration::from_millis(20);
 
-/// The patience with one client, of which each that refuses something has a clone.
+/// The refusals left for one client; every place that refuses has a clone.
 #[derive(Debug, Clone)]
 pub(super) struct Patience(Arc<Mutex<Left>>);
 
@@ -21,7 +21,7 @@ struct Left {
 }
 
 impl Patience {
-    /// All of it.
+    /// With all refusals left.
     pub(super) fn new(now: Instant) -> Self {
         Patience(Arc::new(Mutex::new(Left {
             refusals: MOST,
@@ -29,7 +29,7 @@ impl Patience {
         })))
     }
 
-    /// Takes from it for one refusal; false once there is none left.
+    /// Counts one refusal; false if none is left.
     pub(super) fn try_refuse(&self, now: Instant) -> bool {
         let mut left = self.left(now);
         match left.refusals.checked_sub(1) {
@@ -41,12 +41,12 @@ impl Patience {
         }
     }
 
-    /// Takes from it for a refusal that the client has had already.
+    /// Counts a refusal that has been sent already.
     pub(super) fn refused(&self, now: Instant) {
         self.try_refuse(now);
     }
 
-    /// Whether there is none left.
+    /// Whether no refusal is left.
     pub(super) fn is_exhausted(&self, now: Instant) -> bool {
         self.left(now).refusals == 0
     }

@@ -1,5 +1,5 @@
-//! How many channels a connection may have: each that is open or asked for takes
-//! a place.
+//! Limits the channels of a connection: each channel that is open or requested takes a
+//! place.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 #[derive(Debug, Clone)]
 pub(super) struct Places(Arc<Semaphore>);
 
-/// The place of one channel, free again when it is dropped.
+/// The place of one channel; free again when it is dropped.
 #[derive(Debug)]
 pub struct Place(OwnedSemaphorePermit);
 
 impl Places {
-    /// For so many channels at once.
+    /// Room for at most `channels` channels at once.
     pub(super) fn new(channels: usize) -> Self {
         Places(Arc::new(Semaphore::new(
             channels.min(Semaphore::MAX_PERMITS),
@@ -29,8 +29,7 @@ impl Places {
 }
 
 impl Place {
-    /// Gives it up for good: the other side does not answer, and the channel is
-    /// still there.
+    /// Gives the place up for good: the client did not reply, and the channel still exists.
     pub(super) fn lose(self) {
         self.0.forget();
     }

@@ -1,5 +1,5 @@
-//! What a client that is logged in asks for, one after another, each with its
-//! reply. A reply that is dropped refuses.
+//! The requests of a client that is logged in, in order, each with its reply. Dropping a
+//! reply refuses the request.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,26 +17,26 @@ use crate::ssh::channel::side::ServerSide;
 use crate::ssh::channel::tunnel::{TunnelReceiver, TunnelSender};
 use crate::types::{Mode, UnitRequest};
 
-/// Requests that may wait; a client that asks for more is refused.
+/// At most this many requests wait; further ones are refused.
 pub(super) const QUEUE: usize = 32;
 
-/// The requests of one connection. Whoever has them should take them without
-/// delay, and answer [`Request::Listen`] and [`Request::CancelListen`] without
-/// waiting for the connection, which waits for the answer.
+/// The requests of one connection. The receiver should take them without delay, and must
+/// answer [`Request::Listen`] and [`Request::CancelListen`] without waiting for the
+/// connection, because the connection waits for the answer.
 pub struct Requests(pub(super) mpsc::Receiver<Request>);
 
-/// Frames to a client.
+/// Sends frames to a client.
 pub type ServedSender = TunnelSender<ServerSide>;
 
-/// Frames from a client.
+/// Receives frames from a client.
 pub type ServedReceiver = TunnelReceiver;
 
-/// From where a connection comes that is to be forwarded; the client's word.
+/// The origin of a connection to forward, as the client states it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Originator {
-    /// An address, or anything.
+    /// The address that the client states; unverified.
     pub address: String,
-    /// A port, or anything.
+    /// The port that the client states; unverified.
     pub port: u32,
 }
 
@@ -44,55 +44,55 @@ pub struct Originator {
 pub enum Request {
     /// A tunnel (OpenSSH PROTOCOL, section 2.3).
     Tunnel {
-        /// What it carries.
+        /// The mode of the tunnel.
         mode: Mode,
-        /// The device here.
+        /// The requested unit on this host.
         unit: UnitRequest,
         /// To be answered.
         reply: TunnelReply,
     },
     /// A subsystem (RFC 4254, section 6.5).
     Subsystem {
-        /// Which.
+        /// The subsystem's name.
         name: String,
-        /// To be answered.
+        /// The reply.
         reply: SubsystemReply,
     },
-    /// A TCP connection from here (RFC 4254, section 7.2): -L and -D.
+    /// A TCP connection from this host (RFC 4254, section 7.2): -L and -D.
     Open {
-        /// A name or address.
+        /// The destination's name or address.
         host: String,
-        /// The port.
+        /// The destination's port.
         port: u16,
-        /// On whose behalf.
+        /// The origin.
         originator: Originator,
-        /// To be answered.
+        /// The reply.
         reply: OpenReply,
     },
-    /// A listener here (RFC 4254, section 7.1): -R.
+    /// A listener on this host (RFC 4254, section 7.1): -R.
     Listen {
-        /// Where: an address, a name, or empty for everywhere.
+        /// The address or name to listen on; empty for all addresses.
         address: String,
-        /// The port; any, where it is zero.
+        /// The port; 0 for any port.
         port: u16,
-        /// To be answered.
+        /// The reply.
         reply: ListenReply,
     },
-    /// The end of such a listener.
+    /// The end of a listener.
     CancelListen {
-        /// As it was asked for.
+        /// The address as it was requested.
         address: String,
-        /// The port that it has.
+        /// The listener's port.
         port: u16,
-        /// To be answered.
+        /// The reply.
         reply: CancelReply,
     },
-    /// Something that nobody gets here, or not in such a number, and that is
-    /// refused already; to be written down.
+    /// A request that is refused already, because it is not supported or exceeds a limit;
+    /// only to be logged.
     Unserved {
-        /// Its name in the protocol, and what it was about; of bounded length.
+        /// The request's name in the protocol and its target; of bounded length.
         what: String,
-        /// Why it is refused.
+        /// Why the request was refused.
         why: String,
     },
 }
@@ -100,11 +100,11 @@ pub enum Request {
 /// Why a channel is refused (RFC 4254, section 5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalCode {
-    /// It is not allowed.
+    /// The request is not permitted.
     Prohibited,
-    /// It could not be connected or made.
+    /// The connection or device could not be opened.
     ConnectFailed,
-    /// There is not enough of something.
+    /// A limit is reached.
     ResourceShortage,
 }
 
@@ -118,16 +118,16 @@ impl From<RefusalCode> for ChannelOpenFailure {
     }
 }
 
-/// Answers [`Request::Tunnel`].
+/// Replies to [`Request::Tunnel`].
 pub struct TunnelReply {
     pub(super) opening: Opening,
     pub(super) handle: Handle,
 }
 
-/// Answers [`Request::Open`].
+/// Replies to [`Request::Open`].
 pub struct OpenReply(pub(super) Opening);
 
-/// A channel that a client asks for.
+/// A channel that a client requests.
 pub(super) struct Opening {
     pub(super) channel: Channel<ServerSide>,
     pub(super) reply: ChannelOpenHandle,
@@ -135,7 +135,7 @@ pub(super) struct Opening {
     pub(super) patience: Patience,
 }
 
-/// Answers [`Request::Subsystem`].
+/// Replies to [`Request::Subsystem`].
 pub struct SubsystemReply {
     pub(super) read: ChannelReadHalf,
     pub(super) write: ChannelWriteHalf<ServerSide>,
@@ -144,22 +144,23 @@ pub struct SubsystemReply {
     pub(super) place: Place,
 }
 
-/// Answers [`Request::Listen`].
+/// Replies to [`Request::Listen`].
 pub struct ListenReply(pub(super) oneshot::Sender<u16>);
 
-/// Answers [`Request::CancelListen`].
+/// Replies to [`Request::CancelListen`].
 pub struct CancelReply(pub(super) oneshot::Sender<()>);
 
 impl Requests {
-    /// The next request, or what was refused already; nothing once the connection has ended.
+    /// The next request, also one that is refused already; `None` once the connection has
+    /// ended.
     pub async fn next(&mut self) -> Option<Request> {
         self.0.recv().await
     }
 }
 
 impl Opening {
-    /// Refuses it. A place that cannot be connected to costs the client no patience:
-    /// it may go there.
+    /// Refuses the channel. A failed connection does not count against the client's
+    /// patience, because the client may go there.
     async fn refuse(self, code: RefusalCode, description: &str) {
         if code != RefusalCode::ConnectFailed {
             self.patience.refused(Instant::now());
@@ -187,10 +188,10 @@ impl TunnelReply {
         (sender, receiver)
     }
 
-    /// Refuses it. The description also goes out as a debug message, where a
-    /// user with -v sees it: ssh shows that of a refused tunnel nowhere else.
+    /// Refuses the tunnel. Sends the description also as a debug message, which ssh -v
+    /// shows: ssh shows a refused tunnel's description nowhere else.
     pub async fn refuse(self, code: RefusalCode, description: &str) {
-        // A connection that is gone needs no reason.
+        // An error means that the connection is gone and needs no reason.
         let _ = self.handle.debug(true, description.to_owned());
         self.opening.refuse(code, description).await;
     }
@@ -209,16 +210,16 @@ impl OpenReply {
         stream::forward(channel, place)
     }
 
-    /// Refuses it.
+    /// Refuses the channel.
     pub async fn refuse(self, code: RefusalCode, description: &str) {
         self.0.refuse(code, description).await;
     }
 }
 
 impl SubsystemReply {
-    /// Starts it.
+    /// Starts the subsystem.
     pub async fn accept(self) -> (SubsystemOutput, SubsystemInput) {
-        // A connection that is gone is seen at the halves.
+        // If the connection is gone, the halves report it.
         let _ = self.handle.channel_success(self.write.id()).await;
         (
             SubsystemOutput::new(self.write, self.connection, self.place),
@@ -226,43 +227,43 @@ impl SubsystemReply {
         )
     }
 
-    /// Refuses it.
+    /// Refuses the subsystem.
     pub async fn refuse(self) {
-        // A connection that is gone needs no answer.
+        // An error means that the connection is gone and needs no reply.
         let _ = self.handle.channel_failure(self.write.id()).await;
         let _ = self.write.close().await;
     }
 }
 
 impl ListenReply {
-    /// With who waits for it.
+    /// A reply, and the receiver of the answer.
     #[cfg(test)]
     pub(crate) fn of_test() -> (Self, oneshot::Receiver<u16>) {
         let (reply, answer) = oneshot::channel();
         (ListenReply(reply), answer)
     }
 
-    /// It listens, at this port. False where nobody waits for the answer any
-    /// more: the client was told that there is no listener, or is gone.
+    /// Answers that the listener listens on this port. False if the answer is too late: the
+    /// client was told that there is no listener, or is gone.
     #[must_use = "a listener that the client does not know of has to be closed"]
     pub fn accept(self, port: u16) -> bool {
         self.0.send(port).is_ok()
     }
 
-    /// It does not.
+    /// Refuses the listener.
     pub fn refuse(self) {
         drop(self.0);
     }
 }
 
 impl CancelReply {
-    /// It listens no more.
+    /// Answers that the listener has ended.
     pub fn accept(self) {
         // The connection may have ended meanwhile.
         let _ = self.0.send(());
     }
 
-    /// There is no such listener.
+    /// Answers that there is no such listener.
     pub fn refuse(self) {
         drop(self.0);
     }

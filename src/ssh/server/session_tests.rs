@@ -1,4 +1,4 @@
-//! What the distribution's ssh is given once it is logged in, and what it is not.
+//! What the distribution's ssh is granted after the login, and what is refused.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -24,13 +24,13 @@ async fn next(login: &mut Login<String>) -> Request {
     next.expect("no request").expect("the connection has ended")
 }
 
-/// A port where nobody listens.
+/// A port without a listener.
 async fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     listener.local_addr().unwrap().port()
 }
 
-/// Connects to a port of ssh, once it listens.
+/// Connects to a port of ssh once ssh listens.
 async fn connect(port: u16) -> TcpStream {
     let connected = async {
         loop {
@@ -45,8 +45,7 @@ async fn connect(port: u16) -> TcpStream {
         .expect("ssh does not listen")
 }
 
-/// Sends through `stream` and takes it at `other`, and the other way round, up to
-/// the ends.
+/// Sends data through `stream` to `other` and back, up to EOF in both directions.
 async fn round_trip<A, B>(mut stream: A, mut other: B)
 where
     A: AsyncReadExt + AsyncWriteExt + Unpin,
@@ -74,7 +73,7 @@ where
     assert!(came_back == back && came_there == there);
 }
 
-/// What ssh says when nobody asks for anything that is granted.
+/// ssh's end when none of its requests is granted.
 async fn refused(lab: &Lab, client: Client) -> Ended {
     let login = lab.login().await;
     let ended = client.ended().await;
@@ -267,7 +266,7 @@ async fn listeners_are_asked_for_and_their_connections_given_back() {
     let (input, output) = opened.unwrap();
     round_trip(accepted.unwrap().0, join(input, output)).await;
 
-    // What nobody listens for is refused by the client.
+    // The client refuses a connection for a listener that it did not request.
     let opened = login.connection.open_forwarded("localhost", 1, originator);
     let refused = timeout(HANGS, opened).await.expect("no answer");
     assert!(refused.is_err());
@@ -316,7 +315,7 @@ fn the_tunnel_of_ssh_is_refused_with_a_reason_or_carries_frames() {
         assert_eq!((mode, unit), (Mode::Ethernet, UnitRequest::Any));
         let (sender, mut receiver) = reply.accept().await;
         test_namespace::ip("link set tap4 up");
-        // The kernel's own frames come first: it looks for routers.
+        // The kernel's own frames (router solicitations) come first.
         let frame = timeout(HANGS, receiver.receive()).await;
         assert!(frame.expect("no frame").unwrap().len() >= 14);
         let bytes = || test_namespace::ip("-s link show tap4");
@@ -349,7 +348,7 @@ async fn the_end_of_ssh_is_noticed() {
     drop(ssh);
     let reason = timeout(HANGS, login.connection.ended()).await;
     let reason = reason.expect("not noticed");
-    // Killed before it has read all, its kernel resets the connection.
+    // If ssh is killed before it has read everything, its kernel resets the connection.
     let [closed, reset] = ["the client closed", "the connection was lost"];
     assert!(
         reason.starts_with(closed) || reason.starts_with(reset),

@@ -1,4 +1,4 @@
-//! What every connection of a server has in common, and what russh is told of it.
+//! The settings that all connections of a server share, and russh's configuration.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -10,35 +10,35 @@ use super::host_keys::HostKeys;
 use crate::ssh::algorithms;
 use crate::ssh::client::connect::{IDENTIFICATION, MAX_PACKET, QUEUE, SEND_QUEUE, UNREAD_LIMIT};
 
-/// The window that a client is granted on each channel, in bytes: what OpenSSH
-/// grants on a session. It carries 250 Mbit/s over 40 ms, as it is granted in halves.
+/// The window that the server grants on each channel, in bytes: the same as OpenSSH's on a
+/// session. It carries 250 Mbit/s over 40 ms, because it is granted in halves.
 const WINDOW: u32 = 2 * 1024 * 1024;
 
-/// The window that a forward has at its start, in bytes; it doubles as it is used. Many
-/// forwards of a browser stay idle, and what they are granted is missing elsewhere.
+/// The window of a forward at its start, in bytes; it doubles with use. Many forwards of a
+/// browser stay idle, and their windows reduce those of other channels.
 const FIRST_WINDOW: u32 = 256 * 1024;
 
-/// How often a client is asked whether it is there (sshd's `ClientAliveInterval`).
+/// How often the server probes a client (sshd's `ClientAliveInterval`).
 const ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// How often in a row it may fail to answer (`ClientAliveCountMax`).
+/// How many probes in a row may stay unanswered (`ClientAliveCountMax`).
 const ALIVE_COUNT: u32 = 3;
 
 /// Settings of a server's connections.
 #[derive(Debug, Clone)]
 pub struct ServerSettings {
-    /// By which it shows who it is.
+    /// The server's host keys.
     pub host_keys: HostKeys,
     /// Failed attempts of one connection, as sshd's `MaxAuthTries`; at least one.
     pub max_auth_tries: usize,
-    /// How long a login may take; for ever, where there is none.
+    /// The time limit of a login; `None` for no limit.
     pub grace_time: Option<Duration>,
-    /// Channels that one connection may have open or ask for at once.
+    /// At most this many channels per connection, open or requested.
     pub channels: usize,
 }
 
 impl ServerSettings {
-    /// How long a client may take nothing of what is written to it.
+    /// How long a client may accept no data that is written to it.
     pub(super) fn stall_limit(&self) -> Duration {
         ALIVE_INTERVAL * ALIVE_COUNT
     }
@@ -48,8 +48,8 @@ impl ServerSettings {
         Config {
             server_id: SshId::Standard(Cow::Borrowed(IDENTIFICATION)),
             methods: MethodSet::from(&[MethodKind::PublicKey][..]),
-            // A refusal says nothing that its time could tell more of: keys are
-            // compared with public lists, and no account stands behind a name.
+            // A refusal's timing reveals nothing: keys are compared with public lists, and
+            // a user name has no account behind it.
             auth_rejection_time: Duration::ZERO,
             auth_rejection_time_initial: None,
             keys: self.host_keys.to_vec(),

@@ -1,5 +1,4 @@
-//! Channels of bytes, as the server has them: the two halves of a TCP forward, and
-//! those of a subsystem.
+//! The server's byte channels: the two halves of a TCP forward and of a subsystem.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -16,32 +15,32 @@ use super::place::Place;
 use crate::ssh::channel::side::ServerSide;
 use crate::ssh::client::connect::STREAM_WINDOW;
 
-/// What a client sends by a TCP forward. Dropping it closes the channel.
+/// The client's data on a TCP forward. Dropping it closes the channel.
 pub struct ForwardInput {
     messages: ChannelReadHalf,
-    /// Gone only while this is dropped.
+    /// `None` only while this is dropped.
     channel: Option<ChannelWriteHalf<ServerSide>>,
-    /// What came, and nobody has read.
+    /// Received data that is not read yet.
     unread: Bytes,
     phase: Phase,
     _place: Place,
 }
 
-/// What goes to the client by a TCP forward.
+/// The data to the client on a TCP forward.
 pub struct ForwardOutput(Box<dyn AsyncWrite + Send + Unpin>);
 
-/// How far a client has come with a channel.
+/// The state of the client's side of a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// It may send more.
+    /// The client may send more.
     Open,
-    /// It sends no more (RFC 4254, section 5.3), and may be sent to.
+    /// The client sends no more (RFC 4254, section 5.3), but still accepts data.
     Ended,
-    /// It has closed the channel, or the connection is gone.
+    /// The client has closed the channel, or the connection is gone.
     Closed,
 }
 
-/// The directions of a TCP forward.
+/// The two directions of a TCP forward.
 pub(super) fn forward(channel: Channel<ServerSide>, place: Place) -> (ForwardInput, ForwardOutput) {
     let (messages, channel) = channel.split();
     let output = ForwardOutput(Box::new(channel.make_writer()));
@@ -56,8 +55,8 @@ pub(super) fn forward(channel: Channel<ServerSide>, place: Place) -> (ForwardInp
 }
 
 impl ForwardInput {
-    /// Waits until the client has closed the channel or the connection is gone.
-    /// What comes until then is lost, so this is for after the end.
+    /// Waits until the client has closed the channel or the connection is gone. Discards
+    /// data that arrives until then, so call it only after the end of the input.
     pub async fn closed(&mut self) {
         while self.phase != Phase::Closed {
             let message = self.messages.wait().await;
@@ -83,7 +82,7 @@ impl AsyncRead for ForwardInput {
     ) -> Poll<io::Result<()>> {
         let input = &mut *self;
         while input.unread.is_empty() && input.phase == Phase::Open {
-            // The queue keeps the waker, and loses nothing with the future.
+            // The queue keeps the waker, and dropping the future loses nothing.
             let message = ready!(pin!(input.messages.wait()).poll(cx));
             input.heed(message);
         }
@@ -120,13 +119,13 @@ impl AsyncWrite for ForwardOutput {
     }
 }
 
-/// What a client sends to a subsystem.
+/// The client's data to a subsystem.
 pub struct SubsystemInput {
     channel: ChannelReadHalf,
     ended: bool,
 }
 
-/// Where a subsystem answers. Dropping it leaves the channel open.
+/// The subsystem's data to the client. Dropping it leaves the channel open.
 pub struct SubsystemOutput {
     channel: ChannelWriteHalf<ServerSide>,
     connection: Arc<Shared>,
@@ -147,7 +146,7 @@ impl SubsystemInput {
         }
     }
 
-    /// The next piece; nothing once the client has ended its side.
+    /// The next data; `None` once the client has sent EOF or closed the channel.
     pub async fn receive(&mut self) -> Option<Bytes> {
         while !self.ended {
             let message = self.channel.wait().await;
@@ -158,8 +157,8 @@ impl SubsystemInput {
         None
     }
 
-    /// The next piece if it has come already. Nothing also at the end:
-    /// [`receive`](Self::receive) tells.
+    /// The next data if it has already arrived. `None` also at the end;
+    /// [`receive`](Self::receive) tells the two apart.
     pub fn try_receive(&mut self) -> Option<Bytes> {
         while !self.ended {
             let message = self.channel.try_wait();
@@ -193,23 +192,22 @@ impl SubsystemOutput {
         }
     }
 
-    /// Sends; waits while the client's window is full. Calls are not to overlap:
-    /// the window may divide one, and another would come between its parts.
+    /// Sends data; waits while the client's window is full. Calls must not overlap: the
+    /// window may split one call's data, and another call's would come between the parts.
     pub async fn send(&self, data: impl Into<Bytes>) -> Result<(), SubsystemGone> {
         self.or_gone(self.channel.data_bytes(data)).await
     }
 
-    /// Says that the subsystem is done, with an exit status, and closes the
-    /// channel.
+    /// Ends the subsystem with an exit status, and closes the channel.
     pub async fn close(&self, exit_status: u32) {
-        // Gone already is as good.
+        // An error means that the channel is gone already.
         let _ = self.or_gone(self.channel.exit_status(exit_status)).await;
         let _ = self.or_gone(self.channel.eof()).await;
         let _ = self.or_gone(self.channel.close()).await;
     }
 
-    /// A message, until the connection ends: russh would wait on for a window
-    /// that nobody can grant any more.
+    /// Sends a message unless the connection ends first: russh would go on waiting for
+    /// window space that can no longer be granted.
     async fn or_gone(
         &self,
         sent: impl Future<Output = Result<(), russh::Error>>,

@@ -1,5 +1,5 @@
-//! A server for tests, on a loopback listener, with a gate that knows some keys;
-//! and the distribution's ssh as its client.
+//! A server for tests on a loopback listener, with a gate that knows some keys; its client
+//! is the distribution's ssh.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -21,14 +21,14 @@ use super::login::{Login, LoginFailure};
 use super::settings::ServerSettings;
 use crate::ssh::client::test_server::run;
 
-/// Far longer than anything here takes; what reaches it hangs.
+/// A wait that takes this long hangs: it is far longer than any test needs.
 pub(super) const HANGS: Duration = Duration::from_secs(30);
 
-/// Who may come in with a security key that nobody touched.
+/// The user who may log in with a security key that was not touched.
 pub(super) const UNTOUCHED: &str = "robot";
 
-/// Lets in whoever shows a key that it knows, or a certificate of an authority
-/// that it knows. What it grants is the name of the user.
+/// Accepts every key that it knows, and every certificate of an authority that it knows.
+/// The grant is the user's name.
 #[derive(Debug, Default)]
 pub(super) struct TestGate {
     known: Mutex<Vec<KeyBlob>>,
@@ -121,7 +121,7 @@ impl Lab {
         lab
     }
 
-    /// Takes a host key made with these arguments of ssh-keygen in place of its own.
+    /// Replaces the host key with one that ssh-keygen makes with these arguments.
     pub(super) fn host_key(&mut self, arguments: &[&str]) {
         self.key("other-host", arguments);
         let key = self.path("other-host");
@@ -129,7 +129,7 @@ impl Lab {
         self.is_known_by("other-host");
     }
 
-    /// Has its clients know it by the key `name`.
+    /// Lists the key `name` as the server's key in the clients' known_hosts.
     fn is_known_by(&self, name: &str) {
         let host = std::fs::read_to_string(self.path(&format!("{name}.pub"))).unwrap();
         let known = format!("[127.0.0.1]:{} {host}", self.address().port());
@@ -144,7 +144,7 @@ impl Lab {
         self.listener.local_addr().unwrap()
     }
 
-    /// Makes a key pair `name` with these arguments of ssh-keygen.
+    /// Creates the key pair `name` with these arguments of ssh-keygen.
     pub(super) fn key(&self, name: &str, arguments: &[&str]) {
         run(Command::new("ssh-keygen")
             .args(["-q", "-N", "", "-C", name, "-f"])
@@ -152,13 +152,13 @@ impl Lab {
             .args(arguments));
     }
 
-    /// An ed25519 key `name` that may come in.
+    /// Creates the ed25519 key `name`, which may log in.
     pub(super) fn known_key(&self, name: &str) {
         self.key(name, &["-t", "ed25519"]);
         self.know(name);
     }
 
-    /// Lets the key `name` in, or those whom it certifies.
+    /// Lets the key `name` log in, and the keys that it certifies.
     pub(super) fn know(&self, name: &str) {
         let path = self.path(&format!("{name}.pub"));
         self.gate.know(&load_public_key(path).unwrap());
@@ -173,14 +173,14 @@ impl Lab {
             .arg(self.path(&format!("{name}.pub"))));
     }
 
-    /// The next connection.
+    /// The next connection's login or failure.
     pub(super) async fn accept(&self) -> Result<Login<String>, LoginFailure> {
         let (stream, peer) = self.listener.accept().await.unwrap();
         let accepted = accept(stream, peer, &self.settings, Arc::clone(&self.gate));
         timeout(HANGS * 2, accepted).await.expect("a login hangs")
     }
 
-    /// A login; the gate knows somebody's key.
+    /// The next login; the gate must know the client's key.
     pub(super) async fn login(&self) -> Login<String> {
         match self.accept().await {
             Ok(login) => login,
@@ -188,13 +188,13 @@ impl Lab {
         }
     }
 
-    /// Starts ssh with the key files `keys` and these arguments besides what every
-    /// test needs.
+    /// Starts ssh with the key files `keys` and `arguments`, in addition to what every test
+    /// needs.
     pub(super) fn ssh(&self, keys: &[&str], arguments: &[&str]) -> Client {
         self.client("ssh", keys, arguments, &["127.0.0.1"])
     }
 
-    /// The same with a command in place of a shell.
+    /// The same with a command instead of a shell.
     pub(super) fn ssh_command(&self, keys: &[&str], command: &[&str]) -> Client {
         self.client("ssh", keys, &[], &[&["127.0.0.1"], command].concat())
     }
@@ -247,7 +247,7 @@ impl Lab {
     }
 }
 
-/// A running ssh or sftp, that ends with the test.
+/// A running ssh or sftp; killed at the end of the test.
 pub(super) struct Client(Child);
 
 /// How ssh ended.
@@ -257,7 +257,7 @@ pub(super) struct Ended {
 }
 
 impl Client {
-    /// Waits for its end.
+    /// Waits until it has ended.
     pub(super) async fn ended(self) -> Ended {
         let output = timeout(HANGS, self.0.wait_with_output()).await;
         let Output { status, stderr, .. } = output.expect("ssh hangs").unwrap();
@@ -267,14 +267,14 @@ impl Client {
         }
     }
 
-    /// What goes to it and what comes from it.
+    /// Its standard input and output.
     pub(super) fn pipes(&mut self) -> (ChildStdin, ChildStdout) {
         let (input, output) = (self.0.stdin.take(), self.0.stdout.take());
         (input.unwrap(), output.unwrap())
     }
 
-    /// Waits until it has written `text` to its standard error; yields all until
-    /// then.
+    /// Waits until it has written `text` to its standard error; yields everything up to
+    /// there.
     pub(super) async fn says(&mut self, text: &str) -> String {
         use tokio::io::AsyncReadExt;
         let errors = self.0.stderr.as_mut().unwrap();
@@ -297,5 +297,7 @@ pub(super) async fn until(condition: impl Fn() -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    timeout(HANGS, holds).await.expect("it never comes to be");
+    timeout(HANGS, holds)
+        .await
+        .expect("the condition never holds");
 }

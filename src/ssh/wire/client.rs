@@ -1,6 +1,6 @@
-//! The mirror of `wire_server`: an SSH client for tests that
-//! sends exactly what a test tells it to, also what no client may send. It does
-//! not ask for strict key exchange, as old clients do not.
+//! An SSH client for tests that sends exactly what a test tells it to, also messages that a
+//! client must not send; the mirror of `wire_server`. Like old clients, it does not offer
+//! strict key exchange.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,16 +13,16 @@ use tokio::net::TcpStream;
 
 use super::{Cipher, IDENTIFICATION, Message, Reader, Wire, mpint, number, put_string};
 
-/// Whose key a client has.
+/// A client's key.
 pub(crate) struct WireKey(Ed25519KeyPair);
 
 impl WireKey {
-    /// The same key for the same seed.
+    /// The same seed gives the same key.
     pub(crate) fn new(seed: u8) -> Self {
         WireKey(Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap())
     }
 
-    /// The public half (RFC 8709, section 4).
+    /// The public key (RFC 8709, section 4).
     pub(crate) fn blob(&self) -> Vec<u8> {
         let mut blob = Vec::new();
         put_string(&mut blob, b"ssh-ed25519");
@@ -31,20 +31,19 @@ impl WireKey {
     }
 }
 
-/// A security key (OpenSSH PROTOCOL.u2f), of which a test says whether somebody
-/// touches it.
+/// A security key (OpenSSH PROTOCOL.u2f); the test says whether a user touches it.
 pub(crate) struct WireSecurityKey(Ed25519KeyPair);
 
 impl WireSecurityKey {
     const ALGORITHM: &str = "sk-ssh-ed25519@openssh.com";
     const APPLICATION: &str = "ssh:";
 
-    /// The same key for the same seed.
+    /// The same seed gives the same key.
     pub(crate) fn new(seed: u8) -> Self {
         WireSecurityKey(Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap())
     }
 
-    /// The public half.
+    /// The public key.
     pub(crate) fn blob(&self) -> Vec<u8> {
         Message(Vec::new())
             .string(Self::ALGORITHM)
@@ -67,8 +66,7 @@ impl WireSecurityKey {
     }
 }
 
-/// A request to log in by `method` (RFC 4252, section 5), without what belongs to
-/// the method.
+/// A request to log in by `method` (RFC 4252, section 5), without the method's own fields.
 pub(crate) fn login_request(user: &str, method: &str) -> Message {
     Message::new(number::USERAUTH_REQUEST)
         .string(user)
@@ -76,13 +74,13 @@ pub(crate) fn login_request(user: &str, method: &str) -> Message {
         .string(method)
 }
 
-/// A request to log in by a key, without its signature.
+/// A request to log in with a key, without the signature.
 fn signed_request(user: &str, algorithm: &str, blob: &[u8]) -> Message {
     let request = login_request(user, "publickey").byte(1);
     request.string(algorithm).string(blob)
 }
 
-/// What is signed of it.
+/// The bytes of a request that the client signs.
 fn signed(session: &[u8], request: &Message) -> Vec<u8> {
     let mut signed = Vec::new();
     put_string(&mut signed, session);
@@ -90,8 +88,8 @@ fn signed(session: &[u8], request: &Message) -> Vec<u8> {
     signed
 }
 
-/// Wants to open a channel of this type (RFC 4254, section 5.1), without what
-/// belongs to the type.
+/// A request to open a channel of this type (RFC 4254, section 5.1), without the type's own
+/// fields.
 pub(crate) fn open(kind: &str, channel: u32, window: u32) -> Message {
     Message::new(number::CHANNEL_OPEN)
         .string(kind)
@@ -101,12 +99,12 @@ pub(crate) fn open(kind: &str, channel: u32, window: u32) -> Message {
 }
 
 impl Wire {
-    /// A connection on which nothing has been said.
+    /// A connection on which neither side has sent anything.
     pub(crate) async fn dial(address: SocketAddr) -> Self {
         Wire::new(TcpStream::connect(address).await.unwrap(), IDENTIFICATION)
     }
 
-    /// Identification and key exchange; yields the session identifier.
+    /// Exchanges identification strings and keys; yields the session identifier.
     pub(crate) async fn exchange_keys_as_client(&mut self) -> io::Result<Vec<u8>> {
         let server = self.identify().await?;
         let ours = Self::kexinit();
@@ -143,7 +141,7 @@ impl Wire {
         Ok(hash.as_ref().to_vec())
     }
 
-    /// Up to where it may log in; yields the session identifier.
+    /// Everything before the first login request; yields the session identifier.
     pub(crate) async fn ask_for_login(&mut self) -> io::Result<Vec<u8>> {
         let session = self.exchange_keys_as_client().await?;
         let request = Message::new(number::SERVICE_REQUEST).string("ssh-userauth");
@@ -152,7 +150,7 @@ impl Wire {
         Ok(session)
     }
 
-    /// Tries to log in by a key with a signature over `session` (RFC 4252, section 7).
+    /// Tries to log in with a key whose signature covers `session` (RFC 4252, section 7).
     pub(crate) async fn show(
         &mut self,
         session: &[u8],
@@ -166,7 +164,7 @@ impl Wire {
         self.send(&request.string(signature.0)).await
     }
 
-    /// The same by a security key.
+    /// The same with a security key.
     pub(crate) async fn show_security_key(
         &mut self,
         session: &[u8],
@@ -179,8 +177,8 @@ impl Wire {
         self.send(&request.string(signature)).await
     }
 
-    /// The same, with the algorithm of the request and of the signature called
-    /// `name`: only the key says what the signature is.
+    /// The same with `name` as the algorithm of both request and signature: only the key
+    /// itself shows the signature's real type.
     pub(crate) async fn show_security_key_as(
         &mut self,
         session: &[u8],
@@ -190,7 +188,8 @@ impl Wire {
         let request = signed_request("mallory", name, &key.blob());
         let signature = key.sign(&signed(session, &request), false);
         let signature = &signature[4 + WireSecurityKey::ALGORITHM.len()..];
-        // The flags and the counter inside of the string, as other algorithms have it.
+        // The flags and the counter are inside of the string, as in other algorithms'
+        // signatures.
         let (bare, tail) = signature[4..].split_at(64);
         let signature = Message(Vec::new())
             .string(name)
@@ -198,7 +197,7 @@ impl Wire {
         self.send(&request.string(signature.0)).await
     }
 
-    /// Everything up to being logged in.
+    /// Everything up to a successful login.
     pub(crate) async fn log_in_as_client(&mut self, key: &WireKey) -> io::Result<()> {
         let session = self.ask_for_login().await?;
         self.show(&session, "mallory", key).await?;

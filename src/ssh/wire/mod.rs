@@ -1,7 +1,7 @@
-//! SSH on the wire for tests that send what no end may send: messages as bytes,
-//! packets, and the keys of one exchange (curve25519-sha256, ssh-ed25519,
-//! aes256-gcm@openssh.com). Which side sends them is in [`wire_client`](client)
-//! and in `wire_server`.
+//! SSH on the wire, for tests that send what a conforming peer does not send: messages as
+//! bytes, packets, and the keys of one exchange (curve25519-sha256, ssh-ed25519,
+//! aes256-gcm@openssh.com). The two sides are in [`wire_client`](client) and in
+//! `wire_server`.
 
 #[cfg(test)]
 pub(crate) mod client;
@@ -63,7 +63,7 @@ pub(crate) mod number {
     pub(crate) const CHANNEL_FAILURE: u8 = 100;
 }
 
-/// The bytes of one message, put together field by field (RFC 4251, section 5).
+/// The bytes of one message, built field by field (RFC 4251, section 5).
 #[derive(Clone)]
 pub(crate) struct Message(pub(crate) Vec<u8>);
 
@@ -88,7 +88,7 @@ impl Message {
     }
 }
 
-/// Confirms the client's channel 'channel'; ours has the same number.
+/// Confirms the client's channel `channel`; the test's side uses the same number.
 pub(crate) fn confirmation(channel: u32, window: u32, max_packet: u32) -> Message {
     Message::new(number::CHANNEL_OPEN_CONFIRMATION)
         .word(channel)
@@ -103,7 +103,7 @@ pub(crate) fn data(channel: u32, bytes: impl AsRef<[u8]>) -> Message {
         .string(bytes)
 }
 
-/// A message about a channel that has no other field.
+/// A message whose only field is the channel.
 pub(crate) fn about(number: u8, channel: u32) -> Message {
     Message::new(number).word(channel)
 }
@@ -112,11 +112,11 @@ pub(crate) fn adjust(channel: u32, bytes: u32) -> Message {
     about(number::CHANNEL_WINDOW_ADJUST, channel).word(bytes)
 }
 
-/// A message of the client's, read field by field.
+/// Reads a message of the client field by field.
 pub(crate) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// Behind the message number.
+    /// Starts after the message number.
     pub(crate) fn new(packet: &'a [u8]) -> Self {
         Reader(&packet[1..])
     }
@@ -157,12 +157,12 @@ pub(super) struct Cipher {
 }
 
 impl Cipher {
-    /// Of the keys `iv` and `key` in a session's first key exchange.
+    /// From the keys `iv` and `key` of a session's first key exchange.
     pub(super) fn derived(secret: &[u8], hash: &[u8], iv: u8, key: u8) -> Self {
         Self::derived_in(hash, secret, hash, iv, key)
     }
 
-    /// Of the keys `iv` and `key` (RFC 4253, section 7.2; RFC 5647, section 7.1).
+    /// From the keys `iv` and `key` (RFC 4253, section 7.2; RFC 5647, section 7.1).
     pub(super) fn derived_in(session: &[u8], secret: &[u8], hash: &[u8], iv: u8, key: u8) -> Self {
         let derive = |letter: u8| digest(&SHA256, &[secret, hash, &[letter], session].concat());
         let key = UnboundKey::new(&AES_256_GCM, derive(key).as_ref()).unwrap();
@@ -180,7 +180,7 @@ impl Cipher {
     }
 }
 
-/// A packet with this payload.
+/// A packet with this payload, encrypted if `sealing` has a cipher.
 fn sealed(sealing: &mut Option<Cipher>, payload: &[u8]) -> Vec<u8> {
     let (block, outside) = if sealing.is_some() { (16, 0) } else { (8, 4) };
     let mut padding = block - (outside + 1 + payload.len()) % block;
@@ -232,7 +232,7 @@ pub(crate) struct Wire {
     pub(super) opening: Option<Cipher>,
     pub(super) sealing: Option<Cipher>,
     pub(super) identification: &'static str,
-    /// What the client called itself, once it has.
+    /// The client's identification string, once it has arrived.
     pub(super) client: Vec<u8>,
     /// The session identifier: the first exchange's hash (RFC 4253, section 7.2).
     pub(super) session: Option<Vec<u8>>,
@@ -252,7 +252,7 @@ impl Wire {
         }
     }
 
-    /// Has the kernel keep as little as it can of what is sent and not taken.
+    /// Sets a small send buffer, so that the kernel holds little unsent data.
     pub(crate) fn keep_little(&self) {
         let stream: &TcpStream = self.output.get_ref().as_ref();
         setsockopt(stream, sockopt::SndBuf, &65536).unwrap();
@@ -289,8 +289,8 @@ impl Wire {
         received(&mut self.input, &mut self.opening).await
     }
 
-    /// Sends messages and a global request that nobody knows, and reads what comes back
-    /// meanwhile, up to the answer to that: the peer has handled them all then.
+    /// Sends messages and then an unknown global request, and reads the replies meanwhile
+    /// until the reply to that request: the peer has then handled all messages.
     #[allow(dead_code, reason = "the fuzz target and a scenario call it")]
     pub(crate) async fn settle(
         &mut self,
@@ -322,7 +322,7 @@ impl Wire {
         tokio::try_join!(write, read).map(|((), ())| ())
     }
 
-    /// The client's next message of this kind; others are passed over.
+    /// The client's next message with this number; skips others.
     pub(crate) async fn wait_for(&mut self, number: u8) -> io::Result<Vec<u8>> {
         loop {
             let packet = self.receive().await?;
@@ -332,15 +332,15 @@ impl Wire {
         }
     }
 
-    /// Its socket once more, by which answers can be taken off the wire unread.
+    /// A second handle of the socket, to discard replies without decrypting them.
     pub(crate) fn socket(&self) -> TcpStream {
         let stream: &TcpStream = self.output.get_ref().as_ref();
         let copy = stream.as_fd().try_clone_to_owned().unwrap();
         TcpStream::from_std(copy.into()).unwrap()
     }
 
-    /// Sends messages while what comes back is taken off the wire unread, until all
-    /// are sent or the peer has hung up; false if it has.
+    /// Sends messages and discards what comes back, until all are sent or the peer has hung
+    /// up; false if it has hung up.
     pub(crate) async fn flood(&mut self, messages: impl Iterator<Item = Message>) -> bool {
         let mut answers = self.socket();
         let write = async {
@@ -359,12 +359,12 @@ impl Wire {
         }
     }
 
-    /// Reads whatever the client sends, to the end.
+    /// Reads and discards the client's messages until the connection ends.
     pub(crate) async fn drain(mut self) {
         while self.receive().await.is_ok() {}
     }
 
-    /// Identification strings (RFC 4253, section 4.2); yields the client's.
+    /// Exchanges identification strings (RFC 4253, section 4.2); yields the client's.
     pub(crate) async fn identify(&mut self) -> io::Result<Vec<u8>> {
         let line = format!("{}\r\n", self.identification);
         self.raw(line.as_bytes()).await?;

@@ -36,7 +36,7 @@ const BUSY: usize = 8;
 const REST_LIMIT: Duration = Duration::from_secs(30);
 /// The interval between two checks of that.
 const REST_INTERVAL: Duration = Duration::from_secs(1);
-/// The memory has settled if it changes by less than one part in this many.
+/// The memory has settled if it changes by at most one part in this many.
 const REST: u64 = 200;
 
 /// Measures each number of clients in `counts` and prints the table.

@@ -1,5 +1,5 @@
-//! Other VPNs, if they are installed: started on both hosts with new keys and the lab's usual tunnel
-//! addresses.
+//! Other VPNs, if they are installed: started on both hosts with new keys and the lab's usual
+//! tunnel addresses.
 
 pub mod openvpn;
 pub mod sshuttle;
@@ -30,8 +30,8 @@ pub fn program(name: &str) -> Result<String> {
         .context("a path that is not UTF-8")
 }
 
-/// Waits until `step` succeeds; the error has its last error, or the output of the peer's process if
-/// that has ended.
+/// Waits until `step` succeeds; the error has its last error, or the output of the peer's process
+/// if that has ended.
 fn once_up<T>(peer: &Child, mut step: impl FnMut() -> Result<T>) -> Result<T> {
     let mut complaint = String::new();
     let done = until("the peer to be up", PATIENCE, || match step() {

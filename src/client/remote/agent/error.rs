@@ -44,13 +44,13 @@ pub enum RemoteAgentError {
     Sudo {
         /// The remote end.
         host: String,
-        /// What was printed.
+        /// Its output.
         said: String,
     },
     /// The server has no tunnel for this login.
     #[error(
         "{host}: the sshvpn server has no tunnel for this login: ask its administrator for one \
-        (tunnel= in authorized_keys, or a rule in its configuration)"
+         (tunnel= in authorized_keys, or a rule in its configuration)"
     )]
     NotServed {
         /// The remote end.
@@ -81,7 +81,7 @@ pub enum RemoteAgentError {
     NoAnswer {
         /// The remote end.
         host: String,
-        /// What was being done.
+        /// The action that failed.
         what: &'static str,
         /// The time limit.
         limit: Duration,
@@ -105,7 +105,7 @@ pub enum RemoteAgentError {
     Closed {
         /// The remote end.
         host: String,
-        /// What was being done.
+        /// The action that failed.
         what: &'static str,
         /// The reason's code.
         reason: CloseReason,
@@ -117,9 +117,9 @@ pub enum RemoteAgentError {
     Gone {
         /// The remote end.
         host: String,
-        /// What it is.
+        /// Its role.
         role: Role,
-        /// What was being done.
+        /// The action that failed.
         what: &'static str,
         /// Its last output.
         said: String,
@@ -129,9 +129,9 @@ pub enum RemoteAgentError {
     Nonsense {
         /// The remote end.
         host: String,
-        /// What it is.
+        /// Its role.
         role: Role,
-        /// What was being done.
+        /// The action that failed.
         what: &'static str,
         /// The fault.
         source: ConversationError,
@@ -141,9 +141,9 @@ pub enum RemoteAgentError {
     Unexpected {
         /// The remote end.
         host: String,
-        /// What it is.
+        /// Its role.
         role: Role,
-        /// What was being done.
+        /// The action that failed.
         what: &'static str,
         /// The message.
         said: String,

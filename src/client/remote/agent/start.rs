@@ -198,8 +198,8 @@ impl Starting<'_> {
         self.met(parts(self.connection, process), &way).await
     }
 
-    /// Waits for the preamble, exchanges hellos, and asks for the host's facts. Closes a process that
-    /// is no usable agent.
+    /// Waits for the preamble, exchanges hellos, and asks for the host's facts. Closes a process
+    /// that is no usable agent.
     async fn met(
         &self,
         (mut opening, mut input): Candidate,

@@ -46,7 +46,7 @@ pub enum FactsError {
     /// The login is not root and cannot use sudo.
     #[error(
         "{login}@{host} is not root and {sudo}: log in as root, allow 'sudo -n' (NOPASSWD), or have \
-        the administrator make a device with an address (ip tuntap add dev tun0 mode tun user {login}; \
+         the administrator make a device with an address (ip tuntap add dev tun0 mode tun user {login}; \
          ip addr add … peer … dev tun0; ip link set tun0 up)"
     )]
     NoPrivilege {

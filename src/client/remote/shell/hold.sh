@@ -66,7 +66,7 @@ release() {
         read -r pid start <"$by"
         alive "$pid" "$start" && return 0
     done
-    # An agent's journal lists it: the last agent restores it.
+    # The journal of an agent lists it: the last agent restores it.
     if agent_has "$1"; then
         :
     elif [ "$(cat "/proc/sys/$1" 2>/dev/null)" = "$(cat "$held/ours")" ]; then

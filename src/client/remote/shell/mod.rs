@@ -57,7 +57,7 @@ pub enum RemoteShellError {
     Step {
         /// The remote end.
         host: String,
-        /// What was being done.
+        /// The action that failed.
         what: String,
         /// The remote error text.
         reason: String,

@@ -126,7 +126,7 @@ fn link_network(local: IpAddr, remote: IpAddr, prefix: u8) -> Option<IpNetwork> 
 }
 
 /// Checks that this host may use `network` for the tunnel: it is private or accepted, not in use
-/// on this host, and does not contain the SSH server. `asked`: the user named the address.
+/// on this host, and does not contain the first hop. `asked`: the user named the address.
 fn check_free(input: &OfferInput<'_>, network: &IpNetwork, asked: bool) -> Result<(), OfferError> {
     let host = || input.host.to_owned();
     let allowed = &input.request.acceptance;

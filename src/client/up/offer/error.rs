@@ -40,7 +40,7 @@ pub enum OfferError {
     /// The MTU is too small for ordinary traffic.
     #[error(
         "{host}: the server offers an MTU of {offered}, which is unusually small ('--mtu {offered}' \
-        accepts it)"
+         accepts it)"
     )]
     SmallMtu {
         /// The server.
@@ -69,7 +69,7 @@ pub enum OfferError {
     /// The address is public, so another host may have it.
     #[error(
         "{host}: the server offers the tunnel address {network}, which is not private: \
-        '--accept-route {network}' accepts it"
+         '--accept-route {network}' accepts it"
     )]
     PublicAddress {
         /// The server.
@@ -80,7 +80,7 @@ pub enum OfferError {
     /// The address is in use on this host.
     #[error(
         "{host}: the server offers the tunnel address {network}, but {used} is in use on this host: \
-        request another with --address, or take the other tunnel down"
+         request another with --address, or take the other tunnel down"
     )]
     InUse {
         /// The server.
@@ -93,7 +93,7 @@ pub enum OfferError {
     /// This host has another route to the address.
     #[error(
         "{host}: the server offers the tunnel address {network}, but this host has a route to {used}: \
-        '--accept-route {network}' accepts it nevertheless"
+         '--accept-route {network}' accepts it nevertheless"
     )]
     Routed {
         /// The server.
@@ -106,7 +106,7 @@ pub enum OfferError {
     /// The address would route the SSH connection into its own tunnel.
     #[error(
         "{host}: the server offers the tunnel address {network}, which would cut off the SSH connection \
-        to {server}"
+         to {server}"
     )]
     CutsOff {
         /// The server.

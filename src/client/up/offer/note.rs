@@ -52,7 +52,7 @@ impl fmt::Display for OfferNote {
             OfferNote::Everything(list) => write!(
                 f,
                 "offers routes {list}: not taken, since together they cover nearly all addresses; \
-                --accept-route NETWORK takes those within NETWORK"
+                 --accept-route NETWORK takes those within NETWORK"
             ),
             OfferNote::UnsoundRoutes(list) => {
                 write!(f, "offers routes {list}: not taken, since no host can have these addresses")

@@ -31,7 +31,7 @@ pub enum PlanError {
     /// The premade device has no address.
     #[error(
         "{host}: the premade device {device} has no usable address: add one on that host (ip addr add \
-        A peer B dev {device}) and set the device up (ip link set {device} up)"
+         A peer B dev {device}) and set the device up (ip link set {device} up)"
     )]
     NoRemoteAddress {
         /// The remote end.
@@ -62,7 +62,7 @@ pub enum PlanError {
     /// The host has neither nft nor iptables.
     #[error(
         "{host}: neither nft nor {iptables} is installed, for NAT and TCP's segment size: install \
-        nftables, or use --no-nat"
+         nftables, or use --no-nat"
     )]
     NoFirewall {
         /// The remote end.
@@ -73,7 +73,7 @@ pub enum PlanError {
     /// The agent does not permit forwarding to the network.
     #[error(
         "{host}: its agent does not permit forwarding to {route}; permitted: {permitted} (--allow-route of \
-        'sshvpn agent' on that host)"
+         'sshvpn agent' on that host)"
     )]
     RouteNotPermitted {
         /// The remote end.
@@ -86,7 +86,7 @@ pub enum PlanError {
     /// The agent does not permit NAT.
     #[error(
         "{host}: its agent does not permit NAT: use --no-nat, and give {route} a route back to the \
-        tunnel's address"
+         tunnel's address"
     )]
     NatNotPermitted {
         /// The remote end.
@@ -97,7 +97,7 @@ pub enum PlanError {
     /// The agent does not permit the address.
     #[error(
         "{host}: its agent does not permit the tunnel address {address}; permitted: {permitted} \
-        (--allow-address of 'sshvpn agent' on that host)"
+         (--allow-address of 'sshvpn agent' on that host)"
     )]
     AddressNotPermitted {
         /// The remote end.

@@ -1,4 +1,4 @@
-//! The same lines, before the distribution's sshd: whom it lets in and whom not.
+//! Compares the lines that log in here with those that log in at the distribution's sshd.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use super::*;
 
-/// Lines of which sshd and we think the same.
+/// Lines on which sshd and sshvpn agree.
 const SAME: [&str; 36] = [
     "KEY",
     "  KEY comment",
@@ -48,7 +48,7 @@ const SAME: [&str; 36] = [
     "from=\"127.0.0.1 KEY",
 ];
 
-/// Lines that sshd takes and keeps to, and that we refuse, since we could not.
+/// Lines that sshd accepts and enforces, and that sshvpn refuses because it cannot enforce them.
 const STRICTER: [&str; 6] = [
     "command=\"true\" KEY",
     "command=\"echo \\\"a, b\\\" c\",restrict KEY",
@@ -124,7 +124,7 @@ impl Server {
         line.replace("KEY", &self.key)
     }
 
-    /// Whether a login succeeds with this line alone.
+    /// Whether a login at sshd succeeds with this line alone.
     fn lets_in(&self, line: &str) -> bool {
         fs::write(self.path("keys"), self.line(line) + "\n").unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

@@ -1,8 +1,8 @@
-//! Keys that may log in, one to a line: sshd(8), AUTHORIZED_KEYS FILE FORMAT.
+//! Parses authorized_keys: one key per line (sshd(8), AUTHORIZED_KEYS FILE FORMAT).
 //!
-//! What a line says is kept to, or the line is refused: an option that means
-//! nothing here is read over only where that gives nobody more than the line
-//! says, since who wrote `command="…"` did not mean a login without it.
+//! sshvpn enforces every option of a line or refuses the line. It ignores an option without a
+//! meaning here only if that grants no more than the line says: an administrator who wrote
+//! `command="…"` did not mean a login without it.
 
 mod options;
 
@@ -17,53 +17,53 @@ pub use options::{KeyOptions, OptionError};
 
 use super::key_blob::{KeyBlob, KeyError};
 
-/// One key, and under which conditions it may log in.
+/// A key and the conditions of its login.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthorizedKey {
-    /// What stands in front of the key.
+    /// The options in front of the key.
     pub options: KeyOptions,
-    /// The key, or that of an authority.
+    /// The key, or an authority's key.
     pub key: KeyBlob,
-    /// What stands behind it.
+    /// The comment behind the key.
     pub comment: String,
 }
 
-/// Why a line lets nobody in.
+/// The reason why a line is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LineProblem {
-    /// A quote opens and does not close.
+    /// A quote is not closed.
     #[error("a quote in the options is not closed")]
     OpenQuote,
-    /// There is no key, or not of a kind that is taken.
+    /// The key is missing or not supported.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// There is nothing behind the options, or behind the type.
+    /// There is no key after the options or the type.
     #[error("there is no key on this line: write it as [OPTIONS] TYPE BASE64 [COMMENT]")]
     NoKey,
-    /// An option that cannot be kept to.
+    /// An option is invalid or not supported.
     #[error(transparent)]
     Option(#[from] OptionError),
 }
 
-/// A line that lets nobody in.
+/// A refused line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedLine {
-    /// The key, where one could be read; later lines are not to let it in either.
+    /// The key, if one could be read; later lines must not allow it either.
     pub key: Option<KeyBlob>,
-    /// What is wrong.
+    /// The reason.
     pub problem: LineProblem,
 }
 
-/// A line with something on it.
+/// A line that is not empty and not a comment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// Its number, from one on.
+    /// The line's number, from 1.
     pub number: usize,
-    /// What it says.
+    /// The result of parsing it.
     pub read: Result<AuthorizedKey, RefusedLine>,
 }
 
-/// Reads a file. A line is never a reason not to read the next.
+/// Parses a file. A refused line does not stop the parsing.
 pub fn parse(content: &[u8]) -> Vec<Line> {
     let numbered = content.split(|&byte| byte == b'\n').zip(1..);
     let lines = numbered.filter_map(|(bytes, number)| {
@@ -74,7 +74,7 @@ pub fn parse(content: &[u8]) -> Vec<Line> {
     lines.collect()
 }
 
-/// Reads one line; `None` for an empty one and for a comment.
+/// Parses one line; `None` for an empty line and for a comment.
 pub fn parse_line(text: &str) -> Result<Option<AuthorizedKey>, RefusedLine> {
     let text = trim(text.strip_suffix('\r').unwrap_or(text));
     if text.is_empty() || text.starts_with('#') {
@@ -98,7 +98,7 @@ pub fn parse_line(text: &str) -> Result<Option<AuthorizedKey>, RefusedLine> {
     let (options, rest) = text.split_at_checked(end).unwrap_or((text, ""));
     let (kind, rest) = split_word(trim(rest));
     let (key, comment) = parse_key(kind, rest).map_err(|problem| match problem {
-        // It may be the key of an unknown type that the line begins with.
+        // The unknown first word may be a key type.
         LineProblem::Key(KeyError::UnknownType(_)) => without_key(LineProblem::NoKey),
         problem => without_key(problem),
     })?;
@@ -115,7 +115,7 @@ pub fn parse_line(text: &str) -> Result<Option<AuthorizedKey>, RefusedLine> {
     }
 }
 
-/// The key and the comment of a line, of which `kind` is the first word.
+/// Parses the key and the comment of a line; `kind` is the line's first word.
 fn parse_key(kind: &str, rest: &str) -> Result<(KeyBlob, String), LineProblem> {
     let (text, comment) = split_word(rest);
     if kind.is_empty() || (text.is_empty() && KeyBlob::is_type(kind)) {
@@ -125,8 +125,8 @@ fn parse_key(kind: &str, rest: &str) -> Result<(KeyBlob, String), LineProblem> {
     Ok((key, comment.to_owned()))
 }
 
-/// Where the first space or tab outside of quotes is, or the end; `None` where a
-/// quote does not close.
+/// The position of the first space or tab outside of quotes, or the end; `None` if a quote is not
+/// closed.
 fn end_of_options(text: &str) -> Option<usize> {
     let mut quoted = false;
     let mut bytes = text.bytes().enumerate().peekable();
@@ -143,7 +143,7 @@ fn end_of_options(text: &str) -> Option<usize> {
     (!quoted).then_some(text.len())
 }
 
-/// The first word, and what follows it.
+/// Splits off the first word.
 fn split_word(text: &str) -> (&str, &str) {
     let (word, rest) = text.split_once([' ', '\t']).unwrap_or((text, ""));
     (word, trim(rest))

@@ -1,4 +1,4 @@
-//! The options in front of a key, from text to what they mean here.
+//! Parses the options in front of a key.
 
 use std::time::SystemTime;
 
@@ -9,28 +9,27 @@ use crate::config::keys::absolute_time::parse_absolute_time;
 use crate::config::keys::source_pattern::{SourceError, SourcePatterns};
 use crate::types::UnitRequest;
 
-/// Options that switch something on or off that there is not: a terminal, X11,
-/// an agent, a file of commands.
+/// Options for features that sshvpn does not have: a terminal, X11, an agent, a file of commands.
 const WITHOUT_MEANING: [&str; 4] = ["agent-forwarding", "x11-forwarding", "pty", "user-rc"];
 
-/// What the options of a line allow.
+/// The options of a line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyOptions {
-    /// `cert-authority`: not the key logs in, but who has its certificate.
+    /// `cert-authority`: the key does not log in; it signs certificates that do.
     pub cert_authority: bool,
-    /// `principals=`: of the certificate's names one has to be here.
+    /// `principals=`: the certificate must have one of these names.
     pub principals: Option<Vec<String>>,
     /// `from=`.
     pub from: Option<SourcePatterns>,
-    /// `expiry-time=`: the last moment; of several the first.
+    /// `expiry-time=`: the last valid moment; the earliest if the option is repeated.
     pub expiry: Option<SystemTime>,
-    /// `restrict`: nothing but what the same line gives.
+    /// `restrict`: allow only what the same line grants.
     pub restrict: bool,
-    /// `tunnel=`: a tunnel, with this unit.
+    /// `tunnel=`: allow a tunnel with this unit.
     pub tunnel: Option<UnitRequest>,
-    /// `port-forwarding`, or `no-port-forwarding` and `restrict`, whichever is last.
+    /// `port-forwarding`, or `no-port-forwarding` or `restrict`; the last of them applies.
     pub port_forwarding: Option<bool>,
-    /// `no-touch-required`: a security key need not have been touched.
+    /// `no-touch-required`: accept a security key's signature without a touch.
     pub no_touch: bool,
     /// `permitopen=`.
     pub permit_open: Vec<Place>,
@@ -38,60 +37,60 @@ pub struct KeyOptions {
     pub permit_listen: Vec<Place>,
 }
 
-/// Why options cannot be kept to.
+/// The reason why options are refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum OptionError {
-    /// Not an option of sshd(8).
-    #[error("unknown option '{0}': nobody can say what it was to prevent")]
+    /// The option is not in sshd(8).
+    #[error("unknown option '{0}'; refused because it may be a restriction")]
     Unknown(String),
-    /// Something follows an option that does not belong there.
-    #[error("option '{0}' has to be followed by a comma, or by the key after a space")]
+    /// Unexpected text follows an option.
+    #[error("option '{0}' must be followed by a comma, or by a space and the key")]
     Separator(String),
-    /// A value without quotes.
-    #[error("the value of '{0}' has to stand in double quotes: {0}=\"…\"")]
+    /// A value is not quoted.
+    #[error("the value of '{0}' must be in double quotes: {0}=\"…\"")]
     Unquoted(String),
-    /// An option that may be there once.
-    #[error("option '{0}' is there twice")]
+    /// The option may occur only once.
+    #[error("option '{0}' occurs twice")]
     Twice(String),
-    /// Commands are not run.
-    #[error("command= cannot be kept to, since no command is ever run: remove it")]
+    /// sshvpn runs no commands.
+    #[error("command= is not supported, since no command is ever run: remove it")]
     Command,
-    /// There is no environment.
-    #[error("environment= cannot be kept to, since no command is ever run: remove it")]
+    /// sshvpn starts no process that could have an environment.
+    #[error("environment= is not supported, since no command is ever run: remove it")]
     Environment,
-    /// It cannot be seen from here whether the user was verified.
-    #[error("verify-required cannot be kept to: whether a PIN was asked for is not checked here")]
+    /// The signature's user verification flag is not checked.
+    #[error("verify-required is not supported, since sshvpn does not check for a PIN: remove it")]
     VerifyRequired,
-    /// Not a list of addresses.
+    /// Not a list of source addresses.
     #[error("from=: {0}")]
     From(#[from] SourceError),
-    /// Not a time.
+    /// Not an absolute time.
     #[error("expiry-time=\"{0}\" is not YYYYMMDD[Z] or YYYYMMDDHHMM[SS][Z]")]
     Expiry(String),
-    /// Not a unit.
+    /// Not a unit number or `any`.
     #[error("tunnel=\"{0}\" is neither a number from 0 to 2147483646 nor any")]
     Tunnel(String),
-    /// Not a place.
+    /// Not a host and port.
     #[error("{option}=: {source}")]
     Place {
         /// The option.
         option: &'static str,
-        /// What is wrong with it.
+        /// The reason.
         source: PlaceError,
     },
-    /// Names of a certificate for a key that is no authority.
+    /// `principals=` without `cert-authority`.
     #[error("principals= needs cert-authority on the same line")]
     PrincipalsWithoutAuthority,
-    /// A list of names with a hole in it.
-    #[error("principals= has to be a list of names, separated by commas")]
+    /// A list with an empty name.
+    #[error("principals= must be a list of names, separated by commas")]
     Principals,
-    /// Bytes that are no text.
+    /// The options are not UTF-8.
     #[error("the options are not UTF-8")]
     NotText,
 }
 
 impl KeyOptions {
-    /// Reads what stands in front of a key.
+    /// Parses the options in front of a key.
     pub fn parse(text: &str) -> Result<Self, OptionError> {
         if text.contains([char::REPLACEMENT_CHARACTER, '\0']) {
             return Err(OptionError::NotText);
@@ -130,14 +129,14 @@ impl KeyOptions {
         Ok(options)
     }
 
-    /// An option without a value.
+    /// Parses an option without a value.
     fn switch(&mut self, name: &str, verify: &mut bool) -> Result<(), OptionError> {
         let (plain, on) = match name.strip_prefix("no-") {
             Some(plain) => (plain, false),
             None => (name, true),
         };
         match (plain, on) {
-            // sshd reads over what stands between two commas, too.
+            // sshd ignores an empty option too.
             ("", true) => {}
             ("restrict", true) => {
                 self.restrict = true;
@@ -159,7 +158,7 @@ impl KeyOptions {
         Ok(())
     }
 
-    /// An option with a value.
+    /// Parses an option with a value.
     fn set(&mut self, name: &str, value: String) -> Result<(), OptionError> {
         let twice = || OptionError::Twice(name.to_owned());
         match name {
@@ -214,7 +213,7 @@ fn only_once<T>(place: &mut Option<T>, value: T) -> Option<()> {
     }
 }
 
-/// A value in double quotes, in which `\"` is a quote, and what follows it.
+/// A value in double quotes, in which `\"` is a quote, and the text that follows it.
 fn dequote(text: &str) -> Option<(String, &str)> {
     let mut rest = text.strip_prefix('"')?;
     let mut value = String::new();

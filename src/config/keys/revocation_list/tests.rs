@@ -1,3 +1,5 @@
+//! Compares revocation lists with ssh-keygen, and tests that damaged lists are errors.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -6,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A directory with keys, certificates and lists made by ssh-keygen.
+/// A directory with keys, certificates and lists that ssh-keygen made.
 struct Lab(tempfile::TempDir);
 
 impl Lab {
@@ -40,7 +42,7 @@ impl Lab {
         KeyBlob::parse(kind, rest.split(' ').next().unwrap()).unwrap()
     }
 
-    /// Signs the key `user` as number `serial`, and yields the certificate's file.
+    /// Signs the key `user` with the serial number `serial`; returns the certificate's file.
     fn certify(&self, authority: &str, id: &str, serial: u64) -> PathBuf {
         let serial = serial.to_string();
         let (authority, user) = (self.text(authority), self.text("user.pub"));
@@ -50,7 +52,7 @@ impl Lab {
         self.path("user-cert.pub")
     }
 
-    /// A KRL of what `specification` says about certificates of `authority`.
+    /// A KRL from a `specification` about certificates of `authority` (ssh-keygen(1)).
     fn krl(&self, authority: &str, specification: &str) -> RevocationList {
         fs::write(self.path("specification"), specification).unwrap();
         let authority = self.text(&format!("{authority}.pub"));
@@ -67,7 +69,7 @@ impl Lab {
         RevocationList::parse(&fs::read(krl).unwrap()).unwrap()
     }
 
-    /// What ssh-keygen thinks of a key or certificate.
+    /// Whether ssh-keygen reports a key or certificate as revoked.
     fn revoked(&self, file: &Path) -> bool {
         let query = Command::new("ssh-keygen")
             .args(["-Q", "-f", &self.text("krl")])

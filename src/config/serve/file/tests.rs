@@ -254,7 +254,7 @@ fn what_is_not_understood_is_told_with_its_line_and_what_would_be() {
         assert!(!error.contains('\n'), "{error}");
     }
     let error = parse(b"# fine\n\xff").unwrap_err();
-    assert_eq!(error, "line 2: it is not UTF-8");
+    assert_eq!(error, "line 2: not UTF-8");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Our reading of configuration files against ssh's own.
+//! Compares our parser of configuration files with ssh's.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use crate::config::ssh::options::SshOptions;
 use crate::config::ssh::options_build::build;
 use crate::config::ssh::{ask_ssh, defaults};
 
-/// A configuration file, and how ssh is called with it.
+/// A configuration file, and the arguments of ssh.
 struct Case {
     config: &'static str,
     destination: &'static str,
@@ -40,7 +40,7 @@ fn arguments(directory: &TempDir, case: &Case) -> SshArgs {
     args
 }
 
-/// What ssh makes of it, what we make of it. None: there is no ssh here.
+/// The settings from ssh, and those from our parser. `None` if there is no ssh here.
 fn both(case: &Case, directory: &TempDir) -> Option<[Result<SshOptions, ConfigError>; 2]> {
     let invoker = Invoker::detect().unwrap();
     let args = arguments(directory, case);
@@ -51,7 +51,7 @@ fn both(case: &Case, directory: &TempDir) -> Option<[Result<SshOptions, ConfigEr
         ..SshArgs::default()
     };
     nothing.config_file = Some("none".into());
-    // Its own defaults for both, so that versions of ssh do not matter.
+    // Use this ssh's defaults for both, so that the version of ssh does not matter.
     let mut defaults = ask_ssh::ask("ssh", &nothing, &invoker).unwrap()?.defaults;
     defaults.fill_from(&builtin);
     let theirs = asked.and_then(|answer| build(answer.values, &defaults, &args, &invoker));

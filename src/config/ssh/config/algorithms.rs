@@ -1,13 +1,13 @@
-//! Lists of algorithms as ssh_config(5) has them: names and patterns, or with
-//! a leading `+`, `-` or `^` a change to the default list.
+//! Lists of algorithms in ssh_config(5): names and patterns, or with a leading `+`, `-` or `^` a
+//! change of the default list.
 
 use crate::config::ssh::defaults::SIGNATURE_ALGORITHMS;
 use crate::config::ssh::pattern::{matches_list, matches_pattern};
 
 const WILDCARDS: [char; 2] = ['*', '?'];
 
-/// The list that `value` of `key` makes, given the default one. None if it has
-/// a pattern where `key` only takes names.
+/// The list from `value` of `key` and the default list. `None` if it has a pattern although `key`
+/// accepts only names.
 pub(super) fn assemble(key: &str, value: &str, default: &str) -> Option<String> {
     let takes_names_only = matches!(key, "ciphers" | "macs" | "kexalgorithms");
     if takes_names_only && !value.starts_with('-') && value.contains(WILDCARDS) {
@@ -35,7 +35,7 @@ fn names(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').filter(|name| !name.is_empty())
 }
 
-/// The names in `list`, each pattern replaced by what it stands for.
+/// The names in `list`, with each pattern replaced by the matching names.
 fn expand(list: &str) -> impl Iterator<Item = &str> {
     names(list).flat_map(|name| {
         if name.contains(WILDCARDS) {

@@ -1,5 +1,5 @@
-//! The values that active lines have set so far: the first one wins, except
-//! for the keywords that add up.
+//! Collects the values of active lines: the first one applies, except for keywords whose values add
+//! up.
 
 use tracing::{debug, warn};
 
@@ -9,25 +9,25 @@ use crate::config::ssh::destination::parse_jump_list;
 use crate::config::ssh::pattern::{matches_list, matches_pattern};
 use crate::config::ssh::values::SshValues;
 
-/// ssh's own bound on what adds up, in values per keyword.
+/// ssh's limit of values per keyword that adds up.
 const MAX_VALUES: usize = 1024;
 
-/// What has been set so far.
+/// The values that have been set so far.
 #[derive(Debug, Default)]
 pub(super) struct Collected {
-    /// By the names that `ssh -G` uses.
+    /// By the keywords of `ssh -G`.
     pub values: SshValues,
 }
 
 impl Collected {
-    /// Sets `key` if nothing did so before.
+    /// Sets `key` if it is not set yet.
     pub fn set_first(&mut self, key: &str, values: Vec<String>) {
         if !self.values.contains(key) {
             self.values.set(key, values);
         }
     }
 
-    /// Adds `value` to those of `key`, unless it is there.
+    /// Adds `value` to those of `key`, unless it is one of them.
     pub fn add(&mut self, key: &str, value: String) -> Result<(), String> {
         if self.values.all(key).len() >= MAX_VALUES {
             return Err(format!("{key}: more than {MAX_VALUES} values"));
@@ -38,8 +38,7 @@ impl Collected {
         Ok(())
     }
 
-    /// Whether the keyword of `line` is Host, Match or Include. The error:
-    /// there is no such keyword.
+    /// Whether the keyword of `line` is Host, Match or Include. The error is an unknown keyword.
     pub fn kind(&self, line: &Line) -> Result<Option<Kind>, String> {
         if let Some((_, kind)) = keywords::look_up(&line.keyword) {
             return Ok(Some(kind));
@@ -49,10 +48,10 @@ impl Collected {
             debug!("ignoring {}, as IgnoreUnknown asks", line.keyword);
             return Ok(None);
         }
-        Err(format!("there is no option {}", line.keyword))
+        Err(format!("unknown option {}", line.keyword))
     }
 
-    /// Takes over what `line` sets, if `active`; its form is checked anyway.
+    /// Applies `line` if `active`; checks its form in any case.
     pub fn apply(&mut self, line: &Line, active: bool) -> Result<(), String> {
         let Some((key, kind)) = keywords::look_up(&line.keyword) else {
             return Ok(());
@@ -88,9 +87,9 @@ impl Collected {
                     return Err(format!("RefuseConnection: {message}"));
                 }
             }
-            Kind::Deprecated => debug!("{} no longer does anything", line.keyword),
+            Kind::Deprecated => debug!("{} is deprecated and has no effect", line.keyword),
             Kind::Unsupported => warn!("{} is not supported", line.keyword),
-            Kind::Structure => return Err(format!("{} does not belong here", line.keyword)),
+            Kind::Structure => return Err(format!("{} is not allowed here", line.keyword)),
         }
         Ok(())
     }
@@ -102,15 +101,15 @@ impl Collected {
     }
 
     fn command(&mut self, line: &Line, key: &str, active: bool) {
-        // Whichever of ProxyCommand and ProxyJump comes first stands, but
-        // `ProxyJump none` only rules out further jumps.
+        // The first of ProxyCommand and ProxyJump applies, except that `ProxyJump none` excludes
+        // only later ProxyJumps.
         let jump = self.values.first("proxyjump");
         let jumps = jump.is_some_and(|list| !list.eq_ignore_ascii_case("none"));
         let shadowed = key == "proxycommand" && jumps;
         self.set_if(active && !shadowed, key, vec![line.command().to_owned()]);
     }
 
-    /// `ProxyJump`, `-J`.
+    /// Applies `ProxyJump` or `-J`.
     pub fn proxy_jump(&mut self, list: &str, active: bool) -> Result<(), String> {
         let list = list.split('#').next().unwrap_or_default().trim_end();
         parse_jump_list(list).map_err(|error| error.to_string())?;

@@ -1,4 +1,4 @@
-//! The conditions of a `Match` line, ssh_config(5).
+//! Evaluates the conditions of a `Match` line, ssh_config(5).
 
 use std::process::Stdio;
 
@@ -12,11 +12,11 @@ use crate::config::invoker::Invoker;
 use crate::config::ssh::pattern::matches_list;
 use crate::config::ssh::tokens::{COMMON, Tokens};
 
-/// What conditions are about.
+/// The values that conditions test.
 pub(super) struct MatchFacts<'a> {
-    /// Host, users and the like; the host is the one given or its HostName.
+    /// Host, users and the like; the host is the given one or its HostName.
     pub tokens: &'a Tokens,
-    /// Who asks, and runs the commands of `exec`.
+    /// The user whose settings are read, and who runs the commands of `exec`.
     pub invoker: &'a Invoker,
     /// The value of `Tag`.
     pub tag: &'a str,
@@ -28,17 +28,16 @@ pub(super) struct MatchFacts<'a> {
     pub final_pass: bool,
 }
 
-/// What a `Match` line comes to.
+/// The result of a `Match` line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Outcome {
-    /// All conditions hold.
+    /// Whether all conditions hold.
     pub holds: bool,
-    /// It asks for the files to be read a second time.
+    /// Whether it requires a second reading of the files.
     pub wants_final_pass: bool,
 }
 
-/// Weighs the conditions of `line`. After one that does not hold, commands are
-/// no longer run.
+/// Evaluates the conditions of `line`. After a condition that does not hold, no commands are run.
 pub(super) fn evaluate(line: &Line, facts: &MatchFacts<'_>) -> Result<Outcome, String> {
     let mut words = line.words.iter().map(String::as_str);
     let mut outcome = Outcome {
@@ -56,7 +55,7 @@ pub(super) fn evaluate(line: &Line, facts: &MatchFacts<'_>) -> Result<Outcome, S
             None => (word.to_ascii_lowercase(), None),
         };
         let holds = match name.as_str() {
-            // ssh lets one stand before it, as in `final all`.
+            // ssh allows one condition before it, as in `final all`.
             "all" if count > 1 || words.next().is_some() => {
                 return Err("all cannot be combined with other conditions".into());
             }
@@ -113,12 +112,14 @@ fn condition(
             let command = command.map_err(|error| error.to_string())?;
             so_far && succeeds(&command, facts.invoker)?
         }
-        "version" => return Err("Match version asks for the ssh program: install it".into()),
-        _ => return Err(format!("Match has no condition {name}")),
+        "version" => {
+            return Err("Match version is supported only with the ssh program: install it".into());
+        }
+        _ => return Err(format!("unknown Match condition {name}")),
     })
 }
 
-/// Host names match in any case.
+/// Host names match regardless of case.
 fn matches_host(host: &str, list: &str) -> bool {
     matches_list(&host.to_ascii_lowercase(), &list.to_ascii_lowercase())
 }
@@ -131,8 +132,7 @@ fn matches_or_both_empty(value: &str, list: &str) -> bool {
     }
 }
 
-/// Runs `command` in the invoker's shell, as ssh does: with /dev/null for its
-/// standard input and output.
+/// Runs `command` in the invoker's shell, as ssh does: with /dev/null as standard input and output.
 fn succeeds(command: &str, invoker: &Invoker) -> Result<bool, String> {
     let shell = invoker.variable("SHELL");
     let status = invoker

@@ -1,5 +1,5 @@
-//! Which files are read, in which order, and which of their lines apply:
-//! `Host`, `Match` and `Include`.
+//! Reads the configuration files in ssh's order, and decides by `Host`, `Match` and `Include` which
+//! lines apply.
 
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -17,27 +17,27 @@ use crate::config::ssh::args::SshArgs;
 use crate::config::ssh::pattern::matches_any;
 use crate::config::ssh::tokens::COMMON;
 
-/// How deep `Include` may go; ssh's own bound.
+/// The limit of nested `Include`s; ssh's own limit.
 const MAX_DEPTH: usize = 16;
-/// How many files `Include` may name altogether.
+/// The limit of included files in total.
 const MAX_FILES: usize = 4096;
-/// How large a file may be, in bytes.
+/// The size limit of a file, in bytes.
 const MAX_FILE: u64 = 4 << 20;
 
-/// How a file is read.
+/// The mode of reading a file.
 #[derive(Debug, Clone, Copy)]
 struct Mode {
-    /// It is the user's, not the system's.
+    /// Whether it is the user's file, not the system's.
     user: bool,
-    /// Nobody else may be able to change it.
+    /// Whether to refuse a file that other users can change.
     check_permissions: bool,
-    /// Its lines apply from its beginning, and `Host` and `Match` can.
+    /// Whether its lines apply at the beginning; if not, no `Host` or `Match` of it applies either.
     active: bool,
     depth: usize,
 }
 
 impl Reader<'_> {
-    /// Reads the file of `-F`, or the user's and the system's.
+    /// Reads the file of `-F`, or the user's and the system's files.
     pub(super) fn read_files(&mut self, args: &SshArgs) -> Result<(), ConfigError> {
         let mut files = 0;
         let user = Mode {
@@ -71,7 +71,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The inner result: whether the file could be read.
+    /// Reads one file. The inner result is an error if the file cannot be read.
     fn read_file(
         &mut self,
         path: &Path,
@@ -158,8 +158,7 @@ impl Reader<'_> {
         Ok(outcome.holds)
     }
 
-    /// Reads what the pattern `name` names. Files that are not there are
-    /// nothing to include.
+    /// Reads the files that match the pattern `name`. Missing files are skipped.
     fn include(&mut self, name: &str, mode: Mode, files: &mut usize) -> Result<(), Failure> {
         let tokens = self.tokens()?;
         let name = tokens.expand_with_environment("Include", name, COMMON, self.invoker)?;
@@ -190,10 +189,10 @@ impl Reader<'_> {
     }
 }
 
-/// The files that a pattern of glob(7) matches, in order, as far as the invoker can see.
+/// The files that match a pattern of glob(7), in order, with the invoker's permissions.
 fn matching_files(pattern: &Path, invoker: &Invoker) -> Result<Vec<PathBuf>, Failure> {
     let text = pattern.to_str().ok_or("a path is not UTF-8")?;
-    // To glob(7) several stars are one; to the crate, two are any directories.
+    // In glob(7) several stars are one; in the crate, two stars match any directories.
     let mut text = text.to_owned();
     while text.contains("**") {
         text = text.replace("**", "*");
@@ -211,8 +210,8 @@ fn matching_files(pattern: &Path, invoker: &Invoker) -> Result<Vec<PathBuf>, Fai
     found.map_err(|error| format!("{text}: {error}").into())
 }
 
-/// The text of a file, if the invoker can read it and, where that is asked for,
-/// it belongs to root or the invoker and nobody else may write to it.
+/// The text of a file, read with the invoker's permissions. With `check`, the file must belong to
+/// root or the invoker, and no other user may be able to write to it.
 fn open(path: &Path, check: bool, invoker: &Invoker) -> Result<io::Result<String>, ConfigError> {
     let mut file = match invoker.open(path) {
         Ok(file) => file,
@@ -227,7 +226,7 @@ fn open(path: &Path, check: bool, invoker: &Invoker) -> Result<io::Result<String
         });
     }
     if found.is_dir() {
-        // `Include conf.d/*` may well match one; it holds no lines.
+        // `Include conf.d/*` may match a directory; it contains no lines.
         return Ok(Ok(String::new()));
     }
     let mut bytes = Vec::new();
@@ -235,13 +234,13 @@ fn open(path: &Path, check: bool, invoker: &Invoker) -> Result<io::Result<String
     let too_large = || io::Error::new(io::ErrorKind::FileTooLarge, "more than 4 MiB");
     match read {
         Ok(length) if length as u64 > MAX_FILE => Err(ConfigError::read(path, too_large())),
-        // A comment may be in any encoding.
+        // Comments may be in any encoding.
         Ok(_) => Ok(Ok(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) => Ok(Err(error)),
     }
 }
 
-/// A problem of a line, or one that already says where it is.
+/// A problem of a line, or an error that names its place already.
 enum Failure {
     Problem(String),
     Placed(ConfigError),

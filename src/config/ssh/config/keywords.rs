@@ -1,35 +1,35 @@
-//! The keywords of ssh_config(5), and how each one takes its arguments.
+//! The keywords of ssh_config(5) and their kinds of arguments.
 
-/// How a keyword takes its arguments, and what a second occurrence does.
+/// The kind of arguments, and the effect of a second occurrence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// One argument; the first occurrence counts.
+    /// One argument; the first occurrence applies.
     Word,
-    /// Several arguments; the first occurrence counts.
+    /// Several arguments; the first occurrence applies.
     Words,
-    /// The rest of the line; the first occurrence counts.
+    /// The rest of the line; the first occurrence applies.
     Command,
-    /// One argument; every occurrence counts, equal ones once.
+    /// One argument; every occurrence applies, equal ones once.
     EachWord,
-    /// Several arguments as one value; every occurrence counts.
+    /// Several arguments as one value; every occurrence applies.
     EachLine,
-    /// `SendEnv`: patterns; `-pattern` takes away.
+    /// `SendEnv`: patterns; `-pattern` removes.
     SendEnv,
-    /// `SetEnv`: `NAME=VALUE`; the first line counts.
+    /// `SetEnv`: `NAME=VALUE`; the first line applies.
     SetEnv,
-    /// `ProxyJump`, which stands in for `ProxyCommand`.
+    /// `ProxyJump`, which excludes `ProxyCommand`.
     ProxyJump,
-    /// `RefuseConnection`: ends everything where it applies.
+    /// `RefuseConnection`: an error if the line applies.
     Refuse,
     /// `Host`, `Match`, `Include`.
     Structure,
-    /// No longer does anything.
+    /// Has no effect any longer.
     Deprecated,
-    /// Does nothing in OpenSSH, which warns.
+    /// Has no effect in OpenSSH, which prints a warning.
     Unsupported,
 }
 
-/// The keyword `name`, in lower case, under the name that `ssh -G` uses.
+/// The keyword `name`, in lower case, by the name that `ssh -G` uses.
 pub(super) fn look_up(name: &str) -> Option<(&str, Kind)> {
     let name = match name {
         "challengeresponseauthentication" | "skeyauthentication" | "tisauthentication" => {

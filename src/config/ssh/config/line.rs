@@ -1,21 +1,20 @@
-//! One line of ssh_config(5): a keyword, then arguments that may be quoted.
+//! Parses one line of ssh_config(5): a keyword, then arguments that may be quoted.
 
-/// A line that says something.
+/// A line that is not empty and not a comment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Line {
     /// The keyword in lower case.
     pub keyword: String,
-    /// What follows it, as it stands there.
+    /// The text after the keyword, unchanged.
     pub rest: String,
-    /// What follows it, as words.
+    /// The words after the keyword.
     pub words: Vec<String>,
 }
 
 const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
 
 impl Line {
-    /// Reads `text`; None for an empty line or a comment. The error says what
-    /// is wrong.
+    /// Parses `text`; `None` for an empty line or a comment. The error describes the problem.
     pub fn parse(text: &str) -> Result<Option<Self>, String> {
         let text = text.trim_end_matches([' ', '\t', '\r', '\n', '\x0c']);
         let text = text.trim_start_matches(SPACE);
@@ -37,7 +36,7 @@ impl Line {
         }))
     }
 
-    /// The one argument of the keyword.
+    /// The only argument of the keyword.
     pub fn only_word(&self) -> Result<&str, String> {
         match self.words.as_slice() {
             [word] if !word.is_empty() => Ok(word),
@@ -47,7 +46,7 @@ impl Line {
         }
     }
 
-    /// The arguments of the keyword, at least one and none of them empty.
+    /// The arguments of the keyword, at least one, none of them empty.
     pub fn some_words(&self) -> Result<&[String], String> {
         if self.words.is_empty() || self.words.iter().any(String::is_empty) {
             return Err(format!(
@@ -58,7 +57,7 @@ impl Line {
         Ok(&self.words)
     }
 
-    /// What follows the keyword, for those that take a shell command.
+    /// The text after the keyword, for keywords with a shell command.
     pub fn command(&self) -> &str {
         self.rest.trim_start_matches([' ', '\t', '='])
     }
@@ -75,9 +74,8 @@ fn split_keyword(text: &str) -> Result<(&str, &str), String> {
     Ok(split.unwrap_or((text, "")))
 }
 
-/// Words in either kind of quotes or none; a backslash escapes a quote, itself
-/// and, outside quotes, a space. An unquoted `#` at the start of a word ends
-/// the line.
+/// Splits text into words, in either kind of quotes or none; a backslash escapes a quote, itself
+/// and, outside of quotes, a space. An unquoted `#` at the start of a word ends the line.
 pub(super) fn split_words(text: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut chars = text.chars().peekable();

@@ -1,7 +1,7 @@
-//! The settings from the files that ssh reads, for hosts without an ssh
-//! program. Own code: the crate ssh2-config has neither `Match` nor `-o`.
+//! Reads the settings from ssh's files, on hosts without an ssh program. The crate ssh2-config
+//! supports neither `Match` nor `-o`.
 //!
-//! What comes out is what `ssh -G` prints, save for defaults.
+//! The result is the output of `ssh -G`, except for defaults.
 
 mod algorithms;
 mod collected;
@@ -29,8 +29,8 @@ use super::values::SshValues;
 use crate::config::error::ConfigError;
 use crate::config::invoker::Invoker;
 
-/// The values for `args` that are not default ones. `defaults` gives the lists
-/// that a leading `+`, `-` or `^` changes.
+/// The values for `args` that differ from the defaults. `defaults` provides the lists that a
+/// leading `+`, `-` or `^` changes.
 pub(crate) fn read(
     args: &SshArgs,
     invoker: &Invoker,
@@ -71,17 +71,17 @@ fn read_below(
 struct Reader<'a> {
     collected: Collected,
     invoker: &'a Invoker,
-    /// Where the system's files are.
+    /// The directory of the system's files.
     system: &'a Path,
     typed_host: String,
     command: String,
-    /// The host's name is settled, and the files are read again.
+    /// Whether the host's name is final, and the files are read again.
     final_pass: bool,
     wants_final_pass: bool,
 }
 
 impl Reader<'_> {
-    /// What stood on the command line: it is first, hence wins.
+    /// Takes the values of the command line, which come first and therefore take precedence.
     fn take_arguments(
         &mut self,
         args: &SshArgs,
@@ -131,7 +131,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// `-i`: ssh leaves out what is not there, with a warning.
+    /// `-i`: ssh skips missing files with a warning.
     fn take_identities(&mut self, identities: &[PathBuf]) -> Result<(), ConfigError> {
         for identity in identities {
             let path = identity.to_string_lossy().into_owned();
@@ -146,7 +146,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The host's name as far as it is known: `HostName` counts at once.
+    /// The present name of the host: `HostName` applies immediately.
     fn host_name(&self) -> Result<String, ConfigError> {
         match self.collected.values.first("hostname") {
             Some(name) if self.final_pass => Ok(name.to_owned()),
@@ -155,7 +155,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The tokens as far as they are known.
+    /// The tokens from the present values.
     fn tokens(&self) -> Result<Tokens, ConfigError> {
         let values = &self.collected.values;
         let mut tokens = options_build::tokens(values, &self.typed_host, self.invoker)?;

@@ -1,5 +1,5 @@
-//! What ssh does once all files are read: it settles the host's name, and
-//! expands the values that `ssh -G` prints expanded.
+//! Applies ssh's last steps after all files are read: determines the host's name, and expands the
+//! values that `ssh -G` prints expanded.
 
 use std::net::{IpAddr, ToSocketAddrs};
 
@@ -13,8 +13,8 @@ use crate::config::ssh::value_reader::expand_path;
 use crate::config::ssh::values::SshValues;
 
 impl Reader<'_> {
-    /// Replaces `HostName` by the name to connect to: expanded, in lower case,
-    /// and canonical if `CanonicalizeHostname` asks for that.
+    /// Replaces `HostName` by the name to connect to: expanded, in lower case, and canonical if
+    /// `CanonicalizeHostname` requires it.
     pub(super) fn settle_host_name(&mut self) -> Result<(), ConfigError> {
         let name = self.host_name()?.to_ascii_lowercase();
         let name = match name.parse::<IpAddr>() {
@@ -36,7 +36,7 @@ impl Reader<'_> {
             Some(yes) => yes && straight,
             None if how == "always" => true,
             None => {
-                let problem = "has to be yes, no or always";
+                let problem = "must be yes, no or always";
                 return Err(ConfigError::value("canonicalizehostname", &how, problem));
             }
         };
@@ -44,7 +44,7 @@ impl Reader<'_> {
         if let Some(rules) = text("canonicalizepermittedcnames")
             && wanted
         {
-            let problem = "following CNAMEs asks for the ssh program: install it";
+            let problem = "following CNAMEs is supported only with the ssh program: install it";
             return Err(ConfigError::value(
                 "canonicalizepermittedcnames",
                 rules,
@@ -72,13 +72,13 @@ impl Reader<'_> {
             None => Err(ConfigError::value(
                 "canonicaldomains",
                 &values.all("canonicaldomains").join(" "),
-                format!("no host {name} in any of them"),
+                format!("none of these domains has a host {name}"),
             )),
         }
     }
 }
 
-/// Whether the resolver knows the fully qualified `name`.
+/// Whether the resolver finds the fully qualified `name`.
 fn exists(name: &str) -> bool {
     let addresses = (format!("{name}."), 22).to_socket_addrs();
     addresses.is_ok_and(|mut addresses| addresses.next().is_some())
@@ -88,8 +88,8 @@ fn is_none(value: &str) -> bool {
     value.eq_ignore_ascii_case("none")
 }
 
-/// Fills in user and port, expands what `ssh -G` expands, and refuses what ssh
-/// refuses before it connects. `user_given`: on the command line.
+/// Sets user and port, expands the values that `ssh -G` expands, and refuses the values that ssh
+/// refuses before it connects. `user_given`: the command line names the user.
 pub(super) fn finish(
     reader: Reader<'_>,
     defaults: &SshValues,
@@ -115,7 +115,7 @@ pub(super) fn finish(
         };
         let default = defaults.first(key).unwrap_or_default();
         let list = algorithms::assemble(key, value, default)
-            .ok_or_else(|| ConfigError::value(key, value, "takes names, no patterns"))?;
+            .ok_or_else(|| ConfigError::value(key, value, "accepts names only, no patterns"))?;
         values.set(key, vec![list]);
     }
     refuse_contradictions(&values, &tokens, command_given)?;
@@ -175,7 +175,7 @@ fn refuse_contradictions(
     if let Some(command) = remote_command
         && command_given
     {
-        let problem = "a command on the command line cannot be run as well";
+        let problem = "cannot be combined with a command on the command line";
         return Err(ConfigError::value("remotecommand", command, problem));
     }
     let forks = text("forkafterauthentication").and_then(parse_flag) == Some(true);

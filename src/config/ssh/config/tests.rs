@@ -1,4 +1,4 @@
-//! What needs files of the test's own, in a home and a system directory.
+//! Tests that need a home and a system directory of their own.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ use super::*;
 use crate::config::ssh::defaults;
 use crate::config::ssh::tokens::tests::alice;
 
-/// Reads a home and a system directory of the test's own.
+/// Reads a home and a system directory with these files.
 fn read_home(user: &str, system: &str) -> Result<SshValues, ConfigError> {
     let directory = tempfile::tempdir().unwrap();
     let (home, etc) = (directory.path().join("home"), directory.path().join("etc"));
@@ -54,7 +54,7 @@ fn the_users_file_comes_before_the_systems() {
 fn errors_say_where() {
     let error = read_home("# x\n\nFoo bar\n", "").unwrap_err().to_string();
     assert!(
-        error.ends_with("/.ssh/config line 3: there is no option foo"),
+        error.ends_with("/.ssh/config line 3: unknown option foo"),
         "{error}"
     );
     let error = read_home("", "Match exec %z\n").unwrap_err().to_string();

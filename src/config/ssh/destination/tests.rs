@@ -1,4 +1,4 @@
-//! Destinations and jump lists: the forms that ssh takes, and those it refuses.
+//! Tests the forms of destinations and jump lists that ssh accepts, and those that it refuses.
 
 use proptest::prelude::*;
 

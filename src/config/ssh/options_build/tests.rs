@@ -1,5 +1,5 @@
-//! Values in, settings out: what is expanded, what `none` means, and which
-//! values are refused under which name.
+//! Tests the conversion of values to settings: expansion, the meaning of `none`, and the refused
+//! values.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! In a fresh network namespace each, with the real nft and iptables. What passes
-//! is tested between hosts: netns-tests/tests/trust/unasked.rs.
+//! In a new network namespace each, with the real nft and iptables. The rules are tested between
+//! hosts in netns-tests/tests/trust/unasked.rs.
 
 use std::process::Command;
 
@@ -28,7 +28,7 @@ fn networks(list: &[&str]) -> Vec<IpNetwork> {
     list.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-/// Nothing asked for, all of it, and the widest.
+/// Firewalls with no exceptions, with every kind, and with the widest.
 fn firewalls() -> [ClientFirewall; 3] {
     let all = ClientFirewall {
         inbound: networks(&["10.9.0.2/32", "10.20.0.0/16", "fd09::2/128"]),
@@ -41,8 +41,8 @@ fn firewalls() -> [ClientFirewall; 3] {
     [ClientFirewall::default(), all, widest]
 }
 
-/// A host whose programs have made the tables that they make at first use, with
-/// chains and rules of others whose names are like ours.
+/// A host whose programs have made the tables that they make at first use, with other programs'
+/// chains and rules whose names are like ours.
 fn host() -> Host {
     let host = Host::with_tun();
     for program in ["iptables", "ip6tables"] {
@@ -123,7 +123,7 @@ fn a_network_behind_is_opened_by_inbound_alone() {
         rules.map(str::to_owned).collect::<Vec<_>>()
     };
     assert!(onward(&forward).is_empty());
-    // No rule has both families in it, which nft would refuse.
+    // No rule combines both families, which nft would refuse.
     assert_eq!(onward(&both).len(), 2);
 }
 

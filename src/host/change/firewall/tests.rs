@@ -12,7 +12,7 @@ use crate::host::journal::recovery::Recovery;
 use crate::host::test_host::Host;
 use crate::host::test_namespace::{self, ip};
 
-/// Runs a command in the namespace of this thread; its output.
+/// Runs a command in this thread's namespace and returns its output.
 fn run(line: &str) -> String {
     let mut words = line.split(' ');
     let output = Command::new(words.next().unwrap())
@@ -49,7 +49,7 @@ fn everything() -> Vec<Change> {
     ]
 }
 
-/// A host whose forward chains drop, with rules of somebody else's.
+/// A host whose forward chains drop, with another program's rules.
 fn dropping() -> Host {
     let host = Host::with_tun();
     for program in ["iptables", "ip6tables"] {
@@ -140,7 +140,7 @@ fn a_table_of_somebody_elses_is_refused_and_stays() {
             .unwrap_err();
         assert!(matches!(error, NetError::Nft(_)), "{error}");
         assert!(error.to_string().contains("File exists"), "{error}");
-        // No chain to put rules into.
+        // There is no chain to add rules to.
         let error = state
             .apply(Change::ForwardAccept(Family::V4))
             .await
@@ -194,7 +194,7 @@ fn whether_the_chain_drops_is_seen() {
     });
 }
 
-/// A named namespace behind an interface of this one; it ends with this.
+/// A named namespace behind an interface of this one; dropping it removes the namespace.
 struct Neighbour(String);
 
 impl Neighbour {
@@ -223,7 +223,7 @@ impl Neighbour {
         ping.unwrap().status.success()
     }
 
-    /// The line of its ICMP counters that says how often it was pinged.
+    /// The line of its ICMP counters that contains the number of echo requests received.
     fn echo_requests(&self) -> String {
         let counters = run(&format!("ip netns exec {} cat /proc/net/snmp", self.0));
         let mut icmp = counters.lines().filter(|line| line.starts_with("IcmpMsg"));
@@ -244,7 +244,7 @@ fn forwards() {
         .unwrap();
 }
 
-/// Makes these without a journal, for a tunnel of this name.
+/// Makes these changes without a journal, for a tunnel of this name.
 async fn make_all(name: &str, changes: Vec<Change>) {
     for change in changes {
         let made = match &change {
@@ -268,7 +268,7 @@ fn by_iptables(accept: bool, limit: Option<Vec<IpNetwork>>) -> Change {
     })
 }
 
-/// Whether by these changes only replies come back through a chain that drops.
+/// Tests that with these changes only replies pass a forward chain that drops.
 fn only_replies_come_back(changes: Vec<Change>) {
     test_namespace::run(async {
         let client = Neighbour::new("near0", "10.1.0");
@@ -279,9 +279,12 @@ fn only_replies_come_back(changes: Vec<Change>) {
         make_all("near0", changes).await;
         assert!(
             client.pings("10.2.0.2"),
-            "what the local end begins passes, with its answers"
+            "the client's connections pass, with replies"
         );
-        assert!(!behind.pings("10.1.0.2"), "what is begun behind does not");
+        assert!(
+            !behind.pings("10.1.0.2"),
+            "connections to the client do not pass"
+        );
     });
 }
 
@@ -300,8 +303,7 @@ fn only_replies_come_back_by_iptables() {
     only_replies_come_back(vec![by_iptables(true, None)]);
 }
 
-/// Whether by this change a tunnel reaches 10.2.0.0/24 alone, and that from its
-/// own address.
+/// Tests that with this change a tunnel reaches only 10.2.0.0/24, and only from its own address.
 fn is_limited(change: Change) {
     test_namespace::run(async {
         let client = Neighbour::new("near1", "10.1.0");
@@ -314,7 +316,7 @@ fn is_limited(change: Change) {
         assert!(client.pings("10.1.0.1"), "this host itself");
         assert!(!client.pings("10.3.0.2"));
         assert!(listed.pings("10.3.0.2"), "not out of the tunnel");
-        // The local end takes an address of the third network.
+        // The client uses an address of the third network.
         let Neighbour(name) = &client;
         ip(&format!("-n {name} addr add 10.3.0.77/32 dev inside"));
         ip(&format!(

@@ -1,5 +1,5 @@
-//! In a fresh network namespace each, with the real iptables; what the rules
-//! let pass is tested beside nft's, in firewall_tests.
+//! In a new network namespace each, with the real iptables. The packets that the rules accept are
+//! tested beside nft's, in the tests of `firewall`.
 
 use std::process::Command;
 
@@ -127,7 +127,7 @@ fn what_is_gone_already_is_no_error() {
         for change in everything() {
             state.apply(change).await.unwrap();
         }
-        // A part of one family's, and all of the other's.
+        // A part of one family's rules, and all of the other's.
         run("iptables -F FORWARD");
         run("nft flush ruleset");
         run("iptables -t mangle -N sshvpn-sshvpn0");
@@ -146,7 +146,7 @@ fn what_fails_half_way_is_undone() {
         let before = listing();
         let mut state = host.begin().await;
         let broken = FirewallRules {
-            // Of the wrong family, in the table after the first.
+            // Of the wrong family, in the second of the tables.
             masquerade: vec!["10.77.0.0".parse().unwrap()],
             ..rules(Family::V6)
         };

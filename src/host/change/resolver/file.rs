@@ -1,7 +1,8 @@
-//! /etc/resolv.conf itself, on a host where nobody else looks after it: name
-//! servers of tunnels are put in between marks, and taken out again. The file is
-//! its own register of who has what in it; whoever changes it holds the lock of
-//! the journals' directory.
+//! Edits /etc/resolv.conf on a host where no program maintains it: adds the name servers of tunnels
+//! between marks, and removes them again.
+//!
+//! The file itself records which tunnel has name servers in it; every writer holds the lock of the
+//! journals' directory.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -16,40 +17,40 @@ use super::text::{self, Before, Holder, Marked};
 use crate::host::journal::owner::Owner;
 use crate::host::journal::undo::Outcome;
 
-/// No resolver's settings are larger, in bytes.
+/// The size limit of the file, in bytes; no resolver's settings are larger.
 const SIZE_LIMIT: u64 = 64 * 1024;
-/// The permissions of a file that we make, which everybody reads.
+/// The permissions of a new file: readable for all users.
 const MODE: u32 = 0o644;
 
-/// Why the file was not changed.
+/// The reason why the file was not changed.
 #[derive(Debug, Error)]
 pub enum ResolverFileError {
-    /// It cannot be read or written.
+    /// The file cannot be read or written.
     #[error("cannot {action} {path}: {source}")]
     Io {
-        /// What was tried.
+        /// The attempted action.
         action: &'static str,
         /// The file.
         path: PathBuf,
         /// The kernel's reason.
         source: io::Error,
     },
-    /// It is something else.
+    /// The file is not a resolver file.
     #[error("{path} is not a file of resolver settings: {reason}")]
     Odd {
         /// The file.
         path: PathBuf,
-        /// What it is.
+        /// The reason.
         reason: &'static str,
     },
 }
 
-/// The file as it is.
+/// The present file.
 struct Found {
     text: Vec<u8>,
-    /// Where it leads, if it is a symbolic link.
+    /// The target, if the file is a symbolic link.
     target: Option<PathBuf>,
-    /// Permissions and owner of the file, if there is one.
+    /// Permissions and owner, if the file exists.
     access: Option<Access>,
 }
 
@@ -60,8 +61,8 @@ struct Access {
     group: u32,
 }
 
-/// Puts the name servers of the tunnel on `interface` in. The caller holds the
-/// directory of the journals.
+/// Adds the name servers of the tunnel on `interface`. The caller holds the lock of the journals'
+/// directory.
 pub(in crate::host) fn put_in(
     path: &Path,
     interface: &str,
@@ -87,8 +88,8 @@ pub(in crate::host) fn put_in(
     replace(path, &render(path, &marked)?, found.access)
 }
 
-/// Takes those of the tunnel on `interface` out; with the last tunnel's the file
-/// is what it was, as far as nobody else has changed it.
+/// Removes the name servers of the tunnel on `interface`. Removing the last tunnel's restores the
+/// file, except for other programs' changes.
 pub(in crate::host) fn take_out(
     path: &Path,
     interface: &str,
@@ -97,7 +98,7 @@ pub(in crate::host) fn take_out(
     take_out_all(path, |holder| holder.is(interface, owner))
 }
 
-/// Takes out what stayed over a reboot, with which the journals are gone.
+/// Removes entries that survived a reboot; the journals do not survive one.
 pub(in crate::host) fn take_out_earlier_boots(
     path: &Path,
     here: &Owner,
@@ -123,7 +124,7 @@ fn take_out_all(path: &Path, gone: impl Fn(&Holder) -> bool) -> Result<Outcome, 
     put_back(path, &marked, found.access)
 }
 
-/// Without any tunnel's name servers.
+/// Restores the file without any tunnel's name servers.
 fn put_back(
     path: &Path,
     marked: &Marked,
@@ -131,13 +132,13 @@ fn put_back(
 ) -> Result<Outcome, ResolverFileError> {
     match &marked.before {
         Before::Link { target, digest } if *digest == digest_of(&marked.rest) => {
-            relink(path, target).map_err(|source| failed("put back", path, source))?;
+            relink(path, target).map_err(|source| failed("restore", path, source))?;
             Ok(Outcome::Undone)
         }
         Before::Link { target, .. } => {
             replace(path, &marked.rest, access)?;
             Ok(Outcome::Left(format!(
-                "a file that was edited since, in place of the link to {}",
+                "a file with later edits instead of the link to {}",
                 target.display()
             )))
         }
@@ -179,7 +180,7 @@ fn digest_of(text: &[u8]) -> String {
         .collect()
 }
 
-/// Reads the file, through a link as resolvers do.
+/// Reads the file, following a link as resolvers do.
 fn read(path: &Path) -> Result<Found, ResolverFileError> {
     let odd = |reason| ResolverFileError::Odd {
         path: path.to_owned(),
@@ -190,7 +191,7 @@ fn read(path: &Path) -> Result<Found, ResolverFileError> {
         Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::NotFound) => None,
         Err(error) => return Err(failed("read", path, error)),
     };
-    // O_NONBLOCK: a FIFO must not hang us.
+    // O_NONBLOCK: opening a FIFO must not block.
     let opened = OpenOptions::new()
         .read(true)
         .custom_flags(nix::libc::O_NONBLOCK)
@@ -211,7 +212,7 @@ fn read(path: &Path) -> Result<Found, ResolverFileError> {
         .metadata()
         .map_err(|source| failed("read", path, source))?;
     if !metadata.is_file() {
-        return Err(odd("it is no regular file"));
+        return Err(odd("it is not a regular file"));
     }
     (&mut file)
         .take(SIZE_LIMIT + 1)
@@ -231,8 +232,8 @@ fn read(path: &Path) -> Result<Found, ResolverFileError> {
     })
 }
 
-/// Puts a file with this text in place of what is there, at once; a file that
-/// is a mount of its own, as in containers, is written where it is.
+/// Replaces the file by one with this text, atomically; a file that is a mount of its own, as in
+/// containers, is written in place.
 fn replace(path: &Path, text: &[u8], access: Option<Access>) -> Result<(), ResolverFileError> {
     let aside = aside(path);
     let written = write_aside(&aside, text, access).and_then(|()| fs::rename(&aside, path));
@@ -241,14 +242,14 @@ fn replace(path: &Path, text: &[u8], access: Option<Access>) -> Result<(), Resol
         other => other,
     };
     if written.is_err() || aside.exists() {
-        // What has failed is what to tell of.
+        // Report the first error, not this one.
         let _ = fs::remove_file(&aside);
     }
     written.map_err(|source| failed("write", path, source))
 }
 
 fn write_aside(aside: &Path, text: &[u8], access: Option<Access>) -> io::Result<()> {
-    // One that a killed process left.
+    // Left behind by a killed process.
     match fs::remove_file(aside) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -263,13 +264,13 @@ fn write_aside(aside: &Path, text: &[u8], access: Option<Access>) -> io::Result<
         fchown(&file, Some(access.user), Some(access.group))?;
     }
     let mode = access.map_or(MODE, |access| access.mode);
-    // Behind the owner, whose change may take bits away; and regardless of the umask.
+    // After the owner, whose change may clear mode bits; and independent of the umask.
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.sync_all()
 }
 
-/// Never shorter than either text on the way: a reader that comes between finds
-/// all of one or the other in front.
+/// The file is never shorter than either text meanwhile: a concurrent reader finds all of one or
+/// the other at the front.
 fn write_in_place(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut file: File = OpenOptions::new().write(true).open(path)?;
     file.write_all(text)?;
@@ -287,7 +288,7 @@ fn relink(path: &Path, target: &Path) -> io::Result<()> {
     fs::rename(&aside, path)
 }
 
-/// A name beside the file's.
+/// The path of a temporary file beside the file.
 fn aside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default();
     path.with_file_name(format!(".{}.sshvpn", name.to_string_lossy()))

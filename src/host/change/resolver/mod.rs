@@ -1,8 +1,7 @@
-//! Name servers of a tunnel, made known to this host: to systemd-resolved where
-//! that answers here (resolvectl(1)), else to resolvconf(8), else in
-//! /etc/resolv.conf itself.
+//! Configures a tunnel's name servers on this host: by systemd-resolved if it answers here
+//! (resolvectl(1)), else by resolvconf(8), else in /etc/resolv.conf itself.
 //!
-//! Only the first of them can ask different name servers for different domains.
+//! Only systemd-resolved can ask different name servers for different domains.
 
 pub(in crate::host) mod file;
 pub mod name_servers;
@@ -29,42 +28,44 @@ use crate::host::program::{Program, ProgramError};
 use file::ResolverFileError;
 use name_servers::{NameServers, joined};
 
-/// What resolvers read (resolv.conf(5)).
+/// The resolver's configuration file (resolv.conf(5)).
 const FILE: &str = "/etc/resolv.conf";
-/// Which of them programs ask (nsswitch.conf(5)).
+/// The configuration of the name services that programs ask (nsswitch.conf(5)).
 const SWITCH: &str = "/etc/nsswitch.conf";
-/// Where systemd-resolved keeps the files that FILE may be a link to
+/// The directory of systemd-resolved's files that FILE may be a link to
 /// (systemd-resolved.service(8), /etc/resolv.conf).
 const RESOLVED_FILES: &str = "/run/systemd/resolve";
-/// Its own addresses (the same page).
+/// The addresses of systemd-resolved (the same page).
 const RESOLVED_ADDRESSES: [&str; 2] = ["127.0.0.53", "127.0.0.54"];
-/// Its program; resolvconf may be a link to it.
+/// The program of systemd-resolved; resolvconf may be a link to it.
 const RESOLVECTL: &str = "resolvectl";
-/// The other one.
+/// The program of Debian's resolvconf and of openresolv.
 const RESOLVCONF: &str = "resolvconf";
-/// In front of the interface's name in resolvconf's records: the orders that
-/// Debian ships (/etc/resolvconf/interface-order) and that openresolv has
-/// (dynamic_order) put these before those of network cards.
+/// The prefix of the interface's name in resolvconf's records: the orders that Debian ships
+/// (/etc/resolvconf/interface-order) and that openresolv has (dynamic_order) put these before those
+/// of network cards.
 const RECORD: &str = "vpn.";
 
-/// Why a host's name servers were not changed.
+/// The reason why the host's name servers were not changed.
 #[derive(Debug, Error)]
 pub enum ResolverError {
-    /// The program is gone.
-    #[error("there is no '{0}' program on this host any more")]
+    /// The program was removed.
+    #[error("the program '{0}' is no longer on this host")]
     Missing(&'static str),
-    /// It did not run, or said no.
+    /// The program did not run or reported an error.
     #[error(transparent)]
     Program(#[from] ProgramError),
-    /// The file.
+    /// The resolver's file.
     #[error(transparent)]
     File(#[from] ResolverFileError),
-    /// Somebody else's settings.
-    #[error("the interface {interface} has name servers already ({found}); they stay as they are")]
+    /// The interface has name servers that another program set.
+    #[error(
+        "the interface {interface} already has name servers ({found}); sshvpn leaves them unchanged"
+    )]
     Taken {
         /// The interface.
         interface: String,
-        /// What systemd-resolved has for it.
+        /// The name servers that systemd-resolved reports for it.
         found: String,
     },
 }
@@ -79,7 +80,7 @@ impl ResolverError {
     }
 }
 
-/// By what a host's name servers are set.
+/// The resolver that sets a host's name servers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "by", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ResolverWay {
@@ -87,7 +88,7 @@ pub enum ResolverWay {
     Resolved,
     /// resolvconf, Debian's or openresolv.
     Resolvconf,
-    /// The file.
+    /// A resolver file.
     File {
         /// Its path.
         path: PathBuf,
@@ -95,7 +96,7 @@ pub enum ResolverWay {
 }
 
 impl ResolverWay {
-    /// That of this host.
+    /// This host's resolver.
     pub fn of_host() -> Self {
         let resolvectl = Program::find(RESOLVECTL);
         if resolvectl.is_some() && resolved_answers(Path::new(FILE), Path::new(SWITCH)) {
@@ -107,7 +108,7 @@ impl ResolverWay {
         }
     }
 
-    /// A file in place of all else.
+    /// The file at `path`, whatever resolver this host has.
     pub fn of_file(path: &Path) -> Self {
         ResolverWay::File {
             path: path.to_owned(),
@@ -125,12 +126,12 @@ impl fmt::Display for ResolverWay {
     }
 }
 
-/// Name servers that are to be made known.
+/// Name servers to configure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolverChange {
-    /// Which.
+    /// The name servers.
     pub name_servers: NameServers,
-    /// By what.
+    /// The resolver.
     pub way: ResolverWay,
 }
 
@@ -150,7 +151,7 @@ impl fmt::Display for ResolverChange {
     }
 }
 
-/// Whether names are looked up by systemd-resolved on this host.
+/// Whether systemd-resolved resolves names on this host.
 fn resolved_answers(file: &Path, switch: &Path) -> bool {
     if fs::canonicalize(file).is_ok_and(|path| path.starts_with(RESOLVED_FILES)) {
         return true;
@@ -171,13 +172,13 @@ fn resolved_answers(file: &Path, switch: &Path) -> bool {
     hosts.any(|services| services.split_ascii_whitespace().any(|it| it == "resolve"))
 }
 
-/// systemd's stand-in for resolvconf, of use only where its resolver answers.
+/// systemd's resolvconf replacement, which works only with systemd's resolver.
 fn is_resolvectl(program: &Program) -> bool {
     let real = fs::canonicalize(program.path());
     real.is_ok_and(|path| path.file_name().is_some_and(|name| name == RESOLVECTL))
 }
 
-/// Notes the change in the journal and makes it.
+/// Journals the change and makes it.
 pub(in crate::host) async fn take(
     journal: &mut Journal,
     change: &ResolverChange,
@@ -211,9 +212,9 @@ pub(in crate::host) async fn take(
     Ok(made?)
 }
 
-/// Starts what [`release`] will run while this process still has its privileges: it is
-/// a program of the host, and resolvconf even starts some daemons anew, which would have
-/// as few privileges as the process that it runs for.
+/// Starts the program that [`release`] will run while this process still has its privileges: it is
+/// a program of the host, and resolvconf even restarts some daemons, which would have as few
+/// privileges as this process.
 pub(in crate::host) async fn prepare_to_release(journal: &Journal) {
     let interface = journal.interface();
     for entry in journal.entries() {
@@ -230,7 +231,7 @@ pub(in crate::host) async fn prepare_to_release(journal: &Journal) {
         if let Some(program) = Program::find(name)
             && let Err(error) = program.prepare(&arguments).await
         {
-            tracing::warn!(%error, "{name} will be run with few privileges");
+            tracing::warn!(%error, "{name} will run with few privileges");
         }
     }
 }
@@ -239,7 +240,7 @@ fn record_name(interface: &str) -> String {
     format!("{RECORD}{interface}")
 }
 
-/// Takes the change back.
+/// Undoes the change.
 pub(in crate::host) async fn release(
     netlink: &Netlink,
     journal: &mut Journal,
@@ -248,7 +249,7 @@ pub(in crate::host) async fn release(
     let interface = journal.interface().to_owned();
     match way {
         ResolverWay::Resolved => {
-            // Its settings go with the interface.
+            // The settings are removed with the interface.
             let Some(index) = journal.index() else {
                 return Ok(Outcome::Gone);
             };
@@ -272,17 +273,16 @@ pub(in crate::host) async fn release(
     }
 }
 
-/// A file out of which name servers were taken that stayed over a reboot.
+/// A file from which name servers that survived a reboot were removed.
 #[derive(Debug)]
 pub struct RecoveredFile {
-    /// Which.
+    /// The file.
     pub path: PathBuf,
-    /// What it is now, if it could not become what it was.
+    /// Its present state, if it could not be restored.
     pub left: Option<String>,
 }
 
-/// Takes out of the file what a tunnel left there that was up when the host went
-/// down; nothing where there is no such thing.
+/// Removes the entries of a tunnel that was up when the host went down; `None` if there are none.
 pub fn recover_file(directory: &RuntimeDir) -> Result<Option<RecoveredFile>, NetError> {
     let here = Owner::current().map_err(JournalError::Owner)?;
     let path = PathBuf::from(FILE);
@@ -296,8 +296,8 @@ pub fn recover_file(directory: &RuntimeDir) -> Result<Option<RecoveredFile>, Net
     Ok(Some(RecoveredFile { path, left }))
 }
 
-/// With domains, only their names are asked there: a search domain is a routing
-/// domain too, and the interface is no default for others.
+/// With domains, only names in them are asked there: a search domain is a routing domain too, and
+/// the interface is not the default for other names.
 async fn tell_resolved(
     program: &Program,
     interface: &str,
@@ -333,7 +333,7 @@ async fn tell_resolved(
 }
 
 async fn revert_resolved(program: &Program, interface: &str) -> Result<Outcome, ResolverError> {
-    let action = "put the name servers back";
+    let action = "restore the name servers";
     program.run(action, &["revert", interface], "").await?;
     Ok(Outcome::Undone)
 }
@@ -360,11 +360,11 @@ async fn tell_resolvconf(
 async fn revert_resolvconf(program: &Program, interface: &str) -> Result<Outcome, ResolverError> {
     let name = record_name(interface);
     let deleted = program
-        .run("put the name servers back", &["-d", &name], "")
+        .run("restore the name servers", &["-d", &name], "")
         .await;
     match deleted {
         Ok(_) => Ok(Outcome::Undone),
-        // As openresolv has it; Debian's says nothing.
+        // openresolv's message; Debian's resolvconf prints none.
         Err(ProgramError::Refused { complaint, .. })
             if complaint.contains("No resolv.conf for interface") =>
         {

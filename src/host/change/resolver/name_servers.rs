@@ -1,4 +1,4 @@
-//! Name servers for a tunnel, and the domains that they are for.
+//! The name servers of a tunnel and the domains that they answer for.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::domain_name::DomainName;
 
-/// Name servers that lie behind a tunnel.
+/// Name servers that are reached through a tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NameServers {
     /// Their addresses, at least one.
     pub servers: Vec<IpAddr>,
-    /// The domains whose names they know, which short names are looked up in as
-    /// well; all names, where there are none.
+    /// The domains that they answer for, which are search domains for short names too; empty for
+    /// all names.
     pub domains: Vec<DomainName>,
 }
 
@@ -28,7 +28,7 @@ impl fmt::Display for NameServers {
     }
 }
 
-/// A list as text.
+/// Joins a list with `between`.
 pub(in crate::host) fn joined<T: fmt::Display>(list: &[T], between: &str) -> String {
     let texts: Vec<String> = list.iter().map(ToString::to_string).collect();
     texts.join(between)

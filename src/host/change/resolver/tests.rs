@@ -1,5 +1,5 @@
-//! Programs that note what they are told, in place of those that resolve names;
-//! and the file, with tunnels that end in every way.
+//! Tests with programs that record their input in place of the resolvers' programs; and the file,
+//! with tunnels that end in every way.
 
 use super::*;
 use crate::host::change::Change;
@@ -25,7 +25,7 @@ fn name_servers(servers: &[&str], domains: &[&str]) -> NameServers {
     }
 }
 
-/// A program that writes down its arguments and its input, and then does so.
+/// A program that records its arguments and its input, and then runs `script`.
 fn noting(script: &str) -> (TempDir, Program, impl Fn() -> String) {
     let directory = tempfile::tempdir().unwrap();
     let notes = directory.path().join("notes");
@@ -65,7 +65,7 @@ async fn settings_of_somebody_else_stay() {
     assert!(
         error
             .to_string()
-            .contains("tun7 has name servers already (9.9.9.9")
+            .contains("tun7 already has name servers (9.9.9.9")
     );
     assert!(error.nothing_changed());
     assert_eq!(notes(), "dns tun7\n");
@@ -121,7 +121,7 @@ fn who_looks_up_names_is_seen_from_the_files() {
     assert!(!resolved_answers(&file, &switch));
 }
 
-/// A resolver's file of the test's own.
+/// The test's own resolver file.
 fn file() -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("resolv.conf");
@@ -151,7 +151,7 @@ fn the_file_is_put_back_by_the_tunnel_or_by_the_next_start() {
             );
             let report = if killed {
                 drop(state);
-                // The device of a killed tunnel goes with it.
+                // A killed tunnel's device is removed with it.
                 ip("link delete sshvpn0");
                 let recovered = host.recover().await.pop().unwrap();
                 let Recovery::Undone(report) = recovered.outcome else {

@@ -1,16 +1,15 @@
-//! The text of /etc/resolv.conf (resolv.conf(5)) with name servers of tunnels in
-//! it: between marks, so that they can be taken out again, whoever looks at the
-//! file next and whatever became of the journal. Pure.
+//! The text of /etc/resolv.conf (resolv.conf(5)) with name servers of tunnels between marks, so
+//! that any later process can remove them without a journal. Pure.
 //!
 //! ```text
 //!   # sshvpn begins …
-//!   # sshvpn before: …      what the file was
-//!   # sshvpn tunnel: …      for each tunnel
-//!   nameserver …            theirs come first
+//!   # sshvpn before: …      the state of the file before
+//!   # sshvpn tunnel: …      one line per tunnel
+//!   nameserver …            the tunnels' name servers come first
 //!   # sshvpn ends
-//!   …                       what was there before, untouched
+//!   …                       the original text, unchanged
 //!   # sshvpn begins …
-//!   search …                the last line of its kind counts: all domains
+//!   search …                resolvers use the last line of its kind: all domains
 //!   # sshvpn ends
 //! ```
 
@@ -21,71 +20,70 @@ use serde::{Deserialize, Serialize};
 use super::name_servers::{NameServers, joined};
 use crate::host::journal::owner::Owner;
 
-/// How a marked part begins.
+/// Begins a marked part.
 const BEGINS: &str = "# sshvpn begins";
-/// The same where the last line before it had no end.
+/// Begins a marked part if the line before had no newline.
 const BEGINS_JOINED: &str = "# sshvpn begins (and ends the line above)";
-/// Behind the first, for people.
-const ADVICE: &str = ": what is marked goes when the tunnel does, or by 'sshvpn cleanup'";
-/// How a marked part ends.
+/// Follows the first mark, for readers.
+const ADVICE: &str = ": removed with the tunnel, or by 'sshvpn cleanup'";
+/// Ends a marked part.
 const ENDS: &str = "# sshvpn ends";
-/// What the file was.
+/// Precedes the state of the file before.
 const BEFORE: &str = "# sshvpn before: ";
-/// One tunnel.
+/// Precedes one tunnel's record.
 const TUNNEL: &str = "# sshvpn tunnel: ";
 
-/// What the file was before the first tunnel.
+/// The state of the file before the first tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "was", rename_all = "kebab-case", deny_unknown_fields)]
 pub(in crate::host) enum Before {
-    /// There was none.
+    /// The file was missing.
     Absent,
-    /// A file, with the same permissions.
+    /// A regular file, with the present permissions.
     File,
     /// A symbolic link.
     Link {
-        /// Where to.
+        /// The target.
         target: PathBuf,
-        /// SHA-256 of what was read through it.
+        /// SHA-256 of the text that was read through the link.
         digest: String,
     },
 }
 
-/// A tunnel that has its name servers in the file.
+/// A tunnel that has name servers in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::host) struct Holder {
     /// Its interface.
     pub(in crate::host) interface: String,
-    /// The network namespace that this is in.
+    /// The network namespace of the interface.
     pub(in crate::host) namespace: u64,
-    /// The boot in which it is up.
+    /// The boot in which the tunnel is up.
     pub(in crate::host) boot: String,
     /// Its name servers.
     pub(in crate::host) name_servers: NameServers,
 }
 
 impl Holder {
-    /// Whether that is the tunnel on `interface` of `owner`.
+    /// Whether this is the tunnel on `interface` of `owner`.
     pub(in crate::host) fn is(&self, interface: &str, owner: &Owner) -> bool {
         let place = (self.boot.as_str(), self.namespace);
         self.interface == interface && place == (&owner.boot_id, owner.network_namespace)
     }
 }
 
-/// The file's text, taken apart.
+/// The parsed text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::host) struct Marked {
-    /// What the file was.
+    /// The state of the file before the first tunnel.
     pub(in crate::host) before: Before,
-    /// Whose name servers are in it, the last to come last.
+    /// The tunnels with name servers in it, the newest last.
     pub(in crate::host) holders: Vec<Holder>,
-    /// All that is not marked.
+    /// The text outside of the marks.
     pub(in crate::host) rest: Vec<u8>,
 }
 
-/// Takes a text apart; nothing where there is no mark in it, or marks that
-/// somebody has changed.
+/// Parses a text; `None` without marks, or if the marks were edited.
 pub(in crate::host) fn parse(text: &[u8]) -> Option<Marked> {
     let mut before = None;
     let mut holders = Vec::new();
@@ -116,7 +114,7 @@ pub(in crate::host) fn parse(text: &[u8]) -> Option<Marked> {
 }
 
 impl Marked {
-    /// The text, with the name servers of the last tunnel to come first.
+    /// The text, with the newest tunnel's name servers first.
     pub(in crate::host) fn render(&self) -> Result<Vec<u8>, serde_json::Error> {
         let mut text = format!("{BEGINS}{ADVICE}\n");
         text.push_str(&format!(

@@ -1,5 +1,5 @@
-//! The rules as text; and in a network namespace each, with the real nft, what
-//! passes between clients and hosts beyond, and what does not.
+//! Tests the rules as text; and in a network namespace each, with the real nft, the packets that
+//! pass between clients and other hosts.
 
 use std::process::Command;
 
@@ -134,7 +134,7 @@ fn a_replacement_that_is_refused_leaves_the_table_as_it_is() {
         let mut state = begin(&host);
         state.apply(Change::ServerTable(table())).await.unwrap();
         let before = run("nft list ruleset");
-        // More than a command line or a ruleset can hold.
+        // More than a command line or a ruleset can contain.
         let wrong = ServerTable {
             group: GROUP,
             ..table()
@@ -146,7 +146,7 @@ fn a_replacement_that_is_refused_leaves_the_table_as_it_is() {
         );
         assert!(nft.apply("replace", &text).await.is_err());
         assert_eq!(run("nft list ruleset"), before);
-        // One that somebody removed is made again.
+        // A removed table is made again.
         run("nft delete table inet sshvpn_serve");
         state.apply(Change::ServerTable(table())).await.unwrap();
         assert_eq!(run("nft list ruleset"), before);
@@ -162,12 +162,12 @@ fn a_server_without_a_device_has_no_link_to_change() {
         let error = state.apply(Change::LinkUp).await.unwrap_err();
         assert!(error.nothing_changed(), "{error}");
         let again = HostState::begin_without_device(&host.directory, &"serve".parse().unwrap());
-        assert!(again.unwrap_err().to_string().contains("is up already"));
+        assert!(again.unwrap_err().to_string().contains("is already up"));
         assert!(state.undo().await.undone.is_empty());
     });
 }
 
-/// A named namespace behind an interface of this one; it ends with this.
+/// A named namespace behind an interface of this one; dropping it removes the namespace.
 struct Neighbour(String);
 
 impl Neighbour {
@@ -229,7 +229,7 @@ fn clients_reach_what_is_listed_and_each_other_and_nobody_reaches_them() {
         let listed = Neighbour::new("listed0", "10.2.0");
         let other = Neighbour::new("other0", "10.3.0");
         forward();
-        // Others drop what they do not know, as hosts with containers do.
+        // Other programs' chains drop unknown packets, as on hosts with containers.
         run("iptables -P FORWARD DROP");
         let marking = ServerTable {
             mark_passed: true,
@@ -245,7 +245,7 @@ fn clients_reach_what_is_listed_and_each_other_and_nobody_reaches_them() {
             .apply(Change::ForwardPassed(Family::V4))
             .await
             .unwrap();
-        // They have no way back but to this host's own address.
+        // They have no route back except to this host's own address.
         ip(&format!("-n {} route del default", listed.0));
         assert!(one.pings("10.2.0.2"), "with NAT");
         ip(&format!("-n {} route add default via 10.2.0.1", listed.0));
@@ -255,7 +255,7 @@ fn clients_reach_what_is_listed_and_each_other_and_nobody_reaches_them() {
             !listed.pings("10.1.1.2") && !other.pings("10.1.1.2"),
             "no way in"
         );
-        // A client with the address of another one.
+        // A client that uses another client's address.
         ip(&format!("-n {} addr add 10.1.2.77/32 dev inside", one.0));
         assert!(!one.pings_from("10.1.2.77", "10.2.0.2"));
         let inbound = ServerTable {

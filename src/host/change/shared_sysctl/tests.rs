@@ -1,5 +1,5 @@
-//! In a fresh network namespace each: two tunnels that want the same settings,
-//! and the last of them gives them back, however either ends.
+//! In a new network namespace each, two tunnels take the same settings; tests that the last one
+//! restores them, whether the tunnels end orderly or crash.
 
 use std::fs;
 
@@ -19,7 +19,7 @@ fn settings() -> [SharedSetting; 3] {
     ]
 }
 
-/// The three settings, and those that the kernel sets along with the last.
+/// The values of the three settings, and of those that the kernel sets along with the last one.
 fn values() -> Vec<String> {
     let mut keys: Vec<SysctlKey> = settings().iter().map(SharedSetting::key).collect();
     for name in ["default", "eth1", "eth2", "lo"] {
@@ -28,7 +28,7 @@ fn values() -> Vec<String> {
     keys.iter().map(|key| key.read().unwrap()).collect()
 }
 
-/// A host with two interfaces, of which the second forwards IPv6 on its own.
+/// A host with two interfaces; the second one forwards IPv6 already.
 fn host() -> Host {
     ip("link add eth1 type veth peer name eth2");
     for tunnel in ["sshvpn0", "sshvpn1"] {
@@ -65,7 +65,7 @@ fn the_last_of_two_gives_them_back() {
             };
             let report = first.undo().await;
             assert!(report.is_clean(), "{report:?}");
-            assert!(report.undone[0].contains("another tunnel keeps it"));
+            assert!(report.undone[0].contains("another tunnel needs it"));
             assert_eq!(values(), SET);
             let report = last.undo().await;
             assert!(report.is_clean() && report.undone.len() == 3, "{report:?}");
@@ -116,7 +116,7 @@ fn death_at_any_point_is_made_good() {
                 .unwrap();
             state.apply(Change::Shared(setting.clone())).await.unwrap();
             drop(state);
-            // Noted and not yet made, or half given back: to the kernel the same.
+            // Journalled but not made yet, or partly restored: the kernel's state is the same.
             setting.key().write(&before_of(&setting)).unwrap();
             let Recovery::Undone(report) = &host.recover().await[0].outcome else {
                 panic!("it was ours");

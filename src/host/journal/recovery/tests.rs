@@ -1,5 +1,5 @@
-//! In a fresh network namespace each: what a dead tunnel left is undone, what a
-//! live one has is not.
+//! In a new network namespace each, tests that a dead tunnel's changes are undone and a running
+//! one's are not.
 
 use std::fs;
 
@@ -47,7 +47,7 @@ fn a_running_tunnel_is_neither_recovered_nor_begun_again() {
             .await
             .unwrap_err();
         assert!(
-            busy.to_string().contains("is up already, by process"),
+            busy.to_string().contains("is already up, held by process"),
             "{busy}"
         );
         state.apply(mtu(9000)).await.unwrap();
@@ -82,7 +82,7 @@ fn the_journal_of_another_namespace_is_left_alone() {
                 Recovery::OtherNamespace { .. }
             ));
             assert!(ip("link show sshvpn0").contains(",UP"));
-            // Its own tunnel of the same name has a journal of its own.
+            // The other namespace's tunnel of the same name has its own journal.
             let state = there.begin().await;
             assert_eq!(there.files().len(), 2);
             state.undo().await;

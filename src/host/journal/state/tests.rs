@@ -1,5 +1,5 @@
-//! In a fresh network namespace each: what a tunnel changes is undone, and
-//! nothing else is touched.
+//! In a new network namespace each, tests that a tunnel's changes are undone and nothing else is
+//! touched.
 
 use std::net::IpAddr;
 use std::process::Command;
@@ -34,7 +34,7 @@ fn everything_is_made_and_undone() {
             "10.81.0.0/16 dev sshvpn0 proto static scope link src 10.77.0.0 metric 50",
             "10.82.0.0/16 via 10.78.0.1",
         ] {
-            // `ip -d addr` of this version does not print the generation mode.
+            // This version of `ip -d addr` does not print the generation mode.
             assert!(
                 now.contains(there) || ip("-d link").contains(there),
                 "{there} in {now}"
@@ -154,8 +154,8 @@ fn a_users_own_device_gets_its_settings_back() {
         let host = Host::with_tun();
         ip("link set sshvpn0 mtu 1400 txqueuelen 33");
         ip("addr add 10.5.0.1/24 dev sshvpn0");
-        // The kernel drops this one when the link goes down again. (With nodad: the
-        // detection would end, and change what is seen, at any time.)
+        // The kernel drops this address when the link goes down again. (With nodad: the end of
+        // duplicate address detection would change the snapshot at any time.)
         ip("addr add fd05::1/64 dev sshvpn0 nodad");
         let before = snapshot();
         let mut state = host.begin().await;
@@ -164,7 +164,7 @@ fn a_users_own_device_gets_its_settings_back() {
         assert_eq!(snapshot(), before);
 
         ip("link set sshvpn0 up");
-        // With the first IPv6 address on a link that is up comes ff00::/8.
+        // The first IPv6 address on a link that is up adds the route ff00::/8.
         ip("addr add fd06::1/64 dev sshvpn0 nodad");
         wait_for_routes_of(&["fd05::1", "fd06::1"]);
         let before = snapshot();
@@ -260,7 +260,7 @@ fn refusals_say_why_and_leave_no_entry() {
     });
 }
 
-/// A device of the user's: what it was set to comes back, after a death too.
+/// The settings of a device of the user's are restored, after a crash too.
 #[test]
 fn protection_is_put_back() {
     test_namespace::run(async {
@@ -275,7 +275,7 @@ fn protection_is_put_back() {
             let set = Difference::of("sshvpn0", Ipv6::Off);
             assert!(set.differing.is_empty(), "{set:?}");
             assert_eq!(state.journal.entries().len(), 8);
-            // A second time there is nothing to do.
+            // A second time changes nothing.
             apply_all(&mut state, vec![Change::Protection(Ipv6::Off)]).await;
             assert_eq!(state.journal.entries().len(), 8);
             match recovered {
@@ -305,8 +305,8 @@ fn ipv6_stays_on_a_device_that_has_an_address() {
     });
 }
 
-/// A dead process's journal in the hands of a user who is not root: the own device
-/// gets its settings back, and the rest stays journalled for root.
+/// A user who is not root recovers a dead process's journal: the user's own device gets its
+/// settings back, the other changes stay journalled for root.
 #[test]
 fn what_takes_root_stays_in_the_journal() {
     test_namespace::run(async {
@@ -337,14 +337,17 @@ fn what_takes_root_stays_in_the_journal() {
         assert!(text.contains("firewall-table") && text.contains("ipv4/conf/sshvpn0/forwarding"));
         assert!(!text.contains("disable_ipv6"), "{text}");
         std::fs::remove_file(host.journal_path()).unwrap();
-        // A device of another user is left alone.
+        // The device of another user is left alone.
         ip("link del sshvpn0");
         ip("tuntap add dev sshvpn0 mode tun user 2001");
         let mut state = host.begin().await;
         apply_all(&mut state, vec![Change::LinkUp]).await;
         let HostState { netlink, journal } = state;
         let report = undo_and_close(&netlink, journal, UndoScope::OwnDevices).await;
-        assert_eq!(report.beyond, ["sshvpn0 up: 'sshvpn0' is not this user's"]);
+        assert_eq!(
+            report.beyond,
+            ["sshvpn0 up: 'sshvpn0' belongs to another user"]
+        );
         assert!(netlink.link_by_name("sshvpn0").await.unwrap().up);
     });
 }
@@ -364,8 +367,8 @@ fn a_link_local_address_is_not_ipv6_that_was_given() {
     });
 }
 
-/// As in most containers: the link is set up all the same, and nothing is
-/// journalled that was not done.
+/// /proc/sys is read-only, as in most containers: the link is set up all the same, and changes that
+/// were not made are not journalled.
 #[test]
 fn read_only_settings_are_no_failure() {
     test_namespace::run(async {

@@ -1,4 +1,5 @@
-//! Chosen addresses collide with nothing; given ones are checked.
+//! Tests that chosen addresses collide with no network in use, and that the user's addresses are
+//! checked.
 
 use proptest::prelude::*;
 
@@ -21,7 +22,7 @@ fn given(local: Option<&str>, remote: Option<&str>, mode: Mode) -> AddressReques
     }
 }
 
-/// The pair of a request for given addresses, as text.
+/// The pair for the given addresses, as text.
 fn pair(local: Option<&str>, remote: Option<&str>, mode: Mode) -> Result<String, AddressError> {
     let addresses = choose(&given(local, remote, mode), 1)?;
     let family = local.or(remote).map(ip).map(Family::of);
@@ -198,7 +199,7 @@ fn a_given_pair_leaves_the_other_family_to_be_chosen() {
 
 fn network_in_use() -> impl Strategy<Value = IpNetwork> {
     let v4 = (any::<u32>(), 0u8..=32, 0u8..4).prop_map(|(bits, prefix, pool)| {
-        // Most of them in private space, where they can collide.
+        // Mostly in private space, where they can collide.
         let first = [10u32 << 24, 0xac10_0000, 0xc0a8_0000, bits][usize::from(pool)];
         let address = std::net::Ipv4Addr::from(first | (bits & 0x000f_ffff));
         IpNetwork::new(address.into(), prefix).unwrap()
@@ -265,7 +266,7 @@ fn the_remote_end_may_permit_some_networks_only() {
     let only = pair(&["10.99.0.0/24"], &[]).unwrap();
     let v4 = only.ipv4.unwrap();
     assert!(networks(&["10.99.0.0/24"])[0].contains(v4.remote) && only.ipv6.is_none());
-    // Wider than private space, outside of it, and none of one family.
+    // The permitted networks reach beyond private space, lie outside of it, or lack one family.
     let wide = pair(&["0.0.0.0/0", "2001:db8::/48"], &["10.0.0.0/8"]).unwrap();
     assert!(networks(&["172.16.0.0/12"])[0].contains(wide.ipv4.unwrap().remote));
     assert!(networks(&["2001:db8::/48"])[0].contains(wide.ipv6.unwrap().remote));

@@ -1,5 +1,4 @@
-//! What is planned covers what was asked for and nothing else, and collides
-//! with nothing without saying so.
+//! Tests that a plan covers exactly the requested networks and reports every conflict.
 
 use proptest::prelude::*;
 
@@ -57,8 +56,8 @@ fn route(destination: &str, gateway: Option<&str>, device: u32) -> RouteFacts {
     }
 }
 
-/// A laptop: eth0 in 192.168.1.0/24 and 2001:db8:1::/64, with default routes, a
-/// route to 10.8.0.0/16 by another router, and a persistent tun.
+/// A laptop: eth0 in 192.168.1.0/24 and 2001:db8:1::/64, with default routes, a route to
+/// 10.8.0.0/16 by another router, and a persistent tun.
 fn laptop() -> HostFacts {
     HostFacts {
         links: vec![link(1, "lo"), link(2, "eth0"), link(3, "sshvpn0")],
@@ -212,7 +211,7 @@ fn an_equal_route_is_an_error_and_others_are_notes() {
     let error = planned(&["10.8.0.0/16"], &[], &[]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "this host has a route 10.8.0.0/16 via 192.168.1.2 on eth0 already; remove that, or ask for parts of it"
+        "this host already has a route 10.8.0.0/16 via 192.168.1.2 on eth0; remove that route, or ask for smaller networks within it"
     );
     let error = planned(&["0.0.0.0/0"], &[], &[]).unwrap_err().to_string();
     assert!(error.contains("0.0.0.0/1 and 128.0.0.0/1"), "{error}");
@@ -240,7 +239,7 @@ fn excluding_everything_is_an_error_and_asking_for_nothing_is_not() {
     );
 }
 
-/// Networks of 10.0.0.0/24 and its like in IPv6, so small that every address can be tried.
+/// Networks in 10.0.0.0/24 and an IPv6 equivalent, small enough to test every address.
 fn small() -> impl Strategy<Value = IpNetwork> {
     (0u8..=255, 0u8..=8, any::<bool>()).prop_map(|(last, host, v4)| {
         let last = u128::from(last) >> host << host;

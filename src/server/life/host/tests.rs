@@ -204,7 +204,7 @@ fn two_servers_on_a_host_have_a_table_each() {
         let third = ServeHost::start(&place.directory, &settings, &pools())
             .await
             .unwrap_err();
-        assert!(third.to_string().contains("is up already"), "{third}");
+        assert!(third.to_string().contains("is already up"), "{third}");
         assert!(first.stop().await.is_clean());
         assert_eq!(forwarding("eth1"), "1");
         assert!(second.stop().await.is_clean());

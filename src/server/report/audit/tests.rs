@@ -126,7 +126,10 @@ fn a_link_that_others_could_have_made_is_not_followed() {
     fs::set_permissions(&open, fs::Permissions::from_mode(0o1777)).unwrap();
     symlink(&target, open.join("audit.log")).unwrap();
     let error = Audit::open(&settings(&open.join("audit.log"))).unwrap_err();
-    assert!(error.to_string().contains("others can write"), "{error}");
+    assert!(
+        error.to_string().contains("other users can write"),
+        "{error}"
+    );
     assert!(!target.exists());
 }
 

@@ -1,5 +1,5 @@
-//! The user's SSH agent (draft-miller-ssh-agent): what it holds, and its
-//! signatures. An agent that fails is as good as none.
+//! The user's SSH agent (draft-miller-ssh-agent): its keys and its signatures. A failing
+//! agent counts as none.
 
 use std::io;
 use std::path::Path;
@@ -12,8 +12,8 @@ use tokio::net::UnixStream;
 
 use crate::config::invoker::Invoker;
 
-/// How long the agent may take to let us in, and to say what it holds. A signature may take any
-/// time: the agent can ask the user for permission.
+/// How long the agent may take to accept the connection and to list its keys. A signature
+/// has no limit: the agent may ask the user for permission.
 const LISTING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A connection to the agent.
@@ -22,8 +22,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Binds the connection to the session with the server (OpenSSH PROTOCOL.agent,
-    /// section 1), and lists what the agent holds. `None` when it does not answer.
+    /// Binds the connection to the session with the server (OpenSSH PROTOCOL.agent, section
+    /// 1), and lists the agent's keys. `None` if the agent does not answer.
     pub async fn ask(
         stream: UnixStream,
         session: Option<&AgentSessionBinding>,
@@ -46,16 +46,16 @@ impl Agent {
         None
     }
 
-    /// Tells the agent which server the signatures are for, so that it can
-    /// keep to the destinations that its keys are restricted to.
+    /// Tells the agent which server the signatures are for, so that it can enforce its
+    /// keys' destination constraints.
     async fn bind(&mut self, session: &AgentSessionBinding) {
         if let Err(error) = self.client.bind_session(session, false).await {
             tracing::debug!("agent: not bound to the session: {error}");
         }
     }
 
-    /// Appends to `data` the agent's signature of it, as the string that
-    /// closes a publickey request (RFC 4252, section 7).
+    /// Appends the agent's signature of `data` to it, as the string that ends a publickey
+    /// request (RFC 4252, section 7).
     pub async fn sign(
         &mut self,
         identity: &AgentIdentity,

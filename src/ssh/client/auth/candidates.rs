@@ -1,6 +1,6 @@
-//! Which keys are offered to the server, and in what order (pubkey_prepare of
-//! OpenSSH): certificates named by the configuration, keys of the agent that
-//! are also configured, other keys of the agent, other configured files.
+//! Chooses the keys to offer to the server, and their order (pubkey_prepare of OpenSSH):
+//! certificates named by the configuration, keys of the agent that are also configured,
+//! other keys of the agent, other configured files.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -18,19 +18,19 @@ use crate::ssh::client::host_key::key_line;
 /// One key or certificate to offer.
 #[derive(Debug, Clone)]
 pub(in crate::ssh) struct Candidate {
-    /// What is offered.
+    /// The public key or certificate.
     pub(in crate::ssh) public: Public,
     /// The file, or the agent's comment, for messages.
     pub(in crate::ssh) label: String,
-    /// The agent's entry, if the agent holds it.
+    /// The agent's entry, if the agent has the key.
     pub(in crate::ssh) in_agent: Option<AgentIdentity>,
-    /// The file, if it is configured.
+    /// The file, if the key is configured.
     pub(in crate::ssh) path: Option<PathBuf>,
-    /// Offered since the last (partial) success.
+    /// Whether it was offered since the last (partial) success.
     pub(in crate::ssh) tried: bool,
 }
 
-/// Who signs for a candidate.
+/// What signs for a candidate.
 #[derive(Debug, Clone)]
 pub(in crate::ssh) enum SignedBy {
     /// The agent, with this entry.
@@ -60,7 +60,7 @@ impl Candidate {
         }
     }
 
-    /// What kind of key, for messages.
+    /// The type of key, for messages.
     pub(in crate::ssh) fn kind(&self) -> &'static str {
         match &self.public {
             Public::Key(key) => key_line::kind(key),
@@ -71,7 +71,7 @@ impl Candidate {
         }
     }
 
-    /// Whether anything can sign for it, and the configuration allows it.
+    /// Whether something can sign for it, and the configuration allows it.
     fn is_usable(&self, options: &SshOptions) -> bool {
         if let Public::Certificate(certificate) = &self.public
             && certificate.cert_type() != CertType::User
@@ -96,7 +96,7 @@ impl Candidate {
     }
 }
 
-/// What an entry of the agent offers.
+/// The public key or certificate of an agent's entry.
 fn public_of(identity: &AgentIdentity) -> Public {
     match identity {
         AgentIdentity::PublicKey { key, .. } => Public::Key(key.key_data().clone()),
@@ -114,7 +114,7 @@ pub(in crate::ssh) fn is_accepted(public: &Public, accepted: &[String]) -> bool 
         Public::Certificate(certificate) => {
             algorithm_names(&certificate.algorithm(), Algorithm::to_certificate_type)
         }
-        // To be seen when it is decrypted.
+        // Checked once the private key is decrypted.
         Public::Unknown => return true,
     };
     names.iter().any(|name| matches_any(name, patterns()))
@@ -131,7 +131,7 @@ fn algorithm_names(algorithm: &Algorithm, name: impl Fn(&Algorithm) -> String) -
     }
 }
 
-/// The candidates in the order in which they are offered; each key once.
+/// The candidates in the order in which they are offered, each key once.
 pub(in crate::ssh) fn arrange(
     identities: Vec<Identity>,
     certificates: Vec<Identity>,
@@ -167,7 +167,7 @@ pub(in crate::ssh) fn arrange(
     queue
 }
 
-/// The very same key, or the very same certificate.
+/// Whether both are the same key or the same certificate.
 fn same(one: &Public, other: &Public) -> bool {
     match (one, other) {
         (Public::Key(one), Public::Key(other)) => one == other,
@@ -176,7 +176,7 @@ fn same(one: &Public, other: &Public) -> bool {
     }
 }
 
-/// Who signs for `candidate`: for a certificate, whoever has the plain key.
+/// What signs for `candidate`; for a certificate, the agent or file that has its key.
 pub(in crate::ssh) fn signer(candidate: &Candidate, all: &VecDeque<Candidate>) -> Option<SignedBy> {
     if let Some(identity) = &candidate.in_agent {
         return Some(SignedBy::Agent(Box::new(identity.clone())));
@@ -205,7 +205,8 @@ fn is_key_of(candidate: &Candidate, certificate: &Certificate) -> bool {
     matches!(&candidate.public, Public::Key(key) if key == certificate.public_key())
 }
 
-/// An encrypted key of which only the name is known, which fits.
+/// Whether `candidate` is an encrypted key that is known only by its file name, and that
+/// name fits `certificate`.
 fn may_be_key_of(candidate: &Candidate, certificate: &Path) -> bool {
     let (Public::Unknown, Some(key)) = (&candidate.public, &candidate.path) else {
         return false;

@@ -33,13 +33,13 @@ async fn user_certificates_beside_the_key_by_name_and_in_the_agent() {
         add_to_agent(&socket, &key);
         options.certificate_files = vec![server.path("named")];
         server.log_in(&options, &nobody()).await.unwrap();
-        // The certificate from the file, signed for by the agent's plain key.
+        // The file has the certificate; the agent signs with the plain key.
         options.identity_files.clear();
         options.identity_agent = Some(socket.clone());
         fs::rename(&key, server.path("hidden")).unwrap();
         let outcome = server.log_in(&options, &nobody()).await;
         assert!(outcome.is_ok(), "{kind}: {outcome:?}\n{}", server.log());
-        // And the certificate that the agent itself holds.
+        // The agent has the certificate.
         fs::rename(server.path("hidden"), &key).unwrap();
         fs::rename(server.path("named"), server.path("id-cert.pub")).unwrap();
         add_to_agent(&socket, &key);
@@ -53,7 +53,7 @@ async fn user_certificates_beside_the_key_by_name_and_in_the_agent() {
     }
 }
 
-/// A server that has a host certificate for `principal`.
+/// A server with a host certificate for `principal`.
 fn with_host_certificate(principal: &str) -> Server {
     let server = Server::new("");
     server.key("ca", &["-t", "ed25519", "-N", ""]);

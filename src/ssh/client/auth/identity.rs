@@ -1,5 +1,5 @@
-//! The user's key files: which keys and certificates they hold, and the
-//! private keys themselves, with a passphrase asked for when it is needed.
+//! The user's key files: their public keys, certificates and private keys; prompts for a
+//! passphrase when needed.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -16,32 +16,32 @@ use crate::config::ssh::options::SshOptions;
 use crate::ssh::client::host_key::key_line;
 use crate::ssh::client::prompt::{PromptError, Prompter};
 
-/// The most that is read of a key file, in bytes.
+/// At most this many bytes of a key file are read.
 const MAX_FILE: u64 = 1 << 20;
 
-/// One file named by `IdentityFile` or `CertificateFile`, and what is known
-/// of it without a passphrase.
+/// One file of `IdentityFile` or `CertificateFile`, and its public key as far as it is
+/// readable without a passphrase.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// The private key, or the certificate of `CertificateFile`.
     pub path: PathBuf,
-    /// What it offers to a server.
+    /// The public key or certificate that it offers to a server.
     pub public: Public,
 }
 
-/// The public half of an identity.
+/// The public part of an identity.
 #[derive(Debug, Clone)]
 pub enum Public {
     /// A plain key.
     Key(KeyData),
     /// A certificate for a key.
     Certificate(Box<Certificate>),
-    /// Only the encrypted private key would tell.
+    /// Unknown until the private key is decrypted.
     Unknown,
 }
 
 impl Public {
-    /// The plain key, that of a certificate included.
+    /// The plain key, also that of a certificate.
     pub fn key(&self) -> Option<&KeyData> {
         match self {
             Public::Key(key) => Some(key),
@@ -51,10 +51,10 @@ impl Public {
     }
 }
 
-/// Why there is no private key.
+/// Why a private key is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// The file is not there or cannot be read.
+    /// The file is missing or cannot be read.
     #[error("cannot read the key {}", path.display())]
     Read {
         /// The file.
@@ -62,28 +62,28 @@ pub enum IdentityError {
         /// The system's reason.
         source: io::Error,
     },
-    /// Others can read the file. The user has been told.
+    /// Others can read the file. The user has been shown the warning.
     #[error("Load key \"{}\": bad permissions", .0.display())]
     Permissions(PathBuf),
-    /// Not a private key, or of a kind that is not supported.
+    /// The file has no private key of a supported type.
     #[error("Load key \"{}\": {source}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         source: KeyFormatError,
     },
     /// The passphrase was not given, or was wrong too often.
     #[error("no passphrase for the key {}", .0.display())]
     NoPassphrase(PathBuf),
-    /// The question for the passphrase was interrupted.
+    /// The passphrase prompt was interrupted.
     #[error("interrupted")]
     Interrupted,
 }
 
-/// The identities of `options`, in ssh's order, and apart from them the
-/// certificates of `CertificateFile`. A file that is missing is an identity
-/// of which nothing is known: that it is missing shows when it is needed.
+/// The identities of `options` in ssh's order, and separately the certificates of
+/// `CertificateFile`. A missing file is an identity with an unknown public key; the error
+/// appears when the key is needed.
 pub fn load(options: &SshOptions, invoker: &Invoker) -> (Vec<Identity>, Vec<Identity>) {
     let mut identities = Vec::new();
     for path in &options.identity_files {
@@ -91,7 +91,7 @@ pub fn load(options: &SshOptions, invoker: &Invoker) -> (Vec<Identity>, Vec<Iden
             path: path.clone(),
             public: public_of(path, invoker),
         });
-        // KEY-cert.pub counts unless certificates are named.
+        // KEY-cert.pub applies unless certificates are configured.
         if options.certificate_files.is_empty()
             && let Some(certificate) = certificate_in(&with_suffix(path, "-cert.pub"), invoker)
         {
@@ -114,8 +114,9 @@ pub fn load(options: &SshOptions, invoker: &Invoker) -> (Vec<Identity>, Vec<Iden
     (identities, certificates.collect())
 }
 
-/// What `path` offers: the file itself may be a public key whose private half
-/// is in the agent; else `path.pub` or the private key tells.
+/// The public key or certificate of `path`: the file itself may be a public key whose
+/// private key is in the agent; otherwise it is read from `path.pub` or from the private
+/// key.
 fn public_of(path: &Path, invoker: &Invoker) -> Public {
     let listed = [path.to_owned(), with_suffix(path, ".pub")]
         .iter()
@@ -128,7 +129,7 @@ fn public_of(path: &Path, invoker: &Invoker) -> Public {
     key.map_or(Public::Unknown, Public::Key)
 }
 
-/// The first public key or certificate in a file of such lines.
+/// The first public key or certificate in a file that has one per line.
 fn public_in(path: &Path, invoker: &Invoker) -> Option<Public> {
     let content = read(path, invoker).ok()?;
     let lines = content.lines().map(str::trim_start);
@@ -153,8 +154,8 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Loads the private key in `path`, as the invoker could. Asks for the passphrase of an encrypted one as often as
-/// `NumberOfPasswordPrompts` says.
+/// Loads the private key in `path` with the invoker's rights. Prompts for the passphrase of
+/// an encrypted key at most `NumberOfPasswordPrompts` times.
 pub async fn load_private(
     path: &Path,
     invoker: &Invoker,
@@ -190,7 +191,7 @@ async fn decrypt(
             Ok(_) | Err(_) => break,
         };
         let content = content.clone();
-        // The key derivation takes its time on purpose.
+        // The key derivation is slow by design.
         let decrypting =
             tokio::task::spawn_blocking(move || private_key::decrypt(&content, &passphrase));
         match decrypting.await {
@@ -202,7 +203,7 @@ async fn decrypt(
     Err(IdentityError::NoPassphrase(path.to_owned()))
 }
 
-/// Reads a private key, unless it is the user's own and others can read it.
+/// Reads a private key, unless it belongs to the user and others can read it.
 fn read_private(
     path: &Path,
     invoker: &Invoker,
@@ -227,7 +228,7 @@ fn read(path: &Path, invoker: &Invoker) -> io::Result<Zeroizing<String>> {
 
 fn read_text(file: File) -> io::Result<Zeroizing<String>> {
     let length = file.metadata()?.len().min(MAX_FILE);
-    // Room for all of it: growing would leave copies behind.
+    // Room for the whole file: growing would leave copies of the key in memory.
     let mut content = Zeroizing::new(String::with_capacity(length as usize + 1));
     file.take(MAX_FILE).read_to_string(&mut content)?;
     Ok(content)

@@ -1,4 +1,4 @@
-//! The methods that ask the user: `password` (RFC 4252, section 8) and
+//! The methods that prompt the user: `password` (RFC 4252, section 8) and
 //! `keyboard-interactive` (RFC 4256).
 
 use russh::client::{AuthResult, Handle, Handler, KeyboardInteractiveAuthResponse, Prompt};
@@ -8,22 +8,22 @@ use super::{Attempt, AuthError, Person};
 use crate::ssh::client::prompt::PromptError;
 use crate::ssh::client::prompt::terminal_text;
 
-/// How many rounds of questions, and questions in a round, a server gets:
-/// far more than any login has.
+/// At most this many rounds of questions, and questions per round, are answered: far more
+/// than any login needs.
 const MAX_ROUNDS: usize = 100;
 const MAX_QUESTIONS: usize = 100;
 
-/// How often the user was asked.
+/// Counts how often the user was prompted.
 #[derive(Debug, Default)]
 pub(in crate::ssh) struct Interactive {
     passwords: u32,
     dialogues: u32,
-    /// The server did ask something in one of the dialogues.
+    /// Whether the server asked a question in one of the dialogues.
     was_asked: bool,
 }
 
 impl Interactive {
-    /// Asks for the password and sends it.
+    /// Prompts for the password and sends it.
     pub(in crate::ssh) async fn password<H: Handler>(
         &mut self,
         handle: &mut Handle<H>,
@@ -55,7 +55,7 @@ impl Interactive {
         Ok(Attempt::Answered(answer))
     }
 
-    /// Has a dialogue with the server.
+    /// Runs one dialogue with the server.
     pub(in crate::ssh) async fn keyboard_interactive<H: Handler>(
         &mut self,
         handle: &mut Handle<H>,
@@ -81,7 +81,7 @@ impl Interactive {
                     partial_success,
                 } => {
                     if unattended {
-                        // Asking again would end in the same way.
+                        // Another dialogue would end in the same way.
                         self.dialogues = person.options.number_of_password_prompts;
                     }
                     return Ok(Attempt::Answered(AuthResult::Failure {
@@ -101,8 +101,8 @@ impl Interactive {
             }
             let responses = respond(&prompts, person).await?;
             unattended |= responses.is_none();
-            // The protocol wants an answer to each question; without anybody
-            // to ask they are empty, as those of ssh.
+            // The protocol requires an answer to each question; where no prompt is possible
+            // the answers are empty, like ssh's.
             let responses = responses.unwrap_or_else(|| vec![Secret::default(); prompts.len()]);
             let responses = responses.iter().map(|secret| secret.expose().to_owned());
             answer = handle
@@ -114,7 +114,7 @@ impl Interactive {
     }
 }
 
-/// The user's answers; `None` when there is nobody to ask.
+/// The user's answers; `None` where no prompt is possible.
 async fn respond(
     prompts: &[Prompt],
     person: &Person<'_>,
@@ -148,7 +148,7 @@ fn too_many(person: &Person<'_>) -> AuthError {
     }
 }
 
-/// The host in prompts: its alias, if it has one.
+/// The host in prompts: the alias, if there is one.
 fn host_shown(person: &Person<'_>) -> String {
     let alias = person.options.host_key_alias.clone();
     alias.unwrap_or_else(|| person.host())

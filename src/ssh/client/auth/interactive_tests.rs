@@ -1,5 +1,5 @@
-//! Passwords and dialogues, against a server inside the test whose users and
-//! questions are made up.
+//! Passwords and dialogues, against a server within the test process with invented users
+//! and questions.
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use crate::ssh::client::prompt::script::Script;
 use crate::ssh::client::test_server::connect;
 use crate::ssh::test_settings;
 
-/// How the server answers keyboard-interactive.
+/// The server's keyboard-interactive dialogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dialogue {
     /// Name, then a code: `alice` and `123`.
@@ -27,12 +27,12 @@ enum Dialogue {
     Endless,
 }
 
-/// A server that takes the password `secret`.
+/// A server that accepts the password `secret`.
 #[derive(Clone)]
 struct Host {
     methods: &'static [MethodKind],
     dialogue: Dialogue,
-    /// After the password, keyboard-interactive is asked for as well.
+    /// Whether the server also requires keyboard-interactive after the password.
     two_factors: bool,
     requests: Arc<Mutex<Vec<String>>>,
 }
@@ -55,7 +55,7 @@ impl Host {
         self.requests.lock().unwrap().clone()
     }
 
-    /// Logs in to it as alice with the answers of `script`.
+    /// Logs in as alice with the answers of `script`.
     async fn log_in(
         &self,
         change: impl FnOnce(&mut SshOptions),
@@ -80,7 +80,7 @@ impl Host {
         let (mut handle, _) = connect(local, &options, &quiet, None).await.unwrap();
         let prompter = Prompter::scripted(script.clone());
         let invoker = test_settings::invoker();
-        // On a task of its own: the future has to be Send.
+        // On a separate task, because the future must be Send.
         let outcome = tokio::spawn(async move {
             authenticate(&mut handle, trust, &options, &invoker, &prompter).await
         });
@@ -114,7 +114,7 @@ impl server::Handler for Host {
                 proceed_with_methods: Some(MethodSet::from(&[MethodKind::KeyboardInteractive][..])),
                 partial_success: true,
             }),
-            // Without a list, russh would take the method away.
+            // Without a list, russh would remove the method.
             _ => Ok(Auth::Reject {
                 proceed_with_methods: Some(MethodSet::from(self.methods)),
                 partial_success: false,

@@ -1,5 +1,5 @@
-//! Signs for one key when the server takes it: the agent does, or the private
-//! key, which is loaded no sooner than now.
+//! Signs with one key after the server has accepted it: by the agent, or with the private
+//! key, which is loaded only then.
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -16,13 +16,13 @@ use super::identity::{self, IdentityError};
 use super::secret::wiping_stack;
 use super::{AuthError, Person};
 
-/// The RSA keys that aws-lc signs with, in bits.
+/// The sizes of RSA keys that aws-lc can sign with, in bits.
 const RSA_BITS: RangeInclusive<u32> = 2048..=8192;
 
 /// Why a signature could not be made.
 #[derive(Debug, Error)]
 pub(in crate::ssh) enum SignError {
-    /// The session is gone.
+    /// The session has ended.
     #[error("the connection is closed")]
     Closed,
     /// The agent failed or refused.
@@ -31,7 +31,7 @@ pub(in crate::ssh) enum SignError {
     /// The private key could not be loaded.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The private key is another one than the public key beside it.
+    /// The private key does not match the public key beside it.
     #[error("private key {} contents do not match public", .0.display())]
     Mismatch(PathBuf),
     /// An RSA key that is too short or too long.
@@ -48,25 +48,25 @@ impl From<russh::SendError> for SignError {
     }
 }
 
-/// Signs for one candidate when the server wants the key.
+/// Signs for one candidate when the server accepts its key.
 pub(in crate::ssh) struct KeySigner<'a> {
     /// The agent, if there is one.
     pub(in crate::ssh) agent: Option<&'a mut Agent>,
-    /// Who signs.
+    /// What signs.
     pub(in crate::ssh) signed_by: SignedBy,
-    /// The public key that the signature has to be of.
+    /// The public key that must verify the signature.
     pub(in crate::ssh) expected: Option<KeyData>,
-    /// The private key, if it was needed before.
+    /// The private key, if it is loaded already.
     pub(in crate::ssh) loaded: Option<Box<PrivateKey>>,
-    /// Who is asked for a passphrase.
+    /// The user to prompt for a passphrase.
     pub(in crate::ssh) person: &'a Person<'a>,
 }
 
 impl russh::Signer for KeySigner<'_> {
     type Error = SignError;
 
-    /// The identity that russh names is what was offered; who signs for it is
-    /// settled already.
+    /// Ignores the identity that russh names: it is the one that was offered, and what
+    /// signs for it is already chosen.
     async fn auth_sign(
         &mut self,
         _offered: &AgentIdentity,
@@ -93,8 +93,8 @@ impl russh::Signer for KeySigner<'_> {
     }
 }
 
-/// Appends to `data` the signature of it, as the string that closes a
-/// publickey request (RFC 4252, section 7).
+/// Appends the signature of `data` to it, as the string that ends a publickey request (RFC
+/// 4252, section 7).
 fn append_signature(
     key: &PrivateKey,
     hash: Option<HashAlg>,
@@ -122,7 +122,7 @@ impl Person<'_> {
         identity::load_private(path, self.invoker, self.options, self.prompter).await
     }
 
-    /// Says why nothing came of a key; an error when nothing more can be tried.
+    /// Reports why a key failed; an error if no other key can be tried.
     pub(in crate::ssh) fn explain(
         &self,
         candidate: &Candidate,

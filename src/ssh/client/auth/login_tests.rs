@@ -1,4 +1,4 @@
-//! Logging in to the distribution's sshd with every kind of key.
+//! Logins to the distribution's sshd with every type of key.
 
 use std::fs;
 
@@ -105,7 +105,7 @@ async fn the_agent_signs_for_keys_whose_files_are_gone() {
         options.identity_agent = Some(socket.clone());
         let outcome = server.log_in(&options, &nobody()).await;
         assert!(outcome.is_ok(), "{name}: {outcome:?}\n{}", server.log());
-        // With IdentitiesOnly, the .pub file names the key to use.
+        // With IdentitiesOnly, the .pub file selects the key.
         options.identities_only = true;
         let refused = server.log_in(&options, &nobody()).await;
         assert!(matches!(refused, Err(AuthError::Denied { .. })), "{name}");
@@ -116,7 +116,7 @@ async fn the_agent_signs_for_keys_whose_files_are_gone() {
 
 #[tokio::test]
 async fn the_agents_connection_is_bound_to_the_session() {
-    // A key for another destination is hidden once the session is known.
+    // The agent hides a key for another destination once it knows the session.
     let server = Server::new("");
     let socket = server.path("agent");
     let _agent = start_agent(&socket).await;
@@ -166,7 +166,7 @@ async fn two_keys_where_the_server_wants_two() {
         .await;
     assert!(outcome.is_ok(), "{outcome:?}\n{}", server.log());
     assert_eq!(logged(&server, "Partial publickey"), 1, "{}", server.log());
-    // One key alone is not taken twice.
+    // A single key is not accepted twice.
     let outcome = server
         .log_in(&with_keys(&server, &["one"]), &nobody())
         .await;

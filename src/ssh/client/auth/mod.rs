@@ -1,5 +1,5 @@
-//! Who we are: authenticates to the server with one method after the other,
-//! as ssh does (RFC 4252; PreferredAuthentications in ssh_config(5)).
+//! Authenticates to the server with one method after the other, as ssh does (RFC 4252;
+//! PreferredAuthentications in ssh_config(5)).
 
 pub mod agent;
 pub(in crate::ssh) mod candidates;
@@ -28,61 +28,61 @@ use crate::config::ssh::options::SshOptions;
 use interactive::Interactive;
 use publickey::PublicKeys;
 
-/// ssh's order, as far as we know the methods.
+/// ssh's order, without the methods that sshvpn does not implement.
 const DEFAULT_ORDER: [Method; 3] = [
     Method::PublicKey,
     Method::KeyboardInteractive,
     Method::Password,
 ];
 
-/// Why the server did not let us in.
+/// Why the server denied the login.
 #[derive(Debug, Error)]
 pub enum AuthError {
-    /// Every method that both sides have was tried.
+    /// Every method that both sides support was tried.
     #[error("{user}@{host}: Permission denied ({methods}).")]
     Denied {
-        /// Who wanted in.
+        /// The login's user.
         user: String,
-        /// Where.
+        /// The server.
         host: String,
-        /// What the server would have taken, separated by commas.
+        /// The methods that the server accepts, separated by commas.
         methods: String,
     },
-    /// The server went away, for instance after too many tries, or has no
+    /// The server closed the connection, for example after too many attempts, or has no
     /// method left.
     #[error(
         "{user}@{host}: the server ended the authentication after {tries} tries; if those were too many keys, name the one to use (-i KEY -o IdentitiesOnly=yes)"
     )]
     Disconnected {
-        /// Who wanted in.
+        /// The login's user.
         user: String,
-        /// Where.
+        /// The server.
         host: String,
-        /// How many requests were answered before.
+        /// The number of requests that were answered before.
         tries: u32,
     },
-    /// The user interrupted a question.
+    /// The user interrupted a prompt.
     #[error("interrupted")]
     Interrupted,
-    /// The server asked more than anybody would answer.
+    /// The server asked too many questions.
     #[error("{host}: the server asks too many questions during authentication")]
     TooManyQuestions {
-        /// Where.
+        /// The server.
         host: String,
     },
     /// The connection failed.
     #[error("{user}@{host}: authentication failed")]
     Connection {
-        /// Who wanted in.
+        /// The login's user.
         user: String,
-        /// Where.
+        /// The server.
         host: String,
-        /// What russh says.
+        /// russh's error.
         source: Box<russh::Error>,
     },
 }
 
-/// A method that the program knows.
+/// A method that sshvpn implements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Method {
     PublicKey,
@@ -109,20 +109,20 @@ impl Method {
     }
 }
 
-/// What came of one try of a method.
+/// The result of one attempt at a method.
 pub(in crate::ssh) enum Attempt {
-    /// The server answered.
+    /// The server replied.
     Answered(AuthResult),
     /// The method has nothing (more) to send.
     NothingToSend,
 }
 
-/// Who authenticates, and how they want to be asked.
+/// The user who authenticates, and how to prompt them.
 pub(in crate::ssh) struct Person<'a> {
     pub(in crate::ssh) options: &'a SshOptions,
     pub(in crate::ssh) invoker: &'a Invoker,
     pub(in crate::ssh) prompter: &'a Prompter,
-    /// Requests that were answered.
+    /// The number of requests that were answered.
     tries: std::sync::atomic::AtomicU32,
 }
 
@@ -161,9 +161,8 @@ impl Person<'_> {
     }
 }
 
-/// Authenticates the session of `handle` as `options.user`. To a server that
-/// is not [`HostTrust::Verified`], no password is sent and no question of its
-/// is answered.
+/// Authenticates the session of `handle` as `options.user`. Sends no password and answers
+/// no question to a server that is not [`HostTrust::Verified`].
 pub async fn authenticate<H: Handler>(
     handle: &mut Handle<H>,
     trust: HostTrust,
@@ -177,7 +176,7 @@ pub async fn authenticate<H: Handler>(
         prompter,
         tries: 0.into(),
     };
-    // "none" asks the server which methods there are.
+    // "none" makes the server list its methods.
     let answer = handle
         .authenticate_none(&options.user)
         .await
@@ -248,7 +247,7 @@ fn next(methods: &[Method], offered: &[MethodKind]) -> Option<Method> {
     methods.find(|method| offered.contains(&method.kind()))
 }
 
-/// What the server offers after a refusal, and whether it was a partial
+/// The methods that the server offers after a refusal, and whether it was a partial
 /// success; `None` after a success.
 fn refused(
     answer: AuthResult,
@@ -256,8 +255,8 @@ fn refused(
 ) -> Result<Option<(Vec<MethodKind>, bool)>, AuthError> {
     match answer {
         AuthResult::Success => Ok(None),
-        // Also what russh makes of a closed connection; it closes one itself
-        // when the server offers no method.
+        // russh also reports a closed connection like this, and closes the connection
+        // itself when the server offers no method.
         AuthResult::Failure {
             remaining_methods, ..
         } if remaining_methods.is_empty() => Err(person.disconnected()),

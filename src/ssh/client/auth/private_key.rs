@@ -1,5 +1,5 @@
-//! Private keys as files hold them: OpenSSH's own format, PEM (PKCS#1, SEC 1)
-//! and PKCS#8, each plain or encrypted.
+//! Private keys in files: OpenSSH's own format, PEM (PKCS#1, SEC 1) and PKCS#8, each plain
+//! or encrypted.
 
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{PrivateKey, decode_secret_key};
@@ -7,21 +7,21 @@ use thiserror::Error;
 
 use super::secret::{Secret, wiping_stack};
 
-/// Why a text is not a usable private key. No part of the key is in the text.
+/// Why a text is not a usable private key. The error contains no part of the key.
 #[derive(Debug, Error)]
 pub enum KeyFormatError {
-    /// Not a private key, or a broken one.
+    /// Not a private key, or a malformed one.
     #[error("not a private key of a supported type ({0})")]
     Unusable(String),
-    /// Encrypted in a way that is not supported.
+    /// The encryption is not supported.
     #[error("encrypted with {0}; convert the key with ssh-keygen -p")]
     Cipher(String),
-    /// The passphrase does not fit.
+    /// The passphrase is wrong.
     #[error("incorrect passphrase supplied to decrypt private key")]
     Passphrase,
 }
 
-/// A private key, as far as it goes without a passphrase.
+/// A private key as far as it can be read without a passphrase.
 #[derive(Debug)]
 pub(in crate::ssh) enum Decoded {
     /// It was not encrypted.
@@ -47,14 +47,14 @@ pub(in crate::ssh) fn decrypt(
     passphrase: &Secret,
 ) -> Result<Box<PrivateKey>, KeyFormatError> {
     let decode = || decode_secret_key(text, Some(passphrase.expose())).map(Box::new);
-    // With a wrong passphrase the result is noise, which fails in many ways.
+    // With a wrong passphrase the result is random and fails in many ways.
     wiping_stack(decode).map_err(|error| {
         tracing::debug!("decrypting a private key: {error}");
         KeyFormatError::Passphrase
     })
 }
 
-/// The public half, where the text has it unencrypted.
+/// The public key, if the text has it unencrypted.
 pub(in crate::ssh) fn public_half(text: &str) -> Option<KeyData> {
     let public = |key: &PrivateKey| key.public_key().key_data().clone();
     match wiping_stack(|| PrivateKey::from_openssh(text).map(|key| public(&key))) {
@@ -66,7 +66,7 @@ pub(in crate::ssh) fn public_half(text: &str) -> Option<KeyData> {
     }
 }
 
-/// Whether a passphrase is needed; an error when no passphrase would help.
+/// Whether a passphrase is needed; an error if the encryption is not supported.
 fn is_encrypted(text: &str) -> Result<bool, KeyFormatError> {
     let mut lines = text.lines().map(str::trim);
     let Some(begin) = lines.find(|line| line.starts_with("-----BEGIN ")) else {
@@ -87,7 +87,7 @@ fn is_encrypted(text: &str) -> Result<bool, KeyFormatError> {
     }
 }
 
-/// What the key library can decrypt of PEM's own encryption.
+/// Whether the key library supports this PEM encryption.
 fn supported_pem(begin: &str, info: &str) -> Result<(), KeyFormatError> {
     let cipher = info.split(',').next().unwrap_or_default();
     let supported = begin == "-----BEGIN RSA PRIVATE KEY-----" && cipher == "AES-128-CBC";
@@ -106,7 +106,7 @@ mod tests {
 
     use super::*;
 
-    /// Lines that begin a key, and what may follow them.
+    /// First lines of keys, and lines that may follow them.
     fn line() -> impl Strategy<Value = String> {
         prop_oneof![
             Just("-----BEGIN OPENSSH PRIVATE KEY-----".to_owned()),

@@ -1,5 +1,5 @@
-//! The `publickey` method (RFC 4252, section 7): one candidate after the
-//! other is offered, and signed for if the server takes it.
+//! The `publickey` method (RFC 4252, section 7): offers one candidate after the other, and
+//! signs if the server accepts the key.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,13 +21,13 @@ use crate::ssh::client::transport::plain;
 pub(in crate::ssh) struct PublicKeys {
     queue: VecDeque<Candidate>,
     agent: Option<Agent>,
-    /// The longest SHA-2 that the server takes for RSA keys (RFC 8308, server-sig-algs),
-    /// once it was asked. None where it says nothing: then only SHA-1 is certain
-    /// (RFC 8332, section 3.3), which is not supported.
+    /// The longest SHA-2 hash that the server accepts for RSA keys (RFC 8308,
+    /// server-sig-algs), once it was asked. `Some(None)` if it does not say: then only
+    /// SHA-1 is certain (RFC 8332, section 3.3), which is not supported.
     rsa: Option<Option<HashAlg>>,
 }
 
-/// The user's agent and what it holds, if there is one that answers.
+/// The user's agent and its keys; `None` if no agent answers.
 async fn agent_of<H: Handler>(
     handle: &Handle<H>,
     person: &Person<'_>,
@@ -36,7 +36,7 @@ async fn agent_of<H: Handler>(
     match agent::connect(socket, person.invoker).await {
         Ok(stream) => Agent::ask(stream, handle.agent_session_binding()).await,
         Err(error) => {
-            // Root could use it, and would be expected to.
+            // Root could use the agent, so the user expects that it is used.
             if person.invoker.via_sudo && error.kind() == io::ErrorKind::PermissionDenied {
                 person.prompter.error(&format!(
                     "The agent at {} is not used: {} cannot: {}",
@@ -52,7 +52,7 @@ async fn agent_of<H: Handler>(
 }
 
 impl PublicKeys {
-    /// Reads the configured files, and asks the agent what it holds.
+    /// Reads the configured files, and lists the agent's keys.
     pub(in crate::ssh) async fn collect<H: Handler>(
         handle: &Handle<H>,
         person: &Person<'_>,
@@ -74,14 +74,14 @@ impl PublicKeys {
         }
     }
 
-    /// After a partial success every key may be offered again.
+    /// Allows every key to be offered again after a partial success.
     pub(in crate::ssh) fn reset(&mut self) {
         for candidate in &mut self.queue {
             candidate.tried = false;
         }
     }
 
-    /// Offers the next key that can be offered.
+    /// Offers the next key that is left.
     pub(in crate::ssh) async fn attempt<H: Handler>(
         &mut self,
         handle: &mut Handle<H>,
@@ -101,7 +101,7 @@ impl PublicKeys {
         Ok(Attempt::NothingToSend)
     }
 
-    /// `None`: nothing came of it, the next key is due.
+    /// `None` if the key was of no use and the next one follows.
     async fn offer<H: Handler>(
         &mut self,
         handle: &mut Handle<H>,
@@ -114,7 +114,7 @@ impl PublicKeys {
         let mut public = candidate.public.clone();
         let mut loaded = None;
         if let (Public::Unknown, SignedBy::File(path)) = (&public, &signed_by) {
-            // Only the private key tells what could be offered.
+            // The public key is known only after the private key is decrypted.
             match person.private_key(path).await {
                 Ok(key) => {
                     public = Public::Key(key.public_key().key_data().clone());
@@ -160,8 +160,8 @@ impl PublicKeys {
         }
     }
 
-    /// The hash for an RSA signature that both sides accept, `Some(None)` for
-    /// other keys; `None` when there is no algorithm in common.
+    /// The hash for an RSA signature that both sides accept, `Some(None)` for other keys;
+    /// `None` if there is no common algorithm.
     async fn signature_hash<H: Handler>(
         &mut self,
         handle: &Handle<H>,
@@ -183,7 +183,7 @@ impl PublicKeys {
     }
 }
 
-/// The first accepted RSA algorithm that the server takes as well.
+/// The first accepted RSA algorithm that the server accepts as well.
 fn rsa_hash(public: &Public, best: Option<HashAlg>, accepted: &[String]) -> Option<HashAlg> {
     let taken: &[HashAlg] = match best {
         Some(HashAlg::Sha512) => &[HashAlg::Sha512, HashAlg::Sha256],
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(rsa_hash(&key, both, &short), Some(HashAlg::Sha256));
         let only_256 = Some(HashAlg::Sha256);
         assert_eq!(rsa_hash(&key, only_256, &sha2), Some(HashAlg::Sha256));
-        // SHA-1 not even where the user asks for it.
+        // SHA-1 is refused even if the user configures it.
         let sha1 = names("ssh-rsa");
         assert_eq!(rsa_hash(&key, None, &sha2), None);
         assert_eq!(rsa_hash(&key, None, &sha1), None);

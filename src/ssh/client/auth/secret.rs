@@ -1,16 +1,16 @@
-//! A text that must not stay in memory or reach a log: passwords, passphrases.
+//! Secret texts that must not stay in memory or reach a log: passwords, passphrases.
 
 use std::fmt;
 
 use zeroize::{Zeroize, Zeroizing};
 
-/// Bytes of stack that are overwritten after work on a secret: more than the
-/// decryption of a key or a signature takes.
+/// Bytes of stack that are overwritten after work on a secret: more than decrypting a key
+/// or signing uses.
 const STACK: usize = 128 * 1024;
 
-/// Does `work`, then overwrites the stack below. A private key that is moved leaves a
-/// copy where it was, which its own wiping does not reach; nor is `work` to yield one
-/// otherwise than on the heap.
+/// Does `work`, then overwrites the stack below. Moving a private key leaves a copy in its
+/// old place, which the key's own wiping does not reach; therefore `work` must also return
+/// a key only on the heap.
 pub fn wiping_stack<T>(work: impl FnOnce() -> T) -> T {
     #[inline(never)]
     fn overwrite() {
@@ -31,17 +31,17 @@ pub fn wiping_stack<T>(work: impl FnOnce() -> T) -> T {
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes over `text`, without a copy.
+    /// Takes `text` over without a copy.
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
 
-    /// The text itself. What is made from it is the caller's to wipe.
+    /// The text itself. The caller must wipe what it makes from it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether nothing was entered.
+    /// Whether the text is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,6 +1,6 @@
-//! Which host key algorithms are offered, and in what order: those of keys
-//! that are already known come first, so that a server with several keys
-//! shows one the user has accepted (order_hostkeyalgs of OpenSSH).
+//! Chooses the host key algorithms to offer, and their order: those of known keys come
+//! first, so that a server with several keys presents one that the user has accepted
+//! (order_hostkeyalgs of OpenSSH).
 
 use russh::keys::Algorithm;
 
@@ -8,17 +8,17 @@ use super::key_line::{CERTIFICATE_SUFFIX, same_kind};
 use super::known_hosts::HostKeys;
 use crate::config::ssh::options::SshOptions;
 
-/// Algorithms to offer, best first; russh offers the certificate ones first.
+/// The algorithms to offer, best first; russh offers those of certificates first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostKeyAlgorithms {
     /// For plain keys: `russh::Preferred::key`.
     pub plain: Vec<Algorithm>,
-    /// For certificates: `russh::Preferred::host_key_certificates`. Empty
-    /// when no known authority could have signed the host's certificate.
+    /// For certificates: `russh::Preferred::host_key_certificates`. Empty if no known
+    /// authority can have signed the host's certificate.
     pub certificates: Vec<Algorithm>,
 }
 
-/// Chooses among `HostKeyAlgorithms` what russh can negotiate.
+/// Chooses from `HostKeyAlgorithms` the algorithms that russh can negotiate.
 pub(in crate::ssh) fn choose(
     options: &SshOptions,
     known: &HostKeys<'_>,
@@ -46,13 +46,14 @@ pub(in crate::ssh) fn choose(
     };
     let best_is_known = chosen.plain.first().is_some_and(is_known);
     if !options.host_key_algorithms_explicit && !best_is_known {
-        // Stable: within both groups the order stays.
+        // A stable sort: the order within both groups stays.
         chosen.plain.sort_by_key(|algorithm| !is_known(algorithm));
     }
     chosen
 }
 
-/// What can verify a key exchange; for RSA by SHA-2 alone, whatever is configured.
+/// Whether russh can verify a key exchange with it; for RSA only with SHA-2, whatever is
+/// configured.
 fn is_supported(algorithm: &Algorithm) -> bool {
     matches!(
         algorithm,

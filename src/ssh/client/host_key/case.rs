@@ -1,4 +1,4 @@
-//! A host key check in a test: settings, a known_hosts file, a user's answers.
+//! A host key check in a test: settings, a known_hosts file, the user's answers.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ pub(in crate::ssh) const KEY: &str =
 pub(in crate::ssh) const OTHER: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK2pr+Bfus1hvPof4Wb/plZCzSbqadHH0u+/f4ODtKnE";
 
-/// A connection to `server`, with a known_hosts file of its own.
+/// A connection to `server` with its own known_hosts file.
 pub(in crate::ssh) struct Case {
     pub(in crate::ssh) directory: TempDir,
     pub(in crate::ssh) options: SshOptions,

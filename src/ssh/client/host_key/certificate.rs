@@ -1,5 +1,5 @@
-//! Host certificates (OpenSSH PROTOCOL.certkeys): whether one that a known
-//! authority signed is good for a host.
+//! Checks whether a host certificate (OpenSSH PROTOCOL.certkeys) that a known authority
+//! signed is valid for a host.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,40 +7,40 @@ use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::{Algorithm, Certificate, signing};
 use thiserror::Error;
 
-/// Why a certificate is not good; the texts are ssh's.
+/// Why a certificate is invalid; the texts are ssh's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CertificateError {
-    /// It is for a user.
+    /// It is a user certificate.
     #[error("Certificate invalid: not a host certificate")]
     NotForHosts,
-    /// Its time has not come.
+    /// It is not yet valid.
     #[error("Certificate invalid: not yet valid")]
     NotYetValid,
-    /// Its time is over.
+    /// It has expired.
     #[error("Certificate invalid: expired")]
     Expired,
-    /// It is for other hosts.
+    /// It lists other host names.
     #[error("Certificate invalid: name is not a listed principal")]
     OtherName,
-    /// It is bound to a condition, and none is defined for hosts.
+    /// It has critical options; none are defined for hosts.
     #[error("Certificate contains unsupported critical options")]
     CriticalOptions,
-    /// The authority used an algorithm outside `CASignatureAlgorithms`.
+    /// The authority's signature uses an algorithm outside of `CASignatureAlgorithms`.
     #[error("Certificate signed with disallowed algorithm")]
     Algorithm,
-    /// The authority did not sign this.
-    #[error("Certificate invalid: the signature of its authority is wrong")]
+    /// The authority's signature is wrong.
+    #[error("Certificate invalid: the authority's signature is wrong")]
     Signature,
 }
 
-/// Seconds since 1970; 0 when the clock is before that.
+/// Seconds since 1970; 0 if the clock is before that.
 pub(in crate::ssh) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |duration| duration.as_secs())
 }
 
-/// Checks a certificate whose authority is known, for the host `name` at the
-/// time `now`. One without principals is for every host, as with ssh.
+/// Checks a certificate of a known authority for the host `name` at the time `now`. Like in
+/// ssh, a certificate without principals is valid for every host.
 pub(in crate::ssh) fn check(
     certificate: &Certificate,
     name: &str,
@@ -64,7 +64,7 @@ pub(in crate::ssh) fn check(
         return Err(CertificateError::CriticalOptions);
     }
     let algorithm = certificate.signature().algorithm();
-    // SHA-1 not even where it is configured.
+    // SHA-1 is refused even if it is configured.
     if algorithm == (Algorithm::Rsa { hash: None })
         || !signature_algorithms
             .iter()
@@ -86,7 +86,7 @@ mod tests {
         PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).unwrap()
     }
 
-    /// A host certificate from 1000 to 2000, changed by `change`.
+    /// A host certificate that is valid from 1000 to 2000, changed by `change`.
     fn certificate(change: impl FnOnce(&mut Builder)) -> Certificate {
         certificate_for(CertType::Host, change)
     }

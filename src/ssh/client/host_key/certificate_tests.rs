@@ -1,4 +1,4 @@
-//! Host certificates and the algorithms that are offered.
+//! Host certificates, and the algorithms that the client offers.
 
 use russh::keys::ssh_key::certificate::{Builder, CertType};
 use russh::keys::ssh_key::public::KeyData;
@@ -9,7 +9,7 @@ use super::case::{Case, KEY};
 use super::key_line;
 use crate::config::ssh::options::StrictHostKeyChecking::{AcceptNew, Ask, Yes};
 
-/// An authority, and a certificate by it for `name`.
+/// An authority, and a certificate that it signed for `name`.
 fn certified(name: &str, kind: CertType) -> (PublicKey, Certificate) {
     let key = || PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).unwrap();
     let (authority, host) = (key(), key());
@@ -61,7 +61,7 @@ async fn a_certificate_that_does_not_do_falls_back_to_its_key() {
     let case = Case::new(&format!("{lines}server {own}\n"), Yes, &[]);
     let outcome = case.check().check(&certificate.clone().into()).await;
     assert_eq!(outcome.unwrap(), HostTrust::Verified);
-    // Without any authority, the key alone is asked about and recorded.
+    // Without an authority, the user is prompted for the plain key, and it is recorded.
     let case = Case::new("", Ask, &["yes"]);
     case.check().check(&certificate.into()).await.unwrap();
     assert_eq!(case.file(), format!("server {own}\n"));
@@ -96,7 +96,7 @@ fn algorithms_of_known_keys_come_first() {
     assert_eq!(ordered[1], Algorithm::Ed25519);
     case.options.host_key_algorithms_explicit = true;
     assert_eq!(plain(&case), default);
-    // With a key of the best kind known too, the order is left alone.
+    // If a key of the best type is known as well, the order stays.
     let case = Case::new(&format!("server {line}\nserver {KEY}\n"), Ask, &[]);
     assert_eq!(plain(&case), default);
 }

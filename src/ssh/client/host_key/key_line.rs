@@ -1,16 +1,16 @@
-//! Public keys as text, one to a line (sshd(8), AUTHORIZED_KEYS FILE FORMAT):
-//! what known_hosts and `.pub` files hold, and how ssh names and shows them.
+//! Public keys as text, one per line (sshd(8), AUTHORIZED_KEYS FILE FORMAT), as in
+//! known_hosts and `.pub` files, and ssh's names and fingerprints of keys.
 
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, HashAlg, PublicKey, PublicKeyBase64, parse_public_key_base64};
 
 use crate::config::ssh::options::FingerprintHash;
 
-/// What ends the name of each certificate algorithm.
+/// The suffix of every certificate algorithm's name.
 pub(in crate::ssh) const CERTIFICATE_SUFFIX: &str = "-cert-v01@openssh.com";
 
-/// Reads `TYPE BASE64 [COMMENT]`, separated by spaces or tabs; `None` when it
-/// is no key of a known kind, or the type is not the one inside.
+/// Parses `TYPE BASE64 [COMMENT]`, separated by spaces or tabs; `None` if the key's type is
+/// unknown or differs from `TYPE`.
 pub(in crate::ssh) fn parse(text: &str) -> Option<PublicKey> {
     let mut fields = text.split([' ', '\t']).filter(|field| !field.is_empty());
     let name = fields.next()?;
@@ -28,8 +28,8 @@ pub(in crate::ssh) fn format(key: &KeyData) -> String {
     format!("{} {}", key.algorithm(), public.public_key_base64())
 }
 
-/// Whether `name` is how files name keys of this kind. RSA keys go by the
-/// names of their signature algorithms as well.
+/// Whether `name` names keys of this type in a file. RSA keys also have the names of their
+/// signature algorithms.
 fn is_named(key: &KeyData, name: &str) -> bool {
     let named = match key.is_certificate() {
         true => Algorithm::new_certificate(name).ok(),
@@ -38,8 +38,8 @@ fn is_named(key: &KeyData, name: &str) -> bool {
     named.is_some_and(|named| same_kind(&named, &key.algorithm()))
 }
 
-/// Whether two algorithms go with the same kind of key: for RSA, whatever the
-/// hash function of the signature.
+/// Whether two algorithms use the same type of key: for RSA, with any hash of the
+/// signature.
 pub(in crate::ssh) fn same_kind(one: &Algorithm, other: &Algorithm) -> bool {
     match (one, other) {
         (Algorithm::Rsa { .. }, Algorithm::Rsa { .. }) => true,
@@ -47,7 +47,7 @@ pub(in crate::ssh) fn same_kind(one: &Algorithm, other: &Algorithm) -> bool {
     }
 }
 
-/// What ssh calls the kind of key in messages (`sshkey_type`).
+/// ssh's name for the type of key in messages (`sshkey_type`).
 pub(in crate::ssh) fn kind(key: &KeyData) -> &'static str {
     let certificate = key.is_certificate();
     match (key.algorithm(), certificate) {
@@ -67,8 +67,7 @@ pub(in crate::ssh) fn kind(key: &KeyData) -> &'static str {
     }
 }
 
-/// The fingerprint in the form that ssh prints; of a certificate, that of the
-/// key in it.
+/// The fingerprint in ssh's format; for a certificate, that of the key in it.
 pub(in crate::ssh) fn fingerprint(key: &KeyData, hash: FingerprintHash) -> String {
     let plain = key.certificate().map_or(key, |found| found.public_key());
     match hash {

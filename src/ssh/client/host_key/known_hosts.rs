@@ -1,5 +1,5 @@
-//! Reads known_hosts files (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT) and finds
-//! what they say about a host.
+//! Reads known_hosts files (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT) and looks up hosts in
+//! them.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -11,44 +11,44 @@ use super::key_line;
 use crate::config::invoker::Invoker;
 use crate::config::ssh::pattern::matches_list;
 
-/// The most that is read of one file, in bytes.
+/// At most this many bytes of a file are read.
 pub(in crate::ssh) const MAX_FILE: u64 = 64 << 20;
 
-/// Length of the salt of a hashed name: that of a SHA-1 digest.
+/// The length of a hashed name's salt: that of a SHA-1 digest.
 pub(in crate::ssh) const SALT_LENGTH: usize = 20;
 
-/// What a line's key is to the host.
+/// The meaning of a line's key for the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Marker {
     /// The host's own key.
     HostKey,
-    /// `@cert-authority`: signs the certificates of the host.
+    /// `@cert-authority`: signs the host's certificates.
     CertAuthority,
-    /// `@revoked`: never to be accepted.
+    /// `@revoked`: never accepted.
     Revoked,
 }
 
-/// One line that holds a key.
+/// One line with a key.
 #[derive(Debug, Clone)]
 pub struct KnownHost {
-    /// What the key is to the hosts.
+    /// The meaning of the key for the hosts.
     pub marker: Marker,
-    /// The names as written, or a hashed one.
+    /// The host names as written, or one hashed name.
     pub names: Names,
     /// The key.
     pub key: KeyData,
     /// The file.
     pub file: PathBuf,
-    /// The line, counted from 1.
+    /// The line number, from 1.
     pub line: usize,
 }
 
-/// The names a line is for.
+/// The host names of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Names {
     /// Patterns separated by commas.
     Patterns(String),
-    /// HMAC-SHA1 of one name with the salt for a key.
+    /// HMAC-SHA1 of one name with the salt as the key.
     Hashed {
         /// The salt.
         salt: [u8; SALT_LENGTH],
@@ -58,7 +58,7 @@ pub enum Names {
 }
 
 impl Names {
-    /// `None` when it is a hashed name that is broken.
+    /// `None` for a malformed hashed name.
     fn parse(text: &str) -> Option<Self> {
         if !text.starts_with('|') {
             return Some(Names::Patterns(text.to_owned()));
@@ -72,7 +72,7 @@ impl Names {
         }
     }
 
-    /// Whether the line is for `host`, which is in lower case.
+    /// Whether the line applies to `host`, which is in lower case.
     fn matches(&self, host: &str) -> bool {
         match self {
             Names::Patterns(patterns) => matches_list(host, &patterns.to_ascii_lowercase()),
@@ -82,7 +82,7 @@ impl Names {
 }
 
 impl std::fmt::Display for Names {
-    /// What ssh shows of them.
+    /// The names as ssh shows them.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Names::Patterns(patterns) => f.write_str(patterns),
@@ -91,7 +91,7 @@ impl std::fmt::Display for Names {
     }
 }
 
-/// The hash that stands for `host` in a file.
+/// The hash of `host` as in a file.
 pub(in crate::ssh) fn hash(salt: &[u8; SALT_LENGTH], host: &str) -> [u8; 20] {
     use aws_lc_rs::hmac;
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, salt);
@@ -110,8 +110,7 @@ pub struct KnownHosts {
 }
 
 impl KnownHosts {
-    /// Reads `files` as the invoker. One that cannot be read counts as empty,
-    /// as with ssh.
+    /// Reads `files` as the invoker. Like in ssh, an unreadable file counts as empty.
     pub fn load<'a>(files: impl IntoIterator<Item = &'a PathBuf>, invoker: &Invoker) -> Self {
         let mut known = Self::default();
         for file in files {
@@ -137,7 +136,7 @@ impl KnownHosts {
         }
     }
 
-    /// What the files say about `host`, a name or `[name]:port`.
+    /// The keys in the files for `host`, which is a name or `[name]:port`.
     pub fn about(&self, host: &str) -> HostKeys<'_> {
         let host = host.to_ascii_lowercase();
         let matching = self.lines.iter().filter(|line| line.names.matches(&host));
@@ -152,7 +151,7 @@ impl KnownHosts {
         found
     }
 
-    /// Lines that know `key` as that of hosts with other names than `host`.
+    /// Lines with `key` whose names do not include `host`.
     pub fn other_hosts_with<'a>(
         &'a self,
         key: &'a KeyData,
@@ -165,38 +164,38 @@ impl KnownHosts {
     }
 }
 
-/// The keys known for one host.
+/// The known keys of one host.
 #[derive(Debug, Clone, Default)]
 pub struct HostKeys<'a> {
     /// The host's own keys.
     pub keys: Vec<&'a KnownHost>,
     /// Keys that sign the host's certificates.
     pub authorities: Vec<&'a KnownHost>,
-    /// Keys never to be accepted, as a host key or as an authority.
+    /// Revoked keys, refused as a host key and as an authority.
     pub revoked: Vec<&'a KnownHost>,
 }
 
-/// What the files make of a key of the host.
+/// The status of a host's key in the files.
 #[derive(Debug, Clone)]
 pub enum KeyStatus<'a> {
-    /// It is known, in this line.
+    /// The key is known, in this line.
     Known(&'a KnownHost),
-    /// The host is not known.
+    /// The host is unknown.
     New,
-    /// The host is known with other keys, the last of them in this line.
+    /// Only other keys of the host are known; this line has the last of them.
     Changed(&'a KnownHost),
     /// The key is revoked.
     Revoked,
 }
 
 impl<'a> HostKeys<'a> {
-    /// Whether `key` is among the revoked ones.
+    /// Whether `key` is revoked for the host.
     pub fn is_revoked(&self, key: &KeyData) -> bool {
         self.revoked.iter().any(|line| line.key == *key)
     }
 
-    /// What the files make of `key`. A key of another type than the known
-    /// ones counts as changed, as with ssh.
+    /// The status of `key`. Like in ssh, a key of another type than the known ones counts
+    /// as changed.
     pub fn status_of(&self, key: &KeyData) -> KeyStatus<'a> {
         if self.is_revoked(key) {
             return KeyStatus::Revoked;
@@ -210,7 +209,7 @@ impl<'a> HostKeys<'a> {
     }
 }
 
-/// A line that is neither a key nor blank nor a comment.
+/// A line that is neither a key, nor blank, nor a comment.
 struct Broken;
 
 fn parse_line(line: &str, file: &Path, number: usize) -> Result<Option<KnownHost>, Broken> {
@@ -231,7 +230,7 @@ fn parse_line(line: &str, file: &Path, number: usize) -> Result<Option<KnownHost
         rest = after.trim_start_matches(blank);
     }
     let (names, key) = rest.split_once(blank).ok_or(Broken)?;
-    // A second marker, or a name that could only be one.
+    // A second marker, or a name that looks like one.
     if names.is_empty() || names.starts_with('@') {
         return Err(Broken);
     }

@@ -1,6 +1,5 @@
-//! Adds a key to a known_hosts file, as the invoker: under sudo the file lies
-//! in a directory that is theirs, so nothing there is touched with root's
-//! rights.
+//! Adds a key to a known_hosts file as the invoker: under sudo the file is in the invoker's
+//! directory, so nothing there may be accessed with root's rights.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -14,17 +13,16 @@ use super::key_line;
 use super::known_hosts::{SALT_LENGTH, hash};
 use crate::config::invoker::Invoker;
 
-/// How the name is written.
+/// How the host name is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::ssh) enum NameForm {
-    /// As it is.
+    /// In clear text.
     Plain,
     /// Hashed (ssh_config's `HashKnownHosts`).
     Hashed,
 }
 
-/// Appends `key` for each of `hosts` to `file`. ~/.ssh is made when the file
-/// is to lie in it.
+/// Appends `key` for each of `hosts` to `file`. Creates ~/.ssh if the file belongs there.
 pub(in crate::ssh) fn append(
     file: &Path,
     hosts: &[&str],
@@ -48,7 +46,7 @@ pub(in crate::ssh) fn append(
             true => format!("\n{entry}"),
             false => entry,
         };
-        // One write: another ssh may append at the same time.
+        // A single write, because another ssh may append at the same time.
         let written = file.write(entry.as_bytes())?;
         if written == entry.len() {
             Ok(())
@@ -70,7 +68,7 @@ fn entry(hosts: &[&str], key: &KeyData, form: NameForm) -> io::Result<String> {
     }
 }
 
-/// `|1|salt|hash` with a new salt.
+/// `|1|salt|hash` with a new random salt.
 fn hashed(host: &str) -> io::Result<String> {
     let mut salt = [0; SALT_LENGTH];
     aws_lc_rs::rand::fill(&mut salt).map_err(|_| io::Error::other("no random numbers"))?;
@@ -81,10 +79,10 @@ fn hashed(host: &str) -> io::Result<String> {
     Ok(name.to_string())
 }
 
-/// Whether the last line of the file is not ended.
+/// Whether the file's last line lacks its line end.
 fn lacks_line_end(file: &mut File) -> io::Result<bool> {
     if file.seek(SeekFrom::End(-1)).is_err() {
-        // Empty, or without an end, like a pipe.
+        // Empty, or not seekable, like a pipe.
         return Ok(false);
     }
     let mut last = [0];

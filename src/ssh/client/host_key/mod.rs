@@ -1,6 +1,6 @@
-//! Whether the server is who the user means: its key or certificate held
-//! against the known_hosts files and the user's word, as ssh does it
-//! (StrictHostKeyChecking and its neighbours in ssh_config(5)).
+//! Verifies the server's identity: checks its key or certificate against the known_hosts
+//! files and the user's answer, as ssh does (StrictHostKeyChecking and related options in
+//! ssh_config(5)).
 
 pub mod algorithms;
 pub(in crate::ssh) mod certificate;
@@ -37,33 +37,33 @@ use text::Presented;
 use crate::config::invoker::Invoker;
 use crate::config::ssh::options::SshOptions;
 
-/// How far the server can be trusted after the check.
+/// The trust in the server after the check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostTrust {
-    /// It is who the user means, or they accepted it.
+    /// The key is the known one, or the user accepted it.
     Verified,
-    /// Its key is not the known one, or was revoked, and
-    /// `StrictHostKeyChecking no` goes on nevertheless. No secret may be sent
-    /// and no tunnel opened: somebody may sit in the middle.
+    /// The key is not the known one or is revoked, and `StrictHostKeyChecking no` continues
+    /// nevertheless. No secret may be sent and no tunnel opened, because an attacker may be
+    /// in the middle.
     Unverified,
 }
 
-/// Why the server is not accepted. What led to it has been shown already.
+/// Why the server is refused. The details have been shown already.
 #[derive(Debug, Error)]
 pub enum HostKeyError {
-    /// The key is not known, or not the known one.
+    /// The key is unknown or not the known one.
     #[error("Host key verification failed.")]
     VerificationFailed,
-    /// Accepted in spite of a wrong key, without tunnels, where
-    /// `ExitOnForwardFailure` says not to go on without them.
+    /// The key is wrong and tunnels are disabled, and `ExitOnForwardFailure` forbids
+    /// continuing without tunnels.
     #[error("Error: forwarding disabled due to host key check failure")]
     ForwardingDisabled,
-    /// An RSA key below `RequiredRSASize`.
+    /// An RSA key shorter than `RequiredRSASize`.
     #[error("Bad server host key: Invalid key length ({bits} bits, RequiredRSASize is {required})")]
     KeyLength {
-        /// The length.
+        /// The key's length in bits.
         bits: usize,
-        /// The least that is accepted.
+        /// The minimum length in bits.
         required: u32,
     },
     /// A file of `RevokedHostKeys` cannot be used.
@@ -71,16 +71,16 @@ pub enum HostKeyError {
     RevokedHostKeys {
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         source: std::io::Error,
     },
 }
 
-/// The check for one connection. Clones share its outcome.
+/// The host key check of one connection. Clones share its outcome.
 #[derive(Debug, Clone)]
 pub struct HostKeyCheck(Arc<Inner>);
 
-/// What the check goes by.
+/// The inputs and the outcome of a check.
 #[derive(Debug)]
 pub(in crate::ssh) struct Inner {
     pub(in crate::ssh) options: SshOptions,
@@ -91,8 +91,8 @@ pub(in crate::ssh) struct Inner {
 }
 
 impl HostKeyCheck {
-    /// For a connection with `options`; `peer` is the server's address, unless
-    /// a proxy hides it.
+    /// For a connection with `options`; `peer` is the server's address, `None` behind a
+    /// proxy.
     pub fn new(
         options: &SshOptions,
         invoker: &Invoker,
@@ -118,8 +118,8 @@ impl HostKeyCheck {
         algorithms::choose(&self.0.options, &keys, authority_known)
     }
 
-    /// Checks what the server presented. May ask the user, and may add a line
-    /// to the first of the user's known_hosts files.
+    /// Checks the key or certificate that the server presented. May prompt the user, and
+    /// may add a line to the first of the user's known_hosts files.
     pub async fn check(
         &self,
         presented: &PublicKeyOrCertificate,
@@ -128,7 +128,7 @@ impl HostKeyCheck {
         Ok(*self.0.trust.get_or_init(|| trust))
     }
 
-    /// The outcome of the check; `None` until it succeeded.
+    /// The outcome of the check; `None` until it has succeeded.
     pub fn trust(&self) -> Option<HostTrust> {
         self.0.trust.get().copied()
     }
@@ -154,7 +154,7 @@ impl Inner {
         self.check_plain(plain.key_data(), &known).await
     }
 
-    /// `None`: the certificate says nothing, its key has to do.
+    /// `None` if the certificate does not apply: the plain key is checked instead.
     fn check_certificate(
         &self,
         certificate: &Certificate,

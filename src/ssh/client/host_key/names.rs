@@ -1,26 +1,26 @@
-//! The names under which a host's key is looked up in known_hosts.
+//! The names under which known_hosts lists a host's key.
 
 use std::net::SocketAddr;
 
 use crate::config::ssh::options::SshOptions;
 
-/// The port that goes without saying in known_hosts.
+/// The port that known_hosts omits.
 const DEFAULT_PORT: u16 = 22;
 
 /// The names of one host.
 #[derive(Debug)]
 pub(in crate::ssh) struct HostNames {
-    /// In lower case, as ssh has it.
+    /// In lower case, like in ssh.
     host: String,
     port: u16,
     alias: Option<String>,
     peer: Option<SocketAddr>,
-    /// Whether the address has to have the key, too (`CheckHostIP`).
+    /// Whether the address must have the same key (`CheckHostIP`).
     check_address: bool,
 }
 
 impl HostNames {
-    /// Of the host that `options` lead to, at `peer` if no proxy hides it.
+    /// The host of `options`, at address `peer`; `None` behind a proxy.
     pub(in crate::ssh) fn new(options: &SshOptions, peer: Option<SocketAddr>) -> Self {
         Self {
             host: options.host.to_lowercase(),
@@ -31,7 +31,7 @@ impl HostNames {
         }
     }
 
-    /// What lines for the host have: the alias, `[host]:port`, or the name.
+    /// The name in the host's lines: the alias, `[host]:port`, or the name.
     pub(in crate::ssh) fn lookup(&self) -> String {
         match &self.alias {
             Some(alias) => alias.clone(),
@@ -39,24 +39,24 @@ impl HostNames {
         }
     }
 
-    /// The name without the port, where that is another one.
+    /// The name without the port, if there is no alias and the port is not 22.
     pub(in crate::ssh) fn without_port(&self) -> Option<&str> {
         let differs = self.alias.is_none() && self.lookup() != self.host;
         differs.then_some(self.host.as_str())
     }
 
-    /// All of these.
+    /// All lookup names.
     pub(in crate::ssh) fn all(&self) -> Vec<String> {
         let without_port = self.without_port().map(str::to_owned);
         [self.lookup()].into_iter().chain(without_port).collect()
     }
 
-    /// The principal that the host's certificate has to list.
+    /// The principal that the host's certificate must list.
     pub(in crate::ssh) fn principal(&self) -> &str {
         self.alias.as_deref().unwrap_or(&self.host)
     }
 
-    /// The address as lines have it, or what ssh shows in its place.
+    /// The address as lines list it, or ssh's text in its place.
     pub(in crate::ssh) fn address(&self) -> String {
         match self.peer {
             Some(peer) => with_port(&peer.ip().to_canonical().to_string(), self.port),
@@ -64,7 +64,7 @@ impl HostNames {
         }
     }
 
-    /// Whether the host is this one, and goes by its own name.
+    /// Whether the host is this one, without an alias.
     pub(in crate::ssh) fn is_localhost(&self) -> bool {
         self.alias.is_none() && self.peer_is_loopback()
     }
@@ -73,7 +73,7 @@ impl HostNames {
         self.peer.is_some_and(|peer| peer.ip().is_loopback())
     }
 
-    /// Whether the address has to be checked as well.
+    /// Whether the address must be checked as well.
     pub(in crate::ssh) fn checks_address(&self) -> bool {
         self.check_address
             && self.peer.is_some()
@@ -81,14 +81,14 @@ impl HostNames {
             && self.address() != self.host
     }
 
-    /// Whether a known_hosts line can hold the name as it is.
+    /// Whether a known_hosts line can contain the name as it is.
     pub(in crate::ssh) fn can_be_recorded(&self) -> bool {
         let unfit = |c: char| "@?*#[]|'\"\\".contains(c) || c.is_whitespace() || c.is_control();
         !self.host.contains(unfit) && !self.lookup().contains(char::is_whitespace)
     }
 }
 
-/// `[name]:port`, or the name alone at the port of ssh.
+/// `[name]:port`, or only the name for port 22.
 fn with_port(name: &str, port: u16) -> String {
     match port {
         0 | DEFAULT_PORT => name.to_owned(),

@@ -1,5 +1,5 @@
-//! What becomes of a plain host key: known, new, changed or revoked
-//! (check_host_key of OpenSSH).
+//! Decides about a plain host key: known, new, changed or revoked (check_host_key of
+//! OpenSSH).
 
 use std::path::PathBuf;
 
@@ -10,12 +10,11 @@ use super::text::{ASK_AGAIN, ASK_AGAIN_YES_NO, Presented};
 use super::{HostKeyError, HostTrust, Inner};
 use crate::config::ssh::options::StrictHostKeyChecking;
 
-/// How often an answer that is none is asked about: a program that answers in
-/// place of a person would never stop.
+/// At most this many answers are read: an askpass program without a user would never stop.
 const MAX_ANSWERS: usize = 10;
 
 impl Inner {
-    /// Holds a plain key against what is known.
+    /// Checks a plain key against the known ones.
     pub(in crate::ssh) async fn check_plain(
         &self,
         key: &KeyData,
@@ -58,7 +57,7 @@ impl Inner {
         Ok(HostTrust::Verified)
     }
 
-    /// A key not known under `[host]:port` may be known under the plain name.
+    /// A key that is unknown under `[host]:port` may be known under the name alone.
     fn known_without_port(
         &self,
         presented: &Presented<'_>,
@@ -77,7 +76,7 @@ impl Inner {
         }
     }
 
-    /// A host that is not known: refused, asked about, or taken.
+    /// For an unknown host: refuses it, prompts the user, or accepts it.
     async fn accept_new(
         &self,
         presented: &Presented<'_>,
@@ -136,7 +135,7 @@ impl Inner {
         self.go_on_unverified()
     }
 
-    /// Goes on, but without anything that a man in the middle could use.
+    /// Continues without anything that a man in the middle could use.
     fn go_on_unverified(&self) -> Result<HostTrust, HostKeyError> {
         let disabled = [
             (
@@ -162,7 +161,7 @@ impl Inner {
         Ok(HostTrust::Unverified)
     }
 
-    /// The host's own key is in order, that of its address is not.
+    /// The key matches the host's name, but not its address.
     async fn address_differs(
         &self,
         presented: &Presented<'_>,
@@ -188,7 +187,7 @@ impl Inner {
         }
     }
 
-    /// Only `yes`, or the fingerprint itself, is a yes.
+    /// Only `yes` or the fingerprint itself accepts.
     async fn confirm(&self, question: &str, fingerprint: Option<&str>) -> Result<(), HostKeyError> {
         let mut question = question;
         for _ in 0..MAX_ANSWERS {
@@ -215,7 +214,7 @@ impl Inner {
     }
 }
 
-/// The warning when the address does not have the changed key of the name.
+/// The warning for a changed host key whose address does not have the same key.
 fn spoofing(
     presented: &Presented<'_>,
     of_host: &KnownHost,

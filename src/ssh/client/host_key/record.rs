@@ -1,4 +1,4 @@
-//! Writes down accepted host keys, and tells the user.
+//! Records accepted host keys, and informs the user.
 
 use std::path::{Path, PathBuf};
 
@@ -9,8 +9,8 @@ use super::known_hosts_add::{self, NameForm};
 use super::text::Presented;
 
 impl Inner {
-    /// Adds the key of a host, and of its address if that counts. That it
-    /// cannot be written is no reason not to go on, as with ssh.
+    /// Adds the key of a host, and of its address if that is checked. Like in ssh, a
+    /// failure to write does not stop the connection.
     pub(in crate::ssh) fn record_new(
         &self,
         file: &Path,
@@ -37,7 +37,7 @@ impl Inner {
         }
     }
 
-    /// Adds the address of a host whose key is known by its name.
+    /// Adds the address of a host whose key is known by name.
     pub(in crate::ssh) fn add_address(&self, presented: &Presented<'_>) {
         let (kind, address) = (presented.kind(), presented.address);
         let text = match self.recording_file() {
@@ -67,7 +67,7 @@ impl Inner {
         known_hosts_add::append(file, hosts, key, form, &self.invoker)
     }
 
-    /// Where keys are added; `None`: nowhere.
+    /// The file to which keys are added; `None` if keys are not recorded.
     pub(in crate::ssh) fn recording_file(&self) -> Option<&Path> {
         let file = self.options.user_known_hosts.first().map(PathBuf::as_path);
         file.filter(|_| self.names.can_be_recorded())

@@ -11,9 +11,9 @@ use crate::config::invoker::Invoker;
 use crate::config::keys::key_blob::KeyBlob;
 use crate::config::keys::revocation_list::{CertificateName, RevocationList};
 
-/// The first of `files` by which a host key is revoked: itself, or, where it came
-/// with a certificate, that or its authority's key. A file that cannot be read to
-/// its end is an error: nothing may pass unchecked.
+/// The first of `files` that revokes a host key: the key itself, or, if it came with a
+/// certificate, the certificate or its authority's key. A file that cannot be read
+/// completely is an error, so that no key passes unchecked.
 pub(in crate::ssh) fn file_with(
     files: &[PathBuf],
     key: &KeyData,
@@ -24,7 +24,7 @@ pub(in crate::ssh) fn file_with(
         let failed = |error: io::Error| (file.clone(), error);
         let content = read(file, invoker).map_err(failed)?;
         if content.len() as u64 >= MAX_FILE {
-            return Err(failed(io::Error::other("it is too large")));
+            return Err(failed(io::Error::other("the file is too large")));
         }
         let list = RevocationList::parse(&content)
             .map_err(io::Error::other)
@@ -61,7 +61,7 @@ fn blob(key: &KeyData) -> io::Result<KeyBlob> {
     bytes.map(KeyBlob).map_err(io::Error::other)
 }
 
-/// The file and what is wrong with it.
+/// The file, and why it cannot be used.
 pub(in crate::ssh) type Failure = (PathBuf, io::Error);
 
 #[cfg(test)]
@@ -82,7 +82,7 @@ mod tests {
             .args(arguments));
     }
 
-    /// What a file says of the key `name`, or of its certificate.
+    /// sshvpn's verdict on the key `name` or its certificate.
     fn ours(file: &Path, name: &str) -> Result<bool, Failure> {
         let directory = file.parent().unwrap();
         let text = |suffix: &str| fs::read_to_string(directory.join(format!("{name}{suffix}")));
@@ -96,7 +96,7 @@ mod tests {
         Ok(found.is_some())
     }
 
-    /// What ssh-keygen says of the same.
+    /// ssh-keygen's verdict on the same.
     fn theirs(file: &Path, name: &str) -> bool {
         let directory = file.parent().unwrap();
         let certificate = directory.join(format!("{name}-cert.pub"));
@@ -170,7 +170,7 @@ mod tests {
             keygen(lab.path(), &["-t", "ed25519", "-N", "", "-f", name]);
         }
         let one = fs::read_to_string(lab.path().join("one.pub")).unwrap();
-        // A key that is too weak to be used may be listed.
+        // The list may contain a key that is too weak to be used.
         let weak = test_settings::RSA_KEY;
         assert!(key_line::parse(weak).is_some());
         fs::write(&list, format!("# stolen\n {one}\n{weak} old\n")).unwrap();

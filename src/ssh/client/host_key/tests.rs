@@ -1,6 +1,6 @@
-//! The decision about a host key: every setting against every state of the
-//! known_hosts files, and the words the user gets. The expected texts were
-//! taken from Debian's ssh 9.2 in the same situations.
+//! The decision about a host key: every setting with every state of the known_hosts files,
+//! and the texts for the user. Debian's ssh 9.2 printed the expected texts in the same
+//! situations.
 
 use std::fs;
 
@@ -128,7 +128,7 @@ async fn a_key_known_without_the_port_is_known() {
     let mut case = Case::new(&format!("server {KEY}\n"), Yes, &[]);
     case.options.port = 2222;
     assert_eq!(case.present(KEY).await.unwrap(), HostTrust::Verified);
-    // But a different one there is no change: the other port is another host.
+    // A different key there is not a change: the other port is another host.
     let mut case = Case::new(&format!("server {OTHER}\n"), Ask, &["yes"]);
     case.options.port = 2222;
     assert_eq!(case.present(KEY).await.unwrap(), HostTrust::Verified);

@@ -1,4 +1,4 @@
-//! What the user reads about host keys, word for word as ssh puts it.
+//! The texts about host keys, word for word those of ssh.
 
 use std::path::Path;
 
@@ -8,39 +8,39 @@ use super::key_line;
 use super::known_hosts::{KnownHost, KnownHosts};
 use crate::config::ssh::options::FingerprintHash;
 
-/// How many other names of a key are listed.
+/// At most this many other names of a key are listed.
 const MAX_OTHER_NAMES: usize = 8;
 
-/// Asked again after an answer that is none.
+/// The prompt after an invalid answer.
 pub(in crate::ssh) const ASK_AGAIN: &str = "Please type 'yes', 'no' or the fingerprint: ";
 
-/// Asked again where there is no fingerprint to type.
+/// The prompt after an invalid answer where a fingerprint is not accepted.
 pub(in crate::ssh) const ASK_AGAIN_YES_NO: &str = "Please type 'yes' or 'no': ";
 
-/// A key as presented by a host, and the names it goes by.
+/// A key that a host presented, and the host's names.
 pub(in crate::ssh) struct Presented<'a> {
-    /// The name under which it is looked up.
+    /// The lookup name.
     pub(in crate::ssh) host: &'a str,
-    /// The address, or what stands for it behind a proxy.
+    /// The address, or ssh's text in its place behind a proxy.
     pub(in crate::ssh) address: &'a str,
     /// The key.
     pub(in crate::ssh) key: &'a KeyData,
-    /// How to show it.
+    /// The hash of the fingerprint.
     pub(in crate::ssh) hash: FingerprintHash,
 }
 
 impl Presented<'_> {
-    /// The kind of key: `ED25519`.
+    /// The type of key, for example `ED25519`.
     pub(in crate::ssh) fn kind(&self) -> &'static str {
         key_line::kind(self.key)
     }
 
-    /// The fingerprint of the key.
+    /// The key's fingerprint.
     pub(in crate::ssh) fn fingerprint(&self) -> String {
         key_line::fingerprint(self.key, self.hash)
     }
 
-    /// The question whether an unknown key is to be trusted.
+    /// The prompt to accept an unknown key.
     pub(in crate::ssh) fn question(&self, known: &KnownHosts, home: &Path) -> String {
         format!(
             "The authenticity of host '{} ({})' can't be established.\n\
@@ -55,7 +55,7 @@ impl Presented<'_> {
         )
     }
 
-    /// Where else the same key is known.
+    /// The other names under which the key is known.
     fn other_names(&self, known: &KnownHosts, home: &Path) -> String {
         let lines: Vec<String> = known
             .other_hosts_with(self.key, self.host)
@@ -76,7 +76,7 @@ impl Presented<'_> {
         text
     }
 
-    /// The refusal to accept an unknown key.
+    /// The message that an unknown key is refused.
     pub(in crate::ssh) fn unknown(&self) -> String {
         format!(
             "No {} host key is known for {} and you have requested strict checking.",
@@ -85,8 +85,8 @@ impl Presented<'_> {
         )
     }
 
-    /// The warning about a key other than the known one, which is in `line`.
-    /// `file` is where the right key belongs.
+    /// The warning about a key that differs from the known one in `line`. The right key
+    /// belongs in `file`.
     pub(in crate::ssh) fn changed(&self, line: &KnownHost, file: Option<&Path>) -> String {
         let add = file.map_or_else(String::new, |file| {
             let file = file.display();
@@ -112,7 +112,7 @@ impl Presented<'_> {
         )
     }
 
-    /// The refusal that follows [`Presented::changed`].
+    /// The message that follows [`Presented::changed`] and refuses the key.
     pub(in crate::ssh) fn changed_and_strict(&self) -> String {
         format!(
             "Host key for {} has changed and you have requested strict checking.",
@@ -120,7 +120,7 @@ impl Presented<'_> {
         )
     }
 
-    /// The warning about a key that was revoked.
+    /// The warning about a revoked key.
     pub(in crate::ssh) fn revoked(&self) -> String {
         format!(
             "{RULER}\n\
@@ -134,7 +134,7 @@ impl Presented<'_> {
         )
     }
 
-    /// The refusal that follows [`Presented::revoked`].
+    /// The message that follows [`Presented::revoked`] and refuses the key.
     pub(in crate::ssh) fn revoked_and_strict(&self) -> String {
         format!(
             "{} host key for {} was revoked and you have requested strict checking.",
@@ -143,8 +143,8 @@ impl Presented<'_> {
         )
     }
 
-    /// The warning that host and address changed in different ways. `state`
-    /// is how the key of the address is: "is unknown", "is unchanged", …
+    /// The warning that the keys of the name and the address changed differently. `state`
+    /// describes the address's key: "is unknown", "is unchanged", …
     pub(in crate::ssh) fn spoofed(&self, state: &str, line: Option<&KnownHost>) -> String {
         let offending = line.map_or_else(String::new, |line| {
             let place = format!("{}:{}", line.file.display(), line.line);
@@ -166,8 +166,8 @@ impl Presented<'_> {
         )
     }
 
-    /// The warning that the address is known with another key, in `offending`;
-    /// `matching` is where the host's own is known.
+    /// The warning that the address has another key, in `offending`; `matching` has the
+    /// host's own key.
     pub(in crate::ssh) fn address_differs(
         &self,
         offending: &KnownHost,
@@ -191,13 +191,13 @@ impl Presented<'_> {
 
 const RULER: &str = "@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@";
 
-/// The command that forgets the known keys, as Debian's ssh suggests it.
+/// The command that removes the known keys, as Debian's ssh suggests it.
 fn removal(line: &KnownHost, host: &str) -> String {
     let file = line.file.display();
     format!("  remove with:\n  ssh-keygen -f \"{file}\" -R \"{host}\"")
 }
 
-/// `file` with the home directory as `~`.
+/// `file` with `~` for the home directory.
 fn short(file: &Path, home: &Path) -> String {
     match file.strip_prefix(home) {
         Ok(rest) => format!("~/{}", rest.display()),

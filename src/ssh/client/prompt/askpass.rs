@@ -1,4 +1,4 @@
-//! The askpass program of ssh(1): when it is used, and how it is run.
+//! The askpass program of ssh(1): when to use it, and how to run it.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,29 +12,29 @@ use super::PromptError;
 use crate::config::invoker::Invoker;
 use crate::ssh::client::auth::secret::Secret;
 
-/// Where ssh looks for it when SSH_ASKPASS is not set.
+/// The program that ssh uses when SSH_ASKPASS is not set.
 const DEFAULT_PROGRAM: &str = "/usr/bin/ssh-askpass";
 
-/// The most that is read from the program, in bytes.
+/// At most this many bytes of the program's output are read.
 const MAX_OUTPUT: u64 = 1023;
 
-/// When to ask through the program (ssh(1), SSH_ASKPASS_REQUIRE).
+/// When to prompt through the program (ssh(1), SSH_ASKPASS_REQUIRE).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::ssh) enum Preference {
-    /// Rather than on the terminal.
+    /// Instead of on the terminal.
     First,
-    /// Where there is no terminal.
+    /// Only without a terminal.
     WithoutTerminal,
-    /// Not at all.
+    /// Never.
     Never,
 }
 
-/// What the program is told about the question, in SSH_ASKPASS_PROMPT.
+/// The kind of prompt, passed to the program in SSH_ASKPASS_PROMPT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::ssh) enum Hint {
-    /// It asks for a text.
+    /// The prompt asks for a text.
     None,
-    /// It asks for permission: yes or no.
+    /// The prompt asks for yes or no.
     Confirm,
 }
 
@@ -47,7 +47,7 @@ pub(in crate::ssh) struct Askpass {
 }
 
 impl Askpass {
-    /// As `environment` says; the program runs as `invoker`.
+    /// Settings from `environment`; the program runs as `invoker`.
     pub(in crate::ssh) fn new(
         invoker: &Invoker,
         environment: impl Fn(&str) -> Option<OsString>,
@@ -64,7 +64,7 @@ impl Askpass {
         self.preference
     }
 
-    /// Runs the program and takes its first line for the answer.
+    /// Runs the program; the answer is the first line of its output.
     pub(in crate::ssh) async fn run(
         &self,
         prompt: &str,
@@ -102,7 +102,7 @@ impl Askpass {
     }
 }
 
-/// A display makes the program usable; SSH_ASKPASS_REQUIRE has the last word.
+/// A display permits the program; SSH_ASKPASS_REQUIRE overrides that.
 fn preference(environment: &impl Fn(&str) -> Option<OsString>) -> Preference {
     let display = ["DISPLAY", "WAYLAND_DISPLAY"]
         .into_iter()

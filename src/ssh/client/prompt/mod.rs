@@ -1,5 +1,5 @@
-//! The person in front of the program: questions asked on the terminal or
-//! through an askpass program (ssh(1), SSH_ASKPASS), and lines shown to them.
+//! Prompts the user on the terminal or through an askpass program (ssh(1), SSH_ASKPASS),
+//! and shows lines.
 
 pub(in crate::ssh) mod askpass;
 pub mod terminal_text;
@@ -28,35 +28,35 @@ use crate::config::ssh::options::{LogLevel, SshOptions};
 use crate::process::message::say;
 use tty::NoAnswer;
 
-/// The terminal of the process, whatever its standard streams are.
+/// The process's controlling terminal, independent of its standard streams.
 const TERMINAL: &str = "/dev/tty";
 
-/// Why a question has no answer.
+/// Why a prompt has no answer.
 #[derive(Debug, Error)]
 pub enum PromptError {
-    /// Batch mode, or neither a terminal nor an askpass program to ask with.
+    /// Batch mode is set, or there is neither a terminal nor an askpass program.
     #[error(
-        "nobody to ask: BatchMode is set, or there is neither a terminal nor an SSH_ASKPASS program"
+        "cannot prompt: BatchMode is set, or there is neither a terminal nor an SSH_ASKPASS program"
     )]
     Unattended,
-    /// The user closed the question without an answer.
-    #[error("the question was closed without an answer")]
+    /// The user closed the prompt without an answer.
+    #[error("the prompt was closed without an answer")]
     GivenUp,
-    /// A signal ended the question.
+    /// A signal ended the prompt.
     #[error("interrupted")]
     Interrupted,
     /// The answer is not UTF-8.
     #[error("the answer is not valid UTF-8")]
     NotUtf8,
-    /// The terminal refused something.
-    #[error("cannot ask on {TERMINAL}")]
+    /// An operation on the terminal failed.
+    #[error("cannot prompt on {TERMINAL}")]
     Terminal(#[source] io::Error),
     /// The askpass program could not be run.
     #[error("cannot run the askpass program {}", .0.display())]
     Askpass(std::path::PathBuf, #[source] io::Error),
 }
 
-/// Asks the user, and shows them lines.
+/// Prompts the user and shows lines.
 #[derive(Debug, Clone)]
 pub struct Prompter(Arc<Inner>);
 
@@ -68,21 +68,21 @@ struct Inner {
 
 #[derive(Debug)]
 enum Voice {
-    /// The terminal, the askpass program, standard error.
+    /// A user: terminal, askpass program, standard error.
     Person { batch_mode: bool, askpass: Askpass },
     #[cfg(test)]
     Script(script::Script),
 }
 
 impl Prompter {
-    /// For the user of this process, as `options` want them asked. An askpass
+    /// For the user of this process, with the prompt settings of `options`. An askpass
     /// program runs as the invoker.
     pub fn new(options: &SshOptions, invoker: &Invoker) -> Self {
         let environment = |name: &str| std::env::var_os(name);
         Self::with_environment(options, invoker, environment)
     }
 
-    /// The same with another `environment` than that of the process.
+    /// Like [`new`](Self::new), with `environment` instead of the process's environment.
     pub(in crate::ssh) fn with_environment(
         options: &SshOptions,
         invoker: &Invoker,
@@ -97,7 +97,7 @@ impl Prompter {
         }))
     }
 
-    /// For tests: answers come from `script`, which notes all that is shown.
+    /// For tests: `script` gives the answers and records what is shown.
     #[cfg(test)]
     pub(in crate::ssh) fn scripted(script: script::Script) -> Self {
         Self(Arc::new(Inner {
@@ -106,26 +106,26 @@ impl Prompter {
         }))
     }
 
-    /// Asks for a secret, without echo.
+    /// Prompts for a secret, without echo.
     pub async fn secret(&self, prompt: &str) -> Result<Secret, PromptError> {
         self.ask(prompt, false).await
     }
 
-    /// Asks for a line, with echo.
+    /// Prompts for a line, with echo.
     pub async fn line(&self, prompt: &str) -> Result<String, PromptError> {
         let answer = self.ask(prompt, true).await?;
         Ok(answer.expose().to_owned())
     }
 
-    /// Asks for a yes or a no; without anybody to ask, it is a no.
+    /// Prompts for yes or no; the answer is no where no prompt is possible.
     pub async fn confirm(&self, prompt: &str) -> Result<bool, PromptError> {
         let answer = match &self.0.voice {
             Voice::Person {
                 batch_mode: false,
                 askpass,
             } if askpass.preference() == Preference::First => {
-                // With this hint an askpass program shows two buttons, and
-                // says with its exit status alone which one was pressed.
+                // With this hint an askpass program shows two buttons; its exit status says
+                // which one was pressed.
                 return match askpass.run(&shown(prompt), Hint::Confirm).await {
                     Ok(answer) => Ok(answer.is_empty() || is_yes(answer.expose())),
                     Err(PromptError::GivenUp) => Ok(false),
@@ -144,12 +144,12 @@ impl Prompter {
         }
     }
 
-    /// Shows a line that the user gets at `LogLevel` ERROR and above.
+    /// Shows a line at `LogLevel` ERROR and above.
     pub fn error(&self, text: &str) {
         self.tell(LogLevel::Error, text);
     }
 
-    /// Shows a line that the user gets at `LogLevel` INFO and above.
+    /// Shows a line at `LogLevel` INFO and above.
     pub fn info(&self, text: &str) {
         self.tell(LogLevel::Info, text);
     }
@@ -165,7 +165,7 @@ impl Prompter {
         }
     }
 
-    /// Asks; what stands in the way of asking is shown here, once.
+    /// Prompts; shows the reason once if that fails.
     async fn ask(&self, prompt: &str, echo: bool) -> Result<Secret, PromptError> {
         let answer = self.ask_quietly(prompt, echo).await;
         if let Err(error) = &answer {
@@ -199,8 +199,8 @@ impl Prompter {
     }
 }
 
-/// The order of readpass.c: askpass when it is preferred, else the terminal,
-/// else askpass when there is a display to show it on.
+/// The order of readpass.c: askpass if preferred, else the terminal, else askpass if there
+/// is a display.
 async fn ask_person(askpass: &Askpass, prompt: String, echo: bool) -> Result<Secret, PromptError> {
     if askpass.preference() == Preference::First {
         return askpass.run(&prompt, Hint::None).await;
@@ -208,7 +208,7 @@ async fn ask_person(askpass: &Askpass, prompt: String, echo: bool) -> Result<Sec
     match open_terminal() {
         Ok(terminal) => ask_on(terminal, prompt, echo).await,
         Err(error) if askpass.preference() == Preference::Never => {
-            tracing::debug!("no terminal to ask on: {error}");
+            tracing::debug!("no terminal to prompt on: {error}");
             Err(PromptError::Unattended)
         }
         Err(_) => askpass.run(&prompt, Hint::None).await,
@@ -219,7 +219,7 @@ fn open_terminal() -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(TERMINAL)
 }
 
-/// Asks on `terminal`. When the future is dropped, the question is withdrawn.
+/// Prompts on `terminal`. Dropping the future withdraws the prompt.
 async fn ask_on(mut terminal: File, prompt: String, echo: bool) -> Result<Secret, PromptError> {
     let pipe = unistd::pipe2(OFlag::O_CLOEXEC);
     let (withdrawn, _withdraw_on_drop) =

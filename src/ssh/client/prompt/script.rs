@@ -1,4 +1,4 @@
-//! A user made of a list of answers, for tests of what asks and tells.
+//! A simulated user with a list of answers, for tests of prompts and messages.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -6,21 +6,21 @@ use std::sync::{Arc, Mutex};
 use super::PromptError;
 use crate::ssh::client::auth::secret::Secret;
 
-/// Answers in order, and what was asked and shown. Clones share both.
+/// Gives answers in order and records prompts and messages. Clones share both.
 #[derive(Debug, Clone, Default)]
 pub(in crate::ssh) struct Script(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
     answers: VecDeque<String>,
-    /// Prompts and lines, in the order in which the user sees them.
+    /// Prompts and lines, in the order shown.
     seen: Vec<String>,
     /// For each prompt, whether the answer was echoed.
     echoes: Vec<bool>,
 }
 
 impl Script {
-    /// A user with these answers; after them, nobody is there to be asked.
+    /// A user with these answers; after the last one no prompt is possible.
     pub(in crate::ssh) fn new(answers: &[&str]) -> Self {
         let script = Self::default();
         script.0.lock().unwrap().answers = answers.iter().map(|&text| text.to_owned()).collect();
@@ -41,12 +41,12 @@ impl Script {
         self.0.lock().unwrap().seen.push(line.to_owned());
     }
 
-    /// Prompts and lines so far.
+    /// The prompts and lines so far.
     pub(in crate::ssh) fn seen(&self) -> Vec<String> {
         self.0.lock().unwrap().seen.clone()
     }
 
-    /// Whether the answers were echoed, prompt by prompt.
+    /// For each prompt so far, whether the answer was echoed.
     pub(in crate::ssh) fn echoes(&self) -> Vec<bool> {
         self.0.lock().unwrap().echoes.clone()
     }

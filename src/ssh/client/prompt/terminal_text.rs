@@ -1,8 +1,8 @@
-//! Text from elsewhere (a server, a file) made fit for the user's terminal:
-//! without what a terminal acts upon, or what makes text read as another text.
+//! Makes text from a server or a file safe for the user's terminal: removes what controls a
+//! terminal and what makes text look like other text.
 
-/// `text` for use inside one line: without control characters (line ends
-/// among them) and without the format characters that reorder text.
+/// `text` for use within one line: without control characters (including line ends) and
+/// without format characters that reorder text.
 pub fn line(text: &str) -> String {
     text.chars().filter(|&c| is_shown(c)).collect()
 }
@@ -14,8 +14,8 @@ pub fn paragraph(text: &str) -> String {
         .collect()
 }
 
-/// Neither a control character (C0, DEL, C1), nor a line or paragraph
-/// separator, nor a bidirectional or invisible format character.
+/// Whether `c` is none of these: a control character (C0, DEL, C1), a line or paragraph
+/// separator, a bidirectional or invisible format character.
 fn is_shown(c: char) -> bool {
     let format = matches!(
         c,

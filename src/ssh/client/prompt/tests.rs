@@ -1,4 +1,4 @@
-//! Questions through an askpass program, and what happens without anybody.
+//! Prompts through an askpass program, and prompts that are not possible.
 
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
-//! One question on a terminal: prompt, an answer with or without echo, and the
-//! terminal as it was before, also when a signal ends the question. What
-//! readpassphrase(3) does, except that the question can be withdrawn.
+//! One prompt on a terminal, answered with or without echo; restores the terminal also when
+//! a signal ends the prompt. Does what readpassphrase(3) does, and the caller can withdraw
+//! the prompt.
 
 use std::fs::File;
 use std::io::Write;
@@ -18,10 +18,10 @@ use zeroize::Zeroizing;
 
 use crate::ssh::client::auth::secret::Secret;
 
-/// The longest answer taken, in bytes; more is cut off, as ssh does.
+/// The longest answer in bytes; like ssh, the rest is cut off.
 const MAX_ANSWER: usize = 1023;
 
-/// Signals that would end the program with the terminal's echo still off.
+/// Signals that would end the program while the terminal's echo is off.
 const FATAL_SIGNALS: [Signal; 4] = [
     Signal::SIGINT,
     Signal::SIGTERM,
@@ -29,7 +29,7 @@ const FATAL_SIGNALS: [Signal; 4] = [
     Signal::SIGQUIT,
 ];
 
-/// One question at a time: there is one terminal, and one set of handlers.
+/// One prompt at a time: the process has one terminal and one set of signal handlers.
 static TERMINAL: Mutex<()> = Mutex::new(());
 
 /// Where [`note_signal`] writes the signal's number, or -1.
@@ -38,13 +38,13 @@ static SIGNAL_PIPE: AtomicI32 = AtomicI32::new(-1);
 /// Why there is no answer.
 #[derive(Debug)]
 pub(in crate::ssh) enum NoAnswer {
-    /// End of file, or an end of the terminal itself.
+    /// End of file, or the terminal was closed.
     Closed,
-    /// A signal ended the question; it was passed on afterwards.
+    /// A signal ended the prompt; it was raised again afterwards.
     Interrupted,
-    /// The asking side withdrew the question.
+    /// The caller withdrew the prompt.
     Withdrawn,
-    /// The terminal refused something.
+    /// An operation on the terminal failed.
     Io(Errno),
 }
 
@@ -54,8 +54,8 @@ impl From<Errno> for NoAnswer {
     }
 }
 
-/// Shows `prompt` on `tty` and reads one line, without echo unless `echo`.
-/// Blocks; ends early when the other end of the pipe `withdrawn` is closed.
+/// Shows `prompt` on `tty` and reads one line, without echo unless `echo` is set. Blocks;
+/// ends early when the other end of the pipe `withdrawn` is closed.
 pub(in crate::ssh) fn ask(
     tty: &mut File,
     prompt: &str,
@@ -70,7 +70,7 @@ pub(in crate::ssh) fn ask(
     let signal = signals.noted();
     drop(signals);
     if let Some(signal) = signal {
-        // Now that all is as it was: let it do what it would have done.
+        // The terminal and the handlers are restored: let the signal take its usual effect.
         signal::raise(signal)?;
         return Err(NoAnswer::Interrupted);
     }
@@ -84,33 +84,33 @@ fn ask_watched(
     withdrawn: BorrowedFd<'_>,
     signals: BorrowedFd<'_>,
 ) -> Result<Secret, NoAnswer> {
-    // A second handle: the first is lent to the guard until the answer is in.
+    // A second handle, because the guard borrows the first until the answer has arrived.
     let mut screen = tty.try_clone().map_err(io_errno)?;
     let echo_off = if echo { None } else { Some(EchoOff::set(tty)?) };
-    // The carriage return covers what was typed before the echo went off.
+    // The carriage return overwrites what was typed before the echo was turned off.
     write!(screen, "\r{prompt}").map_err(io_errno)?;
     let answer = read_line(screen.as_fd(), withdrawn, signals);
     if echo_off.is_some() || answer.is_err() {
-        // Nobody saw the user's own line end.
+        // The user's own line end was not echoed.
         writeln!(screen).map_err(io_errno)?;
     }
     answer
 }
 
-/// Reads up to a line end, waiting for the terminal, a signal or withdrawal.
+/// Reads until a line end; waits for the terminal, a signal or withdrawal.
 fn read_line(
     tty: BorrowedFd<'_>,
     withdrawn: BorrowedFd<'_>,
     signals: BorrowedFd<'_>,
 ) -> Result<Secret, NoAnswer> {
-    // Reserved at once: growing would leave copies behind.
+    // Reserved in full: growing would leave copies of the secret in memory.
     let mut answer = Zeroizing::new(Vec::with_capacity(MAX_ANSWER));
     let mut chunk = Zeroizing::new([0u8; 256]);
     loop {
         wait(tty, withdrawn, signals)?;
         let count = match unistd::read(tty, chunk.as_mut_slice()) {
             Err(Errno::EINTR | Errno::EAGAIN) => continue,
-            // A terminal that hung up.
+            // The terminal hung up.
             Err(Errno::EIO) => 0,
             other => other?,
         };
@@ -138,7 +138,7 @@ fn text(mut bytes: Zeroizing<Vec<u8>>) -> Result<Secret, NoAnswer> {
     }
 }
 
-/// Waits until the terminal can be read; an error when it should not be.
+/// Waits until the terminal is readable; fails on a signal or withdrawal.
 fn wait(
     tty: BorrowedFd<'_>,
     withdrawn: BorrowedFd<'_>,
@@ -171,7 +171,7 @@ fn io_errno(error: std::io::Error) -> NoAnswer {
     NoAnswer::Io(Errno::from_raw(error.raw_os_error().unwrap_or(0)))
 }
 
-/// Keeps the echo off while it lives.
+/// Keeps the echo off until it is dropped.
 struct EchoOff<'tty> {
     tty: &'tty File,
     before: Termios,
@@ -191,12 +191,12 @@ impl<'tty> EchoOff<'tty> {
 
 impl Drop for EchoOff<'_> {
     fn drop(&mut self) {
-        // Nothing better can be done about a failure here.
+        // A failure here cannot be handled.
         let _ = termios::tcsetattr(self.tty, SetArg::TCSAFLUSH, &self.before);
     }
 }
 
-/// Turns the fatal signals into bytes in a pipe while it lives.
+/// Writes the fatal signals into a pipe until it is dropped.
 struct SignalWatch {
     pipe: OwnedFd,
     _writer: OwnedFd,
@@ -223,7 +223,7 @@ impl SignalWatch {
             // back later is the one the kernel gave for this very signal.
             let before = unsafe { signal::sigaction(signal, &action) }?;
             if matches!(before.handler(), SigHandler::SigIgn) {
-                // Ignored before (nohup): stays ignored.
+                // It was ignored before (nohup) and stays ignored.
                 // SAFETY: SIG_IGN runs no code.
                 unsafe { signal::sigaction(signal, &before) }?;
             } else {
@@ -233,7 +233,7 @@ impl SignalWatch {
         Ok(watch)
     }
 
-    /// The signal that came, if one did.
+    /// The signal that arrived, if any.
     fn noted(&self) -> Option<Signal> {
         let mut number = [0u8; 1];
         match unistd::read(&self.pipe, &mut number) {
@@ -252,7 +252,7 @@ impl Drop for SignalWatch {
                 continue;
             };
             if !is_ours(&current) {
-                // Somebody else began to handle it during the question.
+                // Other code installed its own handler during the prompt.
                 // SAFETY: it was in force until a moment ago.
                 let _ = unsafe { signal::sigaction(*signal, &current) };
             }
@@ -270,7 +270,7 @@ fn is_ours(action: &SigAction) -> bool {
     }
 }
 
-/// Writes the number of the signal into the pipe of the present question.
+/// Writes the signal's number into the pipe of the current prompt.
 extern "C" fn note_signal(number: i32) {
     let before = Errno::last_raw();
     let pipe = SIGNAL_PIPE.load(Ordering::SeqCst);

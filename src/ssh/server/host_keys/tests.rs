@@ -1,4 +1,4 @@
-//! Host keys in files, against what ssh-keygen makes and reads.
+//! Host key files: those of ssh-keygen are read, and ssh-keygen reads those created here.
 
 use std::process::Command;
 
@@ -88,14 +88,14 @@ fn what_cannot_be_used_is_said() {
     let open = keygen(&directory, "open", &["-t", "ed25519", "-N", ""]);
     fs::set_permissions(&open, Permissions::from_mode(0o640)).unwrap();
     assert!(problem(&open).contains("0640"), "{}", problem(&open));
-    // Who can write where it is can give the server another.
+    // A user who can write to the directory can replace the server's key.
     let shared = directory.path().join("shared");
     fs::create_dir(&shared).unwrap();
     fs::set_permissions(&shared, Permissions::from_mode(0o777)).unwrap();
     let elsewhere = directory.path().join("elsewhere");
     std::os::unix::fs::symlink(shared.join("host"), &elsewhere).unwrap();
     for path in [&shared.join("host"), &elsewhere] {
-        assert!(problem(path).contains("writable by nobody else"));
+        assert!(problem(path).contains("no other user may write to it"));
     }
     assert_eq!(fs::read_dir(&shared).unwrap().count(), 0);
     let text = directory.path().join("text");

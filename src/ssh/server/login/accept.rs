@@ -24,9 +24,9 @@ use crate::ssh::server::place::Places;
 use crate::ssh::server::requests::{QUEUE, Requests};
 use crate::ssh::server::settings::ServerSettings;
 
-/// Takes a connection through identification, key exchange and login, all within
-/// the grace time. Dropping the future closes the connection. The gate is shown
-/// `peer` as an IPv4 address where it is one that a dual-stack socket mapped.
+/// Runs identification, key exchange and login, all within the grace time. Dropping the
+/// future closes the connection. `peer` is passed to the gate as an IPv4 address if a
+/// dual-stack socket mapped it.
 pub async fn accept<G: Gate>(
     stream: TcpStream,
     peer: SocketAddr,
@@ -70,7 +70,7 @@ async fn log_in<G: Gate>(
     let (alive, watched) = watch::channel(());
     let task = spawn(session, Arc::clone(&shared), watched);
     let Ok(admission) = admitted.await else {
-        // A task that was ended or panicked has no result.
+        // A task that was aborted or panicked has no result.
         return Err(failed(task.await.ok().flatten()));
     };
     let Admission {
@@ -95,8 +95,8 @@ async fn log_in<G: Gate>(
     })
 }
 
-/// Runs a session until it ends, its [`ClientConnection`] is dropped, or a goodbye
-/// has taken too long; yields the error that ended it.
+/// Runs a session until it ends, its [`ClientConnection`] is dropped, or a disconnect has
+/// taken too long; yields the error that ended it.
 fn spawn(
     session: impl Future<Output = Result<(), ServeError>> + Send + 'static,
     shared: Arc<Shared>,
@@ -120,7 +120,7 @@ fn spawn(
     })
 }
 
-/// Ends what a panicking session leaves.
+/// Marks the connection as ended also if the session panics.
 struct Ending(Arc<Shared>);
 
 impl Drop for Ending {
@@ -144,7 +144,7 @@ fn end_reason(error: Option<&ServeError>) -> String {
     }
 }
 
-/// What kind of failure it is that a session ended before anybody was logged in.
+/// The kind of failure when a session ended before a login.
 fn failure(error: Option<ServeError>, progress: &Progress) -> LoginFailure {
     let left = || match progress.tried() {
         true => LoginFailure::Failed(progress.failed()),

@@ -1,4 +1,4 @@
-//! A client's attempts to log in, up to the one that succeeds.
+//! A client's login attempts, up to the one that succeeds.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use super::credential::{Attempt, Credential};
 use super::gate::{Gate, Tried};
 use crate::ssh::client::prompt::terminal_text;
 
-/// The longest user name that is considered, in bytes.
+/// The longest user name that is accepted, in bytes.
 const MAX_USER: usize = 255;
 
-/// Keys and certificates that one client may offer. Those that are not let
-/// through count as failures as well, of which there can be far fewer.
+/// At most this many keys and certificates are considered per client. Refused ones also
+/// count as failures, whose limit can be far lower.
 const MAX_OFFERS: usize = 64;
 
-/// How far a client has come before it was logged in.
+/// How far a client has come before its login.
 #[derive(Debug, Default)]
 pub(in crate::ssh::server) struct Progress {
     tried: AtomicBool,
@@ -27,18 +27,18 @@ pub(in crate::ssh::server) struct Progress {
 }
 
 impl Progress {
-    /// Whether anything was tried besides asking for the methods.
+    /// Whether the client tried anything besides asking for the methods.
     pub(in crate::ssh::server) fn tried(&self) -> bool {
         self.tried.load(Ordering::Relaxed)
     }
 
-    /// Attempts that failed.
+    /// The number of failed attempts.
     pub(in crate::ssh::server) fn failed(&self) -> usize {
         self.failed.load(Ordering::Relaxed)
     }
 }
 
-/// A verified credential that the gate has let through.
+/// A verified credential that the gate has accepted.
 pub(in crate::ssh::server) struct Judged<Grant> {
     pub(in crate::ssh::server) grant: Grant,
     pub(in crate::ssh::server) user: String,
@@ -61,15 +61,15 @@ pub(in crate::ssh::server) struct Attempts<G: Gate> {
     /// Whether the gate was told that a login has begun.
     begun: bool,
     offers: usize,
-    /// False from the word that nobody touched the security key until it is judged.
+    /// False between the notice that the security key was not touched and the verdict.
     touched: bool,
     judged: Option<Judged<G::Grant>>,
-    /// Until it is used.
+    /// `None` once it is used.
     admit: Option<oneshot::Sender<Admission<G::Grant>>>,
 }
 
 impl<G: Gate> Attempts<G> {
-    /// Of a client at `peer`; the one that succeeds goes to `admit`.
+    /// The attempts of a client at `peer`; sends the one that succeeds to `admit`.
     pub(in crate::ssh::server) fn new(
         gate: Arc<G>,
         peer: SocketAddr,
@@ -88,14 +88,14 @@ impl<G: Gate> Attempts<G> {
         }
     }
 
-    /// The client asks to log in, by whatever method.
+    /// The client asks to log in, with any method.
     pub(in crate::ssh::server) fn begin(&mut self) {
         if !std::mem::replace(&mut self.begun, true) {
             self.gate.begun();
         }
     }
 
-    /// Something is offered, without a signature yet.
+    /// The client offers a credential, without a signature yet.
     pub(in crate::ssh::server) fn offered(
         &mut self,
         user: &str,
@@ -103,7 +103,7 @@ impl<G: Gate> Attempts<G> {
     ) -> Auth {
         self.offers = self.offers.saturating_add(1);
         let shown = match shown {
-            Ok(_) if self.offers > MAX_OFFERS => Err("one of too many offers"),
+            Ok(_) if self.offers > MAX_OFFERS => Err("one of more than 64 offered keys"),
             shown => shown,
         };
         match self.judge(user, shown) {
@@ -112,7 +112,7 @@ impl<G: Gate> Attempts<G> {
         }
     }
 
-    /// Something was shown and its signature verified.
+    /// The client sent a credential whose signature is verified.
     pub(in crate::ssh::server) fn verified(
         &mut self,
         user: &str,
@@ -126,8 +126,8 @@ impl<G: Gate> Attempts<G> {
         }
     }
 
-    /// What is verified next was signed by a security key that nobody touched.
-    /// Whether that is enough.
+    /// The next verified credential has a signature by a security key that was not touched.
+    /// Yields whether the gate accepts that.
     pub(in crate::ssh::server) fn untouched(
         &mut self,
         user: &str,
@@ -139,7 +139,7 @@ impl<G: Gate> Attempts<G> {
         enough
     }
 
-    /// Something was shown that proves nothing.
+    /// The client sent a credential without a valid proof.
     pub(in crate::ssh::server) fn unproven(
         &mut self,
         user: &str,
@@ -153,7 +153,7 @@ impl<G: Gate> Attempts<G> {
         }
     }
 
-    /// A method was tried that is not offered.
+    /// The client tried a method that is not offered.
     pub(in crate::ssh::server) fn unoffered(&mut self, user: &str, method: &'static str) -> Auth {
         self.failed(user, Tried::Method(method));
         Auth::reject()
@@ -203,7 +203,7 @@ impl<G: Gate> Attempts<G> {
         self.gate.failed(self.peer, user, tried);
     }
 
-    /// The client has been told that it is logged in.
+    /// russh has told the client that it is logged in.
     pub(in crate::ssh::server) fn succeeded(
         &mut self,
         session: &Session,
@@ -217,7 +217,7 @@ impl<G: Gate> Attempts<G> {
             handle: session.handle(),
             identification: terminal_text::line(&identification),
         };
-        // Nobody waits any more when the grace time is over just now.
+        // The receiver is gone if the grace time has just ended.
         admit.send(admission).map_err(|_| russh::Error::Disconnect)
     }
 }

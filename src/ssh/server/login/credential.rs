@@ -1,29 +1,28 @@
-//! By what a client shows who it is: plain data, verified by the layer that
-//! makes it, judged by whoever knows the rules.
+//! The client's credentials as plain data: the layer that creates them has verified them,
+//! and the gate judges them.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 pub use crate::config::keys::key_blob::KeyBlob;
 
-/// One login that is tried.
+/// One login attempt.
 #[derive(Debug, Clone, Copy)]
 pub struct Attempt<'a> {
-    /// The user name that is given; no system account stands behind it.
+    /// The user name of the login; there is no system account behind it.
     pub user: &'a str,
-    /// Where the connection comes from.
+    /// The client's address.
     pub peer: SocketAddr,
-    /// What is shown.
+    /// The credential that the client presents.
     pub credential: &'a Credential,
-    /// False where its signature says that nobody touched the security key
-    /// (OpenSSH PROTOCOL.u2f). Other keys, and those that have not signed yet,
-    /// count as touched.
+    /// False if the signature says that the security key was not touched (OpenSSH
+    /// PROTOCOL.u2f). Other keys, and keys that have not signed yet, count as touched.
     pub touched: bool,
-    /// When.
+    /// The time of the attempt.
     pub now: SystemTime,
 }
 
-/// What a client shows.
+/// A client's credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credential {
     /// A public key.
@@ -42,27 +41,27 @@ impl Credential {
     }
 }
 
-/// The fields of a user certificate, whose signature by `authority` is verified.
-/// Whether the authority is trusted, the time is right, and the options are
-/// understood is for others to say.
+/// The fields of a user certificate whose signature by `authority` is verified. The gate
+/// decides whether the authority is trusted, the certificate is valid at this time, and the
+/// options are supported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserCertificate {
-    /// The key that it is about.
+    /// The certified key.
     pub key: KeyBlob,
-    /// The key that signed it.
+    /// The authority's key.
     pub authority: KeyBlob,
-    /// What the authority calls it.
+    /// The authority's name for the certificate.
     pub key_id: String,
-    /// Its number; zero where the authority does not count.
+    /// The serial number; 0 if the authority does not number its certificates.
     pub serial: u64,
-    /// The names that it is good for; for all where there is none.
+    /// The user names that it is valid for; empty for all.
     pub principals: Vec<String>,
-    /// Its first moment, since 1970.
+    /// Start of its validity, since 1970.
     pub valid_after: Duration,
-    /// The first moment after it, since 1970.
+    /// End of its validity (exclusive), since 1970.
     pub valid_before: Duration,
-    /// What must be understood and kept to, by name and data.
+    /// Critical options as name and data; an unsupported one makes the certificate invalid.
     pub critical_options: Vec<(String, String)>,
-    /// What it may do, by name and data.
+    /// Extensions as name and data: what the certificate permits.
     pub extensions: Vec<(String, String)>,
 }

@@ -1,13 +1,13 @@
-//! Which public keys are good enough, wherever they are shown.
+//! Checks whether a public key is strong enough, for clients, certificates and host keys.
 
 use russh::keys::Algorithm;
 use russh::keys::ssh_key::public::KeyData;
 
-/// The RSA keys that are taken, in bits: none shorter (RFC 9142 and NIST SP 800-131A;
+/// The sizes of accepted RSA keys, in bits: none shorter (RFC 9142 and NIST SP 800-131A;
 /// sshd's `RequiredRSASize` is 1024 by default), none longer than aws-lc verifies.
 const RSA_BITS: std::ops::RangeInclusive<u32> = 2048..=8192;
 
-/// Fails, with what is wrong, for a key that is too weak or of an unknown kind.
+/// Fails with the reason for a key that is too weak or of an unsupported type.
 pub(in crate::ssh::server) fn check(key: &KeyData) -> Result<(), &'static str> {
     match key.algorithm() {
         Algorithm::Rsa { .. } => match key.rsa() {
@@ -22,10 +22,10 @@ pub(in crate::ssh::server) fn check(key: &KeyData) -> Result<(), &'static str> {
     }
 }
 
-/// Fails, with what is wrong, for a signature over SHA-1 or of an unknown kind.
+/// Fails with the reason for a signature with SHA-1 or of an unsupported type.
 pub(in crate::ssh::server) fn check_signature(algorithm: &Algorithm) -> Result<(), &'static str> {
     match algorithm {
-        Algorithm::Rsa { hash: None } => Err("a signature over SHA-1"),
+        Algorithm::Rsa { hash: None } => Err("a signature with SHA-1"),
         Algorithm::Rsa { .. }
         | Algorithm::Ed25519
         | Algorithm::Ecdsa { .. }

@@ -1,4 +1,5 @@
-//! What comes of a connection: somebody who is logged in, or a reason why not.
+//! The result of a connection's login: a client that is logged in, or the reason of the
+//! failure.
 
 pub mod accept;
 pub(super) mod attempts;
@@ -16,42 +17,42 @@ use super::connection::ClientConnection;
 use super::requests::Requests;
 use credential::Credential;
 
-/// Somebody who is logged in.
+/// A client that is logged in.
 pub struct Login<Grant> {
-    /// What was granted.
+    /// The rights that the gate granted.
     pub grant: Arc<Grant>,
-    /// The user name that was given.
+    /// The user name of the login.
     pub user: String,
-    /// From where, as the gate was shown it.
+    /// The client's address, as the gate saw it.
     pub peer: SocketAddr,
-    /// What was shown and verified.
+    /// The verified credential.
     pub credential: Credential,
-    /// Whether it was touched, as [`Attempt::touched`] has it.
+    /// Whether the security key was touched, see [`Attempt::touched`].
     ///
     /// [`Attempt::touched`]: credential::Attempt::touched
     pub touched: bool,
     /// The connection.
     pub connection: ClientConnection,
-    /// What the client asks for.
+    /// The client's requests.
     pub requests: Requests,
 }
 
-/// Why nobody came in; as far as penalties tell it apart.
+/// Why a login failed, as far as penalties distinguish it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LoginFailure {
-    /// No SSH was spoken, or its rules were broken.
+    /// The client did not speak SSH, or violated the protocol.
     #[error("broke the protocol: {0}")]
     Protocol(String),
-    /// No algorithm in common.
+    /// No common algorithm.
     #[error("no common algorithm: {0}")]
     Algorithms(String),
     /// The client left without trying to log in.
     #[error("left without an attempt to log in")]
     NoAttempt,
-    /// The client tried, failed, and left or was told to.
+    /// The client tried, failed, and left or was disconnected.
     #[error("{0} failed attempts to log in")]
     Failed(usize),
-    /// The grace time was over; with the number of failed attempts before.
-    #[error("not logged in in time")]
+    /// The grace time has passed; with the number of failed attempts.
+    #[error("not logged in within the grace time")]
     GraceTime(usize),
 }

@@ -1,5 +1,5 @@
-//! What a client shows, from russh's types to plain data; what nobody should take
-//! is sorted out on the way.
+//! Converts the client's credentials from russh's types to plain data, and rejects those
+//! that are never acceptable.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use russh::server::{PublicKeyFailure, PublicKeyOffer};
 use super::credential::{Credential, KeyBlob, UserCertificate};
 use super::key_strength;
 
-/// Why something shown is not taken.
+/// Why a credential is never acceptable.
 type Unfit = &'static str;
 
-/// A key or certificate that is offered, and the algorithm that it would sign with.
+/// The offered key or certificate; also checks the algorithm that it would sign with.
 pub(in crate::ssh::server) fn offered(offer: &PublicKeyOffer<'_>) -> Result<Credential, Unfit> {
     key_strength::check_signature(offer.algorithm)?;
     match offer.certificate {
@@ -27,7 +27,7 @@ pub(in crate::ssh::server) fn offered(offer: &PublicKeyOffer<'_>) -> Result<Cred
 pub(in crate::ssh::server) fn failure(why: PublicKeyFailure) -> &'static str {
     match why {
         PublicKeyFailure::Signature => "bad signature",
-        PublicKeyFailure::Algorithm => "bad signature: by another algorithm than was announced",
+        PublicKeyFailure::Algorithm => "bad signature: its algorithm is not the announced one",
         PublicKeyFailure::CertificateTime => "the certificate has expired or is not yet valid",
         PublicKeyFailure::CertificateSignature => {
             "bad certificate: it is not signed by the authority that it names"
@@ -41,8 +41,8 @@ pub(in crate::ssh::server) fn key(key: &PublicKey) -> Result<Credential, Unfit> 
     blob(key.key_data()).map(Credential::Key)
 }
 
-/// A certificate, whose authority's signature russh has verified, unless it
-/// failed by that.
+/// A certificate. russh has verified the authority's signature, unless the certificate
+/// failed because of it.
 pub(in crate::ssh::server) fn certificate(certificate: &Certificate) -> Result<Credential, Unfit> {
     if certificate.cert_type() != CertType::User {
         return Err("a certificate that is not for users");
@@ -68,14 +68,16 @@ fn options(options: &OptionsMap) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The bytes of a key that is sound.
+/// The bytes of an acceptable key.
 fn blob(key: &KeyData) -> Result<KeyBlob, Unfit> {
     if key.is_certificate() {
-        return Err("a certificate in the place of a key");
+        return Err("a certificate in place of a key");
     }
     key_strength::check(key)?;
     let bytes = PublicKey::new(key.clone(), "").to_bytes();
-    bytes.map(KeyBlob).map_err(|_| "a key that has no encoding")
+    bytes
+        .map(KeyBlob)
+        .map_err(|_| "a key that cannot be encoded")
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! What is put into the file comes out again, and everything about it is as it
-//! was; what somebody else did to it meanwhile stays.
+//! Tests that added entries are removed again and the file is restored, except for other programs'
+//! later edits.
 
 use super::*;
 use std::os::unix::fs::MetadataExt;
@@ -29,7 +29,7 @@ impl Etc {
         fs::read_to_string(self.path()).unwrap()
     }
 
-    /// All that can be seen of the folder.
+    /// The complete visible state of the folder.
     fn look(&self) -> Vec<String> {
         let mut seen: Vec<String> = fs::read_dir(self.0.path())
             .unwrap()
@@ -124,11 +124,7 @@ fn a_link_comes_back_as_a_link() {
         );
         assert_eq!(look(), before);
         let there = fs::read_to_string(etc.0.path().join("elsewhere")).ok();
-        assert_eq!(
-            there.as_deref(),
-            content,
-            "what it leads to was not touched"
-        );
+        assert_eq!(there.as_deref(), content, "the link's target is unchanged");
     }
 }
 
@@ -162,19 +158,19 @@ fn two_tunnels_go_in_any_order() {
 
 #[test]
 fn what_somebody_else_did_meanwhile_stays() {
-    // Another program wrote the file anew.
+    // Another program replaced the file.
     let etc = Etc::with_file();
     etc.put("sshvpn0", "10.0.0.1");
     fs::write(etc.path(), "nameserver 198.51.100.1\n").unwrap();
     assert_eq!(etc.take("sshvpn0"), Outcome::Gone);
     assert_eq!(etc.text(), "nameserver 198.51.100.1\n");
-    // Somebody added a line.
+    // An administrator added a line.
     let etc = Etc::with_file();
     etc.put("sshvpn0", "10.0.0.1");
     fs::write(etc.path(), etc.text() + "options rotate\n").unwrap();
     assert_eq!(etc.take("sshvpn0"), Outcome::Undone);
     assert_eq!(etc.text(), format!("{BEFORE}options rotate\n"));
-    // The same in place of a link: it cannot be both.
+    // The same with a link: the edited file stays in place of the link.
     let etc = Etc::new();
     symlink("elsewhere", etc.path()).unwrap();
     etc.put("sshvpn0", "10.0.0.1");
@@ -184,7 +180,7 @@ fn what_somebody_else_did_meanwhile_stays() {
     };
     assert!(what.contains("elsewhere"), "{what}");
     assert_eq!(etc.text(), "options rotate\n");
-    // It is a link again.
+    // Another program made it a link again.
     let etc = Etc::with_file();
     etc.put("sshvpn0", "10.0.0.1");
     fs::rename(etc.path(), etc.0.path().join("moved")).unwrap();
@@ -221,7 +217,7 @@ fn a_file_that_is_a_mount_is_written_where_it_is() {
     use nix::sched::{CloneFlags, unshare};
     let etc = Etc::with_file();
     let before = etc.look();
-    // In a mount namespace of this thread alone.
+    // In a mount namespace of this thread only.
     let mounted = || {
         unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).unwrap();
         let nothing: Option<&str> = None;

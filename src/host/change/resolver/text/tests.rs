@@ -1,4 +1,4 @@
-//! What goes into the text comes out of it again, and the rest stays as it was.
+//! Tests that added entries are removed again and the other text stays unchanged.
 
 use super::*;
 use proptest::prelude::*;
@@ -89,7 +89,7 @@ fn a_text_that_is_not_ours_any_more_is_told_apart() {
     ] {
         assert_eq!(parse(broken.as_bytes()), None, "{broken}");
     }
-    // What others put around and between the marks is theirs.
+    // Lines around and between the marks belong to others.
     let changed = format!("# by hand\n{text}options rotate\n");
     let rest = parse(changed.as_bytes()).unwrap().rest;
     assert_eq!(rest, b"# by hand\nnameserver 192.0.2.1\noptions rotate\n");

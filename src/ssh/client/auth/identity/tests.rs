@@ -1,4 +1,4 @@
-//! Key files as ssh-keygen and openssl make them.
+//! Key files in the formats of ssh-keygen and openssl.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -21,7 +21,7 @@ fn run(command: &mut Command) {
     );
 }
 
-/// A key by ssh-keygen with `arguments`, in a directory of its own.
+/// A key that ssh-keygen makes with `arguments`, in a directory of its own.
 fn key_file(arguments: &[&str]) -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("id");
@@ -50,7 +50,7 @@ fn identities(path: &Path) -> Vec<Identity> {
     load(&options, &test_settings::invoker()).0
 }
 
-/// Whether `key` is the one whose public half ssh-keygen wrote beside it.
+/// Whether `key` matches the public key that ssh-keygen wrote beside it.
 fn is_its_own(key: &PrivateKey, path: &Path) -> bool {
     let public = fs::read_to_string(with_suffix(path, ".pub")).unwrap();
     key_line::parse(&public).unwrap().key_data() == key.public_key().key_data()
@@ -73,7 +73,7 @@ async fn plain_keys_of_every_type_and_format() {
         let (key, seen) = load_with(&path, &[]).await;
         assert!(is_its_own(&key.unwrap(), &path), "{kind:?}");
         assert!(seen.is_empty());
-        // Also without the .pub file, the public half is known.
+        // The public key is also known without the .pub file.
         fs::remove_file(with_suffix(&path, ".pub")).unwrap();
         assert!(identities(&path)[0].public.key().is_some(), "{kind:?}");
     }
@@ -137,7 +137,7 @@ async fn a_key_that_others_can_read_is_ignored() {
         path.display()
     );
     assert_eq!(seen, [expected]);
-    // Somebody else's key is theirs to protect.
+    // A key of another user is not checked for permissions.
     let prompter = Prompter::scripted(Script::new(&[]));
     let options = test_settings::options();
     let mut other = test_settings::invoker();
@@ -154,13 +154,13 @@ fn the_public_half_comes_from_where_ssh_takes_it() {
     let (_keep, path) = key_file(&["-t", "rsa", "-b", "2048", "-m", "PEM", "-N", PASSPHRASE]);
     let public = with_suffix(&path, ".pub");
     assert!(identities(&path)[0].public.key().is_some());
-    // The file named may be the public key itself, for a key in the agent.
+    // The configured file may be the public key itself, for a key in the agent.
     assert!(identities(&public)[0].public.key().is_some());
     fs::remove_file(&public).unwrap();
     assert!(identities(&path)[0].public.key().is_none());
     fs::remove_file(&path).unwrap();
     assert!(matches!(identities(&path)[0].public, Public::Unknown));
-    // OpenSSH's own format has it unencrypted.
+    // OpenSSH's own format has the public key unencrypted.
     let (_keep, path) = key_file(&["-t", "ed25519", "-N", PASSPHRASE]);
     fs::remove_file(with_suffix(&path, ".pub")).unwrap();
     assert!(identities(&path)[0].public.key().is_some());

@@ -1,4 +1,4 @@
-//! known_hosts lines: what they match, and that none of them can panic.
+//! known_hosts lines: what they match; no line may cause a panic.
 
 use proptest::prelude::*;
 
@@ -16,7 +16,7 @@ fn known(text: &str) -> KnownHosts {
     known
 }
 
-/// The lines of `text` that hold a host key of `host`.
+/// The numbers of the lines of `text` with a host key of `host`.
 fn lines_for(text: &str, host: &str) -> Vec<usize> {
     let known = known(text);
     let found = known.about(host);
@@ -44,7 +44,7 @@ fn names_patterns_negation_and_ports() {
 
 #[test]
 fn hashed_names_as_ssh_keygen_makes_them() {
-    // ssh-keygen -H of "host.example.com" and "[host.example.com]:2222".
+    // The output of `ssh-keygen -H` for "host.example.com" and "[host.example.com]:2222".
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("known_hosts");
     let text = format!("host.example.com {ED25519}\n[host.example.com]:2222 {OTHER}\n");
@@ -128,7 +128,7 @@ fn a_missing_file_is_an_empty_one() {
     );
 }
 
-/// Pieces of which lines are made, whole and broken ones.
+/// Valid and malformed parts of lines.
 fn piece() -> impl Strategy<Value = String> {
     prop_oneof![
         Just("@cert-authority".to_owned()),

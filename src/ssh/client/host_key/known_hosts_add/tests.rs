@@ -1,4 +1,4 @@
-//! Appending to known_hosts files: form, ownership, line ends.
+//! Appending to known_hosts files: format, ownership, line ends.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -18,7 +18,7 @@ fn key() -> KeyData {
     key_line::parse(ED25519).unwrap().key_data().clone()
 }
 
-/// An invoker with a home of their own.
+/// An invoker with a temporary home directory.
 fn at_home() -> (TempDir, Invoker, PathBuf) {
     let home = tempfile::tempdir().unwrap();
     let mut invoker = invoker();
@@ -105,7 +105,7 @@ fn under_sudo_all_of_it_happens_with_the_rights_of_the_invoker() {
     (invoker.uid, invoker.gid, invoker.via_sudo) = (user.uid, user.gid, true);
     invoker.groups = vec![user.gid];
     let owned = append(&file, &["alpha"], &key(), NameForm::Plain, &invoker);
-    assert!(owned.is_err(), "the home is not theirs to write in");
+    assert!(owned.is_err(), "the invoker cannot write in this home");
 
     nix::unistd::chown(home.path(), Some(user.uid), Some(user.gid)).unwrap();
     append(&file, &["alpha"], &key(), NameForm::Plain, &invoker).unwrap();
@@ -113,19 +113,19 @@ fn under_sudo_all_of_it_happens_with_the_rights_of_the_invoker() {
         assert_eq!(fs::metadata(path).unwrap().uid(), user.uid.as_raw());
         assert_eq!(fs::metadata(path).unwrap().gid(), user.gid.as_raw());
     }
-    // A link to root's file is not a way to write there.
+    // A symbolic link must not reach a file of root.
     let secret = tempfile::NamedTempFile::new().unwrap();
     fs::remove_file(&file).unwrap();
     std::os::unix::fs::symlink(secret.path(), &file).unwrap();
     assert!(append(&file, &["alpha"], &key(), NameForm::Plain, &invoker).is_err());
     assert_eq!(fs::metadata(secret.path()).unwrap().len(), 0);
-    // Nor is a file that only root's group may write to.
+    // Nor must a file that only root's group may write to.
     let group_writable = fs::Permissions::from_mode(0o660);
     fs::set_permissions(secret.path(), group_writable).unwrap();
     fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let refused = append(&file, &["alpha"], &key(), NameForm::Plain, &invoker);
     assert!(refused.is_err());
     assert_eq!(fs::metadata(secret.path()).unwrap().len(), 0);
-    // And this thread is root again.
+    // This thread is root again.
     fs::write(secret.path(), "x").unwrap();
 }

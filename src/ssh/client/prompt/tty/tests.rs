@@ -1,4 +1,4 @@
-//! Questions on a pseudo-terminal, with the test at the keyboard.
+//! Prompts on a pseudo-terminal; the test types the answers.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use super::*;
 
-/// A pseudo-terminal with a question being asked on it.
+/// A pseudo-terminal with a prompt in progress.
 struct Asking {
     keyboard: File,
     tty: File,
@@ -22,7 +22,7 @@ struct Asking {
 }
 
 impl Asking {
-    /// Asks, and returns once the prompt is on the screen.
+    /// Prompts, and returns once the prompt is on the screen.
     fn start(echo: bool) -> Self {
         let pair = openpty(None, None).unwrap();
         let tty = File::from(pair.slave);
@@ -39,7 +39,7 @@ impl Asking {
         asking
     }
 
-    /// Reads what the terminal shows until `text` is there.
+    /// Reads what the terminal shows until `text` appears.
     fn shown(&mut self, text: &str) -> String {
         let mut seen = String::new();
         let mut chunk = [0; 64];
@@ -116,7 +116,7 @@ fn a_question_can_be_withdrawn() {
 #[tokio::test]
 async fn a_signal_ends_the_question_and_is_passed_on() {
     use tokio::signal::unix::{SignalKind, signal};
-    // Without this listener, the signal passed on would end the test itself.
+    // Without this listener, the signal that is raised again would end the test itself.
     let mut hangups = signal(SignalKind::hangup()).unwrap();
     let asking = Asking::start(false);
     signal::kill(Pid::this(), Signal::SIGHUP).unwrap();

@@ -1,4 +1,4 @@
-//! Logins by the distribution's ssh.
+//! Logins with the distribution's ssh.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ async fn keys_of_every_kind_come_in() {
     }
     assert_eq!(lab.gate.failures(), Vec::<String>::new());
     assert_eq!(lab.gate.begun(), kinds.len(), "once for each");
-    // Offered, and then verified.
+    // One call for the offer, one for the verified key.
     assert_eq!(lab.gate.judged(), 2 * kinds.len());
 }
 
@@ -170,7 +170,7 @@ async fn the_grace_time_ends_a_silent_connection_at_any_stage() {
         stream.write_all(said.as_bytes()).await.unwrap();
         let result = lab.accept().await;
         assert_eq!(result.err(), Some(LoginFailure::GraceTime(0)), "{said}");
-        // The connection is closed, and not left to itself.
+        // The server closes the connection.
         let closed = timeout(HANGS, read_to_end(stream)).await;
         closed.expect("the connection is left open");
     }
