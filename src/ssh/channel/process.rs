@@ -1,10 +1,12 @@
 //! A command, shell or subsystem on the server: a session channel (RFC 4254, section 6).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use russh::client::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Pty, Sig};
+use tokio::time::timeout;
 
 use crate::ssh::client::connect::{Connection, STREAM_WINDOW};
 use crate::ssh::client::events::Shared;
@@ -13,6 +15,8 @@ use crate::ssh::error::ChannelError;
 
 /// At most this many characters of a command appear in an error.
 const NAME_LENGTH: usize = 60;
+/// Limit for an answer between two attempts to open a session.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A command or shell to run.
 #[derive(Debug, Clone, Default)]
@@ -282,11 +286,20 @@ impl Connection {
             reason: reason.to_owned(),
         };
         self.acks.leave_to_kernel();
-        let channel = match self.handle.channel_open_session().await {
+        let mut opened = self.handle.channel_open_session().await;
+        if matches!(opened, Err(russh::Error::ChannelOpenFailure(_))) {
+            // sshd frees a session that was closed after all that came with its closing, and
+            // before it reads anything that follows its answer (MaxSessions).
+            let _ = timeout(ANSWER_TIMEOUT, self.handle.send_ping()).await;
+            opened = self.handle.channel_open_session().await;
+        }
+        let channel = match opened {
             Ok(channel) => channel,
             Err(russh::Error::ChannelOpenFailure(_)) => {
                 let reason = self.shared.take_open_failure().unwrap_or_default();
-                return Err(refused(&format!("session refused: {reason}")));
+                return Err(refused(&format!(
+                    "session refused: {reason}; does the server's MaxSessions permit one more?"
+                )));
             }
             Err(error) => return Err(self.gone(&error)),
         };

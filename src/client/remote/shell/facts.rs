@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use thiserror::Error;
 
-use super::script;
+use super::{script, unit_of};
 use crate::ssh::client::prompt::terminal_text;
 use crate::types::{InterfaceName, Mode, Unit};
 
@@ -154,6 +154,20 @@ impl RemoteFacts {
             login: self.login.clone(),
             sudo: self.sudo,
         }
+    }
+
+    /// The unit of the only device among `names`, separated by spaces, that the probe did not
+    /// find.
+    pub fn new_unit(&self, names: &str, mode: Mode) -> Option<Unit> {
+        let known = |unit: &Unit| {
+            let mut devices = self.devices.iter();
+            devices.any(|device| device.mode == mode && device.unit == *unit)
+        };
+        let units = names
+            .split_whitespace()
+            .filter_map(|name| unit_of(name, mode));
+        let mut new = units.filter(|unit| !known(unit));
+        new.next().filter(|_| new.next().is_none())
     }
 
     /// The lowest free unit of `mode`.

@@ -106,11 +106,12 @@ pub async fn opened_unit(connection: &Connection, mode: Mode) -> Result<Unit, Re
 
 /// The unit of the last device in SSH_TUNNEL's list, if it is of `mode`.
 fn unit_in(text: &str, mode: Mode) -> Option<Unit> {
-    let number = text
-        .trim()
-        .rsplit(',')
-        .next()?
-        .strip_prefix(mode.prefix())?;
+    unit_of(text.trim().rsplit(',').next()?, mode)
+}
+
+/// The unit of the device `name`, if it is of `mode`.
+fn unit_of(name: &str, mode: Mode) -> Option<Unit> {
+    let number = name.strip_prefix(mode.prefix())?;
     // Rust parses "+1" as a number, but it is no unit.
     if !number.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
