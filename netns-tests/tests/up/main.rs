@@ -4,6 +4,7 @@ mod bad_input;
 mod hops;
 mod link;
 mod local_user;
+mod oddities;
 mod remote_user;
 mod subnet;
 mod undo;

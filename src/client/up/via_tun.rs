@@ -17,7 +17,7 @@ use crate::link::datagram::{self, Link};
 use crate::process::failure::Failure;
 use crate::pump::End;
 use crate::ssh::client::connect::Connection;
-use crate::types::{Unit, UnitRequest};
+use crate::types::{Mode, Unit, UnitRequest};
 
 /// The parts of the tunnel so far.
 #[derive(Default)]
@@ -170,9 +170,7 @@ impl ByTun {
         self.link = Some(link);
         let unit = match plan.device.unit() {
             UnitRequest::Unit(unit) => unit,
-            UnitRequest::Any => shell::opened_unit(connection, mode)
-                .await
-                .map_err(Failure::ssh)?,
+            UnitRequest::Any => self.opened_unit(connection, &plan.facts, mode).await?,
         };
         start.reporter.step(format_args!(
             "tunnel open: {local_name} here, {} at {}",
@@ -180,6 +178,27 @@ impl ByTun {
             connection.host()
         ));
         Ok(unit)
+    }
+
+    /// The unit that sshd opened, by SSH_TUNNEL; where there is none (OpenSSH before 7.7) or no
+    /// second session (MaxSessions 1), by the only device that is new there.
+    async fn opened_unit(
+        &mut self,
+        connection: &Connection,
+        facts: &RemoteFacts,
+        mode: Mode,
+    ) -> Result<Unit, Failure> {
+        let error = match shell::opened_unit(connection, mode).await {
+            Ok(unit) => return Ok(unit),
+            Err(error) => error,
+        };
+        let Some(holder) = &mut self.holder else {
+            return Err(Failure::ssh(error));
+        };
+        tracing::debug!("{error}");
+        let listed = holder.step(&steps::list_devices()).await;
+        let listed = listed.map_err(Failure::ssh)?;
+        facts.new_unit(&listed, mode).ok_or(Failure::ssh(error))
     }
 
     async fn steps(

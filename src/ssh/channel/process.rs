@@ -1,10 +1,12 @@
 //! A command, shell or subsystem on the server: a session channel (RFC 4254, section 6).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use russh::client::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Pty, Sig};
+use tokio::time::timeout;
 
 use super::reader::ChannelReader;
 use crate::ssh::client::connect::{Connection, STREAM_WINDOW};
@@ -14,6 +16,8 @@ use crate::ssh::error::ChannelError;
 
 /// At most this many characters of a command appear in an error.
 const NAME_LENGTH: usize = 60;
+/// Limit for an answer between two attempts to open a session.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A command or shell to run.
 #[derive(Debug, Clone, Default)]
@@ -229,9 +233,17 @@ pub struct Finished {
 impl Connection {
     /// Starts a command or shell.
     pub async fn start(&self, request: &ProcessRequest) -> Result<Process, ChannelError> {
-        let name = request.name();
-        let started = self.request(&name, async |write| ask(write, request).await);
-        self.answered(&name, started).await
+        self.start_as(&request.name(), request).await
+    }
+
+    /// The same, called `name` in errors.
+    pub async fn start_as(
+        &self,
+        name: &str,
+        request: &ProcessRequest,
+    ) -> Result<Process, ChannelError> {
+        let started = self.request(name, async |write| ask(write, request).await);
+        self.answered(name, started).await
     }
 
     /// Starts a subsystem (RFC 4254, section 6.5) by the name that the server's
@@ -256,11 +268,20 @@ impl Connection {
             reason: reason.to_owned(),
         };
         self.acks.leave_to_kernel();
-        let channel = match self.handle.channel_open_session().await {
+        let mut opened = self.handle.channel_open_session().await;
+        if matches!(opened, Err(russh::Error::ChannelOpenFailure(_))) {
+            // sshd frees a session that was closed after all that came with its closing, and
+            // before it reads anything that follows its answer (MaxSessions).
+            let _ = timeout(ANSWER_TIMEOUT, self.handle.send_ping()).await;
+            opened = self.handle.channel_open_session().await;
+        }
+        let channel = match opened {
             Ok(channel) => channel,
             Err(russh::Error::ChannelOpenFailure(_)) => {
                 let reason = self.shared.take_open_failure().unwrap_or_default();
-                return Err(refused(&format!("session refused: {reason}")));
+                return Err(refused(&format!(
+                    "session refused: {reason}; does the server's MaxSessions permit one more?"
+                )));
             }
             Err(error) => return Err(self.gone(&error)),
         };
@@ -282,18 +303,30 @@ impl Connection {
                 }
             }
         };
-        tokio::try_join!(ask, answer)?;
+        if let Err(error) = tokio::try_join!(ask, answer) {
+            // sshd counts it as a session until it is closed (MaxSessions).
+            let _ = write.close().await;
+            return Err(error);
+        }
         Ok(Process::over(read, write, &self.shared))
     }
 
-    /// Runs a command with empty standard input until it ends; keeps at most `limit` bytes
-    /// of each output.
-    pub async fn run(&self, command: &str, limit: usize) -> Result<Finished, ChannelError> {
+    /// Runs a command, which errors call `name`, with `input` until it ends; keeps at most `limit`
+    /// bytes of each output.
+    pub async fn run(
+        &self,
+        name: &str,
+        command: &str,
+        input: impl Into<Bytes>,
+        limit: usize,
+    ) -> Result<Finished, ChannelError> {
         let request = ProcessRequest {
             command: Some(command.to_owned()),
             ..Default::default()
         };
-        let mut process = self.start(&request).await?;
+        let mut process = self.start_as(name, &request).await?;
+        // A command that ended early says why in its output.
+        let _ = process.input.write(input).await;
         let _ = process.input.end().await;
         let mut finished = Finished {
             output: Vec::new(),

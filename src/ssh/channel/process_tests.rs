@@ -28,7 +28,7 @@ async fn run(
         serve(&mut wire, channel).await.unwrap();
         wire
     };
-    let both = async { tokio::join!(connection.run("command", limit), serving) };
+    let both = async { tokio::join!(connection.run("command", "command", "", limit), serving) };
     timeout(HANGS, both).await.expect("run hangs").0
 }
 

@@ -153,7 +153,7 @@ async fn start(connection: &Connection) -> Result<Process, ChannelError> {
 async fn all_calls_fail(connection: &Connection, process: &mut Process) {
     assert!(open_tunnel(connection).await.is_err());
     assert!(start(connection).await.is_err());
-    assert!(connection.run("true", 10).await.is_err());
+    assert!(connection.run("true", "true", "", 10).await.is_err());
     let Process { events, input } = process;
     while events.next().await.is_some() {}
     assert!(input.write("text").await.is_err());
@@ -168,7 +168,7 @@ async fn while_a_channel_is_opened() {
     assert!(matches!(error, ChannelError::Gone { .. }), "{error}");
     let error = ended(start, ask).await.err().unwrap();
     assert!(matches!(error, ChannelError::Gone { .. }), "{error}");
-    let run = async |connection: &Connection| connection.run("true", 10).await;
+    let run = async |connection: &Connection| connection.run("true", "true", "", 10).await;
     let error = ended(run, ask).await.unwrap_err();
     assert!(matches!(error, ChannelError::Gone { .. }), "{error}");
 }
@@ -184,7 +184,7 @@ async fn while_a_command_is_asked_for() {
 
 #[tokio::test]
 async fn while_a_command_runs() {
-    let run = async |connection: &Connection| connection.run("true", 10).await;
+    let run = async |connection: &Connection| connection.run("true", "true", "", 10).await;
     let half = async |wire: &mut Wire| {
         let (channel, _) = wire.start_next().await?;
         wire.send(&data(channel, "half of a li")).await

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::error::RemoteAgentError;
 use super::opening::{Line, Opening};
 use super::start::{Candidate, no_answer, or_lost, parts, what_came};
-use crate::client::remote::shell::quote;
+use crate::client::remote::shell::script::Script;
 use crate::link::process_stream::AgentInput;
 use crate::ssh::channel::process::ProcessRequest;
 use crate::ssh::client::connect::Connection;
@@ -78,17 +78,19 @@ pub(crate) async fn push(
     progress: &impl Fn(String),
 ) -> Result<Candidate, RemoteAgentError> {
     let program = blocking(|| Program::read(OWN_PROGRAM)).await?;
+    let script = Script {
+        name: "sshvpn-push",
+        text: PUSH,
+    };
+    let arguments = [program.length.to_string(), program.sum.clone()];
     let request = ProcessRequest {
-        command: Some(format!(
-            "exec sh -c {} sshvpn-push {} {}",
-            quote(PUSH),
-            program.length,
-            program.sum
-        )),
+        command: Some(script.command("", &arguments)),
         ..Default::default()
     };
     let process = connection.start(&request).await?;
     let mut candidate = parts(connection, process);
+    // A process that is gone is named by its last words.
+    let _ = candidate.1.write(script.input().into()).await;
     match hand_over(connection.host(), &mut candidate, program, progress).await {
         Ok(()) => Ok(candidate),
         Err(error) => {

@@ -26,10 +26,10 @@ const SUBSYSTEM: &str = "sshvpn";
 /// program may have a capability. POSIX sh in one line, so that any login shell can pass it on.
 /// It also works if sudoers allows only this command.
 pub(crate) const START: &str = "PATH=$PATH:/usr/local/sbin:/usr/sbin:/usr/local/bin; export PATH; \
-    agent=$(command -v sshvpn) || { echo sshvpn-start: none; exit 127; }; \
+    agent=$(command -v sshvpn) || { echo; echo sshvpn-start: none; exit 127; }; \
     if [ \"$(id -u)\" = 0 ]; then exec \"$agent\" agent; fi; \
     if sudo -n true </dev/null >/dev/null 2>&1 || sudo -n -l \"$agent\" agent </dev/null >/dev/null 2>&1; \
-    then echo sshvpn-start: sudo; exec sudo -n \"$agent\" agent; fi; \
+    then echo; echo sshvpn-start: sudo; exec sudo -n \"$agent\" agent; fi; \
     exec \"$agent\" agent";
 /// Its output if sshvpn is not installed.
 const NONE: &str = "sshvpn-start: none";

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use thiserror::Error;
 
+use super::{script, unit_of};
 use crate::ssh::client::prompt::terminal_text;
 use crate::types::{InterfaceName, Mode, Unit};
 
@@ -155,6 +156,20 @@ impl RemoteFacts {
         }
     }
 
+    /// The unit of the only device among `names`, separated by spaces, that the probe did not
+    /// find.
+    pub fn new_unit(&self, names: &str, mode: Mode) -> Option<Unit> {
+        let known = |unit: &Unit| {
+            let mut devices = self.devices.iter();
+            devices.any(|device| device.mode == mode && device.unit == *unit)
+        };
+        let units = names
+            .split_whitespace()
+            .filter_map(|name| unit_of(name, mode));
+        let mut new = units.filter(|unit| !known(unit));
+        new.next().filter(|_| new.next().is_none())
+    }
+
     /// The lowest free unit of `mode`.
     pub fn free_unit(&self, mode: Mode) -> Unit {
         let ours = self.devices.iter().filter(|device| device.mode == mode);
@@ -179,7 +194,7 @@ pub fn parse(host: &str, text: &str, complaint: &str) -> Result<RemoteFacts, Fac
         return Err(FactsError::NoShell { host, complaint });
     }
     let mut reading = Reading::default();
-    for line in text.lines() {
+    for line in script::output(text).unwrap_or(text).lines() {
         // Unreadable lines are skipped.
         let _ = reading.line(line);
     }

@@ -7,8 +7,9 @@ use tokio::time::timeout;
 
 use super::answers::Answers;
 use super::facts::Privilege;
+use super::script::{self, Script};
 use super::steps::Step;
-use super::{RemoteShellError, STEP_TIMEOUT, failed, in_time, no_answer, quote};
+use super::{RemoteShellError, STEP_TIMEOUT, failed, in_time, no_answer};
 use crate::process::message::say;
 use crate::ssh::channel::process::{ProcessInput, ProcessRequest};
 use crate::ssh::client::connect::Connection;
@@ -49,19 +50,26 @@ impl Holder {
             Privilege::Sudo => "sudo -n ",
             Privilege::Root | Privilege::None => "",
         };
-        let command = format!("exec {sudo}sh -c {} sshvpn-hold", quote(HOLD));
+        let script = Script {
+            name: "sshvpn-hold",
+            text: HOLD,
+        };
         let request = ProcessRequest {
-            command: Some(command),
+            command: Some(script.command(sudo, &[])),
             ..Default::default()
         };
         let process = connection.start(&request).await?;
         let host = connection.host().to_owned();
+        if process.input.write(script.input()).await.is_err() {
+            return Err(failed(&host, "start a shell there", SHELL_GONE));
+        }
         let mut holder = Holder {
             answers: Answers::of(process.events, host.clone()),
             host,
             input: process.input,
             pid: 0,
         };
+        while holder.answer("start a shell there").await? != script::BEGIN {}
         let mut recovered = false;
         loop {
             let line = holder.answer("start a shell there").await?;

@@ -59,7 +59,16 @@ async fn error_of_silence<T>(
 
 async fn started(wire: &mut Wire) -> std::io::Result<u32> {
     let (channel, _) = wire.start_next().await?;
-    wire.send(&data(channel, "ready 77\n")).await?;
+    while !wire
+        .wait_for(number::CHANNEL_DATA)
+        .await?
+        .ends_with(b"\nsshvpn-end\n")
+    {}
+    // A startup file may print anything first, also lines of the script's own.
+    let noise = "Welcome\nready 5\nundone\nok no line end";
+    wire.send(&data(channel, noise)).await?;
+    wire.send(&data(channel, "\nsshvpn-begin\nready 77\n"))
+        .await?;
     Ok(channel)
 }
 

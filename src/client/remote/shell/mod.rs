@@ -5,6 +5,7 @@
 mod answers;
 pub mod facts;
 mod holder;
+pub(crate) mod script;
 pub mod steps;
 
 #[cfg(test)]
@@ -26,6 +27,7 @@ use crate::ssh::error::ChannelError;
 use crate::types::{Mode, Unit};
 use facts::{FactsError, RemoteFacts};
 pub use holder::Holder;
+use script::Script;
 
 /// The script that reports the remote host's facts. POSIX sh.
 const PROBE: &str = include_str!("probe.sh");
@@ -67,13 +69,15 @@ pub async fn probe(
     connection: &Connection,
     ways: &[std::net::IpAddr],
 ) -> Result<RemoteFacts, RemoteShellError> {
-    let mut command = format!("exec sh -c {} sshvpn-probe", quote(PROBE));
-    for address in ways {
-        command.push(' ');
-        command.push_str(&address.to_string());
-    }
+    let script = Script {
+        name: "sshvpn-probe",
+        text: PROBE,
+    };
+    let ways: Vec<String> = ways.iter().map(ToString::to_string).collect();
+    let command = script.command("", &ways);
     let finished = in_time(connection, "look at it", PROBE_TIMEOUT, async {
-        Ok(connection.run(&command, PROBE_LIMIT).await?)
+        let run = connection.run("a shell", &command, script.input(), PROBE_LIMIT);
+        Ok(run.await?)
     })
     .await?;
     let text = String::from_utf8_lossy(&finished.output);
@@ -86,12 +90,14 @@ pub async fn probe(
 pub async fn opened_unit(connection: &Connection, mode: Mode) -> Result<Unit, RemoteShellError> {
     let what = "learn which device it opened";
     let finished = in_time(connection, what, STEP_TIMEOUT, async {
-        let command = "echo \"$SSH_TUNNEL\"";
-        Ok(connection.run(command, DEVICE_LIMIT).await?)
+        let command = script::print_variable("SSH_TUNNEL");
+        let run = connection.run("a shell", &command, "", DEVICE_LIMIT);
+        Ok(run.await?)
     })
     .await?;
     let text = String::from_utf8_lossy(&finished.output);
-    unit_in(&text, mode).ok_or_else(|| {
+    let text = script::output(&text).unwrap_or(&text);
+    unit_in(text, mode).ok_or_else(|| {
         let said = terminal_text::line(text.trim());
         let reason = format!("its SSH_TUNNEL is '{said}': give the unit with --peer-unit");
         failed(connection.host(), what, &reason)
@@ -100,11 +106,12 @@ pub async fn opened_unit(connection: &Connection, mode: Mode) -> Result<Unit, Re
 
 /// The unit of the last device in SSH_TUNNEL's list, if it is of `mode`.
 fn unit_in(text: &str, mode: Mode) -> Option<Unit> {
-    let number = text
-        .trim()
-        .rsplit(',')
-        .next()?
-        .strip_prefix(mode.prefix())?;
+    unit_of(text.trim().rsplit(',').next()?, mode)
+}
+
+/// The unit of the device `name`, if it is of `mode`.
+fn unit_of(name: &str, mode: Mode) -> Option<Unit> {
+    let number = name.strip_prefix(mode.prefix())?;
     // Rust parses "+1" as a number, but it is no unit.
     if !number.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;

@@ -69,6 +69,17 @@ pub fn make_device(unit: Unit, mode: Mode, login: &str) -> Step {
     }
 }
 
+/// Prints the names of the tun and tap devices, separated by spaces.
+pub fn list_devices() -> Step {
+    Step {
+        what: "list the devices".to_owned(),
+        undo: Vec::new(),
+        command: "for device in /sys/class/net/*; do [ -e \"$device/tun_flags\" ] && \
+                  printf \"%s \" \"${device##*/}\"; done; :"
+            .to_owned(),
+    }
+}
+
 /// The first step: keeps packets of the client from configuring the remote host through the
 /// device. Prints the settings that could not be changed.
 pub fn protect(plan: &Plan, facts: &RemoteFacts) -> Step {
