@@ -43,9 +43,9 @@ const TUNNELS_AT_ONCE: u32 = 10;
 /// The interval after which it may open one more.
 const TUNNEL_EACH: Duration = Duration::from_secs(1);
 /// The reply to a client that exceeds this rate.
-const TOO_OFTEN: &str = "this connection opens tunnels too often: ten at once, then one a second";
 const TOO_OFTEN: &str =
     "this connection opens tunnels too often: at most 10 at once, then 1 a second";
+
 /// Serves a connection from its first byte to its last.
 pub(super) async fn attend(
     server: Arc<Server>,

@@ -54,7 +54,9 @@ pub enum CheckError {
     #[error("pool and assign = false contradict each other: remove one of them")]
     PoolWithoutAssign,
     /// A pool without room for a client.
-    #[error("pool {0} is too small for the server and a client: use at least a /30 or a /126")]
+    #[error(
+        "pool {0} is too small for the server and a client: use a /30 or a /126, or a larger network"
+    )]
     PoolTooSmall(IpNetwork),
     /// A network or address that is not for hosts.
     #[error("{0} cannot be used: it is not a network or address of hosts")]

@@ -46,7 +46,7 @@ pub enum Denial {
         what: &'static str,
     },
     /// The signature says that the user did not touch the security key.
-    #[error("the security key was not touched, and the key's line has no no-touch-required")]
+    #[error("the security key was not touched, and no-touch-required is not set")]
     NotTouched,
     /// The certificate's validity has not begun.
     #[error("the certificate is not yet valid")]
