@@ -46,7 +46,7 @@ impl AgentEnd {
             AgentEnd::Failed(error) => (error.reason(), error.to_string()),
             AgentEnd::Device(error) => (
                 CloseReason::Failed,
-                format!("the tunnel device there failed or was removed: {error}"),
+                format!("the agent's tunnel device failed or was removed: {error}"),
             ),
         })
     }

@@ -347,5 +347,5 @@ async fn ethernet_frames_pass_as_they_are() {
 }
 
 mod guarded;
-mod rest;
+mod idle;
 mod streams;

@@ -1,10 +1,10 @@
 //! The user who runs sshvpn, also through sudo, doas or pkexec: sshvpn uses that user's ~/.ssh and
 //! agent.
 
-pub(crate) mod agent;
 pub mod elevation;
 pub(crate) mod files;
 pub(crate) mod identity;
+pub(crate) mod ssh_agent;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
@@ -14,8 +14,8 @@ use std::process::Command;
 use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist, getppid, getuid};
 
 use super::error::ConfigError;
-use agent::agent_of_ancestors;
 use identity::give_up_ambient;
+use ssh_agent::agent_of_ancestors;
 
 /// The variable that contains the agent's socket (ssh-agent(1)).
 const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";

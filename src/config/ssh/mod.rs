@@ -2,9 +2,9 @@
 
 pub mod args;
 pub(crate) mod ask_ssh;
-pub(crate) mod config;
 pub(crate) mod defaults;
 pub mod destination;
+pub(crate) mod file;
 pub(crate) mod option_words;
 pub mod options;
 pub(crate) mod options_build;

@@ -4,7 +4,7 @@
 use super::args::SshArgs;
 use super::destination::JumpHop;
 use super::options::{Proxy, SshOptions};
-use super::{ask_ssh, config, defaults, options_build};
+use super::{ask_ssh, defaults, file, options_build};
 use crate::config::error::ConfigError;
 use crate::config::invoker::Invoker;
 
@@ -22,7 +22,7 @@ pub fn resolve(args: &SshArgs, invoker: &Invoker) -> Result<SshOptions, ConfigEr
         }
         None => {
             let defaults = defaults::values();
-            let values = config::read(args, invoker, &defaults)?;
+            let values = file::read(args, invoker, &defaults)?;
             options_build::build(values, &defaults, args, invoker)
         }
     }

@@ -15,7 +15,7 @@ use super::auth;
 use super::events::{EventError, Events, Shared};
 use super::host_key::{HostKeyCheck, HostTrust};
 use super::prompt::Prompter;
-use super::prompt_acks::AckSwitch;
+use super::quick_acks::AckSwitch;
 use super::stalled::StallLimit;
 use super::transport::{self, Stream, Transport};
 use crate::config::invoker::Invoker;

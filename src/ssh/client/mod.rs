@@ -5,7 +5,7 @@ pub mod connect;
 pub(super) mod events;
 pub mod host_key;
 pub mod prompt;
-pub mod prompt_acks;
+pub mod quick_acks;
 pub(super) mod stalled;
 pub(super) mod transport;
 

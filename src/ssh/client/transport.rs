@@ -13,7 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::Child;
 use tokio::time::timeout;
 
-use super::prompt_acks::{AckSwitch, PromptAcks};
+use super::quick_acks::{AckSwitch, QuickAcks};
 use crate::config::invoker::Invoker;
 use crate::config::ssh::args::AddressFamily;
 use crate::config::ssh::options::SshOptions;
@@ -94,7 +94,7 @@ pub async fn tcp(options: &SshOptions) -> Result<Transport, ConnectError> {
         for address in &addresses {
             match tcp_to(*address, options).await {
                 Ok(stream) => {
-                    let (stream, acks) = PromptAcks::new(stream);
+                    let (stream, acks) = QuickAcks::new(stream);
                     return Ok(Transport {
                         stream: Box::new(stream),
                         peer: Some(*address),

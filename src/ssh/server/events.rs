@@ -11,8 +11,8 @@ use russh::{Channel, ChannelId, ChannelOpenFailure, Pty};
 use super::asking::{Asking, described, kept};
 use super::connection::Shared;
 use super::login::attempts::Attempts;
+use super::login::conversion;
 use super::login::gate::Gate;
-use super::login::shown;
 use crate::ssh::channel::tunnel::CHANNEL_TYPE;
 use crate::ssh::client::prompt::terminal_text;
 
@@ -73,7 +73,7 @@ impl<G: Gate> Handler for Events<G> {
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, ServeError> {
         self.attempts.begin();
-        Ok(self.attempts.offered(user, shown::offered(&offer)))
+        Ok(self.attempts.offered(user, conversion::offered(&offer)))
     }
 
     async fn auth_publickey_failed(
@@ -84,10 +84,11 @@ impl<G: Gate> Handler for Events<G> {
         why: PublicKeyFailure,
     ) -> Result<(), ServeError> {
         let shown = match certificate {
-            Some(certificate) => shown::certificate(certificate),
-            None => shown::key(public_key),
+            Some(certificate) => conversion::certificate(certificate),
+            None => conversion::key(public_key),
         };
-        self.attempts.unproven(user, shown, shown::failure(why));
+        self.attempts
+            .unproven(user, shown, conversion::failure(why));
         Ok(())
     }
 
@@ -96,7 +97,7 @@ impl<G: Gate> Handler for Events<G> {
         user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<bool, ServeError> {
-        Ok(self.attempts.untouched(user, shown::offered(&offer)))
+        Ok(self.attempts.untouched(user, conversion::offered(&offer)))
     }
 
     async fn auth_publickey(
@@ -105,7 +106,9 @@ impl<G: Gate> Handler for Events<G> {
         key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, ServeError> {
         self.attempts.begin();
-        Ok(self.attempts.verified(user, shown::key(key.public_key)))
+        Ok(self
+            .attempts
+            .verified(user, conversion::key(key.public_key)))
     }
 
     async fn auth_openssh_certificate(
@@ -116,7 +119,7 @@ impl<G: Gate> Handler for Events<G> {
         self.attempts.begin();
         Ok(self
             .attempts
-            .verified(user, shown::certificate(certificate)))
+            .verified(user, conversion::certificate(certificate)))
     }
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), ServeError> {

@@ -550,7 +550,7 @@ fn any_login_shell_can_hand_the_line_on() {
         "the tests need a host without"
     );
     for shell in SHELLS {
-        assert_eq!(Programs::of(0).start(shell), "sshvpn-start: none\n");
+        assert_eq!(Programs::of(0).start(shell), "\nsshvpn-start: none\n");
         let root = Programs::of(0).with_sshvpn();
         root.add("sudo", "echo not needed");
         assert_eq!(root.start(shell), "as 0: agent\ninput\n");
@@ -574,7 +574,7 @@ fn sudo_is_used_where_it_allows_all_or_this_one_command() {
         let said = host.start(SHELLS[0]);
         let program = host.0.path().join("sshvpn");
         let before = match used {
-            true => format!("sshvpn-start: sudo\nsudo: {} agent\n", program.display()),
+            true => format!("\nsshvpn-start: sudo\nsudo: {} agent\n", program.display()),
             false => String::new(),
         };
         assert_eq!(said, format!("{before}as 7: agent\ninput\n"), "{sudo}");

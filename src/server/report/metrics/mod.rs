@@ -1,7 +1,7 @@
 //! `GET /metrics` for Prometheus, on a listener of its own.
 
-mod asked_host;
 mod exposition;
+mod host_header;
 mod page;
 
 #[cfg(test)]
@@ -28,7 +28,7 @@ use super::bounded_listener::{self, AsyncAnswer};
 use super::status::watched::Watched;
 use crate::config::domain_name::DomainName;
 use crate::process::message::say;
-use asked_host::AskedHosts;
+use host_header::AskedHosts;
 
 /// The path of the metrics.
 const PATH: &str = "/metrics";

@@ -10,10 +10,10 @@ use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{HashAlg, PrivateKey, signing};
 use thiserror::Error;
 
-use super::agent::Agent;
 use super::candidates::{Candidate, SignedBy};
 use super::identity::{self, IdentityError};
 use super::secret::wiping_stack;
+use super::ssh_agent::Agent;
 use super::{AuthError, Person};
 
 /// The sizes of RSA keys that aws-lc can sign with, in bits.

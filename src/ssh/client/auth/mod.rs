@@ -1,7 +1,6 @@
 //! Authenticates to the server with one method after the other, as ssh does (RFC 4252;
 //! PreferredAuthentications in ssh_config(5)).
 
-pub mod agent;
 pub(in crate::ssh) mod candidates;
 pub mod identity;
 pub(in crate::ssh) mod interactive;
@@ -9,6 +8,7 @@ pub(in crate::ssh) mod key_signer;
 pub mod private_key;
 pub(in crate::ssh) mod publickey;
 pub mod secret;
+pub mod ssh_agent;
 
 #[cfg(test)]
 pub(in crate::ssh) mod certificate_tests;

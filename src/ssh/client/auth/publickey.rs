@@ -9,10 +9,10 @@ use russh::keys::agent::AgentIdentity;
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, HashAlg, PublicKey};
 
-use super::agent::{self, Agent};
 use super::candidates::{self, Candidate, SignedBy};
 use super::identity::{self, Public};
 use super::key_signer::KeySigner;
+use super::ssh_agent::{self, Agent};
 use super::{Attempt, AuthError, Person};
 use crate::config::ssh::pattern::matches_any;
 use crate::ssh::client::transport::plain;
@@ -33,7 +33,7 @@ async fn agent_of<H: Handler>(
     person: &Person<'_>,
 ) -> Option<(Agent, Vec<AgentIdentity>)> {
     let socket = person.options.identity_agent.as_ref()?;
-    match agent::connect(socket, person.invoker).await {
+    match ssh_agent::connect(socket, person.invoker).await {
         Ok(stream) => Agent::ask(stream, handle.agent_session_binding()).await,
         Err(error) => {
             // Root could use the agent, so the user expects that it is used.

@@ -3,10 +3,10 @@
 
 pub mod accept;
 pub(super) mod attempts;
+pub(super) mod conversion;
 pub mod credential;
 pub mod gate;
 pub(super) mod key_strength;
-pub(super) mod shown;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -346,7 +346,7 @@ fn an_address_that_was_asked_for_is_given_or_none() {
     asked.address = Some("10.99.0.3".parse().unwrap());
     let text = refused(&asked, &offer());
     assert!(
-        text.contains("10.99.0.3 (--address), but 10.99.0.2"),
+        text.contains("10.99.0.2, not the requested 10.99.0.3 (--address)"),
         "{text}"
     );
     let only6 = with_addresses(&[pair("fd99::2", "fd99::1", 64)]);
@@ -430,7 +430,7 @@ fn without_ipv6_here_only_ipv4_is_taken() {
             .err()
             .unwrap()
             .to_string()
-            .contains("IPv6 alone")
+            .contains("only IPv6")
     );
     let small = Offer {
         mtu: mtu(1200),
@@ -465,7 +465,7 @@ fn name_servers_are_taken_where_allowed_and_checked_in_any_case() {
         .collect();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(
-        warnings[0].contains("9.9.9.9 is not behind"),
+        warnings[0].contains("leads to the name server 9.9.9.9"),
         "{warnings:?}"
     );
     let plan = decided(&accepting, &with_dns(&[], &["corp.example"])).unwrap();

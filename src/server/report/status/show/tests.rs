@@ -159,7 +159,7 @@ fn what_answers_with_something_else_is_named() {
     let later = format!(r#"{{"version":2,"server":{{"network_namespace":{here}}}}}"#);
     let elsewhere = r#"{"version":1,"server":{"network_namespace":1}}"#;
     for (answer, json, expected) in [
-        ("", false, "does not tell"),
+        ("", false, "cannot read the status"),
         ("[1]", true, "another version"),
         (later.as_str(), false, "another version"),
         (elsewhere, true, "no 'sshvpn serve'"),

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 
 /// A connection without delayed acknowledgments.
 #[derive(Debug)]
-pub struct PromptAcks {
+pub struct QuickAcks {
     stream: TcpStream,
     prompt: Arc<AtomicBool>,
 }
@@ -25,12 +25,12 @@ pub struct PromptAcks {
 #[derive(Debug, Clone, Default)]
 pub struct AckSwitch(Option<Arc<AtomicBool>>);
 
-impl PromptAcks {
+impl QuickAcks {
     /// Acknowledges at once what is read from `stream` from now on.
     pub fn new(stream: TcpStream) -> (Self, AckSwitch) {
         let prompt = Arc::new(AtomicBool::new(true));
         let switch = AckSwitch(Some(Arc::clone(&prompt)));
-        (PromptAcks { stream, prompt }, switch)
+        (QuickAcks { stream, prompt }, switch)
     }
 }
 
@@ -43,7 +43,7 @@ impl AckSwitch {
     }
 }
 
-impl AsyncRead for PromptAcks {
+impl AsyncRead for QuickAcks {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -60,7 +60,7 @@ impl AsyncRead for PromptAcks {
     }
 }
 
-impl AsyncWrite for PromptAcks {
+impl AsyncWrite for QuickAcks {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -140,11 +140,11 @@ mod tests {
                 (local.unwrap(), remote.unwrap().0)
             };
             let (local, remote) = connect().await;
-            let (local, _switch) = PromptAcks::new(local);
+            let (local, _switch) = QuickAcks::new(local);
             talk(local, remote).await;
             assert_eq!(delayed(), 0);
             let (local, remote) = connect().await;
-            let (local, switch) = PromptAcks::new(local);
+            let (local, switch) = QuickAcks::new(local);
             switch.leave_to_kernel();
             talk(local, remote).await;
             assert_ne!(delayed(), 0);
