@@ -350,7 +350,7 @@ fn an_address_that_was_asked_for_is_given_or_none() {
         "{text}"
     );
     let only6 = with_addresses(&[pair("fd99::2", "fd99::1", 64)]);
-    assert!(refused(&asked, &only6).contains("but none"));
+    assert!(refused(&asked, &only6).contains("none, not the requested"));
     // --address accepts the user's own address, but not the server's.
     asked.address = Some("8.8.8.8".parse().unwrap());
     assert!(decided(&asked, &with_addresses(&[pair("8.8.8.8", "10.99.0.1", 24)])).is_ok());
