@@ -197,6 +197,53 @@ fn what_an_earlier_program_wrote_is_read() {
     }
 }
 
+/// Every kind of entry, as the first program of format version 4 wrote it.
+#[test]
+fn entries_keep_their_form() {
+    let place = Place::new();
+    let mut journal = place.create();
+    let owner = serde_json::to_string(journal.owner()).unwrap();
+    journal.record(Entry::Mtu { before: 1, set: 2 }).unwrap();
+    drop(journal);
+    let changes = [
+        r#"{"change":"link-up","ipv6_before":[{"index":7,"address":"fd00::1","prefix":64,"peer":null,"no_dad":false}]}"#,
+        r#"{"change":"mtu","before":1500,"set":9000}"#,
+        r#"{"change":"tx-queue-length","before":1000,"set":500}"#,
+        r#"{"change":"gso-max-size","before":65536,"set":64000}"#,
+        r#"{"change":"address-generation-none","before":3}"#,
+        r#"{"change":"bridge","before":null,"set":9}"#,
+        r#"{"change":"guarded-port","before":{"learning":true,"locked":null,"isolated":false},"set":{"learning":false,"locked":null,"isolated":true},"stations":[[2,0,0,0,0,1]]}"#,
+        r#"{"change":"group","before":0,"set":5}"#,
+        r#"{"change":"address","address":{"point-to-point":{"local":"10.0.0.0","peer":"10.0.0.1"}}}"#,
+        r#"{"change":"address","address":{"network":"10.0.0.1/30"}}"#,
+        r#"{"change":"route","route":{"destination":"fd00::/64","gateway":null,"source":null,"metric":50}}"#,
+        r#"{"change":"sysctl","key":"net/ipv4/conf/sshvpn0/rp_filter","before":"1","set":"2"}"#,
+        r#"{"change":"shared-sysctl","setting":"net/ipv6/conf/all/forwarding","before":"0","same_before":["eth0.7"]}"#,
+        r#"{"change":"firewall-table"}"#,
+        r#"{"change":"forward-accept","ipv6":true}"#,
+        r#"{"change":"firewall-rules","ipv6":false}"#,
+        r#"{"change":"name-servers","way":{"by":"resolved"}}"#,
+        r#"{"change":"name-servers","way":{"by":"file","path":"/etc/resolv.conf"}}"#,
+    ];
+    let journal = |changes: &[&str]| {
+        let changes = changes.join(",");
+        let text = format!(
+            r#"{{"version":4,"interface":"sshvpn0","index":7,"owner":{owner},"changes":[{changes}]}}"#
+        );
+        place.read(text.as_bytes())
+    };
+    let entries = journal(&changes).unwrap().entries().to_vec();
+    assert_eq!(entries.len(), changes.len());
+    for (entry, text) in entries.iter().zip(changes) {
+        assert_eq!(serde_json::to_string(entry).unwrap(), text);
+        let also = text.replace(r#"{"change""#, r#"{"also":1,"change""#);
+        // An old program did not refuse an unknown field beside a change without any.
+        if text != changes[13] {
+            assert!(journal(&[&also]).is_err(), "{also}");
+        }
+    }
+}
+
 #[test]
 fn an_unknown_change_spoils_the_whole_journal() {
     let place = Place::new();
