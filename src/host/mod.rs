@@ -3,9 +3,9 @@
 //! ```text
 //!   route_plan, addressing        plan the changes (pure; on types::address_set, facts,
 //!     private_space, ways)
-//!   state ───► journal            writes down each change,
-//!     ├──────► make               makes it,
-//!     └──────► undo               and undoes the changes in reverse order
+//!   state ───► change             each kind: plan, journal entry, make, undo, description
+//!     ├──────► journal            writes down each change before it is made
+//!     └──────► undo               undoes the changes in reverse order
 //!   recovery ─► journal, undo     undoes the changes of a process that died
 //!   protection                    keeps the peer from configuring this host
 //!   netlink, sysctl, nft          read and change the kernel's state

@@ -16,10 +16,7 @@
 use nix::unistd::{Uid, geteuid, getuid};
 
 use super::change::Change;
-use super::change::firewall::TUNNEL_GROUP;
-use super::change::protection::{self, Ipv6};
 use super::error::NetError;
-use super::journal::Entry;
 use super::journal::recovery::Recoverer;
 use super::netlink::Netlink;
 use super::plan::facts::LinkFacts;
@@ -70,60 +67,8 @@ async fn belongs_to(netlink: &Netlink, link: &LinkFacts, uid: Uid) -> Result<boo
 
 /// Returns an error if the change reaches beyond the device.
 pub(super) fn require_on_device(change: &Change) -> Result<(), NetError> {
-    if !elevation::by_file_capabilities() || is_on_device(change) {
+    if !elevation::by_file_capabilities() || change.is_on_device() {
         return Ok(());
     }
     Err(NetError::Borrowed)
-}
-
-fn is_on_device(change: &Change) -> bool {
-    match change {
-        Change::LinkUp
-        | Change::Mtu(_)
-        | Change::TxQueueLength(_)
-        | Change::GsoMaxSize(_)
-        | Change::AddressGenerationNone
-        | Change::Protection(_)
-        // This group separates a tunnel from other tunnels and opens nothing.
-        | Change::Group(TUNNEL_GROUP)
-        | Change::Address(_)
-        | Change::Route(_)
-        | Change::Sysctl { .. } => true,
-        Change::Bridge(_)
-        | Change::GuardedPort { .. }
-        | Change::Group(_)
-        | Change::Shared(_)
-        | Change::FirewallTable(_)
-        | Change::ForwardAccept(_)
-        | Change::FirewallRules(_)
-        | Change::ClientFirewall(..)
-        | Change::NameServers(_)
-        | Change::ServerTable(_)
-        | Change::ForwardPassed(_) => false,
-    }
-}
-
-/// Whether undoing an entry of `interface`'s journal changes that device alone.
-pub(super) fn is_undone_on_device(entry: &Entry, interface: &str) -> bool {
-    match entry {
-        Entry::Sysctl { key, .. } => {
-            let settings = protection::settings(interface, Ipv6::Off);
-            settings.iter().any(|(protected, _)| protected == key)
-        }
-        Entry::LinkUp { .. }
-        | Entry::Mtu { .. }
-        | Entry::TxQueueLength { .. }
-        | Entry::GsoMaxSize { .. }
-        | Entry::AddressGenerationNone { .. }
-        | Entry::Address { .. }
-        | Entry::Route { .. } => true,
-        Entry::Bridge { .. }
-        | Entry::GuardedPort { .. }
-        | Entry::Group { .. }
-        | Entry::SharedSysctl { .. }
-        | Entry::FirewallTable
-        | Entry::ForwardAccept { .. }
-        | Entry::FirewallRules { .. }
-        | Entry::NameServers { .. } => false,
-    }
 }

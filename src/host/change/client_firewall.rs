@@ -4,10 +4,14 @@
 
 use ipnetwork::IpNetwork;
 
-use super::firewall::{add_rule, matches, same_family, table_name};
+use super::Entry;
+use super::firewall::{MadeTable, add_rule, matches, same_family, table_name};
 use super::iptables::{self, ANSWERS, Chain, IptablesError};
+use super::kind::{HostChange, record_and_make};
 use super::nft::{Nft, NftError};
 use crate::host::error::NetError;
+use crate::host::journal::Journal;
+use crate::host::netlink::Netlink;
 use crate::types::family::Family;
 
 /// The packets that may pass between the tunnel and this host.
@@ -31,6 +35,21 @@ pub enum Means {
     NftStateless,
     /// iptables or ip6tables, in the table `mangle`.
     Iptables(Family),
+}
+
+/// The rules and the program that makes them.
+pub(in crate::host) struct Wanted<'a>(pub &'a ClientFirewall, pub Means);
+
+impl HostChange for Wanted<'_> {
+    async fn apply(&self, _: &Netlink, journal: &mut Journal) -> Result<(), NetError> {
+        let Wanted(firewall, means) = *self;
+        let entry = match means {
+            Means::Iptables(family) => iptables::Made::entry(family),
+            Means::Nft | Means::NftStateless => Entry::FirewallTable(MadeTable {}),
+        };
+        let name = journal.interface().to_owned();
+        record_and_make(journal, entry, make(&name, firewall, means)).await
+    }
 }
 
 impl ClientFirewall {
@@ -165,11 +184,7 @@ fn of_family(networks: &[IpNetwork], family: Family) -> Vec<IpNetwork> {
 }
 
 /// Makes the rules for the tunnel of this name.
-pub(in crate::host) async fn make(
-    interface: &str,
-    firewall: &ClientFirewall,
-    means: Means,
-) -> Result<(), NetError> {
+async fn make(interface: &str, firewall: &ClientFirewall, means: Means) -> Result<(), NetError> {
     if let Means::Iptables(family) = means {
         return iptables::apply(family, &firewall.rules(interface, family)?).await;
     }

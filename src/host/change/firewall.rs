@@ -8,10 +8,14 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
 
+use super::Entry;
+use super::kind::{HostChange, HostEntry, Outcome, record_and_make};
 use super::nft::{Nft, NftError};
 use crate::host::error::NetError;
-use crate::host::journal::undo::Outcome;
+use crate::host::journal::Journal;
+use crate::host::netlink::Netlink;
 use crate::types::address_set::AddressSet;
 use crate::types::family::Family;
 
@@ -111,6 +115,82 @@ impl FirewallTable {
     }
 }
 
+/// Accept rules for the tunnel's packets in the host's own forward chain of this family.
+pub(in crate::host) struct Accept(pub Family);
+
+/// The tunnel's firewall table was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MadeTable {}
+
+/// Rules that accept the tunnel's packets were added to the host's own forward chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MadeAccept {
+    /// For IPv6, else for IPv4.
+    pub ipv6: bool,
+}
+
+impl MadeAccept {
+    /// The entry for rules of this family.
+    pub(in crate::host) fn entry(family: Family) -> Entry {
+        Entry::ForwardAccept(Self {
+            ipv6: family == Family::V6,
+        })
+    }
+}
+
+impl HostChange for FirewallTable {
+    async fn apply(&self, _: &Netlink, journal: &mut Journal) -> Result<(), NetError> {
+        let name = journal.interface().to_owned();
+        let entry = Entry::FirewallTable(MadeTable {});
+        record_and_make(journal, entry, make_table(&name, self)).await
+    }
+}
+
+impl HostEntry for MadeTable {
+    async fn undo(
+        &self,
+        _: &Netlink,
+        journal: &mut Journal,
+        _: usize,
+    ) -> Result<Outcome, NetError> {
+        remove_table(journal.interface()).await
+    }
+
+    fn describe(&self, interface: &str) -> String {
+        format!("the firewall table of {interface}")
+    }
+}
+
+impl HostChange for Accept {
+    async fn apply(&self, _: &Netlink, journal: &mut Journal) -> Result<(), NetError> {
+        let name = journal.interface().to_owned();
+        record_and_make(
+            journal,
+            MadeAccept::entry(self.0),
+            add_accept(&name, self.0),
+        )
+        .await
+    }
+}
+
+impl HostEntry for MadeAccept {
+    async fn undo(
+        &self,
+        _: &Netlink,
+        journal: &mut Journal,
+        _: usize,
+    ) -> Result<Outcome, NetError> {
+        remove_accept(journal.interface(), Family::of_ipv6(self.ipv6)).await
+    }
+
+    fn describe(&self, interface: &str) -> String {
+        let chain = forward_chain(Family::of_ipv6(self.ipv6));
+        format!("the rules for {interface} in '{chain}'")
+    }
+}
+
 /// Rules for packets to the client: apply `pass` to replies and to packets from hosts of `inbound`,
 /// the latter through another tunnel only if `tunnels`.
 pub(crate) fn closed(inbound: &[IpNetwork], tunnels: bool, pass: &str) -> Vec<String> {
@@ -183,17 +263,14 @@ pub(in crate::host) fn add_rule(text: &mut String, rule: &str) {
 }
 
 /// Makes the table.
-pub(in crate::host) async fn make_table(
-    interface: &str,
-    table: &FirewallTable,
-) -> Result<(), NetError> {
+async fn make_table(interface: &str, table: &FirewallTable) -> Result<(), NetError> {
     let commands = table.commands(interface)?;
     let nft = Nft::require()?;
     Ok(nft.apply("add the firewall table", &commands).await?)
 }
 
 /// Removes the table if it exists.
-pub(in crate::host) async fn remove_table(interface: &str) -> Result<Outcome, NetError> {
+async fn remove_table(interface: &str) -> Result<Outcome, NetError> {
     let table = table_name(interface)?;
     let nft = Nft::require()?;
     let tables = nft
@@ -227,7 +304,7 @@ fn is_dropping_hook(line: &str) -> bool {
 }
 
 /// Inserts rules at the front that accept packets from the tunnel and replies to them.
-pub(in crate::host) async fn add_accept(interface: &str, family: Family) -> Result<(), NetError> {
+async fn add_accept(interface: &str, family: Family) -> Result<(), NetError> {
     check_name(interface)?;
     let chain = forward_chain(family);
     let comment = comment(interface);
@@ -242,10 +319,7 @@ pub(in crate::host) async fn add_accept(interface: &str, family: Family) -> Resu
 }
 
 /// Removes those rules if they exist.
-pub(in crate::host) async fn remove_accept(
-    interface: &str,
-    family: Family,
-) -> Result<Outcome, NetError> {
+async fn remove_accept(interface: &str, family: Family) -> Result<Outcome, NetError> {
     check_name(interface)?;
     let nft = Nft::require()?;
     let listed = match list_forward(&nft, family).await {

@@ -7,10 +7,14 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::Entry;
+use super::kind::{HostChange, HostEntry, Outcome, ToUndo, record_and_make};
 use crate::host::error::NetError;
-use crate::host::journal::undo::Outcome;
+use crate::host::journal::Journal;
+use crate::host::netlink::Netlink;
 use crate::host::program::{Program, ProgramError};
 use crate::types::family::Family;
 
@@ -64,6 +68,50 @@ pub struct FirewallRules {
     /// a list, packets whose reply would not go into the tunnel are dropped too, also those for
     /// this host itself.
     pub limit: Option<Vec<IpNetwork>>,
+}
+
+/// The tunnel's firewall rules were made by iptables or ip6tables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Made {
+    /// For IPv6, else for IPv4.
+    pub ipv6: bool,
+}
+
+impl Made {
+    /// The entry for rules of this family.
+    pub(in crate::host) fn entry(family: Family) -> Entry {
+        Entry::FirewallRules(Self {
+            ipv6: family == Family::V6,
+        })
+    }
+}
+
+impl HostChange for FirewallRules {
+    async fn apply(&self, _: &Netlink, journal: &mut Journal) -> Result<(), NetError> {
+        let name = journal.interface().to_owned();
+        record_and_make(journal, Made::entry(self.family), make(&name, self)).await
+    }
+}
+
+impl HostEntry for Made {
+    async fn undo(
+        &self,
+        _: &Netlink,
+        journal: &mut Journal,
+        _: usize,
+    ) -> Result<Outcome, NetError> {
+        remove(journal.interface(), Family::of_ipv6(self.ipv6)).await
+    }
+
+    fn describe(&self, interface: &str) -> String {
+        let program = if self.ipv6 { "ip6tables" } else { "iptables" };
+        format!("the {program} rules for {interface}")
+    }
+
+    fn add_needs(&self, needs: &mut ToUndo) {
+        needs.iptables = true;
+    }
 }
 
 /// A rule, for either program.
@@ -361,7 +409,7 @@ pub(in crate::host) async fn apply(family: Family, commands: &str) -> Result<(),
 }
 
 /// Removes the rules that exist.
-pub(in crate::host) async fn remove(interface: &str, family: Family) -> Result<Outcome, NetError> {
+async fn remove(interface: &str, family: Family) -> Result<Outcome, NetError> {
     comment(interface)?;
     let iptables = Iptables::require(family)?;
     let mut commands = String::new();

@@ -4,6 +4,8 @@
 pub mod client_firewall;
 pub mod firewall;
 pub mod iptables;
+pub(super) mod kind;
+pub mod link;
 pub mod nft;
 pub mod protection;
 pub mod resolver;
@@ -12,22 +14,27 @@ pub mod shared_setting;
 pub(super) mod shared_sysctl;
 pub mod sysctl;
 
-use std::fmt;
-use std::net::IpAddr;
-
-use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+use super::error::NetError;
+use super::journal::Journal;
+use super::netlink::Netlink;
+use super::plan::facts::LinkFacts;
 use crate::types::family::Family;
 use crate::types::{InterfaceName, Mtu};
 use client_firewall::{ClientFirewall, Means};
 use firewall::FirewallTable;
 use iptables::FirewallRules;
+use kind::{
+    HostChange, HostEntry, LinkChange, LinkEntry, Outcome, ToUndo, link_of, record_and_make,
+};
 use protection::Ipv6;
 use resolver::ResolverChange;
 use server_table::ServerTable;
 use shared_setting::SharedSetting;
 use sysctl::SysctlKey;
+
+pub use super::netlink::{InterfaceAddress, TunnelRoute};
 
 /// The length of the device's transmit queue, in packets, the default of a tun device: enough for
 /// the time in which this process does not run. Packets that wait for the channel wait in our own
@@ -97,98 +104,183 @@ pub enum Change {
     ForwardPassed(Family),
 }
 
-/// An address of an interface, in one of two forms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum InterfaceAddress {
-    /// A local and a peer address, for a tun device.
-    PointToPoint {
-        /// The local address.
-        local: IpAddr,
-        /// The peer's address, of the same family.
-        peer: IpAddr,
-    },
-    /// A local address in the link's network, for a tap device.
-    Network(IpNetwork),
+/// Evaluates one expression with a change's kind: a [`LinkChange`], or a [`HostChange`].
+macro_rules! by_kind {
+    ($change:expr, link $link:ident => $on_link:expr, host $host:ident => $on_host:expr) => {
+        by_kind!(@match $change, [$link $on_link] [$host $on_host]
+            link {
+                Change::LinkUp => link::up::Wanted,
+                Change::Mtu(mtu) => mtu,
+                Change::TxQueueLength(packets) => link::queue_length::Wanted(*packets),
+                Change::GsoMaxSize(bytes) => link::gso_size::Wanted(*bytes),
+                Change::AddressGenerationNone => link::address_generation::Wanted,
+                Change::Bridge(bridge) => link::bridge::Wanted(bridge),
+                Change::GuardedPort { isolated } => link::guarded_port::Wanted { isolated: *isolated },
+                Change::Group(group) => link::group::Wanted(*group),
+                Change::Address(address) => address,
+                Change::Route(route) => route,
+                Change::Sysctl { key, value } => link::sysctl::Wanted { key, value },
+            }
+            host {
+                Change::Protection(ipv6) => ipv6,
+                Change::Shared(setting) => setting,
+                Change::FirewallTable(table) => table,
+                Change::ForwardAccept(family) => firewall::Accept(*family),
+                Change::FirewallRules(rules) => rules,
+                Change::ClientFirewall(rules, means) => client_firewall::Wanted(rules, *means),
+                Change::NameServers(change) => change,
+                Change::ServerTable(table) => table,
+                Change::ForwardPassed(family) => server_table::Accept(*family),
+            })
+    };
+    (@match $change:expr, [$link:ident $on_link:expr] [$host:ident $on_host:expr]
+     link { $($p:pat => $l:expr,)* } host { $($q:pat => $h:expr,)* }) => {
+        match $change {
+            $($p => { let $link = $l; $on_link })*
+            $($q => { let $host = $h; $on_host })*
+        }
+    };
 }
 
-impl InterfaceAddress {
-    /// The local address.
-    pub fn local(&self) -> IpAddr {
-        match self {
-            InterfaceAddress::PointToPoint { local, .. } => *local,
-            InterfaceAddress::Network(network) => network.ip(),
+impl Change {
+    /// Journals the change and makes it.
+    pub(in crate::host) async fn apply(
+        &self,
+        netlink: &Netlink,
+        journal: &mut Journal,
+    ) -> Result<(), NetError> {
+        by_kind!(self, link _kind => {}, host kind => return kind.apply(netlink, journal).await);
+        let link = link_of(netlink, journal).await?;
+        match self.plan(netlink, &link).await? {
+            Some(entry) => record_and_make(journal, entry, self.make(netlink, &link)).await,
+            None => Ok(()),
         }
     }
 
-    /// The peer's address, if one is given.
-    pub fn peer(&self) -> Option<IpAddr> {
-        match self {
-            InterfaceAddress::PointToPoint { peer, .. } => Some(*peer),
-            InterfaceAddress::Network(_) => None,
-        }
+    /// The entry to journal for a change of a link; `None` if nothing has to change.
+    pub(in crate::host) async fn plan(
+        &self,
+        netlink: &Netlink,
+        link: &LinkFacts,
+    ) -> Result<Option<Entry>, NetError> {
+        by_kind!(self, link kind => kind.plan(netlink, link).await, host _kind => Ok(None))
     }
 
-    /// The prefix length: the length of a whole address if there is a peer.
-    pub fn prefix(&self) -> u8 {
-        match self {
-            InterfaceAddress::PointToPoint { local, .. } => IpNetwork::from(*local).prefix(),
-            InterfaceAddress::Network(network) => network.prefix(),
-        }
-    }
-}
-
-impl fmt::Display for InterfaceAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            InterfaceAddress::PointToPoint { local, peer } => write!(f, "{local} peer {peer}"),
-            InterfaceAddress::Network(network) => network.fmt(f),
-        }
-    }
-}
-
-/// A route through the tunnel's interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TunnelRoute {
-    /// The destination network.
-    pub destination: IpNetwork,
-    /// The gateway behind the tunnel: needed on a tap device, where the remote host is one of many;
-    /// not on a tun device.
-    pub gateway: Option<IpAddr>,
-    /// The preferred source address.
-    pub source: Option<IpAddr>,
-    /// The priority; the lowest value wins. `None` is the kernel's default.
-    pub metric: Option<u32>,
-}
-
-impl TunnelRoute {
-    /// A route to `destination` without further attributes.
-    pub fn to(destination: IpNetwork) -> Self {
-        Self {
-            destination,
-            gateway: None,
-            source: None,
-            metric: None,
-        }
+    /// Makes a change of a link without a journal: for a link that ends with this process, along
+    /// with all of its configuration.
+    pub async fn make(&self, netlink: &Netlink, link: &LinkFacts) -> Result<(), NetError> {
+        by_kind!(self, link kind => kind.make(netlink, link).await, host kind => {
+            kind.make(link);
+            Ok(())
+        })
     }
 
-    /// The metric that the kernel gives the route: for IPv6 it replaces zero by IP6_RT_PRIO_USER
-    /// (net/ip6_route.h).
-    pub fn effective_metric(&self) -> u32 {
-        match (self.destination, self.metric.unwrap_or(0)) {
-            (IpNetwork::V6(_), 0) => 1024,
-            (_, metric) => metric,
-        }
+    /// Whether it changes the tunnel's own device alone, so that file capabilities suffice.
+    pub(in crate::host) fn is_on_device(&self) -> bool {
+        by_kind!(self, link kind => kind.is_on_device(), host kind => kind.is_on_device())
     }
 }
 
-impl fmt::Display for TunnelRoute {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.destination.fmt(f)?;
-        if let Some(gateway) = self.gateway {
-            write!(f, " via {gateway}")?;
+/// Defines the journal's entries: one variant for each kind.
+macro_rules! entries {
+    (link { $($link:ident($made:ty),)* } host { $($host:ident($held:ty),)* }) => {
+        /// One journalled change, with the data that undoing needs.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(tag = "change", rename_all = "kebab-case")]
+        #[allow(missing_docs, reason = "the types are documented")]
+        pub enum Entry {
+            $($link($made),)*
+            $($host($held),)*
         }
-        Ok(())
+
+        impl Entry {
+            /// The description, for reports.
+            pub(in crate::host) fn describe(&self, interface: &str) -> String {
+                match self {
+                    $(Entry::$link(made) => made.describe(interface),)*
+                    $(Entry::$host(held) => held.describe(interface),)*
+                }
+            }
+
+            /// Whether it is a change of a link.
+            pub(in crate::host) fn is_of_link(&self) -> bool {
+                match self {
+                    $(Entry::$link(_) => true,)*
+                    $(Entry::$host(_) => false,)*
+                }
+            }
+
+            /// Whether undoing it changes the device `interface` alone.
+            pub(in crate::host) fn is_undone_on_device(&self, interface: &str) -> bool {
+                match self {
+                    $(Entry::$link(made) => made.is_undone_on_device(interface),)*
+                    $(Entry::$host(_) => false,)*
+                }
+            }
+
+            /// Undoes a change of `link`.
+            pub(in crate::host) async fn undo_on_link(
+                &self,
+                netlink: &Netlink,
+                link: &LinkFacts,
+            ) -> Result<Outcome, NetError> {
+                match self {
+                    $(Entry::$link(made) => made.undo(netlink, link).await,)*
+                    $(Entry::$host(_) => Ok(Outcome::Gone),)*
+                }
+            }
+
+            /// Undoes a change beyond the link, whose entry is at `position`.
+            pub(in crate::host) async fn undo_on_host(
+                &self,
+                netlink: &Netlink,
+                journal: &mut Journal,
+                position: usize,
+            ) -> Result<Outcome, NetError> {
+                match self {
+                    $(Entry::$link(_) => Ok(Outcome::Gone),)*
+                    $(Entry::$host(held) => held.undo(netlink, journal, position).await,)*
+                }
+            }
+
+            /// Adds the access that undoing needs.
+            pub(in crate::host) fn add_needs(&self, needs: &mut ToUndo) {
+                match self {
+                    $(Entry::$link(_) => {})*
+                    $(Entry::$host(held) => held.add_needs(needs),)*
+                }
+            }
+
+            /// Starts the program that undoing will run.
+            pub(in crate::host) async fn prepare_to_undo(&self, interface: &str) {
+                match self {
+                    $(Entry::$link(_) => {})*
+                    $(Entry::$host(held) => held.prepare_to_undo(interface).await,)*
+                }
+            }
+        }
+    };
+}
+
+entries! {
+    link {
+        LinkUp(link::up::Made),
+        Mtu(link::mtu::Made),
+        TxQueueLength(link::queue_length::Made),
+        GsoMaxSize(link::gso_size::Made),
+        AddressGenerationNone(link::address_generation::Made),
+        Bridge(link::bridge::Made),
+        GuardedPort(link::guarded_port::Made),
+        Group(link::group::Made),
+        Address(link::address::Made),
+        Route(link::route::Made),
+        Sysctl(link::sysctl::Made),
+    }
+    host {
+        SharedSysctl(shared_sysctl::Made),
+        FirewallTable(firewall::MadeTable),
+        ForwardAccept(firewall::MadeAccept),
+        FirewallRules(iptables::Made),
+        NameServers(resolver::Made),
     }
 }

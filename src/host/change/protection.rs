@@ -7,7 +7,14 @@
 use std::net::IpAddr;
 use std::sync::Once;
 
+use super::Entry;
+use super::kind::{HostChange, link_of};
+use super::link;
 use super::sysctl::{SysctlError, SysctlKey};
+use crate::host::error::NetError;
+use crate::host::journal::Journal;
+use crate::host::netlink::Netlink;
+use crate::host::plan::facts::{AddressFacts, LinkFacts};
 use crate::process::message::say;
 use crate::types::InterfaceName;
 use crate::types::family::Family;
@@ -59,12 +66,66 @@ pub fn settings(device: &str, ipv6: Ipv6) -> Vec<(SysctlKey, &'static str)> {
         .collect()
 }
 
+impl HostChange for Ipv6 {
+    /// Journals and changes all settings at once. Settings that cannot be changed leave the journal
+    /// again.
+    async fn apply(&self, netlink: &Netlink, journal: &mut Journal) -> Result<(), NetError> {
+        let link = link_of(netlink, journal).await?;
+        // Disabling IPv6 would remove addresses that the user gave the device for good.
+        let addresses = netlink.addresses(Some(link.index)).await?;
+        let given = |found: &AddressFacts| is_given_ipv6(found.address);
+        let ipv6 = match addresses.iter().any(given) {
+            true => Ipv6::On,
+            false => *self,
+        };
+        let Difference {
+            differing,
+            mut failed,
+        } = Difference::of(&link.name, ipv6);
+        if !differing.is_empty() {
+            let mut made = journal.entries().to_vec();
+            let planned = differing.iter().map(Differing::entry);
+            journal.replace(made.iter().cloned().chain(planned).collect())?;
+            let known = failed.len();
+            for one in &differing {
+                match one.key.write(one.set) {
+                    Ok(()) => made.push(one.entry()),
+                    Err(error) => failed.push(error),
+                }
+            }
+            if failed.len() > known {
+                journal.replace(made)?;
+            }
+        }
+        warn(&link.name, &failed);
+        Ok(())
+    }
+
+    fn make(&self, link: &LinkFacts) {
+        set_by_name(&link.name, *self);
+    }
+
+    fn is_on_device(&self) -> bool {
+        true
+    }
+}
+
 /// A setting whose value has to change.
 #[derive(Debug, Clone)]
 pub(in crate::host) struct Differing {
     pub key: SysctlKey,
     pub before: String,
     pub set: &'static str,
+}
+
+impl Differing {
+    fn entry(&self) -> Entry {
+        Entry::Sysctl(link::sysctl::Made {
+            key: self.key.clone(),
+            before: self.before.clone(),
+            set: self.set.to_owned(),
+        })
+    }
 }
 
 /// The settings of a device that have to change, and the errors of reading the others.
@@ -96,7 +157,7 @@ pub fn set(device: &InterfaceName, ipv6: Ipv6) {
     set_by_name(device.as_str(), ipv6);
 }
 
-pub(in crate::host) fn set_by_name(device: &str, ipv6: Ipv6) {
+fn set_by_name(device: &str, ipv6: Ipv6) {
     let Difference {
         differing,
         mut failed,
@@ -109,7 +170,7 @@ pub(in crate::host) fn set_by_name(device: &str, ipv6: Ipv6) {
 /// Warns, once per process, that settings could not be changed. The tunnel comes up all the same:
 /// /proc/sys is read-only in most containers, and packets that would configure this host are also
 /// refused before they reach the device.
-pub(in crate::host) fn warn(device: &str, failed: &[SysctlError]) {
+fn warn(device: &str, failed: &[SysctlError]) {
     static SAID: Once = Once::new();
     let Some(first) = failed.first() else {
         return;

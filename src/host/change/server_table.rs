@@ -6,11 +6,16 @@
 
 use ipnetwork::IpNetwork;
 
+use super::Entry;
 use super::firewall::{
-    TUNNEL_GROUPS, add_rule, comment, forward_chain, matches, same_family, table_name,
+    MadeAccept, MadeTable, TUNNEL_GROUPS, add_rule, comment, forward_chain, matches, same_family,
+    table_name,
 };
+use super::kind::{HostChange, record_and_make};
 use super::nft::{Nft, NftError};
 use crate::host::error::NetError;
+use crate::host::journal::Journal;
+use crate::host::netlink::Netlink;
 use crate::types::family::Family;
 
 /// The bit of a packet's mark that marks a passed packet, from our forward chain to our last chain,
@@ -35,6 +40,33 @@ pub struct ServerTable {
     /// Whether passed packets are marked for the rules of
     /// [`Change::ForwardPassed`](super::Change::ForwardPassed).
     pub mark_passed: bool,
+}
+
+/// A rule that accepts passed packets in the host's own forward chain of this family.
+pub(in crate::host) struct Accept(pub Family);
+
+impl HostChange for ServerTable {
+    /// Replaces the table of an earlier call.
+    async fn apply(&self, _: &Netlink, journal: &mut Journal) -> Result<(), NetError> {
+        let name = journal.interface().to_owned();
+        let entry = Entry::FirewallTable(MadeTable {});
+        match journal.entries().contains(&entry) {
+            true => replace(&name, self).await,
+            false => record_and_make(journal, entry, make(&name, self)).await,
+        }
+    }
+}
+
+impl HostChange for Accept {
+    /// Adds the rule once.
+    async fn apply(&self, _: &Netlink, journal: &mut Journal) -> Result<(), NetError> {
+        let name = journal.interface().to_owned();
+        let entry = MadeAccept::entry(self.0);
+        match journal.entries().contains(&entry) {
+            true => Ok(()),
+            false => record_and_make(journal, entry, add_accept(&name, self.0)).await,
+        }
+    }
 }
 
 impl ServerTable {
@@ -121,14 +153,14 @@ fn unmark(text: &mut String, table: &str, group: u32) {
 }
 
 /// Makes the table.
-pub(in crate::host) async fn make(name: &str, table: &ServerTable) -> Result<(), NetError> {
+async fn make(name: &str, table: &ServerTable) -> Result<(), NetError> {
     let commands = table.commands(name)?;
     let nft = Nft::require()?;
     Ok(nft.apply("add the firewall table", &commands).await?)
 }
 
 /// Replaces the existing table atomically; makes it if it was removed.
-pub(in crate::host) async fn replace(name: &str, table: &ServerTable) -> Result<(), NetError> {
+async fn replace(name: &str, table: &ServerTable) -> Result<(), NetError> {
     let old = table_name(name)?;
     let commands = table.commands(name)?;
     let commands = format!("add table {old}\ndelete table {old}\n{commands}");
@@ -137,8 +169,8 @@ pub(in crate::host) async fn replace(name: &str, table: &ServerTable) -> Result<
 }
 
 /// Inserts a rule at the front of the host's forward chain that accepts the packets that the table
-/// passed; [`remove_accept`](super::firewall::remove_accept) removes it.
-pub(in crate::host) async fn add_accept(name: &str, family: Family) -> Result<(), NetError> {
+/// passed; undoing [`MadeAccept`] removes it.
+async fn add_accept(name: &str, family: Family) -> Result<(), NetError> {
     table_name(name)?;
     let (chain, comment) = (forward_chain(family), comment(name));
     let commands = format!(

@@ -7,21 +7,76 @@
 use std::fs;
 use std::io;
 
+use serde::{Deserialize, Serialize};
+
+use super::Entry;
+use super::kind::{HostChange, HostEntry, Outcome, judge};
 use super::shared_setting::{IPV6_INTERFACES, SharedSetting};
 use super::sysctl::{SysctlError, SysctlKey};
 use crate::host::error::NetError;
+use crate::host::journal::Journal;
 use crate::host::journal::shell_register::ShellRecord;
-use crate::host::journal::undo::{Outcome, judge};
-use crate::host::journal::{Entry, Journal};
+use crate::host::netlink::Netlink;
 use crate::types::InterfaceName;
 use crate::types::family::Family;
 
+/// A setting beyond the interface was set, or another tunnel had set it already. Every tunnel that
+/// needs it has this entry in its journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Made {
+    /// The setting.
+    pub setting: SharedSetting,
+    /// The value before the first of those tunnels.
+    pub before: String,
+    /// Interfaces whose setting the kernel overwrote and which had the wanted value before.
+    pub same_before: Vec<InterfaceName>,
+}
+
+impl HostChange for SharedSetting {
+    async fn apply(&self, _: &Netlink, journal: &mut Journal) -> Result<(), NetError> {
+        take(journal, self)
+    }
+}
+
+impl HostEntry for Made {
+    async fn undo(
+        &self,
+        _: &Netlink,
+        journal: &mut Journal,
+        position: usize,
+    ) -> Result<Outcome, NetError> {
+        release(journal, position)
+    }
+
+    fn describe(&self, _: &str) -> String {
+        self.setting.to_string()
+    }
+}
+
+/// Holds exactly these settings, and releases the others that were taken before.
+pub(in crate::host) fn share_exactly(
+    journal: &mut Journal,
+    wanted: &[SharedSetting],
+) -> Result<(), NetError> {
+    let is_wanted = |entry: &Entry| match entry {
+        Entry::SharedSysctl(made) => wanted.contains(&made.setting),
+        _ => true,
+    };
+    while let Some(position) = journal.entries().iter().position(|it| !is_wanted(it)) {
+        release(journal, position)?;
+    }
+    for setting in wanted {
+        if !journal.entries().iter().any(|entry| holds(entry, setting)) {
+            take(journal, setting)?;
+        }
+    }
+    Ok(())
+}
+
 /// Takes a setting for this tunnel: journals it and sets it. A setting that has the wanted value
 /// already, and not from another tunnel, is left alone.
-pub(in crate::host) fn take(
-    journal: &mut Journal,
-    setting: &SharedSetting,
-) -> Result<(), NetError> {
+fn take(journal: &mut Journal, setting: &SharedSetting) -> Result<(), NetError> {
     let key = setting.key();
     let mut journal = journal.lock()?;
     let others = journal.entries_of_others()?;
@@ -32,22 +87,22 @@ pub(in crate::host) fn take(
             let (before, same_before) = record
                 .read()
                 .map_err(|source| failed("read", &key, source))?;
-            Entry::SharedSysctl {
+            Entry::SharedSysctl(Made {
                 setting: setting.clone(),
                 before,
                 same_before,
-            }
+            })
         }
         (None, None) => {
             let before = key.read()?;
             if before == setting.wanted() {
                 return Ok(());
             }
-            Entry::SharedSysctl {
+            Entry::SharedSysctl(Made {
                 setting: setting.clone(),
                 before,
                 same_before: same_before(setting),
-            }
+            })
         }
     };
     let before = journal.entries().to_vec();
@@ -65,17 +120,14 @@ pub(in crate::host) fn take(
 
 /// Releases the setting at `position` of the journal and removes its entry. If no other tunnel
 /// holds the setting, the value from before is restored.
-pub(in crate::host) fn release(
-    journal: &mut Journal,
-    position: usize,
-) -> Result<Outcome, NetError> {
+fn release(journal: &mut Journal, position: usize) -> Result<Outcome, NetError> {
     let mut journal = journal.lock()?;
     let mut entries = journal.entries().to_vec();
-    let Some(Entry::SharedSysctl {
+    let Some(Entry::SharedSysctl(Made {
         setting,
         before,
         same_before,
-    }) = entries.get(position).cloned()
+    })) = entries.get(position).cloned()
     else {
         return Ok(Outcome::Gone);
     };
@@ -106,7 +158,7 @@ fn failed(action: &'static str, key: &SysctlKey, source: io::Error) -> SysctlErr
 }
 
 fn holds(entry: &Entry, wanted: &SharedSetting) -> bool {
-    matches!(entry, Entry::SharedSysctl { setting, .. } if setting == wanted)
+    matches!(entry, Entry::SharedSysctl(made) if made.setting == *wanted)
 }
 
 fn restore(

@@ -8,14 +8,8 @@ use thiserror::Error;
 
 use super::owner::Owner;
 use super::runtime_dir::RuntimeDirError;
-use crate::host::change::resolver::ResolverWay;
-use crate::host::change::shared_setting::SharedSetting;
-use crate::host::change::sysctl::SysctlKey;
-use crate::host::change::{InterfaceAddress, TunnelRoute};
-use crate::host::netlink::PortSettings;
-use crate::host::plan::facts::{AddressFacts, AddressGeneration, InterfaceIndex};
-use crate::packet::guard::link::MacAddress;
-use crate::types::InterfaceName;
+use crate::host::change::Entry;
+use crate::host::plan::facts::InterfaceIndex;
 
 /// The version that this program writes, and the newest that it reads.
 ///
@@ -77,112 +71,6 @@ pub enum JournalError {
         path: String,
         /// Its version.
         version: u32,
-    },
-}
-
-/// One change, with the data that undoing needs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "change", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Entry {
-    /// The link was brought up; it was down.
-    LinkUp {
-        /// Its IPv6 addresses before: bringing a link down removes them.
-        ipv6_before: Vec<AddressFacts>,
-    },
-    /// The MTU was set, in bytes.
-    Mtu {
-        /// The value before.
-        before: u32,
-        /// The new value.
-        set: u32,
-    },
-    /// The transmit queue length was set, in packets.
-    TxQueueLength {
-        /// The value before.
-        before: u32,
-        /// The new value.
-        set: u32,
-    },
-    /// The size of super-packets was limited, in bytes.
-    GsoMaxSize {
-        /// The value before.
-        before: u32,
-        /// The new value.
-        set: u32,
-    },
-    /// IPv6 address generation was switched off.
-    AddressGenerationNone {
-        /// The mode before.
-        before: AddressGeneration,
-    },
-    /// The interface was made a port of a bridge.
-    Bridge {
-        /// Its master before.
-        before: Option<InterfaceIndex>,
-        /// The bridge.
-        set: InterfaceIndex,
-    },
-    /// The bridge was told not to learn from the interface.
-    GuardedPort {
-        /// The settings before.
-        before: PortSettings,
-        /// The new settings.
-        set: PortSettings,
-        /// The stations that were there before; undoing removes those that were added since.
-        stations: Vec<MacAddress>,
-    },
-    /// The interface was put into a group.
-    Group {
-        /// The group before.
-        before: u32,
-        /// The new group.
-        set: u32,
-    },
-    /// An address was added.
-    Address {
-        /// The address.
-        address: InterfaceAddress,
-    },
-    /// A route was added.
-    Route {
-        /// The route.
-        route: TunnelRoute,
-    },
-    /// A sysctl was set.
-    Sysctl {
-        /// The sysctl.
-        key: SysctlKey,
-        /// The value before.
-        before: String,
-        /// The new value.
-        set: String,
-    },
-    /// A setting beyond the interface was set, or another tunnel had set it already. Every tunnel
-    /// that needs it has this entry in its journal.
-    SharedSysctl {
-        /// The setting.
-        setting: SharedSetting,
-        /// The value before the first of those tunnels.
-        before: String,
-        /// Interfaces whose setting the kernel overwrote and which had the wanted value before.
-        same_before: Vec<InterfaceName>,
-    },
-    /// The tunnel's firewall table was made.
-    FirewallTable,
-    /// Rules that accept the tunnel's packets were added to the host's own forward chain.
-    ForwardAccept {
-        /// For IPv6, else for IPv4.
-        ipv6: bool,
-    },
-    /// The tunnel's firewall rules were made by iptables or ip6tables.
-    FirewallRules {
-        /// For IPv6, else for IPv4.
-        ipv6: bool,
-    },
-    /// Name servers were configured.
-    NameServers {
-        /// The resolver that was configured.
-        way: ResolverWay,
     },
 }
 

@@ -7,7 +7,6 @@
 //! take the directory's lock.
 
 pub(super) mod format;
-pub mod make;
 pub mod owner;
 pub mod recovery;
 pub mod runtime_dir;
@@ -28,7 +27,8 @@ use format::{Document, SIZE_LIMIT, VERSION, parse};
 use owner::Owner;
 use runtime_dir::RuntimeDir;
 
-pub use format::{Entry, JournalError};
+pub use crate::host::change::Entry;
+pub use format::JournalError;
 
 /// The suffix of journals.
 const SUFFIX: &str = ".json";

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
 use crate::host::change::sysctl::SysctlKey;
-use crate::host::change::{InterfaceAddress, TunnelRoute};
+use crate::host::change::{InterfaceAddress, TunnelRoute, firewall, link, shared_sysctl};
 use crate::host::plan::facts::{AddressFacts, AddressGeneration};
 
 struct Place {
@@ -45,7 +45,7 @@ impl Place {
 
 fn entries() -> Vec<Entry> {
     vec![
-        Entry::LinkUp {
+        Entry::LinkUp(link::up::Made {
             ipv6_before: vec![AddressFacts {
                 index: InterfaceIndex(7),
                 address: "fd00::1".parse().unwrap(),
@@ -53,46 +53,46 @@ fn entries() -> Vec<Entry> {
                 peer: None,
                 no_dad: false,
             }],
-        },
-        Entry::Mtu {
+        }),
+        Entry::Mtu(link::mtu::Made {
             before: 1500,
             set: 9000,
-        },
-        Entry::AddressGenerationNone {
+        }),
+        Entry::AddressGenerationNone(link::address_generation::Made {
             before: AddressGeneration(3),
-        },
-        Entry::Address {
+        }),
+        Entry::Address(link::address::Made {
             address: InterfaceAddress::PointToPoint {
                 local: "10.0.0.0".parse().unwrap(),
                 peer: "10.0.0.1".parse().unwrap(),
             },
-        },
-        Entry::Address {
+        }),
+        Entry::Address(link::address::Made {
             address: InterfaceAddress::Network("10.0.0.1/30".parse().unwrap()),
-        },
-        Entry::Route {
+        }),
+        Entry::Route(link::route::Made {
             route: TunnelRoute::to("fd00::/64".parse().unwrap()),
-        },
-        Entry::Sysctl {
+        }),
+        Entry::Sysctl(link::sysctl::Made {
             key: "net/ipv4/conf/sshvpn0/rp_filter".parse().unwrap(),
             before: "1".to_owned(),
             set: "2".to_owned(),
-        },
-        Entry::SharedSysctl {
+        }),
+        Entry::SharedSysctl(shared_sysctl::Made {
             setting: "net/ipv6/conf/all/forwarding"
                 .parse::<SysctlKey>()
                 .and_then(TryInto::try_into)
                 .unwrap(),
             before: "0".to_owned(),
             same_before: vec!["eth0.7".parse().unwrap()],
-        },
-        Entry::FirewallTable,
-        Entry::ForwardAccept { ipv6: true },
-        Entry::Bridge {
+        }),
+        Entry::FirewallTable(firewall::MadeTable {}),
+        Entry::ForwardAccept(firewall::MadeAccept { ipv6: true }),
+        Entry::Bridge(link::bridge::Made {
             before: None,
             set: InterfaceIndex(9),
-        },
-        Entry::Group { before: 0, set: 5 },
+        }),
+        Entry::Group(link::group::Made { before: 0, set: 5 }),
     ]
 }
 
@@ -104,7 +104,10 @@ fn what_was_recorded_is_read_back_in_order() {
         journal.record(entry).unwrap();
     }
     journal
-        .record(Entry::TxQueueLength { before: 1, set: 2 })
+        .record(Entry::TxQueueLength(link::queue_length::Made {
+            before: 1,
+            set: 2,
+        }))
         .unwrap();
     journal.withdraw_last().unwrap();
     let owner = journal.owner().clone();
@@ -124,7 +127,9 @@ fn what_was_recorded_is_read_back_in_order() {
 fn the_file_is_private_and_alone() {
     let place = Place::new();
     let mut journal = place.create();
-    journal.record(Entry::Mtu { before: 1, set: 2 }).unwrap();
+    journal
+        .record(Entry::Mtu(link::mtu::Made { before: 1, set: 2 }))
+        .unwrap();
     let files = place.directory.names("").unwrap();
     assert_eq!(files, ["sshvpn0.json"]);
     let file = fs::metadata(place.directory.path().join(&files[0])).unwrap();
@@ -137,7 +142,9 @@ fn a_journal_that_is_held_is_not_stale_and_cannot_be_begun_twice() {
     let place = Place::new();
     let mut journal = place.create();
     assert!(place.stale().is_empty());
-    journal.record(Entry::Mtu { before: 1, set: 2 }).unwrap();
+    journal
+        .record(Entry::Mtu(link::mtu::Made { before: 1, set: 2 }))
+        .unwrap();
     assert!(place.stale().is_empty());
     let again = Journal::create(
         &place.directory,
@@ -182,7 +189,9 @@ fn what_is_not_a_journal_is_left_alone() {
 fn what_an_earlier_program_wrote_is_read() {
     let place = Place::new();
     let mut journal = place.create();
-    journal.record(Entry::Mtu { before: 1, set: 2 }).unwrap();
+    journal
+        .record(Entry::Mtu(link::mtu::Made { before: 1, set: 2 }))
+        .unwrap();
     drop(journal);
     let path = place.directory.path().join("sshvpn0.json");
     let text = fs::read_to_string(path).unwrap();
@@ -193,7 +202,59 @@ fn what_an_earlier_program_wrote_is_read() {
         );
         assert_ne!(earlier, text);
         let journal = place.read(earlier.as_bytes()).unwrap();
-        assert_eq!(journal.entries(), [Entry::Mtu { before: 1, set: 2 }]);
+        assert_eq!(
+            journal.entries(),
+            [Entry::Mtu(link::mtu::Made { before: 1, set: 2 })]
+        );
+    }
+}
+
+/// Every kind of entry, as the first program of format version 4 wrote it.
+#[test]
+fn entries_keep_their_form() {
+    let place = Place::new();
+    let mut journal = place.create();
+    let owner = serde_json::to_string(journal.owner()).unwrap();
+    journal
+        .record(Entry::Mtu(link::mtu::Made { before: 1, set: 2 }))
+        .unwrap();
+    drop(journal);
+    let changes = [
+        r#"{"change":"link-up","ipv6_before":[{"index":7,"address":"fd00::1","prefix":64,"peer":null,"no_dad":false}]}"#,
+        r#"{"change":"mtu","before":1500,"set":9000}"#,
+        r#"{"change":"tx-queue-length","before":1000,"set":500}"#,
+        r#"{"change":"gso-max-size","before":65536,"set":64000}"#,
+        r#"{"change":"address-generation-none","before":3}"#,
+        r#"{"change":"bridge","before":null,"set":9}"#,
+        r#"{"change":"guarded-port","before":{"learning":true,"locked":null,"isolated":false},"set":{"learning":false,"locked":null,"isolated":true},"stations":[[2,0,0,0,0,1]]}"#,
+        r#"{"change":"group","before":0,"set":5}"#,
+        r#"{"change":"address","address":{"point-to-point":{"local":"10.0.0.0","peer":"10.0.0.1"}}}"#,
+        r#"{"change":"address","address":{"network":"10.0.0.1/30"}}"#,
+        r#"{"change":"route","route":{"destination":"fd00::/64","gateway":null,"source":null,"metric":50}}"#,
+        r#"{"change":"sysctl","key":"net/ipv4/conf/sshvpn0/rp_filter","before":"1","set":"2"}"#,
+        r#"{"change":"shared-sysctl","setting":"net/ipv6/conf/all/forwarding","before":"0","same_before":["eth0.7"]}"#,
+        r#"{"change":"firewall-table"}"#,
+        r#"{"change":"forward-accept","ipv6":true}"#,
+        r#"{"change":"firewall-rules","ipv6":false}"#,
+        r#"{"change":"name-servers","way":{"by":"resolved"}}"#,
+        r#"{"change":"name-servers","way":{"by":"file","path":"/etc/resolv.conf"}}"#,
+    ];
+    let journal = |changes: &[&str]| {
+        let changes = changes.join(",");
+        let text = format!(
+            r#"{{"version":4,"interface":"sshvpn0","index":7,"owner":{owner},"changes":[{changes}]}}"#
+        );
+        place.read(text.as_bytes())
+    };
+    let entries = journal(&changes).unwrap().entries().to_vec();
+    assert_eq!(entries.len(), changes.len());
+    for (entry, text) in entries.iter().zip(changes) {
+        assert_eq!(serde_json::to_string(entry).unwrap(), text);
+        let also = text.replace(r#"{"change""#, r#"{"also":1,"change""#);
+        // An old program did not refuse an unknown field beside a change without any.
+        if text != changes[13] {
+            assert!(journal(&[&also]).is_err(), "{also}");
+        }
     }
 }
 
@@ -201,7 +262,9 @@ fn what_an_earlier_program_wrote_is_read() {
 fn an_unknown_change_spoils_the_whole_journal() {
     let place = Place::new();
     let mut journal = place.create();
-    journal.record(Entry::Mtu { before: 1, set: 2 }).unwrap();
+    journal
+        .record(Entry::Mtu(link::mtu::Made { before: 1, set: 2 }))
+        .unwrap();
     drop(journal);
     let path = place.directory.path().join("sshvpn0.json");
     let text = fs::read_to_string(path).unwrap();
@@ -239,7 +302,9 @@ fn links_and_foreign_files_are_ignored() {
 fn a_half_written_file_does_no_harm() {
     let place = Place::new();
     let mut journal = place.create();
-    journal.record(Entry::Mtu { before: 1, set: 2 }).unwrap();
+    journal
+        .record(Entry::Mtu(link::mtu::Made { before: 1, set: 2 }))
+        .unwrap();
     drop(journal);
     fs::write(place.directory.path().join("sshvpn0.json.new"), "{\"ver").unwrap();
     let stale = place.stale();
@@ -252,12 +317,14 @@ fn a_half_written_file_does_no_harm() {
 fn a_journal_that_would_not_be_read_back_is_not_written() {
     let place = Place::new();
     let mut journal = place.create();
-    let many = vec![Entry::Mtu { before: 1, set: 2 }; 40_000];
+    let many = vec![Entry::Mtu(link::mtu::Made { before: 1, set: 2 }); 40_000];
     assert!(matches!(
         journal.replace(many),
         Err(JournalError::Full { .. })
     ));
     assert!(journal.entries().is_empty());
-    journal.record(Entry::Mtu { before: 1, set: 2 }).unwrap();
+    journal
+        .record(Entry::Mtu(link::mtu::Made { before: 1, set: 2 }))
+        .unwrap();
     journal.remove().unwrap();
 }

@@ -1,14 +1,66 @@
 //! Reads, adds and removes addresses.
 
+use std::fmt;
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use serde::{Deserialize, Serialize};
 
 use super::{Netlink, Request};
-use crate::host::change::InterfaceAddress;
 use crate::host::error::{NetError, Operation};
 use crate::host::plan::facts::{AddressFacts, InterfaceIndex, LinkFacts};
+
+/// An address of an interface, in one of two forms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum InterfaceAddress {
+    /// A local and a peer address, for a tun device.
+    PointToPoint {
+        /// The local address.
+        local: IpAddr,
+        /// The peer's address, of the same family.
+        peer: IpAddr,
+    },
+    /// A local address in the link's network, for a tap device.
+    Network(IpNetwork),
+}
+
+impl InterfaceAddress {
+    /// The local address.
+    pub fn local(&self) -> IpAddr {
+        match self {
+            InterfaceAddress::PointToPoint { local, .. } => *local,
+            InterfaceAddress::Network(network) => network.ip(),
+        }
+    }
+
+    /// The peer's address, if one is given.
+    pub fn peer(&self) -> Option<IpAddr> {
+        match self {
+            InterfaceAddress::PointToPoint { peer, .. } => Some(*peer),
+            InterfaceAddress::Network(_) => None,
+        }
+    }
+
+    /// The prefix length: the length of a whole address if there is a peer.
+    pub fn prefix(&self) -> u8 {
+        match self {
+            InterfaceAddress::PointToPoint { local, .. } => IpNetwork::from(*local).prefix(),
+            InterfaceAddress::Network(network) => network.prefix(),
+        }
+    }
+}
+
+impl fmt::Display for InterfaceAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InterfaceAddress::PointToPoint { local, peer } => write!(f, "{local} peer {peer}"),
+            InterfaceAddress::Network(network) => network.fmt(f),
+        }
+    }
+}
 
 impl Netlink {
     /// The addresses of one interface, or of all interfaces.

@@ -20,8 +20,10 @@ use rtnetlink::Handle;
 use super::error::{NetError, Operation, Refusal};
 use super::plan::facts::HostFacts;
 
+pub use address::InterfaceAddress;
 pub use bridge::{PortSettings, StationFacts};
 pub use neighbour::NeighbourFacts;
+pub use route::TunnelRoute;
 
 /// An open rtnetlink socket in the network namespace of the thread that opened
 /// it. It closes when the last clone is dropped.

@@ -1,5 +1,6 @@
 //! Reads, adds and removes routes, reads policy rules, and looks up the route to a destination.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -8,13 +9,59 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
+use serde::{Deserialize, Serialize};
 
 use super::{Netlink, Request};
-use crate::host::change::TunnelRoute;
 use crate::host::error::{NetError, Operation};
 use crate::host::plan::facts::{
     InterfaceIndex, LinkFacts, NextHop, PathFacts, RouteFacts, RouteKind, RuleFacts, TABLE_MAIN,
 };
+
+/// A route through the tunnel's interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TunnelRoute {
+    /// The destination network.
+    pub destination: IpNetwork,
+    /// The gateway behind the tunnel: needed on a tap device, where the remote host is one of many;
+    /// not on a tun device.
+    pub gateway: Option<IpAddr>,
+    /// The preferred source address.
+    pub source: Option<IpAddr>,
+    /// The priority; the lowest value wins. `None` is the kernel's default.
+    pub metric: Option<u32>,
+}
+
+impl TunnelRoute {
+    /// A route to `destination` without further attributes.
+    pub fn to(destination: IpNetwork) -> Self {
+        Self {
+            destination,
+            gateway: None,
+            source: None,
+            metric: None,
+        }
+    }
+
+    /// The metric that the kernel gives the route: for IPv6 it replaces zero by IP6_RT_PRIO_USER
+    /// (net/ip6_route.h).
+    pub fn effective_metric(&self) -> u32 {
+        match (self.destination, self.metric.unwrap_or(0)) {
+            (IpNetwork::V6(_), 0) => 1024,
+            (_, metric) => metric,
+        }
+    }
+}
+
+impl fmt::Display for TunnelRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.destination.fmt(f)?;
+        if let Some(gateway) = self.gateway {
+            write!(f, " via {gateway}")?;
+        }
+        Ok(())
+    }
+}
 
 impl Netlink {
     /// The routes that leave by one interface, or all routes; both families, all tables.

@@ -4,8 +4,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::Netlink;
-use crate::host::change::{InterfaceAddress, TunnelRoute};
+use super::{InterfaceAddress, Netlink, TunnelRoute};
 use crate::host::error::{NetError, Refusal};
 use crate::host::plan::facts::{
     AddressFacts, AddressGeneration, HostFacts, InterfaceIndex, LinkFacts, NextHop, RouteFacts,

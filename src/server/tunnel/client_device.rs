@@ -20,7 +20,6 @@ use crate::host::change::protection::Ipv6;
 use crate::host::change::sysctl::{SysctlError, SysctlKey};
 use crate::host::change::{Change, GSO_MAX_SIZE, InterfaceAddress, TX_QUEUE_LENGTH, TunnelRoute};
 use crate::host::error::NetError;
-use crate::host::journal::make::make;
 use crate::host::journal::runtime_dir::RuntimeDir;
 use crate::host::journal::state::{HostState, UndoReport};
 use crate::host::netlink::Netlink;
@@ -210,7 +209,7 @@ impl ClientDevices {
             self.netlink.raise_station(&link).await?;
         }
         for change in &changes {
-            make(&self.netlink, &link, change).await?;
+            change.make(&self.netlink, &link).await?;
         }
         Ok(ClientDevice {
             index: link.index,

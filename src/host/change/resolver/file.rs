@@ -14,8 +14,8 @@ use thiserror::Error;
 
 use super::name_servers::NameServers;
 use super::text::{self, Before, Holder, Marked};
+use crate::host::change::kind::Outcome;
 use crate::host::journal::owner::Owner;
-use crate::host::journal::undo::Outcome;
 
 /// The size limit of the file, in bytes; no resolver's settings are larger.
 const SIZE_LIMIT: u64 = 64 * 1024;

@@ -18,11 +18,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::Entry;
+use super::kind::{HostChange, HostEntry, Outcome, ToUndo};
 use crate::host::error::NetError;
 use crate::host::journal::owner::Owner;
 use crate::host::journal::runtime_dir::RuntimeDir;
-use crate::host::journal::undo::Outcome;
-use crate::host::journal::{Entry, Journal, JournalError};
+use crate::host::journal::{Journal, JournalError};
 use crate::host::netlink::Netlink;
 use crate::host::program::{Program, ProgramError};
 use file::ResolverFileError;
@@ -178,54 +179,97 @@ fn is_resolvectl(program: &Program) -> bool {
     real.is_ok_and(|path| path.file_name().is_some_and(|name| name == RESOLVECTL))
 }
 
-/// Journals the change and makes it.
-pub(in crate::host) async fn take(
-    journal: &mut Journal,
-    change: &ResolverChange,
-) -> Result<(), NetError> {
-    let interface = journal.interface().to_owned();
-    let entry = Entry::NameServers {
-        way: change.way.clone(),
-    };
-    journal.record(entry)?;
-    let made = match &change.way {
-        ResolverWay::Resolved => match Program::find(RESOLVECTL) {
-            Some(program) => tell_resolved(&program, &interface, &change.name_servers).await,
-            None => Err(ResolverError::Missing(RESOLVECTL)),
-        },
-        ResolverWay::Resolvconf => match Program::find(RESOLVCONF) {
-            Some(program) => tell_resolvconf(&program, &interface, &change.name_servers).await,
-            None => Err(ResolverError::Missing(RESOLVCONF)),
-        },
-        ResolverWay::File { path } => {
-            let owner = journal.owner().clone();
-            let _lock = journal.lock()?;
-            file::put_in(path, &interface, &owner, &change.name_servers)
-                .map_err(ResolverError::from)
-        }
-    };
-    if let Err(error) = &made
-        && error.nothing_changed()
-    {
-        journal.withdraw_last()?;
-    }
-    Ok(made?)
+/// Name servers were configured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Made {
+    /// The resolver that was configured.
+    pub way: ResolverWay,
 }
 
-/// Starts the program that [`release`] will run while this process still has its privileges: it is
-/// a program of the host, and resolvconf even restarts some daemons, which would have as few
-/// privileges as this process.
-pub(in crate::host) async fn prepare_to_release(journal: &Journal) {
-    let interface = journal.interface();
-    for entry in journal.entries() {
-        let (name, arguments) = match entry {
-            Entry::NameServers {
-                way: ResolverWay::Resolved,
-            } => (RESOLVECTL, ["revert".to_owned(), interface.to_owned()]),
-            Entry::NameServers {
-                way: ResolverWay::Resolvconf,
-            } => (RESOLVCONF, ["-d".to_owned(), record_name(interface)]),
-            _ => continue,
+impl HostChange for ResolverChange {
+    async fn apply(&self, _: &Netlink, journal: &mut Journal) -> Result<(), NetError> {
+        let interface = journal.interface().to_owned();
+        let way = self.way.clone();
+        journal.record(Entry::NameServers(Made { way }))?;
+        let made = match &self.way {
+            ResolverWay::Resolved => match Program::find(RESOLVECTL) {
+                Some(program) => tell_resolved(&program, &interface, &self.name_servers).await,
+                None => Err(ResolverError::Missing(RESOLVECTL)),
+            },
+            ResolverWay::Resolvconf => match Program::find(RESOLVCONF) {
+                Some(program) => tell_resolvconf(&program, &interface, &self.name_servers).await,
+                None => Err(ResolverError::Missing(RESOLVCONF)),
+            },
+            ResolverWay::File { path } => {
+                let owner = journal.owner().clone();
+                let _lock = journal.lock()?;
+                file::put_in(path, &interface, &owner, &self.name_servers)
+                    .map_err(ResolverError::from)
+            }
+        };
+        if let Err(error) = &made
+            && error.nothing_changed()
+        {
+            journal.withdraw_last()?;
+        }
+        Ok(made?)
+    }
+}
+
+impl HostEntry for Made {
+    async fn undo(
+        &self,
+        netlink: &Netlink,
+        journal: &mut Journal,
+        _: usize,
+    ) -> Result<Outcome, NetError> {
+        let interface = journal.interface().to_owned();
+        match &self.way {
+            ResolverWay::Resolved => {
+                // The settings are removed with the interface.
+                let Some(index) = journal.index() else {
+                    return Ok(Outcome::Gone);
+                };
+                let link = netlink.link_by_index(index).await?;
+                if link.is_none_or(|link| link.name != interface) {
+                    return Ok(Outcome::Gone);
+                }
+                let program =
+                    Program::find(RESOLVECTL).ok_or(ResolverError::Missing(RESOLVECTL))?;
+                Ok(revert_resolved(&program, &interface).await?)
+            }
+            ResolverWay::Resolvconf => {
+                let program =
+                    Program::find(RESOLVCONF).ok_or(ResolverError::Missing(RESOLVCONF))?;
+                Ok(revert_resolvconf(&program, &interface).await?)
+            }
+            ResolverWay::File { path } => {
+                let owner = journal.owner().clone();
+                let _lock = journal.lock()?;
+                let outcome = file::take_out(path, &interface, &owner);
+                Ok(outcome.map_err(ResolverError::from)?)
+            }
+        }
+    }
+
+    fn describe(&self, interface: &str) -> String {
+        format!("the name servers of {interface} in {}", self.way)
+    }
+
+    fn add_needs(&self, needs: &mut ToUndo) {
+        if let ResolverWay::File { path } = &self.way {
+            needs.file.get_or_insert_with(|| path.clone());
+        }
+    }
+
+    /// It is a program of the host, and resolvconf even restarts some daemons, which would have as
+    /// few privileges as this process.
+    async fn prepare_to_undo(&self, interface: &str) {
+        let (name, arguments) = match &self.way {
+            ResolverWay::Resolved => (RESOLVECTL, ["revert".to_owned(), interface.to_owned()]),
+            ResolverWay::Resolvconf => (RESOLVCONF, ["-d".to_owned(), record_name(interface)]),
+            ResolverWay::File { .. } => return,
         };
         let arguments = arguments.each_ref().map(String::as_str);
         if let Some(program) = Program::find(name)
@@ -238,39 +282,6 @@ pub(in crate::host) async fn prepare_to_release(journal: &Journal) {
 
 fn record_name(interface: &str) -> String {
     format!("{RECORD}{interface}")
-}
-
-/// Undoes the change.
-pub(in crate::host) async fn release(
-    netlink: &Netlink,
-    journal: &mut Journal,
-    way: &ResolverWay,
-) -> Result<Outcome, NetError> {
-    let interface = journal.interface().to_owned();
-    match way {
-        ResolverWay::Resolved => {
-            // The settings are removed with the interface.
-            let Some(index) = journal.index() else {
-                return Ok(Outcome::Gone);
-            };
-            let link = netlink.link_by_index(index).await?;
-            if link.is_none_or(|link| link.name != interface) {
-                return Ok(Outcome::Gone);
-            }
-            let program = Program::find(RESOLVECTL).ok_or(ResolverError::Missing(RESOLVECTL))?;
-            Ok(revert_resolved(&program, &interface).await?)
-        }
-        ResolverWay::Resolvconf => {
-            let program = Program::find(RESOLVCONF).ok_or(ResolverError::Missing(RESOLVCONF))?;
-            Ok(revert_resolvconf(&program, &interface).await?)
-        }
-        ResolverWay::File { path } => {
-            let owner = journal.owner().clone();
-            let _lock = journal.lock()?;
-            let outcome = file::take_out(path, &interface, &owner);
-            Ok(outcome.map_err(ResolverError::from)?)
-        }
-    }
 }
 
 /// A file from which name servers that survived a reboot were removed.

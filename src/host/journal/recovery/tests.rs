@@ -4,7 +4,7 @@
 use std::fs;
 
 use super::*;
-use crate::host::change::Change;
+use crate::host::change::{Change, link};
 use crate::host::journal::Entry;
 use crate::host::journal::state::HostState;
 use crate::host::plan::facts::InterfaceIndex;
@@ -126,11 +126,11 @@ fn a_forged_entry_for_another_interface_is_not_executed() {
         let mut journal =
             Journal::create(&host.directory, &name(), Some(InterfaceIndex(2))).unwrap();
         journal
-            .record(Entry::Sysctl {
+            .record(Entry::Sysctl(link::sysctl::Made {
                 key: "net/ipv4/conf/lo/rp_filter".parse().unwrap(),
                 before: "1".to_owned(),
                 set: "0".to_owned(),
-            })
+            }))
             .unwrap();
         drop(journal);
         let path = host.journal_path();

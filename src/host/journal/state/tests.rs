@@ -7,7 +7,12 @@ use std::process::Command;
 use nix::sched::{CloneFlags, unshare};
 
 use super::*;
+use crate::host::change::kind::link_of;
+use crate::host::change::protection::{Difference, Ipv6};
+use crate::host::change::sysctl::SysctlKey;
+use crate::host::change::{firewall, link};
 use crate::host::error::Refusal;
+use crate::host::journal::Entry;
 use crate::host::journal::recovery::Recovery;
 use crate::host::test_host::{
     Host, apply_all, everything, mtu, name, pair, route, snapshot, wait_for_routes_of,
@@ -65,8 +70,8 @@ fn death_between_journal_and_change_is_undone_too() {
         let before = snapshot();
         for change in everything() {
             let mut state = host.begin().await;
-            let link = state.link().await.unwrap();
-            let entry = state.plan(&link, &change).await.unwrap().unwrap();
+            let link = link_of(&state.netlink, &state.journal).await.unwrap();
+            let entry = change.plan(&state.netlink, &link).await.unwrap().unwrap();
             state.journal.record(entry).unwrap();
             drop(state);
             let recovered = host.recover().await;
@@ -316,12 +321,12 @@ fn what_takes_root_stays_in_the_journal() {
         let mut state = host.begin().await;
         apply_all(&mut state, vec![Change::Protection(Ipv6::Off)]).await;
         assert_eq!(disabled.read().unwrap(), "1");
-        let forwarding = Entry::Sysctl {
+        let forwarding = Entry::Sysctl(link::sysctl::Made {
             key: SysctlKey::ipv4(&name(), "forwarding").unwrap(),
             before: "1".to_owned(),
             set: "0".to_owned(),
-        };
-        let beyond = [Entry::FirewallTable, forwarding];
+        });
+        let beyond = [Entry::FirewallTable(firewall::MadeTable {}), forwarding];
         for entry in &beyond {
             state.journal.record(entry.clone()).unwrap();
         }
