@@ -317,7 +317,7 @@ fn the_file_binds_every_agent() -> Result<()> {
         &lab,
         narrow,
         &["--route", "198.51.100.0/25"],
-        &["it permits 198.51.100.3/32"],
+        &["permitted: 198.51.100.3/32"],
     )?;
     is_denied(
         &lab,
