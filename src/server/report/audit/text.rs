@@ -5,6 +5,8 @@ use std::fmt::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
+use crate::ssh::client::prompt::terminal_text::is_shown;
+
 /// Limit of the kept text, in bytes.
 const LONGEST: usize = 256;
 
@@ -42,7 +44,7 @@ impl fmt::Display for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = String::with_capacity(self.0.len());
         for character in self.0.chars() {
-            if character.is_control() || turns_writing(character) {
+            if !is_shown(character) {
                 write!(shown, "{}", character.escape_unicode())?;
             } else {
                 shown.push(character);
@@ -50,12 +52,6 @@ impl fmt::Display for Text {
         }
         f.pad(&shown)
     }
-}
-
-/// Directional formatting and line separators (Unicode Standard Annex 9, table 4).
-fn turns_writing(character: char) -> bool {
-    matches!(character, '\u{200e}' | '\u{200f}' | '\u{061c}'
-        | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -76,10 +72,10 @@ mod tests {
 
     #[test]
     fn a_terminal_obeys_none_of_it() {
-        let text = Text::from("a\x1b[2J\u{9b}1m\r\n\u{202e}b");
+        let text = Text::from("a\x1b[2J\u{9b}1m\r\n\u{202e}b\u{200b}");
         assert_eq!(
             text.to_string(),
-            "a\\u{1b}[2J\\u{9b}1m\\u{d}\\u{a}\\u{202e}b"
+            "a\\u{1b}[2J\\u{9b}1m\\u{d}\\u{a}\\u{202e}b\\u{200b}"
         );
         assert_eq!(
             serde_json::to_string(&Text::from("\"\n\x1b")).unwrap(),

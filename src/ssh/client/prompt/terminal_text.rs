@@ -16,7 +16,7 @@ pub fn paragraph(text: &str) -> String {
 
 /// Whether `c` is none of these: a control character (C0, DEL, C1), a line or paragraph
 /// separator, a bidirectional or invisible format character.
-fn is_shown(c: char) -> bool {
+pub fn is_shown(c: char) -> bool {
     let format = matches!(
         c,
         '\u{00ad}'
