@@ -51,6 +51,9 @@ fn up(oddity: Oddity, way: Way) -> Result<()> {
         bastion.write(&format!("/run/home/root/{file}"), text)?;
     }
     if !oddity.shell.is_empty() {
+        if oddity.shell.ends_with(file) && !file.is_empty() {
+            bastion.sh(&format!("chmod 755 {}", oddity.shell))?;
+        }
         bastion.sh(&format!(
             "sed -i 's,^\\(root:.*:\\)[^:]*$,\\1{},' /etc/passwd",
             oddity.shell
@@ -121,6 +124,20 @@ fn zsh() -> Result<()> {
 #[test]
 fn fish() -> Result<()> {
     shell("/usr/bin/fish")
+}
+
+/// sshd before OpenSSH 7.7 names the tunnel's device to no session.
+#[test]
+fn no_name_of_the_device() -> Result<()> {
+    let oddity = Oddity {
+        shell: "/run/home/root/old-sshd",
+        startup: (
+            "old-sshd",
+            "#!/bin/sh\nunset SSH_TUNNEL\nexec /bin/sh \"$@\"\n",
+        ),
+        ..Oddity::default()
+    };
+    tunnel(oddity, &[Way::Tun])
 }
 
 fn sessions(most: &'static str) -> Result<()> {

@@ -4,6 +4,7 @@
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use super::script::BEGIN;
 use crate::ssh::channel::process::{ProcessEvent, ProcessEvents};
 use crate::ssh::client::prompt::terminal_text;
 
@@ -12,7 +13,8 @@ const KEPT_LINES: usize = 64;
 /// Bytes of a line that are kept, at most.
 const LINE_LIMIT: usize = 64 * 1024;
 
-/// Lines of standard output, safe to print. Standard error goes to the log.
+/// Lines of a [script](super::script)'s standard output, safe to print. Standard error goes to the
+/// log.
 pub struct Answers {
     lines: mpsc::Receiver<String>,
     reading: AbortHandle,
@@ -55,11 +57,14 @@ impl Drop for Answers {
 
 async fn read(mut events: ProcessEvents, host: String, lines: mpsc::Sender<String>) {
     let mut cutter = LineCutter::default();
+    // Startup files may print more lines than are kept.
+    let mut begun = false;
     while let Some(event) = events.next().await {
         match event {
-            ProcessEvent::Output(data) => cutter.pass(&data, |line| {
+            ProcessEvent::Output(data) => cutter.pass(&data, |line| match begun {
                 // If it is full, the remote host sent more lines than requested.
-                let _ = lines.try_send(line);
+                true => drop(lines.try_send(line)),
+                false => begun = line == BEGIN,
             }),
             ProcessEvent::ErrorOutput(data) => {
                 let text = String::from_utf8_lossy(&data);

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::answers::Answers;
 use super::facts::Privilege;
-use super::script::{self, Script};
+use super::script::Script;
 use super::steps::Step;
 use super::{RemoteShellError, STEP_TIMEOUT, failed, in_time, no_answer};
 use crate::process::message::say;
@@ -69,7 +69,6 @@ impl Holder {
             input: process.input,
             pid: 0,
         };
-        while holder.answer("start a shell there").await? != script::BEGIN {}
         let mut recovered = false;
         loop {
             let line = holder.answer("start a shell there").await?;

@@ -65,10 +65,9 @@ async fn started(wire: &mut Wire) -> std::io::Result<u32> {
         .ends_with(b"\nsshvpn-end\n")
     {}
     // A startup file may print anything first, also lines of the script's own.
-    let noise = "Welcome\nready 5\nundone\nok no line end";
-    wire.send(&data(channel, noise)).await?;
-    wire.send(&data(channel, "\nsshvpn-begin\nready 77\n"))
-        .await?;
+    let noise = "Welcome\nready 5\nundone\nok\n".repeat(100);
+    let begun = format!("{noise}no line end\nsshvpn-begin\nready 77\n");
+    wire.send(&data(channel, begun)).await?;
     Ok(channel)
 }
 

@@ -10,10 +10,11 @@ use super::quote;
 pub(crate) const BEGIN: &str = "sshvpn-begin";
 /// The line that ends the script on standard input.
 const END: &str = "sshvpn-end";
-/// Reads the script and runs it. `read` takes no byte beyond the last line, so the rest of
-/// standard input is the script's. Without `!`, which csh would expand.
+/// Reads the script and runs it once [`END`] has come, so a connection that is cut runs no part of
+/// it. `read` takes no byte beyond that line, so the rest of standard input is the script's.
+/// Without `!`, which csh would expand.
 const LOADER: &str = "n=$(printf \"\\nx\"); n=${n%x}; s=; while IFS= read -r l; do case $l in \
-     sshvpn-end) break ;; esac; s=$s$l$n; done; printf \"\\nsshvpn-begin\\n\"; eval \"$s\"";
+     sshvpn-end) printf \"\\nsshvpn-begin\\n\"; eval \"$s\"; exit ;; esac; s=$s$l$n; done; exit 1";
 
 /// A script, with its name in the remote list of processes.
 pub(crate) struct Script {

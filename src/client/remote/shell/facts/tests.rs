@@ -34,6 +34,19 @@ fn a_bastion_is_read() {
 }
 
 #[test]
+fn the_only_device_that_is_new_is_the_tunnels() {
+    let text = "system Linux\nuid 0\nip yes\ntun yes\ndevice tun0 0x1001 0 1500 0x1 0\nend\n";
+    let facts = parse("b", text, "").unwrap();
+    let new = |names, mode| facts.new_unit(names, mode).map(Unit::get);
+    assert_eq!(new("tun0 tun7 tap7 vpn3 ", Mode::PointToPoint), Some(7));
+    assert_eq!(new("tun0 tun7 tap4", Mode::Ethernet), Some(4));
+    // Another tunnel came up meanwhile.
+    assert_eq!(new("tun0 tun1 tun2", Mode::PointToPoint), None);
+    assert_eq!(new("tun0", Mode::PointToPoint), None);
+    assert_eq!(new("tun+5 tun-1 tun99999999999", Mode::PointToPoint), None);
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let without = |line: &str| {
         parse("b", &BASTION.replace(line, ""), "")

@@ -73,6 +73,25 @@ fn every_shell_passes_the_script_on() {
     assert!(tried.len() >= 2, "{tried:?}");
 }
 
+/// The connection may be cut behind any byte.
+#[test]
+fn a_script_that_is_cut_off_does_not_run() {
+    let whole = TRIAL.input();
+    for length in [0, 10, whole.find("printf").unwrap() + 30, whole.len() - 1] {
+        let mut child = Command::new("sh")
+            .args(["-c", &TRIAL.command("", &[])])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(&whole.as_bytes()[..length]).unwrap();
+        drop(input);
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!((ended.stdout, ended.status.code()), (vec![], Some(1)));
+    }
+}
+
 #[test]
 fn output_without_the_marker_is_none_of_the_script() {
     for text in ["", "welcome\n", "sshvpn-begin", "x sshvpn-begin\n"] {
