@@ -18,7 +18,7 @@ pub(in crate::host) trait LinkChange {
 
     /// Whether it changes the caller's own device alone, so that file capabilities suffice.
     fn is_on_device(&self) -> bool {
-        true
+        false
     }
 }
 
@@ -32,7 +32,7 @@ pub(in crate::host) trait LinkEntry {
 
     /// Whether undoing it changes the device `interface` alone, so that file capabilities suffice.
     fn is_undone_on_device(&self, _interface: &str) -> bool {
-        true
+        false
     }
 }
 

@@ -36,6 +36,10 @@ impl LinkChange for InterfaceAddress {
             other => other,
         }
     }
+
+    fn is_on_device(&self) -> bool {
+        true
+    }
 }
 
 impl LinkEntry for Made {
@@ -54,5 +58,9 @@ impl LinkEntry for Made {
 
     fn describe(&self, interface: &str) -> String {
         format!("address {} on {interface}", self.address)
+    }
+
+    fn is_undone_on_device(&self, _: &str) -> bool {
+        true
     }
 }

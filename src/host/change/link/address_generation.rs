@@ -31,6 +31,10 @@ impl LinkChange for Wanted {
         let none = AddressGeneration::NONE;
         netlink.set_address_generation(link, none).await
     }
+
+    fn is_on_device(&self) -> bool {
+        true
+    }
 }
 
 impl LinkEntry for Made {
@@ -45,5 +49,9 @@ impl LinkEntry for Made {
 
     fn describe(&self, interface: &str) -> String {
         format!("IPv6 address generation off on {interface}")
+    }
+
+    fn is_undone_on_device(&self, _: &str) -> bool {
+        true
     }
 }

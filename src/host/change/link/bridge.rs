@@ -32,10 +32,6 @@ impl LinkChange for Wanted<'_> {
         let master = self.index(netlink).await?;
         netlink.set_master(link, Some(master)).await
     }
-
-    fn is_on_device(&self) -> bool {
-        false
-    }
 }
 
 impl Wanted<'_> {
@@ -58,9 +54,5 @@ impl LinkEntry for Made {
 
     fn describe(&self, interface: &str) -> String {
         format!("the bridge of {interface}")
-    }
-
-    fn is_undone_on_device(&self, _: &str) -> bool {
-        false
     }
 }

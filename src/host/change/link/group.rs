@@ -47,8 +47,4 @@ impl LinkEntry for Made {
     fn describe(&self, interface: &str) -> String {
         format!("group {} of {interface}", self.set)
     }
-
-    fn is_undone_on_device(&self, _: &str) -> bool {
-        false
-    }
 }

@@ -31,6 +31,10 @@ impl LinkChange for Wanted {
     async fn make(&self, netlink: &Netlink, link: &LinkFacts) -> Result<(), NetError> {
         netlink.set_gso_max_size(link, self.0).await
     }
+
+    fn is_on_device(&self) -> bool {
+        true
+    }
 }
 
 impl LinkEntry for Made {
@@ -42,5 +46,9 @@ impl LinkEntry for Made {
 
     fn describe(&self, interface: &str) -> String {
         format!("super-packets of {} bytes on {interface}", self.set)
+    }
+
+    fn is_undone_on_device(&self, _: &str) -> bool {
+        true
     }
 }

@@ -45,10 +45,6 @@ impl LinkChange for Wanted {
         let set = PortSettings::guarded(self.isolated);
         netlink.set_bridge_port(link, &set).await
     }
-
-    fn is_on_device(&self) -> bool {
-        false
-    }
 }
 
 impl LinkEntry for Made {
@@ -68,9 +64,5 @@ impl LinkEntry for Made {
 
     fn describe(&self, interface: &str) -> String {
         format!("how the bridge treats {interface}")
-    }
-
-    fn is_undone_on_device(&self, _: &str) -> bool {
-        false
     }
 }

@@ -40,6 +40,10 @@ impl LinkChange for Mtu {
     async fn make(&self, netlink: &Netlink, link: &LinkFacts) -> Result<(), NetError> {
         netlink.set_mtu(link, self.get()).await
     }
+
+    fn is_on_device(&self) -> bool {
+        true
+    }
 }
 
 impl LinkEntry for Made {
@@ -50,5 +54,9 @@ impl LinkEntry for Made {
 
     fn describe(&self, interface: &str) -> String {
         format!("MTU {} of {interface}", self.set)
+    }
+
+    fn is_undone_on_device(&self, _: &str) -> bool {
+        true
     }
 }

@@ -30,6 +30,10 @@ impl LinkChange for Wanted {
     async fn make(&self, netlink: &Netlink, link: &LinkFacts) -> Result<(), NetError> {
         netlink.set_tx_queue_length(link, self.0).await
     }
+
+    fn is_on_device(&self) -> bool {
+        true
+    }
 }
 
 impl LinkEntry for Made {
@@ -40,5 +44,9 @@ impl LinkEntry for Made {
 
     fn describe(&self, interface: &str) -> String {
         format!("transmit queue length {} of {interface}", self.set)
+    }
+
+    fn is_undone_on_device(&self, _: &str) -> bool {
+        true
     }
 }

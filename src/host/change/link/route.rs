@@ -34,6 +34,10 @@ impl LinkChange for TunnelRoute {
             other => other,
         }
     }
+
+    fn is_on_device(&self) -> bool {
+        true
+    }
 }
 
 impl LinkEntry for Made {
@@ -48,5 +52,9 @@ impl LinkEntry for Made {
 
     fn describe(&self, interface: &str) -> String {
         format!("route {} through {interface}", self.route)
+    }
+
+    fn is_undone_on_device(&self, _: &str) -> bool {
+        true
     }
 }

@@ -44,6 +44,10 @@ impl LinkChange for Wanted<'_> {
     async fn make(&self, _: &Netlink, _: &LinkFacts) -> Result<(), NetError> {
         Ok(self.key.write(self.value)?)
     }
+
+    fn is_on_device(&self) -> bool {
+        true
+    }
 }
 
 impl LinkEntry for Made {

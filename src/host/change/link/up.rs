@@ -32,6 +32,10 @@ impl LinkChange for Wanted {
     async fn make(&self, netlink: &Netlink, link: &LinkFacts) -> Result<(), NetError> {
         netlink.set_up(link, true).await
     }
+
+    fn is_on_device(&self) -> bool {
+        true
+    }
 }
 
 impl LinkEntry for Made {
@@ -58,5 +62,9 @@ impl LinkEntry for Made {
 
     fn describe(&self, interface: &str) -> String {
         format!("{interface} up")
+    }
+
+    fn is_undone_on_device(&self, _: &str) -> bool {
+        true
     }
 }
