@@ -1,6 +1,6 @@
-//! The control dialogue as the dialled peer has it, agent and server alike: hellos,
-//! messages until packets flow, the ways in which it ends, and the last words. The
-//! order of the messages is drawn in `frame::control`.
+//! The control dialogue of the side that is dialled, agent or server: hellos, messages
+//! until packets flow, the end and the last messages. `frame::control` draws the order
+//! of the messages.
 
 use std::io;
 use std::marker::PhantomData;
@@ -17,10 +17,10 @@ use crate::packet::offload::virtio::Offload;
 use crate::pump::{End, FrameSink, FrameSource};
 use crate::types::Mode;
 
-/// How long a client may be silent: it pings every 15 seconds. As long may
-/// it leave unread what it is told.
+/// Limit for the client to send something, since it pings every 15 seconds, and to read
+/// a message.
 pub(crate) const SILENCE: Duration = Duration::from_secs(45);
-/// How long a last word may take to be heard.
+/// Limit for sending the last message.
 const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// Why a dialogue ended: `S` is why this end stops it, `F` why there is no tunnel.
@@ -174,7 +174,7 @@ where
     }
 }
 
-/// By what the client can still be told something.
+/// The way for the last messages to the client.
 pub(crate) struct Speaker<R, W> {
     way: Way<R, W>,
     /// Nothing more can be said: the stream ended, or did so in the middle of a frame.
@@ -203,7 +203,7 @@ impl<R: FrameSource, W: FrameSink> Speaker<R, W> {
         Speaker { mute, ..self }
     }
 
-    /// Says something, if anybody listens; whether it went out.
+    /// Sends a message if that is still possible; returns whether it was sent.
     pub(crate) async fn say(&mut self, message: &Message) -> bool {
         if self.mute {
             return false;

@@ -1,18 +1,17 @@
 //! The one token bucket of the program: bytes a second, records a second, requests
 //! a second. It has no clock; each call is told the time.
 //!
-//! It is counted in time (GCRA, ITU-T I.371): what is taken moves the moment at
-//! which the next may be taken, and a bucket that was left alone lags behind the
-//! clock by at most its burst.
+//! It counts in time (GCRA, ITU-T I.371): taking tokens moves the time of the next
+//! one, and an idle bucket lags behind the clock by at most its burst.
 
 use std::time::{Duration, Instant};
 
 /// A bucket from which any cost may be taken at once, and is paid for afterwards.
 #[derive(Debug)]
 pub struct TokenBucket {
-    /// What may be owed before it is closed, in time.
+    /// The burst, in time.
     burst: Duration,
-    /// When the next may be taken; nothing until the first was.
+    /// When the next may be taken; `None` before the first.
     due: Option<Instant>,
 }
 
@@ -46,8 +45,8 @@ impl TokenBucket {
     }
 }
 
-/// How many things of one kind may be done, so that a flood of what causes them
-/// fills neither disk nor memory. Counts those that were left out.
+/// Limits events of one kind, so that a flood of them fills neither disk nor memory.
+/// Counts the events that were left out.
 #[derive(Debug)]
 pub struct Allowance {
     bucket: TokenBucket,
@@ -70,8 +69,8 @@ impl Allowance {
         !self.bucket.is_open(now)
     }
 
-    /// Takes one; yields how many had to be left out before it, or nothing where
-    /// it has to be left out itself.
+    /// Takes one; returns how many were left out before it, or `None` if this one has
+    /// to be left out.
     pub fn take(&mut self, now: Instant) -> Option<u64> {
         if self.is_exhausted(now) {
             self.suppressed += 1;

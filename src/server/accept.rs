@@ -1,5 +1,5 @@
-//! The accept loop of all listeners of the server: a connection that fails costs
-//! nothing, and where descriptors or memory have run out the next one waits.
+//! The accept loop of all listeners of the server: it retries at once after a failed
+//! connection, and after a pause when descriptors or memory have run out.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,19 +8,19 @@ use std::time::Duration;
 use nix::errno::Errno;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-/// How long to wait for files or memory, of which there are none left: the kernel
-/// has no event for a file that is closed.
+/// The pause when descriptors or memory have run out: the kernel reports no event
+/// when some are free again.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What connections come in at.
+/// A listener.
 pub(in crate::server) trait Accept: Send {
-    /// What comes.
+    /// An accepted connection.
     type Connection: Send;
 
     /// The next connection, or why there is none. May be dropped without losing one.
     fn try_accept(&mut self) -> impl Future<Output = io::Result<Self::Connection>> + Send;
 
-    /// Is told that new connections have to wait, and why.
+    /// Reports that new connections wait, and the error.
     fn pauses(&mut self, _: &io::Error) {}
 }
 

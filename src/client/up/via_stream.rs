@@ -1,5 +1,5 @@
-//! The remote end's part of a tunnel by the stream of an sshvpn there: told by
-//! control messages until packets flow. `via_agent` and `via_serve` say what is told.
+//! The remote end's part of a tunnel by the stream of an sshvpn there: control messages
+//! until packets flow. `via_agent` and `via_serve` define the messages.
 
 use super::Reporter;
 use super::plan::error::PlanError;
@@ -11,7 +11,7 @@ use crate::process::failure::Failure;
 use crate::ssh::client::connect::Connection;
 use crate::types::Mode;
 
-/// What holds so far of a tunnel to the sshvpn that `K` is about.
+/// A tunnel to an agent or a server, as `K` says.
 pub(super) struct ByStream<K> {
     kind: K,
     /// Until packets flow.
@@ -20,7 +20,7 @@ pub(super) struct ByStream<K> {
     running: Option<Running>,
 }
 
-/// What an agent and a server are told, each in its way.
+/// The messages to an agent or to a server.
 pub(super) trait StreamKind {
     /// What the remote end is to look like.
     type Plan;
