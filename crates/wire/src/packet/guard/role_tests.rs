@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 
 use etherparse::{
-    IpFragOffset, IpHeaders, IpNumber, Ipv4Header, Ipv4Options, Ipv6Extensions, Ipv6FragmentHeader,
-    Ipv6Header, Ipv6RawExtHeader, NetSlice, PacketBuilder, SlicedPacket, TransportSlice,
+    IpFragOffset, IpHeaders, IpNumber, Ipv4Header, Ipv4Options, Ipv6ExtensionSlice, Ipv6Extensions,
+    Ipv6FragmentHeader, Ipv6Header, Ipv6RawExtHeader, NetSlice, PacketBuilder, SlicedPacket,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -308,7 +308,7 @@ fn read(mode: Mode, packet: &[u8]) -> Option<(IpAddr, IpAddr, Option<u8>)> {
         Mode::Ethernet => SlicedPacket::from_ethernet(packet),
     };
     let sliced = sliced.ok()?;
-    let (from, to) = match sliced.net? {
+    let (from, to) = match sliced.net.clone()? {
         NetSlice::Ipv4(ip) => (
             ip.header().source_addr().into(),
             ip.header().destination_addr().into(),
@@ -319,11 +319,25 @@ fn read(mode: Mode, packet: &[u8]) -> Option<(IpAddr, IpAddr, Option<u8>)> {
         ),
         NetSlice::Arp(_) => return None,
     };
-    let kind = match sliced.transport {
-        Some(TransportSlice::Icmpv4(icmp)) => Some(icmp.type_u8()),
-        Some(TransportSlice::Icmpv6(icmp)) => Some(icmp.type_u8()),
-        _ => None,
+    // Of a first fragment etherparse reads no transport header.
+    let (payload, first) = match &sliced.net {
+        Some(NetSlice::Ipv4(ip)) => (ip.payload(), ip.header().fragments_offset().value() == 0),
+        Some(NetSlice::Ipv6(ip)) => (
+            ip.payload(),
+            ip.extensions()
+                .clone()
+                .into_iter()
+                .all(|header| match header {
+                    Ipv6ExtensionSlice::Fragment(header) => header.fragment_offset().value() == 0,
+                    _ => true,
+                }),
+        ),
+        _ => return None,
     };
+    let icmp = matches!(payload.ip_number, IpNumber::ICMP | IpNumber::IPV6_ICMP);
+    let kind = (icmp && first)
+        .then(|| payload.payload.first().copied())
+        .flatten();
     Some((from, to, kind))
 }
 
