@@ -29,13 +29,13 @@ fn jump_by_configuration(client: Client) -> Result<()> {
     let lab = topology::hops()?;
     lab.laptop.write(
         "/run/lab/config",
-        "Host inner\n HostName bastion\n ProxyJump root@jump:22\n HostKeyAlias bastion\n",
+        "Host inside\n HostName bastion\n ProxyJump root@jump:22\n HostKeyAlias bastion\n",
     )?;
     let arguments = ["-F", "/run/lab/config"];
     let tunnel = Tunnel {
         client,
         arguments: &arguments,
-        destination: "inner",
+        destination: "inside",
         ..Tunnel::default()
     };
     let _open = tunnel.open(&lab.laptop, &lab.bastion)?;
