@@ -74,6 +74,10 @@ pub struct UpArgs {
     /// Send this program to HOST if it has none, for as long as the tunnel is up
     #[arg(long)]
     pub push: bool,
+    /// End with an error if the path is not as requested: no answer of HOST through the tunnel,
+    /// packets of a route that do not take the tunnel or are refused behind it
+    #[arg(long)]
+    pub strict: bool,
     /// Name of the device on this host; an existing one is used and kept [default: sshvpn0, …]
     #[arg(long, value_name = "NAME")]
     pub device: Option<InterfaceName>,
@@ -163,6 +167,7 @@ impl UpArgs {
                 networks: self.accept_networks.clone(),
                 name_servers: self.accept_dns,
             },
+            strict: self.strict,
         })
     }
 

@@ -7,6 +7,7 @@ mod hostile;
 mod keys;
 mod life;
 mod metrics;
+mod path;
 mod ssh;
 mod units;
 mod up;

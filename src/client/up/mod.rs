@@ -15,6 +15,7 @@ mod closed;
 mod guard;
 mod local_host;
 pub(crate) mod offer;
+mod path;
 mod plan;
 mod remote_part;
 mod running;
@@ -92,6 +93,8 @@ pub struct UpRequest {
     pub carrier: CarrierRequest,
     /// What the client takes of a server's offer.
     pub acceptance: Acceptance,
+    /// Whether a fault of the path ends the attempt, rather than being a warning.
+    pub strict: bool,
 }
 
 /// Prints one line per step on standard error.
