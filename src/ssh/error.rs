@@ -107,6 +107,17 @@ pub enum ChannelError {
         /// The server's reason, and what to do about it.
         reason: String,
     },
+    /// The server implements no tunnels.
+    #[error(
+        "{host} refused the tunnel: its SSH server, {software}, has no tunnel forwarding (tun@openssh.com); \
+         'sshvpn up' needs none where sshvpn is installed, and with --push"
+    )]
+    TunnelUnknown {
+        /// The server.
+        host: String,
+        /// Its program and version.
+        software: String,
+    },
     /// The server's host key was not verified.
     #[error(
         "no tunnel to {host}: its host key is not the known one or is revoked, and StrictHostKeyChecking no \

@@ -19,7 +19,8 @@ const MOST: usize = 200_000;
 pub enum FactsError {
     /// The commands did not run to the end.
     #[error(
-        "{host}: its shell does not run commands as expected ({complaint}): use a login with a POSIX shell"
+        "{host}: its shell does not run commands as expected ({complaint}): use a login with a POSIX \
+         shell that sshd runs as it is (no ForceCommand, no command= of the key, no ChrootDirectory)"
     )]
     NoShell {
         /// The remote end.
@@ -190,7 +191,11 @@ pub fn parse(host: &str, text: &str, complaint: &str) -> Result<RemoteFacts, Fac
         } else {
             complaint
         };
-        let complaint: String = terminal_text::line(said.trim()).chars().take(200).collect();
+        let said = match said.trim() {
+            "" => "it printed nothing".to_owned(),
+            said => said.replace('\n', "; "),
+        };
+        let complaint: String = terminal_text::line(&said).chars().take(200).collect();
         return Err(FactsError::NoShell { host, complaint });
     }
     let mut reading = Reading::default();
