@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ContextKind;
+use nix::sys::stat::{Mode, umask};
 use sshvpn::agent;
 use sshvpn::cli::serve::{ServeArgs, ServeCommand};
 use sshvpn::cli::{Cli, Command, TunnelArgs, agent::AgentArgs, up::UpArgs};
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         say("sshvpn: refuses to run with the set-user-ID or set-group-ID bit: use sudo, or setcap");
         return ExitCode::FAILURE;
     }
+    keep_own_files_usable();
     sshvpn::process::memory::keep_freed();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -53,6 +55,13 @@ fn main() -> ExitCode {
             ExitCode::from(failure.code())
         }
     }
+}
+
+/// Takes the owner's bits out of the umask: without capabilities this process could not use its own
+/// files.
+fn keep_own_files_usable() {
+    let inherited = umask(Mode::empty());
+    umask(inherited & !Mode::S_IRWXU);
 }
 
 /// Prints the error or the requested help. The exit code is 2 for a subcommand, and ssh's 255

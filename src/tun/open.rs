@@ -40,6 +40,15 @@ pub enum DeviceRequest {
 }
 
 impl DeviceRequest {
+    /// The name of the device, if the request gives it.
+    pub fn name(&self, mode: Mode) -> Option<InterfaceName> {
+        match self {
+            DeviceRequest::Unit(UnitRequest::Unit(unit)) => unit.device_name(mode).parse().ok(),
+            DeviceRequest::Named(name) => Some(name.clone()),
+            DeviceRequest::Unit(UnitRequest::Any) | DeviceRequest::FirstFree(_) => None,
+        }
+    }
+
     /// The name to request of the kernel, which replaces `%d` by a number.
     fn pattern(&self, mode: Mode) -> String {
         match self {

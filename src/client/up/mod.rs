@@ -110,6 +110,13 @@ impl Reporter {
         }
     }
 
+    /// Says why the tunnel has no IPv6.
+    fn without_ipv6(self, problem: Option<addresses::NoIpv6>) {
+        if let Some(problem) = problem {
+            self.step(format_args!("IPv6 is left out: {problem}"));
+        }
+    }
+
     fn warning(self, text: impl fmt::Display) {
         say(format_args!("warning: {text}"));
     }
