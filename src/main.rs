@@ -14,7 +14,6 @@ use sshvpn::cli::{Cli, Command, TunnelArgs, agent::AgentArgs, up::UpArgs};
 use sshvpn::client::{tunnel, up};
 use sshvpn::config;
 use sshvpn::config::invoker::Invoker;
-use sshvpn::config::serve::request::ServeRequest;
 use sshvpn::config::ssh::args::SshArgs;
 use sshvpn::config::ssh::options::{LogLevel, SshOptions};
 use sshvpn::host::privilege::require_own_rights;
@@ -22,7 +21,7 @@ use sshvpn::process::background::{Forked, Ready, fork_until_ready};
 use sshvpn::process::cleanup;
 use sshvpn::process::failure::Failure;
 use sshvpn::process::message::say;
-use sshvpn::server::life::check::check;
+use sshvpn::server::life::check;
 use sshvpn::types::UnitRequest;
 use tokio::runtime::Runtime;
 
@@ -122,7 +121,7 @@ fn run_up(up_args: &UpArgs) -> Result<u8, Failure> {
 
 fn run_serve(args: &ServeArgs) -> Result<u8, Failure> {
     match args.to_command() {
-        ServeCommand::Check(request) => Ok(check_serve(&request)),
+        ServeCommand::Check(request) => Ok(runtime()?.block_on(check::run(&request))),
         ServeCommand::Run(request) => {
             log(request.verbosity);
             require_own_rights("serve").map_err(Failure::local)?;
@@ -133,22 +132,6 @@ fn run_serve(args: &ServeArgs) -> Result<u8, Failure> {
             sshvpn::server::life::own_user::prepare(&request)
         }
         ServeCommand::Status { json } => sshvpn::server::report::status::show(json),
-    }
-}
-
-fn check_serve(request: &ServeRequest) -> u8 {
-    match check(request) {
-        Ok(summary) => {
-            for warning in &summary.warnings {
-                say(format_args!("sshvpn: serve: {warning}"));
-            }
-            say(summary);
-            0
-        }
-        Err(error) => {
-            say(format_args!("sshvpn: serve: {error}"));
-            2
-        }
     }
 }
 

@@ -5,6 +5,19 @@
 use std::fmt;
 use std::io::{self, Write};
 
+/// A number of things: `1 packet`, `2 packets`.
+pub struct Counted(pub u64, pub &'static str);
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counted(number, thing) = self;
+        match number {
+            1 => write!(f, "1 {thing}"),
+            number => write!(f, "{number} {thing}s"),
+        }
+    }
+}
+
 /// Writes one line for the user to standard error.
 pub fn say(text: impl fmt::Display) {
     // The reader has closed standard error.

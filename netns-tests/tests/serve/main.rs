@@ -2,6 +2,7 @@
 
 mod bridge;
 mod bridge_hostile;
+mod check;
 mod doors;
 mod hostile;
 mod keys;
