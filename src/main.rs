@@ -25,6 +25,9 @@ use sshvpn::server::life::check;
 use sshvpn::types::UnitRequest;
 use tokio::runtime::Runtime;
 
+/// The exit code for a wrong command line of a subcommand.
+const WRONG_SUBCOMMAND: u8 = 2;
+
 fn main() -> ExitCode {
     if config::invoker::elevation::by_set_user_id() {
         say("sshvpn: refuses to run with the set-user-ID or set-group-ID bit: use sudo, or setcap");
@@ -74,21 +77,33 @@ fn wrong_command_line(mut error: clap::Error) -> ExitCode {
     let subcommand = first.is_some_and(|first| Cli::is_subcommand(&first.to_string_lossy()));
     match error.use_stderr() {
         false => ExitCode::SUCCESS,
-        true if subcommand => ExitCode::from(2),
+        true if subcommand => ExitCode::from(WRONG_SUBCOMMAND),
         true => ExitCode::from(Failure::SSH),
     }
 }
 
 fn run_tunnel(tunnel_args: &TunnelArgs) -> Result<u8, Failure> {
+    if let Some(problem) = tunnel_args.reserved_word(std::env::args().skip(1)) {
+        say(format_args!("sshvpn: {problem}"));
+        return Ok(WRONG_SUBCOMMAND);
+    }
     let args = tunnel_args.to_args();
     let (invoker, options) = settings(&args)?;
     if options.tunnel.is_none() {
+        if let Some(command) = tunnel_args.resembled_command() {
+            say(format_args!(
+                "sshvpn: there is no command '{}'; did you mean 'sshvpn {command}'?",
+                options.destination
+            ));
+            return Ok(WRONG_SUBCOMMAND);
+        }
         return Err(Failure::local(anyhow::anyhow!(
             "no tunnel requested: give -w LOCAL[:REMOTE], set 'Tunnel yes' for {} in ssh_config, \
              or use 'sshvpn up'",
             options.destination
         )));
     }
+    warn_of_forwards(&options);
     let done = detached(options.fork_after_authentication, |ready, runtime| {
         runtime.block_on(tunnel::run(&args, &options, &invoker, ready))
     });
@@ -114,6 +129,7 @@ fn run_up(up_args: &UpArgs) -> Result<u8, Failure> {
         // TunnelDevice in ssh_config(5) names the remote unit for this destination.
         request.peer_unit.get_or_insert(unit);
     }
+    warn_of_forwards(&options);
     detached(request.background, |ready, runtime| {
         runtime.block_on(up::run(&request, &options, &invoker, ready))
     })
@@ -155,6 +171,17 @@ fn settings(args: &SshArgs) -> Result<(Invoker, SshOptions), Failure> {
     // Settings that cannot be read are an SSH error, as in ssh.
     let options = config::resolve(args, &invoker).map_err(Failure::ssh)?;
     Ok((invoker, options))
+}
+
+/// Names the forwards of ssh_config that ssh would set up and sshvpn does not.
+fn warn_of_forwards(options: &SshOptions) {
+    if !options.forwards.is_empty() && options.log_level > LogLevel::Error {
+        say(format_args!(
+            "warning: ssh_config has {} for {}: sshvpn forwards no ports",
+            options.forwards.join(", "),
+            options.destination
+        ));
+    }
 }
 
 /// Runs `work`; if `background` is set, in a child that detaches once it is ready.

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod serve;
 mod ssh_flags;
 pub mod up;
+mod words;
 
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 use ipnetwork::IpNetwork;

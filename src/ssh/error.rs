@@ -78,6 +78,22 @@ pub enum ConnectError {
         /// Its port.
         port: u16,
     },
+    /// The server closed the connection before it had identified itself.
+    #[error("{host} port {port}: the server closed the connection before the banner ({reason})")]
+    ClosedEarly {
+        /// The host.
+        host: String,
+        /// Its port.
+        port: u16,
+        /// The server's word, or the likely reasons.
+        reason: String,
+    },
+    /// A ProxyCommand ended before the server had identified itself.
+    #[error("{host}: the ProxyCommand closed the connection before the server's banner")]
+    ProxyClosed {
+        /// The host.
+        host: String,
+    },
     /// The handshake failed.
     #[error("SSH handshake with {host} port {port} failed: {reason}")]
     Handshake {

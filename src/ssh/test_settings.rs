@@ -90,6 +90,7 @@ pub(crate) fn options() -> SshOptions {
         tunnel: None,
         tunnel_device: TunnelDevice::default(),
         exit_on_forward_failure: false,
+        forwards: Vec::new(),
         request_tty: RequestTty::Auto,
         remote_command: None,
         session_type: SessionType::Default,

@@ -1,6 +1,8 @@
 //! Scenarios of `sshvpn up` to a stock sshd, and of its arguments.
 
 mod bad_input;
+mod command_line;
+mod crowded;
 mod hops;
 mod link;
 mod local_user;

@@ -2,5 +2,6 @@
 
 mod command;
 mod frames;
+mod hardened;
 mod rekey;
 mod tunnel;

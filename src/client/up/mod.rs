@@ -44,6 +44,7 @@ use crate::process::cleanup;
 use crate::process::failure::Failure;
 use crate::process::message::say;
 use crate::process::shutdown::Shutdown;
+use crate::ssh::client::attempts::Attempts;
 use crate::ssh::client::connect::Connection;
 use crate::tun::DeviceRequest;
 use crate::types::{Mode, Mtu, Unit};
@@ -139,8 +140,10 @@ pub async fn run(
     cleanup::recover(!reporter.quiet, Recoverer::Other).await?;
     let mut options = options.clone();
     options.server_alive_interval.get_or_insert(ALIVE_INTERVAL);
+    let notice = |line| reporter.step(line);
+    let attempts = Attempts::several(&notice);
     let connection = tokio::select! {
-        opened = Connection::open(&options, &request.args, invoker) => opened.map_err(Failure::ssh)?,
+        opened = Connection::open(&options, &request.args, invoker, attempts) => opened.map_err(Failure::ssh)?,
         _ = shutdown.requested() => return Err(interrupted()),
     };
     let chosen = tokio::select! {

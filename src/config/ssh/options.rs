@@ -108,6 +108,8 @@ pub struct SshOptions {
     pub tunnel_device: TunnelDevice,
     /// Whether a forward that cannot be set up ends the connection.
     pub exit_on_forward_failure: bool,
+    /// The keywords of forwards that ssh would set up; sshvpn sets up none.
+    pub forwards: Vec<&'static str>,
     /// Whether the command gets a terminal.
     pub request_tty: RequestTty,
     /// The command to run; `None` for a login shell.

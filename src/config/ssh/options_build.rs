@@ -89,6 +89,7 @@ pub(crate) fn build(
         tunnel: reader.typed("tunnel", parse_tunnel)?,
         tunnel_device: reader.typed("tunneldevice", str::parse)?,
         exit_on_forward_failure: reader.flag("exitonforwardfailure")?,
+        forwards: reader.forwards(),
         request_tty: reader.parsed("requesttty", "no, yes, force or auto", request_tty)?,
         // `ssh -G` does not print the command line's command.
         remote_command: match args.command.is_empty() {

@@ -31,6 +31,13 @@ const NOT_TAKEN_UP: [(&str, &[&str]); 10] = [
     ("forwardagent", &["no"]),
 ];
 
+/// The keywords of forwards, and their names in ssh_config(5).
+const FORWARDS: [(&str, &str); 3] = [
+    ("localforward", "LocalForward"),
+    ("remoteforward", "RemoteForward"),
+    ("dynamicforward", "DynamicForward"),
+];
+
 /// Reads the values of one destination.
 pub(crate) struct Reader<'a> {
     /// The values that ssh would use.
@@ -199,6 +206,17 @@ impl Reader<'_> {
             (false, 2) => LogLevel::Debug2,
             (false, _) => LogLevel::Debug3,
         })
+    }
+
+    /// The keywords of forwards, unless ClearAllForwardings clears them.
+    pub fn forwards(&self) -> Vec<&'static str> {
+        let cleared = self
+            .values
+            .first("clearallforwardings")
+            .and_then(parse_flag);
+        let set = |key: &str| cleared != Some(true) && !self.values.all(key).is_empty();
+        let forwards = FORWARDS.iter().filter(|(key, _)| set(key));
+        forwards.map(|(_, name)| *name).collect()
     }
 
     pub fn mention_what_is_not_taken_up(&self) {
