@@ -159,6 +159,7 @@ mod tests {
             clients: Vec::new(),
             rounds: 3,
             seconds: 2,
+            congestion: None,
             output: None,
         };
         page(&example(), &options, "- CPU: one\n", "plot.svg")
