@@ -29,11 +29,11 @@ impl Rules {
         request: &ServeRequest,
     ) -> Result<(Self, Vec<Warning>), ServeError> {
         let settings = request.load()?;
-        let (policy, mut warnings) = Policy::load(&settings)?;
-        warnings.extend(policy.idle_rules(request.config_path()));
         if let Some(name) = &settings.congestion {
             congestion::try_out(name)?;
         }
+        let (policy, mut warnings) = Policy::load(&settings)?;
+        warnings.extend(policy.idle_rules(request.config_path()));
         let ssh = ServerSettings {
             host_keys: HostKeys::load_or_make(&settings.host_keys)?,
             max_auth_tries: settings.login.max_auth_tries,
