@@ -83,7 +83,9 @@ fn wrong_command_line(mut error: clap::Error) -> ExitCode {
 }
 
 fn run_tunnel(tunnel_args: &TunnelArgs) -> Result<u8, Failure> {
-    if let Some(problem) = tunnel_args.reserved_word(std::env::args().skip(1)) {
+    let line = std::env::args_os().skip(1);
+    let line = line.map(|word| word.to_string_lossy().into_owned());
+    if let Some(problem) = tunnel_args.reserved_word(line) {
         say(format_args!("sshvpn: {problem}"));
         return Ok(WRONG_SUBCOMMAND);
     }

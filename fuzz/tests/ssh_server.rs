@@ -74,6 +74,7 @@ impl Lab {
                 host_keys: HostKeys::load_or_make(&[path]).expect("a host key"),
                 max_auth_tries: 6,
                 grace_time: None,
+                congestion: None,
                 channels: CHANNELS.into(),
             },
             gate: Arc::new(OneKey(KeyBlob(key.blob()))),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
+use crate::config::congestion::CongestionControl;
 use crate::config::ssh::args::{AddressFamily, SshArgs};
 
 /// The ssh options of every command that dials.
@@ -45,6 +46,9 @@ pub struct SshFlags {
     /// MACs, best first, separated by commas
     #[arg(short = 'm', value_name = "MACS", help_heading = "As in ssh")]
     pub macs: Option<String>,
+    /// Congestion control of the SSH connection's TCP, such as bbr [default: this host's]
+    #[arg(long, value_name = "NAME")]
+    pub congestion: Option<CongestionControl>,
     /// Print more; up to three times
     #[arg(short = 'v', action = ArgAction::Count, help_heading = "As in ssh")]
     pub verbosity: u8,
@@ -76,6 +80,7 @@ impl SshFlags {
             bind_interface: self.bind_interface.clone(),
             ciphers: self.ciphers.clone(),
             macs: self.macs.clone(),
+            congestion: self.congestion.clone(),
             verbosity: self.verbosity,
             quiet: self.quiet,
             ..SshArgs::default()

@@ -2,6 +2,7 @@
 //! rest of the program uses only the parsed values.
 
 pub mod cidr;
+pub mod congestion;
 pub mod domain_name;
 pub mod error;
 pub mod forward_place;

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::client::auth::AuthError;
 use super::client::host_key::HostKeyError;
+use super::congestion::CongestionError;
 use crate::config::ConfigError;
 
 /// Why a connection failed. The texts are those of ssh where ssh has one.
@@ -40,6 +41,9 @@ pub enum ConnectError {
         /// The kernel's reason.
         source: io::Error,
     },
+    /// The requested congestion control cannot be used.
+    #[error("--congestion: {0}")]
+    Congestion(#[from] CongestionError),
     /// The ProxyCommand did not start.
     #[error("cannot start ProxyCommand '{command}': {source}")]
     ProxyCommand {

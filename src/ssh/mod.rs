@@ -4,6 +4,7 @@
 mod algorithms;
 pub mod channel;
 pub mod client;
+pub mod congestion;
 pub mod error;
 pub mod server;
 

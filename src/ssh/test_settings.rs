@@ -90,6 +90,7 @@ pub(crate) fn options() -> SshOptions {
         tunnel: None,
         tunnel_device: TunnelDevice::default(),
         exit_on_forward_failure: false,
+        congestion: None,
         forwards: Vec::new(),
         request_tty: RequestTty::Auto,
         remote_command: None,

@@ -9,7 +9,8 @@ use crate::bench::row::Row;
 use crate::program::client::Client;
 
 /// A Markdown list: hardware, kernel, and the versions of the programs.
-pub fn describe(rows: &[Row]) -> String {
+/// `congestion` is the congestion control of the hosts, if it is not that of the machine.
+pub fn describe(rows: &[Row], congestion: Option<&str>) -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -18,7 +19,10 @@ pub fn describe(rows: &[Row]) -> String {
         ("processor", processor(&cpu)),
         ("memory", gibibytes(&memory)),
         ("kernel", Some(format!("Linux {}", kernel.trim()))),
-        ("TCP congestion control", congestion()),
+        (
+            "TCP congestion control",
+            congestion.map(str::to_owned).or_else(machines_congestion),
+        ),
         ("OpenSSH", first_line("/usr/bin/ssh", &["-V"])),
         ("iperf3", first_line("iperf3", &["--version"])),
     ];
@@ -43,7 +47,7 @@ pub fn describe(rows: &[Row]) -> String {
 }
 
 /// The congestion control of new connections, on which the effect of loss depends.
-fn congestion() -> Option<String> {
+fn machines_congestion() -> Option<String> {
     let text = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").ok()?;
     Some(text.trim().to_owned())
 }

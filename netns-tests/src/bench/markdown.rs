@@ -25,7 +25,7 @@ const GROUPS: [(&str, &str, &str); 8] = [
     (
         "delay",
         "A long way, with loss",
-        "Over a cable of 40 ms there and back, TCP up through the tunnel, what arrived; the kernel may keep 64 MiB of a connection on its way, at either end. The loss is below the tunnel, by chance, each way, and of single packets: in the columns with loss the hosts get segments one by one, in the one without it super-packets may arrive whole, so that column can be faster by more than what the loss takes.",
+        "Over a cable of 40 ms there and back, TCP up through the tunnel, what arrived, under the congestion control named above, which decides what a loss costs; the kernel may keep 64 MiB of a connection on its way, at either end. The loss is below the tunnel, by chance, each way, and of single packets: in the columns with loss the hosts get segments one by one, in the one without it super-packets may arrive whole, so that column can be faster by more than what the loss takes.",
     ),
     (
         "cpu",
@@ -159,6 +159,7 @@ mod tests {
             clients: Vec::new(),
             rounds: 3,
             seconds: 2,
+            congestion: None,
             output: None,
         };
         page(&example(), &options, "- CPU: one\n", "plot.svg")

@@ -160,9 +160,10 @@ impl Run<'_> {
 
     /// The network of this kind, made at its first use.
     fn network(&mut self, kind: Kind) -> Result<&Network> {
+        let congestion = self.options.congestion.as_deref();
         match self.networks.entry(kind) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
-            Entry::Vacant(entry) => Ok(entry.insert(Network::new(kind)?)),
+            Entry::Vacant(entry) => Ok(entry.insert(Network::new(kind, congestion)?)),
         }
     }
 
@@ -185,7 +186,7 @@ impl Run<'_> {
         let (page, plot) = (with_extension(prefix, "md"), with_extension(prefix, "svg"));
         let name = Path::new(&plot).file_name().unwrap_or_default();
         let name = name.to_string_lossy();
-        let machine = machine::describe(&self.results.rows());
+        let machine = machine::describe(&self.results.rows(), self.options.congestion.as_deref());
         let text = markdown::page(&self.results, self.options, &machine, &name);
         write_file(&page, &text)?;
         match svg::plot(&self.results) {

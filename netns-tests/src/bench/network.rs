@@ -60,8 +60,8 @@ pub struct Network {
 }
 
 impl Network {
-    /// Makes one. The bastion's sshd has the agent as a subsystem.
-    pub fn new(kind: Kind) -> Result<Self> {
+    /// Makes one, with this congestion control. The bastion's sshd has the agent as a subsystem.
+    pub fn new(kind: Kind, congestion: Option<&str>) -> Result<Self> {
         let mut sshd = Sshd::default();
         if let Ok(program) = Client::Sshvpn.program() {
             sshd = sshd.set("Subsystem", &format!("sshvpn {program} agent"));
@@ -83,6 +83,9 @@ impl Network {
                 lab.bastion.sh(WINDOWS)?;
                 emulator = Some(Emulator::join(&middle, "left", "right", DISTANCE)?);
             }
+        }
+        for host in [&lab.laptop, &lab.bastion] {
+            set_congestion(host, congestion)?;
         }
         lab.bastion
             .sh(&format!("ip address add {BEYOND}/32 dev lo"))?;
@@ -119,6 +122,25 @@ impl Network {
         }
         Ok(())
     }
+}
+
+/// Has the TCP connections of `host` use this congestion control, if one is named.
+pub fn set_congestion(host: &Host, name: Option<&str>) -> Result<()> {
+    let Some(name) = name else {
+        return Ok(());
+    };
+    host.sh(&format!(
+        "sysctl -q -w net.ipv4.tcp_congestion_control={name} && \
+         [ $(cat /proc/sys/net/ipv4/tcp_congestion_control) = {name} ]"
+    ))
+    .with_context(|| {
+        format!(
+            "--congestion {name}: a namespace has only what this machine permits; add it: \
+             modprobe tcp_{name}; sysctl -w net.ipv4.tcp_allowed_congestion_control=\"$(cat \
+             /proc/sys/net/ipv4/tcp_allowed_congestion_control) {name}\""
+        )
+    })?;
+    Ok(())
 }
 
 /// Connects the hosts by two cables that meet at `middle`, which has no addresses.

@@ -18,6 +18,8 @@ usage: scripts/bench [OPTION]...
   --all                every column, and every way that is installed
   --rounds N           [default: 5]
   --seconds N          duration of each transfer [default: 3]
+  --congestion NAME    TCP congestion control of all hosts, such as cubic [default: this
+                       machine's]
   --write              the tables and a plot as docs/benchmark.md and .svg
   --output PREFIX      the same as PREFIX.md and PREFIX.svg; of clients, PREFIX-clients.md
 ";
@@ -38,6 +40,8 @@ pub struct Options {
     pub rounds: u32,
     /// The duration of a transfer, in seconds.
     pub seconds: u32,
+    /// The congestion control of the hosts; `None` for that of this machine.
+    pub congestion: Option<String>,
     /// Files to write, without their extensions.
     pub output: Option<PathBuf>,
 }
@@ -57,6 +61,7 @@ impl Request {
         let mut words = words.into_iter().map(Into::into);
         let (mut rows, mut columns, mut clients) = (None, None, Vec::new());
         let (mut peers, mut all) = (false, false);
+        let mut congestion = None;
         let (mut rounds, mut seconds, mut output) = (5, 3, None);
         while let Some(word) = words.next() {
             let mut value = || {
@@ -72,6 +77,7 @@ impl Request {
                 "--all" => all = true,
                 "--rounds" => rounds = number(&word, &value()?)?,
                 "--seconds" => seconds = number(&word, &value()?)?,
+                "--congestion" => congestion = Some(name(&value()?)?),
                 "--write" => output = Some(DOCUMENT.into()),
                 "--output" => output = Some(value()?.into()),
                 "--help" | "-h" => return Ok(Self::Usage),
@@ -91,6 +97,7 @@ impl Request {
             clients,
             rounds,
             seconds,
+            congestion,
             output,
         }))
     }
@@ -139,6 +146,16 @@ fn counts(list: &str) -> Result<Vec<usize>> {
     counts.sort_unstable();
     counts.dedup();
     Ok(counts)
+}
+
+/// The name of a congestion control.
+fn name(text: &str) -> Result<String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    ensure!(
+        !text.is_empty() && text.bytes().all(plain),
+        "--congestion '{text}' is not the name of a congestion control"
+    );
+    Ok(text.to_owned())
 }
 
 fn number(option: &str, value: &str) -> Result<u32> {
@@ -204,6 +221,14 @@ mod tests {
     }
 
     #[test]
+    fn the_congestion_control_is_the_machines_unless_it_is_named() -> Result<()> {
+        assert_eq!(options("")?.congestion, None);
+        let named = options("--congestion cubic")?.congestion;
+        assert_eq!(named.as_deref(), Some("cubic"));
+        Ok(())
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         for line in [
             "--rounds 0",
@@ -216,6 +241,8 @@ mod tests {
             "--clients many",
             "--clients",
             "--fast",
+            "--congestion",
+            "--congestion x;y",
         ] {
             assert!(options(line).is_err(), "{line}");
         }

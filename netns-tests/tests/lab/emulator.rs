@@ -51,7 +51,7 @@ fn every_frame_arrives_after_the_delay() -> Result<()> {
 
 #[test]
 fn packets_are_lost_at_will() -> Result<()> {
-    let network = Network::new(Kind::Distant)?;
+    let network = Network::new(Kind::Distant, None)?;
     let laptop = &network.lab.laptop;
     traffic::ping(laptop, REMOTE)?;
     let lost = |count: &str| -> Result<u32> {
@@ -88,7 +88,7 @@ const SUPER_FRAMES: &str = "table netdev seen { chain in {
 /// A super-frame passes whole without loss, and as single segments with loss.
 #[test]
 fn segments_are_lost_one_by_one() -> Result<()> {
-    let network = Network::new(Kind::Distant)?;
+    let network = Network::new(Kind::Distant, None)?;
     let (laptop, bastion) = (&network.lab.laptop, &network.lab.bastion);
     let super_frames = |loss| -> Result<u64> {
         network.set_loss(loss)?;

@@ -390,3 +390,29 @@ fn hardened_client() -> Result<()> {
         1..=1472,
     )
 }
+
+/// The server's side of a client's connection has the congestion control of serve.toml, and one
+/// that the kernel does not have is refused at the start.
+#[test]
+fn congestion_control() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let server = Serve::default()
+        .config("congestion = \"reno\"\n")
+        .start(&lab.bastion)?;
+    let joined = Joined::open(&server, &lab.laptop, &asking("alice@bastion", "3:7"))?;
+    let shown = lab.bastion.sh("ss -Htin state established sport = :22")?;
+    ensure!(shown.contains(" reno "), "{shown}");
+    drop(joined);
+    server.stop()?;
+    lab.bastion
+        .write("/etc/sshvpn/serve.toml", "congestion = \"no_such\"\n")?;
+    let output = lab.bastion.run(&Client::Sshvpn.command(&["serve"])?)?;
+    ensure!(
+        output.code() == 1
+            && output
+                .stderr
+                .contains("the congestion control no_such, only "),
+        "{output:?}"
+    );
+    Ok(())
+}

@@ -110,12 +110,8 @@ fn no_detour_leads_to_an_agent_of_root() -> Result<()> {
         &format!("ln -s {socket} ~/link; $UP -o IdentityAgent=$HOME/link root@bastion"),
         "/run/home/alice/link",
     )?;
-    laptop.sh("rm /etc/sudoers.d/alice")?;
     let program = Client::Sshvpn.program()?;
-    laptop.sh(&format!(
-        "printf '%s\\n' 'alice ALL=(root) NOPASSWD: {program} up *' >/etc/sudoers.d/alice; \
-         chmod 440 /etc/sudoers.d/alice"
-    ))?;
+    keep_no_variable(laptop, &program)?;
     let by_ancestor = |socket: &str| {
         // Not `exec`: the shell that has the variable is sudo's parent.
         format!("export SSH_AUTH_SOCK={socket}; timeout -s TERM 60 $UP root@bastion; exit $?")
@@ -136,6 +132,41 @@ fn no_detour_leads_to_an_agent_of_root() -> Result<()> {
     end_up(laptop, &program)?;
     ensure!(up.wait(PATIENCE)?.code() == 0);
     Ok(())
+}
+
+/// Has sudo remove SSH_AUTH_SOCK, as by default.
+fn keep_no_variable(host: &Host, program: &str) -> Result<()> {
+    host.sh(&format!(
+        "printf '%s\\n' 'alice ALL=(root) NOPASSWD: {program} up *' >/etc/sudoers.d/alice"
+    ))?;
+    Ok(())
+}
+
+/// An agent that alice starts in her shell, as by `eval $(ssh-agent)`: sudo alone is started with
+/// its variable, and removes it.
+#[test]
+fn an_agent_of_the_shell_is_found() -> Result<()> {
+    let lab = lab()?;
+    let laptop = &lab.laptop;
+    let program = Client::Sshvpn.program()?;
+    keep_no_variable(laptop, &program)?;
+    let socket = "/run/lab/alice-agent/socket";
+    let _agent = agent(laptop, "alice", socket)?;
+    let words = ["sh".to_owned(), "-c".to_owned(), {
+        format!(
+            "SSH_AUTH_SOCK={socket}; export SSH_AUTH_SOCK; sudo -n {program} up -o BatchMode=yes root@bastion; exit $?"
+        )
+    }];
+    let up = laptop.spawn(&as_user("alice", &words))?;
+    up.wait_for_line("up:", PATIENCE)?;
+    end_up(laptop, &program)?;
+    ensure!(up.wait(PATIENCE)?.code() == 0);
+    // Without one, a line says how to name it.
+    refused(
+        laptop,
+        "$UP root@bastion",
+        "-o IdentityAgent=$SSH_AUTH_SOCK",
+    )
 }
 
 /// Ends the running `up`, below sudo.

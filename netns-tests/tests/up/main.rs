@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod command_line;
+mod congestion;
 mod crowded;
 mod hops;
 mod link;

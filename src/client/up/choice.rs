@@ -117,6 +117,7 @@ async fn start(
     let agent_request = AgentRequest {
         command: wanted.agent_command.clone(),
         push: wanted.push,
+        meter: !reporter.quiet,
         ways: request.routes.iter().flat_map(way_probes).collect(),
     };
     let progress = |text: String| reporter.step(text);

@@ -1,5 +1,6 @@
-//! Finds the SSH agent of an invoker behind sudo(8), which by default removes `SSH_AUTH_SOCK`: the
-//! processes that started sudo still have it in their environment.
+//! Finds the SSH agent of an invoker behind sudo(8), which by default removes `SSH_AUTH_SOCK`: sudo
+//! itself was started with it, and so were the processes above, unless it was set in a shell that
+//! was running already (`eval $(ssh-agent)`).
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -18,7 +19,8 @@ const MAX_ANCESTORS: usize = 64;
 const MAX_ENVIRON: u64 = 1 << 20;
 
 /// Finds the agent's socket: in the environment of the nearest process, from `pid` upwards, that
-/// has the variable and belongs to the invoker. The socket must belong to the invoker, too.
+/// has the variable and belongs to the invoker, or to root as sudo does. Each such environment may
+/// be of another user's making, so the socket must belong to the invoker.
 pub(crate) fn agent_of_ancestors(pid: i32, invoker: &Invoker) -> Option<PathBuf> {
     let (mut pid, uid) = (pid, invoker.uid);
     for _ in 0..MAX_ANCESTORS {
@@ -26,7 +28,7 @@ pub(crate) fn agent_of_ancestors(pid: i32, invoker: &Invoker) -> Option<PathBuf>
             return None;
         }
         let process = PathBuf::from(format!("/proc/{pid}"));
-        if owner(&process).is_ok_and(|owner| owner == uid)
+        if owner(&process).is_ok_and(|owner| owner == uid || owner.is_root())
             && let Some(socket) = agent_in_environ(&process.join("environ"))
             && is_socket_of(&socket, invoker)
         {

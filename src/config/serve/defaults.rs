@@ -25,6 +25,7 @@ impl Default for ServeSettings {
     fn default() -> Self {
         Self {
             listen: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT))],
+            congestion: None,
             host_keys: vec![HOST_KEY.into()],
             authorized_keys: vec![AUTHORIZED_KEYS.into()],
             user_authorities: Vec::new(),

@@ -12,6 +12,7 @@ use super::values::{
     Count, Fingerprint, OptionalCount, OptionalPenalties, OptionalTime, Rate, SourceBlock,
 };
 use crate::config::cidr::Network;
+use crate::config::congestion::CongestionControl;
 use crate::config::domain_name::DomainName;
 use crate::config::forward_place::{ListenPlace, OpenPlace};
 use crate::config::toml_text;
@@ -22,6 +23,7 @@ use crate::types::{InterfaceName, Mode, Mtu, ParseError, Unit};
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 struct Document {
     listen: Option<Vec<SocketAddr>>,
+    congestion: Option<CongestionControl>,
     host_key: Option<Vec<PathBuf>>,
     authorized_keys: Option<Vec<PathBuf>>,
     trusted_user_ca_keys: Option<Vec<PathBuf>>,
@@ -162,6 +164,7 @@ pub fn parse(content: &[u8]) -> Result<FileSettings, String> {
 impl Document {
     fn apply(self, to: &mut ServeSettings) {
         put(&mut to.listen, self.listen);
+        to.congestion = self.congestion;
         put(&mut to.host_keys, self.host_key);
         put(&mut to.authorized_keys, self.authorized_keys);
         put(&mut to.user_authorities, self.trusted_user_ca_keys);

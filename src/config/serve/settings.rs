@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 
+use crate::config::congestion::CongestionControl;
 use crate::config::domain_name::DomainName;
 use crate::config::forward_place::Place;
 use crate::types::{InterfaceName, Mode, Mtu, Unit};
@@ -23,6 +24,8 @@ pub const MOST_DOMAINS: usize = 32;
 pub struct ServeSettings {
     /// The addresses at which it listens.
     pub listen: Vec<SocketAddr>,
+    /// The congestion control of the connections; `None` for this host's own choice.
+    pub congestion: Option<CongestionControl>,
     /// Files of host keys; a missing one is generated.
     pub host_keys: Vec<PathBuf>,
     /// Files of keys that can log in.

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::destination::{Destination, JumpHop, format_jump_list, is_valid_user};
+use crate::config::congestion::CongestionControl;
 use crate::config::error::ConfigError;
 use crate::types::TunnelDevice;
 
@@ -50,6 +51,8 @@ pub struct SshArgs {
     pub tunnel_device: Option<TunnelDevice>,
     /// The command after the destination, by words.
     pub command: Vec<String>,
+    /// `--congestion`, which ssh does not have.
+    pub congestion: Option<CongestionControl>,
     /// The number of `-v`.
     pub verbosity: u8,
     /// `-q`.
@@ -122,6 +125,7 @@ impl SshArgs {
             port: hop.port,
             login: hop.user.clone(),
             config_file: self.config_file.clone(),
+            congestion: self.congestion.clone(),
             verbosity: self.verbosity,
             jump: (!before.is_empty()).then(|| format_jump_list(before)),
             ..SshArgs::default()

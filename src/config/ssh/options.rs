@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::args::AddressFamily;
 use super::destination::JumpHop;
 use super::pattern::matches_any;
+use crate::config::congestion::CongestionControl;
 use crate::types::{Mode, TunnelDevice};
 
 /// The settings for one destination.
@@ -32,6 +33,8 @@ pub struct SshOptions {
     pub connection_attempts: u32,
     /// Whether TCP keepalives are on.
     pub tcp_keep_alive: bool,
+    /// The congestion control of the TCP connection; `None` for this host's own choice.
+    pub congestion: Option<CongestionControl>,
     /// The proxy to the host, if any.
     pub proxy: Option<Proxy>,
 

@@ -16,6 +16,7 @@ use crate::server::address::pool::{PoolError, PoolOverlap};
 use crate::server::login::policy::PolicyError;
 use crate::server::report::audit::AuditError;
 use crate::server::report::metrics::MetricsError;
+use crate::ssh::congestion::CongestionError;
 use crate::ssh::server::host_keys::HostKeyFileError;
 
 /// The errors, in the order of a start.
@@ -30,6 +31,9 @@ pub enum ServeError {
     /// A host key cannot be used.
     #[error(transparent)]
     HostKey(#[from] HostKeyFileError),
+    /// The congestion control cannot be used.
+    #[error(transparent)]
+    Congestion(#[from] CongestionError),
     /// The server cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),

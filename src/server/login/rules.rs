@@ -8,6 +8,7 @@ use super::policy::{Policy, Warning};
 use crate::config::serve::request::ServeRequest;
 use crate::config::serve::settings::ServeSettings;
 use crate::server::life::serve_error::ServeError;
+use crate::ssh::congestion;
 use crate::ssh::server::host_keys::HostKeys;
 use crate::ssh::server::settings::ServerSettings;
 
@@ -28,12 +29,16 @@ impl Rules {
         request: &ServeRequest,
     ) -> Result<(Self, Vec<Warning>), ServeError> {
         let settings = request.load()?;
+        if let Some(name) = &settings.congestion {
+            congestion::try_out(name)?;
+        }
         let (policy, mut warnings) = Policy::load(&settings)?;
         warnings.extend(policy.doubtful_rules(request.config_path()));
         let ssh = ServerSettings {
             host_keys: HostKeys::load_or_make(&settings.host_keys)?,
             max_auth_tries: settings.login.max_auth_tries,
             grace_time: settings.login.grace_time,
+            congestion: settings.congestion.clone(),
             channels: settings.limits.channels,
         };
         let rules = Rules {

@@ -25,6 +25,7 @@ use crate::config::resolve_route;
 use crate::config::ssh::args::SshArgs;
 use crate::config::ssh::options::{LogLevel, Proxy, SshOptions};
 use crate::frame::offload;
+use crate::process::message::say;
 use crate::ssh::algorithms;
 use crate::ssh::error::{ChannelError, ConnectError};
 
@@ -185,6 +186,13 @@ async fn start(
         let first_hop = transport.peer.map(|peer| peer.ip()).into_iter().collect();
         return Ok((transport, first_hop));
     };
+    if let Some(name) = &options.congestion
+        && options.log_level > LogLevel::Error
+    {
+        say(format_args!(
+            "warning: --congestion {name} has no effect: the connection is the ProxyCommand's"
+        ));
+    }
     let first_hop = match transport::resolve(options).await {
         Ok(addresses) => addresses.iter().map(SocketAddr::ip).collect(),
         // Only the command knows the host that it connects to.

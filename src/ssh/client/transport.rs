@@ -17,6 +17,7 @@ use super::quick_acks::{AckSwitch, QuickAcks};
 use crate::config::invoker::Invoker;
 use crate::config::ssh::args::AddressFamily;
 use crate::config::ssh::options::SshOptions;
+use crate::ssh::congestion;
 use crate::ssh::error::ConnectError;
 
 /// Bytes that may wait in the kernel beyond those in flight: a more urgent packet cannot
@@ -132,6 +133,9 @@ async fn tcp_to(address: SocketAddr, options: &SshOptions) -> Result<TcpStream, 
     }
     .map_err(|error| Failure::Next(plain(&error)))?;
     bind(&socket, address, options)?;
+    if let Some(name) = &options.congestion {
+        congestion::set(&socket, name).map_err(|error| Failure::Final(error.into()))?;
+    }
     let stream = match options.connect_timeout {
         Some(limit) => timeout(limit, socket.connect(address))
             .await
@@ -140,6 +144,7 @@ async fn tcp_to(address: SocketAddr, options: &SshOptions) -> Result<TcpStream, 
     }
     .map_err(|error| Failure::Next(plain(&error)))?;
     tune(&stream, options.tcp_keep_alive);
+    tracing::debug!(%address, "connected; congestion control {}", congestion::in_use(&stream));
     Ok(stream)
 }
 

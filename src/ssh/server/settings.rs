@@ -7,6 +7,7 @@ use russh::server::Config;
 use russh::{Limits, MethodKind, MethodSet, SshId};
 
 use super::host_keys::HostKeys;
+use crate::config::congestion::CongestionControl;
 use crate::ssh::algorithms;
 use crate::ssh::client::connect::{IDENTIFICATION, MAX_PACKET, QUEUE, SEND_QUEUE, UNREAD_LIMIT};
 
@@ -33,6 +34,8 @@ pub struct ServerSettings {
     pub max_auth_tries: usize,
     /// The time limit of a login; `None` for no limit.
     pub grace_time: Option<Duration>,
+    /// The congestion control of the connections; `None` for this host's own choice.
+    pub congestion: Option<CongestionControl>,
     /// At most this many channels per connection, open or requested.
     pub channels: usize,
 }

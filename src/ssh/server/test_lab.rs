@@ -111,6 +111,7 @@ impl Lab {
                 host_keys,
                 max_auth_tries: 6,
                 grace_time: Some(HANGS),
+                congestion: None,
                 channels: 20,
             },
             gate: Arc::default(),

@@ -42,7 +42,7 @@ const REST: u64 = 200;
 /// Measures each number of clients in `counts` and prints the table.
 pub fn run(counts: &[usize], options: &Options) -> Result<()> {
     served::is_available()?;
-    let network = Network::new(Kind::Plain)?;
+    let network = Network::new(Kind::Plain, options.congestion.as_deref())?;
     let mut figures = Figures::default();
     for round in 1..=options.rounds {
         for count in counts.iter().copied() {

@@ -123,6 +123,7 @@ mod tests {
             clients: vec![8, 200],
             rounds: 2,
             seconds: 3,
+            congestion: None,
             output: None,
         };
         let page = page(&example(), &options, "  all is well\n");

@@ -9,6 +9,7 @@
 //! ```
 
 pub(crate) mod error;
+mod meter;
 pub(crate) mod opening;
 pub(crate) mod push;
 pub(crate) mod session;

@@ -1,5 +1,5 @@
 //! `--push`: sends this program to a remote host that has none, to run as the agent for as long as
-//! the tunnel is up. push.sh is the remote part.
+//! the tunnel is up; compressed, where that host has gzip. push.sh is the remote part.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use tokio::time::timeout;
 
 use super::error::RemoteAgentError;
+use super::meter::Meter;
 use super::opening::{Line, Opening};
 use super::start::{Candidate, no_answer, or_lost, parts, what_came};
 use crate::client::remote::shell::script::Script;
@@ -28,6 +31,8 @@ const OWN_PROGRAM: &str = "/proc/self/exe";
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Limit for sending one piece of the program.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The compression that the script may ask for.
+const GZIP: &str = "gzip";
 /// Bytes of the program sent at once.
 const PIECE: usize = 256 * 1024;
 
@@ -37,6 +42,14 @@ pub(crate) struct Program {
     pub(crate) length: u64,
     /// SHA-256, in hexadecimal.
     pub(crate) sum: String,
+}
+
+/// What is sent of it.
+enum Form {
+    /// The file as it is.
+    Plain(File),
+    /// The rest of the compressed program.
+    Packed(Bytes),
 }
 
 impl Program {
@@ -63,12 +76,26 @@ impl Program {
         })
     }
 
+    /// The program, compressed by gzip.
+    pub(crate) fn pack(&mut self) -> io::Result<Bytes> {
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        io::copy(&mut self.file, &mut packed)?;
+        Ok(packed.finish()?.into())
+    }
+}
+
+impl Form {
     /// The next bytes; empty at the end.
     fn piece(&mut self) -> io::Result<Bytes> {
-        let mut piece = vec![0; PIECE];
-        let read = self.file.read(&mut piece)?;
-        piece.truncate(read);
-        Ok(piece.into())
+        match self {
+            Form::Plain(file) => {
+                let mut piece = vec![0; PIECE];
+                let read = file.read(&mut piece)?;
+                piece.truncate(read);
+                Ok(piece.into())
+            }
+            Form::Packed(rest) => Ok(rest.split_to(rest.len().min(PIECE))),
+        }
     }
 }
 
@@ -76,13 +103,18 @@ impl Program {
 pub(crate) async fn push(
     connection: &Connection,
     progress: &impl Fn(String),
+    meter: bool,
 ) -> Result<Candidate, RemoteAgentError> {
     let program = blocking(|| Program::read(OWN_PROGRAM)).await?;
     let script = Script {
         name: "sshvpn-push",
         text: PUSH,
     };
-    let arguments = [program.length.to_string(), program.sum.clone()];
+    let arguments = [
+        program.length.to_string(),
+        program.sum.clone(),
+        GZIP.to_owned(),
+    ];
     let request = ProcessRequest {
         command: Some(script.command("", &arguments)),
         ..Default::default()
@@ -91,7 +123,7 @@ pub(crate) async fn push(
     let mut candidate = parts(connection, process);
     // A process that is gone is named by its last words.
     let _ = candidate.1.write(script.input().into()).await;
-    match hand_over(connection.host(), &mut candidate, program, progress).await {
+    match hand_over(connection.host(), &mut candidate, program, progress, meter).await {
         Ok(()) => Ok(candidate),
         Err(error) => {
             candidate.1.close().await;
@@ -105,6 +137,7 @@ pub(crate) async fn hand_over(
     (opening, input): &mut Candidate,
     program: Program,
     progress: &impl Fn(String),
+    meter: bool,
 ) -> Result<(), RemoteAgentError> {
     let system = expect(host, opening, "system").await?;
     if !runs_our_programs(&system) {
@@ -114,15 +147,29 @@ pub(crate) async fn hand_over(
         );
         return Err(refused(host, reason));
     }
-    expect(host, opening, "send").await?;
+    let unpacks = expect(host, opening, "send").await? == GZIP;
+    let (form, length, note) = if unpacks {
+        let packed = blocking(move || {
+            let mut program = program;
+            program.pack()
+        });
+        let packed = packed.await?;
+        let length = packed.len() as u64;
+        // A process that is gone is named by its last words.
+        let _ = input.write(format!("{length}\n").into()).await;
+        (Form::Packed(packed), length, " compressed")
+    } else {
+        (Form::Plain(program.file), program.length, "")
+    };
     progress(format!(
-        "{host}: sending sshvpn, {:.1} MB; it is removed at the end",
-        program.length as f64 / 1e6
+        "{host}: sending sshvpn, {:.1} MB{note}; it is removed at the end",
+        length as f64 / 1e6
     ));
+    let meter = Meter::new(host, length, meter);
     // Read answers while sending: the script may refuse early.
     let mut sent = false;
     let answer = {
-        let sending = send(host, input, program);
+        let sending = send(host, input, form, length, meter);
         let answering = next_word(host, opening);
         tokio::pin!(sending, answering);
         loop {
@@ -145,25 +192,30 @@ pub(crate) async fn hand_over(
     }
 }
 
-/// Sends the whole program.
+/// Sends the whole program, `left` bytes.
 async fn send(
     host: &str,
     input: &AgentInput,
-    mut program: Program,
+    mut form: Form,
+    mut left: u64,
+    mut meter: Meter,
 ) -> Result<(), RemoteAgentError> {
-    let mut left = program.length;
     while left > 0 {
         let (rest, piece) = blocking(move || {
-            let piece = program.piece()?;
-            Ok((program, piece))
+            let piece = form.piece()?;
+            Ok((form, piece))
         })
         .await?;
         if piece.is_empty() {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
-        left = left.saturating_sub(piece.len() as u64);
+        let length = piece.len();
+        left = left.saturating_sub(length as u64);
         match timeout(PIECE_TIMEOUT, input.write(piece)).await {
-            Ok(Ok(())) => program = rest,
+            Ok(Ok(())) => {
+                form = rest;
+                meter.add(length);
+            }
             Ok(Err(gone)) => return Err(refused(host, gone.to_string())),
             Err(_) => return Err(refused(host, "it stopped reading the program".to_owned())),
         }

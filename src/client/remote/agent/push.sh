@@ -2,13 +2,16 @@
 # program of $1 bytes with the SHA-256 $2 from standard input, checks that it is
 # complete and runs here, and runs it as the agent. Prints lines that start with
 # "sshvpn-push:": "system" with the kernel and machine, "send" when it wants the
-# program, "run" before it runs it, and "no" with a reason on a refusal.
+# program, "run" before it runs it, and "no" with a reason on a refusal. If $3 is
+# "gzip" and it can unpack that, it says "send gzip", and a line with the compressed
+# length and so many bytes come instead.
 umask 077
 LC_ALL=C
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export LC_ALL PATH
 length=$1
 sum=$2
+form=$3
 dir=
 
 tell() { printf "sshvpn-push: %s\n" "$*"; }
@@ -55,8 +58,23 @@ for base in "$XDG_RUNTIME_DIR" /tmp "$HOME"; do
 done
 [ -n "$dir" ] || refuse "neither its runtime directory nor /tmp nor its home has room for an executable file"
 
-tell send
-head -c "$length" >"$program" || refuse "it cannot be written to $dir"
+if [ "$form" != gzip ]; then
+    unpack=
+elif command -v gzip >/dev/null; then
+    unpack=gzip
+elif command -v busybox >/dev/null && busybox gzip -c </dev/null 2>/dev/null | busybox gzip -dc >/dev/null 2>&1; then
+    unpack="busybox gzip"
+else
+    unpack=
+fi
+if [ -n "$unpack" ]; then
+    tell send gzip
+    read -r packed || refuse "it did not arrive"
+    head -c "$packed" | $unpack -dc >"$program" || refuse "it cannot be unpacked, or written to $dir"
+else
+    tell send
+    head -c "$length" >"$program" || refuse "it cannot be written to $dir"
+fi
 got=$(digest <"$program")
 [ "${got%% *}" = "$sum" ] || refuse "what arrived is not what was sent (SHA-256)"
 said=$("$program" --version 2>&1 </dev/null) ||

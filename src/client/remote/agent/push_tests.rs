@@ -79,9 +79,14 @@ impl Host {
     }
 
     fn push(&self, length: usize, sum: &str) -> Pushing {
+        self.push_as(length, sum, "")
+    }
+
+    /// `form` is `gzip` if the client can compress the program.
+    fn push_as(&self, length: usize, sum: &str, form: &str) -> Pushing {
         let mut child = Command::new(self.shell[0])
             .args(&self.shell[1..])
-            .args(["-c", PUSH, "sshvpn-push", &length.to_string(), sum])
+            .args(["-c", PUSH, "sshvpn-push", &length.to_string(), sum, form])
             .env("HOME", self.home.path())
             .env("XDG_RUNTIME_DIR", self.runtime.path())
             .env("PATH", &self.path)
@@ -144,8 +149,12 @@ impl Pushing {
 
     /// Reads up to `send`.
     fn wants(&mut self) {
+        self.wants_as("send");
+    }
+
+    fn wants_as(&mut self, word: &str) {
         assert!(self.word().starts_with("system Linux "));
-        assert_eq!(self.word(), "send");
+        assert_eq!(self.word(), word);
     }
 
     /// Reads its refusal and waits for its end; returns the reason.
@@ -350,6 +359,57 @@ fn any_tool_verifies_it_and_none_is_a_refusal() {
     });
 }
 
+/// The program, compressed.
+fn packed(program: &str) -> Vec<u8> {
+    use flate2::{Compression, write::GzEncoder};
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    packed.write_all(program.as_bytes()).unwrap();
+    packed.finish().unwrap()
+}
+
+#[test]
+fn it_is_unpacked_where_that_is_possible() {
+    let packed = packed(PROGRAM);
+    for (unpacker, form) in [
+        (&["gzip"][..], "send gzip"),
+        (&["busybox"], "send gzip"),
+        (&[], "send"),
+    ] {
+        let packed = packed.clone();
+        apart(move || {
+            let tools = [&TOOLS[..], &["sha256sum"], unpacker].concat();
+            let host = Host::with(SHELLS[0]).with_programs(&tools, &[]);
+            let mut pushing = host.push_as(PROGRAM.len(), &sum(PROGRAM), "gzip");
+            pushing.wants_as(form);
+            match form {
+                "send" => pushing.say(PROGRAM.as_bytes()),
+                _ => {
+                    pushing.say(format!("{}\n", packed.len()).as_bytes());
+                    pushing.say(&packed);
+                }
+            }
+            assert_eq!(pushing.word(), "run", "{unpacker:?}");
+            assert_eq!(pushing.line(), "agent: agent --remove-self");
+        });
+    }
+}
+
+#[test]
+fn one_that_cannot_be_unpacked_is_never_run() {
+    in_every_shell(|host| {
+        let mut wrong = packed(PROGRAM);
+        let middle = wrong.len() / 2;
+        wrong[middle] ^= 1;
+        let mut pushing = host.push_as(PROGRAM.len(), &sum(PROGRAM), "gzip");
+        pushing.wants_as("send gzip");
+        pushing.say(format!("{}\n", wrong.len()).as_bytes());
+        pushing.say(&wrong);
+        let reason = pushing.refuses();
+        assert!(reason.contains("cannot be"), "{reason}");
+        assert_eq!(host.copies(), [] as [PathBuf; 0]);
+    });
+}
+
 #[test]
 fn a_login_that_is_not_root_needs_sudo() {
     apart(|| {
@@ -380,9 +440,10 @@ fn the_program_is_read_whole() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), PROGRAM).unwrap();
     fs::set_permissions(file.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let program = Program::read(file.path().to_str().unwrap()).unwrap();
+    let mut program = Program::read(file.path().to_str().unwrap()).unwrap();
     assert_eq!(program.length, PROGRAM.len() as u64);
     assert_eq!(program.sum, sum(PROGRAM));
+    assert_eq!(program.pack().unwrap(), packed(PROGRAM));
 }
 
 /// The result of handing `program` over to a remote host that behaves as `server`.
@@ -403,7 +464,7 @@ async fn handed_over(
     let client = async {
         let process = connection.start(&ProcessRequest::default()).await.unwrap();
         let mut candidate = parts(&connection, process);
-        hand_over("b", &mut candidate, program, &|_| {}).await
+        hand_over("b", &mut candidate, program, &|_| {}, false).await
     };
     let both = async { tokio::join!(client, serve) };
     timeout(HANGS, both).await.expect("it hangs").0
@@ -426,6 +487,26 @@ async fn the_program_is_sent_when_it_is_asked_for() {
             received += packet.len() - 9;
         }
         assert_eq!(received, 100_000);
+        wire.send(&data(channel, "sshvpn-push: run\n")).await
+    });
+    done.await.unwrap();
+}
+
+#[tokio::test]
+async fn it_is_sent_compressed_where_that_is_asked_for() {
+    let program = "sshvpn ".repeat(100_000);
+    let packed = packed(&program);
+    let expected = [format!("{}\n", packed.len()).as_bytes(), &packed].concat();
+    let done = handed_over(program.as_bytes(), async |wire, channel| {
+        wire.send(&data(channel, system())).await?;
+        wire.send(&data(channel, "sshvpn-push: send gzip\n"))
+            .await?;
+        let mut received = Vec::new();
+        while received.len() < expected.len() {
+            let packet = wire.wait_for(number::CHANNEL_DATA).await?;
+            received.extend_from_slice(packet.get(9..).unwrap());
+        }
+        assert!(received == expected);
         wire.send(&data(channel, "sshvpn-push: run\n")).await
     });
     done.await.unwrap();

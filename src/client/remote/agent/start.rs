@@ -56,6 +56,8 @@ pub struct AgentRequest {
     pub command: Option<String>,
     /// Whether to push this program if the remote host has none.
     pub push: bool,
+    /// Whether a terminal shows how much of it is sent.
+    pub meter: bool,
     /// Addresses for which the agent reports its route.
     pub ways: Vec<IpAddr>,
 }
@@ -104,7 +106,7 @@ pub async fn start(
         done => return done,
     };
     if request.push {
-        let process = push::push(connection, &progress).await?;
+        let process = push::push(connection, &progress, request.meter).await?;
         let copy = Way::by_shell("the copy of sshvpn");
         return starting.met(process, &copy).await;
     }

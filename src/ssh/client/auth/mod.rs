@@ -163,6 +163,15 @@ impl Person<'_> {
     }
 
     fn denied(&self, offered: &[MethodKind]) -> AuthError {
+        let invoker = self.invoker;
+        let has_agent = invoker.agent_socket.is_some() || self.options.identity_agent.is_some();
+        if invoker.via_sudo && !has_agent {
+            self.prompter.error(&format!(
+                "No ssh-agent of {} was found, because sudo removes SSH_AUTH_SOCK. To use one: \
+                 sudo sshvpn up -o IdentityAgent=$SSH_AUTH_SOCK ...",
+                invoker.name
+            ));
+        }
         let names: Vec<&str> = offered.iter().map(<&str>::from).collect();
         AuthError::Denied {
             user: self.options.user.clone(),

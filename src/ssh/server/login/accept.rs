@@ -17,6 +17,7 @@ use super::{Login, LoginFailure};
 use crate::ssh::client::prompt::terminal_text;
 use crate::ssh::client::stalled::StallLimit;
 use crate::ssh::client::transport;
+use crate::ssh::congestion;
 use crate::ssh::server::asking::Asking;
 use crate::ssh::server::connection::{ClientConnection, GOODBYE, Shared};
 use crate::ssh::server::events::{Events, ServeError};
@@ -52,6 +53,13 @@ async fn log_in<G: Gate>(
     progress: &Arc<Progress>,
 ) -> Result<Login<G::Grant>, LoginFailure> {
     transport::tune(&stream, true);
+    if let Some(name) = &settings.congestion
+        && let Err(error) = congestion::set(&stream, name)
+    {
+        // It was possible when the server started.
+        tracing::debug!(%peer, "{error}");
+    }
+    tracing::debug!(%peer, "congestion control {}", congestion::in_use(&stream));
     let stream = StallLimit::new(stream, settings.stall_limit());
     let shared = Arc::<Shared>::default();
     let places = Places::new(settings.channels);
