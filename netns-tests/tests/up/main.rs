@@ -7,5 +7,6 @@ mod local_user;
 mod oddities;
 mod remote_user;
 mod subnet;
+mod together;
 mod undo;
 mod undo_matrix;

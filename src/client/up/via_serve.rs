@@ -1,6 +1,7 @@
 //! The remote end's part of a tunnel by a server of ours there: it says what the
 //! tunnel is like, and what of that the user allows is taken.
 
+use super::offer::addresses;
 use super::plan::serve::{self, OfferInput};
 use super::remote_part::{Agreed, Start};
 use super::via_stream::{ByStream, StreamKind};
@@ -48,6 +49,10 @@ impl StreamKind for Server {
             offer: &offer,
         })
         .map_err(Failure::ssh)?;
+        if let Err(address) = start.claims.replace(&decided.addresses) {
+            let error = addresses::claimed(host, &decided.addresses, address);
+            return Err(Failure::ssh(error));
+        }
         for note in decided.notes {
             let line = format_args!("{host}: {note}");
             match note.is_warning() {
