@@ -20,7 +20,7 @@ use sshvpn::process::background::{Forked, Ready, fork_until_ready};
 use sshvpn::process::cleanup;
 use sshvpn::process::failure::Failure;
 use sshvpn::process::message::say;
-use sshvpn::server::life::check;
+use sshvpn::server::start::check;
 use sshvpn::types::UnitRequest;
 use tokio::runtime::Runtime;
 
@@ -120,7 +120,7 @@ fn run_serve(args: &ServeArgs) -> Result<u8, Failure> {
         }
         ServeCommand::Prepare(request) => {
             log(request.verbosity);
-            sshvpn::server::life::own_user::prepare(&request)
+            sshvpn::server::start::own_user::prepare(&request)
         }
         ServeCommand::Status { json } => sshvpn::server::report::status::show(json),
     }

@@ -4,18 +4,18 @@
 use std::fmt;
 
 use super::host;
-use super::listen::Bound;
-use super::serve_error::ServeError;
 use crate::config::serve::request::ServeRequest;
 use crate::config::serve::settings::ServeSettings;
 use crate::host::change::sysctl;
 use crate::host::netlink::Netlink;
 use crate::process::message::say;
 use crate::server::address::pool::Pools;
+use crate::server::listen::Bound;
 use crate::server::login::policy::{Policy, Warning};
 use crate::server::report::audit::AuditError;
 use crate::server::report::metrics::MetricsError;
 use crate::server::report::status;
+use crate::server::run::serve_error::ServeError;
 use crate::ssh::server::host_keys;
 
 /// The exit code if there is an obstacle.
