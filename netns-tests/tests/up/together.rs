@@ -16,7 +16,7 @@ use netns_tests::program::vpn::{self, Device};
 use netns_tests::{Before, Carrier, Child, Host, connect, traffic, with_each_carrier};
 use nix::sys::signal::Signal;
 
-with_each_carrier!(of_one_host, of_clones);
+with_each_carrier!(of_one_host, of_clones, of_a_host_with_itself);
 
 /// Many programs start on two processors.
 const STARTING: Duration = Duration::from_secs(120);
@@ -150,4 +150,18 @@ fn an_address_of_another_tunnel_is_refused() -> Result<()> {
         end(vec![up])?;
     }
     Ok(())
+}
+
+/// One host is both ends, so that both ends' claims are its own.
+fn of_a_host_with_itself(carrier: Carrier) -> Result<()> {
+    let lab = topology::direct_with(&sshd())?;
+    introduce(&lab.bastion, &lab.bastion, &["127.0.0.1"])?;
+    authorize(&lab.bastion, &lab.bastion, "root")?;
+    carrier.prepare(&lab.bastion)?;
+    let before = Before::of(&[&lab.bastion])?;
+    let ups = start(carrier, &[&lab.bastion], 2)?;
+    let addresses = Device::all(&lab.bastion)?;
+    ensure!(addresses.len() == 4, "{addresses:?}");
+    end(ups)?;
+    before.is_back()
 }
