@@ -112,7 +112,10 @@ fn run_up(up_args: &UpArgs) -> Result<u8, Failure> {
 
 fn run_serve(args: &ServeArgs) -> Result<u8, Failure> {
     match args.to_command() {
-        ServeCommand::Check(request) => Ok(runtime()?.block_on(check::run(&request))),
+        ServeCommand::Check(request) => match check::become_user(&request) {
+            Some(code) => Ok(code),
+            None => Ok(runtime()?.block_on(check::run(&request))),
+        },
         ServeCommand::Run(request) => {
             log(request.verbosity);
             require_own_rights("serve").map_err(Failure::local)?;

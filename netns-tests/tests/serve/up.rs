@@ -10,7 +10,7 @@ use netns_tests::lab::topology;
 use netns_tests::program::vpn::{self, Device, fails_clearly};
 use netns_tests::serve::lab::{LAN, ServeLab, in_group};
 use netns_tests::serve::{Serve, Server};
-use netns_tests::{Before, Child, Host, PATIENCE, traffic, until};
+use netns_tests::{Before, Child, Client, Host, PATIENCE, traffic, until};
 use nix::sys::signal::Signal;
 
 const LAN_NETWORK: &str = "198.51.100.0/24";
@@ -357,6 +357,31 @@ fn name_servers_come_and_go_with_the_tunnel() -> Result<()> {
             resolver(&lab.laptop)?
         );
     }
+    Ok(())
+}
+
+/// `cleanup` fails if it leaves a change that another program altered; the next one has nothing to do.
+#[test]
+fn a_change_that_another_program_altered_is_an_error_of_cleanup() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let _server = serve().start(&lab.bastion)?;
+    lab.laptop.write("/run/lab/resolver", RESOLVER_BEFORE)?;
+    lab.laptop
+        .sh(&format!("ln -sf /run/lab/resolver {RESOLVER}"))?;
+    with_name_servers(&lab)?.end_with(Signal::SIGKILL)?;
+    lab.laptop.append(RESOLVER, "options timeout:1\n")?;
+    let cleanup = Client::Sshvpn.command(&["cleanup"])?;
+    let output = lab.laptop.run(&cleanup)?;
+    let said = [
+        "warning: not undone, because another program has changed it:",
+        "a file with later edits instead of the link to /run/lab/resolver",
+    ];
+    fails_clearly(&output, Some(1), &said)?;
+    let output = lab.laptop.run(&cleanup)?;
+    ensure!(
+        output.code() == 0 && output.stderr.contains("nothing to clean up"),
+        "{output:?}"
+    );
     Ok(())
 }
 
