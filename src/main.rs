@@ -21,7 +21,7 @@ use sshvpn::process::background::{Forked, Ready, fork_until_ready};
 use sshvpn::process::cleanup;
 use sshvpn::process::failure::Failure;
 use sshvpn::process::message::say;
-use sshvpn::server::life::check;
+use sshvpn::server::start::check;
 use sshvpn::types::UnitRequest;
 use tokio::runtime::Runtime;
 
@@ -139,7 +139,10 @@ fn run_up(up_args: &UpArgs) -> Result<u8, Failure> {
 
 fn run_serve(args: &ServeArgs) -> Result<u8, Failure> {
     match args.to_command() {
-        ServeCommand::Check(request) => Ok(runtime()?.block_on(check::run(&request))),
+        ServeCommand::Check(request) => match check::become_user(&request) {
+            Some(code) => Ok(code),
+            None => Ok(runtime()?.block_on(check::run(&request))),
+        },
         ServeCommand::Run(request) => {
             log(request.verbosity);
             require_own_rights("serve").map_err(Failure::local)?;
@@ -147,7 +150,7 @@ fn run_serve(args: &ServeArgs) -> Result<u8, Failure> {
         }
         ServeCommand::Prepare(request) => {
             log(request.verbosity);
-            sshvpn::server::life::own_user::prepare(&request)
+            sshvpn::server::start::own_user::prepare(&request)
         }
         ServeCommand::Status { json } => sshvpn::server::report::status::show(json),
     }

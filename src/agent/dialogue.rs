@@ -85,6 +85,10 @@ where
                     let facts = self.host.look(&look).await?;
                     self.control.say(&Message::AgentFacts(facts)).await?;
                 }
+                Message::Claim { addresses } => {
+                    let taken = self.host.claim(&addresses)?;
+                    self.control.say(&Message::Claimed { taken }).await?;
+                }
                 Message::SetUp(wish) => return Ok(wish),
                 Message::Ask(_) | Message::Accept => {
                     let what =

@@ -39,6 +39,9 @@ pub enum AgentError {
         "the agent does not permit the tunnel address {0} ({LIMITS}): choose another (--address, --peer-address)"
     )]
     Address(IpAddr),
+    /// Another tunnel has the client's address.
+    #[error("{0} is the address of another tunnel there: choose another (--address), or try again")]
+    AddressTaken(IpAddr),
     /// The device name is not permitted.
     #[error("the agent does not permit the device name '{0}' ({LIMITS}): leave out --peer-unit")]
     Device(InterfaceName),

@@ -1,7 +1,7 @@
 //! The agent's host: reports its facts and changes it. The trait [`Host`] separates this from the
 //! dialogue, so that each can be tested alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::IpAddr;
 
@@ -14,6 +14,7 @@ use super::limits::Limits;
 use super::limits_file;
 use super::set_up;
 use crate::frame::control::{AgentFacts, Look, Ready, SetUp, Way};
+use crate::host::address_claim::{self, AddressClaim, Side};
 use crate::host::change::Change;
 use crate::host::change::sysctl;
 use crate::host::journal::recovery::Recoverer;
@@ -29,6 +30,7 @@ use crate::process::confinement;
 use crate::process::message::say;
 use crate::tun::{Device, DeviceRequest};
 use crate::types::address_set::AddressSet;
+use crate::types::family::Family;
 
 /// Networks in use that are reported, at most; they have to fit into one message.
 const MOST_NETWORKS: usize = 16_000;
@@ -41,6 +43,9 @@ pub(crate) trait Host {
     fn prepare(&mut self) -> impl Future<Output = Result<(), AgentError>>;
     /// Reports the host's facts.
     fn look(&self, look: &Look) -> impl Future<Output = Result<AgentFacts, AgentError>>;
+    /// Claims the client's addresses, in place of earlier claims; returns those that another tunnel
+    /// has, in which case none is claimed.
+    fn claim(&mut self, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, AgentError>;
     /// Makes the device; returns it and the further changes.
     fn open(&mut self, wish: &SetUp) -> impl Future<Output = Result<Opened, AgentError>>;
     /// Makes one change; returns its description.
@@ -71,6 +76,7 @@ pub(crate) struct ThisHost {
     limits: Limits,
     /// The directory of the journals, if not the default.
     directory: Option<RuntimeDir>,
+    claims: Vec<AddressClaim>,
     state: Option<HostState>,
     /// Whether a change could not be undone while the device existed.
     unfinished: bool,
@@ -82,6 +88,7 @@ impl ThisHost {
         ThisHost {
             limits,
             directory: None,
+            claims: Vec::new(),
             state: None,
             unfinished: false,
         }
@@ -102,7 +109,8 @@ impl Host for ThisHost {
 
     async fn look(&self, look: &Look) -> Result<AgentFacts, AgentError> {
         let netlink = Netlink::open()?;
-        let facts = netlink.facts().await?;
+        let mut facts = netlink.facts().await?;
+        facts.claimed = address_claim::claimed();
         let login = User::from_uid(Uid::effective()).ok().flatten();
         Ok(AgentFacts {
             login: login.map_or_else(|| Uid::effective().to_string(), |user| user.name),
@@ -113,8 +121,32 @@ impl Host for ThisHost {
         })
     }
 
+    fn claim(&mut self, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, AgentError> {
+        let mut families = BTreeSet::new();
+        let mut addresses_of_families = addresses.iter().map(|it| Family::of(*it));
+        if !addresses_of_families.all(|family| families.insert(family)) {
+            let text = "a claim on two addresses of one family".to_owned();
+            return Err(AgentError::Nonsense(text));
+        }
+        self.claims.clear();
+        let mut taken = Vec::new();
+        for address in addresses {
+            match AddressClaim::take(*address, Side::Remote) {
+                Ok(Some(claim)) => self.claims.push(claim),
+                Ok(None) => taken.push(*address),
+                // Without it, only tunnels that start together can collide.
+                Err(error) => tracing::debug!(%error, %address, "the address cannot be claimed"),
+            }
+        }
+        if !taken.is_empty() {
+            self.claims.clear();
+        }
+        Ok(taken)
+    }
+
     async fn open(&mut self, wish: &SetUp) -> Result<Opened, AgentError> {
         set_up::check(wish, &self.limits)?;
+        self.claim_those_of(wish)?;
         let around = Surroundings::look(&Netlink::open()?).await?;
         let device = match self.limits.allows_existing_device() {
             true => Device::open(&self.device_request(wish), wish.mode)?,
@@ -190,6 +222,19 @@ impl Host for ThisHost {
 }
 
 impl ThisHost {
+    /// Claims the client's addresses unless it has done so itself, as older clients do not.
+    fn claim_those_of(&mut self, wish: &SetUp) -> Result<(), AgentError> {
+        let clients: Vec<IpAddr> = wish.addresses.iter().map(|pair| pair.client).collect();
+        let mut claims = self.claims.iter();
+        if clients.len() == self.claims.len() && claims.all(|it| clients.contains(&it.address())) {
+            return Ok(());
+        }
+        match self.claim(&clients)?.first() {
+            Some(taken) => Err(AgentError::AddressTaken(*taken)),
+            None => Ok(()),
+        }
+    }
+
     fn device_request(&self, wish: &SetUp) -> DeviceRequest {
         match &wish.device {
             Some(name) => DeviceRequest::Named(name.clone()),

@@ -11,11 +11,13 @@
 //!   netlink, sysctl, nft          read and change the kernel's state
 //!   shared_sysctl, firewall, server_table, client_firewall, resolver
 //!                                 changes beyond the tunnel's interface
+//!   address_claim                 keeps two tunnels from choosing one address
 //!   surroundings                  the state of this host that forwarding depends on
 //!   privilege                     checks the rights of this process
 //!   probe                         asks other hosts whether packets reach them
 //! ```
 
+pub mod address_claim;
 pub mod change;
 pub mod error;
 pub mod journal;

@@ -19,7 +19,7 @@ use super::*;
 use crate::config::serve::settings::ServeSettings;
 use crate::host::journal::runtime_dir::RuntimeDir;
 use crate::host::plan::surroundings::firewall_programs;
-use crate::server::life::confinement;
+use crate::server::start::confinement;
 
 /// Set in the process that is confined.
 const CHILD: &str = "SSHVPN_TEST_CONFINED";

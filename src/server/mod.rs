@@ -1,30 +1,33 @@
 //! `sshvpn serve`: our own SSH server, which offers only tunnels and TCP forwards.
 //!
 //! ```text
-//!   TCP ─► life/admission ─► ssh::server ─► client ─┬► tunnel    device ⇄ guard ⇄ pump ⇄ channel
-//!                              │ login              └► forward   TCP
-//!                              ▼
-//!                           access    what this login may do, also after a reload
+//!   TCP ─► listen ─► admission ─► ssh::server ─► client ─┬► tunnel    device ⇄ guard ⇄ pump ⇄ channel
+//!                                   │ login              └► forward   TCP
+//!                                   ▼
+//!                                access    what this login may do, also after a reload
 //!   address   pools, and the leases of addresses from them
 //!   bridge    MAC and link-local addresses on a shared link
 //!   report    audit log, registry of live clients, status, metrics
-//!   life      start, reload, stop
+//!   start     own user, confinement, changes on the host, --check
+//!   run       clients, reload, stop; signals and the service manager
 //! ```
 //!
-//! At startup [`life::own_user`] drops root, and [`life::listen`] opens the sockets (or
-//! [`life::activation`] takes over those of the service manager). `life::confinement`
-//! lists what the server still needs, `sandbox` takes away the rest, and then the runtime
-//! starts. [`life::signals`] and [`life::notify`] connect the server to its service manager.
+//! At startup [`start::own_user`] drops root, and [`listen`] opens the sockets or takes over those
+//! of the service manager. [`start::confinement`] lists what the server still needs, `sandbox` takes
+//! away the rest, and then the runtime starts.
 
 mod accept;
 pub(crate) mod access;
 pub mod address;
+pub mod admission;
 pub(crate) mod bridge;
 mod client;
 mod forward;
-pub mod life;
+pub mod listen;
 pub mod login;
 pub mod report;
+pub mod run;
+pub mod start;
 pub mod tunnel;
 
 use std::sync::Arc;
@@ -33,16 +36,16 @@ use tokio::sync::watch;
 
 use access::access_rules::Reachability;
 use address::lease::Leases;
+use admission::Admission;
 use bridge::neighbours::Neighbours;
 use bridge::stations::Stations;
 use forward::Lookups;
-use life::admission::Admission;
 use login::rules::Rules;
 use report::registry::Registry;
 use tunnel::client_device::ClientDevices;
 use tunnel::rates::KeyRates;
 
-pub use life::run;
+pub use run::run;
 
 /// State shared by all clients of a server.
 struct Server {

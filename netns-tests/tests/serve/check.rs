@@ -3,6 +3,7 @@
 
 use anyhow::{Result, ensure};
 use netns_tests::lab::child::Output;
+use netns_tests::lab::sshd::{Privilege, add_account};
 use netns_tests::program::vpn::fails_clearly;
 use netns_tests::serve::lab::{ServeLab, in_group};
 use netns_tests::serve::{CONFIG, Serve};
@@ -104,4 +105,27 @@ fn a_rule_for_every_login_is_warned_of() -> Result<()> {
     );
     server.stop()?;
     Ok(())
+}
+
+/// Root would not trust the files of the server's own user.
+#[test]
+fn the_servers_own_user_checks_its_files() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let bastion = &lab.bastion;
+    add_account(bastion, "vpn", Privilege::None)?;
+    bastion.write(CONFIG, GOOD)?;
+    let serve = |arguments: &[&str]| {
+        let words = [&["serve", "--user", "vpn"], arguments].concat();
+        bastion.run(&Client::Sshvpn.command(&words)?)
+    };
+    serve(&["--prepare"])?.ok()?;
+    let owner = bastion.sh("stat -c %U /etc/sshvpn/host")?;
+    ensure!(owner.trim() == "vpn", "{owner}");
+    serve(&["--check"])?.ok()?;
+    bastion.sh("chmod 644 /etc/sshvpn/host")?;
+    let said = ["permissions 0644 are too open"];
+    fails_clearly(&serve(&["--check"])?, Some(2), &said)?;
+    let words = ["serve", "--user", "nobody.there", "--check"];
+    let output = bastion.run(&Client::Sshvpn.command(&words)?)?;
+    fails_clearly(&output, Some(2), &["no user 'nobody.there'"])
 }

@@ -10,7 +10,7 @@ use netns_tests::lab::topology;
 use netns_tests::program::vpn::{self, Device, fails_clearly};
 use netns_tests::serve::lab::{LAN, ServeLab, in_group};
 use netns_tests::serve::{Serve, Server};
-use netns_tests::{Before, Child, Host, PATIENCE, traffic};
+use netns_tests::{Before, Child, Client, Host, PATIENCE, traffic, until};
 use nix::sys::signal::Signal;
 
 const LAN_NETWORK: &str = "198.51.100.0/24";
@@ -169,12 +169,12 @@ fn the_users_words_go_with_the_question() -> Result<()> {
     let (here, there) = reach_each_other(&server, &lab.laptop)?;
     ensure!((here.mtu, there.mtu) == (1400, 1400), "{here:?} {there:?}");
     ensure!(here.addresses.contains(&"10.99.0.77".parse()?), "{here:?}");
-    // The server's address is in use on this host.
-    refused(
-        &lab.laptop,
-        &["bastion"],
-        &["10.99.0.1/32 is in use on this host"],
-    )?;
+    // One host has one tunnel to a server, which stays.
+    let parts = [
+        "bastion: sshvpn0 on this host already leads to the server's tunnel address 10.99.0.1",
+        "take it down first",
+    ];
+    refused(&lab.laptop, &["bastion"], &parts)?;
     reach_each_other(&server, &lab.laptop)?;
     ensure!(up.end_with(Signal::SIGINT)?.code() == 0);
     let other = ["--address", "10.98.0.1", "bastion"];
@@ -186,6 +186,47 @@ fn the_users_words_go_with_the_question() -> Result<()> {
         up.stderr()
     );
     Ok(())
+}
+
+/// Of many that start at once on one host one comes up, beside those of another host; the others say
+/// why they do not.
+#[test]
+fn many_at_once_have_one_tunnel_a_host() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let server = serve().start(&lab.bastion)?;
+    let before = Before::of(&[&lab.laptop, &lab.phone, &lab.bastion])?;
+    let command = vpn::command(&["bastion"])?;
+    let mut ups = Vec::new();
+    for _ in 0..10 {
+        for host in [&lab.laptop, &lab.phone] {
+            ups.push(host.spawn(&command)?);
+        }
+    }
+    let settled = |up: &Child| up.has_ended() || up.stderr().contains("up:");
+    until("all to be up or to fail", 6 * PATIENCE, || {
+        ups.iter().all(settled).then_some(())
+    })?;
+    let (ended, up): (Vec<Child>, Vec<Child>) = ups.into_iter().partition(Child::has_ended);
+    ensure!(up.len() == 2, "{} are up", up.len());
+    for failed in ended {
+        let output = failed.wait(PATIENCE)?;
+        fails_clearly(
+            &output,
+            Some(255),
+            &["already leads to", "10.99.0.1", "take it down first"],
+        )?;
+    }
+    let (laptop, phone) = (Device::only(&lab.laptop)?, Device::only(&lab.phone)?);
+    ensure!(laptop.addresses != phone.addresses, "{laptop:?} {phone:?}");
+    traffic::ping(&lab.laptop, "10.99.0.1")?;
+    traffic::ping(&lab.phone, "10.99.0.1")?;
+    for up in up {
+        ensure!(up.end_with(Signal::SIGINT)?.code() == 0);
+    }
+    until("the server to be done with all", PATIENCE, || {
+        Device::all(server.host()).ok()?.is_empty().then_some(())
+    })?;
+    before.is_back()
 }
 
 #[test]
@@ -316,6 +357,31 @@ fn name_servers_come_and_go_with_the_tunnel() -> Result<()> {
             resolver(&lab.laptop)?
         );
     }
+    Ok(())
+}
+
+/// `cleanup` fails if it leaves a change that another program altered; the next one has nothing to do.
+#[test]
+fn a_change_that_another_program_altered_is_an_error_of_cleanup() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let _server = serve().start(&lab.bastion)?;
+    lab.laptop.write("/run/lab/resolver", RESOLVER_BEFORE)?;
+    lab.laptop
+        .sh(&format!("ln -sf /run/lab/resolver {RESOLVER}"))?;
+    with_name_servers(&lab)?.end_with(Signal::SIGKILL)?;
+    lab.laptop.append(RESOLVER, "options timeout:1\n")?;
+    let cleanup = Client::Sshvpn.command(&["cleanup"])?;
+    let output = lab.laptop.run(&cleanup)?;
+    let said = [
+        "warning: not undone, because another program has changed it:",
+        "a file with later edits instead of the link to /run/lab/resolver",
+    ];
+    fails_clearly(&output, Some(1), &said)?;
+    let output = lab.laptop.run(&cleanup)?;
+    ensure!(
+        output.code() == 0 && output.stderr.contains("nothing to clean up"),
+        "{output:?}"
+    );
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod oddities;
 mod path;
 mod remote_user;
 mod subnet;
+mod together;
 mod undo;
 mod undo_matrix;
 mod words;

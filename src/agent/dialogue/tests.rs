@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -66,6 +67,11 @@ impl Host for NotedHost {
     async fn look(&self, _: &Look) -> Result<AgentFacts, AgentError> {
         self.note("look")?;
         Ok(facts())
+    }
+
+    fn claim(&mut self, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, AgentError> {
+        self.note("claim")?;
+        Ok(addresses.to_vec())
     }
 
     async fn open(&mut self, wish: &SetUp) -> Result<Opened, AgentError> {
@@ -312,6 +318,17 @@ fn a_signal_is_told_and_undone_at_any_time() {
             assert!(text.contains("signal 15"), "{text}");
             assert!(end.is_orderly());
         }
+    });
+}
+
+#[test]
+fn a_claim_is_answered_with_what_others_have() {
+    test_namespace::run(async {
+        let mut client = Client::greeted().await;
+        let addresses: Vec<IpAddr> = vec!["10.0.0.1".parse().unwrap()];
+        let taken = addresses.clone();
+        client.say(Message::Claim { addresses }).await;
+        assert_eq!(client.hear().await, Message::Claimed { taken });
     });
 }
 

@@ -4,6 +4,7 @@
 use anyhow::anyhow;
 use ipnetwork::IpNetwork;
 
+use super::claims::Claims;
 use super::guard::{self, GuardInput};
 use super::path::Path;
 use super::remote_part::{Agreed, LocalDevice, RemotePart, Start};
@@ -29,6 +30,8 @@ pub(super) struct Attempt<F> {
     connection: Connection,
     remote: F,
     local: Option<HostState>,
+    /// Until all else is undone.
+    claims: Claims,
 }
 
 impl<F: RemotePart> Attempt<F> {
@@ -38,6 +41,7 @@ impl<F: RemotePart> Attempt<F> {
             connection,
             remote,
             local: None,
+            claims: Claims::default(),
         }
     }
 
@@ -57,6 +61,7 @@ impl<F: RemotePart> Attempt<F> {
             connection: &self.connection,
             request,
             local,
+            claims: &self.claims,
             seed: plan::seed(
                 &local_host::machine_id(),
                 &options.user,

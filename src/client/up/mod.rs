@@ -11,6 +11,7 @@ mod acceptance;
 mod addresses;
 mod attempt;
 mod choice;
+mod claims;
 mod closed;
 mod guard;
 mod local_host;

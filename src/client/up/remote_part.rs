@@ -12,6 +12,7 @@ use crate::ssh::client::connect::Connection;
 use crate::tun::Device;
 use crate::types::Mtu;
 
+use super::claims::Claims;
 use super::{Reporter, UpRequest};
 
 /// The inputs that are known before the remote host is inspected.
@@ -24,6 +25,8 @@ pub(super) struct Start<'a> {
     pub request: &'a UpRequest,
     /// This host's state.
     pub local: HostFacts,
+    /// The tunnel's claims on addresses of this host.
+    pub claims: &'a Claims,
     /// Varies the addresses by user and destination.
     pub seed: u64,
 }
@@ -65,7 +68,8 @@ pub(super) trait RemotePart {
     /// The plan for the remote host.
     type Plan;
 
-    /// Inspects the remote host and decides on a plan; changes nothing.
+    /// Inspects the remote host, decides on a plan and claims the addresses at both ends; changes
+    /// nothing else.
     async fn agree(&mut self, start: &Start<'_>) -> Result<Agreed<Self::Plan>, Failure>;
 
     /// Sets up the remote host and joins `local` to the device there; returns that device's name.

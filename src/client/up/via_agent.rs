@@ -1,9 +1,12 @@
 //! The remote end's part of a tunnel by an sshvpn there: it is told what its host
 //! is to look like, makes it so, and puts it back.
 
+use std::net::IpAddr;
+
 use super::Reporter;
 use super::addresses::local_ipv6;
-use super::plan::agent::{self, AgentInput};
+use super::claims;
+use super::plan::agent::{self, AgentInput, AgentPlan};
 use super::remote_part::{Agreed, Pushed, Start, report_undone};
 use super::via_stream::{ByStream, StreamKind};
 use crate::client::remote::agent::{RemoteAgent, RemoteAgentError, StartedAgent};
@@ -26,12 +29,47 @@ impl ByAgent {
     }
 }
 
+impl Agent {
+    /// Makes the plan, with addresses that no other tunnel has at either end.
+    async fn decide(
+        &self,
+        remote: &mut RemoteAgent,
+        start: &Start<'_>,
+    ) -> Result<AgentPlan, Failure> {
+        let mut taken: Vec<IpAddr> = Vec::new();
+        loop {
+            let decided = claims::choose(
+                start,
+                &taken,
+                |local, seed| {
+                    agent::decide(&AgentInput {
+                        host: start.connection.host(),
+                        request: start.request,
+                        local,
+                        local_ipv6: local_ipv6(start.request),
+                        remote: &self.facts,
+                        seed,
+                    })
+                },
+                |decided| &decided.addresses,
+            )
+            .map_err(Failure::local)?;
+            let clients = decided.addresses.iter().map(|pair| pair.local).collect();
+            let refused = remote.claim(clients).await.map_err(Failure::ssh)?;
+            if refused.is_empty() {
+                return Ok(decided);
+            }
+            claims::refused(&mut taken, refused).map_err(Failure::local)?;
+        }
+    }
+}
+
 impl StreamKind for Agent {
     type Plan = SetUp;
 
     async fn agree(
         &self,
-        _: &mut RemoteAgent,
+        remote: &mut RemoteAgent,
         start: &Start<'_>,
     ) -> Result<Agreed<SetUp>, Failure> {
         let (host, request) = (start.connection.host(), start.request);
@@ -39,15 +77,7 @@ impl StreamKind for Agent {
             "{host}: connected, the agent runs as {}",
             self.facts.login
         ));
-        let decided = agent::decide(&AgentInput {
-            host,
-            request,
-            local: &start.local,
-            local_ipv6: local_ipv6(request),
-            remote: &self.facts,
-            seed: start.seed,
-        })
-        .map_err(Failure::local)?;
+        let decided = self.decide(remote, start).await?;
         for route in decided.without_way {
             start
                 .reporter

@@ -2,6 +2,7 @@
 //! tunnel is like, and what of that the user allows is taken.
 
 use super::addresses::local_ipv6;
+use super::offer::addresses;
 use super::plan::serve::{self, OfferInput};
 use super::remote_part::{Agreed, Start};
 use super::via_stream::{ByStream, StreamKind};
@@ -48,6 +49,10 @@ impl StreamKind for Server {
             offer: &offer,
         })
         .map_err(Failure::ssh)?;
+        if let Err(address) = start.claims.replace(&decided.addresses) {
+            let error = addresses::claimed(host, &decided.addresses, address);
+            return Err(Failure::ssh(error));
+        }
         for note in decided.notes {
             let line = format_args!("{host}: {note}");
             match note.is_warning() {

@@ -7,12 +7,15 @@ use std::sync::Arc;
 use anyhow::anyhow;
 
 use super::Reporter;
-use super::addresses::local_ipv6;
+use super::addresses::{Chosen, local_ipv6};
+use super::claims;
+use super::plan::error::PlanError;
 use super::plan::{self, AddressInput, RemoteDevice};
 use super::remote_part::{Agreed, LocalDevice, Pushed, RemotePart, Start, report_undone};
 use crate::client::remote::shell::facts::{Privilege, RemoteFacts};
 use crate::client::remote::shell::steps::{self, Forwarding, Plan};
 use crate::client::remote::shell::{self, Holder};
+use crate::host::plan::facts::HostFacts;
 use crate::link::datagram::{self, Link};
 use crate::process::failure::Failure;
 use crate::pump::End;
@@ -56,17 +59,23 @@ impl RemotePart for ByTun {
                 .warning(format_args!("{host} itself has no route to {route}"));
         }
         let mtu = plan::mtu(host, request, device, &facts).map_err(Failure::ssh)?;
-        let addresses = plan::addresses(&AddressInput {
-            host,
-            request,
-            device,
-            mtu,
-            local: &start.local,
-            local_ipv6: local_ipv6(request),
-            remote: &facts,
-            seed: start.seed,
-        })
-        .map_err(Failure::local)?;
+        if facts.privilege != Privilege::None {
+            let started = Holder::start(connection, facts.privilege).await;
+            self.holder = Some(started.map_err(Failure::ssh)?);
+        }
+        let choose = |local: &HostFacts, seed| {
+            plan::addresses(&AddressInput {
+                host,
+                request,
+                device,
+                mtu,
+                local,
+                local_ipv6: local_ipv6(request),
+                remote: &facts,
+                seed,
+            })
+        };
+        let addresses = self.claim_addresses(start, choose).await?;
         start.reporter.without_ipv6(addresses.without_ipv6);
         Ok(Agreed {
             remote: TunPlan {
@@ -140,6 +149,32 @@ impl RemotePart for ByTun {
 }
 
 impl ByTun {
+    /// Chooses addresses that no other tunnel has at either end.
+    async fn claim_addresses(
+        &mut self,
+        start: &Start<'_>,
+        mut choose: impl FnMut(&HostFacts, u64) -> Result<Chosen, PlanError>,
+    ) -> Result<Chosen, Failure> {
+        let mut taken: Vec<IpAddr> = Vec::new();
+        loop {
+            let chosen = claims::choose(start, &taken, &mut choose, |chosen| &chosen.pairs);
+            let chosen = chosen.map_err(Failure::local)?;
+            let Some(holder) = &mut self.holder else {
+                return Ok(chosen);
+            };
+            let claim = steps::claim(&chosen.pairs);
+            let said = holder.step(&claim).await.map_err(Failure::ssh)?;
+            // What was not asked about says nothing.
+            let words = said.split_whitespace().filter_map(|word| word.parse().ok());
+            let ours = |address: &IpAddr| chosen.pairs.iter().any(|pair| pair.local == *address);
+            let refused: Vec<IpAddr> = words.filter(ours).collect();
+            if refused.is_empty() {
+                return Ok(chosen);
+            }
+            claims::refused(&mut taken, refused).map_err(Failure::local)?;
+        }
+    }
+
     /// Opens the channel and the remote device; returns the remote unit.
     async fn open_link(
         &mut self,
@@ -148,15 +183,9 @@ impl ByTun {
         local: LocalDevice,
     ) -> Result<Unit, Failure> {
         let (connection, mode) = (start.connection, start.request.mode);
-        if plan.facts.privilege != Privilege::None {
-            let started = Holder::start(connection, plan.facts.privilege)
-                .await
-                .map_err(Failure::ssh)?;
-            let holder = self.holder.insert(started);
-            if let RemoteDevice::MadeForLogin(unit) = plan.device {
-                let step = steps::make_device(unit, mode, &plan.facts.login);
-                holder.step(&step).await.map_err(Failure::ssh)?;
-            }
+        if let (Some(holder), RemoteDevice::MadeForLogin(unit)) = (&mut self.holder, plan.device) {
+            let step = steps::make_device(unit, mode, &plan.facts.login);
+            holder.step(&step).await.map_err(Failure::ssh)?;
         }
         let (sender, receiver) = connection
             .open_tunnel(mode, plan.device.unit())

@@ -61,7 +61,7 @@ pub fn network_namespace() -> io::Result<u64> {
 }
 
 /// Field 22 of /proc/PID/stat (proc(5)); `None` if the format is unknown.
-fn start_time(pid: u32) -> io::Result<Option<u64>> {
+pub(in crate::host) fn start_time(pid: u32) -> io::Result<Option<u64>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     Ok(start_time_in(&stat))
 }

@@ -55,6 +55,7 @@ impl Netlink {
             addresses: self.addresses(None).await?,
             routes: self.routes(None).await?,
             rules: self.rules().await?,
+            claimed: Vec::new(),
         })
     }
 }

@@ -22,6 +22,8 @@ pub struct HostFacts {
     pub routes: Vec<RouteFacts>,
     /// Every policy rule.
     pub rules: Vec<RuleFacts>,
+    /// Addresses that other tunnels claim and may not have set yet.
+    pub claimed: Vec<IpAddr>,
 }
 
 impl HostFacts {
@@ -34,7 +36,7 @@ impl HostFacts {
     }
 
     /// The networks that a tunnel's addresses must avoid: the on-link networks of all addresses,
-    /// and all unicast routes except default-like ones ([`is_default_like`]).
+    /// claimed addresses, and all unicast routes except default-like ones ([`is_default_like`]).
     pub fn networks_in_use(&self) -> Vec<IpNetwork> {
         let addresses = self.addresses.iter().flat_map(|address| {
             let own = IpNetwork::from(address.address);
@@ -46,8 +48,10 @@ impl HostFacts {
             .iter()
             .filter(|route| route.kind != RouteKind::Multicast)
             .map(|route| route.destination);
+        let claimed = self.claimed.iter().copied().map(IpNetwork::from);
         let mut networks: Vec<IpNetwork> = addresses
             .chain(routes)
+            .chain(claimed)
             .filter(|network| !is_default_like(network))
             .collect();
         networks.sort();

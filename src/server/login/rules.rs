@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use super::policy::{Policy, Warning};
 use crate::config::serve::request::ServeRequest;
 use crate::config::serve::settings::ServeSettings;
-use crate::server::life::serve_error::ServeError;
+use crate::server::run::serve_error::ServeError;
 use crate::ssh::congestion;
 use crate::ssh::server::host_keys::HostKeys;
 use crate::ssh::server::settings::ServerSettings;

@@ -14,7 +14,7 @@ use crate::frame::window::{WindowCredit, WindowRule};
 use crate::ssh::client::connect::{Connection, MAX_PACKET};
 use crate::ssh::client::host_key::HostTrust;
 use crate::ssh::error::ChannelError;
-use crate::ssh::server::place::Place;
+use crate::ssh::server::channel_slots::ChannelSlot;
 use crate::types::{Mode, UnitRequest};
 
 /// How long [`TunnelSender::close`] waits for a place in the connection's queue.
@@ -28,7 +28,7 @@ pub struct TunnelSender<S: Side = ClientSide> {
     channel: ChannelWriteHalf<S>,
     window: WindowRule,
     /// Counts the channel on a server until it is dropped; none on a client.
-    _place: Option<Place>,
+    _slot: Option<ChannelSlot>,
 }
 
 /// Receives frames.
@@ -44,11 +44,11 @@ pub enum SendError {
 }
 
 impl<S: Side> TunnelSender<S> {
-    pub(in crate::ssh) fn new(channel: ChannelWriteHalf<S>, place: Option<Place>) -> Self {
+    pub(in crate::ssh) fn new(channel: ChannelWriteHalf<S>, slot: Option<ChannelSlot>) -> Self {
         TunnelSender {
             channel,
             window: WindowRule::OpenSsh,
-            _place: place,
+            _slot: slot,
         }
     }
 

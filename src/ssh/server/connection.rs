@@ -9,7 +9,7 @@ use russh::server::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use super::place::Places;
+use super::channel_slots::ChannelSlots;
 use super::stream::{self, ForwardInput, ForwardOutput};
 
 /// How long a connection may last after a disconnect message.
@@ -71,7 +71,7 @@ impl Shared {
 pub struct ClientConnection {
     pub(super) handle: Handle,
     pub(super) shared: Arc<Shared>,
-    pub(super) places: Places,
+    pub(super) slots: ChannelSlots,
     pub(super) identification: String,
     /// Dropping this ends the connection's task.
     pub(super) _alive: watch::Sender<()>,
@@ -108,7 +108,7 @@ impl ClientConnection {
         port: u16,
         originator: SocketAddr,
     ) -> Result<(ForwardInput, ForwardOutput), ForwardError> {
-        let place = self.places.take().ok_or(ForwardError::TooManyChannels)?;
+        let slot = self.slots.take().ok_or(ForwardError::TooManyChannels)?;
         let opened = self.handle.channel_open_forwarded_tcpip(
             address,
             u32::from(port),
@@ -116,10 +116,10 @@ impl ClientConnection {
             u32::from(originator.port()),
         );
         match timeout(ANSWER_TIMEOUT, opened).await {
-            Ok(Ok(channel)) => Ok(stream::forward(channel, place)),
+            Ok(Ok(channel)) => Ok(stream::forward(channel, slot)),
             Ok(Err(error)) => Err(ForwardError::Refused(error.to_string())),
             Err(_) => {
-                place.lose();
+                slot.lose();
                 Err(ForwardError::Refused("no answer".to_owned()))
             }
         }

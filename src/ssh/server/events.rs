@@ -8,11 +8,11 @@ use russh::server::{
 };
 use russh::{Channel, ChannelId, ChannelOpenFailure, Pty};
 
-use super::asking::{Asking, described, kept};
 use super::connection::Shared;
 use super::login::attempts::Attempts;
 use super::login::conversion;
 use super::login::gate::Gate;
+use super::request_intake::{RequestIntake, described, kept};
 use crate::ssh::channel::tunnel::CHANNEL_TYPE;
 use crate::ssh::client::prompt::terminal_text;
 
@@ -35,7 +35,7 @@ pub(super) enum ServeError {
 /// The handler that russh calls.
 pub(super) struct Events<G: Gate> {
     pub(super) attempts: Attempts<G>,
-    pub(super) asking: Asking,
+    pub(super) intake: RequestIntake,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -155,7 +155,7 @@ impl<G: Gate> Handler for Events<G> {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), ServeError> {
-        self.asking.session(channel, reply).await
+        self.intake.session(channel, reply).await
     }
 
     async fn channel_open_direct_tcpip(
@@ -169,7 +169,7 @@ impl<G: Gate> Handler for Events<G> {
         _: &mut Session,
     ) -> Result<(), ServeError> {
         let originator = (originator_address, originator_port);
-        self.asking
+        self.intake
             .open(channel, (host, port), originator, reply)
             .await
     }
@@ -184,9 +184,9 @@ impl<G: Gate> Handler for Events<G> {
     ) -> Result<(), ServeError> {
         if channel_type == CHANNEL_TYPE {
             let handle = session.handle();
-            return self.asking.tunnel(channel, payload, reply, handle).await;
+            return self.intake.tunnel(channel, payload, reply, handle).await;
         }
-        self.asking
+        self.intake
             .refuse(reply, unknown_type(), channel_type)
             .await
     }
@@ -201,7 +201,7 @@ impl<G: Gate> Handler for Events<G> {
         let failure = ChannelOpenFailure::AdministrativelyProhibited;
         let failure = described(failure, "no forwarding to sockets");
         let what = format!("direct-streamlocal {}", kept(path));
-        self.asking.refuse(reply, failure, &what).await
+        self.intake.refuse(reply, failure, &what).await
     }
 
     async fn channel_open_x11(
@@ -212,7 +212,7 @@ impl<G: Gate> Handler for Events<G> {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), ServeError> {
-        self.asking.refuse(reply, unknown_type(), "x11").await
+        self.intake.refuse(reply, unknown_type(), "x11").await
     }
 
     async fn channel_open_forwarded_tcpip(
@@ -225,13 +225,13 @@ impl<G: Gate> Handler for Events<G> {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), ServeError> {
-        self.asking
+        self.intake
             .refuse(reply, unknown_type(), "forwarded-tcpip")
             .await
     }
 
     async fn channel_close(&mut self, id: ChannelId, _: &mut Session) -> Result<(), ServeError> {
-        self.asking.closed(id);
+        self.intake.closed(id);
         Ok(())
     }
 
@@ -242,7 +242,7 @@ impl<G: Gate> Handler for Events<G> {
         session: &mut Session,
     ) -> Result<(), ServeError> {
         let handle = session.handle();
-        if !self.asking.subsystem(id, name, handle) {
+        if !self.intake.subsystem(id, name, handle) {
             no_program(id, session)?;
         }
         Ok(())
@@ -253,7 +253,7 @@ impl<G: Gate> Handler for Events<G> {
         id: ChannelId,
         session: &mut Session,
     ) -> Result<(), ServeError> {
-        self.asking.unserved("shell");
+        self.intake.unserved("shell");
         no_program(id, session)
     }
 
@@ -265,7 +265,7 @@ impl<G: Gate> Handler for Events<G> {
     ) -> Result<(), ServeError> {
         let command = command.get(..KEPT_CHARACTERS).unwrap_or(command);
         let command = String::from_utf8_lossy(command);
-        self.asking.unserved_named("exec", &command);
+        self.intake.unserved_named("exec", &command);
         no_program(id, session)
     }
 
@@ -280,7 +280,7 @@ impl<G: Gate> Handler for Events<G> {
         _: &[(Pty, u32)],
         session: &mut Session,
     ) -> Result<(), ServeError> {
-        self.asking.unserved("pty-req");
+        self.intake.unserved("pty-req");
         Ok(session.channel_failure(id)?)
     }
 
@@ -293,7 +293,7 @@ impl<G: Gate> Handler for Events<G> {
         _: u32,
         session: &mut Session,
     ) -> Result<(), ServeError> {
-        self.asking.unserved("x11-req");
+        self.intake.unserved("x11-req");
         Ok(session.channel_failure(id)?)
     }
 
@@ -304,7 +304,7 @@ impl<G: Gate> Handler for Events<G> {
         _: &str,
         session: &mut Session,
     ) -> Result<(), ServeError> {
-        self.asking.unserved_named("env", name);
+        self.intake.unserved_named("env", name);
         Ok(session.channel_failure(id)?)
     }
 
@@ -321,7 +321,7 @@ impl<G: Gate> Handler for Events<G> {
     }
 
     async fn agent_request(&mut self, _: ChannelId, _: &mut Session) -> Result<bool, ServeError> {
-        self.asking.unserved("auth-agent-req@openssh.com");
+        self.intake.unserved("auth-agent-req@openssh.com");
         Ok(false)
     }
 
@@ -330,7 +330,7 @@ impl<G: Gate> Handler for Events<G> {
         path: &str,
         _: &mut Session,
     ) -> Result<bool, ServeError> {
-        self.asking.unserved_named("streamlocal-forward", path);
+        self.intake.unserved_named("streamlocal-forward", path);
         Ok(false)
     }
 
@@ -340,7 +340,7 @@ impl<G: Gate> Handler for Events<G> {
         port: &mut u32,
         _: &mut Session,
     ) -> Result<bool, ServeError> {
-        let Some(listening) = self.asking.listen(address, *port).await else {
+        let Some(listening) = self.intake.listen(address, *port).await else {
             return Ok(false);
         };
         *port = u32::from(listening);
@@ -353,6 +353,6 @@ impl<G: Gate> Handler for Events<G> {
         port: u32,
         _: &mut Session,
     ) -> Result<bool, ServeError> {
-        Ok(self.asking.cancel(address, port).await)
+        Ok(self.intake.cancel(address, port).await)
     }
 }

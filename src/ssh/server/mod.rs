@@ -2,13 +2,13 @@
 //! [`gate`](login::gate) decides whether a client may log in; the receiver of the
 //! [`requests`] decides about the rest.
 
-mod asking;
+pub mod channel_slots;
 pub mod connection;
 mod events;
 pub mod host_keys;
 pub mod login;
-mod patience;
-pub mod place;
+mod refusal_limit;
+mod request_intake;
 pub mod requests;
 pub mod settings;
 pub mod stream;

@@ -9,10 +9,10 @@ use russh::server::{ChannelOpenHandle, Handle};
 use russh::{Channel, ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
-use super::asking::described;
+use super::channel_slots::ChannelSlot;
 use super::connection::Shared;
-use super::patience::Patience;
-use super::place::Place;
+use super::refusal_limit::RefusalLimit;
+use super::request_intake::described;
 use super::stream::{self, ForwardInput, ForwardOutput, SubsystemInput, SubsystemOutput};
 use crate::ssh::channel::side::ServerSide;
 use crate::ssh::channel::tunnel::{TunnelReceiver, TunnelSender};
@@ -157,8 +157,8 @@ pub struct OpenReply(pub(super) Opening);
 pub(super) struct Opening {
     pub(super) channel: Channel<ServerSide>,
     pub(super) reply: ChannelOpenHandle,
-    pub(super) place: Place,
-    pub(super) patience: Patience,
+    pub(super) slot: ChannelSlot,
+    pub(super) refusals_left: RefusalLimit,
 }
 
 /// Replies to [`Request::Subsystem`].
@@ -167,7 +167,7 @@ pub struct SubsystemReply {
     pub(super) write: ChannelWriteHalf<ServerSide>,
     pub(super) handle: Handle,
     pub(super) connection: Arc<Shared>,
-    pub(super) place: Place,
+    pub(super) slot: ChannelSlot,
 }
 
 /// Replies to [`Request::Listen`].
@@ -197,10 +197,10 @@ impl Requests {
 
 impl Opening {
     /// Refuses the channel. A failed connection does not count against the client's
-    /// patience, because the client may go there.
+    /// refusals_left, because the client may go there.
     async fn refuse(self, code: RefusalCode, description: &str) {
         if code != RefusalCode::ConnectFailed {
-            self.patience.refused(Instant::now());
+            self.refusals_left.refused(Instant::now());
         }
         let failure = described(code.into(), description);
         self.reply.reject(failure).await;
@@ -213,12 +213,12 @@ impl TunnelReply {
         let Opening {
             channel,
             reply,
-            place,
+            slot,
             ..
         } = self.opening;
         let (read, write) = channel.split();
         let (sender, receiver) = (
-            TunnelSender::new(write, Some(place)),
+            TunnelSender::new(write, Some(slot)),
             TunnelReceiver::new(read),
         );
         reply.accept().await;
@@ -240,11 +240,11 @@ impl OpenReply {
         let Opening {
             channel,
             reply,
-            place,
+            slot,
             ..
         } = self.0;
         reply.accept().await;
-        stream::forward(channel, place)
+        stream::forward(channel, slot)
     }
 
     /// Refuses the channel.
@@ -259,7 +259,7 @@ impl SubsystemReply {
         // If the connection is gone, the halves report it.
         let _ = self.handle.channel_success(self.write.id()).await;
         (
-            SubsystemOutput::new(self.write, self.connection, self.place),
+            SubsystemOutput::new(self.write, self.connection, self.slot),
             SubsystemInput::new(self.read),
         )
     }

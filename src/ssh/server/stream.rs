@@ -10,8 +10,8 @@ use russh::{Channel, ChannelReadHalf, ChannelWriteHalf};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::Handle;
 
+use super::channel_slots::ChannelSlot;
 use super::connection::Shared;
-use super::place::Place;
 use crate::ssh::channel::reader::ChannelReader;
 use crate::ssh::channel::side::ServerSide;
 use crate::ssh::client::connect::STREAM_WINDOW;
@@ -23,21 +23,24 @@ pub struct ForwardInput {
     channel: Option<ChannelWriteHalf<ServerSide>>,
     /// Received data that is not read yet.
     unread: Bytes,
-    _place: Place,
+    _slot: ChannelSlot,
 }
 
 /// The data to the client on a TCP forward.
 pub struct ForwardOutput(Box<dyn AsyncWrite + Send + Unpin>);
 
 /// The directions of a TCP forward.
-pub(super) fn forward(channel: Channel<ServerSide>, place: Place) -> (ForwardInput, ForwardOutput) {
+pub(super) fn forward(
+    channel: Channel<ServerSide>,
+    slot: ChannelSlot,
+) -> (ForwardInput, ForwardOutput) {
     let (messages, channel) = channel.split();
     let output = ForwardOutput(Box::new(channel.make_writer()));
     let input = ForwardInput {
         reader: ChannelReader::new(messages),
         channel: Some(channel),
         unread: Bytes::new(),
-        _place: place,
+        _slot: slot,
     };
     (input, output)
 }
@@ -104,7 +107,7 @@ pub struct SubsystemInput(ChannelReader);
 pub struct SubsystemOutput {
     channel: ChannelWriteHalf<ServerSide>,
     connection: Arc<Shared>,
-    _place: Place,
+    _slot: ChannelSlot,
 }
 
 /// The channel, or the connection under it, is gone.
@@ -134,12 +137,12 @@ impl SubsystemOutput {
     pub(super) fn new(
         channel: ChannelWriteHalf<ServerSide>,
         connection: Arc<Shared>,
-        place: Place,
+        slot: ChannelSlot,
     ) -> Self {
         SubsystemOutput {
             channel,
             connection,
-            _place: place,
+            _slot: slot,
         }
     }
 

@@ -7,6 +7,8 @@
 //!         ◄─────────────────────── hello
 //!   look ────────────────────────►         any number of times
 //!         ◄─────────────────────── facts
+//!   claim ───────────────────────►         any number of times
+//!         ◄─────────────────────── claimed
 //!   set-up ──────────────────────►
 //!         ◄─────────────────────── done    one for each change made
 //!         ◄─────────────────────── ready   packets may follow, both ways
@@ -62,6 +64,8 @@ pub const FEATURE_OFFLOAD: &str = "offload";
 pub const FEATURE_UDP_OFFLOAD: &str = "udp-offload";
 /// The sender can carry Ethernet frames.
 pub const FEATURE_ETHERNET: &str = "ethernet";
+/// The sender takes [`Message::Claim`].
+pub const FEATURE_CLAIM: &str = "claim";
 /// The sender is a server, and chooses the tunnel's settings.
 pub const FEATURE_SERVE: &str = "serve";
 
@@ -75,6 +79,16 @@ pub enum Message {
     Look(Look),
     /// The answer to [`Message::Look`].
     AgentFacts(AgentFacts),
+    /// The client claims its tunnel addresses on the agent's host, in place of earlier claims.
+    Claim {
+        /// The client's addresses, one for each family.
+        addresses: Vec<IpAddr>,
+    },
+    /// The answer to [`Message::Claim`].
+    Claimed {
+        /// Those that another tunnel has; none is claimed then.
+        taken: Vec<IpAddr>,
+    },
     /// The client requests settings on the agent's host.
     SetUp(SetUp),
     /// The client asks a server for a tunnel.
@@ -132,7 +146,12 @@ pub struct Hello {
 impl Hello {
     /// The greeting of this program.
     pub fn ours() -> Self {
-        let features = [FEATURE_OFFLOAD, FEATURE_UDP_OFFLOAD, FEATURE_ETHERNET];
+        let features = [
+            FEATURE_OFFLOAD,
+            FEATURE_UDP_OFFLOAD,
+            FEATURE_ETHERNET,
+            FEATURE_CLAIM,
+        ];
         Hello {
             version: VERSION,
             oldest: OLDEST_VERSION,
@@ -145,6 +164,7 @@ impl Hello {
     pub fn of_server() -> Self {
         let mut hello = Hello::ours();
         hello.features.insert(FEATURE_SERVE.to_owned());
+        hello.features.remove(FEATURE_CLAIM);
         hello
     }
 
@@ -381,6 +401,8 @@ impl Message {
             Message::Hello(_) => "hello",
             Message::Look(_) => "look",
             Message::AgentFacts(_) => "facts",
+            Message::Claim { .. } => "claim",
+            Message::Claimed { .. } => "claimed",
             Message::SetUp(_) => "set-up",
             Message::Ask(_) => "ask",
             Message::Offer(_) => "offer",
@@ -442,6 +464,10 @@ mod tests {
                 reason: CloseReason::NotPermitted,
                 text: "no".to_owned(),
             },
+            Message::Claim {
+                addresses: vec!["10.0.0.1".parse().unwrap()],
+            },
+            Message::Claimed { taken: Vec::new() },
             Message::Ping { token: u64::MAX },
         ];
         for message in messages {

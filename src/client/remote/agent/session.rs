@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error::{RemoteAgentError, Role};
 use crate::frame::control::{
-    AgentFacts, Ask, CloseReason, Hello, Look, Message, Offer, Ready, SetUp,
+    AgentFacts, Ask, CloseReason, FEATURE_CLAIM, Hello, Look, Message, Offer, Ready, SetUp,
 };
 use crate::link::control::{Conversation, ConversationError};
 use crate::link::last_words::LastWords;
@@ -36,6 +36,7 @@ const SHOWN: usize = 300;
 /// What is done in each state, for errors.
 const GREET: &str = "greet the agent there";
 const LOOK: &str = "look at it";
+const CLAIM: &str = "claim addresses there";
 const SET_UP: &str = "set it up";
 const ASK: &str = "ask for a tunnel";
 const ACCEPT: &str = "take the tunnel that is offered";
@@ -119,6 +120,27 @@ impl<R: FrameSource, W: FrameSink> RemoteAgent<R, W> {
                 Ok(facts)
             }
             other => Err(self.unexpected(LOOK, &other)),
+        }
+    }
+
+    /// Claims the tunnel addresses of this end there; yields those that another tunnel has. An agent
+    /// without that part of the protocol claims nothing.
+    pub async fn claim(&mut self, addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>, RemoteAgentError> {
+        if !self.has(FEATURE_CLAIM) {
+            return Ok(Vec::new());
+        }
+        let limit = Instant::now() + STEP_TIMEOUT;
+        let claim = Message::Claim {
+            addresses: addresses.clone(),
+        };
+        self.say(CLAIM, &claim, limit).await?;
+        match self.hear(CLAIM, limit).await? {
+            // What was not asked about says nothing.
+            Message::Claimed { mut taken } => {
+                taken.retain(|address| addresses.contains(address));
+                Ok(taken)
+            }
+            other => Err(self.unexpected(CLAIM, &other)),
         }
     }
 

@@ -77,6 +77,28 @@ release() {
     rm -rf "$held"
 }
 
+# claim ADDRESS...: claims addresses by a file each, which one process alone can make.
+# Prints those that another tunnel has, by such a file or by a socket of an sshvpn
+# (address_claim.rs), and then claims none.
+claim() {
+    taken=
+    for address in "$@"; do
+        file="$dir/$address.claim"
+        if (set -C && echo "$me" >"$file") 2>/dev/null; then
+            grep -qsF "@sshvpn/$address/remote" /proc/net/unix && taken="$taken $address"
+        elif [ -e "$file" ]; then
+            taken="$taken $address"
+        fi
+    done
+    [ -z "$taken" ] && return
+    for address in "$@"; do unclaim "$address" "$$"; done
+    echo $taken
+}
+# unclaim ADDRESS PID
+unclaim() {
+    read -r pid start <"$dir/$1.claim" && [ "$pid" = "$2" ] && rm -f "$dir/$1.claim"
+} 2>/dev/null
+
 # Runs the undo commands, one in each line of $1, which has the latest first.
 run_undo() {
     while IFS= read -r line; do

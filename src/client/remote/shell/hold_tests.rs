@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 
 use super::holder::HOLD;
 use super::{PROBE, facts};
+use crate::host::address_claim::{AddressClaim, Side};
 
 /// Far longer than any step here takes; a test that reaches it hangs.
 const HANGS: Duration = Duration::from_secs(30);
@@ -486,5 +487,45 @@ fn the_probe_tells_the_same_in_every_shell() {
             "{text}"
         );
         assert_eq!(facts.ways.len(), 1, "{text}");
+    });
+}
+
+/// By shells, and by a program of ours.
+#[test]
+fn an_address_has_one_claim_at_a_time() {
+    const ADDRESSES: [&str; 2] = ["10.9.0.2", "fd09::2"];
+    let claim = |held: &mut Held, address: &str| {
+        let undo = format!("unclaim {address} $HOLDER");
+        held.step(&undo, &format!("claim {address}"))
+    };
+    in_every_shell(move |shell| {
+        for address in ADDRESSES {
+            let (mut first, mut second) = (shell.hold(), shell.hold());
+            assert_eq!(claim(&mut first, address), "ok ");
+            assert_eq!(claim(&mut second, address), format!("ok {address}"));
+            // Of several addresses none is claimed if one is taken.
+            let both = format!("claim {address} 10.9.0.77");
+            assert_eq!(second.step("", &both), format!("ok {address}"));
+            assert_eq!(claim(&mut first, "10.9.0.77"), "ok ");
+            let ours = AddressClaim::take(address.parse().unwrap(), Side::Remote);
+            assert!(ours.unwrap().is_none());
+            // A process that another test starts meanwhile inherits that socket for a moment.
+            while read("/proc/thread-self/net/unix").contains("@sshvpn/") {
+                std::thread::yield_now();
+            }
+            first.ends();
+            assert_eq!(claim(&mut second, address), "ok ");
+            // One that was killed claims nothing.
+            second.killed();
+            let mut third = shell.hold();
+            assert_eq!(claim(&mut third, address), "ok ");
+            third.ends();
+            let ours = AddressClaim::take(address.parse().unwrap(), Side::Remote);
+            assert!(ours.as_ref().unwrap().is_some());
+            let mut fourth = shell.hold();
+            assert_eq!(claim(&mut fourth, address), format!("ok {address}"));
+            fourth.ends();
+            nothing_left();
+        }
     });
 }

@@ -69,6 +69,19 @@ pub fn make_device(unit: Unit, mode: Mode, login: &str) -> Step {
     }
 }
 
+/// Claims the local host's addresses on the remote host; prints those that another tunnel has, in
+/// which case none is claimed.
+pub fn claim(addresses: &[AddressPair]) -> Step {
+    let addresses = addresses.iter().map(|pair| pair.local.to_string());
+    let addresses: Vec<String> = addresses.collect();
+    let unclaim = |address: &String| format!("unclaim {address} $HOLDER");
+    Step {
+        what: "claim the tunnel's addresses".to_owned(),
+        undo: addresses.iter().map(unclaim).collect(),
+        command: format!("claim {}", addresses.join(" ")),
+    }
+}
+
 /// Prints the names of the tun and tap devices, separated by spaces.
 pub fn list_devices() -> Step {
     Step {

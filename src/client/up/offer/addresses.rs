@@ -11,6 +11,7 @@ use crate::client::up::acceptance::is_unicast;
 use crate::client::up::plan::serve::{OfferInput, nonsense, without_host_bits};
 use crate::frame::control::Addresses;
 use crate::host::plan::addressing::AddressPair;
+use crate::host::plan::facts::{AddressFacts, HostFacts};
 use crate::types::family::{Family, is_within};
 use crate::types::{Mode, Mtu};
 
@@ -92,6 +93,9 @@ fn check_pair(input: &OfferInput<'_>, offered: &Addresses) -> Result<AddressPair
     if !sound {
         return Err(unsound());
     }
+    if let Some(device) = leads_to(input.local, remote) {
+        return Err(second_tunnel(input.host, remote, device));
+    }
     match input.request.mode {
         Mode::PointToPoint => {
             // Each becomes a host route, the remote one into the tunnel.
@@ -110,6 +114,49 @@ fn check_pair(input: &OfferInput<'_>, offered: &Addresses) -> Result<AddressPair
         remote,
         prefix,
     })
+}
+
+/// The tunnel device of this host at whose other end that address is.
+fn leads_to(local: &HostFacts, server: IpAddr) -> Option<&str> {
+    let has = |address: &&AddressFacts| {
+        let on_link = || {
+            address
+                .network()
+                .is_some_and(|network| network.contains(server))
+        };
+        address.peer.map_or_else(on_link, |peer| peer == server)
+    };
+    let tunnels = local.links.iter().filter(|link| link.is_tun());
+    let mut tunnels = tunnels.filter(|link| {
+        let mut own = local.addresses.iter().filter(|it| it.index == link.index);
+        own.any(|address| has(&address))
+    });
+    tunnels.next().map(|link| link.name.as_str())
+}
+
+/// The error for a tunnel to a server to which `device` leads already.
+pub(in crate::client::up) fn second_tunnel(host: &str, server: IpAddr, device: &str) -> OfferError {
+    OfferError::SecondTunnel {
+        host: host.to_owned(),
+        server,
+        device: device.to_owned(),
+    }
+}
+
+/// The error for offered addresses of which another tunnel, that is being made, has `address`.
+pub(in crate::client::up) fn claimed(
+    host: &str,
+    pairs: &[AddressPair],
+    address: IpAddr,
+) -> OfferError {
+    if pairs.iter().any(|pair| pair.remote == address) {
+        return second_tunnel(host, address, "another tunnel");
+    }
+    OfferError::InUse {
+        host: host.to_owned(),
+        network: address.into(),
+        used: address.into(),
+    }
 }
 
 /// The network of an ethernet tunnel; `None` unless both addresses are hosts in it.

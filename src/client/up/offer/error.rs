@@ -77,6 +77,18 @@ pub enum OfferError {
         /// The address or the link's network.
         network: IpNetwork,
     },
+    /// Another tunnel of this host has the server's address at its other end.
+    #[error(
+        "{host}: {device} on this host already leads to the server's tunnel address {server}: one host can have one tunnel to a server, and to servers with the same pool; use that one, or take it down first (Ctrl-C where it runs, or kill its process)"
+    )]
+    SecondTunnel {
+        /// The server.
+        host: String,
+        /// The server's address in the tunnel.
+        server: IpAddr,
+        /// The other tunnel's device.
+        device: String,
+    },
     /// The address is in use on this host.
     #[error(
         "{host}: the server offers the tunnel address {network}, but {used} is in use on this host: \

@@ -19,6 +19,11 @@ pub enum PlanError {
     /// No addresses can be chosen.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// Another tunnel has an address that cannot be replaced by another.
+    #[error(
+        "{0} is the address of another tunnel, here or at the remote end: choose another (--address, --peer-address), or take that tunnel down"
+    )]
+    AddressTaken(IpAddr),
     /// The remote device has an MTU that the tunnel cannot carry.
     #[error("{host}: the remote device {device} has an unusable MTU: {source}")]
     RemoteMtu {

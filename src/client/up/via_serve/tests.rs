@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::client::up::choice::{self, Chosen};
+use crate::client::up::claims::Claims;
 use crate::client::up::remote_part::{LocalDevice, RemotePart};
 use crate::client::up::test_request::request;
 use crate::frame::control::{Addresses, CloseReason, Dns, Hello, Message, Offer, PREAMBLE, Ready};
@@ -96,12 +97,13 @@ fn ready(mtu: Mtu) -> Message {
     })
 }
 
-fn start<'a>(connection: &'a Connection, request: &'a UpRequest) -> Start<'a> {
+fn start<'a>(connection: &'a Connection, request: &'a UpRequest, claims: &'a Claims) -> Start<'a> {
     Start {
         reporter: QUIET,
         connection,
         request,
         local: HostFacts::default(),
+        claims,
         seed: 1,
     }
 }
@@ -120,7 +122,8 @@ async fn comes_up(
     request: &UpRequest,
 ) -> Result<(ByServe, Agreed<Mtu>), Failure> {
     let mut remote = chosen(connection, request).await;
-    let start = start(connection, request);
+    let claims = Claims::default();
+    let start = start(connection, request, &claims);
     let agreed = remote.agree(&start).await?;
     let first = DeviceRequest::FirstFree(DevicePrefix::default());
     let tun = Device::open(&first, Mode::PointToPoint).unwrap();

@@ -78,6 +78,7 @@ fn laptop() -> HostFacts {
             route("fe80::/64", None, 2),
         ],
         rules: vec![],
+        claimed: vec![],
     }
 }
 

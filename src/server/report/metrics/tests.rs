@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::pump::Dropped;
-use crate::server::life::admission::{Offence, Refused};
+use crate::server::admission::{Offence, Refused};
 use crate::server::report::registry::outcome::LoginFailed;
 use crate::server::report::registry::tests::{log_in, tunnel};
 use crate::server::report::status::show::tests::watched;

@@ -32,7 +32,7 @@ use super::audit::Audit;
 use super::audit::event::{Event, Who};
 use crate::config::serve::settings::ClientLimits;
 use crate::process::token_bucket::Allowance;
-use crate::server::life::admission::Refused;
+use crate::server::admission::Refused;
 use clients::{ClientView, Clients};
 use outcome::{Full, LoginFailed};
 use session::{Login, Session, SessionView};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::server::life::admission::Offence;
+use crate::server::admission::Offence;
 
 /// Why a connection ended without a login.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use crate::host::journal::owner::network_namespace;
-use crate::server::life::admission::Admission;
+use crate::server::admission::Admission;
 use crate::server::report::audit::Audit;
 use crate::server::report::registry::Registry;
 

@@ -18,10 +18,10 @@ use crate::ssh::client::prompt::terminal_text;
 use crate::ssh::client::stalled::StallLimit;
 use crate::ssh::client::transport;
 use crate::ssh::congestion;
-use crate::ssh::server::asking::Asking;
+use crate::ssh::server::channel_slots::ChannelSlots;
 use crate::ssh::server::connection::{ClientConnection, GOODBYE, Shared};
 use crate::ssh::server::events::{Events, ServeError};
-use crate::ssh::server::place::Places;
+use crate::ssh::server::request_intake::RequestIntake;
 use crate::ssh::server::requests::{QUEUE, Requests, Unqueued};
 use crate::ssh::server::settings::ServerSettings;
 
@@ -62,13 +62,13 @@ async fn log_in<G: Gate>(
     tracing::debug!(%peer, "congestion control {}", congestion::in_use(&stream));
     let stream = StallLimit::new(stream, settings.stall_limit());
     let shared = Arc::<Shared>::default();
-    let places = Places::new(settings.channels);
+    let slots = ChannelSlots::new(settings.channels);
     let (admit, admitted) = oneshot::channel();
     let (asks, requests) = mpsc::channel(QUEUE);
     let unqueued = Unqueued::default();
     let events = Events {
         attempts: Attempts::new(gate, peer, Arc::clone(progress), admit),
-        asking: Asking::new(Arc::clone(&shared), places.clone(), asks, unqueued.clone()),
+        intake: RequestIntake::new(Arc::clone(&shared), slots.clone(), asks, unqueued.clone()),
         shared: Arc::clone(&shared),
     };
     let configuration = Arc::new(settings.configuration());
@@ -96,7 +96,7 @@ async fn log_in<G: Gate>(
         connection: ClientConnection {
             handle,
             shared,
-            places,
+            slots,
             identification,
             _alive: alive,
         },

@@ -101,6 +101,7 @@ fn here() -> HostFacts {
         addresses: vec![address],
         routes: vec![route("172.20.0.0/16"), route("0.0.0.0/0")],
         rules: Vec::new(),
+        claimed: Vec::new(),
     }
 }
 

@@ -3,23 +3,31 @@
 
 use std::fmt;
 
-use super::host;
-use super::listen::Bound;
-use super::serve_error::ServeError;
+use super::{host, own_user};
 use crate::config::serve::request::ServeRequest;
 use crate::config::serve::settings::ServeSettings;
 use crate::host::change::sysctl;
 use crate::host::netlink::Netlink;
 use crate::process::message::say;
 use crate::server::address::pool::Pools;
+use crate::server::listen::Bound;
 use crate::server::login::policy::{Policy, Warning};
 use crate::server::report::audit::AuditError;
 use crate::server::report::metrics::MetricsError;
 use crate::server::report::status;
+use crate::server::run::serve_error::ServeError;
 use crate::ssh::server::host_keys;
 
 /// The exit code if there is an obstacle.
 const OBSTACLE: u8 = 2;
+
+/// Becomes the user of `--user`, who can open other files than root. Call it while this process has
+/// one thread; returns the exit code if that fails.
+pub fn become_user(request: &ServeRequest) -> Option<u8> {
+    let error = own_user::assume_to_check(request).err()?;
+    say(format_args!("sshvpn: serve: {error}"));
+    Some(OBSTACLE)
+}
 
 /// Checks, prints what it found, and returns the exit code.
 pub async fn run(request: &ServeRequest) -> u8 {

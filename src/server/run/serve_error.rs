@@ -4,18 +4,18 @@ use std::io;
 
 use thiserror::Error;
 
-use super::host::ServeHostError;
-use super::listen::ListenError;
-use super::own_user::OwnUserError;
 use crate::config::serve::error::ServeConfigError;
 use crate::host::journal::runtime_dir::RuntimeDirError;
 use crate::host::privilege::PrivilegeError;
 use crate::sandbox::SandboxError;
 use crate::server::address::lease::LeaseError;
 use crate::server::address::pool::{PoolError, PoolOverlap};
+use crate::server::listen::ListenError;
 use crate::server::login::policy::PolicyError;
 use crate::server::report::audit::AuditError;
 use crate::server::report::metrics::MetricsError;
+use crate::server::start::host::ServeHostError;
+use crate::server::start::own_user::OwnUserError;
 use crate::ssh::congestion::CongestionError;
 use crate::ssh::server::host_keys::HostKeyFileError;
 

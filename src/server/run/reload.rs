@@ -1,20 +1,20 @@
 //! A reload: reads everything again and applies it while clients stay, in an order that
 //! lets each step be undone.
 
-use super::open_files;
 use super::serve_error::ServeError;
+use super::service_manager;
 use super::{Life, choose_pools, set_reach, warn, warn_of_no_keys};
-use super::{host, notify};
 use crate::config::serve::request::ServeRequest;
 use crate::process::message::say;
 use crate::server::address::pool::Pools;
 use crate::server::login::rules::Rules;
 use crate::server::report::audit::event::Event;
+use crate::server::start::{host, open_files};
 
 impl Life {
     /// Applies changed settings; if that fails, all settings stay as they were.
     pub(super) async fn reload(&mut self, request: &ServeRequest) {
-        notify::reloading();
+        service_manager::reloading();
         match self.take_up(request).await {
             Ok(()) => {
                 let listen = self.listeners.addresses();
@@ -25,7 +25,7 @@ impl Life {
                 "sshvpn: nothing was reloaded, the earlier settings stay in force: {error}"
             )),
         }
-        notify::ready(&self.status_line());
+        service_manager::ready(&self.status_line());
     }
 
     async fn take_up(&mut self, request: &ServeRequest) -> Result<(), ServeError> {

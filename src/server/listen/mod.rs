@@ -3,6 +3,7 @@
 //! is a socket for each family, so that it takes the place of `0.0.0.0`, or gives
 //! way to it, without closing what IPv4 clients come in by.
 
+mod handed_over;
 mod socket;
 
 #[cfg(test)]
@@ -17,9 +18,9 @@ use std::task::{Context, Poll};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::activation::handed_over;
 use crate::process::message::say;
 use crate::server::accept::{Accept, accept};
+use handed_over::handed_over;
 use socket::{any_v4, is_any_v6, open_all, overlap, plan};
 
 pub use socket::ListenError;

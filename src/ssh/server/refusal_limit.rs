@@ -12,14 +12,14 @@ const MOST: u32 = 1000;
 /// One more refusal is allowed after this time.
 const RECOVERY: Duration = Duration::from_millis(20);
 
-/// The refusals left for one client; every place that refuses has a clone.
+/// The refusals left for one client; everything that refuses has a clone.
 #[derive(Debug, Clone)]
-pub(super) struct Patience(Arc<Mutex<Allowance>>);
+pub(super) struct RefusalLimit(Arc<Mutex<Allowance>>);
 
-impl Patience {
+impl RefusalLimit {
     /// All of it.
     pub(super) fn new() -> Self {
-        Patience(Arc::new(Mutex::new(Allowance::new(MOST, RECOVERY))))
+        RefusalLimit(Arc::new(Mutex::new(Allowance::new(MOST, RECOVERY))))
     }
 
     /// Counts one refusal; false if none is left.
@@ -47,17 +47,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patience_ends_and_comes_back() {
+    fn refusals_run_out_and_come_back() {
         let start = Instant::now();
-        let patience = Patience::new();
-        let refused = (0..5000).filter(|_| patience.try_refuse(start)).count();
+        let refusals_left = RefusalLimit::new();
+        let refused = (0..5000)
+            .filter(|_| refusals_left.try_refuse(start))
+            .count();
         assert_eq!(refused, MOST as usize);
         let later = start + RECOVERY * 3;
-        let refused = (0..10).filter(|_| patience.try_refuse(later)).count();
+        let refused = (0..10).filter(|_| refusals_left.try_refuse(later)).count();
         assert_eq!(refused, 3);
         let much_later = later + Duration::from_secs(86400);
         let refused = (0..5000)
-            .filter(|_| patience.try_refuse(much_later))
+            .filter(|_| refusals_left.try_refuse(much_later))
             .count();
         assert_eq!(refused, MOST as usize);
     }
@@ -65,23 +67,23 @@ mod tests {
     #[test]
     fn refusals_elsewhere_exhaust_it_too() {
         let start = Instant::now();
-        let patience = Patience::new();
-        let elsewhere = patience.clone();
+        let refusals_left = RefusalLimit::new();
+        let elsewhere = refusals_left.clone();
         for _ in 0..MOST {
-            assert!(!patience.is_exhausted(start));
+            assert!(!refusals_left.is_exhausted(start));
             elsewhere.refused(start);
         }
-        assert!(patience.is_exhausted(start));
-        assert!(!patience.is_exhausted(start + RECOVERY));
+        assert!(refusals_left.is_exhausted(start));
+        assert!(!refusals_left.is_exhausted(start + RECOVERY));
     }
 
     #[test]
     fn a_slow_client_never_runs_out() {
         let mut now = Instant::now();
-        let patience = Patience::new();
+        let refusals_left = RefusalLimit::new();
         for _ in 0..5000 {
             now += RECOVERY;
-            assert!(patience.try_refuse(now));
+            assert!(refusals_left.try_refuse(now));
         }
     }
 }

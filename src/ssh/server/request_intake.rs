@@ -11,10 +11,10 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::channel_slots::{ChannelSlot, ChannelSlots};
 use super::connection::Shared;
 use super::events::ServeError;
-use super::patience::Patience;
-use super::place::{Place, Places};
+use super::refusal_limit::RefusalLimit;
 use super::requests::{
     CancelReply, ListenReply, OpenReply, Opening, Originator, QUEUE, Request, SubsystemReply,
     TunnelReply, Unqueued,
@@ -44,20 +44,20 @@ const LONGEST_NAME: usize = 255;
 const TOO_LONG: &str = "the name is too long";
 
 /// The requests of one client.
-pub(super) struct Asking {
+pub(super) struct RequestIntake {
     shared: Arc<Shared>,
-    places: Places,
+    slots: ChannelSlots,
     requests: mpsc::Sender<Request>,
     unqueued: Unqueued,
     /// Sessions in which nothing has been started.
     sessions: HashMap<ChannelId, Waiting>,
-    patience: Patience,
+    refusals_left: RefusalLimit,
 }
 
 /// A session in which nothing has been started.
 struct Waiting {
     channel: Channel<ServerSide>,
-    place: Place,
+    slot: ChannelSlot,
 }
 
 /// The payload of a request for a tunnel (OpenSSH PROTOCOL, section 2.3).
@@ -83,21 +83,21 @@ impl TunnelPayload {
     }
 }
 
-impl Asking {
-    /// Sends requests to `requests`; each channel takes one of `places`.
+impl RequestIntake {
+    /// Sends requests to `requests`; each channel takes one of `slots`.
     pub(super) fn new(
         shared: Arc<Shared>,
-        places: Places,
+        slots: ChannelSlots,
         requests: mpsc::Sender<Request>,
         unqueued: Unqueued,
     ) -> Self {
-        Asking {
+        RequestIntake {
             shared,
-            places,
+            slots,
             requests,
             unqueued,
             sessions: HashMap::new(),
-            patience: Patience::new(),
+            refusals_left: RefusalLimit::new(),
         }
     }
 
@@ -137,7 +137,7 @@ impl Asking {
             _ => self.unserved(what),
         }
         reply.reject(reason).await;
-        if self.patience.try_refuse(Instant::now()) {
+        if self.refusals_left.try_refuse(Instant::now()) {
             Ok(())
         } else {
             Err(ServeError::Flood)
@@ -150,11 +150,11 @@ impl Asking {
         channel: Channel<ServerSide>,
         reply: ChannelOpenHandle,
     ) -> Result<(), ServeError> {
-        let Some(place) = self.places.take() else {
+        let Some(slot) = self.slots.take() else {
             return self.refuse(reply, shortage(), "session").await;
         };
         let id = channel.id();
-        self.sessions.insert(id, Waiting { channel, place });
+        self.sessions.insert(id, Waiting { channel, slot });
         // The window is granted when something is started in the session.
         reply.accept_without_window().await;
         Ok(())
@@ -175,7 +175,7 @@ impl Asking {
             self.unqueued.count();
             return false;
         };
-        let Some(Waiting { channel, place }) = self.sessions.remove(&id) else {
+        let Some(Waiting { channel, slot }) = self.sessions.remove(&id) else {
             drop(queue);
             self.refused(
                 &format!("subsystem {name}"),
@@ -191,7 +191,7 @@ impl Asking {
                 write,
                 handle,
                 connection: Arc::clone(&self.shared),
-                place,
+                slot,
             },
         });
         true
@@ -250,7 +250,7 @@ impl Asking {
         .await
     }
 
-    /// Passes a request for a channel for `what` on, if there are a place and room in the
+    /// Passes a request for a channel for `what` on, if there are a slot and room in the
     /// queue.
     async fn ask(
         &mut self,
@@ -259,18 +259,18 @@ impl Asking {
         what: &str,
         request: impl FnOnce(Opening) -> Request,
     ) -> Result<(), ServeError> {
-        if self.patience.is_exhausted(Instant::now()) {
+        if self.refusals_left.is_exhausted(Instant::now()) {
             return Err(ServeError::Flood);
         }
         let reserved = self.requests.try_reserve();
-        let (Ok(queue), Some(place)) = (reserved, self.places.take()) else {
+        let (Ok(queue), Some(slot)) = (reserved, self.slots.take()) else {
             return self.refuse(reply, shortage(), what).await;
         };
         queue.send(request(Opening {
             channel,
             reply,
-            place,
-            patience: self.patience.clone(),
+            slot,
+            refusals_left: self.refusals_left.clone(),
         }));
         Ok(())
     }
@@ -383,13 +383,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_comes_too_late_is_known_to_be() {
         let (asks, mut requests) = mpsc::channel(QUEUE);
-        let asking = Asking::new(Arc::default(), Places::new(1), asks, Unqueued::default());
-        assert_eq!(asking.listen("localhost", 8080).await, None);
+        let intake = RequestIntake::new(
+            Arc::default(),
+            ChannelSlots::new(1),
+            asks,
+            Unqueued::default(),
+        );
+        assert_eq!(intake.listen("localhost", 8080).await, None);
         let Some(Request::Listen { reply, .. }) = requests.recv().await else {
             panic!("another request");
         };
         assert!(!reply.accept(8080));
-        let (port, heard) = tokio::join!(asking.listen("localhost", 0), async {
+        let (port, heard) = tokio::join!(intake.listen("localhost", 0), async {
             match requests.recv().await {
                 Some(Request::Listen { reply, .. }) => reply.accept(4242),
                 _ => false,
@@ -403,9 +408,9 @@ mod tests {
         let (asks, queue) = mpsc::channel(QUEUE);
         let unqueued = Unqueued::default();
         let mut requests = Requests::new(queue, unqueued.clone());
-        let asking = Asking::new(Arc::default(), Places::new(1), asks, unqueued);
+        let intake = RequestIntake::new(Arc::default(), ChannelSlots::new(1), asks, unqueued);
         for number in 0..QUEUE + 3 {
-            asking.unserved(&format!("request {number}"));
+            intake.unserved(&format!("request {number}"));
         }
         let Some(Request::Unserved { what, why }) = requests.next().await else {
             panic!("another request");
@@ -413,7 +418,7 @@ mod tests {
         // The half of the queue that stays free, and the three beyond it.
         assert_eq!(what, format!("{} requests", QUEUE / 2 + 3));
         assert_eq!(why, "too many requests wait");
-        drop(asking);
+        drop(intake);
         let mut recorded = 0;
         while requests.next().await.is_some() {
             recorded += 1;

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 
-use crate::server::life::activation::ActivationError;
+use super::handed_over::ActivationError;
 
 /// Length of the accept queue, sufficient for a burst of clients.
 const BACKLOG: i32 = 1024;

@@ -1,16 +1,8 @@
-//! The life of a server: start, clients, reload, stop.
+//! Runs a server: start, clients, reload, stop.
 
-pub mod activation;
-pub mod admission;
-pub mod check;
-pub mod confinement;
-pub mod host;
-pub mod listen;
-pub mod notify;
-pub mod open_files;
-pub mod own_user;
 mod reload;
 pub(super) mod serve_error;
+pub mod service_manager;
 pub mod signals;
 
 use std::fmt;
@@ -27,7 +19,9 @@ use super::Server;
 use super::access::access_rules::Reachability;
 use super::address::lease::Leases;
 use super::address::pool::{self, Pool, Pools};
+use super::admission::Admission;
 use super::client;
+use super::listen::{Bound, Listeners};
 use super::login::rules::Rules;
 use super::report::audit::Audit;
 use super::report::audit::event::Event;
@@ -35,6 +29,8 @@ use super::report::metrics::MetricsListener;
 use super::report::registry::Registry;
 use super::report::status::StatusSocket;
 use super::report::status::watched::Watched;
+use super::start::host::{self, ServeHost};
+use super::start::{confinement, open_files, own_user};
 use crate::config::serve::request::ServeRequest;
 use crate::host::change::sysctl;
 use crate::host::journal::runtime_dir::RuntimeDir;
@@ -44,9 +40,6 @@ use crate::process::cleanup;
 use crate::process::failure::Failure;
 use crate::process::message::{Counted, say};
 use crate::sandbox;
-use admission::Admission;
-use host::ServeHost;
-use listen::{Bound, Listeners};
 use serve_error::ServeError;
 use signals::{Asked, Signals};
 
@@ -207,7 +200,7 @@ impl Life {
             pid: std::process::id(),
         });
         life.tell_start();
-        notify::ready(&life.status_line());
+        service_manager::ready(&life.status_line());
         Ok(life)
     }
 
@@ -232,7 +225,7 @@ impl Life {
 
     /// Accepts clients until a signal asks to stop.
     async fn run(&mut self, request: &ServeRequest, signals: &mut Signals) -> Asked {
-        let watchdog = notify::watchdog();
+        let watchdog = service_manager::watchdog();
         tokio::pin!(watchdog);
         loop {
             tokio::select! {
@@ -241,7 +234,7 @@ impl Life {
                     other => return other,
                 },
                 (stream, peer) = self.listeners.accept() => self.admit(stream, peer),
-                Some(_) = self.clients.join_next() => notify::status(&self.status_line()),
+                Some(_) = self.clients.join_next() => service_manager::status(&self.status_line()),
                 () = &mut watchdog => {}
             }
         }
@@ -263,7 +256,7 @@ impl Life {
     /// Tells the clients the reason, disconnects them, and undoes everything.
     async fn end(mut self, asked: Asked, signals: &mut Signals) {
         let reason = "the server is shutting down";
-        notify::stopping(reason);
+        service_manager::stopping(reason);
         // A new client would only wait while the others are disconnected.
         self.listeners.close();
         self.audit.record(Event::ServerStopped {

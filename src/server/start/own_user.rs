@@ -86,6 +86,15 @@ pub(in crate::server) fn assume(request: &ServeRequest) -> Result<(), OwnUserErr
     Ok(account.assume(UNTIL_IT_LISTENS)?)
 }
 
+/// Becomes the requested user, for whom nothing is made; for `--check`.
+pub(super) fn assume_to_check(request: &ServeRequest) -> Result<(), OwnUserError> {
+    let Some(account) = account(request)? else {
+        return Ok(());
+    };
+    require_own_group(&account)?;
+    Ok(account.assume(UNTIL_IT_LISTENS)?)
+}
+
 fn account(request: &ServeRequest) -> Result<Option<Account>, OwnUserError> {
     let Some(name) = &request.user else {
         return Ok(None);
