@@ -3,5 +3,7 @@
 mod dbclient;
 mod dropbear;
 mod forwards;
+mod openssh;
 mod putty;
+mod python;
 mod sshd_options;
