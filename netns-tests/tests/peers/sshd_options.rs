@@ -174,6 +174,10 @@ fn table(rows: &[Row]) -> Result<()> {
 
 const DENIED: &str = "root@bastion: Permission denied (publickey)";
 
+/// Gives the key of root a command.
+const FORCED: &str = "sed -i 's,^,command=\"/usr/local/sbin/sshvpn agent\" ,' \
+    /etc/ssh/authorized_keys/root";
+
 #[test]
 fn who_may_log_in() -> Result<()> {
     table(&[
@@ -184,6 +188,12 @@ fn who_may_log_in() -> Result<()> {
             &[("PermitRootLogin", "forced-commands-only")],
             "Connection to bastion",
         ),
+        Row {
+            prepare: Some(|lab| on(&lab.bastion, FORCED)),
+            // The agent takes the place of the shell.
+            tun: Skip,
+            ..always(&[("PermitRootLogin", "forced-commands-only")])
+        },
         never(&[("AllowUsers", "alice")], DENIED),
         never(&[("DenyUsers", "root")], DENIED),
         never(&[("AllowGroups", "staff")], DENIED),
