@@ -10,11 +10,12 @@ use std::net::TcpStream;
 
 use anyhow::{Context, Result, bail, ensure};
 use netns_tests::lab::dropbear;
+use netns_tests::lab::host::Process;
 use netns_tests::lab::link::has_device;
 use netns_tests::lab::sshd::{Sshd, make_key};
 use netns_tests::lab::topology::{self, Direct};
 use netns_tests::program::vpn::{Device, fails_clearly};
-use netns_tests::{Carrier, Client, Host, PATIENCE, traffic, until};
+use netns_tests::{Before, Carrier, Client, Host, PATIENCE, traffic, until};
 use nix::sys::signal::Signal;
 
 /// What a way in has to come to.
@@ -339,6 +340,59 @@ fn max_startups() -> Result<()> {
     drop(held);
     sshd.wait_for_line("by 192.0.2.1 port", PATIENCE)?;
     always(SETTING).way(&lab, "agent", Up)
+}
+
+/// The user takes longer to answer than LoginGraceTime permits.
+#[test]
+fn login_grace_time() -> Result<()> {
+    let row = Row {
+        variables: ASKPASS,
+        options: &["-o", "PubkeyAuthentication=no"],
+        ..ROW
+    };
+    let lab = row.lab()?;
+    password(&lab)?;
+    let late = "#!/bin/sh\nuntil [ -e /run/lab/go ]; do sleep 0.1; done; echo open-sesame\n";
+    lab.laptop.write("/run/lab/askpass", late)?;
+    let sshd = Sshd::default()
+        .set("LoginGraceTime", "1")
+        .set("KbdInteractiveAuthentication", "yes")
+        .set("PermitRootLogin", "yes")
+        .set("UsePAM", "yes")
+        .start(&lab.bastion)?;
+    let client = lab.laptop.spawn(&row.command(&["up", "--via", "agent"])?)?;
+    sshd.wait_for_line("Postponed keyboard-interactive", PATIENCE)?;
+    // sshd logs nothing when the time has run out.
+    until("the end of the login's process", PATIENCE, || {
+        let processes = lab.bastion.processes().ok()?;
+        let serves = |process: &Process| process.command.starts_with("sshd: root");
+        (!processes.iter().any(serves)).then_some(())
+    })?;
+    on(&lab.laptop, "touch /run/lab/go")?;
+    fails_clearly(&client.wait(PATIENCE)?, Some(255), &["LoginGraceTime"])
+}
+
+/// A client that stands still for longer than sshd waits is told so when it goes on, and undoes
+/// its part.
+#[test]
+fn client_alive() -> Result<()> {
+    let lab = ROW.lab()?;
+    let _sshd = Sshd::default()
+        .set("ClientAliveInterval", "1")
+        .set("ClientAliveCountMax", "1")
+        .start(&lab.bastion)?;
+    let before = Before::of(&[&lab.laptop, &lab.bastion])?;
+    for carrier in [Carrier::Tun, Carrier::Agent] {
+        let up = carrier.up(&lab.laptop, &["bastion"])?;
+        up.signal(Signal::SIGSTOP)?;
+        until("no device there", PATIENCE, || {
+            Device::all(&lab.bastion).ok()?.is_empty().then_some(())
+        })?;
+        up.signal(Signal::SIGCONT)?;
+        let ended = up.wait(PATIENCE)?;
+        fails_clearly(&ended, Some(255), &["bastion"])?;
+    }
+    before.is_back()
 }
 
 #[test]
