@@ -1,5 +1,6 @@
 //! Other SSH implementations as peers: servers of our client, and clients of `sshvpn serve`.
 
+mod asyncssh_server;
 mod dbclient;
 mod dropbear;
 mod forwards;

@@ -21,7 +21,7 @@ const PARAMIKO: &str = include_str!("paramiko_client.py");
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The command line of a script that is written to `host`.
-fn python<'a>(host: &Host, script: &str, arguments: &[&'a str]) -> Result<Vec<&'a str>> {
+pub fn python<'a>(host: &Host, script: &str, arguments: &[&'a str]) -> Result<Vec<&'a str>> {
     const FILE: &str = "/run/lab/script.py";
     host.write(FILE, script)?;
     Ok([&["/usr/bin/python3", "-W", "ignore", FILE], arguments].concat())
