@@ -105,6 +105,18 @@ fn every_type_of_user_key() -> Result<()> {
     Ok(())
 }
 
+/// Dropbear knows no certificates: the key itself is offered after its certificate.
+#[test]
+fn a_key_with_a_certificate() -> Result<()> {
+    let lab = lab()?;
+    let _server = lab.start("ed25519", &[])?;
+    make_key(&lab.laptop, "/run/lab/ca", "ed25519")?;
+    lab.laptop.sh(&format!(
+        "ssh-keygen -q -s /run/lab/ca -I laptop -n root {KEY}.pub"
+    ))?;
+    lab.sshvpn(&["bastion", "true"])?.ok().map(drop)
+}
+
 #[test]
 fn unknown_and_changed_host_keys() -> Result<()> {
     let lab = lab()?;
@@ -158,7 +170,8 @@ fn key_and_password() -> Result<()> {
 #[test]
 fn commands_and_their_streams() -> Result<()> {
     let lab = lab()?;
-    let _server = lab.start("ed25519", &[])?;
+    // The least window that Dropbear takes.
+    let _server = lab.start("ed25519", &["-W", "1024"])?;
     let sshvpn = session(&["bastion"])?.join(" ");
     let line = format!(
         "head -c 20000000 /dev/zero | {sshvpn} 'cat; echo >&2 warned; exit 7' | wc -c; echo ${{PIPESTATUS[1]}}"

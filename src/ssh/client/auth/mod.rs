@@ -62,7 +62,8 @@ pub enum AuthError {
     /// The server closed the connection, for example after too many attempts, or has no
     /// method left.
     #[error(
-        "{user}@{host}: the server ended the authentication after {tries} tries; if those were too many keys, name the one to use (-i KEY -o IdentitiesOnly=yes)"
+        "{user}@{host}: the server ended the authentication after {tries} tries: too many keys (name the one to use: \
+         -i KEY -o IdentitiesOnly=yes) or too much time (its LoginGraceTime)"
     )]
     Disconnected {
         /// The login's user.
