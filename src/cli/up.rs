@@ -22,9 +22,10 @@ use crate::types::{DevicePrefix, InterfaceName, Mode, Mtu, Unit};
                   login. At the end all changes on both hosts are undone."
 )]
 pub struct UpArgs {
-    /// Network to reach through HOST, IPv4 or IPv6; may be repeated
-    #[arg(long = "route", value_name = "CIDR", value_parser = network)]
-    pub routes: Vec<IpNetwork>,
+    /// Network to reach through HOST, IPv4 or IPv6, or 'auto': those that HOST is connected to or
+    /// has routes to; may be repeated
+    #[arg(long = "route", value_name = "CIDR|auto", value_parser = route)]
+    pub routes: Vec<RouteArgument>,
     /// Network to leave out of the routes; may be repeated
     #[arg(long = "exclude", value_name = "CIDR", value_parser = network)]
     pub excludes: Vec<IpNetwork>,
@@ -93,6 +94,15 @@ pub struct UpArgs {
     pub destination: String,
 }
 
+/// The argument of `--route`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteArgument {
+    /// The networks of the remote host.
+    Auto,
+    /// One network.
+    Network(IpNetwork),
+}
+
 /// The carriers that the user can choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Via {
@@ -127,6 +137,10 @@ impl UpArgs {
             None => None,
         };
         let accepts_routes = self.accept_routes || !self.accept_networks.is_empty();
+        let routes = self.routes.iter().filter_map(|route| match route {
+            RouteArgument::Network(network) => Some(*network),
+            RouteArgument::Auto => None,
+        });
         if self.routes.is_empty() && !accepts_routes && !self.excludes.is_empty() {
             return Err("--exclude needs --route, --accept-routes or --accept-route".to_owned());
         }
@@ -139,7 +153,8 @@ impl UpArgs {
         Ok(UpRequest {
             args: self.ssh.to_args(&self.destination),
             background: self.ssh.background,
-            routes: self.routes.clone(),
+            routes: routes.collect(),
+            auto: self.routes.contains(&RouteArgument::Auto),
             excludes: self.excludes.clone(),
             address: self.address,
             peer_address: self.peer_address,
@@ -209,6 +224,13 @@ impl UpArgs {
     }
 }
 
+fn route(text: &str) -> Result<RouteArgument, String> {
+    match text {
+        "auto" => Ok(RouteArgument::Auto),
+        _ => network(text).map(RouteArgument::Network),
+    }
+}
+
 fn unit(text: &str) -> Result<Unit, String> {
     let number = text.parse().map_err(|_| "not a number".to_owned())?;
     Unit::new(number).map_err(|error| error.to_string())
@@ -243,6 +265,20 @@ mod tests {
         assert!(request("up --exclude 10.1.0.0/16 --accept-routes host").is_ok());
         assert!(request("up --exclude 10.1.0.0/16 --accept-dns host").is_err());
         assert!(request("up --accept-route 10.1.2.3/8 host").is_err());
+    }
+
+    #[test]
+    fn networks_and_auto_are_routes() {
+        let both =
+            request("up --route auto --route 10.0.0.0/8 --exclude 10.1.0.0/16 host").unwrap();
+        assert!(both.auto && both.routes.len() == 1);
+        assert!(
+            request("up --route auto --exclude 10.1.0.0/16 host")
+                .unwrap()
+                .auto
+        );
+        assert!(!request("up --route 10.0.0.0/8 host").unwrap().auto);
+        assert!(request("up --route automatic host").is_err());
     }
 
     #[test]

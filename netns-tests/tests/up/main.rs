@@ -7,6 +7,7 @@ mod local_user;
 mod oddities;
 mod path;
 mod remote_user;
+mod route_auto;
 mod subnet;
 mod undo;
 mod undo_matrix;

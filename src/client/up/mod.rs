@@ -51,6 +51,7 @@ pub use acceptance::Acceptance;
 use attempt::Attempt;
 use choice::Chosen;
 pub use choice::{Carrier, CarrierRequest};
+use plan::auto::Auto;
 use remote_part::RemotePart;
 use via_agent::ByAgent;
 use via_serve::{ByServe, Server};
@@ -68,6 +69,8 @@ pub struct UpRequest {
     pub background: bool,
     /// Networks to reach through the tunnel.
     pub routes: Vec<IpNetwork>,
+    /// Whether to reach the networks of the remote host that can be routed (`--route auto`).
+    pub auto: bool,
     /// Networks to leave out of the routes.
     pub excludes: Vec<IpNetwork>,
     /// This host's tunnel address.
@@ -97,6 +100,23 @@ pub struct UpRequest {
     pub strict: bool,
 }
 
+impl UpRequest {
+    /// The request as a server is asked: `--route auto` is to take what the server offers.
+    fn accepting_routes_if_auto(&self) -> Self {
+        let mut request = self.clone();
+        request.acceptance.routes |= request.auto;
+        request
+    }
+
+    /// The request with `more` routes.
+    fn reaching(&self, more: &[IpNetwork]) -> Self {
+        UpRequest {
+            routes: [&self.routes, more].concat(),
+            ..self.clone()
+        }
+    }
+}
+
 /// Prints one line per step on standard error.
 #[derive(Debug, Clone, Copy)]
 struct Reporter {
@@ -107,6 +127,13 @@ impl Reporter {
     fn step(self, text: impl fmt::Display) {
         if !self.quiet {
             say(text);
+        }
+    }
+
+    /// Reports what `--route auto` takes of a remote host's networks.
+    fn auto(self, host: &str, auto: &Auto) {
+        for line in auto.lines() {
+            self.step(format_args!("{host}: {line}"));
         }
     }
 

@@ -10,6 +10,7 @@ pub(super) fn request(routes: &[&str]) -> UpRequest {
         args: Default::default(),
         background: false,
         routes: routes.iter().map(|route| route.parse().unwrap()).collect(),
+        auto: false,
         excludes: Vec::new(),
         address: None,
         peer_address: None,

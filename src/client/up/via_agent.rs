@@ -1,12 +1,16 @@
 //! The remote end's part of a tunnel by an sshvpn there: it is told what its host
 //! is to look like, makes it so, and puts it back.
 
+use ipnetwork::IpNetwork;
+
 use super::Reporter;
 use super::plan::agent::{self, AgentInput};
+use super::plan::auto::{self, AutoError, AutoInput};
+use super::plan::way_probes;
 use super::remote_part::{Agreed, Pushed, Start, report_undone};
 use super::via_stream::{ByStream, StreamKind};
 use crate::client::remote::agent::{RemoteAgent, RemoteAgentError, StartedAgent};
-use crate::frame::control::{AgentFacts, Ready, SetUp};
+use crate::frame::control::{AgentFacts, Look, Ready, SetUp};
 use crate::host::change::sysctl;
 use crate::process::failure::Failure;
 use crate::ssh::client::connect::Connection;
@@ -26,25 +30,65 @@ impl ByAgent {
     }
 }
 
+impl Agent {
+    /// The networks of the agent's host that `--route auto` takes, and the facts with their ways.
+    async fn automatic(
+        &self,
+        agent: &mut RemoteAgent,
+        start: &Start<'_>,
+    ) -> Result<(Vec<IpNetwork>, AgentFacts), Failure> {
+        let (host, request) = (start.connection.host(), start.request);
+        let asked = Look {
+            ways: Vec::new(),
+            routed: true,
+        };
+        let facts = agent.look(asked).await.map_err(Failure::ssh)?;
+        let networks = facts.routed.ok_or_else(|| AutoError::Old(host.to_owned()));
+        let auto = auto::choose(&AutoInput {
+            host,
+            request,
+            local: &start.local,
+            first_hop: start.connection.first_hop(),
+            networks: &networks.map_err(Failure::ssh)?,
+            permitted: facts.permissions.routes.as_deref(),
+            ipv6: facts.ipv6 && sysctl::has_ipv6(),
+        })
+        .map_err(Failure::local)?;
+        start.reporter.auto(host, &auto);
+        let routes = request.routes.iter().chain(&auto.taken);
+        let asked = Look {
+            ways: routes.flat_map(way_probes).collect(),
+            routed: false,
+        };
+        let facts = agent.look(asked).await.map_err(Failure::ssh)?;
+        Ok((auto.taken, facts))
+    }
+}
+
 impl StreamKind for Agent {
     type Plan = SetUp;
 
     async fn agree(
         &self,
-        _: &mut RemoteAgent,
+        agent: &mut RemoteAgent,
         start: &Start<'_>,
     ) -> Result<Agreed<SetUp>, Failure> {
-        let (host, request) = (start.connection.host(), start.request);
+        let host = start.connection.host();
         start.reporter.step(format_args!(
             "{host}: connected, the agent runs as {}",
             self.facts.login
         ));
+        let (automatic, facts) = match start.request.auto {
+            true => self.automatic(agent, start).await?,
+            false => (Vec::new(), self.facts.clone()),
+        };
+        let request = &start.request.reaching(&automatic);
         let decided = agent::decide(&AgentInput {
             host,
             request,
             local: &start.local,
             local_ipv6: sysctl::has_ipv6(),
-            remote: &self.facts,
+            remote: &facts,
             seed: start.seed,
         })
         .map_err(Failure::local)?;
@@ -57,7 +101,7 @@ impl StreamKind for Agent {
             addresses: decided.addresses,
             mtu: decided.set_up.mtu,
             remote: decided.set_up,
-            pushed: Pushed::default(),
+            pushed: Pushed::routes(automatic),
             without_nat: request.nat == Some(false),
         })
     }

@@ -1,6 +1,7 @@
 //! The remote end's part of a tunnel by a server of ours there: it says what the
 //! tunnel is like, and what of that the user allows is taken.
 
+use super::plan::auto::AutoError;
 use super::plan::serve::{self, OfferInput};
 use super::remote_part::{Agreed, Start};
 use super::via_stream::{ByStream, StreamKind};
@@ -27,7 +28,8 @@ impl StreamKind for Server {
         server: &mut RemoteAgent,
         start: &Start<'_>,
     ) -> Result<Agreed<Mtu>, Failure> {
-        let (host, request) = (start.connection.host(), start.request);
+        let host = start.connection.host();
+        let request = &start.request.accepting_routes_if_auto();
         if let Some(options) = without_effect(request) {
             start.reporter.step(format_args!(
                 "{options}: without effect, since {host} is a server and decides that"
@@ -48,6 +50,21 @@ impl StreamKind for Server {
             offer: &offer,
         })
         .map_err(Failure::ssh)?;
+        if request.auto {
+            let taken: Vec<String> = decided
+                .pushed
+                .routes
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            if taken.is_empty() && request.routes.is_empty() {
+                return Err(Failure::local(AutoError::NotOffered(host.to_owned())));
+            }
+            start.reporter.step(format_args!(
+                "{host}: --route auto takes {}",
+                taken.join(", ")
+            ));
+        }
         for note in decided.notes {
             let line = format_args!("{host}: {note}");
             match note.is_warning() {

@@ -5,13 +5,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::anyhow;
+use ipnetwork::IpNetwork;
 
 use super::Reporter;
+use super::plan::auto::{self, AutoInput};
 use super::plan::{self, AddressInput, RemoteDevice};
 use super::remote_part::{Agreed, LocalDevice, Pushed, RemotePart, Start, report_undone};
 use crate::client::remote::shell::facts::{Privilege, RemoteFacts};
 use crate::client::remote::shell::steps::{self, Forwarding, Plan};
-use crate::client::remote::shell::{self, Holder};
+use crate::client::remote::shell::{self, Holder, routed};
 use crate::host::change::sysctl;
 use crate::link::datagram::{self, Link};
 use crate::process::failure::Failure;
@@ -37,7 +39,12 @@ impl RemotePart for ByTun {
     type Plan = TunPlan;
 
     async fn agree(&mut self, start: &Start<'_>) -> Result<Agreed<TunPlan>, Failure> {
-        let (connection, request) = (start.connection, start.request);
+        let connection = start.connection;
+        let automatic = match start.request.auto {
+            true => automatic(start).await?,
+            false => Vec::new(),
+        };
+        let request = &start.request.reaching(&automatic);
         let ways: Vec<IpAddr> = request.routes.iter().flat_map(plan::way_probes).collect();
         let facts = shell::probe(connection, &ways)
             .await
@@ -75,7 +82,7 @@ impl RemotePart for ByTun {
             },
             addresses,
             mtu,
-            pushed: Pushed::default(),
+            pushed: Pushed::routes(automatic),
             without_nat: request.nat == Some(false),
         })
     }
@@ -231,6 +238,24 @@ impl ByTun {
         }
         Ok(())
     }
+}
+
+/// The networks of the remote host that `--route auto` takes.
+async fn automatic(start: &Start<'_>) -> Result<Vec<IpNetwork>, Failure> {
+    let (connection, request) = (start.connection, start.request);
+    let networks = routed::networks(connection).await.map_err(Failure::ssh)?;
+    let auto = auto::choose(&AutoInput {
+        host: connection.host(),
+        request,
+        local: &start.local,
+        first_hop: connection.first_hop(),
+        networks: &networks,
+        permitted: None,
+        ipv6: sysctl::has_ipv6(),
+    })
+    .map_err(Failure::local)?;
+    start.reporter.auto(connection.host(), &auto);
+    Ok(auto.taken)
 }
 
 fn no_connection() -> Failure {

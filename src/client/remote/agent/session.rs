@@ -3,7 +3,6 @@
 //! not trusted: each answer has a time limit, and what it says is made fit to be
 //! shown.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -108,10 +107,10 @@ impl<R: FrameSource, W: FrameSink> RemoteAgent<R, W> {
         theirs.map_or(Offload::NONE, |theirs| Hello::ours().common_offload(theirs))
     }
 
-    /// What its host is like, and by which ways it reaches `ways`.
-    pub async fn look(&mut self, ways: Vec<IpAddr>) -> Result<AgentFacts, RemoteAgentError> {
+    /// What its host is like.
+    pub async fn look(&mut self, look: Look) -> Result<AgentFacts, RemoteAgentError> {
         let limit = Instant::now() + STEP_TIMEOUT;
-        let asked = Message::Look(Look { ways });
+        let asked = Message::Look(look);
         self.say(LOOK, &asked, limit).await?;
         match self.hear(LOOK, limit).await? {
             Message::AgentFacts(mut facts) => {
