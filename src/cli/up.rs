@@ -75,6 +75,10 @@ pub struct UpArgs {
     /// Send this program to HOST if it has none, for as long as the tunnel is up
     #[arg(long)]
     pub push: bool,
+    /// Largest TCP segment of the SSH connection, 536 to 65000 [default: what the path takes; 1200 if
+    /// large packets get lost on the way]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(536..=65000))]
+    pub segment_size: Option<u16>,
     /// End with an error if the path is not as requested: no answer of HOST through the tunnel,
     /// packets of a route that do not take the tunnel or are refused behind it
     #[arg(long)]
@@ -182,6 +186,7 @@ impl UpArgs {
                 networks: self.accept_networks.clone(),
                 name_servers: self.accept_dns,
             },
+            segment_size: self.segment_size,
             strict: self.strict,
         })
     }

@@ -78,6 +78,18 @@ pub enum ConnectError {
         /// Its port.
         port: u16,
     },
+    /// Large packets do not get through.
+    #[error(
+        "connect to host {host} port {port}: small packets reach it and large ones do not: a router on \
+         the way drops them and reports nothing (path MTU); let ICMP through there, or give 'sshvpn up' \
+         --segment-size 1200"
+    )]
+    NarrowPath {
+        /// The host.
+        host: String,
+        /// Its port.
+        port: u16,
+    },
     /// The handshake failed.
     #[error("SSH handshake with {host} port {port} failed: {reason}")]
     Handshake {

@@ -8,6 +8,7 @@ mod oddities;
 mod path;
 mod remote_user;
 mod route_auto;
+mod small_path;
 mod subnet;
 mod undo;
 mod undo_matrix;

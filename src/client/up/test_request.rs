@@ -23,6 +23,7 @@ pub(super) fn request(routes: &[&str]) -> UpRequest {
         peer_unit: None,
         carrier: Default::default(),
         acceptance: Default::default(),
+        segment_size: None,
         strict: false,
     }
 }

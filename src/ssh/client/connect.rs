@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::auth;
 use super::events::{EventError, Events, Shared};
 use super::host_key::{HostKeyCheck, HostTrust};
+use super::narrow::{PathWatch, SMALL_SEGMENT};
 use super::prompt::Prompter;
 use super::quick_acks::AckSwitch;
 use super::stalled::StallLimit;
@@ -23,6 +24,7 @@ use crate::config::resolve_route;
 use crate::config::ssh::args::SshArgs;
 use crate::config::ssh::options::{LogLevel, Proxy, SshOptions};
 use crate::frame::offload;
+use crate::process::message::say;
 use crate::ssh::algorithms;
 use crate::ssh::error::{ChannelError, ConnectError};
 
@@ -78,6 +80,8 @@ pub struct Connection {
     pub(in crate::ssh) acks: AckSwitch,
     /// The ProxyCommand; killed with the connection.
     proxy: Option<Child>,
+    /// Looks at the path of the first hop.
+    watch: PathWatch,
 }
 
 impl Connection {
@@ -88,8 +92,36 @@ impl Connection {
     }
 
     /// Connects and authenticates according to `options`. `args` also apply to jump hosts,
-    /// as in ssh.
+    /// as in ssh. Where large packets get lost on the way, it connects again with small ones.
     pub async fn open(
+        options: &SshOptions,
+        args: &SshArgs,
+        invoker: &Invoker,
+    ) -> Result<Self, ConnectError> {
+        match Self::open_once(options, args, invoker).await {
+            Err(ConnectError::NarrowPath { .. }) if options.segment_size.is_none() => {
+                say(format_args!(
+                    "warning: large packets to {} get lost on the way, and no router reports it (path \
+                     MTU): connecting again with segments of at most {SMALL_SEGMENT} bytes",
+                    options.host
+                ));
+                let small = SshOptions {
+                    segment_size: Some(SMALL_SEGMENT),
+                    ..options.clone()
+                };
+                Self::open_once(&small, args, invoker).await
+            }
+            opened => opened,
+        }
+    }
+
+    /// Looks at the path of the connection's TCP.
+    pub fn path_watch(&self) -> PathWatch {
+        self.watch.clone()
+    }
+
+    /// [`open`](Self::open) without another attempt.
+    async fn open_once(
         options: &SshOptions,
         args: &SshArgs,
         invoker: &Invoker,
@@ -98,7 +130,8 @@ impl Connection {
             Some(Proxy::Jump(hops)) => {
                 let mut through: Option<Connection> = None;
                 // Each host of the route is connected to through the one before it.
-                for hop in resolve_route(args, hops, invoker)? {
+                for mut hop in resolve_route(args, hops, invoker)? {
+                    hop.segment_size = options.segment_size;
                     through = Some(match through {
                         Some(previous) => via(previous, &hop, invoker).await?,
                         None => {
@@ -223,7 +256,9 @@ async fn via(
                 .unwrap_or_else(|| error.to_string()),
         })?;
     let first_hop = jump.first_hop.clone();
-    let transport = Transport::tunnelled(channel.into_stream());
+    let mut transport = Transport::tunnelled(channel.into_stream());
+    // What a jump host forwards takes the path to it first.
+    transport.watch = jump.watch.clone();
     establish(transport, options, invoker, first_hop, Some(Box::new(jump))).await
 }
 
@@ -246,9 +281,21 @@ async fn establish(
         None => transport.stream,
     };
     let handshake = client::connect_stream(configuration, stream, events);
-    let mut handle = within(options, key_arrived, handshake).await?;
-    let trust = host_key.trust().unwrap_or(HostTrust::Unverified);
-    auth::authenticate(&mut handle, trust, options, invoker, &prompter).await?;
+    let watch = transport.watch;
+    let opening = async {
+        let mut handle = within(options, key_arrived, handshake, &watch).await?;
+        let trust = host_key.trust().unwrap_or(HostTrust::Unverified);
+        auth::authenticate(&mut handle, trust, options, invoker, &prompter).await?;
+        Ok((handle, trust))
+    };
+    let opened = tokio::select! {
+        opened = opening => opened,
+        () = watch.narrow() => Err(narrow_path(options)),
+    };
+    if matches!(opened, Err(ConnectError::NarrowPath { .. })) {
+        watch.abort();
+    }
+    let (handle, trust) = opened?;
     Ok(Connection {
         handle,
         shared,
@@ -258,6 +305,7 @@ async fn establish(
         through,
         acks: transport.acks,
         proxy: transport.proxy,
+        watch,
     })
 }
 
@@ -274,18 +322,23 @@ async fn within(
     options: &SshOptions,
     key_arrived: oneshot::Receiver<()>,
     handshake: impl Future<Output = Result<Handle<Events>, EventError>>,
+    watch: &PathWatch,
 ) -> Result<Handle<Events>, ConnectError> {
     let (host, port) = (options.host.clone(), options.port);
     tokio::pin!(handshake);
+    let limit = async {
+        match options.connect_timeout {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
     let mut result = None;
-    if let Some(limit) = options.connect_timeout {
-        tokio::select! {
-            done = &mut handshake => result = Some(done),
-            arrived = tokio::time::timeout(limit, key_arrived) => {
-                if arrived.is_err() {
-                    return Err(ConnectError::HandshakeTimeout { host, port });
-                }
-            }
+    tokio::select! {
+        done = &mut handshake => result = Some(done),
+        _ = key_arrived => {}
+        () = limit => return Err(ConnectError::HandshakeTimeout { host, port }),
+        () = watch.silent() => {
+            return Err(narrow_path(options));
         }
     }
     let result = match result {
@@ -305,6 +358,13 @@ async fn within(
             reason: error.to_string(),
         },
     })
+}
+
+fn narrow_path(options: &SshOptions) -> ConnectError {
+    ConnectError::NarrowPath {
+        host: options.host.clone(),
+        port: options.port,
+    }
 }
 
 fn handshake_reason(error: &russh::Error) -> String {

@@ -13,6 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::Child;
 use tokio::time::timeout;
 
+use super::narrow::PathWatch;
 use super::quick_acks::{AckSwitch, QuickAcks};
 use crate::config::invoker::Invoker;
 use crate::config::ssh::args::AddressFamily;
@@ -37,6 +38,8 @@ pub struct Transport {
     pub proxy: Option<Child>,
     /// Ends prompt acknowledgments; does nothing on other streams.
     pub acks: AckSwitch,
+    /// Looks at the socket; sees nothing on other streams.
+    pub watch: PathWatch,
 }
 
 impl Transport {
@@ -47,6 +50,7 @@ impl Transport {
             peer: None,
             proxy: None,
             acks: AckSwitch::default(),
+            watch: PathWatch::default(),
         }
     }
 }
@@ -94,12 +98,14 @@ pub async fn tcp(options: &SshOptions) -> Result<Transport, ConnectError> {
         for address in &addresses {
             match tcp_to(*address, options).await {
                 Ok(stream) => {
+                    let watch = PathWatch::of(&stream);
                     let (stream, acks) = QuickAcks::new(stream);
                     return Ok(Transport {
                         stream: Box::new(stream),
                         peer: Some(*address),
                         proxy: None,
                         acks,
+                        watch,
                     });
                 }
                 Err(Failure::Final(error)) => return Err(error),
@@ -132,6 +138,9 @@ async fn tcp_to(address: SocketAddr, options: &SshOptions) -> Result<TcpStream, 
     }
     .map_err(|error| Failure::Next(plain(&error)))?;
     bind(&socket, address, options)?;
+    if let Some(bytes) = options.segment_size {
+        let _ = SockRef::from(&socket).set_tcp_mss(bytes.into());
+    }
     let stream = match options.connect_timeout {
         Some(limit) => timeout(limit, socket.connect(address))
             .await
@@ -215,5 +224,6 @@ pub fn proxy_command(command: &str, invoker: &Invoker) -> Result<Transport, Conn
         peer: None,
         proxy: Some(child),
         acks: AckSwitch::default(),
+        watch: PathWatch::default(),
     })
 }

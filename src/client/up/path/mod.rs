@@ -27,6 +27,8 @@ use crate::host::plan::facts::{HostFacts, InterfaceIndex};
 use crate::host::plan::route_plan::{RouteNote, RoutePlan};
 use crate::host::probe::{self, Answer, Probe, Report};
 use crate::process::failure::Failure;
+use crate::ssh::client::narrow::PathWatch;
+use crate::types::Mtu;
 use crate::types::address_set::AddressSet;
 use finding::{Destination, Finding};
 
@@ -44,6 +46,8 @@ const REFUSAL: Duration = Duration::from_millis(800);
 const PINGS_ALONE: Duration = Duration::from_millis(300);
 /// How long to wait after a failure before the next request.
 const AGAIN: Duration = Duration::from_millis(50);
+/// How long a packet of the tunnel's full size may take, there and back.
+const LARGE_ANSWER: Duration = Duration::from_secs(2);
 /// Routes whose first host is asked, at most.
 const MOST_ASKED: usize = 32;
 
@@ -61,6 +65,10 @@ pub(super) struct Path<'a> {
     pub local: &'a HostFacts,
     /// Whether the SSH connection goes to an address that is unknown here.
     pub hidden: bool,
+    /// The tunnel's MTU.
+    pub mtu: Mtu,
+    /// Looks at the SSH connection's path.
+    pub watch: PathWatch,
 }
 
 /// The remote addresses that answered before the routes were set.
@@ -87,9 +95,17 @@ impl Path<'_> {
     ) -> Result<Vec<String>, Failure> {
         let (silent, refused) = tokio::join!(self.silent(&answering), self.refused());
         let silent = silent?;
+        let small = match silent.is_empty() {
+            true => self.large_packets().await,
+            false => None,
+        };
         // Last, since the kernel adds the route to an IPv6 peer a moment after the address.
         let detours = self.detours(netlink).await.map_err(Failure::local)?;
-        let findings = detours.into_iter().chain(silent).chain(refused);
+        let findings = detours
+            .into_iter()
+            .chain(silent)
+            .chain(small)
+            .chain(refused);
         Ok(findings.map(|finding| finding.to_string()).collect())
     }
 
@@ -105,6 +121,7 @@ impl Path<'_> {
             target,
             interface: self.device,
             hop_limit: None,
+            length: 0,
         };
         probe::echo(probe, patience).await
     }
@@ -225,11 +242,39 @@ impl Path<'_> {
                 target,
                 interface: self.device,
                 hop_limit: Some(1),
+                length: 0,
             };
             let answer = probe::echo(probe, FIRST_ANSWER).await;
             matches!(answer, Answer::Answered | Answer::Reported { .. })
         });
         join_all(asked).await.contains(&true)
+    }
+
+    /// Sends a packet as large as the tunnel and the usual path take. Where it gets lost on the way
+    /// there, the connection's watch notices it; a packet that gets lost on the way back is a finding.
+    async fn large_packets(&self) -> Option<Finding> {
+        let pair = self.addresses.first()?;
+        let mtu = self.mtu.min(Mtu::ETHERNET);
+        let headers = if pair.remote.is_ipv4() { 28 } else { 48 };
+        let probe = Probe {
+            target: pair.remote,
+            interface: self.device,
+            hop_limit: None,
+            length: (mtu.get() as usize).saturating_sub(headers),
+        };
+        let pinged = self.answers(pair.remote, PINGS_ALONE).await == Ok(true);
+        if !pinged || probe::echo(probe, LARGE_ANSWER).await.is_from(pair.remote) {
+            return None;
+        }
+        let end = Instant::now() + SAME_ANSWER;
+        while self.watch.is_repeating() && Instant::now() < end {
+            tokio::time::sleep(AGAIN).await;
+        }
+        Some(Finding::Large {
+            host: self.host.to_owned(),
+            address: pair.remote,
+            mtu,
+        })
     }
 
     /// The destinations whose packets the kernel sends elsewhere.
