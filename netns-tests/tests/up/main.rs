@@ -8,6 +8,7 @@ mod oddities;
 mod path;
 mod remote_user;
 mod route_auto;
+mod routing_table;
 mod small_path;
 mod subnet;
 mod undo;

@@ -7,8 +7,8 @@
 
 use anyhow::{Result, ensure};
 use netns_tests::lab::sshd::{Sshd, authorize, introduce};
-use netns_tests::program::vpn::Device;
-use netns_tests::{Before, Carrier, Child, Host, connect, with_each_carrier};
+use netns_tests::program::vpn::{self, Device};
+use netns_tests::{Before, Carrier, Child, Host, PATIENCE, connect, with_each_carrier};
 use nix::sys::signal::Signal;
 
 with_each_carrier!(a_path_that_drops_large_packets_gets_small_segments);
@@ -84,7 +84,7 @@ fn a_path_that_drops_large_packets_gets_small_segments(carrier: Carrier) -> Resu
     narrow(&lab.router)?;
     let before = Before::of(&[&lab.laptop, &lab.bastion])?;
     for family in ["AddressFamily=inet", "AddressFamily=inet6"] {
-        let up = carrier.up(&lab.laptop, &["bastion", "-o", family])?;
+        let up = comes_up(carrier, &lab.laptop, &["bastion", "-o", family])?;
         let said = up.stderr();
         let part = "(path MTU): connecting again with segments of at most 1200 bytes";
         ensure!(said.matches(part).count() == 1, "{said}");
@@ -93,7 +93,8 @@ fn a_path_that_drops_large_packets_gets_small_segments(carrier: Carrier) -> Resu
         ensure!(output.code() == 0, "{output:?}");
         before.is_back()?;
     }
-    let up = carrier.up(
+    let up = comes_up(
+        carrier,
         &lab.laptop,
         &["bastion", "--segment-size", "1200", "--strict"],
     )?;
@@ -119,7 +120,8 @@ fn carries_full_packets(lab: &Lab) -> Result<()> {
 fn a_stalled_key_exchange_gets_small_segments() -> Result<()> {
     let lab = lab_with(Carrier::Agent, &Sshd::default().set("HostKey", RSA_KEY))?;
     narrow(&lab.router)?;
-    let up = Carrier::Agent.up(
+    let up = comes_up(
+        Carrier::Agent,
         &lab.laptop,
         &[
             "bastion",
@@ -146,10 +148,17 @@ fn a_way_back_that_drops_large_packets_is_reported() -> Result<()> {
     lab.router.sh("nft add table inet lab
          nft 'add chain inet lab through { type filter hook forward priority 0; }'
          nft add rule inet lab through iifname far meta length gt 1300 counter drop")?;
-    let up = Carrier::Agent.up(&lab.laptop, &["bastion"])?;
+    let up = comes_up(Carrier::Agent, &lab.laptop, &["bastion"])?;
     let said = up.stderr();
     let part = "answers small packets through the tunnel, and none of 1500 bytes";
     ensure!(said.contains(part), "'{part}' is missing: {said}");
     up.end_with(Signal::SIGINT)?;
     Ok(())
+}
+
+/// Starts `sshvpn up`, which takes longer here than usually, and waits until it is up.
+fn comes_up(carrier: Carrier, host: &Host, arguments: &[&str]) -> Result<Child> {
+    let child = host.spawn(&vpn::command(&carrier.arguments(arguments))?)?;
+    child.wait_for_line("up:", 3 * PATIENCE)?;
+    Ok(child)
 }
