@@ -22,6 +22,7 @@ use crate::host::journal::runtime_dir::RuntimeDir;
 use crate::host::journal::state::HostState;
 use crate::host::netlink::Netlink;
 use crate::host::plan::facts::is_default_like;
+use crate::host::plan::offered;
 use crate::host::plan::surroundings::Surroundings;
 use crate::host::privilege::{require_net_admin, require_tun};
 use crate::packet::guard::GuardRules;
@@ -34,6 +35,8 @@ use crate::types::family::Family;
 
 /// Networks in use that are reported, at most; they have to fit into one message.
 const MOST_NETWORKS: usize = 16_000;
+/// Networks that are listed for `--route auto`, at most: a client takes fewer.
+const MOST_ROUTED: usize = 4096;
 /// Routes that are looked up for one request, at most.
 const MOST_WAYS: usize = 8192;
 
@@ -118,6 +121,11 @@ impl Host for ThisHost {
             ipv6: sysctl::has_ipv6(),
             ways: look_up(&netlink, &look.ways).await,
             permissions: self.limits.permissions(),
+            routed: look.routed.then(|| {
+                let mut routed = offered::networks(&facts);
+                routed.truncate(MOST_ROUTED);
+                routed
+            }),
         })
     }
 

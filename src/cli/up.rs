@@ -24,9 +24,10 @@ use crate::types::{DevicePrefix, InterfaceName, Mode, Mtu, Unit};
                   login. At the end all changes on both hosts are undone."
 )]
 pub struct UpArgs {
-    /// Network to reach through HOST, IPv4 or IPv6; may be repeated
-    #[arg(long = "route", value_name = "CIDR", value_parser = network)]
-    pub routes: Vec<IpNetwork>,
+    /// Network to reach through HOST, IPv4 or IPv6, or 'auto': those that HOST is connected to or
+    /// has routes to; may be repeated
+    #[arg(long = "route", value_name = "CIDR|auto", value_parser = route)]
+    pub routes: Vec<RouteArgument>,
     /// Network to leave out of the routes; may be repeated
     #[arg(long = "exclude", value_name = "CIDR", value_parser = network)]
     pub excludes: Vec<IpNetwork>,
@@ -76,6 +77,10 @@ pub struct UpArgs {
     /// Send this program to HOST if it has none, for as long as the tunnel is up
     #[arg(long)]
     pub push: bool,
+    /// Largest TCP segment of the SSH connection, 536 to 65000 [default: what the path takes; 1200 if
+    /// large packets get lost on the way]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(536..=65000))]
+    pub segment_size: Option<u16>,
     /// End with an error if the path is not as requested: no answer of HOST through the tunnel,
     /// packets of a route that do not take the tunnel or are refused behind it
     #[arg(long)]
@@ -93,6 +98,15 @@ pub struct UpArgs {
     /// The destination.
     #[arg(help = "[user@]host, or ssh://[user@]host[:port]", value_name = "HOST")]
     pub destination: String,
+}
+
+/// The argument of `--route`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteArgument {
+    /// The networks of the remote host.
+    Auto,
+    /// One network.
+    Network(IpNetwork),
 }
 
 /// The carriers that the user can choose.
@@ -130,6 +144,10 @@ impl UpArgs {
             None => None,
         };
         let accepts_routes = self.accept_routes || !self.accept_networks.is_empty();
+        let routes = self.routes.iter().filter_map(|route| match route {
+            RouteArgument::Network(network) => Some(*network),
+            RouteArgument::Auto => None,
+        });
         if self.routes.is_empty() && !accepts_routes && !self.excludes.is_empty() {
             return Err("--exclude needs --route, --accept-routes or --accept-route".to_owned());
         }
@@ -142,7 +160,8 @@ impl UpArgs {
         Ok(UpRequest {
             args: self.ssh.to_args(&self.destination),
             background: self.ssh.background,
-            routes: self.routes.clone(),
+            routes: routes.collect(),
+            auto: self.routes.contains(&RouteArgument::Auto),
             excludes: self.excludes.clone(),
             address: self.address,
             peer_address: self.peer_address,
@@ -170,6 +189,7 @@ impl UpArgs {
                 networks: self.accept_networks.clone(),
                 name_servers: self.accept_dns,
             },
+            segment_size: self.segment_size,
             strict: self.strict,
         })
     }
@@ -209,6 +229,13 @@ impl UpArgs {
                 "--via serve: the server decides this: leave out {names}"
             )),
         }
+    }
+}
+
+fn route(text: &str) -> Result<RouteArgument, String> {
+    match text {
+        "auto" => Ok(RouteArgument::Auto),
+        _ => network(text).map(RouteArgument::Network),
     }
 }
 
@@ -258,6 +285,20 @@ mod tests {
         assert!(request("up --exclude 10.1.0.0/16 --accept-routes host").is_ok());
         assert!(request("up --exclude 10.1.0.0/16 --accept-dns host").is_err());
         assert!(request("up --accept-route 10.1.2.3/8 host").is_err());
+    }
+
+    #[test]
+    fn networks_and_auto_are_routes() {
+        let both =
+            request("up --route auto --route 10.0.0.0/8 --exclude 10.1.0.0/16 host").unwrap();
+        assert!(both.auto && both.routes.len() == 1);
+        assert!(
+            request("up --route auto --exclude 10.1.0.0/16 host")
+                .unwrap()
+                .auto
+        );
+        assert!(!request("up --route 10.0.0.0/8 host").unwrap().auto);
+        assert!(request("up --route automatic host").is_err());
     }
 
     #[test]

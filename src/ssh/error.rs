@@ -82,6 +82,18 @@ pub enum ConnectError {
         /// Its port.
         port: u16,
     },
+    /// Large packets do not get through.
+    #[error(
+        "connect to host {host} port {port}: small packets reach it and large ones do not: a router on \
+         the way drops them and reports nothing (path MTU); let ICMP through there, or give 'sshvpn up' \
+         --segment-size 1200"
+    )]
+    NarrowPath {
+        /// The host.
+        host: String,
+        /// Its port.
+        port: u16,
+    },
     /// The server closed the connection before it had identified itself.
     #[error("{host} port {port}: the server closed the connection before the banner ({reason})")]
     ClosedEarly {

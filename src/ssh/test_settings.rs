@@ -48,6 +48,7 @@ pub(crate) fn options() -> SshOptions {
         destination: "server".into(),
         host: "server".into(),
         port: 22,
+        segment_size: None,
         user: "alice".into(),
         address_family: AddressFamily::Any,
         bind_address: None,

@@ -15,6 +15,27 @@ const NETWORK: &str = "198.51.100.0/24";
 const CONFIG: &str = "[network]\nroute = [\"198.51.100.0/24\"]\n";
 
 #[test]
+fn auto_takes_what_the_server_offers() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let server = Serve::default().config(CONFIG).start(&lab.bastion)?;
+    let before = Before::of(&[&lab.laptop])?;
+    let up = vpn::up(&lab.laptop, &["bastion", "--route", "auto", "--strict"])?;
+    let said = up.stderr();
+    let part = format!("bastion: --route auto takes {NETWORK}");
+    ensure!(said.contains(&part), "'{part}' is missing: {said}");
+    traffic::ping(&lab.laptop, LAN)?;
+    up.end_with(Signal::SIGINT)?;
+    before.is_back()?;
+    server.stop()?;
+    let _server = Serve::default().config("").start(&lab.bastion)?;
+    let command = vpn::command(&["bastion", "--route", "auto"])?;
+    let output = lab.laptop.run(&command)?;
+    let part = "bastion offers no route that --route auto can take";
+    fails_clearly(&output, Some(1), &[part])?;
+    before.is_back()
+}
+
+#[test]
 fn the_path_is_checked() -> Result<()> {
     let lab = ServeLab::with_tunnels()?;
     let _server = Serve::default().config(CONFIG).start(&lab.bastion)?;

@@ -111,6 +111,7 @@ fn facts() -> AgentFacts {
         ipv6: true,
         ways: BTreeMap::new(),
         permissions: Permissions::all(),
+        routed: None,
     }
 }
 

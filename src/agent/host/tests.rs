@@ -241,6 +241,7 @@ fn the_local_end_is_told_of_networks_ways_and_limits() {
         ];
         let look = Look {
             ways: asked.iter().map(|text| text.parse().unwrap()).collect(),
+            routed: true,
         };
         let facts = host(&place, limits).look(&look).await.unwrap();
         let way = |address: &str| {
@@ -254,6 +255,15 @@ fn the_local_end_is_told_of_networks_ways_and_limits() {
         assert_eq!(way("fd20::9"), Some(("eth1", false)));
         assert!(facts.ipv6 && !facts.permissions.nat);
         assert_eq!(facts.login, "root");
+        let routed = facts.routed.unwrap();
+        assert!(
+            routed.contains(&"10.20.0.0/16".parse().unwrap()),
+            "{routed:?}"
+        );
+        assert!(routed.iter().all(offered::is_meant), "{routed:?}");
+        let unasked = host(&place, Limits::default());
+        let unasked = unasked.look(&Look::default()).await.unwrap();
+        assert_eq!(unasked.routed, None);
         let has = |network: &str| facts.networks.contains(&network.parse().unwrap());
         assert!(
             has("10.20.0.0/16") && has("10.66.0.0/16"),
@@ -276,6 +286,7 @@ fn of_too_many_networks_the_private_ones_are_told() {
     assert!(told.contains(&"fd00:7::/32".parse().unwrap()));
     let message = crate::frame::control::Message::Look(Look {
         ways: told.iter().map(|network| network.ip()).collect(),
+        ..Look::default()
     });
     assert!(message.to_json().is_ok(), "they fit one message");
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::UpArgs;
+use super::{RouteArgument, UpArgs};
 use crate::client::up::Carrier;
 use crate::config::ssh::destination::Destination;
 use crate::host::plan::addressing;
@@ -30,7 +30,9 @@ pub(super) fn check(args: &UpArgs, mode: Mode) -> Result<(), String> {
         .parse::<Destination>()
         .map_err(|error| error.to_string())?;
     for route in &args.routes {
-        check_route(route)?;
+        if let RouteArgument::Network(route) = route {
+            check_route(route)?;
+        }
     }
     check_addresses(args, mode)
 }

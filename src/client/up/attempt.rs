@@ -100,6 +100,8 @@ impl<F: RemotePart> Attempt<F> {
             plan: &routes,
             local: &start.local,
             hidden: start.connection.has_proxy(),
+            mtu: agreed.mtu,
+            watch: start.connection.path_watch(),
         };
         let mut changes = local_host::changes(request.mode, &agreed, &routes.routes);
         let first = changes

@@ -47,12 +47,14 @@ use crate::process::message::say;
 use crate::process::shutdown::Shutdown;
 use crate::ssh::client::attempts::Attempts;
 use crate::ssh::client::connect::Connection;
+use crate::ssh::client::narrow::SMALL_SEGMENT;
 use crate::tun::DeviceRequest;
 use crate::types::{Mode, Mtu, Unit};
 pub use acceptance::Acceptance;
 use attempt::Attempt;
 use choice::Chosen;
 pub use choice::{Carrier, CarrierRequest};
+use plan::auto::Auto;
 use remote_part::RemotePart;
 use via_agent::ByAgent;
 use via_serve::{ByServe, Server};
@@ -70,6 +72,8 @@ pub struct UpRequest {
     pub background: bool,
     /// Networks to reach through the tunnel.
     pub routes: Vec<IpNetwork>,
+    /// Whether to reach the networks of the remote host that can be routed (`--route auto`).
+    pub auto: bool,
     /// Networks to leave out of the routes.
     pub excludes: Vec<IpNetwork>,
     /// This host's tunnel address.
@@ -95,8 +99,27 @@ pub struct UpRequest {
     pub carrier: CarrierRequest,
     /// What the client takes of a server's offer.
     pub acceptance: Acceptance,
+    /// The largest TCP segment of the SSH connection, in bytes.
+    pub segment_size: Option<u16>,
     /// Whether a fault of the path ends the attempt, rather than being a warning.
     pub strict: bool,
+}
+
+impl UpRequest {
+    /// The request as a server is asked: `--route auto` is to take what the server offers.
+    fn accepting_routes_if_auto(&self) -> Self {
+        let mut request = self.clone();
+        request.acceptance.routes |= request.auto;
+        request
+    }
+
+    /// The request with `more` routes.
+    fn reaching(&self, more: &[IpNetwork]) -> Self {
+        UpRequest {
+            routes: [&self.routes, more].concat(),
+            ..self.clone()
+        }
+    }
 }
 
 /// Prints one line per step on standard error.
@@ -116,6 +139,13 @@ impl Reporter {
     fn without_ipv6(self, problem: Option<addresses::NoIpv6>) {
         if let Some(problem) = problem {
             self.step(format_args!("IPv6 is left out: {problem}"));
+        }
+    }
+
+    /// Reports what `--route auto` takes of a remote host's networks.
+    fn auto(self, host: &str, auto: &Auto) {
+        for line in auto.lines() {
+            self.step(format_args!("{host}: {line}"));
         }
     }
 
@@ -141,35 +171,72 @@ pub async fn run(
     cleanup::recover(!reporter.quiet, Recoverer::Other).await?;
     let mut options = options.clone();
     options.server_alive_interval.get_or_insert(ALIVE_INTERVAL);
+    options.segment_size = request.segment_size;
+    let mut background = background;
+    loop {
+        let run = Run {
+            request,
+            options: &options,
+            reporter,
+            background: &mut background,
+            other_user: invoker.via_sudo,
+        };
+        match once(run, invoker, &mut shutdown).await? {
+            Outcome::Ended(code) => return Ok(code),
+            Outcome::NarrowPath => {
+                reporter.warning(format_args!(
+                    "large packets of the SSH connection get lost on the way, and no router reports it \
+                     (path MTU): connecting again with segments of at most {SMALL_SEGMENT} bytes"
+                ));
+                options.segment_size = Some(SMALL_SEGMENT);
+            }
+        }
+    }
+}
+
+/// How an attempt ended, if not by a failure.
+enum Outcome {
+    /// The user ended it; the exit code.
+    Ended(u8),
+    /// Large packets of the SSH connection do not get through.
+    NarrowPath,
+}
+
+/// Connects and runs the tunnel until it ends.
+async fn once(
+    run: Run<'_>,
+    invoker: &Invoker,
+    shutdown: &mut Shutdown,
+) -> Result<Outcome, Failure> {
+    let (request, reporter) = (run.request, run.reporter);
     let notice = |line| reporter.step(line);
     let attempts = Attempts::several(&notice);
     let connection = tokio::select! {
-        opened = Connection::open(&options, &request.args, invoker, attempts) => opened.map_err(Failure::ssh)?,
+        opened = Connection::open(run.options, &request.args, invoker, attempts) => opened.map_err(Failure::ssh)?,
         _ = shutdown.requested() => return Err(interrupted()),
     };
+    let watch = connection.path_watch();
     let chosen = tokio::select! {
         chosen = choose(&connection, request, reporter) => chosen,
+        () = watch.narrow() => {
+            watch.abort();
+            connection.close().await;
+            return Ok(Outcome::NarrowPath);
+        }
         _ = shutdown.requested() => Err(interrupted()),
-    };
-    let run = Run {
-        request,
-        options: &options,
-        reporter,
-        background,
-        other_user: invoker.via_sudo,
     };
     match chosen {
         Ok(Chosen::Serve(server)) => {
             let remote = ByServe::new(Server, *server);
-            run.until_the_end(connection, remote, &mut shutdown).await
+            run.until_the_end(connection, remote, shutdown).await
         }
         Ok(Chosen::Agent(started)) => {
             let remote = ByAgent::of(*started);
-            run.until_the_end(connection, remote, &mut shutdown).await
+            run.until_the_end(connection, remote, shutdown).await
         }
         Ok(Chosen::Tun) => {
             let remote = ByTun::default();
-            run.until_the_end(connection, remote, &mut shutdown).await
+            run.until_the_end(connection, remote, shutdown).await
         }
         Err(failure) => {
             connection.close().await;
@@ -193,29 +260,39 @@ struct Run<'a> {
     request: &'a UpRequest,
     options: &'a SshOptions,
     reporter: Reporter,
-    background: Option<Ready>,
+    background: &'a mut Option<Ready>,
     /// Whether the user's own programs run as another user than this process.
     other_user: bool,
 }
 
 impl Run<'_> {
-    /// Runs the tunnel over the chosen carrier until it ends; returns the exit code.
+    /// Runs the tunnel over the chosen carrier until it ends.
     async fn until_the_end(
         self,
         connection: Connection,
         remote: impl RemotePart,
         shutdown: &mut Shutdown,
-    ) -> Result<u8, Failure> {
+    ) -> Result<Outcome, Failure> {
+        let watch = connection.path_watch();
         let mut attempt = Attempt::new(self.reporter, connection, remote);
         let result = tokio::select! {
-            result = attempt.bring_up(self.request, self.options) => result,
+            result = attempt.bring_up(self.request, self.options) => result.map(Some),
+            () = watch.narrow() => {
+                watch.abort();
+                Ok(None)
+            }
             _ = shutdown.requested() => Err(interrupted()),
         };
+        // It would keep the connection open.
+        drop(watch);
         let result = match result {
-            Ok(()) => {
+            Ok(None) => Ok(Outcome::NarrowPath),
+            Ok(Some(())) => {
                 attempt.confine(self.other_user).await;
                 let verbose = self.options.log_level >= LogLevel::Debug1;
-                stay(&mut attempt, self.background, verbose, shutdown).await
+                let ready = self.background.take();
+                let ended = stay(&mut attempt, ready, verbose, shutdown).await;
+                ended.map(Outcome::Ended)
             }
             Err(failure) => Err(failure),
         };

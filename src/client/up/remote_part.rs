@@ -62,6 +62,16 @@ pub(super) struct Pushed {
     pub name_servers: Option<NameServers>,
 }
 
+impl Pushed {
+    /// Routes alone.
+    pub(super) fn routes(routes: Vec<IpNetwork>) -> Self {
+        Pushed {
+            routes,
+            name_servers: None,
+        }
+    }
+}
+
 /// The remote host's part of a tunnel. Implementations store each part in `self` before they
 /// await anything further, so that the tunnel can be taken down from any point.
 pub(super) trait RemotePart {

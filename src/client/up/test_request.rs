@@ -10,6 +10,7 @@ pub(super) fn request(routes: &[&str]) -> UpRequest {
         args: Default::default(),
         background: false,
         routes: routes.iter().map(|route| route.parse().unwrap()).collect(),
+        auto: false,
         excludes: Vec::new(),
         address: None,
         peer_address: None,
@@ -22,6 +23,7 @@ pub(super) fn request(routes: &[&str]) -> UpRequest {
         peer_unit: None,
         carrier: Default::default(),
         acceptance: Default::default(),
+        segment_size: None,
         strict: false,
     }
 }

@@ -3,14 +3,18 @@
 
 use std::net::IpAddr;
 
-use super::Reporter;
+use ipnetwork::IpNetwork;
+
 use super::addresses::local_ipv6;
 use super::claims;
 use super::plan::agent::{self, AgentInput, AgentPlan};
+use super::plan::auto::{self, AutoError, AutoInput};
+use super::plan::way_probes;
 use super::remote_part::{Agreed, Pushed, Start, report_undone};
 use super::via_stream::{ByStream, StreamKind};
+use super::{Reporter, UpRequest};
 use crate::client::remote::agent::{RemoteAgent, RemoteAgentError, StartedAgent};
-use crate::frame::control::{AgentFacts, Ready, SetUp};
+use crate::frame::control::{AgentFacts, Look, Ready, SetUp};
 use crate::process::failure::Failure;
 use crate::ssh::client::connect::Connection;
 
@@ -35,6 +39,7 @@ impl Agent {
         &self,
         remote: &mut RemoteAgent,
         start: &Start<'_>,
+        (request, facts): (&UpRequest, &AgentFacts),
     ) -> Result<AgentPlan, Failure> {
         let mut taken: Vec<IpAddr> = Vec::new();
         loop {
@@ -44,10 +49,10 @@ impl Agent {
                 |local, seed| {
                     agent::decide(&AgentInput {
                         host: start.connection.host(),
-                        request: start.request,
+                        request,
                         local,
-                        local_ipv6: local_ipv6(start.request),
-                        remote: &self.facts,
+                        local_ipv6: local_ipv6(request),
+                        remote: facts,
                         seed,
                     })
                 },
@@ -62,6 +67,39 @@ impl Agent {
             claims::refused(&mut taken, refused).map_err(Failure::local)?;
         }
     }
+
+    /// The networks of the agent's host that `--route auto` takes, and the facts with their ways.
+    async fn automatic(
+        &self,
+        agent: &mut RemoteAgent,
+        start: &Start<'_>,
+    ) -> Result<(Vec<IpNetwork>, AgentFacts), Failure> {
+        let (host, request) = (start.connection.host(), start.request);
+        let asked = Look {
+            ways: Vec::new(),
+            routed: true,
+        };
+        let facts = agent.look(asked).await.map_err(Failure::ssh)?;
+        let networks = facts.routed.ok_or_else(|| AutoError::Old(host.to_owned()));
+        let auto = auto::choose(&AutoInput {
+            host,
+            request,
+            local: &start.local,
+            first_hop: start.connection.first_hop(),
+            networks: &networks.map_err(Failure::ssh)?,
+            permitted: facts.permissions.routes.as_deref(),
+            ipv6: facts.ipv6 && local_ipv6(request),
+        })
+        .map_err(Failure::local)?;
+        start.reporter.auto(host, &auto);
+        let routes = request.routes.iter().chain(&auto.taken);
+        let asked = Look {
+            ways: routes.flat_map(way_probes).collect(),
+            routed: false,
+        };
+        let facts = agent.look(asked).await.map_err(Failure::ssh)?;
+        Ok((auto.taken, facts))
+    }
 }
 
 impl StreamKind for Agent {
@@ -72,12 +110,17 @@ impl StreamKind for Agent {
         remote: &mut RemoteAgent,
         start: &Start<'_>,
     ) -> Result<Agreed<SetUp>, Failure> {
-        let (host, request) = (start.connection.host(), start.request);
+        let host = start.connection.host();
         start.reporter.step(format_args!(
             "{host}: connected, the agent runs as {}",
             self.facts.login
         ));
-        let decided = self.decide(remote, start).await?;
+        let (automatic, facts) = match start.request.auto {
+            true => self.automatic(remote, start).await?,
+            false => (Vec::new(), self.facts.clone()),
+        };
+        let request = &start.request.reaching(&automatic);
+        let decided = self.decide(remote, start, (request, &facts)).await?;
         for route in decided.without_way {
             start
                 .reporter
@@ -88,7 +131,7 @@ impl StreamKind for Agent {
             addresses: decided.addresses,
             mtu: decided.set_up.mtu,
             remote: decided.set_up,
-            pushed: Pushed::default(),
+            pushed: Pushed::routes(automatic),
             without_nat: request.nat == Some(false),
         })
     }

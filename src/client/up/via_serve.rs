@@ -3,6 +3,7 @@
 
 use super::addresses::local_ipv6;
 use super::offer::addresses;
+use super::plan::auto::AutoError;
 use super::plan::serve::{self, OfferInput};
 use super::remote_part::{Agreed, Start};
 use super::via_stream::{ByStream, StreamKind};
@@ -28,7 +29,8 @@ impl StreamKind for Server {
         server: &mut RemoteAgent,
         start: &Start<'_>,
     ) -> Result<Agreed<Mtu>, Failure> {
-        let (host, request) = (start.connection.host(), start.request);
+        let host = start.connection.host();
+        let request = &start.request.accepting_routes_if_auto();
         if let Some(options) = without_effect(request) {
             start.reporter.step(format_args!(
                 "{options}: without effect, since {host} is a server and decides that"
@@ -52,6 +54,21 @@ impl StreamKind for Server {
         if let Err(address) = start.claims.replace(&decided.addresses) {
             let error = addresses::claimed(host, &decided.addresses, address);
             return Err(Failure::ssh(error));
+        }
+        if request.auto {
+            let taken: Vec<String> = decided
+                .pushed
+                .routes
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            if taken.is_empty() && request.routes.is_empty() {
+                return Err(Failure::local(AutoError::NotOffered(host.to_owned())));
+            }
+            start.reporter.step(format_args!(
+                "{host}: --route auto takes {}",
+                taken.join(", ")
+            ));
         }
         for note in decided.notes {
             let line = format_args!("{host}: {note}");

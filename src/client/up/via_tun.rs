@@ -5,16 +5,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::anyhow;
+use ipnetwork::IpNetwork;
 
 use super::Reporter;
 use super::addresses::{Chosen, local_ipv6};
 use super::claims;
+use super::plan::auto::{self, AutoInput};
 use super::plan::error::PlanError;
 use super::plan::{self, AddressInput, RemoteDevice};
 use super::remote_part::{Agreed, LocalDevice, Pushed, RemotePart, Start, report_undone};
 use crate::client::remote::shell::facts::{Privilege, RemoteFacts};
 use crate::client::remote::shell::steps::{self, Forwarding, Plan};
-use crate::client::remote::shell::{self, Holder};
+use crate::client::remote::shell::{self, Holder, routed};
 use crate::host::plan::facts::HostFacts;
 use crate::link::datagram::{self, Link};
 use crate::process::failure::Failure;
@@ -40,7 +42,12 @@ impl RemotePart for ByTun {
     type Plan = TunPlan;
 
     async fn agree(&mut self, start: &Start<'_>) -> Result<Agreed<TunPlan>, Failure> {
-        let (connection, request) = (start.connection, start.request);
+        let connection = start.connection;
+        let automatic = match start.request.auto {
+            true => automatic(start).await?,
+            false => Vec::new(),
+        };
+        let request = &start.request.reaching(&automatic);
         let ways: Vec<IpAddr> = request.routes.iter().flat_map(plan::way_probes).collect();
         let facts = shell::probe(connection, &ways)
             .await
@@ -85,7 +92,7 @@ impl RemotePart for ByTun {
             },
             addresses: addresses.pairs,
             mtu,
-            pushed: Pushed::default(),
+            pushed: Pushed::routes(automatic),
             without_nat: request.nat == Some(false),
         })
     }
@@ -261,6 +268,24 @@ impl ByTun {
         }
         Ok(())
     }
+}
+
+/// The networks of the remote host that `--route auto` takes.
+async fn automatic(start: &Start<'_>) -> Result<Vec<IpNetwork>, Failure> {
+    let (connection, request) = (start.connection, start.request);
+    let networks = routed::networks(connection).await.map_err(Failure::ssh)?;
+    let auto = auto::choose(&AutoInput {
+        host: connection.host(),
+        request,
+        local: &start.local,
+        first_hop: connection.first_hop(),
+        networks: &networks,
+        permitted: None,
+        ipv6: local_ipv6(request),
+    })
+    .map_err(Failure::local)?;
+    start.reporter.auto(connection.host(), &auto);
+    Ok(auto.taken)
 }
 
 fn no_connection() -> Failure {

@@ -85,6 +85,9 @@ pub struct SshOptions {
 
     /// Signature algorithms for the user's keys, as ssh names them.
     pub pubkey_accepted_algorithms: Vec<String>,
+    /// The largest TCP segment of the connection, in bytes; the path's if `None`. Not of ssh_config.
+    pub segment_size: Option<u16>,
+
     /// Ciphers, as ssh names them, best first.
     pub ciphers: Vec<String>,
     /// Key exchange algorithms, as ssh names them, best first.

@@ -47,6 +47,7 @@ pub(crate) fn build(
         connection_attempts: reader.parsed("connectionattempts", "a number above 0", positive)?,
         tcp_keep_alive: reader.flag("tcpkeepalive")?,
         congestion: args.congestion.clone(),
+        segment_size: None,
         proxy: reader.proxy()?,
         host_key_alias: reader.text("hostkeyalias"),
         user_known_hosts: reader.plain_paths("userknownhostsfile")?,

@@ -8,7 +8,7 @@ use rtnetlink::packet_route::link::{
 };
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
-use super::{Netlink, Request, parse};
+use super::{Netlink, Request, odd_name, parse};
 use crate::host::error::{NetError, Operation, Refusal};
 use crate::host::plan::facts::{AddressGeneration, InterfaceIndex, LinkFacts};
 
@@ -23,7 +23,9 @@ impl Netlink {
             .get()
             .set_filter_mask(AddressFamily::Unspec, without_counters);
         let messages = request.collect(dump.execute()).await?;
-        Ok(messages.iter().map(LinkFacts::from_message).collect())
+        let mut links: Vec<LinkFacts> = messages.iter().map(LinkFacts::from_message).collect();
+        links.extend(odd_name::links());
+        Ok(links)
     }
 
     /// The link of that name.
@@ -47,6 +49,9 @@ impl Netlink {
         &self,
         index: InterfaceIndex,
     ) -> Result<Option<LinkFacts>, NetError> {
+        if let Some(odd) = odd_name::link(index) {
+            return Ok(Some(odd));
+        }
         let request = Request::new(Operation::Read, format!("the link number {}", index.0));
         let get = self.handle.link().get().match_index(index.0);
         match request.collect(get.execute()).await {

@@ -5,6 +5,7 @@ mod address;
 mod bridge;
 mod link;
 mod neighbour;
+mod odd_name;
 mod parse;
 mod route;
 

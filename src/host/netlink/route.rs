@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::pin::pin;
 
+use futures_util::TryStreamExt;
 use ipnetwork::IpNetwork;
 use rtnetlink::IpVersion;
 use rtnetlink::packet_route::AddressFamily;
@@ -79,10 +81,18 @@ impl Netlink {
                 filter.attributes.push(RouteAttribute::Oif(index.0));
             }
             let dump = self.handle.route().get(filter);
-            let messages = request.collect(dump.execute()).await?;
-            routes.extend(messages.iter().filter_map(RouteFacts::from_message));
+            let mut dump = pin!(dump.execute());
+            // One by one: the messages of a long table take much more memory than its routes.
+            while let Some(message) = dump
+                .try_next()
+                .await
+                .map_err(|error| request.failed(error))?
+            {
+                let route = RouteFacts::from_message(&message);
+                let leaves = |route: &RouteFacts| leaving_by.is_none_or(|by| route.leaves_by(by));
+                routes.extend(route.filter(leaves));
+            }
         }
-        routes.retain(|route| leaving_by.is_none_or(|index| route.leaves_by(index)));
         Ok(routes)
     }
 

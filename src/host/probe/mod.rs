@@ -36,6 +36,8 @@ pub struct Probe<'a> {
     pub interface: &'a str,
     /// The number of hosts that forward the packet, with the last one reporting; `None`: no limit.
     pub hop_limit: Option<u8>,
+    /// The length of the request's data, in bytes; at least that of its token.
+    pub length: usize,
 }
 
 /// The outcome.

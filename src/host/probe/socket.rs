@@ -18,8 +18,10 @@ use tokio::io::unix::AsyncFd;
 
 use super::{Answer, Probe, Report};
 
-/// The largest answer that is read, in bytes; longer ones are none of ours.
+/// Bytes of an answer that are read: its headers and the token.
 const LARGEST: usize = 512;
+/// The length of an echo request's header, in bytes.
+const HEADER: usize = 8;
 /// Room for the control messages of one report.
 const CONTROL: usize = 512;
 /// `SO_EE_ORIGIN_ICMP` and `SO_EE_ORIGIN_ICMP6` (linux/errqueue.h).
@@ -33,7 +35,7 @@ pub(super) struct EchoSocket {
     /// Whether a received datagram begins with an IP header.
     has_header: bool,
     request: Vec<u8>,
-    /// The end of the request, which its reply repeats.
+    /// The beginning of the request's data, which the reply repeats.
     token: [u8; 8],
 }
 
@@ -69,7 +71,7 @@ impl EchoSocket {
             socket: socket.map_err(io::Error::from)?,
             ipv6,
             has_header: raw && !ipv6,
-            request: request(ipv6, &token),
+            request: request(ipv6, &token, probe.length),
             token,
         })
     }
@@ -124,7 +126,8 @@ impl EchoSocket {
         };
         let message = datagram.get(header..).unwrap_or_default();
         let kind = if self.ipv6 { 129 } else { 0 };
-        message.first() == Some(&kind) && message.ends_with(&self.token)
+        let data = message.get(HEADER..).unwrap_or_default();
+        message.first() == Some(&kind) && data.starts_with(&self.token)
     }
 
     /// The oldest report in the error queue.
@@ -175,11 +178,12 @@ fn token() -> [u8; 8] {
 }
 
 /// An echo request. For IPv6 and for a ping socket the kernel writes the checksum.
-fn request(ipv6: bool, token: &[u8; 8]) -> Vec<u8> {
+fn request(ipv6: bool, token: &[u8; 8], length: usize) -> Vec<u8> {
     let kind = if ipv6 { 128 } else { 8 };
     let [.., high, low] = token;
     let mut message = vec![kind, 0, 0, 0, *high, *low, 0, 1];
     message.extend(token);
+    message.resize(HEADER + length.max(token.len()).next_multiple_of(2), 0);
     let sum = message.chunks_exact(2).fold(0u32, |sum, pair| match pair {
         [high, low] => sum + u32::from(u16::from_be_bytes([*high, *low])),
         _ => sum,

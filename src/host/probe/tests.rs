@@ -16,6 +16,7 @@ fn probe<'a>(target: &str, interface: &'a str) -> Probe<'a> {
         target: target.parse().unwrap(),
         interface,
         hop_limit: None,
+        length: 0,
     }
 }
 
@@ -38,8 +39,14 @@ fn a_host_that_is_there_answers() {
         test_namespace::run(async {
             furnish(ping_groups);
             for target in ["127.0.0.1", "::1"] {
-                let answer = echo(probe(target, "lo"), LONG).await;
-                assert!(matches!(answer, Answer::Answered), "{target}: {answer:?}");
+                for length in [0, 1000, 30_000] {
+                    let question = Probe {
+                        length,
+                        ..probe(target, "lo")
+                    };
+                    let answer = echo(question, LONG).await;
+                    assert!(matches!(answer, Answer::Answered), "{target}: {answer:?}");
+                }
                 assert!(connects(target.parse().unwrap(), "lo", LONG).await);
             }
         });

@@ -16,6 +16,7 @@ use super::auth;
 use super::events::{EventError, Events, Shared};
 use super::greeting::{Greeted, Greeting};
 use super::host_key::{HostKeyCheck, HostTrust};
+use super::narrow::{PathWatch, SMALL_SEGMENT};
 use super::prompt::Prompter;
 use super::quick_acks::AckSwitch;
 use super::stalled::StallLimit;
@@ -81,6 +82,8 @@ pub struct Connection {
     pub(in crate::ssh) acks: AckSwitch,
     /// The ProxyCommand; killed with the connection.
     proxy: Option<Child>,
+    /// Looks at the path of the first hop.
+    watch: PathWatch,
 }
 
 impl Connection {
@@ -91,8 +94,37 @@ impl Connection {
     }
 
     /// Connects and authenticates according to `options`. `args` also apply to jump hosts,
-    /// as in ssh.
+    /// as in ssh. Where large packets get lost on the way, it connects again with small ones.
     pub async fn open(
+        options: &SshOptions,
+        args: &SshArgs,
+        invoker: &Invoker,
+        attempts: Attempts<'_>,
+    ) -> Result<Self, ConnectError> {
+        match Self::open_once(options, args, invoker, attempts).await {
+            Err(ConnectError::NarrowPath { .. }) if options.segment_size.is_none() => {
+                say(format_args!(
+                    "warning: large packets to {} get lost on the way, and no router reports it (path \
+                     MTU): connecting again with segments of at most {SMALL_SEGMENT} bytes",
+                    options.host
+                ));
+                let small = SshOptions {
+                    segment_size: Some(SMALL_SEGMENT),
+                    ..options.clone()
+                };
+                Self::open_once(&small, args, invoker, attempts).await
+            }
+            opened => opened,
+        }
+    }
+
+    /// Looks at the path of the connection's TCP.
+    pub fn path_watch(&self) -> PathWatch {
+        self.watch.clone()
+    }
+
+    /// [`open`](Self::open) without another attempt.
+    async fn open_once(
         options: &SshOptions,
         args: &SshArgs,
         invoker: &Invoker,
@@ -101,7 +133,8 @@ impl Connection {
         let mut through = None;
         if let Some(Proxy::Jump(hops)) = &options.proxy {
             // Each host of the route is connected to through the one before it.
-            for hop in resolve_route(args, hops, invoker)? {
+            for mut hop in resolve_route(args, hops, invoker)? {
+                hop.segment_size = options.segment_size;
                 through = Some(reach(&hop, invoker, through, attempts).await?);
             }
         }
@@ -226,6 +259,7 @@ async fn reach(
         trust,
         acks,
         proxy,
+        watch,
     } = established;
     Ok(Connection {
         handle,
@@ -236,6 +270,7 @@ async fn reach(
         through: through.map(Box::new),
         acks,
         proxy,
+        watch,
     })
 }
 
@@ -254,7 +289,10 @@ async fn via(jump: &Connection, options: &SshOptions) -> Result<Transport, Conne
                 .take_open_failure()
                 .unwrap_or_else(|| error.to_string()),
         })?;
-    Ok(Transport::tunnelled(channel.into_stream()))
+    let mut transport = Transport::tunnelled(channel.into_stream());
+    // What a jump host forwards takes the path to it first.
+    transport.watch = jump.watch.clone();
+    Ok(transport)
 }
 
 /// The parts of an authenticated connection.
@@ -264,6 +302,7 @@ struct Established {
     trust: HostTrust,
     acks: AckSwitch,
     proxy: Option<Child>,
+    watch: PathWatch,
 }
 
 async fn establish(
@@ -284,19 +323,31 @@ async fn establish(
         None => Box::new(stream),
     };
     let handshake = client::connect_stream(configuration, stream, events);
-    let handshake = within(options, key_arrived, handshake).await?;
-    let mut handle = handshake.map_err(|error| {
-        let by_proxy = transport.proxy.is_some();
-        handshake_error(error, options, &greeted, by_proxy)
-    })?;
-    let trust = host_key.trust().unwrap_or(HostTrust::Unverified);
-    auth::authenticate(&mut handle, trust, options, invoker, &prompter).await?;
+    let watch = transport.watch;
+    let by_proxy = transport.proxy.is_some();
+    let opening = async {
+        let handshake = within(options, key_arrived, handshake, &watch).await?;
+        let mut handle =
+            handshake.map_err(|error| handshake_error(error, options, &greeted, by_proxy))?;
+        let trust = host_key.trust().unwrap_or(HostTrust::Unverified);
+        auth::authenticate(&mut handle, trust, options, invoker, &prompter).await?;
+        Ok((handle, trust))
+    };
+    let opened = tokio::select! {
+        opened = opening => opened,
+        () = watch.narrow() => Err(narrow_path(options)),
+    };
+    if matches!(opened, Err(ConnectError::NarrowPath { .. })) {
+        watch.abort();
+    }
+    let (handle, trust) = opened?;
     Ok(Established {
         handle,
         shared,
         trust,
         acks: transport.acks,
         proxy: transport.proxy,
+        watch,
     })
 }
 
@@ -313,19 +364,26 @@ async fn within(
     options: &SshOptions,
     key_arrived: oneshot::Receiver<()>,
     handshake: impl Future<Output = Result<Handle<Events>, EventError>>,
+    watch: &PathWatch,
 ) -> Result<Result<Handle<Events>, EventError>, ConnectError> {
     tokio::pin!(handshake);
-    if let Some(limit) = options.connect_timeout {
-        tokio::select! {
-            done = &mut handshake => return Ok(done),
-            arrived = tokio::time::timeout(limit, key_arrived) => {
-                if arrived.is_err() {
-                    return Err(ConnectError::HandshakeTimeout {
-                        host: options.host.clone(),
-                        port: options.port,
-                    });
-                }
-            }
+    let limit = async {
+        match options.connect_timeout {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        done = &mut handshake => return Ok(done),
+        _ = key_arrived => {}
+        () = limit => {
+            return Err(ConnectError::HandshakeTimeout {
+                host: options.host.clone(),
+                port: options.port,
+            });
+        }
+        () = watch.silent() => {
+            return Err(narrow_path(options));
         }
     }
     Ok(handshake.await)
@@ -367,6 +425,13 @@ fn is_end(error: &russh::Error) -> bool {
             matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
         }
         _ => false,
+    }
+}
+
+fn narrow_path(options: &SshOptions) -> ConnectError {
+    ConnectError::NarrowPath {
+        host: options.host.clone(),
+        port: options.port,
     }
 }
 

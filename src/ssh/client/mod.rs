@@ -6,8 +6,9 @@ pub mod connect;
 pub(super) mod events;
 pub(super) mod greeting;
 pub mod host_key;
+pub mod narrow;
 pub mod prompt;
-pub mod quick_acks;
+mod quick_acks;
 pub(super) mod stalled;
 pub(super) mod transport;
 

@@ -13,6 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::Child;
 use tokio::time::timeout;
 
+use super::narrow::PathWatch;
 use super::quick_acks::{AckSwitch, QuickAcks};
 use crate::config::invoker::Invoker;
 use crate::config::ssh::args::AddressFamily;
@@ -38,6 +39,8 @@ pub struct Transport {
     pub proxy: Option<Child>,
     /// Ends prompt acknowledgments; does nothing on other streams.
     pub acks: AckSwitch,
+    /// Looks at the socket; sees nothing on other streams.
+    pub watch: PathWatch,
 }
 
 impl Transport {
@@ -48,6 +51,7 @@ impl Transport {
             peer: None,
             proxy: None,
             acks: AckSwitch::default(),
+            watch: PathWatch::default(),
         }
     }
 }
@@ -95,12 +99,14 @@ pub async fn tcp(options: &SshOptions) -> Result<Transport, ConnectError> {
         for address in &addresses {
             match tcp_to(*address, options).await {
                 Ok(stream) => {
+                    let watch = PathWatch::of(&stream);
                     let (stream, acks) = QuickAcks::new(stream);
                     return Ok(Transport {
                         stream: Box::new(stream),
                         peer: Some(*address),
                         proxy: None,
                         acks,
+                        watch,
                     });
                 }
                 Err(Failure::Final(error)) => return Err(error),
@@ -135,6 +141,9 @@ async fn tcp_to(address: SocketAddr, options: &SshOptions) -> Result<TcpStream, 
     bind(&socket, address, options)?;
     if let Some(name) = &options.congestion {
         congestion::set(&socket, name).map_err(|error| Failure::Final(error.into()))?;
+    }
+    if let Some(bytes) = options.segment_size {
+        let _ = SockRef::from(&socket).set_tcp_mss(bytes.into());
     }
     let stream = match options.connect_timeout {
         Some(limit) => timeout(limit, socket.connect(address))
@@ -220,5 +229,6 @@ pub fn proxy_command(command: &str, invoker: &Invoker) -> Result<Transport, Conn
         peer: None,
         proxy: Some(child),
         acks: AckSwitch::default(),
+        watch: PathWatch::default(),
     })
 }

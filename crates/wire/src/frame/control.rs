@@ -6,7 +6,7 @@
 //!   hello ───────────────────────►
 //!         ◄─────────────────────── hello
 //!   look ────────────────────────►         any number of times
-//!         ◄─────────────────────── facts
+//!         ◄─────────────────────── agent-facts
 //!   claim ───────────────────────►         any number of times
 //!         ◄─────────────────────── claimed
 //!   set-up ──────────────────────►
@@ -198,6 +198,9 @@ impl Hello {
 pub struct Look {
     /// Addresses to look up in the routing table of the agent's host.
     pub ways: Vec<IpAddr>,
+    /// Whether to list the networks that it could open to the client.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub routed: bool,
 }
 
 /// The state of the agent's host, and what the agent may do there.
@@ -213,6 +216,9 @@ pub struct AgentFacts {
     pub ways: BTreeMap<IpAddr, Way>,
     /// The agent's limits.
     pub permissions: Permissions,
+    /// Its connected and routed networks, if they were asked for; an older agent lists none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routed: Option<Vec<IpNetwork>>,
 }
 
 /// The route to an address.
@@ -400,7 +406,7 @@ impl Message {
         match self {
             Message::Hello(_) => "hello",
             Message::Look(_) => "look",
-            Message::AgentFacts(_) => "facts",
+            Message::AgentFacts(_) => "agent-facts",
             Message::Claim { .. } => "claim",
             Message::Claimed { .. } => "claimed",
             Message::SetUp(_) => "set-up",
@@ -444,6 +450,15 @@ mod tests {
             Message::Hello(Hello::ours()),
             Message::Look(Look {
                 ways: vec!["10.0.0.1".parse().unwrap()],
+                routed: true,
+            }),
+            Message::AgentFacts(AgentFacts {
+                login: "root".to_owned(),
+                networks: Vec::new(),
+                ipv6: true,
+                ways: BTreeMap::new(),
+                permissions: Permissions::all(),
+                routed: Some(vec!["10.0.0.0/8".parse().unwrap()]),
             }),
             Message::SetUp(SetUp {
                 mode: Mode::Ethernet,
@@ -485,6 +500,16 @@ mod tests {
             panic!("not read")
         };
         assert_eq!(Hello::ours().common_version(&hello), Some(VERSION));
+        // An agent without the list of networks, and a client that does not ask for it.
+        let json = br#"{"type":"look","ways":[]}"#;
+        let look = Message::Look(Look::default());
+        assert_eq!(Message::from_json(json), Ok(look.clone()));
+        assert_eq!(look.to_json(), Ok(json.to_vec()));
+        let json = br#"{"type":"agent-facts","login":"a","networks":[],"ipv6":true,"ways":{},"permissions":{"routes":null,"addresses":null,"nat":true,"max_mtu":null}}"#;
+        let Ok(Message::AgentFacts(facts)) = Message::from_json(json) else {
+            panic!("not read")
+        };
+        assert_eq!(facts.routed, None);
         let json = br#"{"type":"close","reason":"tea-time","text":""}"#;
         let Ok(Message::Close { reason, .. }) = Message::from_json(json) else {
             panic!("not read")

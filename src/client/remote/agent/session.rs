@@ -109,10 +109,10 @@ impl<R: FrameSource, W: FrameSink> RemoteAgent<R, W> {
         theirs.map_or(Offload::NONE, |theirs| Hello::ours().common_offload(theirs))
     }
 
-    /// What its host is like, and by which ways it reaches `ways`.
-    pub async fn look(&mut self, ways: Vec<IpAddr>) -> Result<AgentFacts, RemoteAgentError> {
+    /// What its host is like.
+    pub async fn look(&mut self, look: Look) -> Result<AgentFacts, RemoteAgentError> {
         let limit = Instant::now() + STEP_TIMEOUT;
-        let asked = Message::Look(Look { ways });
+        let asked = Message::Look(look);
         self.say(LOOK, &asked, limit).await?;
         match self.hear(LOOK, limit).await? {
             Message::AgentFacts(mut facts) => {

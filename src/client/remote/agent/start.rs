@@ -11,7 +11,7 @@ use super::opening::{AgentSocket, Line, NoLine, Opening};
 use super::push;
 use super::session::RemoteAgent;
 use crate::client::remote::shell::quote;
-use crate::frame::control::{AgentFacts, Hello};
+use crate::frame::control::{AgentFacts, Hello, Look};
 use crate::link::control::Conversation;
 use crate::link::process_stream::{self, AgentInput};
 use crate::ssh::channel::process::{Process, ProcessRequest};
@@ -232,7 +232,15 @@ impl Starting<'_> {
         let mut agent = RemoteAgent::new(host, conversation, last_words);
         let looked = match agent.greet().await {
             Ok(()) if agent.role() == Role::Server => return Ok(Started::Server(agent)),
-            Ok(()) => agent.look(self.ways.to_vec()).await,
+            Ok(()) => {
+                let ways = self.ways.to_vec();
+                agent
+                    .look(Look {
+                        ways,
+                        routed: false,
+                    })
+                    .await
+            }
             Err(error) => Err(error),
         };
         match looked {

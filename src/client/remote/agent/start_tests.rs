@@ -94,6 +94,7 @@ fn facts() -> Message {
         ipv6: true,
         ways: Default::default(),
         permissions: Permissions::all(),
+        routed: None,
     })
 }
 

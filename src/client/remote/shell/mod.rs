@@ -5,6 +5,7 @@
 mod answers;
 pub mod facts;
 mod holder;
+pub mod routed;
 pub(crate) mod script;
 pub mod steps;
 

@@ -10,6 +10,7 @@ use ipnetwork::IpNetwork;
 use crate::host::plan::detour::Detour;
 use crate::host::plan::route_plan::RouteNote;
 use crate::host::probe::Report;
+use crate::types::Mtu;
 
 /// One fault.
 #[derive(Debug)]
@@ -24,6 +25,12 @@ pub(super) enum Finding {
         /// Whether the SSH connection goes to an address that is unknown here, and there are
         /// routes.
         hidden: bool,
+    },
+    /// Small packets are answered, and one as large as the tunnel takes is not.
+    Large {
+        host: String,
+        address: IpAddr,
+        mtu: Mtu,
     },
     /// The kernel sends packets for a route elsewhere.
     Detour {
@@ -79,6 +86,12 @@ impl fmt::Display for Finding {
                     ),
                 }
             }
+            Finding::Large { host, address, mtu } => write!(
+                f,
+                "{address} at {host} answers small packets through the tunnel, and none of {mtu} bytes: if \
+                 transfers stall, a router on the way drops large packets (path MTU): give --segment-size \
+                 1200"
+            ),
             Finding::Detour {
                 destination,
                 address,

@@ -7,6 +7,7 @@
 //!                                   detours, refusals ─► warnings; errors with --strict
 //! ```
 
+mod detours;
 mod finding;
 
 use std::io;
@@ -15,20 +16,19 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use futures_util::future::join_all;
-use ipnetwork::IpNetwork;
 use tokio::time::Instant;
 
 use super::plan::way_probes;
-use crate::host::error::NetError;
 use crate::host::netlink::Netlink;
 use crate::host::plan::addressing::AddressPair;
-use crate::host::plan::detour::Detour;
-use crate::host::plan::facts::{HostFacts, InterfaceIndex};
-use crate::host::plan::route_plan::{RouteNote, RoutePlan};
+use crate::host::plan::facts::HostFacts;
+use crate::host::plan::route_plan::RoutePlan;
 use crate::host::probe::{self, Answer, Probe, Report};
 use crate::process::failure::Failure;
-use crate::types::address_set::AddressSet;
-use finding::{Destination, Finding};
+use crate::ssh::client::narrow::PathWatch;
+use crate::types::Mtu;
+use detours::overlapped;
+use finding::Finding;
 
 /// How long a remote address may take to answer before there are routes.
 const BEFORE_ROUTES: Duration = Duration::from_secs(1);
@@ -44,6 +44,8 @@ const REFUSAL: Duration = Duration::from_millis(800);
 const PINGS_ALONE: Duration = Duration::from_millis(300);
 /// How long to wait after a failure before the next request.
 const AGAIN: Duration = Duration::from_millis(50);
+/// How long a packet of the tunnel's full size may take, there and back.
+const LARGE_ANSWER: Duration = Duration::from_secs(2);
 /// Routes whose first host is asked, at most.
 const MOST_ASKED: usize = 32;
 
@@ -61,6 +63,10 @@ pub(super) struct Path<'a> {
     pub local: &'a HostFacts,
     /// Whether the SSH connection goes to an address that is unknown here.
     pub hidden: bool,
+    /// The tunnel's MTU.
+    pub mtu: Mtu,
+    /// Looks at the SSH connection's path.
+    pub watch: PathWatch,
 }
 
 /// The remote addresses that answered before the routes were set.
@@ -87,9 +93,17 @@ impl Path<'_> {
     ) -> Result<Vec<String>, Failure> {
         let (silent, refused) = tokio::join!(self.silent(&answering), self.refused());
         let silent = silent?;
+        let small = match silent.is_empty() {
+            true => self.large_packets().await,
+            false => None,
+        };
         // Last, since the kernel adds the route to an IPv6 peer a moment after the address.
         let detours = self.detours(netlink).await.map_err(Failure::local)?;
-        let findings = detours.into_iter().chain(silent).chain(refused);
+        let findings = detours
+            .into_iter()
+            .chain(silent)
+            .chain(small)
+            .chain(refused);
         Ok(findings.map(|finding| finding.to_string()).collect())
     }
 
@@ -105,6 +119,7 @@ impl Path<'_> {
             target,
             interface: self.device,
             hop_limit: None,
+            length: 0,
         };
         probe::echo(probe, patience).await
     }
@@ -225,6 +240,7 @@ impl Path<'_> {
                 target,
                 interface: self.device,
                 hop_limit: Some(1),
+                length: 0,
             };
             let answer = probe::echo(probe, FIRST_ANSWER).await;
             matches!(answer, Answer::Answered | Answer::Reported { .. })
@@ -232,34 +248,31 @@ impl Path<'_> {
         join_all(asked).await.contains(&true)
     }
 
-    /// The destinations whose packets the kernel sends elsewhere.
-    async fn detours(&self, netlink: &Netlink) -> Result<Vec<Finding>, NetError> {
-        let device = netlink.link_by_name(self.device).await?.index;
-        let known: AddressSet = self.plan.notes.iter().filter_map(overlapped).collect();
-        let own = self.local.addresses.iter().map(|own| own.address).collect();
-        let remote = self.addresses.iter().map(|pair| {
-            let destination = Destination::Remote(self.host.to_owned());
-            (destination, Some(pair.remote))
-        });
-        let routes = self.plan.routes.iter().map(|route| {
-            let address = first_outside(route, &known.union(&own));
-            (Destination::Route(*route), address)
-        });
-        let mut rules = None;
-        let mut findings = Vec::new();
-        for (destination, address) in remote.chain(routes) {
-            let Some(address) = address else { continue };
-            let Some(detour) = detour(netlink, address, device, self.local, &mut rules).await?
-            else {
-                continue;
-            };
-            findings.push(Finding::Detour {
-                destination,
-                address,
-                detour: detour.known,
-            });
+    /// Sends a packet as large as the tunnel and the usual path take. Where it gets lost on the way
+    /// there, the connection's watch notices it; a packet that gets lost on the way back is a finding.
+    async fn large_packets(&self) -> Option<Finding> {
+        let pair = self.addresses.first()?;
+        let mtu = self.mtu.min(Mtu::ETHERNET);
+        let headers = if pair.remote.is_ipv4() { 28 } else { 48 };
+        let probe = Probe {
+            target: pair.remote,
+            interface: self.device,
+            hop_limit: None,
+            length: (mtu.get() as usize).saturating_sub(headers),
+        };
+        let pinged = self.answers(pair.remote, PINGS_ALONE).await == Ok(true);
+        if !pinged || probe::echo(probe, LARGE_ANSWER).await.is_from(pair.remote) {
+            return None;
         }
-        Ok(findings)
+        let end = Instant::now() + SAME_ANSWER;
+        while self.watch.is_repeating() && Instant::now() < end {
+            tokio::time::sleep(AGAIN).await;
+        }
+        Some(Finding::Large {
+            host: self.host.to_owned(),
+            address: pair.remote,
+            mtu,
+        })
     }
 
     /// The routes whose first host is reported as unreachable or prohibited.
@@ -289,61 +302,8 @@ fn is_refusal(report: Report) -> bool {
     )
 }
 
-/// The network that a note leaves out of the tunnel.
-fn overlapped(note: &RouteNote) -> Option<IpNetwork> {
-    match note {
-        RouteNote::ContainsLocal { network, .. } => Some(*network),
-        RouteNote::ContainsRoute { existing, .. } => Some(*existing),
-        RouteNote::InsideRoute { .. } => None,
-    }
-}
-
-/// The first host of a route that is not in `other`, of which the user knows that it goes
-/// elsewhere.
-fn first_outside(route: &IpNetwork, other: &AddressSet) -> Option<IpAddr> {
-    let rest = AddressSet::of([route]).minus(other).to_networks();
-    rest.iter().find_map(|network| way_probes(network).next())
-}
-
 /// The kernel's error text without Rust's "(os error N)".
 fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_owned()
-}
-
-/// A detour, with its cause if that is known.
-struct Found {
-    known: Option<Detour>,
-}
-
-async fn detour(
-    netlink: &Netlink,
-    address: IpAddr,
-    device: InterfaceIndex,
-    local: &HostFacts,
-    rules: &mut Option<HostFacts>,
-) -> Result<Option<Found>, NetError> {
-    let chosen = netlink.chosen_route(address).await;
-    if let Ok(chosen) = &chosen
-        && chosen.leaves_by(device)
-    {
-        return Ok(None);
-    }
-    // Others may have added rules since the plan was made.
-    let facts = match rules {
-        Some(facts) => facts,
-        None => rules.insert(HostFacts {
-            rules: netlink.rules().await?,
-            ..local.clone()
-        }),
-    };
-    Ok(Some(match chosen {
-        Ok(chosen) => Found {
-            known: Detour::of(address, &chosen, device, facts),
-        },
-        Err(NetError::Refused { .. }) => Found {
-            known: Detour::of_refused(address, facts),
-        },
-        Err(error) => return Err(error),
-    }))
 }

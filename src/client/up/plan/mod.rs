@@ -1,6 +1,7 @@
 //! Plans a tunnel by the carrier `tun` from the user's request and both hosts' facts. Pure.
 
 pub(super) mod agent;
+pub(super) mod auto;
 pub(super) mod error;
 pub(super) mod serve;
 

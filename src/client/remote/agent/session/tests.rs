@@ -55,6 +55,7 @@ fn facts() -> Message {
         ipv6: true,
         ways: Default::default(),
         permissions: Permissions::all(),
+        routed: None,
     })
 }
 
@@ -88,11 +89,12 @@ async fn a_whole_tunnel_is_agreed_on() {
     let (mut agent, mut peer) = met().await;
     assert!(agent.has(FEATURE_ETHERNET));
     assert!(agent.software().starts_with("sshvpn 0."));
-    let ways: Vec<IpAddr> = vec!["10.0.0.1".parse().unwrap()];
+    let ways = vec!["10.0.0.1".parse().unwrap()];
     peer.send(&facts()).await.unwrap();
-    let facts = agent.look(ways.clone()).await.unwrap();
+    let asked = Look { ways, routed: true };
+    let facts = agent.look(asked.clone()).await.unwrap();
     assert_eq!(facts.login, "ro[2Jot");
-    assert_eq!(peer.receive().await, Ok(Message::Look(Look { ways })));
+    assert_eq!(peer.receive().await, Ok(Message::Look(asked)));
 
     for message in [done("device\ntun0"), done("address"), ready(Mtu::ETHERNET)] {
         peer.send(&message).await.unwrap();
@@ -119,7 +121,7 @@ async fn pings_are_answered_and_packets_passed_over_before_all_is_ready() {
     peer.send_raw(Bytes::from_static(&[0, 0, 0, 5, 0, 0, 0, 2, 0x45]))
         .await;
     peer.send(&facts()).await.unwrap();
-    agent.look(Vec::new()).await.unwrap();
+    agent.look(Look::default()).await.unwrap();
     assert!(matches!(peer.receive().await, Ok(Message::Look(_))));
     assert_eq!(peer.receive().await, Ok(Message::Pong { token: 7 }));
 }
@@ -158,7 +160,7 @@ async fn an_agent_may_close_in_every_state() {
 
     let (mut agent, peer) = met().await;
     peer.send(&refusal).await.unwrap();
-    let looking = agent.look(Vec::new()).await.unwrap_err();
+    let looking = agent.look(Look::default()).await.unwrap_err();
 
     let (mut agent, mut peer) = met().await;
     peer.send(&done("device")).await.unwrap();
@@ -192,7 +194,7 @@ async fn an_agent_that_never_answers_is_given_up() {
         "b: cannot greet the agent there: no answer in 60 seconds"
     );
     let (mut agent, _peer) = met().await;
-    let error = agent.look(Vec::new()).await.unwrap_err().to_string();
+    let error = agent.look(Look::default()).await.unwrap_err().to_string();
     assert!(error.contains("no answer in 30 seconds"), "{error}");
     let error = agent.set_up(set_up(), |_| {}).await.unwrap_err();
     assert!(error.to_string().contains("no answer in 30 seconds"));
@@ -215,7 +217,7 @@ async fn pings_do_not_hold_up_the_end() {
         }
     };
     let error = tokio::select! {
-        looked = agent.look(Vec::new()) => looked.unwrap_err(),
+        looked = agent.look(Look::default()) => looked.unwrap_err(),
         () = chatter => unreachable!(),
     };
     assert!(
@@ -232,7 +234,7 @@ async fn a_peer_that_never_reads_is_given_up() {
         let look = agent.conversation.send(&Message::Pong { token: 0 });
         look.await.unwrap();
     }
-    let error = agent.look(Vec::new()).await.unwrap_err();
+    let error = agent.look(Look::default()).await.unwrap_err();
     assert!(
         matches!(error, RemoteAgentError::NoAnswer { .. }),
         "{error}"
@@ -245,14 +247,14 @@ async fn a_peer_that_never_reads_is_given_up() {
 async fn messages_without_place_are_named() {
     let (result, ..) = greeted(facts()).await;
     let error = result.unwrap_err().to_string();
-    assert!(error.contains("it says 'facts'"), "{error}");
+    assert!(error.contains("it says 'agent-facts'"), "{error}");
     let (mut agent, peer) = met().await;
     for message in [hello(1, 1), ready(Mtu::MIN), ready(Mtu::MIN)] {
         peer.send(&message).await.unwrap();
     }
-    let error = agent.look(Vec::new()).await.unwrap_err().to_string();
+    let error = agent.look(Look::default()).await.unwrap_err().to_string();
     assert!(error.contains("it says 'hello'"), "{error}");
-    let error = agent.look(Vec::new()).await.unwrap_err().to_string();
+    let error = agent.look(Look::default()).await.unwrap_err().to_string();
     assert!(error.contains("it says 'ready'"), "{error}");
     let error = agent.set_up(set_up(), |_| {}).await.unwrap_err();
     assert!(error.to_string().contains("an MTU of 68, not 1500"));
@@ -269,7 +271,7 @@ async fn facts_that_are_nonsense_are_an_error() {
         let (mut agent, peer) = met().await;
         let frame = crate::frame::stream::encode_control(json.as_bytes());
         peer.send_raw(frame.unwrap()).await;
-        let error = agent.look(Vec::new()).await.unwrap_err();
+        let error = agent.look(Look::default()).await.unwrap_err();
         assert!(
             matches!(error, RemoteAgentError::Nonsense { .. }),
             "{error}"
@@ -277,7 +279,7 @@ async fn facts_that_are_nonsense_are_an_error() {
     }
     let (mut agent, peer) = met().await;
     peer.send_raw(Bytes::from_static(b"Killed\n\n")).await;
-    let error = agent.look(Vec::new()).await.unwrap_err();
+    let error = agent.look(Look::default()).await.unwrap_err();
     assert!(
         matches!(error, RemoteAgentError::Nonsense { .. }),
         "{error}"
@@ -306,7 +308,7 @@ async fn an_agent_that_dies_leaves_its_last_words() {
     agent.last_words.heard(b"cannot open /dev/net/tun\n");
     agent.last_words.ended(Exit::Code(1));
     drop(peer);
-    let error = agent.look(Vec::new()).await.unwrap_err().to_string();
+    let error = agent.look(Look::default()).await.unwrap_err().to_string();
     let said = "cannot open /dev/net/tun (it ended with code 1)";
     assert!(error.ends_with(said), "{error}");
     assert_eq!(agent.close().await, None);

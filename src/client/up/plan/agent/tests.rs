@@ -25,6 +25,7 @@ fn remote(ways: &[&str], permissions: Permissions) -> AgentFacts {
         ipv6: true,
         ways: ways.iter().map(way).collect(),
         permissions,
+        routed: None,
     }
 }
 
