@@ -8,6 +8,8 @@
 
 mod devices;
 mod ipv6;
+mod privilege;
+mod refusals;
 mod startup;
 
 use anyhow::{Context, Result, ensure};

@@ -2,7 +2,8 @@
 # program of $1 bytes with the SHA-256 $2 from standard input, checks that it is
 # complete and runs here, and runs it as the agent. Prints lines that start with
 # "sshvpn-push:": "system" with the kernel and machine, "send" when it wants the
-# program, "run" before it runs it, and "no" with a reason on a refusal.
+# program, "run" before it runs it, "no" with a reason on a refusal, and "no-sudo"
+# with sudo's words if the login is not root.
 umask 077
 LC_ALL=C
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -27,7 +28,11 @@ tell system "$(uname -s)" "$(uname -m)"
 
 sudo=
 if [ "$(id -u)" != 0 ]; then
-    sudo -n true </dev/null >/dev/null 2>&1 || refuse "the login is not root there and may not use sudo -n"
+    said=
+    if ! command -v sudo >/dev/null || ! said=$(sudo -n true 2>&1 </dev/null); then
+        tell no-sudo "$(printf %s "$said" | tr "\n" " ")"
+        exit 1
+    fi
     sudo="sudo -n"
 fi
 

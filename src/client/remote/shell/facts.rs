@@ -8,6 +8,7 @@ use ipnetwork::IpNetwork;
 use thiserror::Error;
 
 use super::{script, unit_of};
+use crate::client::remote::login::{NoCommands, SudoRefusal};
 use crate::ssh::client::prompt::terminal_text;
 use crate::types::{InterfaceName, Mode, Unit};
 
@@ -18,15 +19,8 @@ const MOST: usize = 200_000;
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum FactsError {
     /// The commands did not run to the end.
-    #[error(
-        "{host}: its shell does not run commands as expected ({complaint}): use a login with a POSIX shell"
-    )]
-    NoShell {
-        /// The remote end.
-        host: String,
-        /// Its error output.
-        complaint: String,
-    },
+    #[error(transparent)]
+    NoCommands(#[from] NoCommands),
     /// The host does not run Linux.
     #[error(
         "{host} runs {system}; addresses can only be set on Linux: use -w and set them yourself"
@@ -45,7 +39,7 @@ pub enum FactsError {
     },
     /// The login is not root and cannot use sudo.
     #[error(
-        "{login}@{host} is not root and {sudo}: log in as root, allow 'sudo -n' (NOPASSWD), or have \
+        "{login}@{host} is not root, and {sudo}: log in as root, allow 'sudo -n' (NOPASSWD), or have \
          the administrator make a device with an address (ip tuntap add dev tun0 mode tun user {login}; \
          ip addr add … peer … dev tun0; ip link set tun0 up)"
     )]
@@ -55,7 +49,7 @@ pub enum FactsError {
         /// The login there.
         login: String,
         /// Why sudo does not work.
-        sudo: &'static str,
+        sudo: SudoRefusal,
     },
     /// The kernel lacks tun.
     #[error("{host} has no /dev/net/tun: load the module there (modprobe tun)")]
@@ -114,7 +108,7 @@ pub struct RemoteFacts {
     /// How commands become root.
     pub privilege: Privilege,
     /// Why sudo does not work, if the login is not root.
-    sudo: &'static str,
+    sudo: SudoRefusal,
     /// Whether new devices get IPv6.
     pub ipv6: bool,
     /// Whether nftables can be used.
@@ -160,7 +154,7 @@ impl RemoteFacts {
         FactsError::NoPrivilege {
             host: host.to_owned(),
             login: self.login.clone(),
-            sudo: self.sudo,
+            sudo: self.sudo.clone(),
         }
     }
 
@@ -186,17 +180,13 @@ impl RemoteFacts {
     }
 }
 
-/// Parses the probe's output. `complaint` is its standard error.
-pub fn parse(host: &str, text: &str, complaint: &str) -> Result<RemoteFacts, FactsError> {
+/// Parses the probe's output; `said` is for the error if it did not run: its last lines, and how
+/// it ended.
+pub fn parse(host: &str, text: &str, said: &str) -> Result<RemoteFacts, FactsError> {
     let host = host.to_owned();
     if !text.lines().any(|line| line == "end") {
-        let said = if complaint.trim().is_empty() {
-            text
-        } else {
-            complaint
-        };
-        let complaint: String = terminal_text::line(said.trim()).chars().take(200).collect();
-        return Err(FactsError::NoShell { host, complaint });
+        let said = said.to_owned();
+        return Err(NoCommands { host, said }.into());
     }
     let mut reading = Reading::default();
     for line in script::output(text).unwrap_or(text).lines() {
@@ -223,7 +213,8 @@ struct Reading {
     system: String,
     login: String,
     uid: Option<u32>,
-    sudo: &'static str,
+    /// What sudo printed.
+    sudo: String,
     words: Vec<String>,
     devices: Vec<Device>,
     addresses: Vec<Address>,
@@ -246,8 +237,7 @@ impl Reading {
             "login" => self.login = shown(value),
             "uid" => self.uid = value.parse().ok(),
             "sudo" if value == "yes" => self.words.push("sudo".to_owned()),
-            "sudo" if value == "missing" => self.sudo = "there is no sudo",
-            "sudo" => self.sudo = "sudo asks for a password",
+            "sudo" => self.sudo = words.collect::<Vec<_>>().join(" "),
             "ip" | "tun" | "ipv6" | "nft" | "iptables" | "ip6tables" if value == "yes" => {
                 self.words.push(key.to_owned());
             }
@@ -303,11 +293,7 @@ impl Reading {
         };
         RemoteFacts {
             privilege,
-            sudo: if self.sudo.is_empty() {
-                "sudo does not work"
-            } else {
-                self.sudo
-            },
+            sudo: SudoRefusal::of(&self.sudo),
             ipv6: self.has("ipv6"),
             nft: self.has("nft"),
             iptables: self.has("iptables"),

@@ -9,13 +9,13 @@ echo "login $(id -un)"
 as_root=
 if [ "$(id -u)" != 0 ]; then
     if ! command -v sudo >/dev/null; then
-        echo "sudo missing"
+        echo "sudo no"
         as_root=false
-    elif sudo -n true 2>/dev/null; then
+    elif said=$(sudo -n true 2>&1 </dev/null); then
         echo "sudo yes"
         as_root="sudo -n env PATH=$PATH"
     else
-        echo "sudo denied"
+        echo "sudo no $(printf %s "$said" | tr "\n" " ")"
         as_root=false
     fi
 fi
