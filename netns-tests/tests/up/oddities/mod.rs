@@ -7,7 +7,9 @@
 //! ```
 
 mod devices;
+mod dropbear;
 mod ipv6;
+mod places;
 mod privilege;
 mod refusals;
 mod startup;

@@ -73,7 +73,7 @@ pub enum RemoteAgentError {
     /// The agent has no rights, and the login cannot become root.
     #[error(
         "{host}: the agent there may not change the network: the login is not root, and {sudo}; log in as \
-         root, allow 'sudo -n' (NOPASSWD), or give sshvpn there the capability (sshvpn(1), SUDO AND \
+         root, allow 'sudo -n' (NOPASSWD), or give sshvpn there CAP_NET_ADMIN (sshvpn(1), SUDO AND \
          CAPABILITIES)"
     )]
     NoPrivilege {

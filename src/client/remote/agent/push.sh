@@ -54,11 +54,11 @@ usable() {
     printf "#!/bin/sh\n" >"$program" && chmod 700 "$program" && "$program" </dev/null &&
         head -c "$length" /dev/zero >"$program"
 }
-for base in "$XDG_RUNTIME_DIR" /tmp "$HOME"; do
+for base in "$XDG_RUNTIME_DIR" /tmp "$HOME" /dev/shm /var/tmp /run; do
     usable "$base" 2>/dev/null && break
     remove
 done
-[ -n "$dir" ] || refuse "neither its runtime directory nor /tmp nor its home has room for an executable file"
+[ -n "$dir" ] || refuse "no directory there has room for a program and may run it (XDG_RUNTIME_DIR, /tmp, the home, /dev/shm, /var/tmp, /run are full, read-only or noexec): install sshvpn there"
 
 tell send
 head -c "$length" >"$program" || refuse "it cannot be written to $dir"

@@ -370,8 +370,8 @@ pub(crate) fn what_came(opening: &Opening, no_line: NoLine) -> String {
         false => format!("it printed \"{printed}\""),
     };
     match no_line {
-        NoLine::TooMuch if printed.is_empty() => "it printed more than 64 KiB".to_owned(),
-        NoLine::TooMuch => format!("{printed}, and more than 64 KiB"),
+        NoLine::TooMuch if printed.is_empty() => "it printed much and no line".to_owned(),
+        NoLine::TooMuch => format!("{printed} and much more"),
         NoLine::Ended if printed.is_empty() => opening.last_words().to_string(),
         NoLine::Ended => format!("{printed}; {}", opening.last_words()),
     }

@@ -5,8 +5,18 @@ use crate::client::remote::shell::facts;
 use crate::client::up::test_request::request;
 
 fn remote(lines: &str) -> RemoteFacts {
-    let text = format!("system Linux\nlogin alice\nip yes\ntun yes\nipv6 yes\n{lines}\nend\n");
+    let text =
+        format!("system Linux\nlogin alice\nip yes\ntuntap yes\ntun yes\nipv6 yes\n{lines}\nend\n");
     facts::parse("b", &text, "").unwrap()
+}
+
+/// The device to try first.
+fn remote_device(
+    host: &str,
+    request: &UpRequest,
+    facts: &RemoteFacts,
+) -> Result<RemoteDevice, PlanError> {
+    remote_devices(host, request, facts).map(|devices| devices[0])
 }
 
 const PREMADE: &str = "uid 1000\nsudo no sudo: a password is required\ndevice tun7 0x1801 1000 1400 0x1003\n\
