@@ -116,9 +116,16 @@ fn as_user(uid: Uid, runtime: &impl Fn() -> Result<Runtime, String>) -> Result<u
 pub async fn recover(verbose: bool, by: Recoverer) -> Result<(usize, bool), Failure> {
     let directory = runtime_dir()?;
     remove_stale(&directory).map_err(Failure::local)?;
-    let recovered = recover_stale(&directory, by)
+    let mut recovered = recover_stale(&directory, by)
         .await
         .map_err(Failure::local)?;
+    if let Some(spare) = directory.spare() {
+        let left = recover_stale(&spare, by).await.map_err(Failure::local)?;
+        recovered.extend(left);
+        if let Err(error) = spare.remove_if_empty() {
+            tracing::debug!(%error, "cannot remove the spare directory of the journals");
+        }
+    }
     let mut clean = true;
     for Recovered { file_name, outcome } in &recovered {
         match outcome {

@@ -199,10 +199,12 @@ fn another_checksum() -> Result<()> {
 #[test]
 fn no_room_and_no_right_to_run() -> Result<()> {
     let mounts = "mount -t tmpfs -o size=1m tmpfs /tmp; \
-         mount -t tmpfs -o noexec,mode=700 tmpfs /run/home/root";
+         mount -t tmpfs -o noexec,mode=700 tmpfs /run/home/root; \
+         mount -t tmpfs -o noexec tmpfs /dev/shm; mount -t tmpfs -o noexec tmpfs /var/tmp; \
+         mount -o bind,remount,noexec /run";
     is_refused(
         |bastion| bastion.sh(mounts).map(drop),
-        &["has room for an executable file"],
+        &["has room for a program"],
     )
 }
 

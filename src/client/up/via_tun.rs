@@ -21,7 +21,9 @@ use crate::host::plan::facts::HostFacts;
 use crate::link::datagram::{self, Link};
 use crate::process::failure::Failure;
 use crate::pump::End;
+use crate::ssh::channel::tunnel::{TunnelReceiver, TunnelSender};
 use crate::ssh::client::connect::Connection;
+use crate::ssh::error::ChannelError;
 use crate::types::{Mode, Unit, UnitRequest};
 
 /// The parts of the tunnel so far.
@@ -34,8 +36,16 @@ pub(super) struct ByTun {
 /// The remote host's state and its plan.
 pub(super) struct TunPlan {
     facts: RemoteFacts,
-    device: RemoteDevice,
+    /// The first one that sshd opens.
+    devices: Vec<RemoteDevice>,
     forwarding: Option<Forwarding>,
+}
+
+/// The device that sshd opened.
+struct OpenedDevice {
+    unit: Unit,
+    /// Whether it existed before this tunnel.
+    preexisting: bool,
 }
 
 impl RemotePart for ByTun {
@@ -43,6 +53,11 @@ impl RemotePart for ByTun {
 
     async fn agree(&mut self, start: &Start<'_>) -> Result<Agreed<TunPlan>, Failure> {
         let connection = start.connection;
+        let (host, software) = (connection.host(), connection.software());
+        if software.starts_with("dropbear") {
+            let host = host.to_owned();
+            return Err(Failure::ssh(PlanError::NoTunnels { host, software }));
+        }
         let automatic = match start.request.auto {
             true => automatic(start).await?,
             false => Vec::new(),
@@ -52,12 +67,12 @@ impl RemotePart for ByTun {
         let facts = shell::probe(connection, &ways)
             .await
             .map_err(Failure::ssh)?;
-        let host = connection.host();
         start.reporter.step(format_args!(
             "{host}: connected, logged in as {}",
             facts.login
         ));
-        let device = plan::remote_device(host, request, &facts).map_err(Failure::ssh)?;
+        let devices = plan::remote_devices(host, request, &facts).map_err(Failure::ssh)?;
+        let device = devices.first().copied().ok_or_else(no_connection)?;
         let (forwarding, without_way) =
             plan::forwarding(host, request, &facts).map_err(Failure::ssh)?;
         for route in without_way {
@@ -87,7 +102,7 @@ impl RemotePart for ByTun {
         Ok(Agreed {
             remote: TunPlan {
                 facts,
-                device,
+                devices,
                 forwarding,
             },
             addresses: addresses.pairs,
@@ -104,12 +119,13 @@ impl RemotePart for ByTun {
         local: LocalDevice,
     ) -> Result<String, Failure> {
         let mode = start.request.mode;
-        let unit = self.open_link(start, &agreed.remote, local).await?;
+        let OpenedDevice { unit, preexisting } =
+            self.open_link(start, &agreed.remote, local).await?;
         if agreed.remote.facts.privilege != Privilege::None {
             let plan = Plan {
                 unit,
                 mode,
-                preexisting: matches!(agreed.remote.device, RemoteDevice::Premade(_)),
+                preexisting,
                 addresses: agreed.addresses.clone(),
                 mtu: agreed.mtu,
                 forwarding: agreed.remote.forwarding.clone(),
@@ -182,22 +198,15 @@ impl ByTun {
         }
     }
 
-    /// Opens the channel and the remote device; returns the remote unit.
+    /// Opens the channel and the remote device.
     async fn open_link(
         &mut self,
         start: &Start<'_>,
         plan: &TunPlan,
         local: LocalDevice,
-    ) -> Result<Unit, Failure> {
+    ) -> Result<OpenedDevice, Failure> {
         let (connection, mode) = (start.connection, start.request.mode);
-        if let (Some(holder), RemoteDevice::MadeForLogin(unit)) = (&mut self.holder, plan.device) {
-            let step = steps::make_device(unit, mode, &plan.facts.login);
-            holder.step(&step).await.map_err(Failure::ssh)?;
-        }
-        let (sender, receiver) = connection
-            .open_tunnel(mode, plan.device.unit())
-            .await
-            .map_err(Failure::ssh)?;
+        let (device, (sender, receiver)) = self.open_channel(connection, plan, mode).await?;
         let local_name = local.tun.name().clone();
         // The link starts to read frames while both devices are still down, so that unread
         // frames do not block the other channels of the connection.
@@ -205,7 +214,7 @@ impl ByTun {
         let LocalDevice { tun, held } = local;
         let link = Link::start(tun, framing, sender, receiver, held, Arc::default());
         self.link = Some(link);
-        let unit = match plan.device.unit() {
+        let unit = match device.unit() {
             UnitRequest::Unit(unit) => unit,
             UnitRequest::Any => self.opened_unit(connection, &plan.facts, mode).await?,
         };
@@ -214,7 +223,39 @@ impl ByTun {
             unit.device_name(mode),
             connection.host()
         ));
-        Ok(unit)
+        let preexisting = match device {
+            RemoteDevice::MadeForLogin(_) => false,
+            RemoteDevice::Premade(_) => true,
+            // sshd makes devices as root only.
+            RemoteDevice::BySshd(_) => plan.facts.privilege != Privilege::Root,
+        };
+        Ok(OpenedDevice { unit, preexisting })
+    }
+
+    /// Opens the channel to the first of the plan's devices that sshd opens. If it opens none, the
+    /// error is that of the first.
+    async fn open_channel(
+        &mut self,
+        connection: &Connection,
+        plan: &TunPlan,
+        mode: Mode,
+    ) -> Result<(RemoteDevice, (TunnelSender, TunnelReceiver)), Failure> {
+        let mut refused = None;
+        for device in &plan.devices {
+            if let (RemoteDevice::MadeForLogin(unit), Some(holder)) = (device, &mut self.holder) {
+                let step = steps::make_device(*unit, mode, &plan.facts.login);
+                holder.step(&step).await.map_err(Failure::ssh)?;
+            }
+            match connection.open_tunnel(mode, device.unit()).await {
+                Ok(channel) => return Ok((*device, channel)),
+                Err(error @ ChannelError::TunnelRefused { .. }) => {
+                    tracing::debug!("{error}");
+                    refused.get_or_insert(error);
+                }
+                Err(error) => return Err(Failure::ssh(error)),
+            }
+        }
+        Err(refused.map_or_else(no_connection, Failure::ssh))
     }
 
     /// The unit that sshd opened, by SSH_TUNNEL; where there is none (OpenSSH before 7.7) or no

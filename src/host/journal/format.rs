@@ -62,6 +62,18 @@ pub enum JournalError {
         /// The reason.
         reason: String,
     },
+    /// The file is not a journal, or it is damaged; it has another name now.
+    #[error(
+        "{path} is not a journal that this program wrote ({reason}); it is kept as {aside}, and nothing in it was undone: read it, undo by hand the changes that it lists, and remove it"
+    )]
+    SetAside {
+        /// The file.
+        path: String,
+        /// Its new path.
+        aside: String,
+        /// The reason.
+        reason: String,
+    },
     /// A newer program wrote the journal.
     #[error(
         "{path} has format version {version}, this program reads at most {VERSION}; nothing in it was undone; run 'cleanup' of the newer sshvpn"

@@ -244,7 +244,12 @@ pub fn take_stale(directory: &RuntimeDir) -> Result<Vec<Stale>, JournalError> {
         };
         match Held::lock(file) {
             Ok(file) => {
-                let journal = read(directory, &file_name, file);
+                let journal = match read(directory, &file_name, file) {
+                    Err(JournalError::Corrupt { path, reason }) => {
+                        Err(set_aside(directory, &file_name, path, reason)?)
+                    }
+                    read => read,
+                };
                 stale.push(Stale { file_name, journal });
             }
             Err(TryLockError::WouldBlock) => {}
@@ -254,6 +259,27 @@ pub fn take_stale(directory: &RuntimeDir) -> Result<Vec<Stale>, JournalError> {
         }
     }
     Ok(stale)
+}
+
+/// Renames a file that is no journal, so that it is in the way of no later tunnel; returns the error
+/// that names it. The caller holds the directory's lock.
+fn set_aside(
+    directory: &RuntimeDir,
+    file_name: &str,
+    path: String,
+    reason: String,
+) -> Result<JournalError, JournalError> {
+    let numbered = (2u32..).map(|number| format!("{file_name}.bad-{number}"));
+    let names = std::iter::once(format!("{file_name}.bad")).chain(numbered);
+    let Some(name) = names.into_iter().find(|name| !directory.has(name)) else {
+        return Ok(JournalError::Corrupt { path, reason });
+    };
+    directory.rename(file_name, &name)?;
+    Ok(JournalError::SetAside {
+        path,
+        aside: display_path(directory, &name),
+        reason,
+    })
 }
 
 /// The name for a new journal: NAME.json, or NAME@INODE.json if a tunnel of another network
@@ -294,7 +320,11 @@ fn free_name(
                 continue;
             };
             let path = display_path(&other, name);
-            let found = parse(&file, &path)?;
+            let found = match parse(&file, &path) {
+                // The other user sets it aside.
+                Err(JournalError::Corrupt { .. }) => continue,
+                parsed => parsed?,
+            };
             if found.owner.network_namespace == owner.network_namespace {
                 return Err(JournalError::Busy {
                     name: interface.to_string(),

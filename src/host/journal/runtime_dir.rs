@@ -26,6 +26,8 @@ use thiserror::Error;
 
 /// Root's directory.
 const SYSTEM: &str = "/run/sshvpn";
+/// Root's directory where /run is read-only; it too loses its files when the host restarts.
+const SPARE: &str = "/dev/shm/sshvpn";
 
 /// The reason why no journal can be kept, or a file of the directory cannot be used.
 #[derive(Debug, Error)]
@@ -54,6 +56,13 @@ pub enum RuntimeDirError {
         /// Its permissions.
         mode: u32,
     },
+}
+
+impl RuntimeDirError {
+    /// Whether the file system is read-only.
+    fn is_read_only(&self) -> bool {
+        matches!(self, RuntimeDirError::Io { source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem)
+    }
 }
 
 /// The part of root's directory that belongs to a server's user.
@@ -85,7 +94,13 @@ impl RuntimeDir {
         if let (false, Some(part)) = (uid.is_root(), Self::part_of(Path::new(SYSTEM))) {
             return Ok(part);
         }
-        if uid.is_root() || system.is_ok() {
+        if uid.is_root() {
+            return system.or_else(|error| match error.is_read_only() {
+                true => Self::at(Path::new(SPARE)).map_err(|_| error),
+                false => Err(error),
+            });
+        }
+        if system.is_ok() {
             return system;
         }
         let session = session.map(Path::new).filter(|path| path.is_absolute());
@@ -98,6 +113,13 @@ impl RuntimeDir {
             Some(directory) => Ok(directory),
             None => Self::at(Path::new(&format!("/tmp/sshvpn-{uid}"))),
         }
+    }
+
+    /// For root: the directory that a process used while /run was read-only, if this is another one.
+    pub fn spare(&self) -> Option<Self> {
+        let spare = Path::new(SPARE);
+        let left = Uid::effective().is_root() && self.path != spare && spare.exists();
+        left.then(|| Self::at(spare).ok()).flatten()
     }
 
     /// Makes the part of root's directory for a server's user, and lets the user's group read the

@@ -162,9 +162,9 @@ fn a_journal_that_is_held_is_not_stale_and_cannot_be_begun_twice() {
 }
 
 #[test]
-fn what_is_not_a_journal_is_left_alone() {
+fn what_is_not_a_journal_is_set_aside_and_kept() {
     let place = Place::new();
-    for broken in [
+    for (number, broken) in [
         &b""[..],
         b"{",
         b"[]",
@@ -173,11 +173,19 @@ fn what_is_not_a_journal_is_left_alone() {
         b"{\"version\":\"1\"}",
         b"{\"version\":-1}",
         &vec![b' '; SIZE_LIMIT as usize + 1],
-    ] {
-        assert!(matches!(
-            place.read(broken),
-            Err(JournalError::Corrupt { .. })
-        ));
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let error = place.read(broken).unwrap_err();
+        let JournalError::SetAside { aside, .. } = &error else {
+            panic!("{error}");
+        };
+        assert!(error.to_string().contains(aside), "{error}");
+        assert_eq!(aside.ends_with(".json.bad"), number == 0, "{aside}");
+        assert_eq!(fs::read(aside).unwrap(), broken);
+        assert!(place.stale().is_empty());
+        place.create().remove().unwrap();
     }
     let newer = format!(r#"{{"version":{},"whatever":[]}}"#, VERSION + 1);
     let future = place.read(newer.as_bytes()).unwrap_err();

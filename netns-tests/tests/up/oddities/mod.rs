@@ -7,7 +7,11 @@
 //! ```
 
 mod devices;
+mod dropbear;
 mod ipv6;
+mod places;
+mod privilege;
+mod refusals;
 mod startup;
 
 use anyhow::{Context, Result, ensure};

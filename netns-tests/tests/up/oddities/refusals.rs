@@ -39,6 +39,7 @@ fn maintenance() -> Result<()> {
 #[test]
 fn an_expired_password() -> Result<()> {
     Oddity {
+        sshd: &[("UsePAM", "yes")],
         made: "sed -i 's,^alice:.*,alice:*:0:0:99999:7:::,' /etc/shadow",
         ..ALICE
     }

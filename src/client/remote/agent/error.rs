@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::client::remote::login::{NoCommands, SudoRefusal};
 use crate::frame::control::CloseReason;
 use crate::link::control::ConversationError;
 use crate::ssh::error::ChannelError;
@@ -65,6 +66,21 @@ pub enum RemoteAgentError {
         host: String,
         /// The software that runs there.
         found: String,
+    },
+    /// The login's shell did not run the line that starts an agent.
+    #[error(transparent)]
+    NoCommands(#[from] NoCommands),
+    /// The agent has no rights, and the login cannot become root.
+    #[error(
+        "{host}: the agent there may not change the network: the login is not root, and {sudo}; log in as \
+         root, allow 'sudo -n' (NOPASSWD), or give sshvpn there CAP_NET_ADMIN (sshvpn(1), SUDO AND \
+         CAPABILITIES)"
+    )]
+    NoPrivilege {
+        /// The remote end.
+        host: String,
+        /// Why sudo does not work.
+        sudo: SudoRefusal,
     },
     /// The process that was started is no agent.
     #[error("{host}: {how} started no agent: {said}")]

@@ -15,6 +15,7 @@ use super::error::RemoteAgentError;
 use super::meter::Meter;
 use super::opening::{Line, Opening};
 use super::start::{Candidate, no_answer, or_lost, parts, what_came};
+use crate::client::remote::login::{NoCommands, SudoRefusal};
 use crate::client::remote::shell::script::Script;
 use crate::link::process_stream::AgentInput;
 use crate::ssh::channel::process::ProcessRequest;
@@ -139,7 +140,10 @@ pub(crate) async fn hand_over(
     progress: &impl Fn(String),
     meter: bool,
 ) -> Result<(), RemoteAgentError> {
-    let system = expect(host, opening, "system").await?;
+    let system = match timeout(ANSWER_TIMEOUT, opening_word(host, opening)).await {
+        Ok(said) => rest_of(host, &said?, "system")?,
+        Err(_) => return Err(no_answer(host, ANSWER_TIMEOUT)),
+    };
     if !runs_our_programs(&system) {
         let reason = format!(
             "it runs {system}, and this sshvpn is for Linux {}: install a fitting one there",
@@ -226,15 +230,40 @@ async fn send(
 /// The script's next line, which has to begin with `word`; returns the rest of it.
 async fn expect(host: &str, opening: &mut Opening, word: &str) -> Result<String, RemoteAgentError> {
     let said = timeout(ANSWER_TIMEOUT, next_word(host, opening)).await;
-    let said = said.unwrap_or_else(|_| Err(no_answer(host, ANSWER_TIMEOUT)))?;
-    match said.split_once(' ').unwrap_or((&said, "")) {
+    rest_of(
+        host,
+        &said.unwrap_or_else(|_| Err(no_answer(host, ANSWER_TIMEOUT)))?,
+        word,
+    )
+}
+
+/// The rest of the line `said`, which has to begin with `word`.
+fn rest_of(host: &str, said: &str, word: &str) -> Result<String, RemoteAgentError> {
+    match said.split_once(' ').unwrap_or((said, "")) {
         (first, rest) if first == word => Ok(rest.to_owned()),
-        _ => Err(no_or_nonsense(host, &said)),
+        _ => Err(no_or_nonsense(host, said)),
     }
+}
+
+/// The script's first line. Without one, the login's shell did not run it.
+async fn opening_word(host: &str, opening: &mut Opening) -> Result<String, RemoteAgentError> {
+    word_or(opening, |said| {
+        let host = host.to_owned();
+        NoCommands { host, said }.into()
+    })
+    .await
 }
 
 /// The script's next line; skips other output.
 async fn next_word(host: &str, opening: &mut Opening) -> Result<String, RemoteAgentError> {
+    word_or(opening, |said| refused(host, said)).await
+}
+
+/// The script's next line; the error `missing` if it has ended.
+async fn word_or(
+    opening: &mut Opening,
+    missing: impl Fn(String) -> RemoteAgentError,
+) -> Result<String, RemoteAgentError> {
     loop {
         match opening.line().await {
             Ok(Line::Other(line)) => {
@@ -243,12 +272,21 @@ async fn next_word(host: &str, opening: &mut Opening) -> Result<String, RemoteAg
                 }
             }
             Ok(Line::Preamble | Line::OtherPreamble(_) | Line::Socket(_)) => {}
-            Err(no_line) => return Err(refused(host, what_came(opening, no_line))),
+            Err(no_line) => return Err(missing(what_came(opening, no_line))),
         }
     }
 }
 
 fn no_or_nonsense(host: &str, said: &str) -> RemoteAgentError {
+    if let Some(said) = said.strip_prefix("no-sudo") {
+        let sudo = SudoRefusal::of(said);
+        return refused(
+            host,
+            format!(
+                "the login is not root there, and {sudo}: log in as root, or allow 'sudo -n' (NOPASSWD)"
+            ),
+        );
+    }
     match said.strip_prefix("no ") {
         Some(reason) => refused(host, reason.to_owned()),
         None => refused(host, format!("unexpected answer '{said}'")),

@@ -2,9 +2,10 @@
 # program of $1 bytes with the SHA-256 $2 from standard input, checks that it is
 # complete and runs here, and runs it as the agent. Prints lines that start with
 # "sshvpn-push:": "system" with the kernel and machine, "send" when it wants the
-# program, "run" before it runs it, and "no" with a reason on a refusal. If $3 is
-# "gzip" and it can unpack that, it says "send gzip", and a line with the compressed
-# length and so many bytes come instead.
+# program, "run" before it runs it, "no" with a reason on a refusal, and "no-sudo"
+# with sudo's words if the login is not root. If $3 is "gzip" and it can unpack that,
+# it says "send gzip", and a line with the compressed length and so many bytes come
+# instead.
 umask 077
 LC_ALL=C
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -30,7 +31,11 @@ tell system "$(uname -s)" "$(uname -m)"
 
 sudo=
 if [ "$(id -u)" != 0 ]; then
-    sudo -n true </dev/null >/dev/null 2>&1 || refuse "the login is not root there and may not use sudo -n"
+    said=
+    if ! command -v sudo >/dev/null || ! said=$(sudo -n true 2>&1 </dev/null); then
+        tell no-sudo "$(printf %s "$said" | tr "\n" " ")"
+        exit 1
+    fi
     sudo="sudo -n"
 fi
 
@@ -52,11 +57,11 @@ usable() {
     printf "#!/bin/sh\n" >"$program" && chmod 700 "$program" && "$program" </dev/null &&
         head -c "$length" /dev/zero >"$program"
 }
-for base in "$XDG_RUNTIME_DIR" /tmp "$HOME"; do
+for base in "$XDG_RUNTIME_DIR" /tmp "$HOME" /dev/shm /var/tmp /run; do
     usable "$base" 2>/dev/null && break
     remove
 done
-[ -n "$dir" ] || refuse "neither its runtime directory nor /tmp nor its home has room for an executable file"
+[ -n "$dir" ] || refuse "no directory there has room for a program and may run it (XDG_RUNTIME_DIR, /tmp, the home, /dev/shm, /var/tmp, /run are full, read-only or noexec): install sshvpn there"
 
 if [ "$form" != gzip ]; then
     unpack=

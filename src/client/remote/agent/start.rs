@@ -10,8 +10,9 @@ use super::error::{RemoteAgentError, Role};
 use super::opening::{AgentSocket, Line, NoLine, Opening};
 use super::push;
 use super::session::RemoteAgent;
+use crate::client::remote::login::{NoCommands, SudoRefusal};
 use crate::client::remote::shell::quote;
-use crate::frame::control::{AgentFacts, Hello, Look};
+use crate::frame::control::{AgentFacts, CloseReason, Hello, Look};
 use crate::link::control::Conversation;
 use crate::link::process_stream::{self, AgentInput};
 use crate::ssh::channel::process::{Process, ProcessRequest};
@@ -26,15 +27,21 @@ const SUBSYSTEM: &str = "sshvpn";
 /// program may have a capability. POSIX sh in one line, so that any login shell can pass it on.
 /// It also works if sudoers allows only this command.
 pub(crate) const START: &str = "PATH=$PATH:/usr/local/sbin:/usr/sbin:/usr/local/bin; export PATH; \
-    agent=$(command -v sshvpn) || { echo; echo sshvpn-start: none; exit 127; }; \
+    echo; echo sshvpn-start: begun; \
+    agent=$(command -v sshvpn) || { echo sshvpn-start: none; exit 127; }; \
     if [ \"$(id -u)\" = 0 ]; then exec \"$agent\" agent; fi; \
-    if sudo -n true </dev/null >/dev/null 2>&1 || sudo -n -l \"$agent\" agent </dev/null >/dev/null 2>&1; \
-    then echo; echo sshvpn-start: sudo; exec sudo -n \"$agent\" agent; fi; \
+    if said=$(LC_ALL=C sudo -n true 2>&1 </dev/null) || sudo -n -l \"$agent\" agent </dev/null >/dev/null 2>&1; \
+    then echo sshvpn-start: sudo; exec sudo -n \"$agent\" agent; fi; \
+    command -v sudo >/dev/null || said=; set -f; echo sshvpn-start: no sudo $said; \
     exec \"$agent\" agent";
+/// Its first output, which tells that the login's shell runs it.
+const BEGUN: &str = "sshvpn-start: begun";
 /// Its output if sshvpn is not installed.
 const NONE: &str = "sshvpn-start: none";
 /// Its output before it runs sudo.
 const SUDO: &str = "sshvpn-start: sudo";
+/// Its output, before sudo's words, if sudo does not run sshvpn.
+const NO_SUDO: &str = "sshvpn-start: no sudo";
 
 /// The action before the preamble, for errors.
 const START_IT: &str = "start an agent there";
@@ -90,7 +97,8 @@ pub async fn start(
         ways: &request.ways,
     };
     if let Some(command) = &request.command {
-        return starting.by_command(command, &format!("'{command}'")).await;
+        let name = format!("'{command}'");
+        return starting.by_way(command, &Way::by_shell(&name)).await;
     }
     let subsystem = match starting.by_subsystem().await {
         Some(Err(error)) if !error.is_final() => Some(error),
@@ -101,7 +109,11 @@ pub async fn start(
         tracing::debug!("{error}");
     }
     let line = format!("exec sh -c {}", quote(START));
-    let error = match starting.by_command(&line, "'sshvpn agent'").await {
+    let way = Way {
+        begins: true,
+        ..Way::by_shell("'sshvpn agent'")
+    };
+    let error = match starting.by_way(&line, &way).await {
         Err(error @ RemoteAgentError::NotInstalled { .. }) => error,
         done => return done,
     };
@@ -142,6 +154,8 @@ struct Way<'a> {
     what: &'static str,
     /// The time limit.
     limit: Duration,
+    /// Whether its first output is [`BEGUN`].
+    begins: bool,
 }
 
 impl<'a> Way<'a> {
@@ -149,6 +163,7 @@ impl<'a> Way<'a> {
         name: "the subsystem 'sshvpn'",
         what: BY_SUBSYSTEM,
         limit: SUBSYSTEM_TIMEOUT,
+        begins: false,
     };
 
     fn by_shell(name: &'a str) -> Self {
@@ -156,6 +171,7 @@ impl<'a> Way<'a> {
             name,
             what: START_IT,
             limit: START_TIMEOUT,
+            begins: false,
         }
     }
 
@@ -190,14 +206,13 @@ impl Starting<'_> {
         }
     }
 
-    async fn by_command(&self, command: &str, how: &str) -> Result<Started, RemoteAgentError> {
+    async fn by_way(&self, command: &str, way: &Way<'_>) -> Result<Started, RemoteAgentError> {
         let request = ProcessRequest {
             command: Some(command.to_owned()),
             ..Default::default()
         };
         let process = self.connection.start(&request).await?;
-        let way = Way::by_shell(how);
-        self.met(parts(self.connection, process), &way).await
+        self.met(parts(self.connection, process), way).await
     }
 
     /// Waits for the preamble, exchanges hellos, and asks for the host's facts. Closes a process
@@ -208,13 +223,13 @@ impl Starting<'_> {
         way: &Way<'_>,
     ) -> Result<Started, RemoteAgentError> {
         let host = self.connection.host();
-        let found = timeout(way.limit, preamble(host, &mut opening, way.name)).await;
+        let found = timeout(way.limit, preamble(host, &mut opening, way)).await;
         let found = match found.unwrap_or_else(|_| Err(way.no_answer(host))) {
-            Ok(socket) => self.by_socket(socket).await,
+            Ok(met) => self.by_socket(met.socket).await.map(|it| (it, met.no_sudo)),
             Err(error) => Err(error),
         };
-        let socket = match found {
-            Ok(socket) => socket,
+        let (socket, no_sudo) = match found {
+            Ok(found) => found,
             Err(error) => {
                 input.close().await;
                 return Err(or_lost(self.connection, error));
@@ -248,7 +263,7 @@ impl Starting<'_> {
             Err(error) => {
                 let (_, _, input) = agent.into_stream().0.into_parts(Mode::default());
                 input.close().await;
-                Err(or_lost(self.connection, error))
+                Err(or_lost(self.connection, without_root(host, error, no_sudo)))
             }
         }
     }
@@ -287,35 +302,73 @@ pub(crate) fn parts(connection: &Connection, process: Process) -> Candidate {
     (Opening::new(output), input)
 }
 
-/// Skips the output before the preamble, except for the announcement of a socket.
+/// The output before the preamble.
+struct Met {
+    /// The socket that the agent announced.
+    socket: Option<AgentSocket>,
+    /// Why the agent was started without sudo.
+    no_sudo: Option<SudoRefusal>,
+}
+
+/// Reads the output up to the preamble.
 async fn preamble(
     host: &str,
     opening: &mut Opening,
-    how: &str,
-) -> Result<Option<AgentSocket>, RemoteAgentError> {
+    way: &Way<'_>,
+) -> Result<Met, RemoteAgentError> {
     let host = host.to_owned();
-    let (mut sudo, mut socket) = (false, None);
+    let (mut begun, mut sudo) = (!way.begins, false);
+    let (mut socket, mut no_sudo) = (None, None);
     loop {
         match opening.line().await {
-            Ok(Line::Preamble) => return Ok(socket),
+            Ok(Line::Preamble) => return Ok(Met { socket, no_sudo }),
             Ok(Line::Socket(found)) => socket = Some(found),
             Ok(Line::OtherPreamble(version)) => return Err(other_stream(host, &version)),
-            Ok(Line::Other(line)) if line == NONE => {
-                return Err(RemoteAgentError::NotInstalled { host });
-            }
-            Ok(Line::Other(line)) => sudo |= line == SUDO,
+            Ok(Line::Other(line)) => match line.strip_prefix(NO_SUDO) {
+                _ if line == NONE => return Err(RemoteAgentError::NotInstalled { host }),
+                Some(said) => no_sudo = Some(SudoRefusal::of(said)),
+                None => {
+                    begun |= line == BEGUN;
+                    sudo |= line == SUDO;
+                }
+            },
             Err(NoLine::Ended) if sudo => {
                 let said = opening.last_words().to_string();
                 return Err(RemoteAgentError::Sudo { host, said });
             }
             Err(no_line) => {
-                return Err(RemoteAgentError::NotStarted {
-                    host,
-                    how: how.to_owned(),
-                    said: what_came(opening, no_line),
+                let said = what_came(opening, no_line);
+                return Err(match begun {
+                    true => RemoteAgentError::NotStarted {
+                        host,
+                        how: way.name.to_owned(),
+                        said,
+                    },
+                    false => NoCommands { host, said }.into(),
                 });
             }
         }
+    }
+}
+
+/// The error of an agent that may not do its work, with the reason why it was not started as root.
+fn without_root(
+    host: &str,
+    error: RemoteAgentError,
+    no_sudo: Option<SudoRefusal>,
+) -> RemoteAgentError {
+    match (&error, no_sudo) {
+        (
+            RemoteAgentError::Closed {
+                reason: CloseReason::NotPermitted,
+                ..
+            },
+            Some(sudo),
+        ) => RemoteAgentError::NoPrivilege {
+            host: host.to_owned(),
+            sudo,
+        },
+        _ => error,
     }
 }
 
@@ -327,6 +380,7 @@ pub(crate) fn what_came(opening: &Opening, no_line: NoLine) -> String {
         false => format!("it printed \"{printed}\""),
     };
     match no_line {
+        NoLine::TooMuch if printed.is_empty() => "it printed much and no line".to_owned(),
         NoLine::TooMuch => format!("{printed} and much more"),
         NoLine::Ended if printed.is_empty() => opening.last_words().to_string(),
         NoLine::Ended => format!("{printed}; {}", opening.last_words()),

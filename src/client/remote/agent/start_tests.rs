@@ -288,7 +288,10 @@ async fn noise_without_an_agent_is_quoted() {
     .to_string();
     let said =
         "it printed \"]0;xThis account is; currently not available.\"; bye (it ended with code 1)";
-    assert!(error.ends_with(said), "{error}");
+    assert!(
+        error.contains(said) && error.contains("runs no commands"),
+        "{error}"
+    );
 
     let flood = error_of(by_command(), async |wire| {
         let (channel, _) = wire.start_next().await?;
@@ -537,6 +540,9 @@ impl Programs {
     }
 }
 
+/// The line's first output.
+const BEGUN: &str = "\nsshvpn-start: begun\n";
+
 const SHELLS: [&[&str]; 3] = [
     &["/bin/dash"],
     &["/bin/bash", "--posix"],
@@ -551,12 +557,16 @@ fn any_login_shell_can_hand_the_line_on() {
         "the tests need a host without"
     );
     for shell in SHELLS {
-        assert_eq!(Programs::of(0).start(shell), "\nsshvpn-start: none\n");
+        let none = Programs::of(0).start(shell);
+        assert_eq!(none, format!("{BEGUN}sshvpn-start: none\n"));
         let root = Programs::of(0).with_sshvpn();
         root.add("sudo", "echo not needed");
-        assert_eq!(root.start(shell), "as 0: agent\ninput\n");
+        assert_eq!(root.start(shell), format!("{BEGUN}as 0: agent\ninput\n"));
         let alone = Programs::of(7).with_sshvpn();
-        assert_eq!(alone.start(shell), "as 7: agent\ninput\n");
+        assert_eq!(
+            alone.start(shell),
+            format!("{BEGUN}sshvpn-start: no sudo\nas 7: agent\ninput\n")
+        );
     }
 }
 
@@ -568,16 +578,17 @@ fn sudo_is_used_where_it_allows_all_or_this_one_command() {
     let one = format!(
         "case \"$*\" in \"-n true\") exit 1;; \"-n -l \"*\"/sshvpn agent\") echo yes;; *) {run};; esac"
     );
-    let none = "exit 1".to_owned();
+    let none = "echo it; echo may not >&2; exit 1".to_owned();
     for (sudo, used) in [(all, true), (one, true), (none, false)] {
         let host = Programs::of(7).with_sshvpn();
         host.add("sudo", &sudo);
         let said = host.start(SHELLS[0]);
         let program = host.0.path().join("sshvpn");
         let before = match used {
-            true => format!("\nsshvpn-start: sudo\nsudo: {} agent\n", program.display()),
-            false => String::new(),
+            true => format!("sshvpn-start: sudo\nsudo: {} agent\n", program.display()),
+            false => "sshvpn-start: no sudo it may not\n".to_owned(),
         };
-        assert_eq!(said, format!("{before}as 7: agent\ninput\n"), "{sudo}");
+        let expected = format!("{BEGUN}{before}as 7: agent\ninput\n");
+        assert_eq!(said, expected, "{sudo}");
     }
 }

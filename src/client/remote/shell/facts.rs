@@ -8,26 +8,22 @@ use ipnetwork::IpNetwork;
 use thiserror::Error;
 
 use super::{script, unit_of};
+use crate::client::remote::login::{NoCommands, SudoRefusal};
 use crate::ssh::client::prompt::terminal_text;
 use crate::types::{InterfaceName, Mode, Unit};
 
 /// Entries of one kind that are kept, at most; more are an error or an attack.
 const MOST: usize = 200_000;
 
+/// Units of keys that are kept, at most; each may have to be tried.
+const MOST_KEY_UNITS: usize = 8;
+
 /// Why the remote host cannot be used. The text says what to do there.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum FactsError {
     /// The commands did not run to the end.
-    #[error(
-        "{host}: its shell does not run commands as expected ({complaint}): use a login with a POSIX \
-         shell that sshd runs as it is (no ForceCommand, no command= of the key, no ChrootDirectory)"
-    )]
-    NoShell {
-        /// The remote end.
-        host: String,
-        /// Its error output.
-        complaint: String,
-    },
+    #[error(transparent)]
+    NoCommands(#[from] NoCommands),
     /// The host does not run Linux.
     #[error(
         "{host} runs {system}; addresses can only be set on Linux: use -w and set them yourself"
@@ -46,7 +42,7 @@ pub enum FactsError {
     },
     /// The login is not root and cannot use sudo.
     #[error(
-        "{login}@{host} is not root and {sudo}: log in as root, allow 'sudo -n' (NOPASSWD), or have \
+        "{login}@{host} is not root, and {sudo}: log in as root, allow 'sudo -n' (NOPASSWD), or have \
          the administrator make a device with an address (ip tuntap add dev tun0 mode tun user {login}; \
          ip addr add … peer … dev tun0; ip link set tun0 up)"
     )]
@@ -56,7 +52,18 @@ pub enum FactsError {
         /// The login there.
         login: String,
         /// Why sudo does not work.
-        sudo: &'static str,
+        sudo: SudoRefusal,
+    },
+    /// sudo may run `ip`, which makes no devices.
+    #[error(
+        "{host}: its 'ip' makes no device for {login} (busybox's lacks 'tuntap'): install iproute2 there, \
+         or log in as root"
+    )]
+    NoTuntap {
+        /// The remote end.
+        host: String,
+        /// The login there.
+        login: String,
     },
     /// The kernel lacks tun.
     #[error("{host} has no /dev/net/tun: load the module there (modprobe tun)")]
@@ -86,6 +93,8 @@ pub struct Device {
     pub mode: Mode,
     /// Whether the login may open it without being root.
     pub ours: bool,
+    /// Whether it was made for a user or a group.
+    pub for_login: bool,
     /// Its MTU in bytes.
     pub mtu: u32,
     /// Whether it is up.
@@ -115,7 +124,7 @@ pub struct RemoteFacts {
     /// How commands become root.
     pub privilege: Privilege,
     /// Why sudo does not work, if the login is not root.
-    sudo: &'static str,
+    sudo: SudoRefusal,
     /// Whether new devices get IPv6.
     pub ipv6: bool,
     /// Whether nftables can be used.
@@ -128,6 +137,13 @@ pub struct RemoteFacts {
     pub forward_drop: bool,
     /// Whether ip6tables' FORWARD chain drops by default.
     pub forward_drop6: bool,
+    /// Whether `ip` makes tun and tap devices.
+    pub tuntap: bool,
+    /// Names of all network devices.
+    names: HashSet<String>,
+    /// The units that keys of the login are bound to (`tunnel="N"` in authorized_keys), if the
+    /// login uses sudo.
+    pub key_units: Vec<Unit>,
     /// Tun and tap devices.
     pub devices: Vec<Device>,
     /// Addresses.
@@ -161,7 +177,15 @@ impl RemoteFacts {
         FactsError::NoPrivilege {
             host: host.to_owned(),
             login: self.login.clone(),
-            sudo: self.sudo,
+            sudo: self.sudo.clone(),
+        }
+    }
+
+    /// The error for a login with sudo on a host whose `ip` makes no devices.
+    pub fn no_tuntap(&self, host: &str) -> FactsError {
+        FactsError::NoTuntap {
+            host: host.to_owned(),
+            login: self.login.clone(),
         }
     }
 
@@ -176,32 +200,27 @@ impl RemoteFacts {
         new.next().filter(|_| new.next().is_none())
     }
 
+    /// Whether a device of any kind has the name of that unit.
+    pub fn is_taken(&self, unit: Unit, mode: Mode) -> bool {
+        self.names.contains(&unit.device_name(mode))
+    }
+
     /// The lowest free unit of `mode`.
     pub fn free_unit(&self, mode: Mode) -> Unit {
-        let ours = self.devices.iter().filter(|device| device.mode == mode);
-        let taken: HashSet<Unit> = ours.map(|device| device.unit).collect();
         (0..=Unit::MAX)
             .filter_map(|number| Unit::new(number).ok())
-            .find(|unit| !taken.contains(unit))
+            .find(|unit| !self.is_taken(*unit, mode))
             .unwrap_or_default()
     }
 }
 
-/// Parses the probe's output. `complaint` is its standard error.
-pub fn parse(host: &str, text: &str, complaint: &str) -> Result<RemoteFacts, FactsError> {
+/// Parses the probe's output; `said` is for the error if it did not run: its last lines, and how
+/// it ended.
+pub fn parse(host: &str, text: &str, said: &str) -> Result<RemoteFacts, FactsError> {
     let host = host.to_owned();
     if !text.lines().any(|line| line == "end") {
-        let said = if complaint.trim().is_empty() {
-            text
-        } else {
-            complaint
-        };
-        let said = match said.trim() {
-            "" => "it printed nothing".to_owned(),
-            said => said.replace('\n', "; "),
-        };
-        let complaint: String = terminal_text::line(&said).chars().take(200).collect();
-        return Err(FactsError::NoShell { host, complaint });
+        let said = said.to_owned();
+        return Err(NoCommands { host, said }.into());
     }
     let mut reading = Reading::default();
     for line in script::output(text).unwrap_or(text).lines() {
@@ -228,8 +247,12 @@ struct Reading {
     system: String,
     login: String,
     uid: Option<u32>,
-    sudo: &'static str,
+    /// What sudo printed.
+    sudo: String,
     words: Vec<String>,
+    groups: Vec<u32>,
+    names: HashSet<String>,
+    key_units: Vec<Unit>,
     devices: Vec<Device>,
     addresses: Vec<Address>,
     routes: Vec<IpNetwork>,
@@ -251,13 +274,28 @@ impl Reading {
             "login" => self.login = shown(value),
             "uid" => self.uid = value.parse().ok(),
             "sudo" if value == "yes" => self.words.push("sudo".to_owned()),
-            "sudo" if value == "missing" => self.sudo = "there is no sudo",
-            "sudo" => self.sudo = "sudo asks for a password",
-            "ip" | "tun" | "ipv6" | "nft" | "iptables" | "ip6tables" if value == "yes" => {
+            "sudo" => self.sudo = words.collect::<Vec<_>>().join(" "),
+            "groups" => {
+                let all = std::iter::once(value).chain(words);
+                self.groups = all.filter_map(|word| word.parse().ok()).collect();
+            }
+            "name" if self.names.len() < MOST => {
+                self.names.insert(shown(value));
+            }
+            "key_unit" if self.key_units.len() < MOST_KEY_UNITS => {
+                let unit = Unit::new(value.parse().ok()?).ok()?;
+                if !self.key_units.contains(&unit) {
+                    self.key_units.push(unit);
+                }
+            }
+            "ip" | "tuntap" | "tun" | "ipv6" | "nft" | "iptables" | "ip6tables"
+                if value == "yes" =>
+            {
                 self.words.push(key.to_owned());
             }
             "forward_drop" => self.words.push(format!("forward_drop{}", shown(value))),
             "device" if self.devices.len() < MOST => {
+                self.names.insert(shown(value));
                 let flags = u32::from_str_radix(words.next()?.trim_start_matches("0x"), 16).ok()?;
                 let owner = words.next()?.parse().ok()?;
                 let mtu = words.next()?.parse().ok()?;
@@ -266,15 +304,19 @@ impl Reading {
                 let up =
                     u32::from_str_radix(state.trim_start_matches("0x"), 16).unwrap_or(0) & 1 == 1;
                 let group = words.next().and_then(|word| word.parse().ok());
+                let owners = words.next().and_then(|word| word.parse().ok());
                 let disable_ipv6 = words.next();
-                self.devices
-                    .push(device(value, flags, owner, self.uid).map(|device| Device {
-                        mtu,
-                        up,
-                        group: group.unwrap_or(0),
-                        ipv6: disable_ipv6 == Some("0"),
-                        ..device
-                    })?);
+                let owners = owners.unwrap_or(-1);
+                let ours = self.may_open(flags, owner, owners);
+                self.devices.push(device(value, flags).map(|device| Device {
+                    ours,
+                    for_login: (owner, owners) != (-1, -1),
+                    mtu,
+                    up,
+                    group: group.unwrap_or(0),
+                    ipv6: disable_ipv6 == Some("0"),
+                    ..device
+                })?);
             }
             "address" if self.addresses.len() < MOST => {
                 let network: IpNetwork = words.next()?.parse().ok()?;
@@ -300,6 +342,16 @@ impl Reading {
         Some(())
     }
 
+    /// Whether the login may open a device without being root, as the kernel decides
+    /// (drivers/net/tun.c, tun_not_capable): -1 as owner or group stands for none.
+    fn may_open(&self, flags: u32, owner: i64, group: i64) -> bool {
+        // linux/if_tun.h: IFF_PERSIST 0x800. Any other device is in use.
+        let persistent = flags & 0x800 != 0;
+        let owns = owner == -1 || self.uid.is_some_and(|uid| i64::from(uid) == owner);
+        let in_group = group == -1 || self.groups.iter().any(|id| i64::from(*id) == group);
+        self.uid == Some(0) || (persistent && owns && in_group)
+    }
+
     fn facts(self) -> RemoteFacts {
         let privilege = match self.uid {
             Some(0) => Privilege::Root,
@@ -308,17 +360,16 @@ impl Reading {
         };
         RemoteFacts {
             privilege,
-            sudo: if self.sudo.is_empty() {
-                "sudo does not work"
-            } else {
-                self.sudo
-            },
+            sudo: SudoRefusal::of(&self.sudo),
             ipv6: self.has("ipv6"),
             nft: self.has("nft"),
             iptables: self.has("iptables"),
             ip6tables: self.has("ip6tables"),
             forward_drop: self.has("forward_drop4"),
             forward_drop6: self.has("forward_drop6"),
+            tuntap: self.has("tuntap"),
+            names: self.names,
+            key_units: self.key_units,
             devices: self.devices,
             login: self.login,
             addresses: self.addresses,
@@ -329,9 +380,8 @@ impl Reading {
     }
 }
 
-/// A device with a name as of OpenSSH; `flags` and `owner` (-1: none) are sysfs' `tun_flags` and
-/// `owner`.
-fn device(name: &str, flags: u32, owner: i64, uid: Option<u32>) -> Option<Device> {
+/// A device with a name as of OpenSSH; `flags` are sysfs' `tun_flags`.
+fn device(name: &str, flags: u32) -> Option<Device> {
     // linux/if_tun.h: IFF_TUN 1, IFF_TAP 2.
     let mode = if flags & 2 != 0 {
         Mode::Ethernet
@@ -339,11 +389,11 @@ fn device(name: &str, flags: u32, owner: i64, uid: Option<u32>) -> Option<Device
         Mode::PointToPoint
     };
     let unit = Unit::new(name.strip_prefix(mode.prefix())?.parse().ok()?).ok()?;
-    let ours = uid == Some(0) || uid.is_some_and(|uid| i64::from(uid) == owner);
     Some(Device {
         unit,
         mode,
-        ours,
+        ours: false,
+        for_login: false,
         mtu: 0,
         up: false,
         group: 0,

@@ -10,6 +10,7 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export LC_ALL PATH
 undo=
 dir=/run/sshvpn
+places="/run/sshvpn nor /dev/shm/sshvpn"
 born() { sed -n "s/^.*) //p" "/proc/$1/stat" 2>/dev/null | cut -d " " -f 20; }
 alive() { [ -n "$2" ] && [ "$(born "$1")" = "$2" ]; }
 me="$$ $(born $$)"
@@ -20,12 +21,15 @@ lock() { exec 9<"$dir" && flock 9 2>/dev/null; }
 # agent_has FILE REST: whether the journal of an sshvpn agent or server lists the
 # setting FILE, followed by REST.
 agent_has() { grep -qsF "\"setting\":\"$1\"$2" "$dir"/*.json "$dir"/server/*.json; }
+# A directory of root alone: nobody else can have led us to another one.
+private() { [ ! -L "$1" ] && mkdir -p "$1" && [ -O "$1" ]; }
 
 # hold FILE VALUE: sets a file under /proc/sys; it is restored once the last holder
 # has released it.
 hold() {
     # A server with its own user reads these files.
     umask 022
+    [ -n "$journal" ] || { echo "neither $places can be written there"; return 1; }
     lock
     held="$dir/held/$(echo "$1" | tr / ,)"
     now=$(cat "/proc/sys/$1") || return
@@ -133,16 +137,20 @@ recover() {
 
 journal=
 if [ "$(id -u)" = 0 ]; then
-    # A process that ends at this moment may remove the empty directory.
-    for try in 1 2 3 4 5 6 7 8 9; do
-        mkdir -p "$dir" && [ -O "$dir" ] || continue
-        journal="$dir/far-$$.undo"
-        echo "# $me" >"$journal" && break
-        journal=
+    # /run may be read-only or full. Both lose their files when the host restarts.
+    for dir in /run/sshvpn /dev/shm/sshvpn; do
+        # A process that ends at this moment may remove the empty directory.
+        for try in 1 2 3 4 5 6 7 8 9; do
+            private "$dir" || continue
+            journal="$dir/far-$$.undo"
+            echo "# $me" >"$journal" && break 2
+            rm -f "$journal"
+            journal=
+        done
     done 2>/dev/null
     # The name stays: this has to find the journals of earlier versions as well.
-    for file in "$dir"/far-*.undo; do
-        [ -f "$file" ] && [ -O "$file" ] && recover "$file" 8<"$file"
+    for file in /run/sshvpn/far-*.undo /dev/shm/sshvpn/far-*.undo; do
+        [ -f "$file" ] && [ -O "$file" ] && [ -O "${file%/*}" ] && [ ! -L "${file%/*}" ] && recover "$file" 8<"$file"
     done
 fi
 echo "ready $$"

@@ -22,6 +22,8 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::time::timeout;
 
+use crate::link::last_words::{LastWords, last_lines};
+use crate::ssh::channel::process::Finished;
 use crate::ssh::client::connect::Connection;
 use crate::ssh::client::prompt::terminal_text;
 use crate::ssh::error::ChannelError;
@@ -82,8 +84,24 @@ pub async fn probe(
     })
     .await?;
     let text = String::from_utf8_lossy(&finished.output);
-    let complaint = String::from_utf8_lossy(&finished.error_output);
-    Ok(facts::parse(connection.host(), &text, &complaint)?)
+    Ok(facts::parse(
+        connection.host(),
+        &text,
+        &how_it_ended(&finished),
+    )?)
+}
+
+/// What a process printed, its error output last, and how it ended.
+fn how_it_ended(finished: &Finished) -> String {
+    let words = LastWords::default();
+    words.heard(&finished.error_output);
+    if let Some(exit) = &finished.exit {
+        words.ended(exit.clone());
+    }
+    match last_lines(&finished.output) {
+        printed if printed.is_empty() => words.to_string(),
+        printed => format!("it printed \"{printed}\"; {words}"),
+    }
 }
 
 /// The unit of the device that sshd opened for this tunnel. Only commands that start after it know

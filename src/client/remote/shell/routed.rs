@@ -3,9 +3,9 @@
 
 use ipnetwork::IpNetwork;
 
-use super::facts::FactsError;
 use super::script::Script;
 use super::{PROBE_LIMIT, PROBE_TIMEOUT, RemoteShellError, in_time, script};
+use crate::client::remote::login::NoCommands;
 use crate::ssh::client::connect::Connection;
 use crate::ssh::client::prompt::terminal_text;
 
@@ -32,13 +32,14 @@ pub async fn networks(connection: &Connection) -> Result<Vec<IpNetwork>, RemoteS
         Some(networks) => Ok(networks),
         None => {
             let complaint = String::from_utf8_lossy(&finished.error_output);
-            Err(RemoteShellError::RemoteFacts(FactsError::NoShell {
+            let refused = NoCommands {
                 host: connection.host().to_owned(),
-                complaint: terminal_text::line(complaint.trim())
+                said: terminal_text::line(complaint.trim())
                     .chars()
                     .take(200)
                     .collect(),
-            }))
+            };
+            Err(RemoteShellError::RemoteFacts(refused.into()))
         }
     }
 }

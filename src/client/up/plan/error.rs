@@ -34,12 +34,30 @@ pub enum PlanError {
         /// The fault.
         source: ParseError,
     },
+    /// The server's program has no tunnel forwarding.
+    #[error(
+        "{host}: its SSH server, {software}, has no tunnel forwarding: install sshvpn there, or use --push"
+    )]
+    NoTunnels {
+        /// The remote end.
+        host: String,
+        /// The server's program and version.
+        software: String,
+    },
     /// The premade device has no address.
     #[error(
         "{host}: the premade device {device} has no usable address: add one on that host (ip addr add \
          A peer B dev {device}) and set the device up (ip link set {device} up)"
     )]
     NoRemoteAddress {
+        /// The remote end.
+        host: String,
+        /// The device.
+        device: String,
+    },
+    /// The requested unit's name is that of another kind of device.
+    #[error("{host}: {device} exists there and is no tun device: choose another with --peer-unit")]
+    NotTun {
         /// The remote end.
         host: String,
         /// The device.

@@ -56,39 +56,97 @@ impl RemoteDevice {
     }
 }
 
-/// Chooses the remote device.
-pub fn remote_device(
+/// Chooses the remote device: the one to try first, then those to try where sshd refuses it. There
+/// is at least one.
+pub fn remote_devices(
     host: &str,
     request: &UpRequest,
     facts: &RemoteFacts,
-) -> Result<RemoteDevice, PlanError> {
-    let there = |unit: Unit| facts.device(unit, request.mode);
+) -> Result<Vec<RemoteDevice>, PlanError> {
     if let Some(unit) = request.peer_unit {
-        return match there(unit) {
-            Some(device) if device.ours => Ok(RemoteDevice::Premade(unit)),
-            Some(_) => Err(PlanError::ForeignDevice {
-                host: host.to_owned(),
-                device: unit.device_name(request.mode),
-                login: facts.login.clone(),
-            }),
-            None => match facts.privilege {
-                Privilege::Root => Ok(RemoteDevice::BySshd(UnitRequest::Unit(unit))),
-                Privilege::Sudo => Ok(RemoteDevice::MadeForLogin(unit)),
-                Privilege::None => Err(facts.no_privilege(host).into()),
-            },
-        };
+        return Ok(vec![given_device(host, request.mode, unit, facts)?]);
     }
     match facts.privilege {
-        Privilege::Root => Ok(RemoteDevice::BySshd(UnitRequest::Any)),
-        Privilege::Sudo => Ok(RemoteDevice::MadeForLogin(facts.free_unit(request.mode))),
-        Privilege::None => {
-            let ours = |d: &&Device| d.ours && d.mode == request.mode;
-            let lowest = facts.devices.iter().filter(ours).map(|d| d.unit).min();
-            lowest
-                .map(RemoteDevice::Premade)
-                .ok_or_else(|| facts.no_privilege(host).into())
+        Privilege::Root => Ok(vec![RemoteDevice::BySshd(UnitRequest::Any)]),
+        Privilege::Sudo => {
+            let devices = devices_by_sudo(request.mode, facts);
+            match devices.is_empty() {
+                true => Err(facts.no_tuntap(host).into()),
+                false => Ok(devices),
+            }
+        }
+        Privilege::None => match first_of_login(request.mode, facts) {
+            Some(device) => Ok(vec![RemoteDevice::Premade(device.unit)]),
+            None => Err(facts.no_privilege(host).into()),
+        },
+    }
+}
+
+/// The device of the unit that the user gave.
+fn given_device(
+    host: &str,
+    mode: Mode,
+    unit: Unit,
+    facts: &RemoteFacts,
+) -> Result<RemoteDevice, PlanError> {
+    let device = || unit.device_name(mode);
+    match facts.device(unit, mode) {
+        Some(found) if found.ours => return Ok(RemoteDevice::Premade(unit)),
+        Some(_) => {
+            return Err(PlanError::ForeignDevice {
+                host: host.to_owned(),
+                device: device(),
+                login: facts.login.clone(),
+            });
+        }
+        None if facts.is_taken(unit, mode) => {
+            return Err(PlanError::NotTun {
+                host: host.to_owned(),
+                device: device(),
+            });
+        }
+        None => {}
+    }
+    match facts.privilege {
+        Privilege::Root => Ok(RemoteDevice::BySshd(UnitRequest::Unit(unit))),
+        Privilege::Sudo if facts.tuntap => Ok(RemoteDevice::MadeForLogin(unit)),
+        Privilege::Sudo => Err(facts.no_tuntap(host).into()),
+        Privilege::None => Err(facts.no_privilege(host).into()),
+    }
+}
+
+/// Devices for a login with sudo. The key in use may be bound to one unit, which sshd does not
+/// tell: those of the login's keys come first, then the login's own device of any unit, which sshd
+/// opens to a bound key alone.
+fn devices_by_sudo(mode: Mode, facts: &RemoteFacts) -> Vec<RemoteDevice> {
+    let of_key = |unit: &Unit| match facts.device(*unit, mode) {
+        Some(found) if found.ours => Some(RemoteDevice::Premade(*unit)),
+        None if facts.tuntap && !facts.is_taken(*unit, mode) => {
+            Some(RemoteDevice::MadeForLogin(*unit))
+        }
+        _ => None,
+    };
+    let first = first_of_login(mode, facts);
+    let premade = first.map(|device| RemoteDevice::Premade(device.unit));
+    let made = RemoteDevice::MadeForLogin(facts.free_unit(mode));
+    let unbound = if facts.tuntap { Some(made) } else { premade };
+    let any = premade.map(|_| RemoteDevice::BySshd(UnitRequest::Any));
+    let of_keys = facts.key_units.iter().filter_map(of_key);
+    let mut devices: Vec<RemoteDevice> = Vec::new();
+    for device in of_keys.chain(any).chain(unbound) {
+        if !devices.contains(&device) {
+            devices.push(device);
         }
     }
+    devices
+}
+
+/// The lowest device that the login may open, of those made for it if there are any.
+fn first_of_login(mode: Mode, facts: &RemoteFacts) -> Option<&Device> {
+    let devices = facts.devices.iter();
+    devices
+        .filter(|device| device.ours && device.mode == mode)
+        .min_by_key(|device| (!device.for_login, device.unit))
 }
 
 /// The remote device, if the login lacks the privilege to change it.

@@ -5,11 +5,21 @@ use crate::client::remote::shell::facts;
 use crate::client::up::test_request::request;
 
 fn remote(lines: &str) -> RemoteFacts {
-    let text = format!("system Linux\nlogin alice\nip yes\ntun yes\nipv6 yes\n{lines}\nend\n");
+    let text =
+        format!("system Linux\nlogin alice\nip yes\ntuntap yes\ntun yes\nipv6 yes\n{lines}\nend\n");
     facts::parse("b", &text, "").unwrap()
 }
 
-const PREMADE: &str = "uid 1000\nsudo denied\ndevice tun7 0x1801 1000 1400 0x1003\n\
+/// The device to try first.
+fn remote_device(
+    host: &str,
+    request: &UpRequest,
+    facts: &RemoteFacts,
+) -> Result<RemoteDevice, PlanError> {
+    remote_devices(host, request, facts).map(|devices| devices[0])
+}
+
+const PREMADE: &str = "uid 1000\nsudo no sudo: a password is required\ndevice tun7 0x1801 1000 1400 0x1003\n\
     device tun5 0x1801 1000 1400 0x1003\naddress tun5 10.9.0.1 10.9.0.2/32";
 
 fn input<'a>(
@@ -45,7 +55,7 @@ fn the_login_decides_how_the_device_comes_about() {
         by(PREMADE).unwrap(),
         RemoteDevice::Premade(Unit::new(5).unwrap())
     );
-    let refused = by("uid 1000\nsudo missing").unwrap_err().to_string();
+    let refused = by("uid 1000\nsudo no").unwrap_err().to_string();
     assert!(
         refused.contains("there is no sudo") && refused.contains("ip tuntap add"),
         "{refused}"
@@ -125,7 +135,9 @@ fn a_device_made_beforehand_keeps_its_addresses() {
 fn a_device_without_address_is_said_to_lack_one() {
     let plain = request(&[]);
     let local = HostFacts::default();
-    let remote = remote("uid 1000\nsudo denied\ndevice tun7 0x1801 1000 1400 0x1003");
+    let remote = remote(
+        "uid 1000\nsudo no sudo: a password is required\ndevice tun7 0x1801 1000 1400 0x1003",
+    );
     let error = addresses(&input(&plain, &local, &remote))
         .unwrap_err()
         .to_string();
@@ -173,7 +185,7 @@ fn forwarding_goes_where_the_routes_go() {
     );
     let own = request(&["192.0.2.1/32"]);
     assert_eq!(forwarding("b", &own, &remote(lines)).unwrap().0, None);
-    let powerless = remote("uid 1000\nsudo denied\nway 10.1.0.1 eth1");
+    let powerless = remote("uid 1000\nsudo no sudo: a password is required\nway 10.1.0.1 eth1");
     assert!(matches!(
         forwarding("b", &wide, &powerless),
         Err(PlanError::CannotForward { .. })
