@@ -17,6 +17,7 @@
 
 pub mod change;
 pub mod error;
+pub(crate) mod forward_path;
 pub mod journal;
 pub mod netlink;
 mod own_device;

@@ -1,6 +1,7 @@
 //! Scenarios of `sshvpn up` to a stock sshd, and of its arguments.
 
 mod bad_input;
+mod firewalls;
 mod hops;
 mod link;
 mod local_user;

@@ -22,11 +22,16 @@ fi
 command -v ip >/dev/null && echo "ip yes"
 [ -c /dev/net/tun ] && echo "tun yes"
 [ "$(cat /proc/sys/net/ipv6/conf/all/disable_ipv6 2>/dev/null)" = 0 ] && echo "ipv6 yes"
-command -v nft >/dev/null && echo "nft yes"
-command -v iptables >/dev/null && echo "iptables yes"
-command -v ip6tables >/dev/null && echo "ip6tables yes"
-[ "$($as_root iptables -w -S FORWARD 2>/dev/null | head -n 1)" = "-P FORWARD DROP" ] && echo "forward_drop 4"
-[ "$($as_root ip6tables -w -S FORWARD 2>/dev/null | head -n 1)" = "-P FORWARD DROP" ] && echo "forward_drop 6"
+# nft, and the default programs of iptables, may be there on a kernel without nf_tables.
+if $as_root nft list tables >/dev/null 2>&1; then
+    echo "nft yes"
+else
+    for name in iptables ip6tables; do
+        for program in "$name" "$name-legacy"; do
+            $as_root "$program" -w -S FORWARD >/dev/null 2>&1 && echo "$name $program" && break
+        done
+    done
+fi
 for device in /sys/class/net/*; do
     [ -e "$device/tun_flags" ] || continue
     echo "device ${device##*/} $(cat "$device/tun_flags") $(cat "$device/owner") $(cat "$device/mtu") $(cat "$device/flags") $(cat "$device/netdev_group")"
@@ -42,6 +47,19 @@ ip -6 route show proto ra 2>/dev/null | while read -r line; do
     name=${name%% *}
     # With accept_ra 0, a program handles advertisements, or they are ignored.
     [ "$name" != "$line" ] && [ "$(cat "/proc/sys/net/ipv6/conf/$name/accept_ra" 2>/dev/null)" != 0 ] && echo "advertised $name"
+done
+# The interfaces of each route, of which one with several hops has more lines.
+[ $# -gt 0 ] && for all in 0.0.0.0/0 ::/0; do
+    case $all in ::*) family=-6 ;; *) family=-4 ;; esac
+    ip "$family" route show table all 2>/dev/null | while read -r network rest; do
+        case $network in
+        nexthop) ;;
+        default) last=$all ;;
+        [0-9a-f]*[.:]*) last=$network ;;
+        *) last= ;;
+        esac
+        case $rest in *"dev "*) name=${rest#*dev }; [ -n "$last" ] && echo "through ${name%% *} $last" ;; esac
+    done
 done
 for address in "$@"; do
     line=$(ip -o route get "$address" 2>/dev/null | head -n 1)
