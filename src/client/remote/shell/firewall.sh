@@ -18,7 +18,8 @@ json=$(nft -j -t list ruleset 2>/dev/null || nft -j list ruleset 2>/dev/null)
 [ -n "$json" ] && printf "%s\n" "$json" | tr -d "\n" | head -c "$most" | sed "s/^/json /" && echo
 for family in 4 6; do
     case $family in 4) name=iptables known=ip_tables ;; *) name=ip6tables known=ip6_tables ;; esac
-    nft= legacy=
+    nft=''
+    legacy=''
     for program in "$name" "$name-nft" "$name-legacy"; do
         command -v "$program" >/dev/null || continue
         case $(variant "$program") in
@@ -31,7 +32,8 @@ for family in 4 6; do
     [ -z "$json" ] && [ -n "$nft" ] && "$nft" -w -S 2>/dev/null | head -c "$most" | sed "s/^/rule nft $family filter /"
     # Listing a table would make it.
     for table in filter mangle; do
-        tables "$known" | grep -qx "$table" && [ -n "$legacy" ] || continue
+        [ -n "$legacy" ] || continue
+        tables "$known" | grep -qx "$table" || continue
         "$legacy" -w -t "$table" -S 2>/dev/null | head -c "$most" | sed "s/^/rule legacy $family $table /"
     done
 done
