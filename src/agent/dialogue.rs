@@ -105,7 +105,12 @@ where
         let opened = self.host.open(wish).await?;
         for change in opened.changes {
             let what = self.host.apply(change).await?;
-            self.control.say(&Message::Done { what }).await?;
+            let warning = false;
+            self.control.say(&Message::Done { what, warning }).await?;
+        }
+        for what in opened.warnings {
+            let warning = true;
+            self.control.say(&Message::Done { what, warning }).await?;
         }
         self.control.say(&Message::Ready(opened.ready)).await?;
         Ok((opened.device, opened.guard))

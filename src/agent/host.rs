@@ -13,10 +13,12 @@ use super::guard;
 use super::limits::Limits;
 use super::limits_file;
 use super::set_up;
+use crate::config::invoker::elevation;
 use crate::frame::control::{AgentFacts, Look, Ready, SetUp, Way};
 use crate::host::address_claim::{self, AddressClaim, Side};
 use crate::host::change::Change;
 use crate::host::change::sysctl;
+use crate::host::error::NetError;
 use crate::host::journal::recovery::Recoverer;
 use crate::host::journal::runtime_dir::RuntimeDir;
 use crate::host::journal::state::HostState;
@@ -69,6 +71,8 @@ pub(crate) struct Opened {
     pub ready: Ready,
     /// The further changes, in order.
     pub changes: Vec<Change>,
+    /// What keeps packets from passing, for the client's user.
+    pub warnings: Vec<String>,
     /// The guard's rules for the client's packets.
     pub guard: GuardRules,
 }
@@ -154,6 +158,10 @@ impl Host for ThisHost {
 
     async fn open(&mut self, wish: &SetUp) -> Result<Opened, AgentError> {
         set_up::check(wish, &self.limits)?;
+        // Programs that it starts have no capabilities, so nft and iptables would seem unusable.
+        if wish.forward.is_some() && elevation::by_file_capabilities() {
+            return Err(NetError::Borrowed.into());
+        }
         self.claim_those_of(wish)?;
         let around = Surroundings::look(&Netlink::open()?).await?;
         let device = match self.limits.allows_existing_device() {
@@ -169,11 +177,13 @@ impl Host for ThisHost {
             device: device.name().clone(),
             mtu: wish.mtu,
         };
+        let warnings = set_up::warnings(wish, &ready.device, &around);
         let changes = set_up::changes(wish, &ready.device, &around, &self.limits)?;
         Ok(Opened {
             device,
             ready,
             changes,
+            warnings,
             guard: guard::rules(wish, &self.limits),
         })
     }

@@ -11,9 +11,11 @@ use super::limits::Limits;
 use crate::frame::control::{Addresses, Forward, SetUp};
 use crate::host::change::firewall::{FirewallTable, TUNNEL_GROUP};
 use crate::host::change::iptables::FirewallRules;
+use crate::host::change::legacy_accept::{Accepted, LegacyAccept};
 use crate::host::change::protection::Ipv6;
 use crate::host::change::sysctl::SysctlKey;
 use crate::host::change::{Change, GSO_MAX_SIZE, InterfaceAddress, TX_QUEUE_LENGTH};
+use crate::host::forward_path::{Device, Named, Obstacles, Tunnel};
 use crate::host::plan::surroundings::{Onward, Surroundings};
 use crate::types::family::Family;
 use crate::types::{InterfaceName, Mode, Mtu};
@@ -110,6 +112,7 @@ pub(crate) fn changes(
     limits: &Limits,
 ) -> Result<Vec<Change>, AgentError> {
     let onward = onward(wish, around);
+    let obstacles = obstacles(wish, device, &onward, around);
     let mut changes = vec![
         Change::AddressGenerationNone,
         Change::TxQueueLength(TX_QUEUE_LENGTH),
@@ -120,7 +123,7 @@ pub(crate) fn changes(
         )),
         Change::Group(TUNNEL_GROUP),
     ];
-    changes.extend(firewall(wish, &onward, around, limits)?);
+    changes.extend(firewall(wish, &onward, &obstacles, around, limits)?);
     // The link first: an IPv6 peer address given to a link that is down loses
     // the route to its peer when the link comes up (net/ipv6/addrconf.c,
     // fixup_permanent_addr).
@@ -145,10 +148,45 @@ pub(crate) fn changes(
         );
     }
     if around.nft {
-        let dropping = around.drops.iter().filter(|family| onward.has(**family));
-        changes.extend(dropping.map(|family| Change::ForwardAccept(*family)));
+        let accept = obstacles.iptables.iter().copied();
+        changes.extend(accept.map(Change::ForwardAccept));
     }
+    let inbound = inbound(wish);
+    changes.extend(obstacles.legacy.into_iter().map(|family| {
+        Change::LegacyAccept(LegacyAccept {
+            family,
+            packets: Accepted::OfTunnel(inbound.clone()),
+        })
+    }));
     Ok(changes)
+}
+
+/// Chains of this host that drop the tunnel's packets and that are left to the administrator.
+pub(crate) fn warnings(wish: &SetUp, device: &InterfaceName, around: &Surroundings) -> Vec<String> {
+    obstacles(wish, device, &onward(wish, around), around).warnings
+}
+
+fn obstacles(
+    wish: &SetUp,
+    device: &InterfaceName,
+    onward: &Onward,
+    around: &Surroundings,
+) -> Obstacles {
+    let networks = wish.forward.iter().flat_map(|forward| &forward.networks);
+    let networks: Vec<IpNetwork> = networks.copied().collect();
+    let tunnel = Tunnel {
+        device: Device::Named(device.as_str()),
+        named: Named::Device(device.as_str()),
+        networks: &networks,
+        inbound: !inbound(wish).is_empty(),
+        among_clients: &[],
+    };
+    around.obstacles(onward, &tunnel)
+}
+
+fn inbound(wish: &SetUp) -> Vec<IpNetwork> {
+    let inbound = wish.forward.iter().flat_map(Forward::inbound);
+    inbound.copied().collect()
 }
 
 fn onward(wish: &SetUp, around: &Surroundings) -> Onward {
@@ -160,12 +198,12 @@ fn onward(wish: &SetUp, around: &Surroundings) -> Onward {
 fn firewall(
     wish: &SetUp,
     onward: &Onward,
+    obstacles: &Obstacles,
     around: &Surroundings,
     limits: &Limits,
 ) -> Result<Vec<Change>, AgentError> {
     let nat = matches!(wish.forward, Some(Forward { nat: true, .. }));
-    let inbound = wish.forward.iter().flat_map(Forward::inbound);
-    let inbound: Vec<IpNetwork> = inbound.copied().collect();
+    let inbound = inbound(wish);
     let sources = wish.addresses.iter().map(|pair| pair.client);
     let masquerade: Vec<IpAddr> = sources
         .filter(|client| nat && onward.has(Family::of(*client)))
@@ -175,7 +213,7 @@ fn firewall(
             inbound,
             tunnels: limits.tunnels,
             masquerade,
-            mark_replies: around.drops.iter().any(|family| onward.has(*family)),
+            mark_replies: !obstacles.iptables.is_empty(),
             limit: limits.routes.clone(),
         })]);
     }
@@ -186,7 +224,7 @@ fn firewall(
             inbound: inbound.clone(),
             tunnels: limits.tunnels,
             masquerade: of_family(family, &masquerade),
-            accept: around.drops.contains(&family) && onward.has(family),
+            accept: obstacles.iptables.contains(&family),
             limit: limits.routes.clone(),
         };
         changes.extend(by_iptables(rules, onward, around)?);
@@ -292,6 +330,10 @@ pub(crate) fn described(change: &Change) -> String {
             };
             format!("rules by {program}{nat}")
         }
+        Change::LegacyAccept(accept) => match accept.family {
+            Family::V4 => "rules in iptables-legacy's forward chain".to_owned(),
+            Family::V6 => "rules in ip6tables-legacy's forward chain".to_owned(),
+        },
         Change::ServerTable(_) => "a server's firewall table".to_owned(),
         Change::ClientFirewall(..) => "a client's firewall table".to_owned(),
         Change::ForwardAccept(family) | Change::ForwardPassed(family) => match family {

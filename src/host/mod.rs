@@ -20,6 +20,7 @@
 pub mod address_claim;
 pub mod change;
 pub mod error;
+pub(crate) mod forward_path;
 pub mod journal;
 pub mod netlink;
 mod own_device;

@@ -14,7 +14,7 @@ use crate::sandbox::files::Files;
 use crate::sandbox::{InForce, Sandbox, SandboxError, confine};
 
 /// The lock file of iptables-legacy (iptables(8), -w).
-const XTABLES_LOCK: &str = "/run/xtables.lock";
+pub(crate) const XTABLES_LOCK: &str = "/run/xtables.lock";
 
 /// Keeps the access that undoing `state` needs, and with `ends_proxy` the capability to end another
 /// user's ProxyCommand.

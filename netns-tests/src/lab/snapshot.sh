@@ -9,7 +9,7 @@ section 'IPv4 rule' ip -4 rule
 section 'IPv6 rule' ip -6 rule
 section 'IPv4 setting' grep -rs . /proc/sys/net/ipv4/conf /proc/sys/net/ipv4/ip_forward
 section 'IPv6 setting' grep -rs . /proc/sys/net/ipv6/conf
-section 'nftables' nft list ruleset
+section 'nftables' nft -s list ruleset
 for tool in iptables-nft-save ip6tables-nft-save iptables-legacy-save ip6tables-legacy-save; do
     # Remove comments, which contain the time, and the packet counters of chains.
     section "$tool" "$tool" | sed '/^#/d; s/ \[[0-9]*:[0-9]*\]$//'

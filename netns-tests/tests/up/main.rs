@@ -4,6 +4,7 @@ mod bad_input;
 mod command_line;
 mod congestion;
 mod crowded;
+mod firewalls;
 mod hops;
 mod link;
 mod local_user;

@@ -83,6 +83,7 @@ impl Host for NotedHost {
             device,
             ready: ready(),
             changes,
+            warnings: vec!["a chain drops".to_owned()],
             guard: guard::rules(wish, &Limits::default()),
         })
     }
@@ -176,8 +177,9 @@ impl Client {
     async fn up() -> Self {
         let mut client = Self::greeted().await;
         client.say(Message::SetUp(wish())).await;
-        assert_eq!(client.hear().await.name(), "done");
-        assert_eq!(client.hear().await.name(), "done");
+        for _ in 0..3 {
+            assert_eq!(client.hear().await.name(), "done");
+        }
         assert_eq!(client.hear().await, Message::Ready(ready()));
         client
     }
@@ -251,8 +253,11 @@ fn from_hello_to_close() {
         client.say(Message::SetUp(wish())).await;
         for what in ["MTU 1500", "link up"] {
             let what = what.to_owned();
-            assert_eq!(client.hear().await, Message::Done { what });
+            let warning = false;
+            assert_eq!(client.hear().await, Message::Done { what, warning });
         }
+        let (what, warning) = ("a chain drops".to_owned(), true);
+        assert_eq!(client.hear().await, Message::Done { what, warning });
         assert_eq!(client.hear().await, Message::Ready(ready()));
         client.say(Message::Pong { token: 1 }).await;
         client.say(Message::Ping { token: 8 }).await;

@@ -1,6 +1,7 @@
 //! Which requests are refused, and the changes for the others.
 
 use super::*;
+use crate::host::forward_path::{NftFamily, Ruleset, Rulesets};
 use crate::host::plan::facts::{
     HostFacts, InterfaceIndex, LinkFacts, NextHop, RouteFacts, RouteKind, TABLE_MAIN,
 };
@@ -78,14 +79,27 @@ fn around() -> Surroundings {
         nft: true,
         iptables: Vec::new(),
         ipv6: true,
-        drops: Vec::new(),
+        rulesets: Rulesets::default(),
     }
 }
+
+/// FORWARD chains that drop, of both families.
+fn dropping(of: [Ruleset; 2]) -> Rulesets {
+    let mut rulesets = Rulesets::default();
+    for ruleset in of {
+        rulesets.add_iptables(ruleset, "filter", "-P FORWARD DROP\n");
+    }
+    rulesets
+}
+
+const NFT: [Ruleset; 2] = [Ruleset::Nft(NftFamily::Ip), Ruleset::Nft(NftFamily::Ip6)];
+const LEGACY: [Ruleset; 2] = [Ruleset::Legacy(Family::V4), Ruleset::Legacy(Family::V6)];
 
 /// The firewall table for a request.
 fn table(wish: &SetUp, around: &Surroundings) -> FirewallTable {
     let onward = super::onward(wish, around);
-    let changes = firewall(wish, &onward, around, &Limits::default()).unwrap();
+    let obstacles = obstacles(wish, &"sshvpn0".parse().unwrap(), &onward, around);
+    let changes = firewall(wish, &onward, &obstacles, around, &Limits::default()).unwrap();
     match changes.as_slice() {
         [Change::FirewallTable(table)] => table.clone(),
         other => panic!("{other:?}"),
@@ -265,10 +279,18 @@ fn rules_that_only_hold_connections_off_are_made_where_they_can_be() {
 
 #[test]
 fn a_chain_that_drops_gets_rules_for_what_goes_on() {
-    let around = Surroundings {
-        drops: vec![Family::V4, Family::V6],
+    let around = |of| Surroundings {
+        rulesets: dropping(of),
         ..around()
     };
+    let legacy = around(LEGACY);
+    let done = lines(&wish(&["10.20.0.0/16"], true), &legacy, &Limits::default());
+    assert_eq!(
+        done.last().unwrap(),
+        "rules in iptables-legacy's forward chain"
+    );
+    assert!(!table(&wish(&["10.20.0.0/16"], true), &legacy).mark_replies);
+    let around = around(NFT);
     let done = lines(&wish(&["10.20.0.0/16"], true), &around, &Limits::default());
     assert_eq!(done.last().unwrap(), "rules in the IPv4 forward chain");
     assert!(!done.iter().any(|line| line.contains("IPv6 forward chain")));
@@ -280,7 +302,6 @@ fn a_chain_that_drops_gets_rules_for_what_goes_on() {
 fn without_nft_and_iptables_only_what_needs_them_fails() {
     let around = Surroundings {
         nft: false,
-        drops: Vec::new(),
         ..around()
     };
     let result = |nat, limits: &Limits| {
@@ -306,7 +327,7 @@ fn without_nft_it_is_done_by_iptables() {
     let around = |iptables: &[Family]| Surroundings {
         nft: false,
         iptables: iptables.to_vec(),
-        drops: vec![Family::V4, Family::V6],
+        rulesets: dropping(NFT),
         ..around()
     };
     let both = around(&[Family::V4, Family::V6]);

@@ -143,7 +143,10 @@ impl StreamKind for Agent {
         plan: &SetUp,
     ) -> Result<Ready, RemoteAgentError> {
         let (host, reporter) = (start.connection.host(), start.reporter);
-        let step = |what: &str| reporter.step(format_args!("{host}: {what}"));
+        let step = |what: &str, warning: bool| match warning {
+            true => reporter.warning(format_args!("{host}: {what}")),
+            false => reporter.step(format_args!("{host}: {what}")),
+        };
         remote.set_up(plan.clone(), step).await
     }
 

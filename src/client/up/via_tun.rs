@@ -15,8 +15,10 @@ use super::plan::error::PlanError;
 use super::plan::{self, AddressInput, RemoteDevice};
 use super::remote_part::{Agreed, LocalDevice, Pushed, RemotePart, Start, report_undone};
 use crate::client::remote::shell::facts::{Privilege, RemoteFacts};
+use crate::client::remote::shell::firewall::{self, RemoteFirewall};
 use crate::client::remote::shell::steps::{self, Forwarding, Plan};
 use crate::client::remote::shell::{self, Holder, routed};
+use crate::host::forward_path::{self, Named, Obstacles, Tunnel};
 use crate::host::plan::facts::HostFacts;
 use crate::link::datagram::{self, Link};
 use crate::process::failure::Failure;
@@ -24,6 +26,7 @@ use crate::pump::End;
 use crate::ssh::channel::tunnel::{TunnelReceiver, TunnelSender};
 use crate::ssh::client::connect::Connection;
 use crate::ssh::error::ChannelError;
+use crate::types::family::Family;
 use crate::types::{Mode, Unit, UnitRequest};
 
 /// The parts of the tunnel so far.
@@ -39,6 +42,30 @@ pub(super) struct TunPlan {
     /// The first one that sshd opens.
     devices: Vec<RemoteDevice>,
     forwarding: Option<Forwarding>,
+    firewall: RemoteFirewall,
+    /// The routed networks.
+    networks: Vec<IpNetwork>,
+}
+
+impl TunPlan {
+    /// The chains there that drop packets of the tunnel's device.
+    fn obstacles(&self, device: &str) -> Obstacles {
+        let Some(forwarding) = &self.forwarding else {
+            return Obstacles::default();
+        };
+        let tunnel = Tunnel {
+            device: forward_path::Device::Named(device),
+            named: Named::Device(device),
+            networks: &self.networks,
+            inbound: !forwarding.inbound.is_empty(),
+            among_clients: &[],
+        };
+        let ways = |family| match family {
+            Family::V4 => &forwarding.ways4,
+            Family::V6 => &forwarding.ways6,
+        };
+        self.firewall.rulesets.obstacles(&tunnel, ways)
+    }
 }
 
 /// The device that sshd opened.
@@ -80,6 +107,10 @@ impl RemotePart for ByTun {
                 .reporter
                 .warning(format_args!("{host} itself has no route to {route}"));
         }
+        let firewall = match &forwarding {
+            Some(_) => firewall::read(connection, facts.privilege).await,
+            None => RemoteFirewall::default(),
+        };
         let mtu = plan::mtu(host, request, device, &facts).map_err(Failure::ssh)?;
         if facts.privilege != Privilege::None {
             let started = Holder::start(connection, facts.privilege).await;
@@ -104,6 +135,8 @@ impl RemotePart for ByTun {
                 facts,
                 devices,
                 forwarding,
+                firewall,
+                networks: request.routes.clone(),
             },
             addresses: addresses.pairs,
             mtu,
@@ -122,6 +155,7 @@ impl RemotePart for ByTun {
         let OpenedDevice { unit, preexisting } =
             self.open_link(start, &agreed.remote, local).await?;
         if agreed.remote.facts.privilege != Privilege::None {
+            let obstacles = agreed.remote.obstacles(&unit.device_name(mode));
             let plan = Plan {
                 unit,
                 mode,
@@ -129,7 +163,12 @@ impl RemotePart for ByTun {
                 addresses: agreed.addresses.clone(),
                 mtu: agreed.mtu,
                 forwarding: agreed.remote.forwarding.clone(),
+                accept: agreed.remote.firewall.accept(&obstacles),
             };
+            for what in obstacles.warnings {
+                let host = start.connection.host();
+                start.reporter.warning(format_args!("{host}: {what}"));
+            }
             self.steps(start, &plan, &agreed.remote.facts).await?;
         }
         Ok(unit.device_name(mode))

@@ -1,8 +1,8 @@
 //! The firewall of a tunnel at the server's host: a table of its own that drops connections to the
 //! client, with NAT and TCP's segment size.
 //!
-//! It also adds rules to a host's forward chain that drops by default, since no other table can
-//! override that chain. Pure text, passed to `nft`.
+//! It also adds rules to iptables-nft's FORWARD chain where that drops the packets, since no other
+//! table can override that chain. Pure text, passed to `nft`.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -205,7 +205,7 @@ pub(crate) fn closed(inbound: &[IpNetwork], tunnels: bool, pass: &str) -> Vec<St
 }
 
 /// One match per family for packets whose address at `side` is in `networks`.
-pub(in crate::host) fn matches(networks: &[IpNetwork], side: &str) -> Vec<String> {
+pub(crate) fn matches(networks: &[IpNetwork], side: &str) -> Vec<String> {
     let mut matches = Vec::new();
     let (v4, v6): (Vec<_>, Vec<_>) = AddressSet::of(networks)
         .to_networks()
@@ -290,19 +290,6 @@ async fn remove_table(interface: &str) -> Result<Outcome, NetError> {
     Ok(Outcome::Undone)
 }
 
-/// Whether the host's forward chain of that family drops by default (on hosts with Docker, for
-/// instance).
-pub async fn forward_drops(nft: &Nft, family: Family) -> bool {
-    let listed = list_forward(nft, family).await;
-    // Without the table or chain nothing drops.
-    listed.is_ok_and(|text| text.lines().any(is_dropping_hook))
-}
-
-fn is_dropping_hook(line: &str) -> bool {
-    let line = line.trim();
-    line.starts_with("type filter hook forward ") && line.ends_with("policy drop;")
-}
-
 /// Inserts rules at the front that accept packets from the tunnel and replies to them.
 async fn add_accept(interface: &str, family: Family) -> Result<(), NetError> {
     check_name(interface)?;
@@ -345,7 +332,7 @@ async fn remove_accept(interface: &str, family: Family) -> Result<Outcome, NetEr
 }
 
 /// The forward chain of iptables, in which hosts set a drop policy.
-pub(in crate::host) fn forward_chain(family: Family) -> &'static str {
+pub(crate) fn forward_chain(family: Family) -> &'static str {
     match family {
         Family::V4 => "ip filter FORWARD",
         Family::V6 => "ip6 filter FORWARD",
@@ -368,7 +355,7 @@ fn handles_of(listing: &str, comment: &str) -> Vec<u64> {
         .collect()
 }
 
-pub(in crate::host) fn comment(interface: &str) -> String {
+pub(crate) fn comment(interface: &str) -> String {
     format!("comment \"sshvpn {interface}\"")
 }
 

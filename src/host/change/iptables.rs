@@ -61,8 +61,8 @@ pub struct FirewallRules {
     pub tunnels: bool,
     /// Source addresses of this family that this host replaces by its own address.
     pub masquerade: Vec<IpAddr>,
-    /// Whether the host's forward chain drops by default, so that packets from the tunnel and
-    /// replies to them need accept rules.
+    /// Whether the FORWARD chain of the program that makes the rules drops packets from the tunnel
+    /// or replies to them, so that they need accept rules.
     pub accept: bool,
     /// The only networks that the tunnel's packets may be forwarded to, those of this family; with
     /// a list, packets whose reply would not go into the tunnel are dropped too, also those for
@@ -127,6 +127,17 @@ pub(crate) struct Rule {
 }
 
 impl Rule {
+    /// Accepts forwarded packets that match.
+    pub(in crate::host) fn accept(matches: String) -> Self {
+        Rule {
+            table: "filter",
+            command: "-I",
+            chain: "FORWARD",
+            matches,
+            target: "ACCEPT".to_owned(),
+        }
+    }
+
     /// The chain and the rest of the command line, with or without the comment.
     pub(crate) fn text(&self, comment: Option<&str>) -> String {
         let (chain, matches, target) = (self.chain, &self.matches, &self.target);
@@ -168,14 +179,7 @@ pub(crate) fn let_through(interface: &str, inbound: &[IpNetwork]) -> Vec<Rule> {
         format!("-o {interface} {ANSWERS}"),
     ];
     matches.extend(beyond.map(|network| format!("-s {network} -o {interface}")));
-    let accept = |matches| Rule {
-        table: "filter",
-        command: "-I",
-        chain: "FORWARD",
-        matches,
-        target: "ACCEPT".to_owned(),
-    };
-    matches.into_iter().map(accept).collect()
+    matches.into_iter().map(Rule::accept).collect()
 }
 
 /// A chain of our own in the table `mangle`, and the rule that jumps to it.
@@ -344,40 +348,78 @@ pub(in crate::host) fn restore(chains: &str, rules: &[Rule], comment: &str) -> S
 pub struct Iptables {
     iptables: Program,
     restore: Program,
+    ruleset: Ruleset,
+}
+
+/// The part of the kernel that a program changes: a host may have rules in both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ruleset {
+    /// nf_tables.
+    Nft,
+    /// ip_tables.
+    Legacy,
 }
 
 impl Iptables {
-    /// Looks for both programs.
-    pub fn find(family: Family) -> Option<Self> {
-        let (iptables, restore) = match family {
-            Family::V4 => ("iptables", "iptables-restore"),
-            Family::V6 => ("ip6tables", "ip6tables-restore"),
-        };
-        Some(Self {
-            iptables: Program::find(iptables)?,
-            restore: Program::find(restore)?,
-        })
+    /// The programs of this host: the default ones, and those for ip_tables where these are others.
+    async fn all(family: Family) -> Vec<Self> {
+        let name = name(family);
+        let mut all = Vec::new();
+        for kind in ["", "-legacy"] {
+            let find = |what: &str| Program::find(&format!("{name}{kind}{what}"));
+            let (Some(iptables), Some(restore)) = (find(""), find("-restore")) else {
+                continue;
+            };
+            let version = iptables.run("tell its version", &["--version"], "").await;
+            // Before 1.8 there was no other.
+            let ruleset = match version {
+                Ok(text) if text.contains("nf_tables") => Ruleset::Nft,
+                Err(error) if is_without_kernel(&error) => Ruleset::Nft,
+                _ => Ruleset::Legacy,
+            };
+            if all.iter().all(|other: &Self| other.ruleset != ruleset) {
+                all.push(Self {
+                    iptables,
+                    restore,
+                    ruleset,
+                });
+            }
+        }
+        all
     }
 
-    fn require(family: Family) -> Result<Self, IptablesError> {
-        let missing = match family {
-            Family::V4 => "iptables",
-            Family::V6 => "ip6tables",
-        };
-        Self::find(family).ok_or(IptablesError::Missing(missing))
+    /// The programs that make rules on this host: the default ones, if the kernel has what they
+    /// need.
+    pub async fn usable(family: Family) -> Option<Self> {
+        for found in Self::all(family).await {
+            let arguments = ["-w", "-S", "FORWARD"];
+            let listed = found.iptables.run("list the forward chain", &arguments, "");
+            match listed.await {
+                Ok(_) => return Some(found),
+                Err(error) => tracing::debug!(%error, "not used"),
+            }
+        }
+        None
     }
 
-    /// Whether the host's forward chain drops by default (on hosts with Docker, for instance).
-    pub async fn forward_drops(&self) -> bool {
-        let arguments = ["-w", "-S", "FORWARD"];
-        let listed = self.iptables.run("list the forward chain", &arguments, "");
-        listed
-            .await
-            .is_ok_and(|text| text.lines().any(|line| line == "-P FORWARD DROP"))
+    /// The programs for ip_tables.
+    pub async fn legacy(family: Family) -> Option<Self> {
+        let mut all = Self::all(family).await.into_iter();
+        all.find(|found| found.ruleset == Ruleset::Legacy)
+    }
+
+    /// The part of the kernel that it changes.
+    pub fn ruleset(&self) -> Ruleset {
+        self.ruleset
+    }
+
+    /// Whether the table exists; listing one of ip_tables would make it.
+    fn has(&self, family: Family, table: &str) -> bool {
+        self.ruleset == Ruleset::Nft || legacy_tables(family).iter().any(|name| name == table)
     }
 
     /// The rules of a table, as the commands that make them; empty if the kernel has no such table.
-    async fn list(&self, table: &str) -> Result<String, IptablesError> {
+    pub async fn list(&self, table: &str) -> Result<String, IptablesError> {
         let arguments = ["-w", "-t", table, "-S"];
         let listed = self.iptables.run("list the firewall rules", &arguments, "");
         match listed.await {
@@ -397,6 +439,23 @@ impl Iptables {
     }
 }
 
+fn name(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "iptables",
+        Family::V6 => "ip6tables",
+    }
+}
+
+/// The tables of ip_tables or ip6_tables that exist; none if the module is not loaded.
+pub(in crate::host) fn legacy_tables(family: Family) -> Vec<String> {
+    let names = match family {
+        Family::V4 => "/proc/thread-self/net/ip_tables_names",
+        Family::V6 => "/proc/thread-self/net/ip6_tables_names",
+    };
+    let text = std::fs::read_to_string(names).unwrap_or_default();
+    text.lines().map(ToOwned::to_owned).collect()
+}
+
 /// Makes the rules.
 pub(in crate::host) async fn make(interface: &str, rules: &FirewallRules) -> Result<(), NetError> {
     apply(rules.family, &rules.commands(interface)?).await
@@ -404,16 +463,63 @@ pub(in crate::host) async fn make(interface: &str, rules: &FirewallRules) -> Res
 
 /// Runs the output of [`restore`].
 pub(in crate::host) async fn apply(family: Family, commands: &str) -> Result<(), NetError> {
-    let iptables = Iptables::require(family)?;
+    let iptables = Iptables::usable(family).await;
+    let iptables = iptables.ok_or(IptablesError::Missing(name(family)))?;
     Ok(iptables.apply("add firewall rules", commands).await?)
 }
 
-/// Removes the rules that exist.
+/// Makes rules in ip_tables, whatever the host's default is.
+pub(in crate::host) async fn apply_to_legacy(
+    family: Family,
+    commands: &str,
+) -> Result<(), NetError> {
+    let iptables = Iptables::legacy(family).await;
+    let iptables = iptables.ok_or(IptablesError::Missing(name(family)))?;
+    Ok(iptables.apply("add firewall rules", commands).await?)
+}
+
+/// Removes the rules that exist, from both rulesets.
 async fn remove(interface: &str, family: Family) -> Result<Outcome, NetError> {
     comment(interface)?;
-    let iptables = Iptables::require(family)?;
+    let all = Iptables::all(family).await;
+    if all.is_empty() {
+        return Err(IptablesError::Missing(name(family)).into());
+    }
+    let mut outcome = Outcome::Gone;
+    for iptables in &all {
+        match remove_from(iptables, interface, family).await {
+            Ok(Outcome::Gone) => {}
+            Ok(done) => outcome = done,
+            Err(IptablesError::Program(error)) if is_without_kernel(&error) => {
+                tracing::debug!(%error, "no rules by this");
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(outcome)
+}
+
+/// Whether the program says that the kernel has no nf_tables; without the right to ask it says
+/// more.
+fn is_without_kernel(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::Refused { complaint, .. }
+        if ["Failed to initialize nft", "Could not fetch rule set generation id"]
+            .into_iter()
+            .any(|part| complaint.contains(part))
+            && !complaint.contains("Permission denied")
+            && !complaint.contains("not permitted"))
+}
+
+async fn remove_from(
+    iptables: &Iptables,
+    interface: &str,
+    family: Family,
+) -> Result<Outcome, IptablesError> {
     let mut commands = String::new();
     for table in TABLES {
+        if !iptables.has(family, table) {
+            continue;
+        }
         let listed = iptables.list(table).await?;
         let lines = removal(&listed, interface)?;
         if !lines.is_empty() {

@@ -5,6 +5,7 @@ pub mod client_firewall;
 pub mod firewall;
 pub mod iptables;
 pub(super) mod kind;
+pub mod legacy_accept;
 pub mod link;
 pub mod nft;
 pub mod protection;
@@ -28,6 +29,7 @@ use iptables::FirewallRules;
 use kind::{
     HostChange, HostEntry, LinkChange, LinkEntry, Outcome, ToUndo, link_of, record_and_make,
 };
+use legacy_accept::LegacyAccept;
 use protection::Ipv6;
 use resolver::ResolverChange;
 use server_table::ServerTable;
@@ -88,18 +90,20 @@ pub enum Change {
     Shared(SharedSetting),
     /// Make the tunnel's firewall table.
     FirewallTable(FirewallTable),
-    /// Accept the tunnel's packets in the host's own forward chain of this family; needs a table
+    /// Accept the tunnel's packets in iptables-nft's FORWARD chain of this family; needs a table
     /// with [`FirewallTable::mark_replies`].
     ForwardAccept(Family),
-    /// Make the tunnel's firewall rules by iptables, on a host without nft.
+    /// Make the tunnel's firewall rules by iptables, on a host whose nft is missing or unusable.
     FirewallRules(FirewallRules),
+    /// Accept packets in iptables-legacy's FORWARD chain.
+    LegacyAccept(LegacyAccept),
     /// As a client, drop unrequested packets from the tunnel.
     ClientFirewall(ClientFirewall, Means),
     /// Configure name servers that are reached through the tunnel.
     NameServers(ResolverChange),
     /// Make or replace a server's firewall table.
     ServerTable(ServerTable),
-    /// Accept the packets that a server's table passed in the host's own forward chain of this
+    /// Accept the packets that a server's table passed in iptables-nft's FORWARD chain of this
     /// family; needs a table with [`ServerTable::mark_passed`].
     ForwardPassed(Family),
 }
@@ -127,6 +131,7 @@ macro_rules! by_kind {
                 Change::FirewallTable(table) => table,
                 Change::ForwardAccept(family) => firewall::Accept(*family),
                 Change::FirewallRules(rules) => rules,
+                Change::LegacyAccept(accept) => accept,
                 Change::ClientFirewall(rules, means) => client_firewall::Wanted(rules, *means),
                 Change::NameServers(change) => change,
                 Change::ServerTable(table) => table,

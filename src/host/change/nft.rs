@@ -52,6 +52,21 @@ impl Nft {
         Program::find("nft").map(|program| Self { program })
     }
 
+    /// The program, if the kernel has what it needs: it may be installed where nf_tables is not.
+    pub async fn usable() -> Option<Self> {
+        let nft = Self::find()?;
+        match nft
+            .list("list the firewall tables", &["list", "tables"])
+            .await
+        {
+            Ok(_) => Some(nft),
+            Err(error) => {
+                tracing::debug!(%error, "nft is not used");
+                None
+            }
+        }
+    }
+
     /// Looks for the program; returns an error if it is missing.
     pub fn require() -> Result<Self, NftError> {
         Self::find().ok_or(NftError::Missing)
@@ -61,6 +76,22 @@ impl Nft {
     pub async fn apply(&self, action: &'static str, commands: &str) -> Result<(), NftError> {
         self.program.run(action, &["-f", "-"], commands).await?;
         Ok(())
+    }
+
+    /// The ruleset in JSON, without the contents of sets; empty if this nft prints no JSON.
+    pub async fn ruleset(&self) -> String {
+        let action = "list the ruleset";
+        // Versions before 0.9.1 have no -t.
+        for arguments in [
+            &["-j", "-t", "list", "ruleset"][..],
+            &["-j", "list", "ruleset"],
+        ] {
+            match self.list(action, arguments).await {
+                Ok(text) => return text,
+                Err(error) => tracing::debug!(%error, "no ruleset in JSON"),
+            }
+        }
+        String::new()
     }
 
     /// The program's output for these arguments.

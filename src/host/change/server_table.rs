@@ -20,7 +20,7 @@ use crate::types::family::Family;
 
 /// The bit of a packet's mark that marks a passed packet, from our forward chain to our last chain,
 /// for our rule in the host's own forward chain.
-const PASSED_MARK: u32 = 0x1000_0000;
+pub(super) const PASSED_MARK: u32 = 0x1000_0000;
 
 /// The table `inet sshvpn_NAME` of a server.
 ///

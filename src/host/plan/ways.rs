@@ -20,25 +20,32 @@ pub fn to_networks<'a>(
 ) -> BTreeSet<InterfaceName> {
     let mut ways = BTreeSet::new();
     for network in networks {
-        let onward = facts
-            .routes
-            .iter()
-            .filter(|route| route.kind == RouteKind::Unicast);
-        let around = onward
-            .clone()
-            .filter(|route| is_within(network, &route.destination))
-            .map(|route| route.destination.prefix())
-            .max();
-        let leads_there = |route: &&RouteFacts| {
-            is_within(&route.destination, network)
-                || (is_within(network, &route.destination)
-                    && Some(route.destination.prefix()) == around)
-        };
-        for route in onward.filter(leads_there) {
+        let onward = facts.routes.iter();
+        let onward = onward.filter(|route| route.kind == RouteKind::Unicast);
+        for route in leading_to(network, onward.map(|route| (&route.destination, route))) {
             ways.extend(interfaces(facts, route));
         }
     }
     ways
+}
+
+/// Of the routes around and in `network`, given by destination, those that lead there: every one
+/// in it, and the most specific ones around it.
+pub fn leading_to<'a, T>(
+    network: &IpNetwork,
+    routes: impl Iterator<Item = (&'a IpNetwork, T)> + Clone,
+) -> Vec<T> {
+    let around = routes
+        .clone()
+        .filter(|(destination, _)| is_within(network, destination))
+        .map(|(destination, _)| destination.prefix())
+        .max();
+    let leads_there = |destination: &IpNetwork| {
+        is_within(destination, network)
+            || (is_within(network, destination) && Some(destination.prefix()) == around)
+    };
+    let there = routes.filter(|(destination, _)| leads_there(destination));
+    there.map(|(_, route)| route).collect()
 }
 
 /// The interfaces that have routes from router advertisements.

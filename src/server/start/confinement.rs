@@ -10,10 +10,11 @@ use nix::unistd::Uid;
 
 use crate::config::serve::settings::ServeSettings;
 use crate::host::journal::runtime_dir::RuntimeDir;
-use crate::host::plan::surroundings::firewall_programs;
+use crate::host::plan::surroundings::{firewall_programs, has_legacy_rules};
 use crate::host::privilege::TUN_DEVICE;
+use crate::process::confinement::XTABLES_LOCK;
 use crate::sandbox::Sandbox;
-use crate::sandbox::capabilities::Capabilities;
+use crate::sandbox::capabilities::{Capabilities, Capability};
 use crate::sandbox::files::Files;
 
 /// Programs, libraries, host settings and kernel information; all of /etc, because files
@@ -42,7 +43,10 @@ const WRITTEN: [&str; 3] = ["/dev/null", "/proc/sys/net", TUN_DEVICE];
 /// only name an existing path.
 pub fn of(config: &Path, settings: &ServeSettings, directory: &RuntimeDir) -> Sandbox {
     Sandbox {
-        capabilities: Capabilities::NET_ADMIN,
+        capabilities: match has_legacy_rules() {
+            true => Capabilities::NET_ADMIN.with(Capability::NetRaw),
+            false => Capabilities::NET_ADMIN,
+        },
         for_programs: true,
         files: files(config, settings, directory),
     }
@@ -78,6 +82,9 @@ fn files(config: &Path, settings: &ServeSettings, directory: &RuntimeDir) -> Fil
     if let (true, Some(above)) = (Uid::effective().is_root(), directory.path().parent()) {
         // The directory is removed with the last tunnel.
         files = files.remove_directories(above);
+    }
+    if has_legacy_rules() {
+        files = files.write(XTABLES_LOCK);
     }
     firewall_programs()
         .iter()

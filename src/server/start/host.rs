@@ -9,9 +9,11 @@ use thiserror::Error;
 
 use crate::config::serve::settings::ServeSettings;
 use crate::host::change::Change;
+use crate::host::change::legacy_accept::{Accepted, LegacyAccept};
 use crate::host::change::server_table::ServerTable;
 use crate::host::change::shared_setting::SharedSetting;
 use crate::host::error::NetError;
+use crate::host::forward_path::{Device, Named, Obstacles, Tunnel};
 use crate::host::journal::JournalError;
 use crate::host::journal::recovery::Recoverer;
 use crate::host::journal::runtime_dir::{RuntimeDir, RuntimeDirError};
@@ -32,6 +34,9 @@ use crate::types::{InterfaceName, ParseError};
 const NAME: &str = "serve";
 /// The link group of the first server, "sv" in its upper half; others add their port.
 const GROUP: u32 = 0x7376_0000;
+
+/// The beginnings of the names of clients' devices.
+const DEVICES: [&str; 2] = ["tun", "tap"];
 
 /// Why the host cannot be prepared for clients.
 #[derive(Debug, Error)]
@@ -79,7 +84,7 @@ pub(super) async fn check(
     }
     match Surroundings::look(netlink).await {
         Ok(around) if around.nft => {}
-        Ok(around) => found.extend(without_nft(&Wish::of(settings, pools, &around)).err()),
+        Ok(around) => found.extend(without_nft(&Wish::of(settings, pools, &around, GROUP)).err()),
         Err(error) => found.push(error.into()),
     }
     found
@@ -132,17 +137,25 @@ impl ServeHost {
             client_device::check_bridge(self.state.netlink(), bridge).await?;
         }
         let around = Surroundings::look(self.state.netlink()).await?;
-        let wish = Wish::of(settings, pools, &around);
+        let wish = Wish::of(settings, pools, &around, self.devices.group());
         match around.nft {
             true => {
                 let mut table = wish.table.clone();
                 table.group = self.devices.group();
                 self.state.apply(Change::ServerTable(table)).await?;
-                for family in wish.drops {
-                    self.state.apply(Change::ForwardPassed(family)).await?;
+                for family in &wish.obstacles.iptables {
+                    self.state.apply(Change::ForwardPassed(*family)).await?;
+                }
+                for family in &wish.obstacles.legacy {
+                    let (family, packets) = (*family, Accepted::Passed);
+                    let accept = LegacyAccept { family, packets };
+                    self.state.apply(Change::LegacyAccept(accept)).await?;
                 }
             }
             false => without_nft(&wish)?,
+        }
+        for warning in &wish.obstacles.warnings {
+            say(format_args!("warning: {warning}"));
         }
         self.state.share_exactly(&wish.shared)?;
         self.devices.set_bridge(bridge);
@@ -176,12 +189,12 @@ fn begin(
 struct Wish {
     table: ServerTable,
     shared: Vec<SharedSetting>,
-    /// Families whose forward chain needs an accept rule.
-    drops: Vec<Family>,
+    /// Chains of the host that drop clients' packets.
+    obstacles: Obstacles,
 }
 
 impl Wish {
-    fn of(settings: &ServeSettings, pools: &Pools, around: &Surroundings) -> Self {
+    fn of(settings: &ServeSettings, pools: &Pools, around: &Surroundings, group: u32) -> Self {
         let network = &settings.network;
         let rules = &settings.clients;
         let of_rules = rules.iter().filter_map(|rule| rule.routes.as_ref());
@@ -212,21 +225,27 @@ impl Wish {
         if ways.has(Family::V6) || among_clients(Family::V6) {
             shared.extend(around.to_forward_ipv6(None));
         }
-        let drops = around.drops.iter().copied();
-        let drops: Vec<Family> = drops
-            .filter(|family| ways.has(*family) || among_clients(*family))
-            .collect();
+        let among = [Family::V4, Family::V6].into_iter();
+        let among: Vec<Family> = among.filter(|family| among_clients(*family)).collect();
+        let clients = Tunnel {
+            device: Device::Beginning(&DEVICES),
+            named: Named::Group(group),
+            networks: &onward,
+            inbound: network.inbound,
+            among_clients: &among,
+        };
+        let obstacles = around.obstacles(&ways, &clients);
         let table = ServerTable {
             group: 0,
             onward,
             masquerade,
             inbound: network.inbound,
-            mark_passed: !drops.is_empty(),
+            mark_passed: !(obstacles.iptables.is_empty() && obstacles.legacy.is_empty()),
         };
         Self {
             table,
             shared,
-            drops,
+            obstacles,
         }
     }
 }

@@ -101,6 +101,9 @@ pub enum Message {
     Done {
         /// The change, as text.
         what: String,
+        /// Whether it is no change, but a warning to the user.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        warning: bool,
     },
     /// The agent has made all changes.
     Ready(Ready),

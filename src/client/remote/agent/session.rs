@@ -144,18 +144,19 @@ impl<R: FrameSource, W: FrameSink> RemoteAgent<R, W> {
         }
     }
 
-    /// Has its host set up; `done` is told of each step. Packets may follow.
+    /// Has its host set up; `done` is told of each step, and whether it
+    /// is a warning. Packets may follow.
     pub async fn set_up(
         &mut self,
         set_up: SetUp,
-        mut done: impl FnMut(&str),
+        mut done: impl FnMut(&str, bool),
     ) -> Result<Ready, RemoteAgentError> {
         let mtu = set_up.mtu;
         let mut limit = Instant::now() + STEP_TIMEOUT;
         self.say(SET_UP, &Message::SetUp(set_up), limit).await?;
         for _ in 0..MOST_STEPS {
             match self.hear(SET_UP, limit).await? {
-                Message::Done { what } => done(&shown(&what)),
+                Message::Done { what, warning } => done(&shown(&what), warning),
                 Message::Ready(ready) => return self.ready_with(SET_UP, ready, mtu),
                 other => return Err(self.unexpected(SET_UP, &other)),
             }

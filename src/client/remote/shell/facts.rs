@@ -129,14 +129,10 @@ pub struct RemoteFacts {
     pub ipv6: bool,
     /// Whether nftables can be used.
     pub nft: bool,
-    /// Whether iptables can be used.
-    pub iptables: bool,
-    /// Whether ip6tables can be used.
-    pub ip6tables: bool,
-    /// Whether iptables' FORWARD chain drops by default.
-    pub forward_drop: bool,
-    /// Whether ip6tables' FORWARD chain drops by default.
-    pub forward_drop6: bool,
+    /// The program that makes rules for IPv4, if nftables cannot be used.
+    pub iptables: Option<&'static str>,
+    /// The program that makes rules for IPv6, if nftables cannot be used.
+    pub ip6tables: Option<&'static str>,
     /// Whether `ip` makes tun and tap devices.
     pub tuntap: bool,
     /// Names of all network devices.
@@ -150,6 +146,8 @@ pub struct RemoteFacts {
     pub addresses: Vec<Address>,
     /// Destinations of its routes, except for the default route.
     pub routes: Vec<IpNetwork>,
+    /// The interfaces of its routes, with their destinations.
+    pub through: Vec<(InterfaceName, IpNetwork)>,
     /// Interfaces with routes learned from router advertisements.
     pub advertised: Vec<InterfaceName>,
     /// The interface by which it reaches each probed address.
@@ -256,6 +254,9 @@ struct Reading {
     devices: Vec<Device>,
     addresses: Vec<Address>,
     routes: Vec<IpNetwork>,
+    through: Vec<(InterfaceName, IpNetwork)>,
+    iptables: Option<&'static str>,
+    ip6tables: Option<&'static str>,
     advertised: Vec<InterfaceName>,
     ways: BTreeMap<IpAddr, InterfaceName>,
 }
@@ -288,12 +289,11 @@ impl Reading {
                     self.key_units.push(unit);
                 }
             }
-            "ip" | "tuntap" | "tun" | "ipv6" | "nft" | "iptables" | "ip6tables"
-                if value == "yes" =>
-            {
+            "iptables" => self.iptables = program(["iptables", "iptables-legacy"], value),
+            "ip6tables" => self.ip6tables = program(["ip6tables", "ip6tables-legacy"], value),
+            "ip" | "tuntap" | "tun" | "ipv6" | "nft" if value == "yes" => {
                 self.words.push(key.to_owned());
             }
-            "forward_drop" => self.words.push(format!("forward_drop{}", shown(value))),
             "device" if self.devices.len() < MOST => {
                 self.names.insert(shown(value));
                 let flags = u32::from_str_radix(words.next()?.trim_start_matches("0x"), 16).ok()?;
@@ -330,6 +330,10 @@ impl Reading {
             "route" if self.routes.len() < MOST => {
                 self.routes.push(without_host_bits(value.parse().ok()?));
             }
+            "through" if self.through.len() < MOST => {
+                let network = without_host_bits(words.next()?.parse().ok()?);
+                self.through.push((value.parse().ok()?, network));
+            }
             "advertised" if self.advertised.len() < MOST => {
                 self.advertised.push(value.parse().ok()?);
             }
@@ -363,10 +367,8 @@ impl Reading {
             sudo: SudoRefusal::of(&self.sudo),
             ipv6: self.has("ipv6"),
             nft: self.has("nft"),
-            iptables: self.has("iptables"),
-            ip6tables: self.has("ip6tables"),
-            forward_drop: self.has("forward_drop4"),
-            forward_drop6: self.has("forward_drop6"),
+            iptables: self.iptables,
+            ip6tables: self.ip6tables,
             tuntap: self.has("tuntap"),
             names: self.names,
             key_units: self.key_units,
@@ -374,6 +376,7 @@ impl Reading {
             login: self.login,
             addresses: self.addresses,
             routes: self.routes,
+            through: self.through,
             advertised: self.advertised,
             ways: self.ways,
         }
@@ -399,6 +402,10 @@ fn device(name: &str, flags: u32) -> Option<Device> {
         group: 0,
         ipv6: false,
     })
+}
+
+fn program(known: [&'static str; 2], name: &str) -> Option<&'static str> {
+    known.into_iter().find(|known| *known == name)
 }
 
 fn without_host_bits(network: IpNetwork) -> IpNetwork {

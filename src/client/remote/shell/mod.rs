@@ -4,6 +4,7 @@
 
 mod answers;
 pub mod facts;
+pub mod firewall;
 mod holder;
 pub mod routed;
 pub(crate) mod script;
@@ -190,7 +191,7 @@ mod tests {
 
     #[test]
     fn the_programs_are_valid_shell() {
-        for program in [holder::HOLD, PROBE] {
+        for program in [holder::HOLD, PROBE, firewall::FIREWALL] {
             let checked = Command::new("sh").arg("-n").arg("-c").arg(program).status();
             assert!(checked.unwrap().success());
         }

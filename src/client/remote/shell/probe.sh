@@ -26,11 +26,16 @@ ip tuntap show >/dev/null 2>&1 && echo "tuntap yes"
 [ -c /dev/net/tun ] && echo "tun yes"
 ipv6=/proc/sys/net/ipv6/conf
 [ "$(cat $ipv6/all/disable_ipv6 $ipv6/default/disable_ipv6 2>/dev/null | tr -d "\n")" = 00 ] && echo "ipv6 yes"
-command -v nft >/dev/null && echo "nft yes"
-command -v iptables >/dev/null && echo "iptables yes"
-command -v ip6tables >/dev/null && echo "ip6tables yes"
-[ "$($as_root iptables -w -S FORWARD 2>/dev/null | head -n 1)" = "-P FORWARD DROP" ] && echo "forward_drop 4"
-[ "$($as_root ip6tables -w -S FORWARD 2>/dev/null | head -n 1)" = "-P FORWARD DROP" ] && echo "forward_drop 6"
+# nft, and the default programs of iptables, may be there on a kernel without nf_tables.
+if $as_root nft list tables >/dev/null 2>&1; then
+    echo "nft yes"
+else
+    for name in iptables ip6tables; do
+        for program in "$name" "$name-legacy"; do
+            $as_root "$program" -w -S FORWARD >/dev/null 2>&1 && echo "$name $program" && break
+        done
+    done
+fi
 for device in /sys/class/net/*; do
     echo "name ${device##*/}"
     [ -e "$device/tun_flags" ] || continue
@@ -56,6 +61,19 @@ ip -6 route show proto ra 2>/dev/null | while read -r line; do
     name=${name%% *}
     # With accept_ra 0, a program handles advertisements, or they are ignored.
     [ "$name" != "$line" ] && [ "$(cat "/proc/sys/net/ipv6/conf/$name/accept_ra" 2>/dev/null)" != 0 ] && echo "advertised $name"
+done
+# The interfaces of each route, of which one with several hops has more lines.
+[ $# -gt 0 ] && for all in 0.0.0.0/0 ::/0; do
+    case $all in ::*) family=-6 ;; *) family=-4 ;; esac
+    ip "$family" route show table all 2>/dev/null | while read -r network rest; do
+        case $network in
+        nexthop) ;;
+        default) last=$all ;;
+        [0-9a-f]*[.:]*) last=$network ;;
+        *) last= ;;
+        esac
+        case $rest in *"dev "*) name=${rest#*dev }; [ -n "$last" ] && echo "through ${name%% *} $last" ;; esac
+    done
 done
 for address in "$@"; do
     line=$(ip -o route get "$address" 2>/dev/null | head -n 1)

@@ -7,12 +7,14 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::facts::{Device, RemoteFacts};
+use super::firewall::AcceptRules;
 use super::quote;
 use crate::host::change::firewall::{self, TUNNEL_GROUP};
 use crate::host::change::iptables::{self, Rule};
 use crate::host::change::protection::{self, Ipv6};
 use crate::host::change::sysctl::SysctlKey;
 use crate::host::plan::addressing::AddressPair;
+use crate::types::family::Family;
 use crate::types::{InterfaceName, Mode, Mtu, Unit};
 
 /// One change of the remote host's state.
@@ -37,8 +39,8 @@ pub struct Forwarding {
     pub inbound: Vec<IpNetwork>,
     /// The interfaces by which it reaches IPv4 networks.
     pub ways4: BTreeSet<InterfaceName>,
-    /// Whether IPv6 networks are among the routes.
-    pub ipv6: bool,
+    /// The interfaces by which it reaches IPv6 networks; empty without such routes.
+    pub ways6: BTreeSet<InterfaceName>,
 }
 
 /// The plan for the remote host.
@@ -56,6 +58,8 @@ pub struct Plan {
     pub mtu: Mtu,
     /// The forwarding, if a route leads beyond the remote host.
     pub forwarding: Option<Forwarding>,
+    /// The accept rules that its firewall needs.
+    pub accept: Vec<AcceptRules>,
 }
 
 /// Makes a device that `login` may open without being root.
@@ -146,7 +150,7 @@ pub fn bring_up(plan: &Plan, facts: &RemoteFacts) -> Vec<Step> {
             .map(|pair| address(&name, plan.mode, pair)),
     );
     if let Some(forwarding) = &plan.forwarding {
-        steps.extend(forward(&name, forwarding, facts));
+        steps.extend(forward(&name, forwarding, facts, &plan.accept));
     }
     steps
 }
@@ -189,7 +193,12 @@ fn link_up(name: &str, plan: &Plan, facts: &RemoteFacts) -> Step {
     }
 }
 
-fn forward(name: &str, forwarding: &Forwarding, facts: &RemoteFacts) -> Vec<Step> {
+fn forward(
+    name: &str,
+    forwarding: &Forwarding,
+    facts: &RemoteFacts,
+    rules: &[AcceptRules],
+) -> Vec<Step> {
     let mut steps = Vec::new();
     let own = (!forwarding.ways4.is_empty()).then(|| name.to_owned());
     for way in own
@@ -198,7 +207,7 @@ fn forward(name: &str, forwarding: &Forwarding, facts: &RemoteFacts) -> Vec<Step
     {
         steps.push(hold(&format!("net/ipv4/conf/{way}/forwarding"), 1));
     }
-    if forwarding.ipv6 {
+    if !forwarding.ways6.is_empty() {
         // An interface that forwards no longer takes router advertisements
         // unless told to (kernel: Documentation/networking/ip-sysctl.rst, accept_ra).
         let others = facts.advertised.iter().filter(|it| it.as_str() != name);
@@ -207,7 +216,11 @@ fn forward(name: &str, forwarding: &Forwarding, facts: &RemoteFacts) -> Vec<Step
         }
         steps.push(hold("net/ipv6/conf/all/forwarding", 1));
     }
-    steps.extend(accept(name, forwarding, facts));
+    steps.extend(
+        rules
+            .iter()
+            .flat_map(|rules| accept(name, forwarding, *rules)),
+    );
     steps
 }
 
@@ -285,7 +298,7 @@ fn nat_sources(plan: &Plan, forwarding: &Forwarding) -> Vec<IpAddr> {
             if local.is_ipv4() {
                 !forwarding.ways4.is_empty()
             } else {
-                forwarding.ipv6
+                !forwarding.ways6.is_empty()
             }
         })
         .collect()
@@ -302,18 +315,22 @@ fn by_iptables(
     if let Some(forwarding) = forwarding.filter(|forwarding| forwarding.nat) {
         for local in nat_sources(plan, forwarding) {
             let rule = iptables::masquerade(name, local);
-            steps.push(iptables_rule(local.is_ipv4(), &rule));
+            let program = match local {
+                IpAddr::V4(_) => facts.iptables,
+                IpAddr::V6(_) => facts.ip6tables,
+            };
+            steps.extend(program.map(|program| iptables_rule(program, &rule)));
         }
     }
-    for (ipv4, there) in [
+    for (ipv4, program) in [
         (true, facts.iptables),
-        (false, facts.ip6tables && facts.ipv6),
+        (false, facts.ip6tables.filter(|_| facts.ipv6)),
     ] {
-        if there {
+        if let Some(program) = program {
             let inbound = of_family(inbound(forwarding), ipv4);
-            steps.push(closed(name, ipv4, &inbound));
+            steps.push(closed(name, program, &inbound));
             let rules = iptables::clamp(name);
-            steps.extend(rules.iter().map(|rule| iptables_rule(ipv4, rule)));
+            steps.extend(rules.iter().map(|rule| iptables_rule(program, rule)));
         }
     }
     steps
@@ -325,8 +342,7 @@ fn of_family(networks: &[IpNetwork], ipv4: bool) -> Vec<IpNetwork> {
 }
 
 /// A separate chain that blocks connections to the local host.
-fn closed(name: &str, ipv4: bool, inbound: &[IpNetwork]) -> Step {
-    let program = if ipv4 { "iptables" } else { "ip6tables" };
+fn closed(name: &str, program: &str, inbound: &[IpNetwork]) -> Step {
     let in_mangle = |what: String| format!("{program} -w -t mangle {what}");
     let chain = iptables::closed(name, inbound, false);
     let (own, entrance) = (&chain.name, chain.entrance.text(None));
@@ -348,25 +364,47 @@ fn closed(name: &str, ipv4: bool, inbound: &[IpNetwork]) -> Step {
     }
 }
 
-/// Rules that accept the tunnel's packets where iptables' FORWARD chain drops by default (hosts
-/// with Docker, for instance); no other table can do that.
-fn accept(name: &str, forwarding: &Forwarding, facts: &RemoteFacts) -> Vec<Step> {
-    let families = [
-        (true, facts.forward_drop && !forwarding.ways4.is_empty()),
-        (false, facts.forward_drop6 && forwarding.ipv6),
-    ];
-    let mut steps = Vec::new();
-    for (ipv4, wanted) in families {
-        if wanted {
-            let rules = iptables::let_through(name, &of_family(&forwarding.inbound, ipv4));
-            steps.extend(rules.iter().map(|rule| iptables_rule(ipv4, rule)));
+/// Rules that accept the tunnel's packets in a FORWARD chain that drops them (on hosts with Docker,
+/// for instance); no other table can do that.
+fn accept(name: &str, forwarding: &Forwarding, rules: AcceptRules) -> Vec<Step> {
+    let inbound = of_family(&forwarding.inbound, rules.family == Family::V4);
+    match rules.program {
+        Some(program) => {
+            let rules = iptables::let_through(name, &inbound);
+            rules
+                .iter()
+                .map(|rule| iptables_rule(program, rule))
+                .collect()
         }
+        None => vec![accept_by_nft(name, rules.family, &inbound)],
     }
-    steps
 }
 
-fn iptables_rule(ipv4: bool, rule: &Rule) -> Step {
-    let program = if ipv4 { "iptables" } else { "ip6tables" };
+/// The same by nft, for a host that has a chain of iptables-nft without the program.
+fn accept_by_nft(name: &str, family: Family, inbound: &[IpNetwork]) -> Step {
+    let chain = firewall::forward_chain(family);
+    let comment = firewall::comment(name);
+    let mut matches = vec![
+        format!("iifname \"{name}\""),
+        format!("oifname \"{name}\" ct state established,related"),
+    ];
+    let beyond = firewall::matches(inbound, "saddr").into_iter();
+    matches.extend(beyond.map(|beyond| format!("oifname \"{name}\" {beyond}")));
+    let rules = matches
+        .iter()
+        .map(|matches| format!("insert rule {chain} {matches} accept {comment}"));
+    let rules = rules.collect::<Vec<_>>().join("; ");
+    Step {
+        what: format!("add rules to '{chain}'"),
+        undo: vec![format!(
+            "nft -a list chain {chain} | sed -n {} | while read -r handle; do nft delete rule {chain} handle $handle; done",
+            quote(&format!("s/.* {comment} # handle \\([0-9]*\\)$/\\1/p"))
+        )],
+        command: format!("nft {}", quote(&rules)),
+    }
+}
+
+fn iptables_rule(program: &str, rule: &Rule) -> Step {
     let (table, command, text) = (rule.table, rule.command, rule.text(None));
     Step {
         what: format!("add an {program} rule"),

@@ -107,7 +107,11 @@ fn forward(input: &AgentInput<'_>) -> Result<(Option<Forward>, Vec<IpNetwork>), 
         let mut ways = way_probes(route)
             .filter_map(|address| remote.ways.get(&address))
             .peekable();
-        if ways.peek().is_none() {
+        // Where no probed address has a way, other parts of the network may have one.
+        let mut used = remote.networks.iter();
+        if ways.peek().is_none() && used.any(|used| is_within(used, route)) {
+            networks.push(*route);
+        } else if ways.peek().is_none() {
             without_way.push(*route);
         } else if ways.any(|way| !way.local) {
             // A probed address that is the host's own says nothing about the rest of the network.

@@ -20,6 +20,7 @@ use crate::client::remote::shell::facts::{Device, Privilege, RemoteFacts};
 use crate::client::remote::shell::steps::Forwarding;
 use crate::host::plan::addressing::AddressPair;
 use crate::host::plan::facts::HostFacts;
+use crate::host::plan::ways;
 use crate::types::{InterfaceName, Mode, Mtu, Unit, UnitRequest};
 use error::PlanError;
 
@@ -293,7 +294,7 @@ pub fn forwarding(
     facts: &RemoteFacts,
 ) -> Result<(Option<Forwarding>, Vec<IpNetwork>), PlanError> {
     let mut ways4: BTreeSet<InterfaceName> = BTreeSet::new();
-    let mut ipv6 = false;
+    let mut ways6: BTreeSet<InterfaceName> = BTreeSet::new();
     let mut without_way = Vec::new();
     let mut inbound = Vec::new();
     for route in &request.routes {
@@ -301,19 +302,27 @@ pub fn forwarding(
             .filter_map(|address| facts.ways.get(&address))
             .peekable();
         let any = ways.peek().copied();
+        // Parts of the network may be behind other interfaces than the probed addresses.
+        let through = facts.through.iter().filter(|(way, _)| way.as_str() != "lo");
+        let through = through.map(|(way, network)| (network, way));
+        let mut leading = ways::leading_to(route, through);
         // A probed address that is the host's own says nothing about the rest of the network.
         match ways.find(|way| way.as_str() != "lo").or(any) {
             // The remote host itself.
             Some(way) if way.as_str() == "lo" => continue,
-            Some(way) if route.is_ipv4() => {
-                ways4.insert(way.clone());
-            }
-            Some(_) => ipv6 = true,
-            None => {
+            Some(way) => leading.push(way),
+            None if leading.is_empty() => {
                 without_way.push(*route);
                 continue;
             }
+            None => {}
         }
+        let ways = if route.is_ipv4() {
+            &mut ways4
+        } else {
+            &mut ways6
+        };
+        ways.extend(leading.into_iter().cloned());
         inbound.push(*route);
     }
     let Some(route) = inbound.first().copied() else {
@@ -328,9 +337,9 @@ pub fn forwarding(
         });
     }
     let nat = request.nat.unwrap_or(true);
-    let lacking = match (ways4.is_empty(), ipv6) {
-        (false, _) if !facts.iptables => Some("iptables"),
-        (_, true) if !facts.ip6tables => Some("ip6tables"),
+    let lacking = match (ways4.is_empty(), ways6.is_empty()) {
+        (false, _) if facts.iptables.is_none() => Some("iptables"),
+        (_, false) if facts.ip6tables.is_none() => Some("ip6tables"),
         _ => None,
     };
     if let Some(iptables) = lacking.filter(|_| nat && !facts.nft) {
@@ -347,7 +356,7 @@ pub fn forwarding(
         nat,
         inbound,
         ways4,
-        ipv6,
+        ways6,
     };
     Ok((Some(forwarding), without_way))
 }

@@ -169,14 +169,27 @@ fn forwarding_goes_where_the_routes_go() {
     let (forward, without) = forwarding("b", &wide, &remote(lines)).unwrap();
     let forward = forward.unwrap();
     assert_eq!(forward.ways4, BTreeSet::from(["eth1".parse().unwrap()]));
-    assert!(forward.ipv6 && forward.nat);
+    assert_eq!(forward.ways6, BTreeSet::from(["eth2".parse().unwrap()]));
+    assert!(forward.nat);
     assert_eq!(without, ["10.7.0.0/16".parse().unwrap()]);
-    let router = remote("uid 0\niptables yes\nway 10.1.0.1 lo\nway 10.1.0.2 eth1");
+    let router = remote("uid 0\niptables iptables\nway 10.1.0.1 lo\nway 10.1.0.2 eth1");
     let behind = forwarding("b", &request(&["10.1.0.0/16"]), &router)
         .unwrap()
         .0
         .unwrap();
     assert_eq!(behind.ways4, BTreeSet::from(["eth1".parse().unwrap()]));
+    // Two networks of the route are behind interfaces that no probed address is behind.
+    let two = "through eth3 10.1.8.0/24\nthrough eth4 10.1.9.0/24\nthrough eth5 10.2.0.0/16\nthrough eth6 0.0.0.0/0";
+    let eth = |numbers: &[u8]| -> BTreeSet<InterfaceName> {
+        let names = numbers.iter().map(|number| format!("eth{number}"));
+        names.map(|name| name.parse().unwrap()).collect()
+    };
+    for (way, ways) in [("way 10.1.0.1 eth6", &[3, 4, 6][..]), ("", &[3, 4, 6])] {
+        let router = remote(&format!("uid 0\nnft yes\n{two}\n{way}"));
+        let (found, without) = forwarding("b", &request(&["10.1.0.0/16"]), &router).unwrap();
+        assert_eq!(found.unwrap().ways4, eth(ways));
+        assert!(without.is_empty());
+    }
     let bare = remote("uid 0\nway 10.1.0.1 eth1");
     let refused = forwarding("b", &request(&["10.1.0.0/16"]), &bare).unwrap_err();
     assert!(

@@ -90,6 +90,7 @@ fn what_does_not_belong_there_is_named() {
         let (mut running, peer) = running();
         let late = Message::Done {
             what: "late".to_owned(),
+            warning: false,
         };
         peer.send(&late).await.unwrap();
         let text = running.lost_to("b").await.to_string();

@@ -181,19 +181,6 @@ fn two_tunnels_have_rules_of_their_own() {
     });
 }
 
-#[test]
-fn whether_the_chain_drops_is_seen() {
-    test_namespace::run(async {
-        let nft = Nft::require().unwrap();
-        assert!(!forward_drops(&nft, Family::V4).await);
-        run("iptables -A FORWARD -j DROP");
-        assert!(!forward_drops(&nft, Family::V4).await);
-        run("iptables -P FORWARD DROP");
-        assert!(forward_drops(&nft, Family::V4).await);
-        assert!(!forward_drops(&nft, Family::V6).await);
-    });
-}
-
 /// A named namespace behind an interface of this one; dropping it removes the namespace.
 struct Neighbour(String);
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::config::serve::settings::{ClientMatch, ClientRule};
 use crate::host::change::sysctl::SysctlKey;
+use crate::host::forward_path::{NftFamily, Ruleset, Rulesets};
 use crate::host::journal::recovery::Recovery;
 use crate::host::test_host::{Host, snapshot};
 use crate::host::test_namespace::{self, ip};
@@ -255,18 +256,22 @@ fn a_reload_that_fails_leaves_the_old() {
 
 #[test]
 fn settings_become_what_the_host_has_to_do() {
+    let mut rulesets = Rulesets::default();
+    for family in [NftFamily::Ip, NftFamily::Ip6] {
+        rulesets.add_iptables(Ruleset::Nft(family), "filter", "-P FORWARD DROP\n");
+    }
     let around = Surroundings {
-        drops: vec![Family::V4, Family::V6],
+        rulesets,
         ..Surroundings::default()
     };
     let mut settings = with_routes(&["10.20.0.0/16"]);
-    let wish = Wish::of(&settings, &pools(), &around);
+    let wish = Wish::of(&settings, &pools(), &around, 7);
     assert_eq!(
         wish.table.masquerade,
         networks(&["10.9.0.0/24", "fd09::/64"])
     );
     assert!(wish.shared.is_empty(), "there is no way to it");
-    assert!(!wish.table.mark_passed && wish.drops.is_empty());
+    assert!(!wish.table.mark_passed && wish.obstacles == Obstacles::default());
     settings.clients = vec![
         ClientRule {
             addresses: vec!["10.99.0.5".parse().unwrap()],
@@ -278,7 +283,7 @@ fn settings_become_what_the_host_has_to_do() {
             ..rule()
         },
     ];
-    let wish = Wish::of(&settings, &pools(), &around);
+    let wish = Wish::of(&settings, &pools(), &around, 7);
     assert_eq!(
         wish.table.onward,
         networks(&["10.20.0.0/16", "10.40.0.0/16"])
@@ -288,13 +293,13 @@ fn settings_become_what_the_host_has_to_do() {
         networks(&["10.99.0.5/32", "192.168.7.0/24"])
     );
     assert_eq!(
-        wish.drops,
+        wish.obstacles.iptables,
         [Family::V4],
         "the network behind a client is forwarded to"
     );
     assert!(wish.shared.is_empty());
     settings.clients[1].groups = vec!["a".to_owned()];
-    let wish = Wish::of(&settings, &pools(), &around);
+    let wish = Wish::of(&settings, &pools(), &around, 7);
     assert_eq!(
         wish.shared,
         [SharedSetting::ForwardIpv6],
@@ -303,7 +308,7 @@ fn settings_become_what_the_host_has_to_do() {
     assert!(wish.table.mark_passed);
     settings.network.nat = false;
     assert!(
-        Wish::of(&settings, &pools(), &around)
+        Wish::of(&settings, &pools(), &around, 7)
             .table
             .masquerade
             .is_empty()
@@ -314,7 +319,7 @@ fn settings_become_what_the_host_has_to_do() {
 fn without_nft_only_what_needs_it_fails() {
     let mut settings = ServeSettings::default();
     let judge = |settings: &ServeSettings| {
-        without_nft(&Wish::of(settings, &pools(), &Surroundings::default()))
+        without_nft(&Wish::of(settings, &pools(), &Surroundings::default(), 7))
     };
     assert!(judge(&settings).is_ok(), "nothing beyond is reached");
     settings.network.routes = networks(&["10.20.0.0/16"]);

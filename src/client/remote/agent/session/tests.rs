@@ -66,7 +66,10 @@ fn ready(mtu: Mtu) -> Message {
 
 fn done(what: &str) -> Message {
     let what = what.to_owned();
-    Message::Done { what }
+    Message::Done {
+        what,
+        warning: false,
+    }
 }
 
 fn close(reason: CloseReason, text: &str) -> Message {
@@ -100,7 +103,7 @@ async fn a_whole_tunnel_is_agreed_on() {
         peer.send(&message).await.unwrap();
     }
     let mut steps = Vec::new();
-    let set_up = agent.set_up(set_up(), |step| steps.push(step.to_owned()));
+    let set_up = agent.set_up(set_up(), |step, _| steps.push(step.to_owned()));
     assert_eq!(set_up.await.unwrap().device.as_str(), "tun0");
     assert_eq!(steps, ["devicetun0", "address"]);
 
@@ -165,7 +168,7 @@ async fn an_agent_may_close_in_every_state() {
     let (mut agent, mut peer) = met().await;
     peer.send(&done("device")).await.unwrap();
     peer.send(&refusal).await.unwrap();
-    let setting_up = agent.set_up(set_up(), |_| {}).await.unwrap_err();
+    let setting_up = agent.set_up(set_up(), |_, _| {}).await.unwrap_err();
 
     for (error, state) in [
         (greeting, "greet"),
@@ -196,7 +199,7 @@ async fn an_agent_that_never_answers_is_given_up() {
     let (mut agent, _peer) = met().await;
     let error = agent.look(Look::default()).await.unwrap_err().to_string();
     assert!(error.contains("no answer in 30 seconds"), "{error}");
-    let error = agent.set_up(set_up(), |_| {}).await.unwrap_err();
+    let error = agent.set_up(set_up(), |_, _| {}).await.unwrap_err();
     assert!(error.to_string().contains("no answer in 30 seconds"));
     let before = Instant::now();
     assert_eq!(agent.close().await, None);
@@ -256,7 +259,7 @@ async fn messages_without_place_are_named() {
     assert!(error.contains("it says 'hello'"), "{error}");
     let error = agent.look(Look::default()).await.unwrap_err().to_string();
     assert!(error.contains("it says 'ready'"), "{error}");
-    let error = agent.set_up(set_up(), |_| {}).await.unwrap_err();
+    let error = agent.set_up(set_up(), |_, _| {}).await.unwrap_err();
     assert!(error.to_string().contains("an MTU of 68, not 1500"));
 }
 
@@ -295,7 +298,7 @@ async fn steps_have_an_end() {
     };
     let mut steps = 0;
     let error = tokio::select! {
-        result = agent.set_up(set_up(), |_| steps += 1) => result.unwrap_err(),
+        result = agent.set_up(set_up(), |_, _| steps += 1) => result.unwrap_err(),
         () = endless => unreachable!(),
     };
     assert_eq!(steps, MOST_STEPS);

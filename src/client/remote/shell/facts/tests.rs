@@ -7,7 +7,7 @@ const BASTION: &str = "system Linux\nuid 1000\nlogin alice\nsudo yes\nip yes\ntu
     nft yes\ndevice tun5 0x1801 1000 1500 0x1003\ndevice tun0 0x1001 -1 1400\ndevice tap1 0x1002 1000 1500\n\
     device docker0 zz\naddress eth0 192.0.2.7/24\naddress tun5 10.9.0.1/32 10.9.0.2/32\n\
     address bad/name 10.0.0.1/8\nroute 10.1.0.0/16\nroute 10.2.3.4\nroute nonsense\nadvertised eth0\n\
-    way 10.1.0.0 eth1\nend\n";
+    way 10.1.0.0 eth1\nthrough eth1 10.1.0.0/16\nthrough eth0 ::/0\nthrough bad/name 10.3.0.0/16\nend\n";
 
 #[test]
 fn a_bastion_is_read() {
@@ -31,6 +31,7 @@ fn a_bastion_is_read() {
         assert!(networks.contains(&expected.parse().unwrap()), "{expected}");
     }
     assert_eq!(facts.ways.len(), 1);
+    assert_eq!(facts.through.len(), 2);
 }
 
 #[test]
@@ -75,7 +76,7 @@ proptest! {
     }
 
     #[test]
-    fn no_list_of_words_panics(lines in proptest::collection::vec("(system|uid|device|address|route|way|sudo|end|forward_drop)( [ -~]{0,20}){0,4}", 0..20)) {
+    fn no_list_of_words_panics(lines in proptest::collection::vec("(system|uid|device|address|route|way|sudo|end|iptables|through)( [ -~]{0,20}){0,4}", 0..20)) {
         let text = format!("{}\nsystem Linux\nip yes\ntun yes\nend\n", lines.join("\n"));
         if let Ok(facts) = parse("b", &text, "") {
             let _ = facts.networks();

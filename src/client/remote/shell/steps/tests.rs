@@ -24,7 +24,18 @@ fn plan(forwarding: Option<Forwarding>) -> Plan {
         ],
         mtu: Mtu::ETHERNET,
         forwarding,
+        accept: Vec::new(),
     }
+}
+
+fn eth1() -> BTreeSet<InterfaceName> {
+    BTreeSet::from(["eth1".parse().unwrap()])
+}
+
+/// Accept rules for IPv4 by this program.
+fn accepted_by(program: Option<&'static str>) -> Vec<AcceptRules> {
+    let family = Family::V4;
+    vec![AcceptRules { family, program }]
 }
 
 fn commands(steps: &[Step]) -> String {
@@ -68,7 +79,7 @@ fn two_hosts_alone_change_the_device_and_hold_connections_off() {
     // Before any packet can pass; a failure does not stop the tunnel.
     let nft = text.lines().nth(1).unwrap();
     assert!(nft.contains("; } || echo"), "{nft}");
-    let text = commands(&bring_up(&plan(None), &host("iptables yes")));
+    let text = commands(&bring_up(&plan(None), &host("iptables iptables")));
     let first = text.lines().next().unwrap();
     let chain = "iptables -w -t mangle -N sshvpnin-tun3 && ";
     assert!(first.starts_with(&format!("{{ {chain}")), "{first}");
@@ -99,7 +110,7 @@ fn no_advertisements_are_taken_by_the_tunnel() {
         nat: false,
         inbound: Vec::new(),
         ways4: BTreeSet::new(),
-        ipv6: true,
+        ways6: eth1(),
     };
     let facts = host("nft yes\nadvertised eth0\nadvertised tun3");
     let text = commands(&bring_up(&plan(Some(forwarding)), &facts));
@@ -116,10 +127,14 @@ fn hosts_that_were_asked_for_may_open_connections() {
             "fd20::/16".parse().unwrap(),
         ],
         ways4: BTreeSet::from(["eth1".parse().unwrap()]),
-        ipv6: true,
+        ways6: eth1(),
     };
-    let by = |facts: &str| commands(&bring_up(&plan(Some(forwarding.clone())), &host(facts)));
-    let text = by("nft yes\nforward_drop 4");
+    let by = |facts: &str| {
+        let mut plan = plan(Some(forwarding.clone()));
+        plan.accept = accepted_by(Some("iptables-legacy"));
+        commands(&bring_up(&plan, &host(facts)))
+    };
+    let text = by("nft yes");
     for rule in [
         "oifname \"tun3\" iifgroup 0x73760000-0x7377ffff drop; ",
         "oifname \"tun3\" ip saddr { 10.20.0.0/16 } accept; ",
@@ -128,10 +143,10 @@ fn hosts_that_were_asked_for_may_open_connections() {
         assert!(text.contains(rule), "{rule}: {text}");
     }
     assert!(
-        text.contains("-I FORWARD -s 10.20.0.0/16 -o tun3 -j ACCEPT"),
+        text.contains("iptables-legacy -w -t filter -I FORWARD -s 10.20.0.0/16 -o tun3 -j ACCEPT"),
         "{text}"
     );
-    let text = by("ipv6 yes\niptables yes\nip6tables yes");
+    let text = by("ipv6 yes\niptables iptables\nip6tables ip6tables");
     assert!(
         text.contains("iptables -w -t mangle -A sshvpnin-tun3 -s 10.20.0.0/16 -j RETURN"),
         "{text}"
@@ -149,12 +164,11 @@ fn a_subnet_gets_forwarding_and_nat_for_its_family_only() {
         nat: true,
         inbound: Vec::new(),
         ways4,
-        ipv6: false,
+        ways6: BTreeSet::new(),
     };
-    let text = commands(&bring_up(
-        &plan(Some(forwarding.clone())),
-        &host("nft yes\nforward_drop 4"),
-    ));
+    let mut accepting = plan(Some(forwarding.clone()));
+    accepting.accept = accepted_by(Some("iptables"));
+    let text = commands(&bring_up(&accepting, &host("nft yes")));
     assert!(
         text.contains("hold 'net/ipv4/conf/eth1/forwarding' 1"),
         "{text}"
@@ -171,7 +185,10 @@ fn a_subnet_gets_forwarding_and_nat_for_its_family_only() {
         text.contains("iptables -w -t filter -I FORWARD -i tun3 -j ACCEPT"),
         "{text}"
     );
-    let text = commands(&bring_up(&plan(Some(forwarding)), &host("iptables yes")));
+    let text = commands(&bring_up(
+        &plan(Some(forwarding)),
+        &host("iptables iptables"),
+    ));
     assert!(
         text.contains("iptables -w -t nat -A POSTROUTING -s 10.9.0.2 ! -o tun3"),
         "{text}"
@@ -188,7 +205,7 @@ fn no_nat_keeps_the_clamp() {
         nat: false,
         inbound: Vec::new(),
         ways4: BTreeSet::new(),
-        ipv6: true,
+        ways6: eth1(),
     };
     let facts = host("nft yes\nadvertised eth0");
     let text = commands(&bring_up(&plan(Some(forwarding)), &facts));
@@ -210,7 +227,7 @@ fn names_from_the_remote_end_cannot_become_commands() {
         nat: true,
         inbound: Vec::new(),
         ways4,
-        ipv6: false,
+        ways6: BTreeSet::new(),
     };
     let text = commands(&bring_up(&plan(Some(forwarding)), &host("nft yes")));
     assert!(
@@ -231,13 +248,12 @@ fn every_change_has_its_undo() {
         nat: true,
         inbound: Vec::new(),
         ways4,
-        ipv6: true,
+        ways6: eth1(),
     };
     let mut plan = plan(Some(forwarding));
     plan.preexisting = true;
-    let facts = host(
-        "iptables yes\nip6tables yes\nforward_drop 4\nforward_drop 6\ndevice tun3 0x1801 0 1400 0x1002 5",
-    );
+    plan.accept = [accepted_by(Some("iptables")), accepted_by(None)].concat();
+    let facts = host("iptables iptables\nip6tables ip6tables\ndevice tun3 0x1801 0 1400 0x1002 5");
     let first = protect(&plan, &facts);
     assert!(first.command.contains(" && each hold "), "{first:?}");
     // Undone in reverse: the settings, then the MTU, which may take them away.
