@@ -11,3 +11,5 @@ pub(crate) mod process_stream;
 pub(crate) mod stdio;
 pub mod stream;
 
+#[cfg(test)]
+mod two_ends_tests;
