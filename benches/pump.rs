@@ -99,12 +99,13 @@ fn inward_by_datagrams(criterion: &mut Criterion) {
                     let (device, counters) = (Writing { takes }, Counters::default());
                     let mut channel = Receiving::new(&frames, times);
                     let framing = Framing::Datagrams;
+                    let (nowhere, _) = mpsc::channel(1);
                     let receiving = inbound(
                         MODE,
                         Filtered::new(guard(guarded), Deframer::new(MODE, framing), &counters),
                         &mut channel,
                         &device,
-                        &mpsc::channel(1).0,
+                        &nowhere,
                         &counters,
                     );
                     all_pass(&runtime, receiving, &counters);
