@@ -10,7 +10,9 @@ use std::future::Future;
 use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ipnetwork::IpNetwork;
-use sshvpn::pump::{Counters, Framing, Guard, Pings, inbound_datagrams, inbound_stream, outbound};
+use sshvpn::pump::{
+    Counters, Deframer, Filtered, Framer, Framing, Guard, Pings, inbound, outbound,
+};
 use sshvpn_wire::frame;
 use sshvpn_wire::frame::stream::{self, StreamReader};
 use sshvpn_wire::frame::waiting::Waiting;
@@ -62,7 +64,7 @@ fn outward(criterion: &mut Criterion) {
                     let (_, extra) = mpsc::channel(1);
                     let sending = outbound(
                         MODE,
-                        framing,
+                        Framer::new(MODE, framing),
                         &device,
                         &Sending,
                         extra,
@@ -97,12 +99,13 @@ fn inward_by_datagrams(criterion: &mut Criterion) {
                     let (device, counters) = (Writing { takes }, Counters::default());
                     let mut channel = Receiving::new(&frames, times);
                     let framing = Framing::Datagrams;
-                    let receiving = inbound_datagrams(
+                    let (nowhere, _) = mpsc::channel(1);
+                    let receiving = inbound(
                         MODE,
-                        framing,
+                        Filtered::new(guard(guarded), Deframer::new(MODE, framing), &counters),
                         &mut channel,
                         &device,
-                        guard(guarded),
+                        &nowhere,
                         &counters,
                     );
                     all_pass(&runtime, receiving, &counters);
@@ -136,13 +139,12 @@ fn inward_by_stream(criterion: &mut Criterion) {
                     let (control, _said) = mpsc::channel(1);
                     let reader = StreamReader::new(MODE);
                     let (channel, control) = (&mut channel, &control);
-                    let receiving = inbound_stream(
+                    let receiving = inbound(
                         MODE,
-                        reader,
+                        Filtered::new(guard(guarded), Deframer::Stream(reader), &counters),
                         channel,
                         &device,
                         control,
-                        guard(guarded),
                         &counters,
                     );
                     all_pass(&runtime, receiving, &counters);

@@ -1,56 +1,22 @@
-//! Joins a device and a tunnel channel: implements the pump's traits for both, and runs
-//! both directions until one ends.
+//! Joins a device and a tunnel channel: implements the pump's traits for channels, and
+//! runs both directions until one ends.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use crate::frame::waiting::Waiting;
+use super::device::LinkDevice;
 use crate::packet::guard::GuardRules;
-use crate::packet::offload::virtio::{Offload, VirtioHeader};
 use crate::pump::{
-    self, Counters, EgressFilter, End, FrameSink, FrameSource, Framing, Guard, Limited, PacketSink,
-    PacketSource, Pings, RateLimit, SendFailure,
+    self, Counters, Deframer, EgressFilter, End, Filtered, FrameSink, FrameSource, Framer, Framing,
+    Guard, Limited, Pings, RateLimit, SendFailure,
 };
 use crate::ssh::channel::side::{ClientSide, Side};
 use crate::ssh::channel::tunnel::{SendError, TunnelReceiver, TunnelSender};
 use crate::ssh::server::stream::{SubsystemInput, SubsystemOutput};
-use crate::tun::Device;
-use crate::types::Mode;
-
-impl PacketSource for Device {
-    async fn read(&self, packet: &mut Waiting) -> io::Result<()> {
-        Device::read(self, packet.space()).await.map(drop)
-    }
-
-    fn try_read(&self, packet: &mut Waiting) -> io::Result<bool> {
-        let read = Device::try_read(self, packet.space())?;
-        Ok(read.is_some())
-    }
-
-    async fn readable(&self) -> io::Result<()> {
-        Device::readable(self).await
-    }
-
-    fn decline_offload(&self) {
-        if let Err(error) = Device::decline_offload(self) {
-            tracing::debug!(%error, "the kernel goes on with super-packets");
-        }
-    }
-}
-
-impl PacketSink for Device {
-    fn takes(&self) -> Offload {
-        self.offload()
-    }
-
-    async fn write(&self, header: &VirtioHeader, pieces: &[IoSlice<'_>]) -> io::Result<()> {
-        Device::write(self, header, pieces).await
-    }
-}
 
 impl<S: Side> FrameSink for TunnelSender<S> {
     async fn send_all(&self, frames: &mut Vec<Bytes>) -> Result<(), SendFailure> {
@@ -159,7 +125,7 @@ impl<W: FrameSink + Send + 'static> Link<W> {
     /// Starts both directions with this framing, applies `restrictions` to the peer, and
     /// counts in `counters`.
     pub fn start<R>(
-        device: Device,
+        device: impl LinkDevice,
         framing: Framing,
         sender: W,
         receiver: R,
@@ -169,7 +135,7 @@ impl<W: FrameSink + Send + 'static> Link<W> {
     where
         R: FrameSource + Send + 'static,
     {
-        let mode: Mode = device.mode();
+        let mode = device.mode();
         let device = Arc::new(device);
         let sender = Arc::new(Limited::new(sender, restrictions.download));
         let mut receiver = Limited::new(receiver, restrictions.upload);
@@ -179,19 +145,21 @@ impl<W: FrameSink + Send + 'static> Link<W> {
             let (device, sender) = (Arc::clone(&device), Arc::clone(&sender));
             let counters = Arc::clone(&counters);
             async move {
+                let (sender, counters) = (&*sender, &counters.outbound);
+                let device = Filtered::new(egress_filter, &*device, counters);
+                let (framer, pings) = (Framer::new(mode, framing), Pings::OfChannel);
                 // Such a channel carries only packets.
                 let (_, nothing) = mpsc::channel(1);
-                let (sender, counters) = (&*sender, &counters.outbound);
-                let device = egress_filter.without(&*device, counters);
-                let pings = Pings::OfChannel;
-                pump::outbound(mode, framing, &device, sender, nothing, pings, counters).await
+                pump::outbound(mode, framer, &device, sender, nothing, pings, counters).await
             }
         });
         directions.spawn({
             let counters = Arc::clone(&counters);
             async move {
                 let (device, counters) = (&*device, &counters.inbound);
-                pump::inbound_datagrams(mode, framing, &mut receiver, device, guard, counters).await
+                let guarded = Filtered::new(guard, Deframer::new(mode, framing), counters);
+                let (nowhere, _) = mpsc::channel(1);
+                pump::inbound(mode, guarded, &mut receiver, device, &nowhere, counters).await
             }
         });
         Link {

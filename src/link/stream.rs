@@ -12,11 +12,13 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::control::{Conversation, ConversationError};
 use super::datagram::{LinkCounters, Restrictions};
+use super::device::LinkDevice;
 use crate::frame::control::{ControlError, Message};
 use crate::frame::stream;
 use crate::packet::offload::virtio::Offload;
-use crate::pump::{self, End, FrameSink, FrameSource, Framing, Limited, Pings, Pong};
-use crate::tun::Device;
+use crate::pump::{
+    self, Deframer, End, Filtered, FrameSink, FrameSource, Framer, Framing, Limited, Pings, Pong,
+};
 
 /// The interval between pings that check the other end.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
@@ -71,7 +73,7 @@ impl StreamLink {
     /// Starts both directions, once both ends are ready, to a peer that takes the offload
     /// packets `takes` and is subject to `restrictions`; counts in `counters`.
     pub fn start<R, W>(
-        device: Device,
+        device: impl LinkDevice,
         conversation: Conversation<R, W>,
         takes: Offload,
         restrictions: Restrictions,
@@ -98,12 +100,12 @@ impl StreamLink {
             let (device, counters) = (Arc::clone(&device), Arc::clone(&counters));
             let ended = ended.clone();
             async move {
-                let framing = Framing::Stream(takes);
-                let counters = &counters.outbound;
-                let heard = egress_filter.without(&*device, counters);
+                let (output, counters) = (&output, &counters.outbound);
+                let heard = Filtered::new(egress_filter, &*device, counters);
+                let framer = Framer::new(mode, Framing::Stream(takes));
                 let pings = Pings::InStream(pongs);
                 let end =
-                    pump::outbound(mode, framing, &heard, &output, to_say, pings, counters).await;
+                    pump::outbound(mode, framer, &heard, output, to_say, pings, counters).await;
                 drop(device);
                 // The queue has room for both; without a receiver the message is not
                 // needed.
@@ -132,9 +134,8 @@ impl StreamLink {
                     let (device, counters) = (&*device, &counters.inbound);
                     // Dropped at the end of the stream, which ends the listener.
                     let hearing = hearing;
-                    let (input, control) = (&mut input, &hearing);
-                    pump::inbound_stream(mode, reader, input, device, control, guard, counters)
-                        .await
+                    let guarded = Filtered::new(guard, Deframer::Stream(reader), counters);
+                    pump::inbound(mode, guarded, &mut input, device, &hearing, counters).await
                 };
                 // The end comes after all messages received before it.
                 let (end, ()) = tokio::join!(inbound, listener.listen());

@@ -3,7 +3,9 @@
 //!
 //! ```text
 //!   outbound   device ─► egress filter ─► fair queue ─► framer ─► channel
-//!   inbound    device ◄─ merging, dividing ◄─ guard ◄─ frames ◄─── channel
+//!   inbound    device ◄─ merging, dividing ◄─ guard ◄─ deframer ◄─ channel
+//!
+//! Framer and deframer have one variant for each kind of peer:
 //!
 //!   datagrams               to software that takes ordinary packets: super-packets are
 //!                           divided on the way out, packets merged on the way in
@@ -37,13 +39,16 @@ use crate::frame::waiting::Waiting;
 use crate::packet::offload::virtio::{Offload, VirtioHeader};
 
 pub use counters::{Counters, Dropped, Snapshot};
-pub use filter::egress::{EgressFilter, Heard, Hears};
-pub use filter::guard::{Guard, LinkClaims};
+pub use filter::Filtered;
+pub use filter::egress::{EgressFilter, Hears};
+pub use filter::ingress::{Guard, LinkClaims};
 pub use filter::rate::{Limited, Rate, RateLimit};
 pub use flight::Pong;
 pub use flight::bounded::Pings;
 pub use framing::Framing;
-pub use inbound::{inbound_datagrams, inbound_stream};
+pub use framing::deframer::Deframer;
+pub use framing::framer::Framer;
+pub use inbound::inbound;
 pub use outbound::outbound;
 pub use queue::codel::CodelSettings;
 pub use queue::fair_queue::{FairQueue, Packet, QueueDrops};

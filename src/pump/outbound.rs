@@ -15,10 +15,9 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval_at};
 
 use super::flight::bounded::{Bounded, Pings};
-use super::framing::{Framer, Framing};
 use super::{
-    Counters, Dropped, End, FairQueue, FrameSink, PacketSource, QueueSettings, SEND_AT_ONCE,
-    SendFailure,
+    Counters, Dropped, End, FairQueue, FrameSink, Framer, PacketSource, QueueSettings,
+    SEND_AT_ONCE, SendFailure,
 };
 use crate::frame;
 use crate::frame::stream::MAX_PACKET;
@@ -32,11 +31,11 @@ const READ_AT_ONCE: usize = 256;
 /// After this time without a packet, at most twice this time, memory is freed.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// Reads packets, queues them, and sends them with this framing, until the channel or the
-/// device ends. Sends the frames of `extra` between them.
+/// Reads packets, queues them, and sends them as `framer` frames them, until the channel
+/// or the device ends. Sends the frames of `extra` between them.
 pub async fn outbound<S, C>(
     mode: Mode,
-    framing: Framing,
+    mut framer: Framer,
     device: &S,
     channel: &C,
     mut extra: mpsc::Receiver<Bytes>,
@@ -49,7 +48,6 @@ where
 {
     let mut bounded = Bounded::new(pings);
     let mut intake = Intake::new(mode, counters);
-    let mut framer = Framer::new(mode, framing);
     let mut frames: Vec<Bytes> = Vec::new();
     let mut quiet = interval_at(tokio::time::Instant::now() + QUIET, QUIET);
     quiet.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -64,10 +62,11 @@ where
             None => usize::MAX,
         };
         let (at_once, control) = (channel.at_once(), frames.len());
-        let filled = framer.fill(queue, spare, &mut frames, counters, room.min(at_once));
+        let most = room.min(at_once);
+        let large = framer.fill(mode, queue, spare, &mut frames, counters, most);
         // If only little may be sent at once, to limit the delay, packets must not be
         // large.
-        if filled.large || at_once < SEND_AT_ONCE && intake.declines() {
+        if large || at_once < SEND_AT_ONCE && intake.declines() {
             device.decline_offload();
         }
         if let Some(bounded) = &mut bounded {

@@ -174,7 +174,7 @@ async fn send(mode: Mode, device: &FakeDevice, sink: &FakeSink, counters: &Count
     let (_, nothing) = mpsc::channel(1);
     outbound(
         mode,
-        Framing::Datagrams,
+        Framer::new(mode, Framing::Datagrams),
         device,
         sink,
         nothing,
@@ -192,7 +192,15 @@ async fn receive(mode: Mode, frames: Vec<Vec<u8>>, device: &FakeDevice) -> (End,
     drop(sender);
     let counters = Counters::default();
     let (framing, mut source) = (Framing::Datagrams, FakeSource(receiver));
-    let end = inbound_datagrams(mode, framing, &mut source, device, None, &counters).await;
+    let end = inbound(
+        mode,
+        Filtered::new(None, Deframer::new(mode, framing), &counters),
+        &mut source,
+        device,
+        &mpsc::channel(1).0,
+        &counters,
+    )
+    .await;
     (end, counters.snapshot())
 }
 

@@ -9,7 +9,7 @@ use tokio::task::yield_now;
 
 use crate::frame::waiting::Waiting;
 use crate::packet::guard::link::MacAddress;
-use crate::pump::{Counters, Dropped, PacketSource};
+use crate::pump::{Dropped, Filtered, PacketSource};
 
 /// Frames dropped in a row before other tasks run.
 const AT_ONCE: usize = 64;
@@ -31,15 +31,6 @@ impl EgressFilter {
         EgressFilter(Some(peer))
     }
 
-    /// Wraps `device`: counts and drops these frames.
-    pub fn without<'a, S>(&'a self, device: &'a S, counters: &'a Counters) -> Heard<'a, S> {
-        Heard {
-            device,
-            egress_filter: self,
-            counters,
-        }
-    }
-
     /// Whether the frame is from a station that the peer does not hear.
     fn sent(&self, frame: &[u8]) -> bool {
         /// Behind the destination (IEEE 802.3, section 3.1.1).
@@ -52,19 +43,11 @@ impl EgressFilter {
     }
 }
 
-/// A device whose frames pass an [`EgressFilter`].
-#[derive(Debug)]
-pub struct Heard<'a, S> {
-    device: &'a S,
-    egress_filter: &'a EgressFilter,
-    counters: &'a Counters,
-}
-
-impl<S: PacketSource + Sync> PacketSource for Heard<'_, S> {
+impl<S: PacketSource + Sync> PacketSource for Filtered<'_, EgressFilter, &S> {
     async fn read(&self, packet: &mut Waiting) -> io::Result<()> {
         loop {
             for _ in 0..AT_ONCE {
-                self.device.read(packet).await?;
+                self.source.read(packet).await?;
                 if !self.drops(packet) {
                     return Ok(());
                 }
@@ -75,7 +58,7 @@ impl<S: PacketSource + Sync> PacketSource for Heard<'_, S> {
 
     fn try_read(&self, packet: &mut Waiting) -> io::Result<bool> {
         for _ in 0..AT_ONCE {
-            let read = self.device.try_read(packet)?;
+            let read = self.source.try_read(packet)?;
             if !read || !self.drops(packet) {
                 return Ok(read);
             }
@@ -84,18 +67,18 @@ impl<S: PacketSource + Sync> PacketSource for Heard<'_, S> {
     }
 
     async fn readable(&self) -> io::Result<()> {
-        self.device.readable().await
+        self.source.readable().await
     }
 
     fn decline_offload(&self) {
-        self.device.decline_offload();
+        self.source.decline_offload();
     }
 }
 
-impl<S> Heard<'_, S> {
+impl<S> Filtered<'_, EgressFilter, S> {
     /// Whether the frame is dropped, which is counted.
     fn drops(&self, packet: &Waiting) -> bool {
-        let strange = self.egress_filter.sent(packet.packet());
+        let strange = self.filter.sent(packet.packet());
         if strange {
             self.counters.dropped(Dropped::Source);
         }

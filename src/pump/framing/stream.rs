@@ -5,10 +5,11 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::deframer::length;
 use crate::frame::stream;
 use crate::frame::waiting::Waiting;
-use crate::packet::offload::coalesce::{Coalescer, Limits, Unit};
-use crate::packet::offload::virtio::{Offload, VirtioHeader};
+use crate::packet::offload::coalesce::Coalescer;
+use crate::packet::offload::virtio::VirtioHeader;
 use crate::pump::{Counters, Dropped, FairQueue, LARGE};
 use crate::types::Mode;
 
@@ -16,15 +17,9 @@ use crate::types::Mode;
 /// larger ones are sent without a copy.
 const SMALL: usize = 4096;
 
-/// Makes the frames of one stream.
-pub(in crate::pump) struct StreamFraming {
-    mode: Mode,
-    /// `None` for a peer that takes no super-packets.
-    coalescer: Option<Coalescer>,
-}
-
 /// The frames of one pass.
-pub(in crate::pump) struct Pass<'a> {
+pub(super) struct Pass<'a> {
+    mode: Mode,
     /// The size of the buffer for small frames, so that it need not grow.
     room: usize,
     /// Only one packet waits, so none can be merged.
@@ -32,85 +27,14 @@ pub(in crate::pump) struct Pass<'a> {
     /// The small frames since the last large frame.
     joined: BytesMut,
     /// The frames before.
-    frames: &'a mut Vec<Bytes>,
+    pub frames: &'a mut Vec<Bytes>,
     counters: &'a Counters,
-}
-
-impl StreamFraming {
-    /// Framing for a peer that takes the offload packets `peer`.
-    pub fn new(mode: Mode, peer: Offload) -> Self {
-        let limits = Limits {
-            unit_bytes: usize::from(u16::MAX),
-            udp: peer.udp,
-        };
-        StreamFraming {
-            mode,
-            coalescer: peer.tcp.then(|| Coalescer::new(mode, limits)),
-        }
-    }
-
-    /// Takes one packet.
-    pub fn push(&mut self, waiting: Waiting, pass: &mut Pass<'_>) {
-        let header = match waiting.header() {
-            Ok(header) => header,
-            Err(error) => return pass.counters.dropped(error.into()),
-        };
-        let length = waiting.length();
-        let mergeable = header.gso.is_none() && length < LARGE;
-        match &mut self.coalescer {
-            Some(coalescer) if mergeable && !pass.alone => {
-                if let Err(packet) = coalescer.push_offload(header, waiting.into_packet()) {
-                    // It is full; flushing makes room.
-                    self.flush(pass);
-                    self.push_again(header, packet, pass);
-                }
-            }
-            _ => {
-                // Sends the earlier packets first.
-                self.flush(pass);
-                let framed = pass.append(self.mode, waiting);
-                pass.count(framed, header.packets(length) as u64, length);
-            }
-        }
-    }
-
-    fn push_again(&mut self, header: VirtioHeader, packet: Bytes, pass: &mut Pass<'_>) {
-        let pushed = (self.coalescer.as_mut()).map(|all| all.push_offload(header, packet));
-        if !matches!(pushed, Some(Ok(()))) {
-            pass.counters.dropped(Dropped::QueueFull);
-        }
-    }
-
-    /// Frames the packets held for merging; called at the end of each pass.
-    pub fn flush(&mut self, pass: &mut Pass<'_>) {
-        let Some(coalescer) = &mut self.coalescer else {
-            return;
-        };
-        for unit in coalescer.flush() {
-            let (framed, packets, bytes) = match &unit {
-                Unit::Plain(packet) => {
-                    let framed = pass.append_parts(self.mode, &VirtioHeader::PLAIN, packet, &[]);
-                    (framed, 1, packet.len())
-                }
-                Unit::Offload(header, packet) => {
-                    let framed = pass.append_parts(self.mode, header, packet, &[]);
-                    (framed, 1, packet.len())
-                }
-                Unit::Super(merged) => {
-                    let (head, payloads) = (&merged.head, &merged.payloads);
-                    let framed = pass.append_parts(self.mode, &merged.header, head, payloads);
-                    let payload: usize = payloads.iter().map(Bytes::len).sum();
-                    (framed, payloads.len(), head.len() + payload)
-                }
-            };
-            pass.count(framed, packets as u64, bytes);
-        }
-    }
 }
 
 impl<'a> Pass<'a> {
     /// A pass that takes about `most` bytes from `queue`.
     pub fn new(
+        mode: Mode,
         queue: &FairQueue<Waiting>,
         frames: &'a mut Vec<Bytes>,
         counters: &'a Counters,
@@ -118,11 +42,62 @@ impl<'a> Pass<'a> {
     ) -> Self {
         let headers = queue.len() * stream::FRONT_LEN;
         Pass {
+            mode,
             room: queue.bytes().min(most.saturating_add(SMALL)) + headers,
             alone: queue.len() == 1,
             joined: BytesMut::new(),
             frames,
             counters,
+        }
+    }
+
+    /// Takes one packet. `coalescer` is `None` for a peer that takes no super-packets.
+    pub fn push(&mut self, coalescer: &mut Option<Coalescer>, waiting: Waiting) {
+        let header = match waiting.header() {
+            Ok(header) => header,
+            Err(error) => return self.counters.dropped(error.into()),
+        };
+        let length = waiting.length();
+        let mergeable = header.gso.is_none() && length < LARGE;
+        match coalescer {
+            Some(merging) if mergeable && !self.alone => {
+                if let Err(packet) = merging.push_offload(header, waiting.into_packet()) {
+                    // It is full; flushing makes room.
+                    self.flush(coalescer);
+                    self.push_again(coalescer, header, packet);
+                }
+            }
+            _ => {
+                // Sends the earlier packets first.
+                self.flush(coalescer);
+                let framed = self.append(waiting);
+                self.count(framed, header.packets(length) as u64, length);
+            }
+        }
+    }
+
+    fn push_again(
+        &mut self,
+        coalescer: &mut Option<Coalescer>,
+        header: VirtioHeader,
+        packet: Bytes,
+    ) {
+        let pushed = (coalescer.as_mut()).map(|all| all.push_offload(header, packet));
+        if !matches!(pushed, Some(Ok(()))) {
+            self.counters.dropped(Dropped::QueueFull);
+        }
+    }
+
+    /// Frames the packets held for merging; called at the end of each pass.
+    pub fn flush(&mut self, coalescer: &mut Option<Coalescer>) {
+        let Some(coalescer) = coalescer else {
+            return;
+        };
+        for unit in coalescer.flush() {
+            let (header, head, payloads) = unit.parts();
+            let framed = self.append_parts(header, head, payloads);
+            let packets = payloads.len().max(1) as u64;
+            self.count(framed, packets, head.len() + length(payloads));
         }
     }
 
@@ -134,8 +109,8 @@ impl<'a> Pass<'a> {
     }
 
     /// Frames a packet in place.
-    fn append(&mut self, mode: Mode, waiting: Waiting) -> Result<(), Dropped> {
-        let frame = stream::encode(mode, waiting)?;
+    fn append(&mut self, waiting: Waiting) -> Result<(), Dropped> {
+        let frame = stream::encode(self.mode, waiting)?;
         if frame.len() <= SMALL {
             self.space().extend_from_slice(&frame);
         } else {
@@ -150,12 +125,11 @@ impl<'a> Pass<'a> {
     /// Frames a packet that is in parts.
     fn append_parts(
         &mut self,
-        mode: Mode,
         header: &VirtioHeader,
         head: &[u8],
         rest: &[Bytes],
     ) -> Result<(), Dropped> {
-        let offload = header.to_bytes();
+        let (mode, offload) = (self.mode, header.to_bytes());
         Ok(stream::append(mode, &offload, head, rest, self.space())?)
     }
 

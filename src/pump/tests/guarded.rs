@@ -46,7 +46,15 @@ async fn receive_guarded(
     }
     drop(sender);
     let (mut source, counters) = (FakeSource(receiver), Counters::default());
-    let end = inbound_datagrams(mode, framing, &mut source, device, guard, &counters).await;
+    let end = inbound(
+        mode,
+        Filtered::new(guard, Deframer::new(mode, framing), &counters),
+        &mut source,
+        device,
+        &mpsc::channel(1).0,
+        &counters,
+    )
+    .await;
     assert!(matches!(end, End::Channel));
     counters.snapshot()
 }
@@ -68,7 +76,7 @@ async fn send_with_offload(
     let framing = Framing::DatagramsWithOffload;
     outbound(
         mode,
-        framing,
+        Framer::new(mode, framing),
         &device,
         &sink,
         nothing,
@@ -252,7 +260,7 @@ async fn each_packet_is_judged_however_it_travels() {
     };
     outbound(
         MODE,
-        Framing::Stream(Offload::NONE),
+        Framer::new(MODE, Framing::Stream(Offload::NONE)),
         &device,
         &sink,
         nothing,
@@ -270,13 +278,12 @@ async fn each_packet_is_judged_however_it_travels() {
     let (control, _said) = mpsc::channel(1);
     let (reader, counters) = (StreamReader::new(MODE), Counters::default());
     let mut source = FakeSource(receiver);
-    inbound_stream(
+    inbound(
         MODE,
-        reader,
+        Filtered::new(guard(), Deframer::Stream(reader), &counters),
         &mut source,
         &at_peer,
         &control,
-        guard(),
         &counters,
     )
     .await;
@@ -293,12 +300,13 @@ async fn rules_are_replaced_while_packets_flow() {
     let mut source = FakeSource(receiver);
     let guard = Some(Guard::new(replaced));
     let packet = Template::new(IpVersion::V4, false).packet(&[1; 40]);
-    let received = inbound_datagrams(
+    let (nowhere, _) = mpsc::channel(1);
+    let received = inbound(
         MODE,
-        Framing::Datagrams,
+        Filtered::new(guard, Deframer::new(MODE, Framing::Datagrams), &counters),
         &mut source,
         &at_peer,
-        guard,
+        &nowhere,
         &counters,
     );
     let script = async {
@@ -385,12 +393,16 @@ async fn on_a_shared_link_the_first_frame_waits_for_its_station() {
     let at_peer = FakeDevice::default();
     let inbound = async {
         let framing = Framing::Datagrams;
-        inbound_datagrams(
+        inbound(
             Mode::Ethernet,
-            framing,
+            Filtered::new(
+                Some(guard),
+                Deframer::new(Mode::Ethernet, framing),
+                &counters,
+            ),
             &mut source,
             &at_peer,
-            Some(guard),
+            &mpsc::channel(1).0,
             &counters,
         )
         .await
@@ -506,10 +518,10 @@ async fn frames_of_strangers_are_not_heard() {
     let stranger = [station_of(&from_station(8, false))].into();
     let egress_filter = EgressFilter::new(Box::new(DeafTo(stranger)));
     let (_nothing, extra) = mpsc::channel(1);
-    let heard = egress_filter.without(&device, &counters);
+    let heard = Filtered::new(egress_filter, &device, &counters);
     let end = outbound(
         Mode::Ethernet,
-        Framing::Datagrams,
+        Framer::new(Mode::Ethernet, Framing::Datagrams),
         &heard,
         &sink,
         extra,

@@ -68,7 +68,7 @@ async fn run<C: FrameSink>(device: &Idle, sink: &C, script: impl Future<Output =
     let counters = Counters::default();
     let mode = Mode::PointToPoint;
     tokio::select! {
-        end = outbound(mode, Framing::Datagrams, device, sink, nothing, Pings::None, &counters) => {
+        end = outbound(mode, Framer::new(mode, Framing::Datagrams), device, sink, nothing, Pings::None, &counters) => {
             panic!("{end:?}")
         }
         () = script => {}

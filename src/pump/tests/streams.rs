@@ -14,7 +14,15 @@ async fn receive_stream(stream: Vec<Bytes>, device: &FakeDevice) -> (End, Snapsh
     let mode = Mode::PointToPoint;
     let (reader, counters) = (StreamReader::new(mode), Counters::default());
     let mut source = FakeSource(receiver);
-    let end = inbound_stream(mode, reader, &mut source, device, &control, None, &counters).await;
+    let end = inbound(
+        mode,
+        Filtered::new(None, Deframer::Stream(reader), &counters),
+        &mut source,
+        device,
+        &control,
+        &counters,
+    )
+    .await;
     let mut messages = Vec::new();
     while let Ok(message) = said.try_recv() {
         messages.push(message);
@@ -45,7 +53,7 @@ async fn send_stream_to(
     let mode = Mode::PointToPoint;
     outbound(
         mode,
-        Framing::Stream(peer),
+        Framer::new(mode, Framing::Stream(peer)),
         device,
         &sink,
         receiver,
@@ -259,7 +267,7 @@ async fn what_waits_for_the_channel_is_bounded_and_a_small_flow_goes_first() {
     };
     let pumped = outbound(
         Mode::PointToPoint,
-        Framing::Stream(Offload::NONE),
+        Framer::new(Mode::PointToPoint, Framing::Stream(Offload::NONE)),
         &device,
         &blocked,
         nothing,

@@ -18,4 +18,4 @@ mod hostile_tests;
 #[cfg(test)]
 mod session_tests;
 #[cfg(test)]
-mod test_lab;
+pub(crate) mod test_lab;

@@ -22,15 +22,15 @@ use super::settings::ServerSettings;
 use crate::ssh::client::test_server::run;
 
 /// A wait that takes this long hangs: it is far longer than any test needs.
-pub(super) const HANGS: Duration = Duration::from_secs(30);
+pub(crate) const HANGS: Duration = Duration::from_secs(30);
 
 /// The user who may log in with a security key that was not touched.
-pub(super) const UNTOUCHED: &str = "robot";
+pub(crate) const UNTOUCHED: &str = "robot";
 
 /// Accepts every key that it knows, and every certificate of an authority that it knows.
 /// The grant is the user's name.
 #[derive(Debug, Default)]
-pub(super) struct TestGate {
+pub(crate) struct TestGate {
     known: Mutex<Vec<KeyBlob>>,
     failures: Mutex<Vec<String>>,
     judged: Mutex<usize>,
@@ -38,23 +38,23 @@ pub(super) struct TestGate {
 }
 
 impl TestGate {
-    pub(super) fn failures(&self) -> Vec<String> {
+    pub(crate) fn failures(&self) -> Vec<String> {
         self.failures.lock().unwrap().clone()
     }
 
-    pub(super) fn judged(&self) -> usize {
+    pub(crate) fn judged(&self) -> usize {
         *self.judged.lock().unwrap()
     }
 
-    pub(super) fn begun(&self) -> usize {
+    pub(crate) fn begun(&self) -> usize {
         *self.begun.lock().unwrap()
     }
 
-    pub(super) fn know(&self, key: &PublicKey) {
+    pub(crate) fn know(&self, key: &PublicKey) {
         self.know_blob(key.to_bytes().unwrap());
     }
 
-    pub(super) fn know_blob(&self, key: Vec<u8>) {
+    pub(crate) fn know_blob(&self, key: Vec<u8>) {
         self.known.lock().unwrap().push(KeyBlob(key));
     }
 }
@@ -94,15 +94,15 @@ impl Gate for TestGate {
 }
 
 /// A server and its keys.
-pub(super) struct Lab {
+pub(crate) struct Lab {
     directory: TempDir,
-    pub(super) settings: ServerSettings,
-    pub(super) gate: Arc<TestGate>,
+    pub(crate) settings: ServerSettings,
+    pub(crate) gate: Arc<TestGate>,
     listener: TcpListener,
 }
 
 impl Lab {
-    pub(super) async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let host_keys = HostKeys::load_or_make(&[directory.path().join("host")]).unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -123,7 +123,7 @@ impl Lab {
     }
 
     /// Replaces the host key with one that ssh-keygen makes with these arguments.
-    pub(super) fn host_key(&mut self, arguments: &[&str]) {
+    pub(crate) fn host_key(&mut self, arguments: &[&str]) {
         self.key("other-host", arguments);
         let key = self.path("other-host");
         self.settings.host_keys = HostKeys::load_or_make(&[key]).unwrap();
@@ -137,16 +137,16 @@ impl Lab {
         std::fs::write(self.path("known_hosts"), known).unwrap();
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.listener.local_addr().unwrap()
     }
 
     /// Creates the key pair `name` with these arguments of ssh-keygen.
-    pub(super) fn key(&self, name: &str, arguments: &[&str]) {
+    pub(crate) fn key(&self, name: &str, arguments: &[&str]) {
         run(Command::new("ssh-keygen")
             .args(["-q", "-N", "", "-C", name, "-f"])
             .arg(self.path(name))
@@ -154,19 +154,19 @@ impl Lab {
     }
 
     /// Creates the ed25519 key `name`, which may log in.
-    pub(super) fn known_key(&self, name: &str) {
+    pub(crate) fn known_key(&self, name: &str) {
         self.key(name, &["-t", "ed25519"]);
         self.know(name);
     }
 
     /// Lets the key `name` log in, and the keys that it certifies.
-    pub(super) fn know(&self, name: &str) {
+    pub(crate) fn know(&self, name: &str) {
         let path = self.path(&format!("{name}.pub"));
         self.gate.know(&load_public_key(path).unwrap());
     }
 
     /// Signs the public key `name` with the key `authority`.
-    pub(super) fn certify(&self, authority: &str, name: &str, arguments: &[&str]) {
+    pub(crate) fn certify(&self, authority: &str, name: &str, arguments: &[&str]) {
         run(Command::new("ssh-keygen")
             .args(["-q", "-I", name, "-s"])
             .arg(self.path(authority))
@@ -175,14 +175,14 @@ impl Lab {
     }
 
     /// The next connection's login or failure.
-    pub(super) async fn accept(&self) -> Result<Login<String>, LoginFailure> {
+    pub(crate) async fn accept(&self) -> Result<Login<String>, LoginFailure> {
         let (stream, peer) = self.listener.accept().await.unwrap();
         let accepted = accept(stream, peer, &self.settings, Arc::clone(&self.gate));
         timeout(HANGS * 2, accepted).await.expect("a login hangs")
     }
 
     /// The next login; the gate must know the client's key.
-    pub(super) async fn login(&self) -> Login<String> {
+    pub(crate) async fn login(&self) -> Login<String> {
         match self.accept().await {
             Ok(login) => login,
             Err(failure) => panic!("{failure}; {:?}", self.gate.failures()),
@@ -191,22 +191,22 @@ impl Lab {
 
     /// Starts ssh with the key files `keys` and `arguments`, in addition to what every test
     /// needs.
-    pub(super) fn ssh(&self, keys: &[&str], arguments: &[&str]) -> Client {
+    pub(crate) fn ssh(&self, keys: &[&str], arguments: &[&str]) -> Client {
         self.client("ssh", keys, arguments, &["127.0.0.1"])
     }
 
     /// The same with a command instead of a shell.
-    pub(super) fn ssh_command(&self, keys: &[&str], command: &[&str]) -> Client {
+    pub(crate) fn ssh_command(&self, keys: &[&str], command: &[&str]) -> Client {
         self.client("ssh", keys, &[], &[&["127.0.0.1"], command].concat())
     }
 
     /// Starts sftp.
-    pub(super) fn sftp(&self, keys: &[&str]) -> Client {
+    pub(crate) fn sftp(&self, keys: &[&str]) -> Client {
         self.client("sftp", keys, &[], &["alice@127.0.0.1"])
     }
 
     /// Starts ssh with pipes for its standard input and output.
-    pub(super) fn ssh_with_pipes(&self, keys: &[&str], arguments: &[&str], last: &str) -> Client {
+    pub(crate) fn ssh_with_pipes(&self, keys: &[&str], arguments: &[&str], last: &str) -> Client {
         let mut command = self.command("ssh", keys, arguments, &["127.0.0.1", last]);
         Client(command.stdin(Stdio::piped()).spawn().unwrap())
     }
@@ -249,17 +249,17 @@ impl Lab {
 }
 
 /// A running ssh or sftp; killed at the end of the test.
-pub(super) struct Client(Child);
+pub(crate) struct Client(Child);
 
 /// How ssh ended.
-pub(super) struct Ended {
-    pub(super) code: Option<i32>,
-    pub(super) errors: String,
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) errors: String,
 }
 
 impl Client {
     /// Waits until it has ended.
-    pub(super) async fn ended(self) -> Ended {
+    pub(crate) async fn ended(self) -> Ended {
         let output = timeout(HANGS, self.0.wait_with_output()).await;
         let Output { status, stderr, .. } = output.expect("ssh hangs").unwrap();
         Ended {
@@ -269,14 +269,14 @@ impl Client {
     }
 
     /// Its standard input and output.
-    pub(super) fn pipes(&mut self) -> (ChildStdin, ChildStdout) {
+    pub(crate) fn pipes(&mut self) -> (ChildStdin, ChildStdout) {
         let (input, output) = (self.0.stdin.take(), self.0.stdout.take());
         (input.unwrap(), output.unwrap())
     }
 
     /// Waits until it has written `text` to its standard error; yields everything up to
     /// there.
-    pub(super) async fn says(&mut self, text: &str) -> String {
+    pub(crate) async fn says(&mut self, text: &str) -> String {
         use tokio::io::AsyncReadExt;
         let errors = self.0.stderr.as_mut().unwrap();
         let mut said = Vec::new();
@@ -292,7 +292,7 @@ impl Client {
 }
 
 /// Waits until `condition` holds.
-pub(super) async fn until(condition: impl Fn() -> bool) {
+pub(crate) async fn until(condition: impl Fn() -> bool) {
     let holds = async {
         while !condition() {
             tokio::task::yield_now().await;

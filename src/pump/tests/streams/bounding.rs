@@ -77,7 +77,7 @@ async fn what_no_pong_has_made_room_for_waits_where_a_small_flow_overtakes_it() 
     let (_, nothing) = mpsc::channel(1);
     let sending = outbound(
         mode,
-        framing,
+        Framer::new(mode, framing),
         &device,
         &sink,
         nothing,
@@ -157,7 +157,16 @@ async fn send_datagrams(device: &FakeDevice, sink: &Asked) -> End {
     let (_, nothing) = mpsc::channel(1);
     let (mode, counters) = (Mode::PointToPoint, Counters::default());
     let (framing, pings) = (Framing::Datagrams, Pings::OfChannel);
-    outbound(mode, framing, device, sink, nothing, pings, &counters).await
+    outbound(
+        mode,
+        Framer::new(mode, framing),
+        device,
+        sink,
+        nothing,
+        pings,
+        &counters,
+    )
+    .await
 }
 
 #[tokio::test(start_paused = true)]

@@ -22,6 +22,17 @@ pub enum Unit {
     Super(Super),
 }
 
+impl Unit {
+    /// Its offload header, all its headers with or without payload, and more payload.
+    pub fn parts(&self) -> (&VirtioHeader, &[u8], &[Bytes]) {
+        match self {
+            Unit::Plain(packet) => (&VirtioHeader::PLAIN, packet, &[]),
+            Unit::Offload(header, packet) => (header, packet, &[]),
+            Unit::Super(merged) => (&merged.header, &merged.head, &merged.payloads),
+        }
+    }
+}
+
 /// A super-packet in parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Super {

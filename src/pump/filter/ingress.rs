@@ -13,10 +13,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use crate::frame::stream::StreamError;
 use crate::packet::guard::link::{LinkAddress, LinkAddresses, Sender};
 use crate::packet::guard::{GuardRules, Refused};
 use crate::process::token_bucket::Allowance;
-use crate::pump::Dropped;
+use crate::pump::framing::deframer::Content;
+use crate::pump::{Deframer, Dropped, Filtered};
 use crate::types::Mode;
 
 /// Time between two log lines about refused packets.
@@ -90,7 +92,7 @@ impl Guard {
     }
 
     /// Checks a packet that begins with `head`, which holds all headers.
-    pub(in crate::pump) async fn check(&mut self, mode: Mode, head: &[u8]) -> Result<(), Dropped> {
+    async fn check(&mut self, mode: Mode, head: &[u8]) -> Result<(), Dropped> {
         let mut judged = self.check_now(mode, head);
         if judged.is_err() && self.asks() {
             self.answer().await;
@@ -131,5 +133,25 @@ impl Guard {
             // Without an answer the frame is checked again with the old grants.
             let _ = timeout(PATIENCE, answered.changed()).await;
         }
+    }
+}
+
+impl Filtered<'_, Option<Guard>, Deframer> {
+    /// The content of the next frame that the guard lets pass; `None` until more is
+    /// pushed.
+    pub(in crate::pump) async fn next(
+        &mut self,
+        mode: Mode,
+    ) -> Result<Option<Content>, StreamError> {
+        while let Some(content) = self.source.next(mode)? {
+            if let (Content::Packet(packet), Some(guard)) = (&content, &mut self.filter)
+                && let Err(reason) = guard.check(mode, packet.head()).await
+            {
+                self.counters.dropped_many(reason, packet.packets());
+                continue;
+            }
+            return Ok(Some(content));
+        }
+        Ok(None)
     }
 }
