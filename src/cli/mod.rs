@@ -5,13 +5,16 @@ pub mod serve;
 mod ssh_flags;
 pub mod up;
 
+use std::path::PathBuf;
+
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 use ipnetwork::IpNetwork;
 
 pub use ssh_flags::SshFlags;
 
 use crate::config::cidr;
-use crate::config::ssh::args::SshArgs;
+use crate::config::ssh::args::{ControlCommand, SshArgs};
+use crate::config::ssh::forward::{Forward, ForwardError, Kind, Target};
 use crate::types::TunnelDevice;
 
 /// A VPN over SSH.
@@ -32,12 +35,12 @@ use crate::types::TunnelDevice;
                   command line is wrong, 2 for a wrong command line of a subcommand, 1 if this host failed, 0 otherwise."
 )]
 pub struct Cli {
-    /// The subcommand; none for a tunnel as by ssh -w.
+    /// The subcommand; none for a connection as by ssh.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// A tunnel as by ssh -w.
+    /// A connection as by ssh.
     #[command(flatten)]
-    pub tunnel: TunnelArgs,
+    pub session: SessionArgs,
 }
 
 impl Cli {
@@ -60,16 +63,51 @@ pub enum Command {
     Cleanup,
 }
 
-/// The options of `sshvpn -w …`.
+/// The options of `sshvpn [OPTIONS] HOST`.
 #[derive(Debug, Args)]
-pub struct TunnelArgs {
+pub struct SessionArgs {
     /// Tunnel devices: local and remote unit, each a number or 'any'
     #[arg(short = 'w', value_name = "LOCAL[:REMOTE]")]
     pub device: Option<TunnelDevice>,
     /// The ssh options.
     #[command(flatten)]
     pub ssh: SshFlags,
-    /// Run no remote command or shell, only the tunnel
+    /// Forward a local port or socket to a place that HOST reaches
+    #[arg(short = 'L', value_name = "[BIND:]PORT:HOST:HOSTPORT", value_parser = local, help_heading = "As in ssh")]
+    pub local: Vec<Forward>,
+    /// Forward a port or socket of HOST to a place that this host reaches; without one, HOST's
+    /// port is a SOCKS proxy to this host's network
+    #[arg(short = 'R', value_name = "[BIND:]PORT[:HOST:HOSTPORT]", value_parser = remote, help_heading = "As in ssh")]
+    pub remote: Vec<Forward>,
+    /// Make a local port a SOCKS and HTTP CONNECT proxy to HOST's network
+    #[arg(short = 'D', value_name = "[BIND:]PORT", value_parser = dynamic, help_heading = "As in ssh")]
+    pub dynamic: Vec<Forward>,
+    /// Connect standard input and output to this place, which HOST reaches
+    #[arg(short = 'W', value_name = "HOST:PORT", help_heading = "As in ssh")]
+    pub stdio: Option<Target>,
+    /// Listen for commands of -O at the socket of -S
+    #[arg(short = 'M', action = ArgAction::Count, help_heading = "As in ssh")]
+    pub master: u8,
+    /// Control socket, or 'none'
+    #[arg(short = 'S', value_name = "PATH", help_heading = "As in ssh")]
+    pub control_path: Option<PathBuf>,
+    /// Send a command to the connection that listens at the control socket: check, forward,
+    /// cancel, exit or stop
+    #[arg(short = 'O', value_name = "COMMAND", help_heading = "As in ssh")]
+    pub control: Option<ControlCommand>,
+    /// Take the command for the name of a subsystem
+    #[arg(short = 's', help_heading = "As in ssh")]
+    pub subsystem: bool,
+    /// Append messages to this file instead of standard error
+    #[arg(short = 'E', value_name = "FILE", help_heading = "As in ssh")]
+    pub log_file: Option<PathBuf>,
+    /// Print the algorithms of a kind (cipher, mac, kex, key, …; 'help' for the kinds), and exit
+    #[arg(short = 'Q', value_name = "KIND", help_heading = "As in ssh")]
+    pub query: Option<String>,
+    /// Print the settings that apply to HOST, and exit
+    #[arg(short = 'G', help_heading = "As in ssh")]
+    pub print_settings: bool,
+    /// Run no remote command or shell, only the tunnel and the forwards
     #[arg(short = 'N', help_heading = "As in ssh")]
     pub no_command: bool,
     /// Take standard input from /dev/null
@@ -91,7 +129,7 @@ pub struct TunnelArgs {
     #[arg(
         help = "[user@]host, or ssh://[user@]host[:port]",
         value_name = "HOST",
-        required = true
+        required_unless_present = "query"
     )]
     pub destination: Option<String>,
     /// Command to run on HOST
@@ -103,7 +141,7 @@ pub struct TunnelArgs {
     pub command: Vec<String>,
 }
 
-impl TunnelArgs {
+impl SessionArgs {
     /// The options in the form that `config` takes.
     pub fn to_args(&self) -> SshArgs {
         let mut args = self
@@ -111,7 +149,29 @@ impl TunnelArgs {
             .to_args(self.destination.as_deref().unwrap_or_default());
         args.tunnel_device = self.device;
         args.command = self.command.clone();
+        for (kind, forwards) in [
+            (Kind::Local, &self.local),
+            (Kind::Remote, &self.remote),
+            (Kind::Dynamic, &self.dynamic),
+        ] {
+            let of_kind = forwards.iter().map(|forward| (kind, forward.clone()));
+            args.forwards.extend(of_kind);
+        }
+        args.stdio_forward.clone_from(&self.stdio);
+        args.control_path.clone_from(&self.control_path);
         let mut set = |option: &str| args.options.push(option.to_owned());
+        match self.master {
+            0 => {}
+            1 => set("ControlMaster=yes"),
+            _ => set("ControlMaster=ask"),
+        }
+        if self.subsystem {
+            set("SessionType=subsystem");
+        }
+        if self.stdio.is_some() {
+            set("SessionType=none");
+            set("RequestTTY=no");
+        }
         if self.no_command {
             set("SessionType=none");
         }
@@ -135,6 +195,18 @@ impl TunnelArgs {
     }
 }
 
+fn local(text: &str) -> Result<Forward, ForwardError> {
+    Kind::Local.parse(text)
+}
+
+fn remote(text: &str) -> Result<Forward, ForwardError> {
+    Kind::Remote.parse(text)
+}
+
+fn dynamic(text: &str) -> Result<Forward, ForwardError> {
+    Kind::Dynamic.parse(text)
+}
+
 /// Parses an option's network.
 fn network(text: &str) -> Result<IpNetwork, String> {
     cidr::parse_network(text).map_err(|error| error.to_string())
@@ -156,7 +228,7 @@ mod tests {
     #[test]
     fn a_line_for_ssh_reads_as_ssh_reads_it() {
         let cli = parse("sshvpn -NTfw 0:1 -p 2222 -oTunnel=ethernet -J a,b root@host -v id -u");
-        let args = cli.tunnel.to_args();
+        let args = cli.session.to_args();
         assert!(cli.command.is_none());
         assert_eq!(args.destination, "root@host");
         assert_eq!(args.port, Some(2222));

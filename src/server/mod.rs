@@ -16,7 +16,6 @@
 //! lists what the server still needs, `sandbox` takes away the rest, and then the runtime
 //! starts. [`life::signals`] and [`life::notify`] connect the server to its service manager.
 
-mod accept;
 pub(crate) mod access;
 pub mod address;
 pub(crate) mod bridge;

@@ -11,7 +11,7 @@ use super::error::ConnectError;
 use crate::config::ssh::options::SshOptions;
 
 /// Key exchanges that a client can offer.
-const KEX: &[kex::Name] = &[
+pub(super) const KEX: &[kex::Name] = &[
     kex::MLKEM768X25519_SHA256,
     kex::CURVE25519,
     kex::CURVE25519_PRE_RFC_8731,
@@ -36,7 +36,7 @@ const CIPHERS: &[cipher::Name] = &[
 ];
 
 /// MACs that a client or a server can offer: encrypt-then-MAC, SHA-2.
-const MACS: &[mac::Name] = &[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM];
+pub(super) const MACS: &[mac::Name] = &[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM];
 
 /// The ciphers of OpenSSH's default list, sorted: a user without a choice gets sshvpn's
 /// order.
@@ -121,7 +121,7 @@ fn signatures() -> Vec<Algorithm> {
 }
 
 /// All ciphers, in sshvpn's order.
-fn our_ciphers() -> Vec<cipher::Name> {
+pub(super) fn our_ciphers() -> Vec<cipher::Name> {
     let mut ours = CIPHERS.to_vec();
     if !processor_has_aes() {
         ours.rotate_left(2);

@@ -5,6 +5,7 @@ mod algorithms;
 pub mod channel;
 pub mod client;
 pub mod error;
+pub mod query;
 pub mod server;
 
 #[cfg(test)]

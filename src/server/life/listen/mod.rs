@@ -18,8 +18,8 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::activation::handed_over;
+use crate::process::accept::{Accept, accept};
 use crate::process::message::say;
-use crate::server::accept::{Accept, accept};
 use socket::{any_v4, is_any_v6, open_all, overlap, plan};
 
 pub use socket::ListenError;

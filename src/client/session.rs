@@ -1,13 +1,20 @@
-//! `sshvpn -w LOCAL[:REMOTE] host [command]`: a tunnel as by `ssh -w`, with a session beside it.
+//! `sshvpn [options] host [command]`: a connection as by ssh, with a tunnel (`-w`), forwards, and
+//! a command or shell.
 //!
-//! It opens a device on each host and joins them; the user sets the addresses.
+//! For the tunnel it opens a device on each host and joins them; the user sets the addresses.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::command::{self, Ended, Output};
+use super::control::{Control, Order};
+use super::forward::{Forwards, stdio};
 use crate::config::invoker::Invoker;
 use crate::config::ssh::args::SshArgs;
-use crate::config::ssh::options::{LogLevel, SessionType, SshOptions};
+use crate::config::ssh::options::{ControlSocket, LogLevel, SessionType, SshOptions};
 use crate::host::change::protection::{self, Ipv6};
 use crate::link::datagram::{self, Link, Restrictions};
 use crate::packet::guard::GuardRules;
@@ -17,6 +24,7 @@ use crate::process::failure::Failure;
 use crate::process::message::say;
 use crate::process::shutdown::Shutdown;
 use crate::pump::End;
+use crate::ssh::channel::process::Process;
 use crate::ssh::client::connect::Connection;
 use crate::tun::{Device, DeviceRequest};
 use crate::types::{Mode, UnitRequest};
@@ -34,6 +42,7 @@ pub async fn run(
         opened = Connection::open(options, args, invoker) => opened.map_err(Failure::ssh)?,
         _ = shutdown.requested() => return Ok(Failure::SSH),
     };
+    let connection = Arc::new(connection);
     let code = tokio::select! {
         done = session(&connection, options, background, invoker) => match connection.end_reason() {
             Some(reason) => Err(Failure::ssh(anyhow::anyhow!("{reason}"))),
@@ -51,10 +60,10 @@ pub async fn run(
     code
 }
 
-/// Runs the tunnel and the remote command or shell beside it. As in ssh, it ends when both have
-/// ended, with the command's exit code.
+/// Runs the tunnel, the forwards, and the remote command or shell. As in ssh, it ends when the
+/// tunnel, the command and the forwarded connections have ended, with the command's exit code.
 async fn session(
-    connection: &Connection,
+    connection: &Arc<Connection>,
     options: &SshOptions,
     background: Option<Ready>,
     invoker: &Invoker,
@@ -64,14 +73,24 @@ async fn session(
         None => None,
     };
     let tunnel = link.map(|link| tokio::spawn(watch(link, options.log_level)));
+    let forwards = Arc::new(Forwards::start(connection, options, invoker).await?);
+    let (mut control, mut orders) = control_socket(options, invoker, &forwards);
+    let stdio = match &options.forwards.stdio {
+        Some(target) => Some(stdio::open(connection, target).await?),
+        None => None,
+    };
     // Only if needed: a reader of this process's streams may wait for their end.
     let output = match options.session_type {
-        SessionType::None => None,
+        SessionType::None if stdio.is_none() => None,
         _ => Some(Output::here().map_err(Failure::local)?),
     };
-    // The device and the channel are open, and nothing has to be undone at the end.
+    // The device and the channel are open, and nothing has to be undone at the end. Forwards
+    // still resolve names and connect.
     let ends_proxy = invoker.via_sudo && connection.has_proxy();
-    if let Err(error) = confinement::keep_nothing(ends_proxy) {
+    if options.forwards.is_empty()
+        && options.control.is_none()
+        && let Err(error) = confinement::keep_nothing(ends_proxy)
+    {
         complain(options, format_args!("warning: {error}"));
     }
     if let Some(ready) = background {
@@ -79,23 +98,85 @@ async fn session(
             .detach(options.log_level >= LogLevel::Debug1)
             .map_err(Failure::local)?;
     }
+    let work = work(connection, options, tunnel, stdio, output, &forwards);
+    let code = tokio::select! {
+        code = work => code,
+        () = exit_ordered(&mut orders) => Ok(0),
+    };
+    control.shutdown().await;
+    code
+}
+
+/// Runs the command, and waits for the tunnel and the forwarded connections; returns the exit code.
+async fn work(
+    connection: &Arc<Connection>,
+    options: &SshOptions,
+    tunnel: Option<JoinHandle<()>>,
+    stdio: Option<Process>,
+    output: Option<Output>,
+    forwards: &Forwards,
+) -> Result<u8, Failure> {
     let mut code = 0;
-    let alone = output.is_none();
+    let stays = output.is_none() && (tunnel.is_none() || !options.forwards.is_empty());
     if let Some(output) = output {
-        match command::run(connection, options, output).await? {
+        let ended = match stdio {
+            Some(process) => command::relay_stdio(process, options, output).await,
+            None => command::run(connection, options, output).await?,
+        };
+        match ended {
             Ended::Process(exit) => code = exit,
             Ended::ByUser => return Ok(Failure::SSH),
         }
     }
-    match tunnel {
-        Some(tunnel) => {
-            // A link that panicked has ended too.
-            let _ = tunnel.await;
-        }
-        None if alone => std::future::pending().await,
+    if let Some(tunnel) = tunnel {
+        // A link that panicked has ended too.
+        let _ = tunnel.await;
+    }
+    if stays {
+        std::future::pending::<()>().await;
+    }
+    forwards.idle().await;
+    // In the foreground the caller waits for the end: sessions are not shared, so nothing is to
+    // be waited for.
+    let persist = options.control.as_ref().and_then(|control| control.persist);
+    match persist.filter(|_| options.fork_after_authentication) {
         None => {}
+        Some(Duration::ZERO) => std::future::pending().await,
+        Some(time) => forwards.idle_for(time).await,
     }
     Ok(code)
+}
+
+/// The control socket, if one is wanted and its path is free, and the orders that come by it.
+fn control_socket(
+    options: &SshOptions,
+    invoker: &Invoker,
+    forwards: &Arc<Forwards>,
+) -> (JoinSet<()>, mpsc::Receiver<Order>) {
+    let (sender, orders) = mpsc::channel(1);
+    let mut tasks = JoinSet::new();
+    if let Some(ControlSocket { path, auto, .. }) = &options.control {
+        match Control::bind(path, invoker) {
+            Ok(control) => {
+                tasks.spawn(control.serve(Arc::clone(forwards), sender));
+            }
+            Err(error) if *auto => tracing::debug!("no control socket: {error}"),
+            Err(error) => complain(
+                options,
+                format_args!("no control socket at {}: {error}", path.display()),
+            ),
+        }
+    }
+    (tasks, orders)
+}
+
+async fn exit_ordered(orders: &mut mpsc::Receiver<Order>) {
+    while let Some(order) = orders.recv().await {
+        if order == Order::Exit {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Opens the device and the channel. As in ssh, a failure is fatal only with
