@@ -8,13 +8,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ContextKind;
+use nix::sys::stat::{Mode, umask};
 use sshvpn::agent;
 use sshvpn::cli::serve::{ServeArgs, ServeCommand};
 use sshvpn::cli::{Cli, Command, SessionArgs, agent::AgentArgs, up::UpArgs};
 use sshvpn::client::{control, session, up};
 use sshvpn::config;
 use sshvpn::config::invoker::Invoker;
-use sshvpn::config::serve::request::ServeRequest;
 use sshvpn::config::ssh::args::{ControlCommand, SshArgs};
 use sshvpn::config::ssh::options::{LogLevel, SshOptions};
 use sshvpn::host::privilege::require_own_rights;
@@ -22,15 +22,19 @@ use sshvpn::process::background::{Forked, Ready, fork_until_ready};
 use sshvpn::process::cleanup;
 use sshvpn::process::failure::Failure;
 use sshvpn::process::message::{self, print, say};
-use sshvpn::server::life::check::check;
+use sshvpn::server::life::check;
 use sshvpn::types::UnitRequest;
 use tokio::runtime::Runtime;
+
+/// The exit code for a wrong command line of a subcommand.
+const WRONG_SUBCOMMAND: u8 = 2;
 
 fn main() -> ExitCode {
     if config::invoker::elevation::by_set_user_id() {
         say("sshvpn: refuses to run with the set-user-ID or set-group-ID bit: use sudo, or setcap");
         return ExitCode::FAILURE;
     }
+    keep_own_files_usable();
     sshvpn::process::memory::keep_freed();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -56,6 +60,13 @@ fn main() -> ExitCode {
     }
 }
 
+/// Takes the owner's bits out of the umask: without capabilities this process could not use its own
+/// files.
+fn keep_own_files_usable() {
+    let inherited = umask(Mode::empty());
+    umask(inherited & !Mode::S_IRWXU);
+}
+
 /// Prints the error or the requested help. The exit code is 2 for a subcommand, and ssh's 255
 /// where sshvpn stands in for ssh.
 fn wrong_command_line(mut error: clap::Error) -> ExitCode {
@@ -67,12 +78,16 @@ fn wrong_command_line(mut error: clap::Error) -> ExitCode {
     let subcommand = first.is_some_and(|first| Cli::is_subcommand(&first.to_string_lossy()));
     match error.use_stderr() {
         false => ExitCode::SUCCESS,
-        true if subcommand => ExitCode::from(2),
+        true if subcommand => ExitCode::from(WRONG_SUBCOMMAND),
         true => ExitCode::from(Failure::SSH),
     }
 }
 
 fn run_session(session_args: &SessionArgs) -> Result<u8, Failure> {
+    if let Some(problem) = session_args.reserved_word(std::env::args().skip(1)) {
+        say(format_args!("sshvpn: {problem}"));
+        return Ok(WRONG_SUBCOMMAND);
+    }
     if let Some(kind) = &session_args.query {
         return print_algorithms(kind);
     }
@@ -93,6 +108,15 @@ fn run_session(session_args: &SessionArgs) -> Result<u8, Failure> {
     match done {
         // As in ssh, -q also silences the final error.
         Err(failure) if options.log_level == LogLevel::Quiet => Ok(failure.code()),
+        Err(failure) => {
+            if let Some(command) = session_args.resembled_command() {
+                say(format_args!(
+                    "sshvpn: '{}' is taken for a host; did you mean 'sshvpn {command}'?",
+                    options.destination
+                ));
+            }
+            Err(failure)
+        }
         done => done,
     }
 }
@@ -163,6 +187,7 @@ fn run_up(up_args: &UpArgs) -> Result<u8, Failure> {
         // TunnelDevice in ssh_config(5) names the remote unit for this destination.
         request.peer_unit.get_or_insert(unit);
     }
+    warn_of_forwards(&options);
     detached(request.background, |ready, runtime| {
         runtime.block_on(up::run(&request, &options, &invoker, ready))
     })
@@ -170,7 +195,7 @@ fn run_up(up_args: &UpArgs) -> Result<u8, Failure> {
 
 fn run_serve(args: &ServeArgs) -> Result<u8, Failure> {
     match args.to_command() {
-        ServeCommand::Check(request) => Ok(check_serve(&request)),
+        ServeCommand::Check(request) => Ok(runtime()?.block_on(check::run(&request))),
         ServeCommand::Run(request) => {
             log(request.verbosity);
             require_own_rights("serve").map_err(Failure::local)?;
@@ -181,22 +206,6 @@ fn run_serve(args: &ServeArgs) -> Result<u8, Failure> {
             sshvpn::server::life::own_user::prepare(&request)
         }
         ServeCommand::Status { json } => sshvpn::server::report::status::show(json),
-    }
-}
-
-fn check_serve(request: &ServeRequest) -> u8 {
-    match check(request) {
-        Ok(summary) => {
-            for warning in &summary.warnings {
-                say(format_args!("sshvpn: serve: {warning}"));
-            }
-            say(summary);
-            0
-        }
-        Err(error) => {
-            say(format_args!("sshvpn: serve: {error}"));
-            2
-        }
     }
 }
 
@@ -220,6 +229,19 @@ fn settings(args: &SshArgs) -> Result<(Invoker, SshOptions), Failure> {
     // Settings that cannot be read are an SSH error, as in ssh.
     let options = config::resolve(args, &invoker).map_err(Failure::ssh)?;
     Ok((invoker, options))
+}
+
+/// Names the forwards of ssh_config that ssh would set up and `up` does not.
+fn warn_of_forwards(options: &SshOptions) {
+    if !options.forwards.is_empty() && options.log_level > LogLevel::Error {
+        say(format_args!(
+            "warning: ssh_config has {} for {}, which 'sshvpn up' does not set up: use 'sshvpn -N {}' \
+             beside it",
+            options.forwards.keywords().join(", "),
+            options.destination,
+            options.destination
+        ));
+    }
 }
 
 /// Runs `work`; if `background` is set, in a child that detaches once it is ready.

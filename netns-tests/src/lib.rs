@@ -12,7 +12,7 @@
 //!   wait        polls for a condition, for a limited time
 //! ```
 //!
-//! Nothing has a name outside its own namespaces, and nothing is written to the disk: a host is a
+//! No lab has a name outside its own namespaces or writes to the disk: a host is a
 //! process tree under its own init, and when that init ends, even if only because the test process
 //! died, the kernel removes everything. So scenarios can run in parallel.
 

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod serve;
 mod ssh_flags;
 pub mod up;
+mod words;
 
 use std::path::PathBuf;
 
@@ -21,7 +22,8 @@ use crate::types::TunnelDevice;
 ///
 /// Makes a VPN out of any SSH login: `sshvpn up HOST` sets up a tunnel device,
 /// addresses and routes on both hosts, and undoes all of it at Ctrl-C.
-/// `sshvpn -w LOCAL[:REMOTE] HOST` does what `ssh -w` does. HOST needs an sshvpn
+/// `sshvpn -w LOCAL[:REMOTE] HOST` does what `ssh -w` does, and -L, -R, -D and -W what
+/// they do in ssh. HOST needs an sshvpn
 /// that its sshd can start, or only sshd with 'PermitTunnel yes'.
 #[derive(Debug, Parser)]
 #[command(
@@ -30,7 +32,7 @@ use crate::types::TunnelDevice;
     args_conflicts_with_subcommands = true,
     args_override_self = true,
     subcommand_negates_reqs = true,
-    override_usage = "sshvpn up [OPTIONS] [user@]HOST\n       sshvpn -w LOCAL[:REMOTE] [OPTIONS] [user@]HOST [COMMAND]...\n       sshvpn serve [OPTIONS]\n       sshvpn agent [OPTIONS]\n       sshvpn cleanup",
+    override_usage = "sshvpn up [OPTIONS] [user@]HOST\n       sshvpn [-w LOCAL[:REMOTE]] [-L|-R|-D FORWARD]... [OPTIONS] [user@]HOST [COMMAND]...\n       sshvpn serve [OPTIONS]\n       sshvpn agent [OPTIONS]\n       sshvpn cleanup",
     after_help = "Exit code: the remote command's; 255 if SSH failed or (without a subcommand) the \
                   command line is wrong, 2 for a wrong command line of a subcommand, 1 if this host failed, 0 otherwise."
 )]

@@ -1,5 +1,7 @@
 //! The options of `sshvpn up`.
 
+mod checks;
+
 use std::net::IpAddr;
 
 use clap::{Args, ValueEnum};
@@ -39,10 +41,10 @@ pub struct UpArgs {
     pub mtu: Option<u32>,
     /// Let HOST do NAT: replace the source address of packets that it forwards [default: with
     /// --route]
-    #[arg(long, overrides_with = "no_nat")]
+    #[arg(long, conflicts_with = "no_nat")]
     pub nat: bool,
     /// Let HOST keep the source address; the routed networks need a route back
-    #[arg(long, overrides_with = "nat")]
+    #[arg(long)]
     pub no_nat: bool,
     /// Let HOST and the routed networks open connections to this host [default: no; with --no-nat,
     /// only the routed networks]
@@ -74,6 +76,10 @@ pub struct UpArgs {
     /// Send this program to HOST if it has none, for as long as the tunnel is up
     #[arg(long)]
     pub push: bool,
+    /// End with an error if the path is not as requested: no answer of HOST through the tunnel,
+    /// packets of a route that do not take the tunnel or are refused behind it
+    #[arg(long)]
+    pub strict: bool,
     /// Name of the device on this host; an existing one is used and kept [default: sshvpn0, …]
     #[arg(long, value_name = "NAME")]
     pub device: Option<InterfaceName>,
@@ -118,6 +124,7 @@ impl UpArgs {
         } else {
             Mode::PointToPoint
         };
+        checks::check(self, mode)?;
         let mtu = match self.mtu {
             Some(bytes) => Some(Mtu::new(bytes, mode).map_err(|error| format!("--mtu: {error}"))?),
             None => None,
@@ -163,6 +170,7 @@ impl UpArgs {
                 networks: self.accept_networks.clone(),
                 name_servers: self.accept_dns,
             },
+            strict: self.strict,
         })
     }
 
@@ -215,14 +223,26 @@ mod tests {
     use clap::Parser;
 
     #[derive(Parser)]
-    struct Line {
+    pub(super) struct Line {
         #[command(flatten)]
-        up: UpArgs,
+        pub(super) up: UpArgs,
     }
 
-    fn request(line: &str) -> Result<UpRequest, String> {
+    pub(super) fn request(line: &str) -> Result<UpRequest, String> {
         let line = Line::try_parse_from(line.split(' '));
         line.map_err(|error| error.to_string())?.up.to_request()
+    }
+
+    #[test]
+    fn nat_is_asked_for_or_refused_and_not_both() {
+        assert_eq!(request("up --nat host").unwrap().nat, Some(true));
+        assert_eq!(request("up --no-nat host").unwrap().nat, Some(false));
+        for line in ["up --nat --no-nat host", "up --no-nat --nat host"] {
+            assert!(
+                request(line).unwrap_err().contains("cannot be used with"),
+                "{line}"
+            );
+        }
     }
 
     fn carrier(line: &str) -> Result<CarrierRequest, String> {

@@ -25,6 +25,7 @@ use crate::process::message::say;
 use crate::process::shutdown::Shutdown;
 use crate::pump::End;
 use crate::ssh::channel::process::Process;
+use crate::ssh::client::attempts::Attempts;
 use crate::ssh::client::connect::Connection;
 use crate::tun::{Device, DeviceRequest};
 use crate::types::{Mode, UnitRequest};
@@ -38,8 +39,9 @@ pub async fn run(
     background: Option<Ready>,
 ) -> Result<u8, Failure> {
     let mut shutdown = Shutdown::listen().map_err(Failure::local)?;
+    let once = Attempts::one();
     let connection = tokio::select! {
-        opened = Connection::open(options, args, invoker) => opened.map_err(Failure::ssh)?,
+        opened = Connection::open(options, args, invoker, once) => opened.map_err(Failure::ssh)?,
         _ = shutdown.requested() => return Ok(Failure::SSH),
     };
     let connection = Arc::new(connection);

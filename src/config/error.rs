@@ -74,9 +74,19 @@ pub enum ConfigError {
     JumpHosts(String),
     /// The jump hosts form a loop.
     #[error(
-        "ProxyJump loop: the way to {0} has too many jump hosts; correct ProxyJump in ssh_config"
+        "ProxyJump loop: the way to {0} leads through the same jump hosts again; correct ProxyJump in ssh_config"
     )]
     JumpLoop(String),
+    /// The jump hosts are more than the limit.
+    #[error(
+        "the way to {host} has more than {most} jump hosts; shorten ProxyJump in ssh_config or -J"
+    )]
+    TooManyJumpHosts {
+        /// The destination.
+        host: String,
+        /// The limit.
+        most: usize,
+    },
     /// A setting has an invalid value.
     #[error("{key} {value}: {problem}")]
     Value {

@@ -13,6 +13,7 @@
 //!                                 changes beyond the tunnel's interface
 //!   surroundings                  the state of this host that forwarding depends on
 //!   privilege                     checks the rights of this process
+//!   probe                         asks other hosts whether packets reach them
 //! ```
 
 pub mod change;
@@ -22,6 +23,7 @@ pub mod netlink;
 mod own_device;
 pub mod plan;
 pub mod privilege;
+pub mod probe;
 pub mod program;
 pub mod runtime_socket;
 

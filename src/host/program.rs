@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::Uid;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -177,8 +178,21 @@ fn start(command: &mut Command) -> io::Result<Child> {
         .stderr(Stdio::piped())
         // A second Ctrl-C must not end the program that undoes.
         .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
+        .kill_on_drop(true);
+    // SAFETY: the closure makes two system calls, which are safe after fork (signal-safety(7)).
+    unsafe { command.pre_exec(ignore_keys) };
+    command.spawn()
+}
+
+/// Ignores Ctrl-C and Ctrl-\\. The closure also has fork(2) start the program: posix_spawn(3)
+/// resets this process's handlers before the program has a process group of its own, and a
+/// terminal's signal to the old group at that moment would end it.
+fn ignore_keys() -> io::Result<()> {
+    for key in [Signal::SIGINT, Signal::SIGQUIT] {
+        // SAFETY: ignoring a signal installs no handler.
+        unsafe { signal(key, SigHandler::SigIgn) }?;
+    }
+    Ok(())
 }
 
 /// Writes the program's input and reads its output until it closes both of its outputs.

@@ -123,7 +123,7 @@ impl State {
         })
     }
 
-    /// Lends a frame to `socket` and reads it from `far`.
+    /// Lends a frame to `socket` and reads it from `peer`.
     fn try_out(mut self, socket: &impl AsFd, peer: &mut impl Read) -> io::Result<()> {
         let frame = Bytes::from(vec![0x5a; WORTH_IT]);
         let lent = self.lend(std::slice::from_ref(&frame));

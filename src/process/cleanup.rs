@@ -29,8 +29,7 @@ pub fn open_runtime_dir() -> Result<RuntimeDir, RuntimeDirError> {
     RuntimeDir::of_user(session.as_deref())
 }
 
-/// Undoes the changes left behind and reports them; the exit code is 1 if a change could not be
-/// undone. `of_server` is the result for the part of a server's own user.
+/// Undoes the changes left behind and reports them; the exit code is 1 if a change is not undone. `of_server` is the result for the part of a server's own user.
 pub async fn run(of_server: OfServer) -> Result<u8, Failure> {
     // Root chose that user, and what the server may change.
     let by = match runtime_dir()?.is_servers_part() {
@@ -130,7 +129,7 @@ pub async fn recover(verbose: bool, by: Recoverer) -> Result<(usize, bool), Fail
                     ));
                 }
                 print_report(report, verbose);
-                clean &= report.failed.is_empty() && report.beyond.is_empty();
+                clean &= report.is_clean();
             }
             Recovery::EarlierBoot => {}
             Recovery::OtherNamespace { .. } => {
@@ -150,7 +149,7 @@ pub async fn recover(verbose: bool, by: Recoverer) -> Result<(usize, bool), Fail
         Ok(None) => Ok((recovered.len(), clean)),
         Ok(Some(recovered_file)) => {
             print_file(&recovered_file, verbose);
-            Ok((recovered.len() + 1, clean))
+            Ok((recovered.len() + 1, clean && recovered_file.left.is_none()))
         }
         Err(error) => {
             say(format_args!("warning: {error}"));
@@ -177,7 +176,7 @@ pub fn print_report(report: &UndoReport, verbose: bool) {
     for what in &report.undone {
         tracing::debug!("undone: {what}");
     }
-    if verbose && report.failed.is_empty() && report.beyond.is_empty() {
+    if verbose && report.is_clean() {
         say("here: undone");
     }
     for what in &report.left {

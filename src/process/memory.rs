@@ -51,8 +51,8 @@ pub fn give_back() -> bool {
         return false;
     }
     #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim works under the allocator's own locks, on memory that
-    // nobody has.
+    // SAFETY: malloc_trim works under the allocator's own locks, on freed memory
+    // only.
     unsafe {
         libc::malloc_trim(KEPT as usize);
     }

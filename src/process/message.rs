@@ -7,6 +7,19 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::sync::OnceLock;
 
+/// A number of things: `1 packet`, `2 packets`.
+pub struct Counted(pub u64, pub &'static str);
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counted(number, thing) = self;
+        match number {
+            1 => write!(f, "1 {thing}"),
+            number => write!(f, "{number} {thing}s"),
+        }
+    }
+}
+
 /// The file of `-E`, which gets the messages instead of standard error.
 static LOG_FILE: OnceLock<File> = OnceLock::new();
 

@@ -7,6 +7,7 @@ use crate::frame::FrameError;
 use crate::packet::PacketError;
 use crate::packet::guard::Refused;
 use crate::packet::offload::OffloadError;
+use crate::process::message::Counted;
 
 /// Why a packet was dropped. A bad packet costs only itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,7 +198,8 @@ impl Snapshot {
 
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} packets, {} bytes", self.packets, self.bytes)?;
+        let (packets, bytes) = (Counted(self.packets, "packet"), Counted(self.bytes, "byte"));
+        write!(f, "{packets}, {bytes}")?;
         for (reason, count) in &self.dropped {
             write!(f, ", {count} dropped ({reason})")?;
         }
@@ -226,7 +228,7 @@ mod tests {
         counters.dropped(Dropped::Malformed);
         assert_eq!(
             counters.snapshot().to_string(),
-            "1 packets, 1500 bytes, 1 dropped (malformed)"
+            "1 packet, 1500 bytes, 1 dropped (malformed)"
         );
         assert_eq!(counters.snapshot().refused(), None);
         counters.dropped_many(Dropped::Source, 3);

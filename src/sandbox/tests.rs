@@ -226,7 +226,7 @@ fn a_user_of_its_own_is_kept_from_root() {
         assert_files(&in_force);
         assert_calls(&in_force);
         // The process cannot become root again.
-        // SAFETY: it takes numbers alone.
+        // SAFETY: it takes only numbers.
         assert_eq!(unsafe { libc::setuid(0) }, -1);
     });
 }

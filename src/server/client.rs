@@ -178,7 +178,7 @@ impl Server {
             LoginFailure::Failed(_) => LoginFailed::Denied,
             LoginFailure::GraceTime(_) => LoginFailed::GraceExceeded,
         };
-        tracing::debug!(%peer, "nobody logged in: {failure}");
+        tracing::debug!(%peer, "the connection ended without a login: {failure}");
         self.registry.failed(id, peer, "", &why);
         if let Some(offence) = why.offence() {
             self.admission.penalize(peer.ip(), offence, Instant::now());

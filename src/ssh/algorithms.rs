@@ -1,6 +1,6 @@
 //! Translates algorithm names of ssh_config into what a client offers, and lists what a
-//! server offers: only what russh implements and what is sound today, which is AEAD or
-//! encrypt-then-MAC, and SHA-2.
+//! server offers: only what russh implements and what is sound today, which is AEAD, or
+//! counter mode with a MAC over SHA-2.
 
 use std::borrow::Cow;
 
@@ -35,8 +35,16 @@ const CIPHERS: &[cipher::Name] = &[
     cipher::AES_256_CTR,
 ];
 
-/// MACs that a client or a server can offer: encrypt-then-MAC, SHA-2.
-pub(super) const MACS: &[mac::Name] = &[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM];
+/// MACs that a client or a server can offer, SHA-2: encrypt-then-MAC first. The plain ones
+/// are for hosts whose hardening guide (DISA STIG, FIPS) permits no others. They are sound with
+/// the ciphers in counter mode beside which alone they are used, and no attacker can have them
+/// chosen in place of the first ones, because both lists are part of what the host key signs.
+pub(super) const MACS: &[mac::Name] = &[
+    mac::HMAC_SHA256_ETM,
+    mac::HMAC_SHA512_ETM,
+    mac::HMAC_SHA256,
+    mac::HMAC_SHA512,
+];
 
 /// The ciphers of OpenSSH's default list, sorted: a user without a choice gets sshvpn's
 /// order.
@@ -53,16 +61,8 @@ const OPENSSH_DEFAULT_CIPHERS: &[&str] = &[
 /// [`HostKeyCheck`](super::client::host_key::HostKeyCheck) orders.
 pub fn preferred(options: &SshOptions) -> Result<Preferred, ConnectError> {
     let mut kex = chosen("KexAlgorithms", &options.kex_algorithms, KEX)?;
-    if let Some(position) = kex
-        .iter()
-        .position(|name| *name == kex::MLKEM768X25519_SHA256)
-    {
-        kex[..=position].rotate_right(1);
-    } else if !names_any_hybrid(&options.kex_algorithms) {
-        // A list from an older OpenSSH that lacks ML-KEM is not a choice against it.
+    if !kex.contains(&kex::MLKEM768X25519_SHA256) {
         tracing::debug!("key exchange without a post-quantum algorithm, as configured");
-    } else {
-        kex.insert(0, kex::MLKEM768X25519_SHA256);
     }
     kex.extend([
         kex::EXTENSION_SUPPORT_AS_CLIENT,
@@ -129,13 +129,6 @@ pub(super) fn our_ciphers() -> Vec<cipher::Name> {
     ours
 }
 
-/// Whether the list has the hybrid key exchange that OpenSSH had before ML-KEM.
-fn names_any_hybrid(names: &[String]) -> bool {
-    names
-        .iter()
-        .any(|name| name.starts_with("sntrup761x25519-sha512"))
-}
-
 fn ciphers(configured: &[String]) -> Result<Vec<cipher::Name>, ConnectError> {
     let mut sorted: Vec<&str> = configured.iter().map(String::as_str).collect();
     sorted.sort_unstable();
@@ -179,6 +172,7 @@ fn chosen<N: AsRef<str> + Clone>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ssh::defaults;
 
     fn names(list: &str) -> Vec<String> {
         list.split(',').map(str::to_owned).collect()
@@ -217,5 +211,14 @@ mod tests {
             error.contains("MACs") && error.contains("hmac-sha2-256-etm"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn encrypt_then_mac_comes_first() {
+        let is_etm = |name: &mac::Name| name.as_ref().ends_with("-etm@openssh.com");
+        assert!(MACS.is_sorted_by_key(|name| !is_etm(name)));
+        let defaults = defaults::values();
+        let openssh = names(defaults.first("macs").unwrap());
+        assert_eq!(chosen("MACs", &openssh, MACS).unwrap(), MACS);
     }
 }

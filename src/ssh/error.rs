@@ -78,6 +78,22 @@ pub enum ConnectError {
         /// Its port.
         port: u16,
     },
+    /// The server closed the connection before it had identified itself.
+    #[error("{host} port {port}: the server closed the connection before the banner ({reason})")]
+    ClosedEarly {
+        /// The host.
+        host: String,
+        /// Its port.
+        port: u16,
+        /// The server's word, or the likely reasons.
+        reason: String,
+    },
+    /// A ProxyCommand ended before the server had identified itself.
+    #[error("{host}: the ProxyCommand closed the connection before the server's banner")]
+    ProxyClosed {
+        /// The host.
+        host: String,
+    },
     /// The handshake failed.
     #[error("SSH handshake with {host} port {port} failed: {reason}")]
     Handshake {
@@ -106,6 +122,17 @@ pub enum ChannelError {
         host: String,
         /// The server's reason, and what to do about it.
         reason: String,
+    },
+    /// The server implements no tunnels.
+    #[error(
+        "{host} refused the tunnel: its SSH server, {software}, has no tunnel forwarding (tun@openssh.com); \
+         'sshvpn up' needs none where sshvpn is installed, and with --push"
+    )]
+    TunnelUnknown {
+        /// The server.
+        host: String,
+        /// Its program and version.
+        software: String,
     },
     /// The server's host key was not verified.
     #[error(

@@ -91,7 +91,7 @@ enum Shown {
     Certificate(&'static str),
 }
 
-/// What a server of these tests negotiates, presents and signs with.
+/// The algorithm, the key and the signer of a server of these tests.
 struct Proof {
     negotiated: String,
     shown: Vec<u8>,

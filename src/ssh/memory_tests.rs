@@ -1,4 +1,4 @@
-//! A server that sends data that nothing at the client reads, on channels and beside them:
+//! A server that sends data that the client does not read, on channels and beside them:
 //! the client's memory is bounded.
 
 use std::time::Duration;

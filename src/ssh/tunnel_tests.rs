@@ -391,9 +391,14 @@ async fn refusals_of_every_kind_are_short_and_harmless_to_a_terminal() {
     let flood = vec![debug(&wild); 30];
     for reason in [0, 1, 2, 3, 4, 5, u32::MAX] {
         let error = refused(&flood, reason, wild.as_bytes()).await;
+        let unknown = reason == 3;
         assert!(
-            matches!(error, ChannelError::TunnelRefused { .. }),
-            "{error}"
+            match error {
+                ChannelError::TunnelRefused { .. } => !unknown,
+                ChannelError::TunnelUnknown { .. } => unknown,
+                _ => false,
+            },
+            "{reason}: {error}"
         );
         let text = error.to_string();
         assert!(text.len() < 8192, "{} bytes", text.len());
@@ -403,6 +408,31 @@ async fn refusals_of_every_kind_are_short_and_harmless_to_a_terminal() {
     // cleanly.
     let error = refused(&[], 1, &[0xff; 1000]).await;
     assert!(matches!(error, ChannelError::Gone { .. }), "{error}");
+}
+
+/// Each error has the description of its own refusal, or the meaning of its code.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_keeps_its_description() {
+    let server = WireServer::bind().await;
+    let (connection, mut wire) = server.connect().await;
+    for round in 0..100 {
+        let (description, expected) = match round % 2 {
+            0 => (format!("reason {round}"), format!("reason {round}")),
+            _ => (String::new(), "connect failed".to_owned()),
+        };
+        let open = timeout(HANGS, connection.remote_socket("/run/socket"));
+        let answer = async {
+            let (channel, _) = wire.open_request().await.unwrap();
+            let failure = about(number::CHANNEL_OPEN_FAILURE, channel)
+                .word(2)
+                .string(description)
+                .string("");
+            wire.send(&failure).await.unwrap();
+        };
+        let (opened, ()) = tokio::join!(open, answer);
+        let error = opened.expect("it hangs").err().unwrap().to_string();
+        assert!(error.ends_with(&expected), "{round}: {error}");
+    }
 }
 
 #[tokio::test]

@@ -40,6 +40,15 @@ pub enum DeviceRequest {
 }
 
 impl DeviceRequest {
+    /// The name of the device, if the request gives it.
+    pub fn name(&self, mode: Mode) -> Option<InterfaceName> {
+        match self {
+            DeviceRequest::Unit(UnitRequest::Unit(unit)) => unit.device_name(mode).parse().ok(),
+            DeviceRequest::Named(name) => Some(name.clone()),
+            DeviceRequest::Unit(UnitRequest::Any) | DeviceRequest::FirstFree(_) => None,
+        }
+    }
+
     /// The name to request of the kernel, which replaces `%d` by a number.
     fn pattern(&self, mode: Mode) -> String {
         match self {
@@ -74,6 +83,9 @@ pub enum OpenError {
     /// Another process uses it.
     #[error("{0} is in use by another process on this host: choose another unit, or 'any'")]
     Busy(String),
+    /// Another process uses the device that was asked for by its name.
+    #[error("{0} is in use by another process on this host: name another device, or none")]
+    BusyName(String),
     /// A new device was required, and this one exists.
     #[error(
         "{0} exists on this host already, and only a new device may be used: choose another unit, \
@@ -109,7 +121,10 @@ impl Device {
     pub fn open(request: &DeviceRequest, mode: Mode) -> Result<Self, OpenError> {
         let pattern = request.pattern(mode);
         let preexisting = !pattern.contains('%') && interface_exists(&pattern);
-        Self::open_as(&pattern, mode, preexisting, 0)
+        match (Self::open_as(&pattern, mode, preexisting, 0), request) {
+            (Err(OpenError::Busy(name)), DeviceRequest::Named(_)) => Err(OpenError::BusyName(name)),
+            (opened, _) => opened,
+        }
     }
 
     /// Makes a device; fails if an interface of that name exists.

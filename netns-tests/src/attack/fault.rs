@@ -59,14 +59,14 @@ pub fn was_injected(host: &Host) -> Result<bool> {
     Ok(host.read(TRACE)?.contains("(INJECTED)"))
 }
 
-const COUNT: &str = "/run/lab/far/count";
-const AT: &str = "/run/lab/far/at";
+const COUNT: &str = "/run/lab/stand-ins/count";
+const AT: &str = "/run/lab/stand-ins/at";
 const COMMANDS: [&str; 3] = ["ip", "nft", "sysctl"];
 
 /// A stand-in for a command: counts its uses while armed, and fails at the number in
-/// /run/lab/far/at.
+/// /run/lab/stand-ins/at.
 const STAND_IN: &str = r#"#!/bin/bash
-lab=/run/lab/far
+lab=/run/lab/stand-ins
 if [ -e $lab/at ]; then
     exec {lock}>$lab/lock
     flock $lock
@@ -90,11 +90,11 @@ pub struct RemoteCommands<'a>(&'a Host);
 impl<'a> RemoteCommands<'a> {
     /// Puts the stand-ins in place on `host`.
     pub fn on(host: &'a Host) -> Result<Self> {
-        host.write("/run/lab/far/stand-in", STAND_IN)?;
+        host.write("/run/lab/stand-ins/stand-in", STAND_IN)?;
         for name in COMMANDS {
             host.sh(&format!(
-                "path=$(readlink -f $(command -v {name})); cp $path /run/lab/far/{name}; \
-                 chmod 755 /run/lab/far/stand-in; mount --bind /run/lab/far/stand-in $path"
+                "path=$(readlink -f $(command -v {name})); cp $path /run/lab/stand-ins/{name}; \
+                 chmod 755 /run/lab/stand-ins/stand-in; mount --bind /run/lab/stand-ins/stand-in $path"
             ))?;
         }
         Ok(Self(host))

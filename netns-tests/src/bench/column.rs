@@ -94,8 +94,8 @@ impl Column {
             Self::CpuDown => ("cpu-down", "CPU down, both ends", "s/GB", 2, Plain),
             Self::MachineUp => ("machine-up", "machine busy, up", "s/GB", 2, Plain),
             Self::MachineDown => ("machine-down", "machine busy, down", "s/GB", 2, Plain),
-            Self::MemoryLocal => ("rss-near", "peak RSS, local end", "MiB", 1, Plain),
-            Self::MemoryRemote => ("rss-far", "peak RSS, remote end", "MiB", 1, Plain),
+            Self::MemoryLocal => ("rss-local", "peak RSS, local end", "MiB", 1, Plain),
+            Self::MemoryRemote => ("rss-remote", "peak RSS, remote end", "MiB", 1, Plain),
             Self::Start => ("start", "start to first ping", "s", 2, Plain),
         };
         Description {

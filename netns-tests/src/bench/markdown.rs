@@ -40,7 +40,7 @@ const GROUPS: [(&str, &str, &str); 8] = [
     (
         "rss",
         "Memory",
-        "Peak resident memory of the tunnel's processes after the transfers, for each end; what they share is counted for each.",
+        "Peak resident memory of the tunnel's processes after the transfers, for each end; memory that they share is counted for each.",
     ),
     (
         "start",

@@ -9,7 +9,7 @@ use crate::bench::network::Network;
 use crate::lab::child::Child;
 use crate::lab::host::Host;
 use crate::program::client::Client;
-use crate::program::tunnel::{FAR, NEAR, Tunnel};
+use crate::program::tunnel::{LOCAL, REMOTE, Tunnel};
 use crate::program::vpn::Device;
 use crate::traffic::iperf3::{PORT, Target};
 use crate::wait::{PATIENCE, until};
@@ -37,7 +37,7 @@ impl Opened {
     /// An IP tunnel between the lab's usual addresses, whose command started at `started`. Waits
     /// for the first answer through it.
     pub fn tunnel(children: Vec<Child>, network: &Network, started: Instant) -> Result<Self> {
-        Self::tunnel_between(children, network, started, [NEAR[0], FAR[0]])
+        Self::tunnel_between(children, network, started, [LOCAL[0], REMOTE[0]])
     }
 
     /// An IP tunnel between the given addresses. Waits for the first answer through it.
@@ -103,7 +103,7 @@ pub fn tunnel(client: Client, network: &Network) -> Result<Opened> {
 
 /// `sshvpn up` by one carrier, at the MTU that it chooses.
 pub fn up(carrier: &str, network: &Network) -> Result<Opened> {
-    let addresses = ["--address", NEAR[0], "--peer-address", FAR[0]];
+    let addresses = ["--address", LOCAL[0], "--peer-address", REMOTE[0]];
     let way = ["up", "--via", carrier, "-o", CIPHER];
     let command = Client::Sshvpn.command(&[&way[..], &addresses, &["bastion"]].concat())?;
     let started = Instant::now();

@@ -2,17 +2,30 @@
 //! `netns_tests::bench` and `--help`.
 
 use std::env;
+use std::process::ExitCode;
 
-use anyhow::Result;
 use netns_tests::bench;
 use netns_tests::bench::options::{Request, USAGE};
 use netns_tests::lab::child;
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
     child::print_nothing();
-    match Request::parse(env::args().skip(1))? {
-        Request::Usage => print!("{USAGE}"),
-        Request::Measure(options) => bench::run(&options)?,
+    let done = match Request::parse(env::args().skip(1)) {
+        Ok(Request::Usage) => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        Ok(Request::Measure(options)) => bench::run(&options),
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
     }
-    Ok(())
 }

@@ -56,7 +56,16 @@ impl Sshd {
         host.write(CONFIG, &text)?;
         make_key(host, HOST_KEY, "ed25519")?;
         let sshd = host.spawn(&["/usr/sbin/sshd", "-D", "-e", "-f", CONFIG])?;
-        sshd.wait_for_line("Server listening on :: port", PATIENCE)?;
+        // By default it listens on 0.0.0.0 first, then on ::.
+        let one_place = ["AddressFamily", "ListenAddress"];
+        let last = match one_place
+            .iter()
+            .any(|name| self.settings.contains_key(*name))
+        {
+            true => "Server listening on",
+            false => "Server listening on :: port",
+        };
+        sshd.wait_for_line(last, PATIENCE)?;
         Ok(sshd)
     }
 }

@@ -18,9 +18,12 @@ pub enum Mode {
 }
 
 /// The addresses that [`Tunnel::open`] gives to the local device.
-pub const NEAR: [&str; 2] = ["10.99.0.1", "fd99::1"];
+pub const LOCAL: [&str; 2] = ["10.99.0.1", "fd99::1"];
 /// The addresses that [`Tunnel::open`] gives to the remote device.
-pub const FAR: [&str; 2] = ["10.99.0.2", "fd99::2"];
+pub const REMOTE: [&str; 2] = ["10.99.0.2", "fd99::2"];
+
+/// Earlier names of both.
+pub use self::{LOCAL as NEAR, REMOTE as FAR};
 
 /// How to open a tunnel.
 #[derive(Debug, Clone)]
@@ -76,8 +79,10 @@ impl Tunnel<'_> {
     /// Waits for the devices and gives them their MTU and addresses.
     pub fn set_up(&self, local: &Host, remote: &Host) -> Result<()> {
         let (local_device, remote_device) = self.devices();
-        for (host, device, addresses) in [(local, local_device, NEAR), (remote, remote_device, FAR)]
-        {
+        for (host, device, addresses) in [
+            (local, local_device, LOCAL),
+            (remote, remote_device, REMOTE),
+        ] {
             until(&format!("{device} of {}", host.name()), PATIENCE, || {
                 has_device(host, &device).then_some(())
             })?;

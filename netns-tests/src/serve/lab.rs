@@ -1,6 +1,6 @@
 //! The network of the scenarios of `sshvpn serve`, and its clients' keys.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::AUTHORIZED_KEYS;
 use crate::lab::host::Host;
@@ -30,6 +30,15 @@ pub const LAN: &str = "198.51.100.2";
 
 /// The private key that each client's ssh tries by default.
 pub const KEY: &str = "/run/home/root/.ssh/id_ed25519";
+
+/// The configuration rule that puts a client into a group.
+pub fn in_group(client: &Host, group: &str) -> Result<String> {
+    let shown = client.sh(&format!("ssh-keygen -l -f {KEY}.pub"))?;
+    let key = shown.split_whitespace().nth(1).context("no fingerprint")?;
+    Ok(format!(
+        "[[client]]\nkey = \"{key}\"\ngroup = [\"{group}\"]\n"
+    ))
+}
 
 impl ServeLab {
     /// Makes the network; no key is authorized yet.

@@ -20,7 +20,7 @@ const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 /// a checksum), so that the receiver's kernel does it.
 pub const VIRTIO_HEADER: usize = 10;
 
-/// What [`receive`](Received::receive) does if no datagram waits.
+/// The behaviour of [`receive`](Received::receive) if no datagram waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Idle {
     /// It fails with `WouldBlock`.
@@ -137,7 +137,7 @@ pub fn packet_socket(interface: i32) -> io::Result<OwnedFd> {
     if socket < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a descriptor that was just made and that nobody else has.
+    // SAFETY: the descriptor was just made and has no other owner.
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
     switch_on(&socket, PACKET_VNET_HDR)?;
     switch_on(&socket, PACKET_IGNORE_OUTGOING)?;

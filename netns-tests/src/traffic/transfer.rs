@@ -22,22 +22,28 @@ pub fn both_ways(from: &Host, to: &Host, address: &str, megabytes: usize) -> Res
     let target = listener.local_addr()?;
     let local = from.in_network(|| Ok(TcpStream::connect_timeout(&target, STALLED)?))?;
     let (remote, _) = listener.accept()?;
-    for stream in [&local, &remote] {
+    exchange(&local, &remote, megabytes)
+        .with_context(|| format!("between {} and {} ({address})", from.name(), to.name()))
+}
+
+/// Sends `megabytes` from one end of a connection to the other, and as many back at the same time;
+/// each byte has to arrive unchanged.
+pub fn exchange(local: &TcpStream, remote: &TcpStream, megabytes: usize) -> Result<()> {
+    for stream in [local, remote] {
         stream.set_read_timeout(Some(STALLED))?;
         stream.set_write_timeout(Some(STALLED))?;
     }
     let blocks = megabytes * (1 << 20) / BLOCK;
     thread::scope(|scope| {
         let work = [
-            scope.spawn(|| send(&local, blocks, 1)),
-            scope.spawn(|| compare(&remote, blocks, 1)),
-            scope.spawn(|| send(&remote, blocks, 2)),
-            scope.spawn(|| compare(&local, blocks, 2)),
+            scope.spawn(|| send(local, blocks, 1)),
+            scope.spawn(|| compare(remote, blocks, 1)),
+            scope.spawn(|| send(remote, blocks, 2)),
+            scope.spawn(|| compare(local, blocks, 2)),
         ];
         let results = work.map(|thread| thread.join().expect("a thread panicked"));
         results.into_iter().collect::<Result<()>>()
     })
-    .with_context(|| format!("between {} and {} ({address})", from.name(), to.name()))
 }
 
 fn send(mut stream: &TcpStream, blocks: usize, seed: u64) -> Result<()> {

@@ -131,7 +131,7 @@ fn by_sudo() -> Result<()> {
     before.is_back()
 }
 
-/// Nothing is sent if sshvpn is installed.
+/// The client sends no program if sshvpn is installed.
 #[test]
 fn not_where_there_is_one() -> Result<()> {
     let lab = topology::direct()?;

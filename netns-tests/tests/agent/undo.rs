@@ -68,7 +68,7 @@ fn agent_killed_then_cleanup() -> Result<()> {
     );
     cleanup(&lab.direct.bastion)?;
     before.is_back()?;
-    // Nothing is left to undo, which is no error.
+    // No change is left to undo; that is not an error.
     cleanup(&lab.direct.bastion)?;
     before.is_back()
 }

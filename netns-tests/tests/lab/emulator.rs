@@ -15,7 +15,7 @@ use netns_tests::wait::{self, PATIENCE};
 use netns_tests::{Host, connect, traffic};
 
 const DELAY: Duration = Duration::from_millis(20);
-const FAR: &str = "192.0.2.2";
+const REMOTE: &str = "192.0.2.2";
 
 #[test]
 fn every_frame_arrives_after_the_delay() -> Result<()> {
@@ -29,33 +29,33 @@ fn every_frame_arrives_after_the_delay() -> Result<()> {
         (&middle, "right", &[]),
         (&bastion, "wan", &["192.0.2.2/24"]),
     )?;
-    traffic::no_ping(&laptop, FAR)?;
+    traffic::no_ping(&laptop, REMOTE)?;
     let emulator = Emulator::join(&middle, "left", "right", DELAY)?;
-    traffic::ping(&laptop, FAR)?;
-    let time = traffic::round_trip(&laptop, FAR)?;
+    traffic::ping(&laptop, REMOTE)?;
+    let time = traffic::round_trip(&laptop, REMOTE)?;
     ensure!(time >= 2 * DELAY, "a round trip takes {time:?}");
-    traffic::echo_every_size((&laptop, "192.0.2.1"), (&bastion, FAR), 0..=200)?;
+    traffic::echo_every_size((&laptop, "192.0.2.1"), (&bastion, REMOTE), 0..=200)?;
     // Super-frames, whose checksums the kernel leaves to the device, pass as well.
     let flow = Flow {
         direction: Direction::Up,
         seconds: 1,
         pace: Some(50_000_000),
     };
-    let figures = iperf3::measure(&laptop, &bastion, FAR, flow)?;
+    let figures = iperf3::measure(&laptop, &bastion, REMOTE, flow)?;
     ensure!(figures.bytes > 1_000_000, "{figures:?}");
     ensure!(emulator.dropped() == 0, "{} dropped", emulator.dropped());
     ensure!(emulator.carried() > 400, "{} carried", emulator.carried());
     drop(emulator);
-    traffic::no_ping(&laptop, FAR)
+    traffic::no_ping(&laptop, REMOTE)
 }
 
 #[test]
 fn packets_are_lost_at_will() -> Result<()> {
     let network = Network::new(Kind::Distant)?;
     let laptop = &network.lab.laptop;
-    traffic::ping(laptop, FAR)?;
+    traffic::ping(laptop, REMOTE)?;
     let lost = |count: &str| -> Result<u32> {
-        let command = ["ping", "-n", "-q", "-i0.002", "-W1", "-c", count, FAR];
+        let command = ["ping", "-n", "-q", "-i0.002", "-W1", "-c", count, REMOTE];
         let text = laptop.run(&command)?.stdout;
         let mut words = text.split(", ");
         let loss = words.find_map(|words| words.strip_suffix("% packet loss"));
@@ -98,7 +98,7 @@ fn segments_are_lost_one_by_one() -> Result<()> {
             seconds: 1,
             pace: Some(50_000_000),
         };
-        let figures = iperf3::measure(laptop, bastion, FAR, flow)?;
+        let figures = iperf3::measure(laptop, bastion, REMOTE, flow)?;
         ensure!(figures.bytes > 1_000_000, "{figures:?}");
         let rules = bastion.sh("nft list table netdev seen; nft delete table netdev seen")?;
         let mut words = rules

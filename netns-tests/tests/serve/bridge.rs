@@ -7,11 +7,11 @@
 //!   phone  tap3 ══ SSH ══╝           └─────┘ bastion: sshvpn serve
 //! ```
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use netns_tests::program::tunnel::{Mode, Tunnel};
 use netns_tests::serve::Serve;
 use netns_tests::serve::joined::Joined;
-use netns_tests::serve::lab::{KEY, LAN, ServeLab};
+use netns_tests::serve::lab::{LAN, ServeLab, in_group};
 use netns_tests::serve::station::{BASTION, Station, lab, link_local, mac, serve};
 use netns_tests::traffic::capture::Capture;
 use netns_tests::{Host, PATIENCE, traffic, until};
@@ -126,15 +126,6 @@ fn a_client_has_no_link_local_address_that_is_somebody_elses() -> Result<()> {
     // The entry of a client that has left is gone.
     ensure!(neighbour(&lab.bastion, "br0", &own, &own_mac).is_err());
     Ok(())
-}
-
-/// The configuration rule that puts a client into a group.
-fn in_group(client: &Host, group: &str) -> Result<String> {
-    let shown = client.sh(&format!("ssh-keygen -l -f {KEY}.pub"))?;
-    let key = shown.split_whitespace().nth(1).context("no fingerprint")?;
-    Ok(format!(
-        "[[client]]\nkey = \"{key}\"\ngroup = [\"{group}\"]\n"
-    ))
 }
 
 #[test]

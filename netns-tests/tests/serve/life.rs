@@ -132,6 +132,27 @@ fn a_second_signal_ends_it_at_once() -> Result<()> {
     ends_with_a_frozen_client(2)
 }
 
+/// Two Ctrl-C at once: the terminal sends each to the whole foreground group, which the program that
+/// undoes the firewall must not be in, from its first moment on.
+#[test]
+fn a_double_interrupt_leaves_no_firewall_table() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let serve = Serve::default().with(&["--route", "198.51.100.0/24"]);
+    serve.start(&lab.bastion)?.stop()?;
+    let before = Before::of(&[&lab.bastion])?;
+    for _ in 0..16 {
+        let server = serve.start(&lab.bastion)?;
+        server.child.signal(Signal::SIGINT)?;
+        let output = server.child.end_with(Signal::SIGINT)?;
+        ensure!(
+            output.code() == 0 && !output.stderr.contains("could not undo"),
+            "{output:?}"
+        );
+        before.is_back()?;
+    }
+    Ok(())
+}
+
 /// A reload changes every setting, and the connected clients stay.
 #[test]
 fn a_reload_loses_no_packet() -> Result<()> {

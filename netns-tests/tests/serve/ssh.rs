@@ -369,3 +369,24 @@ fn a_listener_that_is_cancelled_leaves_its_connections() -> Result<()> {
     );
     Ok(())
 }
+
+/// A client with the lists of a hardening guide (DISA STIG): counter mode, plain SHA-2 MACs.
+#[test]
+fn hardened_client() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let server = Serve::default().start(&lab.bastion)?;
+    let tunnel = Tunnel {
+        arguments: &[
+            "-oCiphers=aes256-ctr,aes192-ctr,aes128-ctr",
+            "-oMACs=hmac-sha2-512,hmac-sha2-256",
+            "-oKexAlgorithms=ecdh-sha2-nistp256,ecdh-sha2-nistp384",
+        ],
+        ..asking("alice@bastion", "3:7")
+    };
+    let joined = Joined::open(&server, &lab.laptop, &tunnel)?;
+    traffic::echo_every_size(
+        (&lab.laptop, &joined.v4()?),
+        (&lab.bastion, &joined.server[0].to_string()),
+        1..=1472,
+    )
+}

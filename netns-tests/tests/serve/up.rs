@@ -8,7 +8,7 @@
 use anyhow::{Result, ensure};
 use netns_tests::lab::topology;
 use netns_tests::program::vpn::{self, Device, fails_clearly};
-use netns_tests::serve::lab::{LAN, ServeLab};
+use netns_tests::serve::lab::{LAN, ServeLab, in_group};
 use netns_tests::serve::{Serve, Server};
 use netns_tests::{Before, Child, Host, PATIENCE, traffic};
 use nix::sys::signal::Signal;
@@ -101,6 +101,62 @@ fn routes_are_taken_as_asked_for() -> Result<()> {
     ];
     let routes = ["--route", "10.0.0.0/8", "--route", LAN_NETWORK];
     refused(&lab.laptop, &[&routes[..], &["bastion"]].concat(), &parts)?;
+    before.is_back()
+}
+
+/// Clients of one group are offered the networks of each other, and of no other client.
+#[test]
+fn clients_of_a_group_get_routes_to_each_other() -> Result<()> {
+    const POOL: &str = "10.99.0.0/24";
+    let lab = ServeLab::with_tunnels()?;
+    let before = Before::of(&[&lab.laptop, &lab.phone])?;
+    let member = |client: &Host, group: &str| in_group(client, group);
+    for (phones, together) in [("office", true), ("lab", false)] {
+        let rules = [member(&lab.laptop, "office")?, member(&lab.phone, phones)?].concat();
+        let server = Serve::default()
+            .config(&format!("{CONFIG}{rules}"))
+            .start(&lab.bastion)?;
+        for way in [["--accept-routes"].as_slice(), &["--route", POOL]] {
+            let arguments = [way, &["--inbound", "bastion"]].concat();
+            let laptop = vpn::up(&lab.laptop, &arguments)?;
+            let phone = vpn::up(&lab.phone, &arguments)?;
+            let address = Device::only(&lab.phone)?.addresses[0].to_string();
+            match together {
+                true => traffic::ping(&lab.laptop, &address)?,
+                false => traffic::no_ping(&lab.laptop, &address)?,
+            }
+            for up in [laptop, phone] {
+                ensure!(up.end_with(Signal::SIGINT)?.code() == 0);
+            }
+            before.is_back()?;
+        }
+        server.stop()?;
+    }
+    // Without a group nothing of the pool is offered, and --route is refused.
+    let server = serve().start(&lab.bastion)?;
+    let parts = ["does not offer the whole of 10.99.0.0/24 (--route)"];
+    refused(&lab.laptop, &["--route", POOL, "bastion"], &parts)?;
+    server.stop()?;
+    before.is_back()
+}
+
+/// On an Ethernet link the pool is the link's own network.
+#[test]
+fn an_ethernet_client_of_a_group_may_name_the_pool() -> Result<()> {
+    let lab = ServeLab::with_tunnels()?;
+    let rules = [in_group(&lab.laptop, "lab")?, in_group(&lab.phone, "lab")?].concat();
+    let _server = Serve::default()
+        .config(&format!("{CONFIG}{rules}"))
+        .start(&lab.bastion)?;
+    let before = Before::of(&[&lab.laptop, &lab.phone])?;
+    let arguments = ["--tap", "--route", "10.99.0.0/24", "--inbound", "bastion"];
+    let laptop = vpn::up(&lab.laptop, &arguments)?;
+    let phone = vpn::up(&lab.phone, &arguments)?;
+    let address = Device::only(&lab.phone)?.addresses[0].to_string();
+    traffic::ping(&lab.laptop, &address)?;
+    for up in [laptop, phone] {
+        ensure!(up.end_with(Signal::SIGINT)?.code() == 0);
+    }
     before.is_back()
 }
 

@@ -327,7 +327,7 @@ fn users_that_cannot_be() -> Result<()> {
     fails_clearly(&run(&as_vpn, "nobody")?, Some(1), &["only root can"])?;
     bastion.sh("sed -i 's/^vpn:x:2001:$/vpn:x:2001:mallory/' /etc/group")?;
     fails_clearly(&run(&[], "vpn")?, Some(1), &["mallory", "group of its own"])?;
-    // Nothing was given to that group.
+    // That group has no access.
     ensure!(
         bastion
             .sh("! [ -e /run/sshvpn ] || stat -c %G /run/sshvpn")?

@@ -12,7 +12,7 @@ use anyhow::{Result, ensure};
 use netns_tests::attack::router;
 use netns_tests::lab::topology::{self, Direct};
 use netns_tests::program::carrier::{INSTALLED, install};
-use netns_tests::program::tunnel::{FAR, Mode, NEAR, Tunnel};
+use netns_tests::program::tunnel::{LOCAL, Mode, REMOTE, Tunnel};
 use netns_tests::program::vpn::{self, Device};
 use netns_tests::serve::Serve;
 use netns_tests::serve::lab::ServeLab;
@@ -223,12 +223,12 @@ fn by_w(lab: &Direct, mode: Mode) -> Result<()> {
     let local = End {
         host: &lab.laptop,
         device: &here,
-        other: FAR[0].to_owned(),
+        other: REMOTE[0].to_owned(),
     };
     let remote = End {
         host: &lab.bastion,
         device: &there,
-        other: NEAR[0].to_owned(),
+        other: LOCAL[0].to_owned(),
     };
     for end in [&local, &remote] {
         traffic::ping(end.host, &end.other)?;

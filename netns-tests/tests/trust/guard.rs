@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, ensure};
 use netns_tests::attack::inject::{Injector, Payload};
 use netns_tests::lab::topology::{self, Subnet};
-use netns_tests::program::tunnel::{FAR, Mode, NEAR, Tunnel};
+use netns_tests::program::tunnel::{LOCAL, Mode, REMOTE, Tunnel};
 use netns_tests::program::vpn::{self, Device};
 use netns_tests::serve::Serve;
 use netns_tests::serve::lab::ServeLab;
@@ -439,15 +439,15 @@ fn by_hand(mode: Mode) -> Tunnel<'static> {
 fn by_hand_router_advertisements_and_redirects_are_refused() -> Result<()> {
     let lab = topology::direct()?;
     let tunnel = by_hand(Mode::PointToPoint).open(&lab.laptop, &lab.bastion)?;
-    ping(&lab.laptop, FAR[0])?;
+    ping(&lab.laptop, REMOTE[0])?;
     let bad = [
         ("fe80::bad", "ff02::1", Payload::RouterAdvertisement),
-        (FAR[1], NEAR[1], Payload::Redirect),
-        (FAR[0], NEAR[0], Payload::Redirect),
+        (REMOTE[1], LOCAL[1], Payload::Redirect),
+        (REMOTE[0], LOCAL[0], Payload::Redirect),
     ];
     let good = [
-        (WORLD[0], NEAR[0], Payload::Udp),
-        (FAR[1], NEAR[1], Payload::Udp),
+        (WORLD[0], LOCAL[0], Payload::Udp),
+        (REMOTE[1], LOCAL[1], Payload::Udp),
         ("fe80::7", "ff02::fb", Payload::Udp),
     ];
     only_good_ones_arrive(
@@ -455,7 +455,7 @@ fn by_hand_router_advertisements_and_redirects_are_refused() -> Result<()> {
         (&lab.laptop, "tun3"),
         &bad,
         &good,
-        || ping(&lab.laptop, FAR[0]),
+        || ping(&lab.laptop, REMOTE[0]),
     )?;
     let output = tunnel.end_with(Signal::SIGTERM)?;
     ensure!(output.code() == 255, "{output:?}");
@@ -467,17 +467,17 @@ fn by_hand_router_advertisements_and_redirects_are_refused() -> Result<()> {
 fn by_hand_an_ethernet_tunnel_carries_everything() -> Result<()> {
     let lab = topology::direct()?;
     let _tunnel = by_hand(Mode::Ethernet).open(&lab.laptop, &lab.bastion)?;
-    ping(&lab.laptop, FAR[0])?;
+    ping(&lab.laptop, REMOTE[0])?;
     let good = [
         ("fe80::bad", "ff02::1", Payload::RouterAdvertisement),
         (WORLD[0], "255.255.255.255", Payload::UdpFrom(67)),
-        (WORLD[0], NEAR[0], Payload::Udp),
+        (WORLD[0], LOCAL[0], Payload::Udp),
     ];
     only_good_ones_arrive(
         (&lab.bastion, "tap7"),
         (&lab.laptop, "tap3"),
         &[],
         &good,
-        || ping(&lab.laptop, FAR[0]),
+        || ping(&lab.laptop, REMOTE[0]),
     )
 }

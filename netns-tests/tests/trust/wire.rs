@@ -8,7 +8,7 @@
 
 use anyhow::{Result, ensure};
 use netns_tests::lab::topology;
-use netns_tests::program::tunnel::{FAR, NEAR, Tunnel};
+use netns_tests::program::tunnel::{LOCAL, REMOTE, Tunnel};
 use netns_tests::traffic::capture::Capture;
 use netns_tests::{Client, traffic, with_each_client};
 
@@ -22,11 +22,11 @@ fn only_ssh(client: Client) -> Result<()> {
         ..Tunnel::default()
     }
     .open(&lab.laptop, &lab.bastion)?;
-    for (local, remote) in NEAR.iter().zip(FAR) {
+    for (local, remote) in LOCAL.iter().zip(REMOTE) {
         traffic::ping(&lab.laptop, remote)?;
         traffic::ping(&lab.bastion, local)?;
     }
-    traffic::echo_every_size((&lab.laptop, NEAR[0]), (&lab.bastion, FAR[0]), 0..=200)?;
+    traffic::echo_every_size((&lab.laptop, LOCAL[0]), (&lab.bastion, REMOTE[0]), 0..=200)?;
     capture.end()?.shows_only_ssh()
 }
 

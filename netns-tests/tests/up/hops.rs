@@ -8,7 +8,7 @@
 use anyhow::{Result, ensure};
 use netns_tests::lab::sshd::{Sshd, authorize, introduce};
 use netns_tests::lab::topology;
-use netns_tests::program::tunnel::{FAR, NEAR, Tunnel};
+use netns_tests::program::tunnel::{LOCAL, REMOTE, Tunnel};
 use netns_tests::{Client, Host, connect, traffic, with_each_client};
 
 with_each_client!(one_jump, jump_by_configuration, two_jumps, proxy_command);
@@ -21,25 +21,25 @@ fn one_jump(client: Client) -> Result<()> {
         ..Tunnel::default()
     };
     let _open = tunnel.open(&lab.laptop, &lab.bastion)?;
-    traffic::ping(&lab.laptop, FAR[0])?;
-    traffic::ping(&lab.bastion, NEAR[1])
+    traffic::ping(&lab.laptop, REMOTE[0])?;
+    traffic::ping(&lab.bastion, LOCAL[1])
 }
 
 fn jump_by_configuration(client: Client) -> Result<()> {
     let lab = topology::hops()?;
     lab.laptop.write(
         "/run/lab/config",
-        "Host far\n HostName bastion\n ProxyJump root@jump:22\n HostKeyAlias bastion\n",
+        "Host inside\n HostName bastion\n ProxyJump root@jump:22\n HostKeyAlias bastion\n",
     )?;
     let arguments = ["-F", "/run/lab/config"];
     let tunnel = Tunnel {
         client,
         arguments: &arguments,
-        destination: "far",
+        destination: "inside",
         ..Tunnel::default()
     };
     let _open = tunnel.open(&lab.laptop, &lab.bastion)?;
-    traffic::ping(&lab.laptop, FAR[0])
+    traffic::ping(&lab.laptop, REMOTE[0])
 }
 
 /// ```text
@@ -65,7 +65,7 @@ fn two_jumps(client: Client) -> Result<()> {
         ..Tunnel::default()
     };
     let _open = tunnel.open(&lab.laptop, &vault)?;
-    traffic::ping(&lab.laptop, FAR[0])?;
+    traffic::ping(&lab.laptop, REMOTE[0])?;
     ensure!(
         sshd.stderr().contains("Connection from 100.64.0.1"),
         "{}",
@@ -83,6 +83,6 @@ fn proxy_command(client: Client) -> Result<()> {
         ..Tunnel::default()
     };
     let _open = tunnel.open(&lab.laptop, &lab.bastion)?;
-    traffic::ping(&lab.laptop, FAR[0])?;
-    traffic::ping(&lab.bastion, NEAR[1])
+    traffic::ping(&lab.laptop, REMOTE[0])?;
+    traffic::ping(&lab.bastion, LOCAL[1])
 }

@@ -17,6 +17,7 @@ use nix::sys::signal::Signal;
 
 with_each_carrier!(
     interrupted,
+    interrupted_twice_at_once,
     terminated,
     killed_then_cleanup,
     killed_then_up_again,
@@ -52,6 +53,24 @@ fn ends_by(carrier: Carrier, signal: Signal) -> Result<()> {
 
 fn interrupted(carrier: Carrier) -> Result<()> {
     ends_by(carrier, Signal::SIGINT)
+}
+
+/// A terminal sends each Ctrl-C to the whole foreground group.
+fn interrupted_twice_at_once(carrier: Carrier) -> Result<()> {
+    let lab = topology::subnet()?;
+    carrier.prepare(&lab.direct.bastion)?;
+    let before = Before::of(&[&lab.direct.laptop, &lab.direct.bastion, &lab.lan])?;
+    for _ in 0..6 {
+        let up = carrier.up(&lab.direct.laptop, &ARGUMENTS)?;
+        up.signal(Signal::SIGINT)?;
+        let output = up.end_with(Signal::SIGINT)?;
+        ensure!(
+            output.code() == 0 && !output.stderr.contains("could not undo"),
+            "{output:?}"
+        );
+        before.is_back()?;
+    }
+    Ok(())
 }
 
 fn terminated(carrier: Carrier) -> Result<()> {

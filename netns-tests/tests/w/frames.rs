@@ -8,7 +8,7 @@
 
 use anyhow::{Result, ensure};
 use netns_tests::lab::topology;
-use netns_tests::program::tunnel::{FAR, Mode, NEAR, Tunnel};
+use netns_tests::program::tunnel::{LOCAL, Mode, REMOTE, Tunnel};
 use netns_tests::{Client, traffic, with_each_client};
 
 with_each_client!(
@@ -33,11 +33,11 @@ fn every_size(client: Client, mode: Mode, mtu: u32, family: usize, headers: usiz
         ..Tunnel::default()
     }
     .open(&lab.laptop, &lab.bastion)?;
-    traffic::ping(&lab.laptop, FAR[family])?;
+    traffic::ping(&lab.laptop, REMOTE[family])?;
     let largest = usize::try_from(mtu)? - headers;
     traffic::echo_every_size(
-        (&lab.laptop, NEAR[family]),
-        (&lab.bastion, FAR[family]),
+        (&lab.laptop, LOCAL[family]),
+        (&lab.bastion, REMOTE[family]),
         0..=largest,
     )?;
     ensure!(open.is_running(), "the client has ended");
@@ -70,11 +70,11 @@ fn frames_that_are_no_packet_end_nothing() -> Result<()> {
         ..Tunnel::default()
     };
     let open = tunnel.open(&lab.laptop, &lab.bastion)?;
-    traffic::ping(&lab.laptop, FAR[0])?;
+    traffic::ping(&lab.laptop, REMOTE[0])?;
     lab.laptop.run(&["python3", "-c", SHORT_FRAMES])?.ok()?;
-    traffic::ping(&lab.laptop, FAR[0])?;
-    traffic::ping(&lab.laptop, FAR[1])?;
-    traffic::ping(&lab.bastion, NEAR[0])?;
+    traffic::ping(&lab.laptop, REMOTE[0])?;
+    traffic::ping(&lab.laptop, REMOTE[1])?;
+    traffic::ping(&lab.bastion, LOCAL[0])?;
     ensure!(open.is_running(), "the client has ended");
     Ok(())
 }

@@ -3,5 +3,6 @@
 mod command;
 mod forward;
 mod frames;
+mod hardened;
 mod rekey;
 mod tunnel;

@@ -11,7 +11,7 @@
 use anyhow::{Result, ensure};
 use netns_tests::lab::sshd::Sshd;
 use netns_tests::lab::topology::{self, Direct};
-use netns_tests::program::tunnel::{FAR, NEAR, Tunnel};
+use netns_tests::program::tunnel::{LOCAL, REMOTE, Tunnel};
 use netns_tests::program::vpn::Device;
 use netns_tests::traffic::Counted;
 use netns_tests::traffic::iperf3::{self, Direction, Flow};
@@ -40,7 +40,7 @@ fn loses_nothing(client: Client, direction: Direction) -> Result<()> {
     };
     let open = tunnel.open(&lab.laptop, &lab.bastion)?;
     let (local, remote) = tunnel.devices();
-    passes_unharmed(&lab, [&local, &remote], [NEAR[0], FAR[0]], direction)?;
+    passes_unharmed(&lab, [&local, &remote], [LOCAL[0], REMOTE[0]], direction)?;
     ensure!(open.is_running(), "the client has ended");
     Ok(())
 }

@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use netns_tests::lab::link::has_device;
 use netns_tests::lab::sshd::{Privilege, add_account, as_user, authorize};
 use netns_tests::lab::topology::{self, Direct};
-use netns_tests::program::tunnel::{FAR, Mode, NEAR, Tunnel};
+use netns_tests::program::tunnel::{LOCAL, Mode, REMOTE, Tunnel};
 use netns_tests::{Before, Client, PATIENCE, traffic, until, with_each_client};
 use nix::sys::signal::Signal;
 
@@ -27,7 +27,7 @@ with_each_client!(
 
 /// Checks both families, in both directions.
 fn passes_both_ways(lab: &Direct) -> Result<()> {
-    for (local, remote) in NEAR.iter().zip(FAR) {
+    for (local, remote) in LOCAL.iter().zip(REMOTE) {
         traffic::ping(&lab.laptop, remote)?;
         traffic::ping(&lab.bastion, local)?;
     }

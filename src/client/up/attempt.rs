@@ -5,10 +5,12 @@ use anyhow::anyhow;
 use ipnetwork::IpNetwork;
 
 use super::guard::{self, GuardInput};
+use super::path::Path;
 use super::remote_part::{Agreed, LocalDevice, RemotePart, Start};
 use super::{Reporter, UpRequest};
 use super::{closed, local_host, plan};
 use crate::config::ssh::options::SshOptions;
+use crate::host::change::Change;
 use crate::host::journal::recovery::Recoverer;
 use crate::host::journal::state::HostState;
 use crate::host::netlink::Netlink;
@@ -66,6 +68,7 @@ impl<F: RemotePart> Attempt<F> {
         let routes = self.plan_routes(request, &agreed.pushed.routes, &start.local)?;
         self.tell(&routes);
         let tun = Device::open(&request.device, request.mode).map_err(Failure::local)?;
+        let device = tun.name().to_string();
         let directory = cleanup::runtime_dir()?;
         let local = self.local.insert(
             HostState::begin(&directory, tun.name())
@@ -83,14 +86,34 @@ impl<F: RemotePart> Attempt<F> {
             behind: &request.forward,
             local: &start.local,
         }));
-        let device = LocalDevice { tun, held };
-        let remote_device = self.remote.open(&start, &agreed, device).await?;
-        for change in local_host::changes(request.mode, &agreed, &routes.routes) {
-            let line = local_host::describe(&change);
-            local.apply(change).await.map_err(Failure::local)?;
-            if let Some(line) = line {
-                self.reporter.step(format_args!("here: {line}"));
-            }
+        let ours = LocalDevice { tun, held };
+        let remote_device = self.remote.open(&start, &agreed, ours).await?;
+        let path = Path {
+            host: start.connection.host(),
+            device: &device,
+            addresses: &agreed.addresses,
+            plan: &routes,
+            local: &start.local,
+            hidden: start.connection.has_proxy(),
+        };
+        let mut changes = local_host::changes(request.mode, &agreed, &routes.routes);
+        let first = changes
+            .iter()
+            .position(|change| matches!(change, Change::Route(_)));
+        let further = changes.split_off(first.unwrap_or(changes.len()));
+        make(local, changes, self.reporter).await?;
+        let answering = path.before_routes().await;
+        make(local, further, self.reporter).await?;
+        let findings = tokio::select! {
+            findings = path.after_routes(&netlink, answering) => findings?,
+            reason = start.connection.ended() => return Err(Failure::ssh(anyhow!("{reason}"))),
+        };
+        for finding in &findings {
+            self.reporter.warning(finding);
+        }
+        if request.strict {
+            let faults = path.overlaps().chain(findings);
+            require_none(&faults.collect::<Vec<_>>())?;
         }
         self.announce(&remote_device, request, &agreed);
         Ok(())
@@ -182,4 +205,34 @@ impl<F: RemotePart> Attempt<F> {
         self.connection.close().await;
         cleanup::remove_empty_runtime_dir();
     }
+}
+
+/// Makes the changes, and reports those that concern the user.
+async fn make(
+    local: &mut HostState,
+    changes: Vec<Change>,
+    reporter: Reporter,
+) -> Result<(), Failure> {
+    for change in changes {
+        let line = local_host::describe(&change);
+        local.apply(change).await.map_err(Failure::local)?;
+        if let Some(line) = line {
+            reporter.step(format_args!("here: {line}"));
+        }
+    }
+    Ok(())
+}
+
+/// The error of `--strict`.
+fn require_none(faults: &[String]) -> Result<(), Failure> {
+    let Some(first) = faults.first() else {
+        return Ok(());
+    };
+    let more = match faults.len() {
+        1 => String::new(),
+        count => format!(" (and {} more, see the warnings above)", count - 1),
+    };
+    Err(Failure::local(anyhow!(
+        "refused by --strict: {first}{more}"
+    )))
 }

@@ -6,7 +6,9 @@ use super::remote_part::Agreed;
 use crate::host::change::protection::Ipv6;
 use crate::host::change::resolver::{ResolverChange, ResolverWay};
 use crate::host::change::{Change, GSO_MAX_SIZE, InterfaceAddress, TX_QUEUE_LENGTH, TunnelRoute};
+use crate::host::plan::addressing::AddressPair;
 use crate::types::Mode;
+use crate::types::family::is_within;
 
 /// The changes for the link, then its addresses, its routes, and the name servers behind it.
 pub(super) fn changes<P>(mode: Mode, agreed: &Agreed<P>, routes: &[IpNetwork]) -> Vec<Change> {
@@ -33,6 +35,11 @@ pub(super) fn changes<P>(mode: Mode, agreed: &Agreed<P>, routes: &[IpNetwork]) -
         let pair = addresses
             .iter()
             .find(|pair| pair.local.is_ipv4() == route.is_ipv4());
+        let link = pair.and_then(AddressPair::local_network);
+        if mode == Mode::Ethernet && link.is_some_and(|link| is_within(route, &link)) {
+            // The link's own route leads there.
+            continue;
+        }
         changes.push(Change::Route(TunnelRoute {
             // An ethernet link may have many hosts, so the route names a gateway.
             gateway: pair
@@ -71,7 +78,6 @@ pub(super) fn machine_id() -> String {
 mod tests {
     use super::*;
     use crate::client::up::remote_part::Pushed;
-    use crate::host::plan::addressing::AddressPair;
     use crate::types::Mtu;
 
     fn agreed(addresses: &[AddressPair]) -> Agreed<()> {

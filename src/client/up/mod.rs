@@ -15,6 +15,7 @@ mod closed;
 mod guard;
 mod local_host;
 pub(crate) mod offer;
+mod path;
 mod plan;
 mod remote_part;
 mod running;
@@ -43,6 +44,7 @@ use crate::process::cleanup;
 use crate::process::failure::Failure;
 use crate::process::message::say;
 use crate::process::shutdown::Shutdown;
+use crate::ssh::client::attempts::Attempts;
 use crate::ssh::client::connect::Connection;
 use crate::tun::DeviceRequest;
 use crate::types::{Mode, Mtu, Unit};
@@ -92,6 +94,8 @@ pub struct UpRequest {
     pub carrier: CarrierRequest,
     /// What the client takes of a server's offer.
     pub acceptance: Acceptance,
+    /// Whether a fault of the path ends the attempt, rather than being a warning.
+    pub strict: bool,
 }
 
 /// Prints one line per step on standard error.
@@ -104,6 +108,13 @@ impl Reporter {
     fn step(self, text: impl fmt::Display) {
         if !self.quiet {
             say(text);
+        }
+    }
+
+    /// Says why the tunnel has no IPv6.
+    fn without_ipv6(self, problem: Option<addresses::NoIpv6>) {
+        if let Some(problem) = problem {
+            self.step(format_args!("IPv6 is left out: {problem}"));
         }
     }
 
@@ -129,8 +140,10 @@ pub async fn run(
     cleanup::recover(!reporter.quiet, Recoverer::Other).await?;
     let mut options = options.clone();
     options.server_alive_interval.get_or_insert(ALIVE_INTERVAL);
+    let notice = |line| reporter.step(line);
+    let attempts = Attempts::several(&notice);
     let connection = tokio::select! {
-        opened = Connection::open(&options, &request.args, invoker) => opened.map_err(Failure::ssh)?,
+        opened = Connection::open(&options, &request.args, invoker, attempts) => opened.map_err(Failure::ssh)?,
         _ = shutdown.requested() => return Err(interrupted()),
     };
     let chosen = tokio::select! {

@@ -30,9 +30,9 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Has packets flow between `near` and the stream of `far`, which is ready:
-    /// from here on it is read, though our device is still down, so that nothing
-    /// else on the connection waits for it.
+    /// Starts to carry packets between the `local` device and the stream of `remote`,
+    /// which is ready. Reads the stream from here on, though the device is still down:
+    /// everything else on the connection would wait for it.
     pub(super) fn start(local: LocalDevice, remote: RemoteAgent) -> Self {
         let (role, takes) = (remote.role(), remote.offload());
         let (conversation, last_words) = remote.into_stream();

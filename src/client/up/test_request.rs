@@ -22,5 +22,6 @@ pub(super) fn request(routes: &[&str]) -> UpRequest {
         peer_unit: None,
         carrier: Default::default(),
         acceptance: Default::default(),
+        strict: false,
     }
 }

@@ -2,12 +2,12 @@
 //! is to look like, makes it so, and puts it back.
 
 use super::Reporter;
+use super::addresses::local_ipv6;
 use super::plan::agent::{self, AgentInput};
 use super::remote_part::{Agreed, Pushed, Start, report_undone};
 use super::via_stream::{ByStream, StreamKind};
 use crate::client::remote::agent::{RemoteAgent, RemoteAgentError, StartedAgent};
 use crate::frame::control::{AgentFacts, Ready, SetUp};
-use crate::host::change::sysctl;
 use crate::process::failure::Failure;
 use crate::ssh::client::connect::Connection;
 
@@ -43,7 +43,7 @@ impl StreamKind for Agent {
             host,
             request,
             local: &start.local,
-            local_ipv6: sysctl::has_ipv6(),
+            local_ipv6: local_ipv6(request),
             remote: &self.facts,
             seed: start.seed,
         })
@@ -53,6 +53,7 @@ impl StreamKind for Agent {
                 .reporter
                 .warning(format_args!("{host} itself has no route to {route}"));
         }
+        start.reporter.without_ipv6(decided.without_ipv6);
         Ok(Agreed {
             addresses: decided.addresses,
             mtu: decided.set_up.mtu,

@@ -1,13 +1,13 @@
 //! The remote end's part of a tunnel by a server of ours there: it says what the
 //! tunnel is like, and what of that the user allows is taken.
 
+use super::addresses::local_ipv6;
 use super::plan::serve::{self, OfferInput};
 use super::remote_part::{Agreed, Start};
 use super::via_stream::{ByStream, StreamKind};
 use super::{Reporter, UpRequest};
 use crate::client::remote::agent::{RemoteAgent, RemoteAgentError};
 use crate::frame::control::{Ask, Ready};
-use crate::host::change::sysctl;
 use crate::process::failure::Failure;
 use crate::ssh::client::connect::Connection;
 use crate::types::Mtu;
@@ -43,7 +43,7 @@ impl StreamKind for Server {
             host,
             request,
             local: &start.local,
-            local_ipv6: sysctl::has_ipv6(),
+            local_ipv6: local_ipv6(request),
             first_hop: start.connection.first_hop(),
             offer: &offer,
         })

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use anyhow::anyhow;
 
 use super::Reporter;
+use super::addresses::local_ipv6;
 use super::plan::{self, AddressInput, RemoteDevice};
 use super::remote_part::{Agreed, LocalDevice, Pushed, RemotePart, Start, report_undone};
 use crate::client::remote::shell::facts::{Privilege, RemoteFacts};
 use crate::client::remote::shell::steps::{self, Forwarding, Plan};
 use crate::client::remote::shell::{self, Holder};
-use crate::host::change::sysctl;
 use crate::link::datagram::{self, Link};
 use crate::process::failure::Failure;
 use crate::pump::End;
@@ -62,18 +62,19 @@ impl RemotePart for ByTun {
             device,
             mtu,
             local: &start.local,
-            local_ipv6: sysctl::has_ipv6(),
+            local_ipv6: local_ipv6(request),
             remote: &facts,
             seed: start.seed,
         })
         .map_err(Failure::local)?;
+        start.reporter.without_ipv6(addresses.without_ipv6);
         Ok(Agreed {
             remote: TunPlan {
                 facts,
                 device,
                 forwarding,
             },
-            addresses,
+            addresses: addresses.pairs,
             mtu,
             pushed: Pushed::default(),
             without_nat: request.nat == Some(false),

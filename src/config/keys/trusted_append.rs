@@ -9,10 +9,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat, readlinkat};
+use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
-use nix::unistd::Uid;
+use nix::unistd::{AccessFlags, Uid, faccessat};
 
 use super::trusted_file::{
     MOST_LINKS, OTHERS_WRITE, STICKY, TrustedFileError, TrustedOwners, reversed,
@@ -26,7 +26,6 @@ const DIRECTORY: OFlag = OFlag::O_PATH
 /// Flags for opening the file. O_NONBLOCK: opening a pipe without a reader does not block.
 const FILE: OFlag = OFlag::O_WRONLY
     .union(OFlag::O_APPEND)
-    .union(OFlag::O_CREAT)
     .union(OFlag::O_NONBLOCK)
     .union(OFlag::O_NOCTTY)
     .union(OFlag::O_CLOEXEC);
@@ -39,6 +38,18 @@ impl TrustedOwners<'_> {
     /// /tmp, if the next component is not a link but a directory that no other user can write. Each
     /// directory stays open while the next is opened, so that none can be exchanged.
     pub fn append(self, path: &Path) -> io::Result<File> {
+        self.open_last(path, OFlag::O_CREAT)
+    }
+
+    /// Fails if [`append`](Self::append) would; creates nothing.
+    pub fn check_append(self, path: &Path) -> io::Result<()> {
+        match self.open_last(path, OFlag::empty()) {
+            Err(error) if is_missing_file(&error) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    fn open_last(self, path: &Path, create: OFlag) -> io::Result<File> {
         let absolute = std::path::absolute(path)?;
         let mut ahead: Vec<OsString> = reversed(&absolute);
         let mut here = Directory::root()?;
@@ -47,8 +58,9 @@ impl TrustedOwners<'_> {
             let next = match ahead.is_empty() && name != ".." {
                 true => {
                     self.require(&here, here.is_closed())?;
-                    match here.open_file(&name) {
+                    match here.open_file(&name, create) {
                         Ok(file) => return self.checked(file, &here.path.join(&name)),
+                        Err(Errno::ENOENT) => return Err(here.without_file()),
                         Err(errno) => Err(errno),
                     }
                 }
@@ -105,6 +117,17 @@ impl TrustedOwners<'_> {
     }
 }
 
+/// The file alone is missing, and can be created.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no such file")]
+struct MissingFile;
+
+fn is_missing_file(error: &io::Error) -> bool {
+    error
+        .get_ref()
+        .is_some_and(|inner| inner.is::<MissingFile>())
+}
+
 /// An open directory of the path.
 struct Directory {
     fd: OwnedFd,
@@ -133,14 +156,22 @@ impl Directory {
 
     /// Links in /proc are followed: they are the kernel's own and lead to open files (as
     /// /dev/stdout does).
-    fn open_file(&self, name: &OsStr) -> nix::Result<File> {
+    fn open_file(&self, name: &OsStr, create: OFlag) -> nix::Result<File> {
         let in_proc = fstatfs(&self.fd)?.filesystem_type() == PROC_SUPER_MAGIC;
         let flags = match in_proc {
-            true => FILE.difference(OFlag::O_CREAT),
-            false => FILE.union(OFlag::O_NOFOLLOW),
+            true => FILE,
+            false => FILE.union(create).union(OFlag::O_NOFOLLOW),
         };
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         openat(&self.fd, name, flags, mode).map(File::from)
+    }
+
+    /// The error for a file that is missing here: whether it could be created.
+    fn without_file(&self) -> io::Error {
+        match faccessat(&self.fd, ".", AccessFlags::W_OK, AtFlags::AT_EACCESS) {
+            Ok(()) => io::Error::new(io::ErrorKind::NotFound, MissingFile),
+            Err(errno) => errno.into(),
+        }
     }
 
     /// Whether only its owner can write it.

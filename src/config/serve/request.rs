@@ -66,6 +66,11 @@ pub fn append_trusted(path: &Path) -> io::Result<File> {
     TrustedOwners(&[Uid::from_raw(0), Uid::effective()]).append(path)
 }
 
+/// Fails if [`append_trusted`] would; creates nothing.
+pub fn check_append_trusted(path: &Path) -> io::Result<()> {
+    TrustedOwners(&[Uid::from_raw(0), Uid::effective()]).check_append(path)
+}
+
 impl ServeRequest {
     /// The file to read, given or default.
     pub fn config_path(&self) -> &Path {

@@ -7,6 +7,7 @@ use std::process::{Output, Stdio};
 use tracing::{debug, warn};
 
 use super::args::SshArgs;
+use super::key_exchange::MlKem;
 use super::values::SshValues;
 use crate::config::error::ConfigError;
 use crate::config::invoker::Invoker;
@@ -38,12 +39,16 @@ pub(crate) fn ask(
     invoker: &Invoker,
 ) -> Result<Option<SshAnswer>, ConfigError> {
     let host = args.destination()?.host;
-    let Some(values) = run(program, args.to_ssh()?, &host, invoker)? else {
+    let nothing = ["-F", "none", "--", "localhost"].map(OsString::from);
+    let Some(defaults) = run(program, nothing.to_vec(), &host, invoker)? else {
         return Ok(None);
     };
-    let nothing = ["-F", "none", "--", "localhost"].map(OsString::from);
-    let defaults = run(program, nothing.to_vec(), &host, invoker)?.unwrap_or_default();
-    Ok(Some(SshAnswer { values, defaults }))
+    let ml_kem = MlKem::of(&defaults);
+    let arguments = ml_kem.arguments(args).to_ssh()?;
+    let values = run(program, arguments, &host, invoker)?.unwrap_or_default();
+    let mut answer = SshAnswer { values, defaults };
+    ml_kem.add(&mut answer, args, invoker);
+    Ok(Some(answer))
 }
 
 fn run(

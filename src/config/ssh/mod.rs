@@ -6,6 +6,7 @@ pub(crate) mod defaults;
 pub mod destination;
 pub(crate) mod file;
 pub mod forward;
+pub(crate) mod key_exchange;
 pub(crate) mod option_words;
 pub mod options;
 pub(crate) mod options_build;

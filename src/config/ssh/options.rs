@@ -178,6 +178,17 @@ pub struct ForwardSettings {
 }
 
 impl ForwardSettings {
+    /// The keywords of the forwards.
+    pub fn keywords(&self) -> Vec<&'static str> {
+        let all = [
+            ("LocalForward", &self.local),
+            ("RemoteForward", &self.remote),
+            ("DynamicForward", &self.dynamic),
+        ];
+        let set = all.into_iter().filter(|(_, forwards)| !forwards.is_empty());
+        set.map(|(keyword, _)| keyword).collect()
+    }
+
     /// Whether there is no forward with a listener.
     pub fn is_empty(&self) -> bool {
         self.local.is_empty() && self.remote.is_empty() && self.dynamic.is_empty()

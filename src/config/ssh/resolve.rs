@@ -1,6 +1,8 @@
 //! Gets the settings for a destination and its jump hosts: from the ssh program if there is one,
 //! else from the files that ssh reads.
 
+use std::collections::BTreeSet;
+
 use super::args::SshArgs;
 use super::destination::JumpHop;
 use super::options::{Proxy, SshOptions};
@@ -8,7 +10,7 @@ use super::{ask_ssh, defaults, file, options_build};
 use crate::config::error::ConfigError;
 use crate::config::invoker::Invoker;
 
-/// The limit of jump hosts; more of them are a ProxyJump loop.
+/// The limit of jump hosts.
 const MAX_HOPS: usize = 32;
 
 /// The settings that ssh would use for `args`. Blocks on ssh, on the commands of `Match exec`, and
@@ -76,7 +78,7 @@ fn route(
     let mut hops = hops.to_vec();
     while !hops.is_empty() {
         if backwards.len() + hops.len() > MAX_HOPS {
-            return Err(ConfigError::JumpLoop(args.destination.clone()));
+            return Err(too_long(&args.destination, &backwards));
         }
         let mut next = Vec::new();
         while let Some(hop) = hops.pop() {
@@ -94,6 +96,19 @@ fn route(
     }
     backwards.reverse();
     Ok(backwards)
+}
+
+/// The error for a way with more than [`MAX_HOPS`] jump hosts: a loop, if one of them comes twice.
+fn too_long(destination: &str, hops: &[SshOptions]) -> ConfigError {
+    let place = |hop: &SshOptions| (hop.user.clone(), hop.host.clone(), hop.port);
+    let places: BTreeSet<_> = hops.iter().map(place).collect();
+    match places.len() < hops.len() {
+        true => ConfigError::JumpLoop(destination.to_owned()),
+        false => ConfigError::TooManyJumpHosts {
+            host: destination.to_owned(),
+            most: MAX_HOPS,
+        },
+    }
 }
 
 #[cfg(test)]
@@ -140,5 +155,19 @@ mod tests {
     fn a_circle_is_an_error() {
         let circle = hosts(&[("a", "b"), ("b", "a")], "a");
         assert!(matches!(circle, Err(ConfigError::JumpLoop(_))));
+    }
+
+    #[test]
+    fn a_long_chain_is_not_called_a_loop() {
+        let names: Vec<String> = (0..MAX_HOPS + 1).map(|n| format!("hop{n}")).collect();
+        let chain: Vec<(&str, &str)> = names
+            .windows(2)
+            .map(|pair| (pair[0].as_str(), pair[1].as_str()))
+            .collect();
+        for long in [hosts(&chain, "hop0"), hosts(&[], &names.join(","))] {
+            let error = long.unwrap_err().to_string();
+            assert!(error.contains("more than 32 jump hosts"), "{error}");
+        }
+        assert_eq!(hosts(&chain, "hop1").unwrap().len(), MAX_HOPS);
     }
 }

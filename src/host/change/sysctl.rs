@@ -132,9 +132,22 @@ impl SysctlKey {
     }
 }
 
-/// Whether this kernel supports IPv6.
+/// Whether a new device of this host gets IPv6: the kernel has it, and neither the setting of all
+/// devices nor that of new ones disables it.
 pub fn has_ipv6() -> bool {
-    let disabled = SysctlKey::of(Family::V6, "all", "disable_ipv6").read();
+    ["all", "default"].into_iter().all(is_ipv6_enabled)
+}
+
+/// Whether the device `name` has IPv6; for a missing device, whether a new one gets it.
+pub fn device_has_ipv6(name: &InterfaceName) -> bool {
+    match SysctlKey::of(Family::V6, name.as_str(), "disable_ipv6").read() {
+        Ok(value) => value == "0",
+        Err(_) => has_ipv6(),
+    }
+}
+
+fn is_ipv6_enabled(interface: &str) -> bool {
+    let disabled = SysctlKey::of(Family::V6, interface, "disable_ipv6").read();
     disabled.is_ok_and(|value| value == "0")
 }
 

@@ -7,7 +7,8 @@ use ipnetwork::IpNetwork;
 use rtnetlink::IpVersion;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
+    RouteType,
 };
 use serde::{Deserialize, Serialize};
 
@@ -127,6 +128,28 @@ impl Netlink {
             source: route.source,
             gateway,
             local: route.kind == RouteKind::Local,
+        })
+    }
+
+    /// The route by which the kernel would send a packet to `destination` now, with its table.
+    /// Kernels before 4.13 report a route to `destination` alone.
+    pub async fn chosen_route(&self, destination: IpAddr) -> Result<RouteFacts, NetError> {
+        let request = Request::new(Operation::LookUp, format!("the route to {destination}"))
+            .ipv6(destination.is_ipv6());
+        let mut question = RouteMessage::default();
+        set_destination(&mut question, IpNetwork::from(destination));
+        // IPv6 reports the table always, and refuses to be asked for it.
+        question.header.flags = match destination {
+            IpAddr::V4(_) => RouteFlags::LookupTable | RouteFlags::FibMatch,
+            IpAddr::V6(_) => RouteFlags::FibMatch,
+        };
+        let get = self.handle.route().get(question);
+        let answers = request.collect(get.execute()).await?;
+        let route = answers.first().and_then(RouteFacts::from_message);
+        route.ok_or_else(|| NetError::NoAnswer {
+            operation: request.operation,
+            object: request.object.clone(),
+            detail: "it names no route".to_owned(),
         })
     }
 

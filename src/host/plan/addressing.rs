@@ -154,6 +154,21 @@ fn given_pair(request: &AddressRequest) -> Result<Option<AddressPair>, AddressEr
         (Some(local), None) => (local, neighbour(local, request.mode)?),
         (None, Some(remote)) => (neighbour(remote, request.mode)?, remote),
     };
+    let pair = pair_of(local, remote, request.mode)?;
+    for address in [local, remote] {
+        let taken = |network: &&IpNetwork| !is_default_like(network) && network.contains(address);
+        if let Some(network) = request.local_networks.iter().find(taken) {
+            return Err(AddressError::InUse {
+                address,
+                network: *network,
+            });
+        }
+    }
+    Ok(Some(pair))
+}
+
+/// The addresses as those of a tunnel, if they can be.
+pub fn pair_of(local: IpAddr, remote: IpAddr, mode: Mode) -> Result<AddressPair, AddressError> {
     if Family::of(local) != Family::of(remote) {
         return Err(AddressError::Families { local, remote });
     }
@@ -164,23 +179,17 @@ fn given_pair(request: &AddressRequest) -> Result<Option<AddressPair>, AddressEr
         if !is_unicast(address) {
             return Err(AddressError::NotUnicast(address));
         }
-        let taken = |network: &&IpNetwork| !is_default_like(network) && network.contains(address);
-        if let Some(network) = request.local_networks.iter().find(taken) {
-            return Err(AddressError::InUse {
-                address,
-                network: *network,
-            });
-        }
     }
-    let prefix = common_prefix(local, remote, request.mode)?;
-    Ok(Some(AddressPair {
+    let prefix = common_prefix(local, remote, mode)?;
+    Ok(AddressPair {
         local,
         remote,
         prefix,
-    }))
+    })
 }
 
-fn is_unicast(address: IpAddr) -> bool {
+/// Whether a host can have the address.
+pub fn is_unicast(address: IpAddr) -> bool {
     let odd = address.is_unspecified() || address.is_multicast() || address.is_loopback();
     !odd && match address {
         IpAddr::V4(address) => !address.is_broadcast() && address.octets()[0] != 0,

@@ -76,24 +76,43 @@ pub fn plan(
     if routes.is_empty() && !request.routes.is_empty() {
         return Err(RoutePlanError::Nothing);
     }
-    check_servers(&routes, &request.servers)?;
-    let mut notes = check_local(&routes, &local_networks(facts, tunnel))?;
+    let locals = local_networks(facts, tunnel);
+    let mut notes = check_local(&routes, &locals)?;
+    check_servers(&routes, &locals, &request.servers)?;
     notes.extend(check_existing(&routes, facts, tunnel)?);
     Ok(RoutePlan { routes, notes })
 }
 
-fn check_servers(routes: &[IpNetwork], servers: &[IpAddr]) -> Result<(), RoutePlanError> {
+fn check_servers(
+    routes: &[IpNetwork],
+    locals: &BTreeSet<LocalNetwork>,
+    servers: &[IpAddr],
+) -> Result<(), RoutePlanError> {
     for server in servers {
         // A dual-stack socket reports an IPv4 peer as an IPv4-mapped address.
         let server = server.to_canonical();
         if let Some(route) = routes.iter().find(|route| route.contains(server)) {
+            // Without the server alone, routes to parts of its local network would be left.
+            let around = locals.iter().map(|local| local.network);
+            let around = around.filter(|network| network.contains(server));
+            let network = around
+                .filter(|network| is_within(network, route))
+                .min_by_key(IpNetwork::prefix)
+                .unwrap_or(server.into());
             return Err(RoutePlanError::Server {
                 route: *route,
                 server,
+                exclude: if_routes_are_left(routes, network),
             });
         }
     }
     Ok(())
+}
+
+/// The network, if it can be excluded: routes are left without it.
+fn if_routes_are_left(routes: &[IpNetwork], network: IpNetwork) -> Option<IpNetwork> {
+    let left = AddressSet::of(routes).minus(&AddressSet::of([&network]));
+    (!left.is_empty()).then_some(network)
 }
 
 /// A network that is directly connected to this host.
@@ -101,6 +120,8 @@ fn check_servers(routes: &[IpNetwork], servers: &[IpAddr]) -> Result<(), RoutePl
 struct LocalNetwork {
     network: IpNetwork,
     interface: String,
+    /// Whether it is another tunnel's.
+    tunnel: bool,
     /// Every host has it (loopback or link-local), so a route that contains it needs no warning.
     common: bool,
 }
@@ -110,6 +131,7 @@ fn local_networks(facts: &HostFacts, tunnel: &str) -> BTreeSet<LocalNetwork> {
         (link.up && link.name != tunnel).then(|| LocalNetwork {
             network,
             interface: link.name.clone(),
+            tunnel: link.is_tun() || link.kind.as_deref() == Some("wireguard"),
             common: link.loopback || is_link_scoped(network.ip()),
         })
     };
@@ -150,10 +172,20 @@ fn check_local(
         for local in locals {
             let (network, interface) = (local.network, local.interface.clone());
             if is_within(route, &network) {
-                return Err(RoutePlanError::Local {
-                    route: *route,
-                    network,
-                    interface,
+                let (route, exclude) = (*route, if_routes_are_left(routes, network));
+                return Err(match local.tunnel {
+                    true => RoutePlanError::Tunnel {
+                        route,
+                        network,
+                        interface,
+                        exclude,
+                    },
+                    false => RoutePlanError::Local {
+                        route,
+                        network,
+                        interface,
+                        exclude,
+                    },
                 });
             }
             if is_within(&network, route) && !local.common {
@@ -161,6 +193,7 @@ fn check_local(
                     route: *route,
                     network,
                     interface,
+                    tunnel: local.tunnel,
                 });
             }
         }
@@ -218,7 +251,7 @@ fn concerns_us(found: &RouteFacts, facts: &HostFacts, tunnel: &str) -> bool {
             .any(|name| name == tunnel)
 }
 
-fn way(found: &RouteFacts, facts: &HostFacts) -> String {
+pub(super) fn way(found: &RouteFacts, facts: &HostFacts) -> String {
     let Some(hop) = found
         .hops
         .first()

@@ -19,6 +19,8 @@ pub enum RouteNote {
         network: IpNetwork,
         /// Its interface.
         interface: String,
+        /// Whether it is a network of another tunnel.
+        tunnel: bool,
     },
     /// A more specific existing route stays in force for its part.
     ContainsRoute {
@@ -54,6 +56,16 @@ impl fmt::Display for RouteNote {
                 route,
                 network,
                 interface,
+                tunnel: true,
+            } => write!(
+                f,
+                "the route {route} contains {network}, which stays with the tunnel on {interface}"
+            ),
+            RouteNote::ContainsLocal {
+                route,
+                network,
+                interface,
+                tunnel: false,
             } => write!(
                 f,
                 "the route {route} contains the local network {network} on {interface}, which stays outside the tunnel"
@@ -91,17 +103,21 @@ pub enum RoutePlanError {
     Nothing,
     /// The route would send the SSH connection through its own tunnel.
     #[error(
-        "the route {route} contains the SSH server {server}, through which the tunnel runs; add --exclude {}", IpNetwork::from(*server)
+        "the route {route} contains the SSH server {server}, through which the tunnel runs; {}",
+        without(exclude.as_ref())
     )]
     Server {
         /// The route.
         route: IpNetwork,
         /// The server, or the first jump host.
         server: IpAddr,
+        /// What to exclude, if routes are left then.
+        exclude: Option<IpNetwork>,
     },
     /// The route overlaps a network that this host is directly connected to.
     #[error(
-        "the route {route} overlaps the local network {network} on {interface}; use --exclude {network}, or renumber one of the two"
+        "the route {route} overlaps the local network {network} on {interface}; {}, or renumber one of the two",
+        without(exclude.as_ref())
     )]
     Local {
         /// The route.
@@ -110,6 +126,23 @@ pub enum RoutePlanError {
         network: IpNetwork,
         /// Its interface.
         interface: String,
+        /// What to exclude, if routes are left then.
+        exclude: Option<IpNetwork>,
+    },
+    /// The route overlaps a network of another tunnel.
+    #[error(
+        "the route {route}: this host reaches {network} by a tunnel on {interface} already; end that tunnel, or {}",
+        without(exclude.as_ref())
+    )]
+    Tunnel {
+        /// The route.
+        route: IpNetwork,
+        /// The tunnel's network.
+        network: IpNetwork,
+        /// Its interface.
+        interface: String,
+        /// What to exclude, if routes are left then.
+        exclude: Option<IpNetwork>,
     },
     /// This host has the same route.
     #[error("this host already has a route {route} {way}; {}", way_out(route))]
@@ -130,5 +163,13 @@ fn way_out(route: &IpNetwork) -> &'static str {
             "to send everything through the tunnel, ask for its halves: ::/1 and 8000::/1"
         }
         _ => "remove that route, or ask for smaller networks within it",
+    }
+}
+
+/// The advice to do without a network.
+fn without(exclude: Option<&IpNetwork>) -> String {
+    match exclude {
+        Some(network) => format!("add --exclude {network}"),
+        None => "leave out that route".to_owned(),
     }
 }

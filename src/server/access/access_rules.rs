@@ -25,6 +25,8 @@ struct State {
     here: AddressSet,
     /// The networks from which clients get addresses.
     pools: AddressSet,
+    /// The same, as they were given.
+    pool_networks: Vec<IpNetwork>,
     /// All addresses that clients have or may get: the pools, and the members' own ones.
     clients: AddressSet,
     members: BTreeMap<ConnectionId, Member>,
@@ -68,9 +70,15 @@ impl Reachability {
     ) {
         let mut state = self.lock();
         state.here = here.into_iter().collect();
-        state.pools = pools.into_iter().collect();
+        state.pool_networks = pools.into_iter().collect();
+        state.pools = state.pool_networks.iter().copied().collect();
         state.clients = state.all_clients();
         state.tell(&state.everybody());
+    }
+
+    /// The networks from which clients get addresses.
+    pub fn pools(&self) -> Vec<IpNetwork> {
+        self.lock().pool_networks.clone()
     }
 
     /// Adds the tunnel of a connection (at most one each); returns the guard that checks

@@ -157,6 +157,6 @@ mod tests {
         assert!(read(&path).is_err(), "a link is not followed");
         fs::remove_file(&path).unwrap();
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(read(&path).is_err(), "nobody writes into it");
+        assert!(read(&path).is_err(), "a pipe without a writer is refused");
     }
 }

@@ -8,10 +8,12 @@ use ipnetwork::IpNetwork;
 use thiserror::Error;
 
 use crate::config::serve::settings::ServeSettings;
-use crate::host::plan::facts::{HostFacts, is_default_like};
+use crate::host::plan::facts::{
+    AddressFacts, HostFacts, InterfaceIndex, RouteKind, is_default_like,
+};
 use crate::host::plan::private_space::free_network;
-use crate::types::Mtu;
-use crate::types::family::{Family, number};
+use crate::types::family::{Family, is_within, number};
+use crate::types::{InterfaceName, Mtu};
 
 /// Prefix lengths of automatically chosen networks.
 const CHOSEN_PREFIX: [(Family, u8); 2] = [(Family::V4, 24), (Family::V6, 64)];
@@ -43,6 +45,18 @@ pub enum PoolError {
     /// No unused private network is left.
     #[error("all private IPv{0} space is in use on this host: name a network for clients (--pool)")]
     NothingFree(u8),
+}
+
+/// A pool and a network of this host that overlap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error(
+    "the pool {pool} overlaps {used}, which this host uses: clients and the hosts there cannot reach each other; choose another pool"
+)]
+pub struct PoolOverlap {
+    /// The pool.
+    pub pool: IpNetwork,
+    /// The network in use.
+    pub used: IpNetwork,
 }
 
 /// A network that gives clients addresses. The server has its first host address.
@@ -204,17 +218,35 @@ impl Pools {
         self.pools.iter()
     }
 
-    /// Pools that overlap a network in use on this host, for a warning: clients and the
-    /// hosts of that network could not reach each other.
-    pub fn overlaps(&self, facts: &HostFacts) -> Vec<(IpNetwork, IpNetwork)> {
-        let in_use = facts.networks_in_use();
-        let pairs = self.iter().flat_map(|pool| {
-            let overlap = in_use
-                .iter()
-                .filter(|network| overlap(network, &pool.network));
-            overlap.map(|network| (pool.network, *network))
+    /// Configured pools that overlap a network of this host: clients and the hosts of that network
+    /// could not reach each other. A route to a wider network is not one, nor is the network of
+    /// `bridge`, which clients join, nor one of a tunnel.
+    pub fn overlaps(&self, facts: &HostFacts, bridge: Option<&InterfaceName>) -> Vec<PoolOverlap> {
+        if self.chosen {
+            return Vec::new();
+        }
+        let is_apart = |index: InterfaceIndex| {
+            let link = facts.links.iter().find(|link| link.index == index);
+            link.is_some_and(|link| {
+                link.is_tun() || bridge.is_some_and(|bridge| bridge.as_str() == link.name)
+            })
+        };
+        let addresses = facts.addresses.iter().filter(|it| !is_apart(it.index));
+        let networks: Vec<IpNetwork> = addresses.filter_map(AddressFacts::network).collect();
+        let routes = facts.routes.iter().filter(|route| {
+            let mut devices = route.hops.iter().filter_map(|hop| hop.device);
+            route.kind == RouteKind::Unicast && !devices.any(is_apart)
         });
-        pairs.collect()
+        let routes: Vec<IpNetwork> = routes.map(|route| route.destination).collect();
+        let found = self.iter().filter_map(|pool| {
+            let of_network = networks.iter().find(|it| overlap(it, &pool.network));
+            let within = || routes.iter().find(|route| is_within(route, &pool.network));
+            Some(PoolOverlap {
+                pool: pool.network,
+                used: *of_network.or_else(within)?,
+            })
+        });
+        found.collect()
     }
 }
 

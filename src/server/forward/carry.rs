@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_far_host_that_is_gone_ends_both_directions() {
+    async fn a_destination_that_is_gone_ends_both_directions() {
         let upload = pending::<Result<FakeClient, Broken>>();
         let ended = both(upload, ready(Err(Broken::Reading(broken())))).await;
         assert!(matches!(ended, Err(Broken::Reading(_))));

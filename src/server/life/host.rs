@@ -23,7 +23,7 @@ use crate::host::privilege::{PrivilegeError, require_net_admin, require_tun};
 use crate::process::cleanup;
 use crate::process::message::say;
 use crate::server::address::pool::{Pool, Pools};
-use crate::server::tunnel::client_device::ClientDevices;
+use crate::server::tunnel::client_device::{self, ClientDevices};
 use crate::types::family::Family;
 use crate::types::{InterfaceName, ParseError};
 
@@ -64,6 +64,25 @@ pub async fn prepare() -> Result<HostFacts, ServeHostError> {
         tracing::warn!(%failure, "the changes of an earlier process are not undone");
     }
     Ok(Netlink::open()?.facts().await?)
+}
+
+/// Why [`ServeHost::start`] would fail with these settings; changes nothing.
+pub(super) async fn check(
+    netlink: &Netlink,
+    settings: &ServeSettings,
+    pools: &Pools,
+) -> Vec<ServeHostError> {
+    let mut found = Vec::new();
+    if let Some(bridge) = &settings.network.bridge {
+        let bridged = client_device::check_bridge(netlink, bridge).await;
+        found.extend(bridged.err().map(ServeHostError::from));
+    }
+    match Surroundings::look(netlink).await {
+        Ok(around) if around.nft => {}
+        Ok(around) => found.extend(without_nft(&Wish::of(settings, pools, &around)).err()),
+        Err(error) => found.push(error.into()),
+    }
+    found
 }
 
 /// The changes on the host for all clients of a server.
@@ -110,7 +129,7 @@ impl ServeHost {
     ) -> Result<(), ServeHostError> {
         let bridge = settings.network.bridge.clone();
         if let Some(bridge) = &bridge {
-            self.devices.check_bridge(bridge).await?;
+            client_device::check_bridge(self.state.netlink(), bridge).await?;
         }
         let around = Surroundings::look(self.state.netlink()).await?;
         let wish = Wish::of(settings, pools, &around);

@@ -13,6 +13,7 @@ mod reload;
 pub(super) mod serve_error;
 pub mod signals;
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -27,7 +28,6 @@ use super::access::access_rules::Reachability;
 use super::address::lease::Leases;
 use super::address::pool::{self, Pool, Pools};
 use super::client;
-use super::login::policy::Warning;
 use super::login::rules::Rules;
 use super::report::audit::Audit;
 use super::report::audit::event::Event;
@@ -42,7 +42,7 @@ use crate::host::plan::facts::HostFacts;
 use crate::host::privilege::require_net_admin;
 use crate::process::cleanup;
 use crate::process::failure::Failure;
-use crate::process::message::say;
+use crate::process::message::{Counted, say};
 use crate::sandbox;
 use admission::Admission;
 use host::ServeHost;
@@ -96,7 +96,7 @@ fn prepare(request: &ServeRequest) -> Result<(Runtime, Prepared), ServeError> {
     Ok((runtime, prepared))
 }
 
-fn warn(warnings: &[Warning]) {
+fn warn(warnings: &[impl fmt::Display]) {
     for warning in warnings {
         say(format_args!("warning: {warning}"));
     }
@@ -151,6 +151,7 @@ impl Life {
         let audit = Audit::open(&settings.audit)?;
         let facts = host::prepare().await?;
         let pools = choose_pools(&rules, None, &facts)?;
+        warn(&pools.overlaps(&facts, settings.network.bridge.as_ref()));
         let leases = Leases::load(
             &settings.network.leases,
             pools.clone(),
@@ -305,7 +306,7 @@ impl Life {
     }
 
     fn status_line(&self) -> String {
-        format!("{} clients", self.server.registry.live())
+        Counted(self.server.registry.live() as u64, "client").to_string()
     }
 
     fn tell_start(&self) {

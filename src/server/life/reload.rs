@@ -33,6 +33,7 @@ impl Life {
         let settings = &rules.settings;
         let facts = host::prepare().await?;
         let pools = choose_pools(&rules, Some(&self.pools), &facts)?;
+        let overlaps = pools.overlaps(&facts, settings.network.bridge.as_ref());
         // Closing sockets comes last: a port below 1024 might not be opened again.
         let opened = self.listeners.open(&settings.listen)?;
         if let Err(error) = self.change_host(&rules, &pools).await {
@@ -61,6 +62,7 @@ impl Life {
             }
         }
         warn(&warnings);
+        warn(&overlaps);
         warn_of_no_keys(&self.server.rules());
         Ok(())
     }

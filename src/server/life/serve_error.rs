@@ -12,7 +12,7 @@ use crate::host::journal::runtime_dir::RuntimeDirError;
 use crate::host::privilege::PrivilegeError;
 use crate::sandbox::SandboxError;
 use crate::server::address::lease::LeaseError;
-use crate::server::address::pool::PoolError;
+use crate::server::address::pool::{PoolError, PoolOverlap};
 use crate::server::login::policy::PolicyError;
 use crate::server::report::audit::AuditError;
 use crate::server::report::metrics::MetricsError;
@@ -54,6 +54,9 @@ pub enum ServeError {
     /// The networks for clients cannot be used.
     #[error(transparent)]
     Pool(#[from] PoolError),
+    /// A pool overlaps a network of this host; a start only warns of it.
+    #[error(transparent)]
+    Overlap(#[from] PoolOverlap),
     /// The leases cannot be used.
     #[error(transparent)]
     Lease(#[from] LeaseError),

@@ -15,7 +15,7 @@ use super::grant::{CertificateIdentity, ForwardRule, Grant, Group, Identity, Pla
 use super::key_files::{Entry, KeyFiles};
 use crate::config::keys::authorized_keys::KeyOptions;
 use crate::config::keys::revocation_list::CertificateName;
-use crate::config::serve::settings::{ClientLimits, ClientRule, ServeSettings};
+use crate::config::serve::settings::{ClientLimits, ClientMatch, ClientRule, ServeSettings};
 use crate::ssh::server::login::credential::{Attempt, Credential, KeyBlob, UserCertificate};
 use crate::types::{Mode, Unit, UnitRequest};
 
@@ -66,8 +66,42 @@ impl Policy {
         self.files.count()
     }
 
-    /// Warns about rules of the configuration at `path` that can never match.
-    pub fn idle_rules(&self, path: &Path) -> Vec<Warning> {
+    /// Warns about rules of the configuration at `path` that match no login, or every one.
+    pub fn doubtful_rules(&self, path: &Path) -> Vec<Warning> {
+        [self.idle_rules(path), self.rules_for_all(path)].concat()
+    }
+
+    /// Rules without a condition that grant something: they match every key that may log in.
+    fn rules_for_all(&self, path: &Path) -> Vec<Warning> {
+        let rules = self.rules.iter().enumerate();
+        let for_all = rules.filter(|(_, rule)| rule.who == ClientMatch::default());
+        let warnings = for_all.filter_map(|(index, rule)| {
+            let mut granted = Vec::new();
+            let mut grant = |named: bool, what| granted.extend(named.then_some(what));
+            grant(!rule.tunnel.is_empty(), "a tunnel");
+            grant(rule.routes.is_some(), "its routes");
+            grant(!rule.groups.is_empty(), "its groups");
+            let forwards = !rule.permit_open.is_empty() || !rule.permit_listen.is_empty();
+            grant(forwards, "its TCP forwards");
+            let unmatched = match self.rules.len() - index - 1 {
+                0 => "",
+                _ => ", and later rules never match",
+            };
+            (!granted.is_empty()).then(|| Warning {
+                path: path.to_owned(),
+                line: None,
+                text: format!(
+                    "[[client]] number {} has no key, user, certificate or authority: every login \
+                     gets {}{unmatched}",
+                    index + 1,
+                    granted.join(", ")
+                ),
+            })
+        });
+        warnings.collect()
+    }
+
+    fn idle_rules(&self, path: &Path) -> Vec<Warning> {
         let known = self.files.authorities();
         let named = self
             .rules
@@ -104,6 +138,20 @@ impl Policy {
     /// Units that grants name: a client whose own grant names no unit gets none of these.
     pub(in crate::server) fn reserved_units(&self) -> &Arc<BTreeSet<Unit>> {
         &self.reserved
+    }
+
+    /// Addresses and networks that rules give to the clients of these groups.
+    pub(in crate::server) fn places_of(&self, groups: &BTreeSet<Group>) -> Vec<IpNetwork> {
+        let shares = |rule: &&ClientRule| {
+            let mut own = rule.groups.iter();
+            own.any(|group| groups.iter().any(|Group(named)| named == group))
+        };
+        let rules = self.rules.iter().filter(shares);
+        let places = rules.flat_map(|rule| {
+            let addresses = rule.addresses.iter().copied().map(IpNetwork::from);
+            addresses.chain(rule.sources.iter().copied())
+        });
+        places.collect()
     }
 
     /// Whether some rule gives this address to certain clients.

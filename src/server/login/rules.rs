@@ -29,7 +29,7 @@ impl Rules {
     ) -> Result<(Self, Vec<Warning>), ServeError> {
         let settings = request.load()?;
         let (policy, mut warnings) = Policy::load(&settings)?;
-        warnings.extend(policy.idle_rules(request.config_path()));
+        warnings.extend(policy.doubtful_rules(request.config_path()));
         let ssh = ServerSettings {
             host_keys: HostKeys::load_or_make(&settings.host_keys)?,
             max_auth_tries: settings.login.max_auth_tries,

@@ -177,18 +177,6 @@ impl ClientDevices {
         *self.bridge.write().unwrap_or_else(PoisonError::into_inner) = bridge;
     }
 
-    /// Checks that the interface exists and is a bridge.
-    pub(in crate::server) async fn check_bridge(
-        &self,
-        bridge: &InterfaceName,
-    ) -> Result<(), NetError> {
-        let link = self.netlink.link_by_name(bridge.as_str()).await?;
-        match link.kind.as_deref() {
-            Some("bridge") => Ok(()),
-            _ => Err(NetError::NotBridge(bridge.to_string())),
-        }
-    }
-
     /// Opens a device and sets it up. If a step fails, everything is undone.
     pub async fn open(
         &self,
@@ -338,6 +326,18 @@ async fn bridged_port(
     }
     let link = netlink.link_by_name(device.name().as_str()).await?;
     Ok(link.master.map(|bridge| BridgedPort { link, bridge }))
+}
+
+/// Checks that the interface exists and is a bridge.
+pub(in crate::server) async fn check_bridge(
+    netlink: &Netlink,
+    bridge: &InterfaceName,
+) -> Result<(), NetError> {
+    let link = netlink.link_by_name(bridge.as_str()).await?;
+    match link.kind.as_deref() {
+        Some("bridge") => Ok(()),
+        _ => Err(NetError::NotBridge(bridge.to_string())),
+    }
 }
 
 /// Settings to forward the tunnel's packets; on an Ethernet link also to answer ARP for

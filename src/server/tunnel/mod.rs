@@ -3,6 +3,7 @@
 
 pub(super) mod channel;
 pub mod client_device;
+mod offered_routes;
 pub(super) mod rates;
 pub(super) mod stream;
 
@@ -31,6 +32,7 @@ use crate::ssh::server::requests::RefusalCode;
 use crate::tun::Device;
 use crate::types::{InterfaceName, Mode, Mtu, Unit, UnitRequest};
 use client_device::{BridgedPort, ClientChanges, ClientDevice, ClientDeviceRequest, ClientUnit};
+use offered_routes::Routes;
 use rates::Rates;
 
 /// Why a client gets no tunnel; the text is for the client and the log.
@@ -175,7 +177,15 @@ impl Reserved {
 
     /// What our own client is told about the tunnel.
     pub(super) fn offer(&self) -> Offer {
-        let network = &self.server.rules().settings.network;
+        let rules = self.server.rules();
+        let network = &rules.settings.network;
+        let routes = Routes {
+            granted: &self.grant,
+            mode: self.mode,
+            leased: self.lease.addresses(),
+            pools: &self.server.reach.pools(),
+            places: &rules.policy.places_of(&self.grant.groups),
+        };
         let pairs = self.lease.addresses().iter().map(|leased| Addresses {
             client: leased.client,
             agent: leased.server,
@@ -184,7 +194,7 @@ impl Reserved {
         Offer {
             mtu: self.mtu,
             addresses: pairs.collect(),
-            routes: self.grant.routes.clone(),
+            routes: routes.offered(),
             dns: Dns {
                 servers: network.dns_servers.clone(),
                 search: network.dns_search.clone(),

@@ -136,7 +136,7 @@ impl StreamTunnel {
         };
         let mut speaker = speaker.after(&end);
         if let Some((reason, text)) = end.close() {
-            // Where nobody hears it, nobody else can be told.
+            // An error is ignored: no other peer needs to know it.
             speaker.say(&Message::Close { reason, text }).await;
         }
         speaker.say(&Message::Closed { left: Vec::new() }).await;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use russh::{ChannelReadHalf, ChannelWriteHalf};
+use russh::{ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -145,6 +145,12 @@ impl Connection {
                     let sender = TunnelSender::new(write, None).counted_by(window);
                     Ok((sender, TunnelReceiver::new(read)))
                 }
+                Err(russh::Error::ChannelOpenFailure(ChannelOpenFailure::UnknownChannelType)) => {
+                    Err(ChannelError::TunnelUnknown {
+                        host: self.host().to_owned(),
+                        software: self.software(),
+                    })
+                }
                 Err(russh::Error::ChannelOpenFailure(_)) => Err(ChannelError::TunnelRefused {
                     host: self.host().to_owned(),
                     reason: refusal(&self.shared.take_debug_messages(), mode, unit),
@@ -204,8 +210,7 @@ fn refusal(messages: &[String], mode: Mode, unit: UnitRequest) -> String {
                 .to_owned(),
         }
     } else if said.is_empty() {
-        return "it does not support tun@openssh.com, or refuses it without giving a reason"
-            .to_owned();
+        return "it gives no reason".to_owned();
     } else {
         // Another server, for example sshvpn's, which says itself what to do.
         return format!("\"{said}\"");
@@ -230,7 +235,7 @@ mod tests {
         let text = refusal(&busy, Mode::PointToPoint, unit);
         assert!(text.contains("tun7") && text.contains("in use"), "{text}");
         let text = refusal(&[], Mode::PointToPoint, unit);
-        assert!(text.contains("does not support"), "{text}");
+        assert_eq!(text, "it gives no reason");
         let other = ["this key is granted only unit 5".to_owned()];
         let text = refusal(&other, Mode::PointToPoint, unit);
         assert_eq!(text, format!("\"{}\"", other[0]));

@@ -11,8 +11,10 @@ use russh::{Disconnect, Limits, SshId};
 use tokio::process::Child;
 use tokio::sync::oneshot;
 
+use super::attempts::Attempts;
 use super::auth;
 use super::events::{EventError, Events, Shared};
+use super::greeting::{Greeted, Greeting};
 use super::host_key::{HostKeyCheck, HostTrust};
 use super::prompt::Prompter;
 use super::quick_acks::AckSwitch;
@@ -93,28 +95,16 @@ impl Connection {
         options: &SshOptions,
         args: &SshArgs,
         invoker: &Invoker,
+        attempts: Attempts<'_>,
     ) -> Result<Self, ConnectError> {
-        let (transport, first_hop) = match &options.proxy {
-            Some(Proxy::Jump(hops)) => {
-                let mut through: Option<Connection> = None;
-                // Each host of the route is connected to through the one before it.
-                for hop in resolve_route(args, hops, invoker)? {
-                    through = Some(match through {
-                        Some(previous) => via(previous, &hop, invoker).await?,
-                        None => {
-                            let (transport, first_hop) = start(&hop, invoker).await?;
-                            establish(transport, &hop, invoker, first_hop, None).await?
-                        }
-                    });
-                }
-                match through {
-                    Some(jump) => return via(jump, options, invoker).await,
-                    None => start(options, invoker).await?,
-                }
+        let mut through = None;
+        if let Some(Proxy::Jump(hops)) = &options.proxy {
+            // Each host of the route is connected to through the one before it.
+            for hop in resolve_route(args, hops, invoker)? {
+                through = Some(reach(&hop, invoker, through, attempts).await?);
             }
-            _ => start(options, invoker).await?,
-        };
-        establish(transport, options, invoker, first_hop, None).await
+        }
+        reach(options, invoker, through, attempts).await
     }
 
     /// The server's name as the user gave it.
@@ -203,12 +193,46 @@ async fn start(
     Ok((transport::proxy_command(command, invoker)?, first_hop))
 }
 
-/// Connects to the host of `options` through `jump`.
-async fn via(
-    jump: Connection,
+/// Connects to the host of `options`, `through` a jump host if there is one.
+async fn reach(
     options: &SshOptions,
     invoker: &Invoker,
+    through: Option<Connection>,
+    attempts: Attempts<'_>,
 ) -> Result<Connection, ConnectError> {
+    let mut failed = 0;
+    let (established, first_hop) = loop {
+        let (transport, first_hop) = match &through {
+            Some(jump) => (via(jump, options).await?, jump.first_hop.clone()),
+            None => start(options, invoker).await?,
+        };
+        match establish(transport, options, invoker).await {
+            Ok(established) => break (established, first_hop),
+            Err(error) => attempts.next(failed, error).await?,
+        }
+        failed += 1;
+    };
+    let Established {
+        handle,
+        shared,
+        trust,
+        acks,
+        proxy,
+    } = established;
+    Ok(Connection {
+        handle,
+        shared,
+        host: options.destination.clone(),
+        first_hop,
+        trust,
+        through: through.map(Box::new),
+        acks,
+        proxy,
+    })
+}
+
+/// A stream to the host of `options` through `jump`.
+async fn via(jump: &Connection, options: &SshOptions) -> Result<Transport, ConnectError> {
     let channel = jump
         .handle
         .channel_open_direct_tcpip(&options.host, u32::from(options.port), "127.0.0.1", 65535)
@@ -222,18 +246,23 @@ async fn via(
                 .take_open_failure()
                 .unwrap_or_else(|| error.to_string()),
         })?;
-    let first_hop = jump.first_hop.clone();
-    let transport = Transport::tunnelled(channel.into_stream());
-    establish(transport, options, invoker, first_hop, Some(Box::new(jump))).await
+    Ok(Transport::tunnelled(channel.into_stream()))
+}
+
+/// The parts of an authenticated connection.
+struct Established {
+    handle: Handle<Events>,
+    shared: Arc<Shared>,
+    trust: HostTrust,
+    acks: AckSwitch,
+    proxy: Option<Child>,
 }
 
 async fn establish(
     transport: Transport,
     options: &SshOptions,
     invoker: &Invoker,
-    first_hop: Vec<IpAddr>,
-    through: Option<Box<Connection>>,
-) -> Result<Connection, ConnectError> {
+) -> Result<Established, ConnectError> {
     let prompter = Prompter::new(options, invoker);
     let host_key = HostKeyCheck::new(options, invoker, prompter.clone(), transport.peer);
     let configuration = Arc::new(configuration(options, &host_key)?);
@@ -241,21 +270,23 @@ async fn establish(
     let (reached, key_arrived) = oneshot::channel();
     let quiet = options.log_level <= LogLevel::Error;
     let events = Events::new(Arc::clone(&shared), host_key.clone(), quiet, reached);
+    let (stream, greeted) = Greeting::new(transport.stream);
     let stream: Box<dyn Stream> = match alive_limit(options) {
-        Some(limit) => Box::new(StallLimit::new(transport.stream, limit)),
-        None => transport.stream,
+        Some(limit) => Box::new(StallLimit::new(stream, limit)),
+        None => Box::new(stream),
     };
     let handshake = client::connect_stream(configuration, stream, events);
-    let mut handle = within(options, key_arrived, handshake).await?;
+    let handshake = within(options, key_arrived, handshake).await?;
+    let mut handle = handshake.map_err(|error| {
+        let by_proxy = transport.proxy.is_some();
+        handshake_error(error, options, &greeted, by_proxy)
+    })?;
     let trust = host_key.trust().unwrap_or(HostTrust::Unverified);
     auth::authenticate(&mut handle, trust, options, invoker, &prompter).await?;
-    Ok(Connection {
+    Ok(Established {
         handle,
         shared,
-        host: options.destination.clone(),
-        first_hop,
         trust,
-        through,
         acks: transport.acks,
         proxy: transport.proxy,
     })
@@ -274,45 +305,68 @@ async fn within(
     options: &SshOptions,
     key_arrived: oneshot::Receiver<()>,
     handshake: impl Future<Output = Result<Handle<Events>, EventError>>,
-) -> Result<Handle<Events>, ConnectError> {
-    let (host, port) = (options.host.clone(), options.port);
+) -> Result<Result<Handle<Events>, EventError>, ConnectError> {
     tokio::pin!(handshake);
-    let mut result = None;
     if let Some(limit) = options.connect_timeout {
         tokio::select! {
-            done = &mut handshake => result = Some(done),
+            done = &mut handshake => return Ok(done),
             arrived = tokio::time::timeout(limit, key_arrived) => {
                 if arrived.is_err() {
-                    return Err(ConnectError::HandshakeTimeout { host, port });
+                    return Err(ConnectError::HandshakeTimeout {
+                        host: options.host.clone(),
+                        port: options.port,
+                    });
                 }
             }
         }
     }
-    let result = match result {
-        Some(result) => result,
-        None => handshake.await,
+    Ok(handshake.await)
+}
+
+fn handshake_error(
+    error: EventError,
+    options: &SshOptions,
+    greeted: &Greeted,
+    by_proxy: bool,
+) -> ConnectError {
+    let (host, port) = (options.host.clone(), options.port);
+    let reason = match error {
+        EventError::HostKey(error) => return ConnectError::HostKey(error),
+        EventError::Russh(error) if is_end(&error) && !greeted.is_identified() => {
+            let said = greeted.last_line().map(|line| format!("it said '{line}'"));
+            let likely = || "MaxStartups or PerSourcePenalties?".to_owned();
+            return match by_proxy {
+                true => ConnectError::ProxyClosed { host },
+                false => ConnectError::ClosedEarly {
+                    host,
+                    port,
+                    reason: said.unwrap_or_else(likely),
+                },
+            };
+        }
+        EventError::Russh(error) => handshake_reason(&error),
+        error @ EventError::ChannelFlood => error.to_string(),
     };
-    result.map_err(|error| match error {
-        EventError::HostKey(error) => ConnectError::HostKey(error),
-        EventError::Russh(error) => ConnectError::Handshake {
-            host,
-            port,
-            reason: handshake_reason(&error),
-        },
-        error @ EventError::ChannelFlood => ConnectError::Handshake {
-            host,
-            port,
-            reason: error.to_string(),
-        },
-    })
+    ConnectError::Handshake { host, port, reason }
+}
+
+/// Whether the peer closed the connection.
+fn is_end(error: &russh::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    match error {
+        russh::Error::Disconnect | russh::Error::HUP => true,
+        russh::Error::IO(error) => {
+            matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+        }
+        _ => false,
+    }
 }
 
 fn handshake_reason(error: &russh::Error) -> String {
     match error {
-        russh::Error::Disconnect | russh::Error::HUP => {
-            "the server closed the connection during the handshake; check that this is an SSH server, \
-             and that its MaxStartups or PerSourcePenalties do not refuse this client"
-                .to_owned()
+        error if is_end(error) => "the server closed the connection".to_owned(),
+        russh::Error::Version => {
+            "the server sent no identification of SSH version 2; check host and port".to_owned()
         }
         russh::Error::NoCommonAlgo { kind, ours, theirs } => format!(
             "no common {kind:?} algorithm; sshvpn offers {}, the server {}",

@@ -258,12 +258,16 @@ impl Handler for Events {
         _: &str,
         _: &mut Session,
     ) -> Result<(), EventError> {
-        let description = kept(description);
+        let mut description = kept(description);
         tracing::debug!(
             host = self.shared.host,
             ?reason,
             "channel refused: {description}"
         );
+        // Dropbear sends the code alone.
+        if description.is_empty() {
+            meaning(&reason).clone_into(&mut description);
+        }
         self.shared.log().open_failure = Some(description);
         Ok(())
     }
@@ -383,6 +387,12 @@ impl Handler for Events {
             {
                 format!("Timeout, server {host} not responding.")
             }
+            // The end came in the middle of a packet, or where one was awaited.
+            DisconnectReason::Error(EventError::Russh(russh::Error::IO(error)))
+                if error.kind() == std::io::ErrorKind::UnexpectedEof =>
+            {
+                format!("Connection to {host} closed by remote host.")
+            }
             DisconnectReason::Error(EventError::Russh(russh::Error::IO(error))) => {
                 format!("Connection to {host} lost: {}", transport::plain(&error))
             }
@@ -401,6 +411,18 @@ impl Drop for Events {
     fn drop(&mut self) {
         self.shared
             .end(format!("Connection to {} closed.", self.shared.host));
+    }
+}
+
+/// The meaning of a code of SSH_MSG_CHANNEL_OPEN_FAILURE, in OpenSSH's words (RFC 4254, section
+/// 5.1).
+fn meaning(reason: &ChannelOpenFailure) -> &'static str {
+    match reason {
+        ChannelOpenFailure::AdministrativelyProhibited => "administratively prohibited",
+        ChannelOpenFailure::ConnectFailed => "connect failed",
+        ChannelOpenFailure::UnknownChannelType => "unknown channel type",
+        ChannelOpenFailure::ResourceShortage => "resource shortage",
+        _ => "unknown reason",
     }
 }
 

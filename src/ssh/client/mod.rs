@@ -1,8 +1,10 @@
 //! The client role: connects, authenticates, checks the host key, prompts.
 
+pub mod attempts;
 pub mod auth;
 pub mod connect;
 pub(super) mod events;
+pub(super) mod greeting;
 pub mod host_key;
 pub mod prompt;
 pub mod quick_acks;

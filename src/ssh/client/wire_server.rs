@@ -12,6 +12,7 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
+use super::attempts::Attempts;
 use super::connect::Connection;
 use crate::config::ssh::options::{LogLevel, SshOptions, StrictHostKeyChecking};
 use crate::ssh::error::ConnectError;
@@ -66,7 +67,7 @@ impl WireServer {
     /// sshvpn's client with these settings.
     pub(crate) async fn client(options: &SshOptions) -> Result<Connection, ConnectError> {
         let invoker = test_settings::invoker();
-        Connection::open(options, &Default::default(), &invoker).await
+        Connection::open(options, &Default::default(), &invoker, Attempts::one()).await
     }
 
     /// A client that is logged in, and the server's side of the connection.

@@ -17,7 +17,7 @@ use super::patience::Patience;
 use super::place::{Place, Places};
 use super::requests::{
     CancelReply, ListenReply, OpenReply, Opening, Originator, QUEUE, Request, SubsystemReply,
-    TunnelReply,
+    TunnelReply, Unqueued,
 };
 use crate::ssh::channel::side::ServerSide;
 use crate::ssh::channel::tunnel::CHANNEL_TYPE;
@@ -48,6 +48,7 @@ pub(super) struct Asking {
     shared: Arc<Shared>,
     places: Places,
     requests: mpsc::Sender<Request>,
+    unqueued: Unqueued,
     /// Sessions in which nothing has been started.
     sessions: HashMap<ChannelId, Waiting>,
     patience: Patience,
@@ -88,11 +89,13 @@ impl Asking {
         shared: Arc<Shared>,
         places: Places,
         requests: mpsc::Sender<Request>,
+        unqueued: Unqueued,
     ) -> Self {
         Asking {
             shared,
             places,
             requests,
+            unqueued,
             sessions: HashMap::new(),
             patience: Patience::new(),
         }
@@ -108,11 +111,11 @@ impl Asking {
         self.unserved(&format!("{what} {}", kept(name)));
     }
 
-    /// Keeps half of the queue free for requests that need an answer: only part of a flood
-    /// is logged.
+    /// Keeps half of the queue free for requests that need an answer: a flood is recorded by
+    /// its number.
     fn refused(&self, what: &str, why: &str) {
         if self.requests.capacity() <= QUEUE / 2 {
-            return tracing::debug!("{why}; not recorded, because too many requests wait");
+            return self.unqueued.count();
         }
         // There is room, or the queue is closed and has no receiver that would log it.
         let _ = self.requests.try_send(Request::Unserved {
@@ -169,6 +172,7 @@ impl Asking {
             return false;
         }
         let Ok(queue) = self.requests.try_reserve() else {
+            self.unqueued.count();
             return false;
         };
         let Some(Waiting { channel, place }) = self.sessions.remove(&id) else {
@@ -321,7 +325,11 @@ impl Asking {
                     answer.try_recv().ok()
                 }
             },
-            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => None,
+            Err(TrySendError::Full(_)) => {
+                self.unqueued.count();
+                None
+            }
+            Err(TrySendError::Closed(_)) => None,
         }
     }
 }
@@ -351,6 +359,7 @@ pub(super) fn described(failure: ChannelOpenFailure, description: &str) -> Chann
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ssh::server::requests::Requests;
     use crate::types::Unit;
 
     fn payload(mode: u32, unit: u32) -> Vec<u8> {
@@ -374,7 +383,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_comes_too_late_is_known_to_be() {
         let (asks, mut requests) = mpsc::channel(QUEUE);
-        let asking = Asking::new(Arc::default(), Places::new(1), asks);
+        let asking = Asking::new(Arc::default(), Places::new(1), asks, Unqueued::default());
         assert_eq!(asking.listen("localhost", 8080).await, None);
         let Some(Request::Listen { reply, .. }) = requests.recv().await else {
             panic!("another request");
@@ -387,6 +396,29 @@ mod tests {
             }
         });
         assert_eq!((port, heard), (Some(4242), true));
+    }
+
+    #[tokio::test]
+    async fn requests_without_room_in_the_queue_are_recorded_by_their_number() {
+        let (asks, queue) = mpsc::channel(QUEUE);
+        let unqueued = Unqueued::default();
+        let mut requests = Requests::new(queue, unqueued.clone());
+        let asking = Asking::new(Arc::default(), Places::new(1), asks, unqueued);
+        for number in 0..QUEUE + 3 {
+            asking.unserved(&format!("request {number}"));
+        }
+        let Some(Request::Unserved { what, why }) = requests.next().await else {
+            panic!("another request");
+        };
+        // The half of the queue that stays free, and the three beyond it.
+        assert_eq!(what, format!("{} requests", QUEUE / 2 + 3));
+        assert_eq!(why, "too many requests wait");
+        drop(asking);
+        let mut recorded = 0;
+        while requests.next().await.is_some() {
+            recorded += 1;
+        }
+        assert_eq!(recorded, QUEUE / 2);
     }
 
     #[test]

@@ -39,6 +39,14 @@ pub(super) struct Events<G: Gate> {
     pub(super) shared: Arc<Shared>,
 }
 
+/// Refuses a session's program and ends the session as one that failed: a client that requests
+/// no reply, like Dropbear's, would wait for ever.
+fn no_program(id: ChannelId, session: &mut Session) -> Result<(), ServeError> {
+    session.channel_failure(id)?;
+    session.exit_status_request(id, 1)?;
+    Ok(session.close(id)?)
+}
+
 /// The failure for a channel type that is not supported.
 fn unknown_type() -> ChannelOpenFailure {
     ChannelOpenFailure::UnknownChannelType
@@ -235,7 +243,7 @@ impl<G: Gate> Handler for Events<G> {
     ) -> Result<(), ServeError> {
         let handle = session.handle();
         if !self.asking.subsystem(id, name, handle) {
-            session.channel_failure(id)?;
+            no_program(id, session)?;
         }
         Ok(())
     }
@@ -246,7 +254,7 @@ impl<G: Gate> Handler for Events<G> {
         session: &mut Session,
     ) -> Result<(), ServeError> {
         self.asking.unserved("shell");
-        Ok(session.channel_failure(id)?)
+        no_program(id, session)
     }
 
     async fn exec_request(
@@ -258,7 +266,7 @@ impl<G: Gate> Handler for Events<G> {
         let command = command.get(..KEPT_CHARACTERS).unwrap_or(command);
         let command = String::from_utf8_lossy(command);
         self.asking.unserved_named("exec", &command);
-        Ok(session.channel_failure(id)?)
+        no_program(id, session)
     }
 
     async fn pty_request(

@@ -111,6 +111,15 @@ impl HostKeys {
     }
 }
 
+/// Fails if the key in `path` cannot be used; a missing one is created at a start.
+pub fn check(path: &Path) -> Result<(), HostKeyFileError> {
+    let parsed = read(path).and_then(|text| text.map(|text| parse(&text)).transpose());
+    parsed.map(drop).map_err(|problem| HostKeyFileError {
+        path: path.to_owned(),
+        problem,
+    })
+}
+
 /// Creates the key in `path` for `owner`; does nothing if the file exists.
 pub fn make_for(path: &Path, owner: (Uid, Gid)) -> Result<(), HostKeyFileError> {
     let made = match path.symlink_metadata() {
@@ -138,7 +147,11 @@ fn load_or_make(path: &Path) -> Result<PrivateKey, HostKeyProblem> {
             made => return made.map_err(HostKeyProblem::Make),
         },
     };
-    let key = match private_key::decode(&text) {
+    parse(&text)
+}
+
+fn parse(text: &str) -> Result<PrivateKey, HostKeyProblem> {
+    let key = match private_key::decode(text) {
         Ok(Decoded::Key(key)) => *key,
         Ok(Decoded::Encrypted) => return Err(HostKeyProblem::Passphrase),
         Err(error) => return Err(HostKeyProblem::Format(error.to_string())),
@@ -190,21 +203,41 @@ fn make(path: &Path, owner: Option<(Uid, Gid)>) -> io::Result<PrivateKey> {
         fs::create_dir_all(directory)?;
     }
     let private = key.to_openssh(LineEnding::LF).map_err(io::Error::other)?;
-    // The file gets its name only when it is complete, and never replaces another.
-    let draft = beside(path, ".new");
-    let file = write_new(&draft, private.as_bytes(), 0o600)?;
-    if let Some((uid, gid)) = owner {
-        fchown(&file, Some(uid.as_raw()), Some(gid.as_raw()))?;
-    }
-    let linked = fs::hard_link(&draft, path);
-    fs::remove_file(&draft)?;
-    linked?;
+    link_new(path, private.as_bytes(), owner)?;
     let public = key.public_key().to_openssh().map_err(io::Error::other)?;
-    let public_path = beside(path, ".pub");
     // The public key of an earlier key is of no use.
-    let _ = fs::remove_file(&public_path);
-    let _ = write_new(&public_path, format!("{public}\n").as_bytes(), 0o644)?;
+    let draft = draft_of(path)?;
+    let renamed = write_new(&draft, format!("{public}\n").as_bytes(), 0o644)
+        .and_then(|_| fs::rename(&draft, beside(path, ".pub")));
+    if renamed.is_err() {
+        let _ = fs::remove_file(&draft);
+    }
+    renamed?;
     Ok(key)
+}
+
+/// A new name beside `path`: a draft that a crash left, or that another server is writing, has
+/// another one.
+fn draft_of(path: &Path) -> io::Result<PathBuf> {
+    let mut random = [0; 8];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no random numbers"))?;
+    Ok(beside(
+        path,
+        &format!(".{:016x}.new", u64::from_ne_bytes(random)),
+    ))
+}
+
+/// Gives a complete file its name; fails with `AlreadyExists` rather than replace another.
+fn link_new(path: &Path, content: &[u8], owner: Option<(Uid, Gid)>) -> io::Result<()> {
+    let draft = draft_of(path)?;
+    let linked = write_new(&draft, content, 0o600)
+        .and_then(|file| match owner {
+            Some((uid, gid)) => fchown(&file, Some(uid.as_raw()), Some(gid.as_raw())),
+            None => Ok(()),
+        })
+        .and_then(|()| fs::hard_link(&draft, path));
+    let removed = fs::remove_file(&draft);
+    linked.and(removed)
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

@@ -2,6 +2,7 @@
 //! reply refuses the request.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use russh::server::{ChannelOpenHandle, Handle};
@@ -23,7 +24,32 @@ pub(super) const QUEUE: usize = 32;
 /// The requests of one connection. The receiver should take them without delay, and must
 /// answer [`Request::Listen`] and [`Request::CancelListen`] without waiting for the
 /// connection, because the connection waits for the answer.
-pub struct Requests(pub(super) mpsc::Receiver<Request>);
+pub struct Requests {
+    queue: mpsc::Receiver<Request>,
+    unqueued: Unqueued,
+}
+
+/// The number of refused requests that found no room in the queue and are not recorded yet.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Unqueued(Arc<AtomicU64>);
+
+impl Unqueued {
+    /// Counts one.
+    pub(super) fn count(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All of them as one record.
+    fn take(&self) -> Option<Request> {
+        let what = match self.0.swap(0, Ordering::Relaxed) {
+            0 => return None,
+            1 => "1 request".to_owned(),
+            count => format!("{count} requests"),
+        };
+        let why = "too many requests wait".to_owned();
+        Some(Request::Unserved { what, why })
+    }
+}
 
 /// Sends frames to a client.
 pub type ServedSender = TunnelSender<ServerSide>;
@@ -151,10 +177,21 @@ pub struct ListenReply(pub(super) oneshot::Sender<u16>);
 pub struct CancelReply(pub(super) oneshot::Sender<()>);
 
 impl Requests {
+    /// The requests in this queue, and records of those that had no room in it.
+    pub(super) fn new(queue: mpsc::Receiver<Request>, unqueued: Unqueued) -> Self {
+        Requests { queue, unqueued }
+    }
+
     /// The next request, also one that is refused already; `None` once the connection has
     /// ended.
     pub async fn next(&mut self) -> Option<Request> {
-        self.0.recv().await
+        if let Some(refused) = self.unqueued.take() {
+            return Some(refused);
+        }
+        match self.queue.recv().await {
+            None => self.unqueued.take(),
+            request => request,
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! What the distribution's ssh is granted after the login, and what is refused.
+//! The requests of the distribution's ssh that are granted after the login, and those that are
+//! refused.
 
 use std::net::{Ipv4Addr, SocketAddr};
 

@@ -9,7 +9,7 @@ use crate::bench::opened::Opened;
 use crate::bench::peers::program;
 use crate::lab::child::Child;
 use crate::lab::host::Host;
-use crate::program::tunnel::{FAR, NEAR};
+use crate::program::tunnel::{LOCAL, REMOTE};
 use crate::wait::PATIENCE;
 
 const MAKE_CERTIFICATE: &str = "cd /run/lab
@@ -24,7 +24,7 @@ const OPTIONS: &str = "--dev tun0 --dev-type tun --proto udp --verb 3 --ping 10 
 pub fn open(network: &Network) -> Result<Opened> {
     let (laptop, bastion) = (&network.lab.laptop, &network.lab.bastion);
     let (ours, theirs) = (fingerprint(laptop)?, fingerprint(bastion)?);
-    let (local, remote) = (NEAR[0], FAR[0]);
+    let (local, remote) = (LOCAL[0], REMOTE[0]);
     let started = Instant::now();
     let server = start(
         bastion,

@@ -9,7 +9,7 @@ use crate::bench::opened::Opened;
 use crate::bench::peers::{once_up, program};
 use crate::lab::child::Child;
 use crate::lab::host::Host;
-use crate::program::tunnel::{FAR, NEAR};
+use crate::program::tunnel::{LOCAL, REMOTE};
 
 /// An implementation.
 pub struct WireGuard {
@@ -32,10 +32,13 @@ impl WireGuard {
         let (ours, theirs) = (make_key(laptop)?, make_key(bastion)?);
         let started = Instant::now();
         let (local, remote) = (self.start(laptop)?, self.start(bastion)?);
-        configure(bastion, &remote, &ours, NEAR[0], "")?;
+        configure(bastion, &remote, &ours, LOCAL[0], "")?;
         let endpoint = format!("endpoint 192.0.2.2:{PORT}");
-        configure(laptop, &local, &theirs, FAR[0], &endpoint)?;
-        for (host, address, peer) in [(bastion, FAR[0], NEAR[0]), (laptop, NEAR[0], FAR[0])] {
+        configure(laptop, &local, &theirs, REMOTE[0], &endpoint)?;
+        for (host, address, peer) in [
+            (bastion, REMOTE[0], LOCAL[0]),
+            (laptop, LOCAL[0], REMOTE[0]),
+        ] {
             host.sh(&format!(
                 "ip address add {address} peer {peer} dev {DEVICE}; \
                  ip link set dev {DEVICE} mtu {MTU} up"

@@ -19,7 +19,8 @@ const MOST: usize = 200_000;
 pub enum FactsError {
     /// The commands did not run to the end.
     #[error(
-        "{host}: its shell does not run commands as expected ({complaint}): use a login with a POSIX shell"
+        "{host}: its shell does not run commands as expected ({complaint}): use a login with a POSIX \
+         shell that sshd runs as it is (no ForceCommand, no command= of the key, no ChrootDirectory)"
     )]
     NoShell {
         /// The remote end.
@@ -91,6 +92,8 @@ pub struct Device {
     pub up: bool,
     /// Its group (IFLA_GROUP).
     pub group: u32,
+    /// Whether it has IPv6.
+    pub ipv6: bool,
 }
 
 /// An address of an interface.
@@ -113,7 +116,7 @@ pub struct RemoteFacts {
     pub privilege: Privilege,
     /// Why sudo does not work, if the login is not root.
     sudo: &'static str,
-    /// Whether IPv6 is enabled.
+    /// Whether new devices get IPv6.
     pub ipv6: bool,
     /// Whether nftables can be used.
     pub nft: bool,
@@ -147,6 +150,12 @@ impl RemoteFacts {
             .collect()
     }
 
+    /// The tun or tap device of that unit.
+    pub fn device(&self, unit: Unit, mode: Mode) -> Option<&Device> {
+        let mut devices = self.devices.iter();
+        devices.find(|device| device.unit == unit && device.mode == mode)
+    }
+
     /// The error for a login that cannot change the host.
     pub fn no_privilege(&self, host: &str) -> FactsError {
         FactsError::NoPrivilege {
@@ -159,10 +168,7 @@ impl RemoteFacts {
     /// The unit of the only device among `names`, separated by spaces, that the probe did not
     /// find.
     pub fn new_unit(&self, names: &str, mode: Mode) -> Option<Unit> {
-        let known = |unit: &Unit| {
-            let mut devices = self.devices.iter();
-            devices.any(|device| device.mode == mode && device.unit == *unit)
-        };
+        let known = |unit: &Unit| self.device(*unit, mode).is_some();
         let units = names
             .split_whitespace()
             .filter_map(|name| unit_of(name, mode));
@@ -190,7 +196,11 @@ pub fn parse(host: &str, text: &str, complaint: &str) -> Result<RemoteFacts, Fac
         } else {
             complaint
         };
-        let complaint: String = terminal_text::line(said.trim()).chars().take(200).collect();
+        let said = match said.trim() {
+            "" => "it printed nothing".to_owned(),
+            said => said.replace('\n', "; "),
+        };
+        let complaint: String = terminal_text::line(&said).chars().take(200).collect();
         return Err(FactsError::NoShell { host, complaint });
     }
     let mut reading = Reading::default();
@@ -256,11 +266,13 @@ impl Reading {
                 let up =
                     u32::from_str_radix(state.trim_start_matches("0x"), 16).unwrap_or(0) & 1 == 1;
                 let group = words.next().and_then(|word| word.parse().ok());
+                let disable_ipv6 = words.next();
                 self.devices
                     .push(device(value, flags, owner, self.uid).map(|device| Device {
                         mtu,
                         up,
                         group: group.unwrap_or(0),
+                        ipv6: disable_ipv6 == Some("0"),
                         ..device
                     })?);
             }
@@ -335,6 +347,7 @@ fn device(name: &str, flags: u32, owner: i64, uid: Option<u32>) -> Option<Device
         mtu: 0,
         up: false,
         group: 0,
+        ipv6: false,
     })
 }
 

@@ -118,6 +118,7 @@ if [ "$(id -u)" = 0 ]; then
         echo "# $me" >"$journal" && break
         journal=
     done 2>/dev/null
+    # The name stays: this has to find the journals of earlier versions as well.
     for file in "$dir"/far-*.undo; do
         [ -f "$file" ] && [ -O "$file" ] && recover "$file" 8<"$file"
     done

@@ -21,7 +21,8 @@ if [ "$(id -u)" != 0 ]; then
 fi
 command -v ip >/dev/null && echo "ip yes"
 [ -c /dev/net/tun ] && echo "tun yes"
-[ "$(cat /proc/sys/net/ipv6/conf/all/disable_ipv6 2>/dev/null)" = 0 ] && echo "ipv6 yes"
+ipv6=/proc/sys/net/ipv6/conf
+[ "$(cat $ipv6/all/disable_ipv6 $ipv6/default/disable_ipv6 2>/dev/null | tr -d "\n")" = 00 ] && echo "ipv6 yes"
 command -v nft >/dev/null && echo "nft yes"
 command -v iptables >/dev/null && echo "iptables yes"
 command -v ip6tables >/dev/null && echo "ip6tables yes"
@@ -29,7 +30,7 @@ command -v ip6tables >/dev/null && echo "ip6tables yes"
 [ "$($as_root ip6tables -w -S FORWARD 2>/dev/null | head -n 1)" = "-P FORWARD DROP" ] && echo "forward_drop 6"
 for device in /sys/class/net/*; do
     [ -e "$device/tun_flags" ] || continue
-    echo "device ${device##*/} $(cat "$device/tun_flags") $(cat "$device/owner") $(cat "$device/mtu") $(cat "$device/flags") $(cat "$device/netdev_group")"
+    echo "device ${device##*/} $(cat "$device/tun_flags") $(cat "$device/owner") $(cat "$device/mtu") $(cat "$device/flags") $(cat "$device/netdev_group") $(cat "$ipv6/${device##*/}/disable_ipv6" 2>/dev/null)"
 done
 ip -o addr show 2>/dev/null | while read -r index name family address rest; do
     case $rest in "peer "*) peer=${rest#peer }; echo "address $name $address ${peer%% *}" ;; *) echo "address $name $address" ;; esac

@@ -12,8 +12,8 @@ pub(crate) const BEGIN: &str = "sshvpn-begin";
 const END: &str = "sshvpn-end";
 /// Reads the script and runs it once [`END`] has come, so a connection that is cut runs no part of
 /// it. `read` takes no byte beyond that line, so the rest of standard input is the script's.
-/// Without `!`, which csh would expand.
-const LOADER: &str = "n=$(printf \"\\nx\"); n=${n%x}; s=; while IFS= read -r l; do case $l in \
+/// Without `!`, which csh would expand. `set`: bash as `sh` takes options from an exported SHELLOPTS.
+const LOADER: &str = "set +euf; n=$(printf \"\\nx\"); n=${n%x}; s=; while IFS= read -r l; do case $l in \
      sshvpn-end) printf \"\\nsshvpn-begin\\n\"; eval \"$s\"; exit ;; esac; s=$s$l$n; done; exit 1";
 
 /// A script, with its name in the remote list of processes.

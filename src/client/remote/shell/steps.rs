@@ -140,16 +140,20 @@ pub fn bring_up(plan: &Plan, facts: &RemoteFacts) -> Vec<Step> {
 
 fn address(name: &str, mode: Mode, pair: &AddressPair) -> Step {
     let family = if pair.remote.is_ipv4() { "-4" } else { "-6" };
-    // Duplicate address detection is useless on the link and would delay the address.
-    let nodad = if pair.remote.is_ipv4() { "" } else { " nodad" };
     let address = match mode {
         Mode::PointToPoint => format!("{} peer {}", pair.remote, pair.local),
         Mode::Ethernet => format!("{}/{}", pair.remote, pair.prefix),
     };
+    let add = format!("ip {family} addr add {address} dev {name}");
+    // Duplicate address detection would delay the address; busybox's ip cannot turn it off.
+    let command = match pair.remote.is_ipv4() {
+        true => add,
+        false => format!("{add} nodad 2>/dev/null || {add}"),
+    };
     Step {
         what: format!("give {name} the address {}", pair.remote),
         undo: vec![format!("ip {family} addr del {address} dev {name}")],
-        command: format!("ip {family} addr add {address} dev {name}{nodad}"),
+        command,
     }
 }
 

@@ -6,7 +6,7 @@ use ipnetwork::IpNetwork;
 use super::error::PlanError;
 use super::way_probes;
 use crate::client::up::UpRequest;
-use crate::client::up::addresses::{self, Choice};
+use crate::client::up::addresses::{self, Choice, Chosen, NoIpv6};
 use crate::frame::control::{Addresses, AgentFacts, Forward, Permissions, SetUp};
 use crate::host::plan::addressing::AddressPair;
 use crate::host::plan::facts::HostFacts;
@@ -38,6 +38,8 @@ pub(in crate::client::up) struct AgentPlan {
     pub set_up: SetUp,
     /// The tunnel's addresses.
     pub addresses: Vec<AddressPair>,
+    /// Why there is no IPv6 pair among them, if one would have been chosen.
+    pub without_ipv6: Option<NoIpv6>,
     /// Requested routes that the remote host cannot reach.
     pub without_way: Vec<IpNetwork>,
 }
@@ -48,7 +50,11 @@ pub(in crate::client::up) fn decide(input: &AgentInput<'_>) -> Result<AgentPlan,
     let permissions = &input.remote.permissions;
     let (forward, without_way) = forward(input)?;
     let mtu = mtu(input.host, request, permissions)?;
-    let addresses = addresses::choose(Choice {
+    let Chosen {
+        pairs: addresses,
+        without_ipv6,
+    } = addresses::choose(Choice {
+        host: input.host,
         request,
         mtu,
         local: input.local,
@@ -85,6 +91,7 @@ pub(in crate::client::up) fn decide(input: &AgentInput<'_>) -> Result<AgentPlan,
             forward,
         },
         addresses,
+        without_ipv6,
         without_way,
     })
 }

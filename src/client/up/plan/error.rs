@@ -6,6 +6,7 @@ use ipnetwork::IpNetwork;
 use thiserror::Error;
 
 use crate::client::remote::shell::facts::FactsError;
+use crate::client::up::addresses::NoIpv6;
 use crate::host::plan::addressing::AddressError;
 use crate::types::{Mtu, ParseError};
 
@@ -51,13 +52,13 @@ pub enum PlanError {
         /// The login there.
         login: String,
     },
-    /// A requested IPv6 route, without IPv6.
-    #[error("cannot route {route}: {problem}")]
+    /// A requested IPv6 route or address, without IPv6.
+    #[error("cannot {what} without IPv6: {problem}")]
     NoIpv6 {
-        /// The first such route.
-        route: IpNetwork,
+        /// The action that needs IPv6.
+        what: String,
         /// Why IPv6 is not possible.
-        problem: &'static str,
+        problem: NoIpv6,
     },
     /// The host has neither nft nor iptables.
     #[error(

@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnetwork::{IpNetwork, Ipv4Network};
 
 use super::UpRequest;
-use super::addresses::{self, Choice};
+use super::addresses::{self, Choice, Chosen};
 use crate::client::remote::shell::facts::{Device, Privilege, RemoteFacts};
 use crate::client::remote::shell::steps::Forwarding;
 use crate::host::plan::addressing::AddressPair;
@@ -61,12 +61,7 @@ pub fn remote_device(
     request: &UpRequest,
     facts: &RemoteFacts,
 ) -> Result<RemoteDevice, PlanError> {
-    let there = |unit: Unit| {
-        facts
-            .devices
-            .iter()
-            .find(|d| d.unit == unit && d.mode == request.mode)
-    };
+    let there = |unit: Unit| facts.device(unit, request.mode);
     if let Some(unit) = request.peer_unit {
         return match there(unit) {
             Some(device) if device.ours => Ok(RemoteDevice::Premade(unit)),
@@ -98,10 +93,7 @@ pub fn remote_device(
 /// The remote device, if the login lacks the privilege to change it.
 fn fixed(device: RemoteDevice, mode: Mode, facts: &RemoteFacts) -> Option<&Device> {
     match (device, facts.privilege) {
-        (RemoteDevice::Premade(unit), Privilege::None) => facts
-            .devices
-            .iter()
-            .find(|d| d.unit == unit && d.mode == mode),
+        (RemoteDevice::Premade(unit), Privilege::None) => facts.device(unit, mode),
         _ => None,
     }
 }
@@ -153,16 +145,24 @@ pub struct AddressInput<'a> {
 }
 
 /// The tunnel's addresses, at most one pair per family.
-pub fn addresses(input: &AddressInput<'_>) -> Result<Vec<AddressPair>, PlanError> {
+pub(super) fn addresses(input: &AddressInput<'_>) -> Result<Chosen, PlanError> {
     if let Some(device) = fixed(input.device, input.request.mode, input.remote) {
-        return fixed_addresses(input, device);
+        return Ok(Chosen {
+            pairs: fixed_addresses(input, device)?,
+            without_ipv6: None,
+        });
     }
+    let premade = match input.device {
+        RemoteDevice::Premade(unit) => input.remote.device(unit, input.request.mode),
+        _ => None,
+    };
     addresses::choose(Choice {
+        host: input.host,
         request: input.request,
         mtu: input.mtu,
         local: input.local,
         local_ipv6: input.local_ipv6,
-        remote_ipv6: input.remote.ipv6,
+        remote_ipv6: premade.map_or(input.remote.ipv6, |device| device.ipv6),
         remote_networks: input.remote.networks(),
         within: None,
         seed: input.seed,

@@ -17,9 +17,9 @@ use crate::host::change::resolver::name_servers::NameServers;
 use crate::host::plan::addressing::AddressPair;
 use crate::host::plan::facts::{HostFacts, is_default_like};
 use crate::host::plan::route_plan::{self, MAX_ROUTES, RouteRequest};
-use crate::types::Mtu;
 use crate::types::address_set::AddressSet;
 use crate::types::family::is_within;
+use crate::types::{Mode, Mtu};
 
 /// The datagram size that every IPv4 host accepts (RFC 791, section 3.2), in bytes.
 const LEAST_MTU: u32 = 576;
@@ -137,8 +137,13 @@ fn check_asked(
     offered: &[IpNetwork],
 ) -> Result<(), OfferError> {
     let request = input.request;
-    let own = addresses.iter().map(|pair| IpNetwork::from(pair.remote));
-    let there: Vec<IpNetwork> = own.chain(offered.iter().copied()).collect();
+    let own = addresses.iter().flat_map(|pair| {
+        let link = pair
+            .local_network()
+            .filter(|_| request.mode == Mode::Ethernet);
+        [Some(IpNetwork::from(pair.remote)), link]
+    });
+    let there: Vec<IpNetwork> = own.flatten().chain(offered.iter().copied()).collect();
     let covered = AddressSet::of(&there).union(&AddressSet::of(&request.excludes));
     let is_missing = |route: &&IpNetwork| !covered.includes(&AddressSet::of([*route]));
     let missing: Vec<IpNetwork> = request.routes.iter().filter(is_missing).copied().collect();

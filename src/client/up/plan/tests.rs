@@ -93,13 +93,13 @@ fn chosen_addresses_collide_with_nothing_at_the_remote_end() {
     let plain = request(&[]);
     let local = HostFacts::default();
     let free = remote("uid 0");
-    let first = addresses(&input(&plain, &local, &free)).unwrap();
+    let first = addresses(&input(&plain, &local, &free)).unwrap().pairs;
     assert_eq!(first.len(), 2);
     let taken = remote(&format!(
         "uid 0\naddress eth0 {}/24\nroute {}/64",
         first[0].remote, first[1].local
     ));
-    let second = addresses(&input(&plain, &local, &taken)).unwrap();
+    let second = addresses(&input(&plain, &local, &taken)).unwrap().pairs;
     for network in taken.networks() {
         for pair in &second {
             assert!(
@@ -115,7 +115,7 @@ fn a_device_made_beforehand_keeps_its_addresses() {
     let plain = request(&[]);
     let local = HostFacts::default();
     let remote = remote(PREMADE);
-    let pairs = addresses(&input(&plain, &local, &remote)).unwrap();
+    let pairs = addresses(&input(&plain, &local, &remote)).unwrap().pairs;
     assert_eq!(pairs.len(), 1);
     assert_eq!(pairs[0].remote, "10.9.0.1".parse::<IpAddr>().unwrap());
     assert_eq!(pairs[0].local, "10.9.0.2".parse::<IpAddr>().unwrap());

@@ -8,7 +8,7 @@ const WILDCARDS: [char; 2] = ['*', '?'];
 
 /// The list from `value` of `key` and the default list. `None` if it has a pattern although `key`
 /// accepts only names.
-pub(super) fn assemble(key: &str, value: &str, default: &str) -> Option<String> {
+pub(crate) fn assemble(key: &str, value: &str, default: &str) -> Option<String> {
     let takes_names_only = matches!(key, "ciphers" | "macs" | "kexalgorithms");
     if takes_names_only && !value.starts_with('-') && value.contains(WILDCARDS) {
         return None;

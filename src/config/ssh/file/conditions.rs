@@ -26,6 +26,8 @@ pub(super) struct MatchFacts<'a> {
     pub command: &'a str,
     /// Whether the files are being read for the second time.
     pub final_pass: bool,
+    /// Whether the commands of `exec` run; if not, they count as failed.
+    pub runs_commands: bool,
 }
 
 /// The result of a `Match` line.
@@ -110,7 +112,7 @@ fn condition(
         "exec" => {
             let command = tokens.expand("Match exec", argument, COMMON);
             let command = command.map_err(|error| error.to_string())?;
-            so_far && succeeds(&command, facts.invoker)?
+            so_far && facts.runs_commands && succeeds(&command, facts.invoker)?
         }
         "version" => {
             return Err("Match version is supported only with the ssh program: install it".into());
@@ -192,6 +194,7 @@ mod tests {
             session_type: "default",
             command: "",
             final_pass,
+            runs_commands: true,
         };
         evaluate(&Line::parse(text)?.ok_or("empty")?, &facts)
     }

@@ -152,6 +152,7 @@ impl Reader<'_> {
             session_type: &session_type.to_ascii_lowercase(),
             command: &self.command,
             final_pass: self.final_pass,
+            runs_commands: self.runs_commands,
         };
         let outcome = conditions::evaluate(line, &facts)?;
         self.wants_final_pass |= outcome.wants_final_pass;

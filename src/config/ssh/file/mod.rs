@@ -10,6 +10,7 @@ mod files;
 mod keywords;
 mod line;
 mod settle;
+mod word;
 
 #[cfg(test)]
 mod agreement_tests;
@@ -18,9 +19,11 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use algorithms::assemble;
 use collected::Collected;
 use line::Line;
 use tracing::warn;
+pub(crate) use word::{first_word, word_in_option};
 
 use super::args::{AddressFamily, SshArgs};
 use super::options_build;
@@ -46,17 +49,7 @@ fn read_below(
     invoker: &Invoker,
     defaults: &SshValues,
 ) -> Result<SshValues, ConfigError> {
-    let destination = args.destination()?;
-    let mut reader = Reader {
-        collected: Collected::default(),
-        invoker,
-        system,
-        typed_host: destination.host,
-        command: args.command.join(" "),
-        final_pass: false,
-        wants_final_pass: false,
-    };
-    reader.take_arguments(args, destination.user, destination.port)?;
+    let mut reader = Reader::new(system, args, invoker)?;
     let user_given = reader.collected.values.contains("user");
     reader.read_files(args)?;
     reader.settle_host_name()?;
@@ -78,9 +71,28 @@ struct Reader<'a> {
     /// Whether the host's name is final, and the files are read again.
     final_pass: bool,
     wants_final_pass: bool,
+    /// Whether the commands of `Match exec` run; if not, they count as failed.
+    runs_commands: bool,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// A reader that has taken the values of `args`.
+    fn new(system: &'a Path, args: &SshArgs, invoker: &'a Invoker) -> Result<Self, ConfigError> {
+        let destination = args.destination()?;
+        let mut reader = Reader {
+            collected: Collected::default(),
+            invoker,
+            system,
+            typed_host: destination.host,
+            command: args.command.join(" "),
+            final_pass: false,
+            wants_final_pass: false,
+            runs_commands: true,
+        };
+        reader.take_arguments(args, destination.user, destination.port)?;
+        Ok(reader)
+    }
+
     /// Takes the values of the command line, which come first and therefore take precedence.
     fn take_arguments(
         &mut self,

@@ -43,6 +43,14 @@ impl Bound {
         Self::open_new(addresses)
     }
 
+    /// The errors of [`open`](Self::open) at these addresses, which are free again after the call.
+    pub fn check(addresses: &[SocketAddr]) -> Vec<ListenError> {
+        let one_by_one = plan(addresses).into_iter();
+        one_by_one
+            .filter_map(|address| open_all(&[address], false).err())
+            .collect()
+    }
+
     fn open_new(addresses: &[SocketAddr]) -> Result<Self, ListenError> {
         let opened = open_all(&plan(addresses), false)?;
         if opened.is_empty() {

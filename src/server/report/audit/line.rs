@@ -4,6 +4,7 @@ use std::fmt::{self, Display};
 use std::time::Duration;
 
 use super::event::{Asked, Event, Peer, SessionRecord, TunnelFacts, Who};
+use crate::process::message::Counted;
 
 impl Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -71,7 +72,12 @@ impl Display for Event {
             } => write!(f, "access revoked for {who} at {peer}: {reason}"),
             Event::Session(session) => session.fmt(f),
             Event::RecordsLost { count } => {
-                write!(f, "{count} records of the audit log were lost")
+                let was = if *count == 1 { "was" } else { "were" };
+                write!(
+                    f,
+                    "{} of the audit log {was} lost",
+                    Counted(*count, "record")
+                )
             }
         }
     }
@@ -133,7 +139,12 @@ impl Display for SessionRecord {
         )?;
         let dropped = [&self.upload, &self.download].map(|way| way.dropped.values().sum::<u64>());
         if dropped != [0, 0] {
-            write!(f, ", {} + {} packets dropped", dropped[0], dropped[1])?;
+            write!(
+                f,
+                ", {} + {} dropped",
+                dropped[0],
+                Counted(dropped[1], "packet")
+            )?;
         }
         write!(f, ": {}", self.reason)
     }
@@ -146,7 +157,7 @@ impl Display for Others {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             0 => Ok(()),
-            count => write!(f, " ({count} earlier records left out)"),
+            count => write!(f, " ({} left out)", Counted(count, "earlier record")),
         }
     }
 }

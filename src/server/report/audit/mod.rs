@@ -27,6 +27,7 @@ use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
 
+use crate::config::serve::request::check_append_trusted;
 use crate::config::serve::settings::AuditSettings;
 use event::{Event, Record};
 use writer::Outlets;
@@ -91,6 +92,19 @@ struct Work {
     settings: Option<AuditSettings>,
     records: VecDeque<Record>,
     overflowed: u64,
+}
+
+impl AuditError {
+    /// Fails if the audit log of these settings cannot be opened; creates nothing.
+    pub fn check(settings: &AuditSettings) -> Result<(), Self> {
+        let Some(path) = &settings.file else {
+            return Ok(());
+        };
+        check_append_trusted(path).map_err(|source| AuditError::File {
+            path: path.clone(),
+            source,
+        })
+    }
 }
 
 impl Audit {

@@ -161,7 +161,10 @@ fn a_line_that_was_torn_spoils_no_other() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pipe");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    assert!(file::FileSink::open(&path).is_err(), "nobody reads it");
+    assert!(
+        file::FileSink::open(&path).is_err(),
+        "a pipe without a reader is refused"
+    );
     let mut reader = fs::OpenOptions::new()
         .read(true)
         .write(true)

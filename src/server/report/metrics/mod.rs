@@ -54,6 +54,16 @@ pub struct MetricsListener {
     task: JoinHandle<Infallible>,
 }
 
+impl MetricsError {
+    /// Fails if nothing can listen at `address`, which is free again after the call.
+    pub async fn check(address: SocketAddr) -> Result<(), Self> {
+        let bound = TcpListener::bind(address).await;
+        bound
+            .map(drop)
+            .map_err(|source| MetricsError { address, source })
+    }
+}
+
 impl MetricsListener {
     /// Listens at `address` and answers requests that use an address or one of `names`. Warns
     /// if other hosts can connect, since the metrics name users and keys.

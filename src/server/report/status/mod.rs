@@ -11,7 +11,7 @@ mod socket;
 mod table;
 pub mod watched;
 
-pub use show::show;
+pub use show::{any_server, show};
 pub use socket::StatusSocket;
 
 /// The prefix of the sockets' names; the first port at which the server listens follows.

@@ -114,6 +114,16 @@ fn show_from(
     print(&text).map_err(StatusError::Output)
 }
 
+/// Whether a server of this user, or for root any server, runs on this host.
+pub fn any_server() -> bool {
+    let Ok(directory) = cleanup::runtime_dir() else {
+        return false;
+    };
+    let runs = connect_all(&directory, PREFIX).is_ok_and(|found| !found.is_empty());
+    cleanup::remove_empty_runtime_dir();
+    runs
+}
+
 fn ask(mut stream: UnixStream) -> io::Result<String> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut answer = String::new();

@@ -342,9 +342,12 @@ fn an_ethernet_device_joins_the_bridge() {
         ip("link add br1 type bridge");
         ip("link add v0 type veth peer name v1");
         let devices = devices(&host);
-        assert!(devices.check_bridge(&"br0".parse().unwrap()).await.is_ok());
-        let wrong = devices
-            .check_bridge(&"v0".parse().unwrap())
+        assert!(
+            check_bridge(devices.netlink(), &"br0".parse().unwrap())
+                .await
+                .is_ok()
+        );
+        let wrong = check_bridge(devices.netlink(), &"v0".parse().unwrap())
             .await
             .unwrap_err();
         assert!(matches!(wrong, NetError::NotBridge(_)), "{wrong}");

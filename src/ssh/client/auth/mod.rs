@@ -48,6 +48,17 @@ pub enum AuthError {
         /// The methods that the server accepts, separated by commas.
         methods: String,
     },
+    /// The server offered no method at first, or closed the connection.
+    #[error(
+        "{user}@{host}: the server offers no method of login, or closed the connection before the first \
+         try; its PubkeyAuthentication, PasswordAuthentication and KbdInteractiveAuthentication may be off"
+    )]
+    NoMethod {
+        /// The login's user.
+        user: String,
+        /// The server.
+        host: String,
+    },
     /// The server closed the connection, for example after too many attempts, or has no
     /// method left.
     #[error(
@@ -133,10 +144,10 @@ impl Person<'_> {
     }
 
     pub(in crate::ssh) fn disconnected(&self) -> AuthError {
-        AuthError::Disconnected {
-            user: self.options.user.clone(),
-            host: self.host(),
-            tries: self.tries.load(std::sync::atomic::Ordering::Relaxed),
+        let (user, host) = (self.options.user.clone(), self.host());
+        match self.tries.load(std::sync::atomic::Ordering::Relaxed) {
+            0 => AuthError::NoMethod { user, host },
+            tries => AuthError::Disconnected { user, host, tries },
         }
     }
 

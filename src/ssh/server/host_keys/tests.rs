@@ -44,6 +44,26 @@ fn a_missing_key_is_made_once_and_ssh_keygen_reads_it() {
 }
 
 #[test]
+fn servers_that_start_together_have_one_key_whatever_a_crash_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("host");
+    fs::write(beside(&path, ".new"), "a draft").unwrap();
+    let start = || {
+        HostKeys::load_or_make(std::slice::from_ref(&path))
+            .unwrap()
+            .fingerprints()
+    };
+    let all: Vec<Vec<String>> = std::thread::scope(|scope| {
+        let starts: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
+        starts.into_iter().map(|it| it.join().unwrap()).collect()
+    });
+    assert!(all.iter().all(|one| *one == all[0]), "{all:?}");
+    // The key, its public key and the old draft.
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
+    assert_eq!(all[0], [fingerprint(&beside(&path, ".pub"))]);
+}
+
+#[test]
 fn a_key_is_never_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let path = keygen(&directory, "host", &["-t", "ed25519", "-N", ""]);

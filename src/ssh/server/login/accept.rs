@@ -21,7 +21,7 @@ use crate::ssh::server::asking::Asking;
 use crate::ssh::server::connection::{ClientConnection, GOODBYE, Shared};
 use crate::ssh::server::events::{Events, ServeError};
 use crate::ssh::server::place::Places;
-use crate::ssh::server::requests::{QUEUE, Requests};
+use crate::ssh::server::requests::{QUEUE, Requests, Unqueued};
 use crate::ssh::server::settings::ServerSettings;
 
 /// Runs identification, key exchange and login, all within the grace time. Dropping the
@@ -57,9 +57,10 @@ async fn log_in<G: Gate>(
     let places = Places::new(settings.channels);
     let (admit, admitted) = oneshot::channel();
     let (asks, requests) = mpsc::channel(QUEUE);
+    let unqueued = Unqueued::default();
     let events = Events {
         attempts: Attempts::new(gate, peer, Arc::clone(progress), admit),
-        asking: Asking::new(Arc::clone(&shared), places.clone(), asks),
+        asking: Asking::new(Arc::clone(&shared), places.clone(), asks, unqueued.clone()),
         shared: Arc::clone(&shared),
     };
     let configuration = Arc::new(settings.configuration());
@@ -91,7 +92,7 @@ async fn log_in<G: Gate>(
             identification,
             _alive: alive,
         },
-        requests: Requests(requests),
+        requests: Requests::new(requests, unqueued),
     })
 }
 

@@ -85,7 +85,7 @@ fn bad_frames_cost_themselves_alone() {
         &[0, 0, 0, 0][..],
         &[0, 0, 0, 3, 1, 2, 3],
         &[0, 0, 0, 4, 0, 0, 0, 9],
-        // An offload header that is cut short.
+        // A truncated offload header.
         &[0, 0, 0, 5, 0x80, 0, 0, 2, 1],
     ] {
         stream.extend_from_slice(bad);

@@ -105,7 +105,7 @@ fn all_fragments_between_two_hosts_are_one_flow() {
     let expected = ipv4_identity_with(17, Discriminator::Fragment);
     assert_eq!(ip_identity(&more_fragments), expected);
     assert_eq!(ip_identity(&last), expected);
-    // Don't Fragment is no fragment.
+    // Don't Fragment does not make a fragment.
     assert_eq!(
         ip_identity(&ipv4(17, 0x4000, 77, &[1, 2, 3, 4])),
         ipv4_identity_with(17, Discriminator::Ports([1, 2, 3, 4]))

@@ -12,7 +12,7 @@ use proptest::sample::select;
 
 use super::*;
 
-/// The addresses of the tunnel's two ends, of networks behind the one, and of others.
+/// The addresses of the tunnel's two hosts, of networks behind one of them, and others.
 const V4: [&str; 11] = [
     "10.9.0.5",
     "10.9.0.1",
@@ -40,7 +40,7 @@ const V6: [&str; 11] = [
     "fe80::1",
 ];
 
-/// What both roles have to do with is a network at the gateway's end, and the client.
+/// The client; it reaches the gateway and the networks behind the gateway.
 const CLIENT: [&str; 2] = ["10.9.0.5/32", "fd09::5/128"];
 const GATEWAY: [&str; 2] = ["10.9.0.1/32", "fd09::1/128"];
 const BEHIND_GATEWAY: [&str; 2] = ["10.20.0.0/16", "2001:db8:20::/48"];
@@ -61,7 +61,7 @@ fn holds(of: &[&[&str]], address: IpAddr) -> bool {
     all.any(|network| network.contains(address))
 }
 
-/// Whose side this host is.
+/// The role of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Server,
@@ -79,7 +79,7 @@ impl Role {
             Mode::Ethernet => LAN,
         };
         match self {
-            // An agent takes no other clients into account, and has no groups.
+            // An agent knows no other clients and no groups.
             Role::Server | Role::Agent => {
                 let reach = Reach {
                     here: &set(&GATEWAY),
@@ -129,7 +129,7 @@ impl Role {
 enum Kind {
     Udp,
     Echo,
-    /// About a packet between these of the addresses.
+    /// About a packet between these two of the addresses.
     Error(u8, usize, usize),
     Redirect,
     RouterAdvertisement,
@@ -142,7 +142,7 @@ enum Part {
     Middle,
 }
 
-/// A packet, by what it is to be.
+/// The properties of a packet to build.
 #[derive(Debug, Clone, Copy)]
 struct Built {
     ipv6: bool,
@@ -264,10 +264,10 @@ impl Built {
         packet
     }
 
-    /// Whether `role` lets it through on a point-to-point tunnel.
+    /// Whether it passes in `role` on a point-to-point tunnel.
     fn passes(self, role: Role) -> bool {
         let (from, to) = (self.address(self.from), self.address(self.to));
-        // What is no start of a message is only data.
+        // A later fragment has no message type, only data.
         match if self.part == Part::Middle {
             Kind::Udp
         } else {
@@ -319,7 +319,7 @@ fn read(mode: Mode, packet: &[u8]) -> Option<(IpAddr, IpAddr, Option<u8>)> {
         ),
         NetSlice::Arp(_) => return None,
     };
-    // Of a first fragment etherparse reads no transport header.
+    // etherparse reads no transport header in a first fragment.
     let (payload, first) = match &sliced.net {
         Some(NetSlice::Ipv4(ip)) => (ip.payload(), ip.header().fragments_offset().value() == 0),
         Some(NetSlice::Ipv6(ip)) => (
@@ -341,7 +341,7 @@ fn read(mode: Mode, packet: &[u8]) -> Option<(IpAddr, IpAddr, Option<u8>)> {
     Some((from, to, kind))
 }
 
-/// Holds a packet that passed to what the role allows.
+/// Checks that the role allows a packet that passed.
 fn passed(role: Role, mode: Mode, packet: &[u8]) {
     let Some((from, to, kind)) = read(mode, packet) else {
         return;

@@ -169,7 +169,7 @@ fn source_routes_are_refused_wherever_the_header_points() {
     for (options, verdict) in [
         (&[1, 131, 7, 4, 8, 8, 8, 8][..], Err(Refused::Destination)),
         (&[137, 7, 4, 8, 8, 8, 8, 0], Err(Refused::Destination)),
-        // Record route, then the end, behind which nothing counts.
+        // Record route, then the end of the options; later bytes are ignored.
         (&[7, 3, 4, 0, 131, 7, 4, 8, 0, 0, 0, 0], Ok(())),
         (&[7, 0, 4, 0], Err(Refused::Malformed)),
         (&[7, 9, 4, 0], Err(Refused::Malformed)),
@@ -212,7 +212,7 @@ fn routing_headers_are_found_behind_other_headers() {
         let packet = v6(kind, &behind(&padding(43), &routing(1)));
         assert_eq!(judge(&rules, &packet), source_routed, "behind {kind}");
     }
-    // What follows a fragment header is data, but in the first fragment.
+    // Only the first fragment has headers behind the fragment header; later ones have data.
     let later = [43, 0, 0, 9, 0, 0, 0, 1];
     assert_eq!(judge(&rules, &v6(44, &behind(&later, &routing(1)))), Ok(()));
     for more in [0, 1] {
@@ -224,7 +224,7 @@ fn routing_headers_are_found_behind_other_headers() {
     }
     let first = [60, 0, 0, 1, 0, 0, 0, 1];
     assert_eq!(judge(&rules, &v6(44, &first)), Err(Refused::Malformed));
-    // One that ends out of sight might hide one.
+    // A header that ends beyond the packet's visible part might hide one.
     let long = [17, 40, 1, 4, 0, 0, 0, 0];
     assert_eq!(judge(&rules, &v6(60, &long)), Err(Refused::Malformed));
     let endless: Vec<u8> = [60, 0, 1, 4, 0, 0, 0, 0].repeat(20);

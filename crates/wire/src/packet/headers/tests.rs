@@ -70,7 +70,7 @@ fn fragments_are_told() {
     assert!(headers.fragment);
     assert_eq!(headers.payload, 56);
     for bits in [[0x20, 0], [0, 1], [0x3f, 0xff]] {
-        // Too short for a TCP header, which a later fragment need not have.
+        // Too short for a TCP header, which a later fragment does not have.
         let mut packet = Template::new(IpVersion::V4, true).packet(&[]);
         packet[6..8].copy_from_slice(&bits);
         packet[2..4].copy_from_slice(&[0, 28]);

@@ -1,4 +1,4 @@
-//! Offload headers that fit their packets, and each way in which they may not.
+//! Offload headers that match their packets, and each kind of mismatch.
 
 use super::*;
 use crate::packet::test_packets::{Template, payload, templates, verifies};

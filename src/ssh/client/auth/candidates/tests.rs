@@ -1,4 +1,4 @@
-//! The order of keys, and what signs for a certificate.
+//! The order of keys, and the signer for a certificate.
 
 use russh::keys::ssh_key::certificate::Builder;
 use russh::keys::{PrivateKey, PublicKey};
@@ -88,7 +88,7 @@ fn each_key_once_and_only_accepted_kinds() {
     assert_eq!(labels(&queue), ["x"]);
 }
 
-/// What signs for the certificate `named`, whose key is `key`.
+/// The signer for the certificate `named`, whose key is `key`.
 fn signer_for(key: &PrivateKey, identities: Vec<Identity>, agent: Vec<AgentIdentity>) -> SignedBy {
     let certificate = certificate(key, CertType::User);
     let named = file("id-cert.pub", Public::Certificate(Box::new(certificate)));

@@ -1,4 +1,4 @@
-//! known_hosts lines: what they match; no line may cause a panic.
+//! The hosts that known_hosts lines match; no line may cause a panic.
 
 use proptest::prelude::*;
 

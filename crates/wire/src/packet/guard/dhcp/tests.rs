@@ -52,7 +52,7 @@ fn udp(ports: (u16, u16), message: &[u8]) -> Vec<u8> {
     [&header.concat()[..], message].concat()
 }
 
-/// `place` is what the header says of fragments.
+/// `place` is the header's field of fragment flags and offset.
 fn v4(from: [u8; 4], to: [u8; 4], place: u16, options: &[u8], payload: &[u8]) -> Vec<u8> {
     let words = 5 + options.len() as u8 / 4;
     let length = (usize::from(words) * 4 + payload.len()) as u16;
@@ -71,7 +71,7 @@ fn v6(from: &str, to: &str, next: u8, payload: &[u8]) -> Vec<u8> {
     [&start[..], &address(from), &address(to), payload].concat()
 }
 
-/// A message with the fields that are judged.
+/// A message with the fields that the guard checks.
 fn message(start: [u8; 3], client: [u8; 4], relay: [u8; 4], station: [u8; 6]) -> Vec<u8> {
     let mut message = start.to_vec();
     message.resize(12, 0);
@@ -105,7 +105,7 @@ fn no_datagram_has_the_ports_of_a_server_or_of_another_client() {
         for options in [&[][..], &[1, 1, 1, 0]] {
             let whole = v4(OWN, SERVER, 0, options, &datagram);
             assert_eq!(judge(&whole), verdict, "{ports:?}");
-            // Of a message that is not all there nothing is known but its ports.
+            // A fragment shows the ports, but not the whole message.
             let first = v4(OWN, SERVER, 0x2000, options, &datagram[..64]);
             let expected = match ports {
                 (68, 67) => Err(Refused::NotCarried),
@@ -222,7 +222,7 @@ fn by_ipv6_a_client_sends_the_messages_of_a_client() {
     assert_eq!(judge(&v6("fd09::5", "fd09::1", 44, &later)), Ok(()));
 }
 
-/// Where this host routes, a relay behind the client may ask a server beyond it.
+/// If this host routes the packets, a relay behind the client may ask a server beyond it.
 #[test]
 fn a_client_alone_on_its_link_may_relay() {
     let relayed = message(REQUEST, NONE, OWN, OTHER);

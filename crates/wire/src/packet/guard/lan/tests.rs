@@ -1,4 +1,4 @@
-//! What of a LAN reaches a client on an ethernet tunnel.
+//! The frames of a LAN that reach a client on an ethernet tunnel.
 
 use std::net::IpAddr;
 
@@ -106,7 +106,7 @@ fn nothing_configures_the_client() {
             assert_eq!(verdict, Err(Refused::RouterControl), "{from} {kind}");
         }
     }
-    // Behind a tag, and in what is no IP.
+    // Behind a VLAN tag, and a frame that is not IP.
     let mut tagged = discovery("fe80::7", "ff02::1", 134, "::");
     tagged.splice(12..12, [0x81, 0, 0, 0]);
     assert_eq!(judge(&tagged), Err(Refused::NotCarried));
@@ -123,7 +123,7 @@ fn only_the_client_speaks_for_its_own_addresses() {
     for (from, to, kind, target, verdict) in [
         ("fe80::7", "ff02::1:ff00:5", SOLICITATION, "fd09::5", Ok(())),
         ("fd09::7", "fd09::5", SOLICITATION, "fd09::5", Ok(())),
-        // A host that wants to know whether the address is free is answered.
+        // Duplicate address detection of another host gets an answer.
         ("::", "ff02::1:ff00:5", SOLICITATION, "fd09::5", Ok(())),
         ("fe80::7", "fd09::5", ADVERTISEMENT, "fd09::7", Ok(())),
         ("fe80::7", "fd09::5", ADVERTISEMENT, "fe80::7", Ok(())),

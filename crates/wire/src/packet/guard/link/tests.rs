@@ -84,7 +84,7 @@ fn one_station_alone_speaks_unless_networks_are_bridged_to_it() {
     let mut station = Sender::default();
     let one = rules(true);
     let mut check = |frame: &[u8]| one.check(Mode::Ethernet, &mut station, frame);
-    // What is refused does not say who is there.
+    // A refused frame does not set the station.
     assert_eq!(check(&foreign), Err(Refused::Source));
     assert_eq!(check(&ours), Ok(()));
     assert_eq!(check(&other), Err(Refused::Source));
@@ -164,7 +164,7 @@ fn multicast_groups_are_joined_and_never_asked_about() {
             verdict,
             "{kind:#x}"
         );
-        // Routers and bridges would take a query to one host, too.
+        // Routers and bridges would accept a query to one host, too.
         packet[16..20].copy_from_slice(&[10, 9, 0, 1]);
         let to_one = judge(&frame(OURS, SERVER, 0x0800, &packet));
         assert_eq!(to_one, Err(Refused::NotCarried), "{kind:#x}");
@@ -340,7 +340,7 @@ fn a_client_is_no_router_whatever_hides_it() {
             assert_eq!(verdict, Err(Refused::NotCarried), "{from} {next}");
         }
     }
-    // What is out of sight is not let through: its type, and its last options.
+    // Refused if the guard cannot see its type or its last options.
     let spoofed = neighbour(136, "fd09::1", 2, OTHER);
     let behind = [&[58, 0, 1, 4, 0, 0, 0, 0][..], &spoofed].concat();
     let own = [&neighbour(136, "fd09::5", 2, OURS)[..], &[2, 1], &OTHER].concat();
@@ -355,7 +355,7 @@ fn a_client_is_no_router_whatever_hides_it() {
         let verdict = judge(&whole[..14 + 40 + sight]);
         assert_eq!(verdict, Err(Refused::Malformed), "{next}");
     }
-    // Asking for one is a host's part.
+    // A host may send a router solicitation.
     let solicitation = [&[133, 0, 0, 0, 0, 0, 0, 0, 1, 1][..], &OURS].concat();
     let packet = v6("fe80::5", "ff02::2", 58, &solicitation);
     assert_eq!(judge(&frame(OURS, ALL, 0x86dd, &packet)), Ok(()));
@@ -427,7 +427,7 @@ fn options_that_make_no_sense_are_malformed() {
         let verdict = judge(&frame(OURS, ALL, 0x86dd, &packet));
         assert_eq!(verdict, Err(Refused::Malformed), "{message:?}");
     }
-    // Padding of the frame is no option.
+    // The frame's padding does not count as options.
     let whole = v6(
         "fd09::5",
         "fd09::1",
@@ -438,7 +438,7 @@ fn options_that_make_no_sense_are_malformed() {
     assert_eq!(judge(&frame(OURS, ALL, 0x86dd, &padded)), Ok(()));
 }
 
-/// RFC 6980: those that ask or answer truly are as little carried as others.
+/// RFC 6980: correct messages are refused as well.
 #[test]
 fn what_stays_on_a_link_comes_in_no_fragment() {
     let own = neighbour(136, "fd09::5", 2, OURS);
@@ -460,7 +460,7 @@ fn what_stays_on_a_link_comes_in_no_fragment() {
             }
         }
     }
-    // Others come in fragments.
+    // Other ICMPv6 messages may be fragmented.
     let echo = [58, 0, 0, 1, 0, 0, 0, 1, 128, 0, 0, 0, 0, 1, 0, 1];
     let packet = v6("fd09::5", "fd09::1", 44, &echo);
     assert_eq!(judge(&frame(OURS, SERVER, 0x86dd, &packet)), Ok(()));
@@ -508,7 +508,7 @@ fn on_a_shared_link_a_station_has_to_be_granted() {
     let foreign = frame(OURS, SERVER, 0x0800, &foreign);
     let mut sender = shared(&[], &[]);
     let rules = rules(true);
-    // What is not in order asks for nothing.
+    // An invalid frame requests no address.
     let verdict = rules.check(Mode::Ethernet, &mut sender, &foreign);
     assert_eq!((verdict, sender.wanted()), (Err(Refused::Source), None));
     let verdict = rules.check(Mode::Ethernet, &mut sender, &ours);
@@ -517,7 +517,7 @@ fn on_a_shared_link_a_station_has_to_be_granted() {
     assert_eq!(sender.wanted(), None);
     let mut sender = shared(&[OURS], &[]);
     assert_eq!(rules.check(Mode::Ethernet, &mut sender, &ours), Ok(()));
-    // One host has one station, and asks for no other.
+    // One host has one station, and requests no other.
     let other = frame(OTHER, SERVER, 0x0800, &packet);
     let verdict = rules.check(Mode::Ethernet, &mut sender, &other);
     assert_eq!((verdict, sender.wanted()), (Err(Refused::Source), None));
@@ -544,7 +544,7 @@ fn on_a_shared_link_link_local_addresses_have_to_be_granted() {
     let advertisement = |target| neighbour(136, target, 2, OURS);
     let report = vec![143, 0, 0, 0, 0, 0, 0, 0];
     for (from, to, message, wanted) in [
-        // Any that it speaks for: as a source, by an advertisement, before it has it.
+        // Each address that it claims: as a source, in an advertisement, by detection of duplicates.
         (
             "fe80::5",
             "ff02::1:ff00:1",
@@ -570,7 +570,7 @@ fn on_a_shared_link_link_local_addresses_have_to_be_granted() {
             neighbour(135, "fe80::1", 14, OTHER),
             wants("fe80::1"),
         ),
-        // What it has, and what it asks others for.
+        // Addresses that it has, and addresses that it asks about.
         ("fe80::6", "ff02::1:ff00:1", solicitation("fe80::1"), None),
         ("fe80::6", "ff02::1", advertisement("fe80::6"), None),
         ("fd09::5", "fe80::1", solicitation("fe80::1"), None),

@@ -1,4 +1,4 @@
-//! What a packet is taken for, and whether its checksums are believed.
+//! Which packets are candidates for merging, and which checksums are accepted.
 
 use super::*;
 use crate::packet::test_packets::{Template, payload, templates};
@@ -137,7 +137,7 @@ proptest! {
     #[test]
     fn no_damaged_bit_is_believed(template in templates(false), length in 1..300_usize, at: prop::sample::Index, bit in 0..8_u8) {
         let mut packet = template.packet(&payload(length));
-        // The Ethernet header has no checksum, nor has IPv6's beyond its addresses.
+        // No checksum covers the Ethernet header, nor the IPv6 header except its addresses.
         let protected = match template.version {
             IpVersion::V4 => template.link_len(),
             IpVersion::V6 => template.link_len() + 8,

@@ -1,4 +1,4 @@
-//! What is merged, and what is not.
+//! Which packets are merged, and which are not.
 
 use super::*;
 use crate::packet::test_packets::{Template, divide_unit, payload};
@@ -16,7 +16,7 @@ pub(super) fn coalesce(mode: Mode, limits: Limits, packets: &[Vec<u8>]) -> Vec<U
     coalescer.flush().collect()
 }
 
-/// How many packets went into each unit.
+/// The number of packets in each unit.
 pub(super) fn shape(units: &[Unit]) -> Vec<usize> {
     units
         .iter()
@@ -110,7 +110,7 @@ fn headers_have_to_be_equal() {
         ("ECN", |one| one.class = 3),
     ];
     for (what, change) in changes {
-        // The first differs from the others, which go together.
+        // The first differs from the others, which are merged.
         assert_eq!(merged(&three(&v4, change)), [1, 2], "{what}");
         assert_eq!(merged(&three(&v6, change)), [1, 2], "{what}");
     }
@@ -131,7 +131,8 @@ fn identifications_count_up_by_one() {
         [1, 1, 1]
     );
     assert_eq!(merged(&three(&v4, |one| one.identification += 1)), [1, 2]);
-    // Linux gives a datagram of an unconnected socket none, which would not come back.
+    // Linux gives datagrams of an unconnected socket the identification 0; segmentation would
+    // change it.
     let zero = Template {
         identification: 0,
         ..Template::new(IpVersion::V4, false)
@@ -250,7 +251,7 @@ fn flows_are_merged_side_by_side() {
         ))
     };
     assert_eq!(shape_of(16), [5; 16]);
-    // One more than are kept open, and each is closed before its next packet.
+    // One flow more than stay open: each is closed before its next packet.
     assert_eq!(shape_of(17), [1; 85]);
 }
 

@@ -93,7 +93,7 @@ fn udp_without_checksum_stays_without() {
     for segment in divide(TUN, &header, &packet) {
         assert_eq!(segment[26..28], [0, 0]);
     }
-    // Over IPv6 it has to be known that nobody damaged the packet.
+    // Over IPv6 the header has to say that the packet is undamaged.
     let template = Template::new(IpVersion::V6, false);
     let (header, mut packet) = template.super_packet(&payload(250), 100);
     packet[46..48].fill(0);
@@ -125,7 +125,7 @@ fn a_zero_checksum_is_written_as_ones_for_udp_only() {
     for (tcp, expected) in [(true, 0), (false, 0xffff)] {
         let template = Template::new(IpVersion::V4, tcp);
         let at = template.transport() + if tcp { 16 } else { 6 };
-        // What the checksum is with zeros there makes it zero in their place.
+        // The payload that makes the checksum zero: the checksum of zeros, in their place.
         let checksum = |packet: &[u8]| u16::from_be_bytes([packet[at], packet[at + 1]]);
         let body = checksum(&template.packet(&[0; 100])).to_be_bytes();
         let payload = [&body[..], &[0; 98]].concat();
