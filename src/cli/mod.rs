@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn an_option_may_come_twice_as_with_ssh() {
         let args = parse("sshvpn -NN -F a -F b -w 0:1 -i x -i y host")
-            .tunnel
+            .session
             .to_args();
         assert_eq!(args.config_file.as_deref(), Some("b".as_ref()));
         assert_eq!(args.identities.len(), 2);

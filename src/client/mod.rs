@@ -6,6 +6,7 @@ pub(crate) mod escape;
 pub(crate) mod forward;
 pub(crate) mod remote;
 pub mod session;
+mod socket_name;
 pub(crate) mod terminal;
 pub mod up;
 

@@ -12,6 +12,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::command::{self, Ended, Output};
 use super::control::{Control, Order};
 use super::forward::{Forwards, stdio};
+use super::socket_name::SocketName;
 use crate::config::invoker::Invoker;
 use crate::config::ssh::args::SshArgs;
 use crate::config::ssh::options::{ControlSocket, LogLevel, SessionType, SshOptions};
@@ -76,7 +77,7 @@ async fn session(
     };
     let tunnel = link.map(|link| tokio::spawn(watch(link, options.log_level)));
     let forwards = Arc::new(Forwards::start(connection, options, invoker).await?);
-    let (mut control, mut orders) = control_socket(options, invoker, &forwards);
+    let mut control = ControlTask::start(options, invoker, &forwards);
     let stdio = match &options.forwards.stdio {
         Some(target) => Some(stdio::open(connection, target).await?),
         None => None,
@@ -101,12 +102,10 @@ async fn session(
             .map_err(Failure::local)?;
     }
     let work = work(connection, options, tunnel, stdio, output, &forwards);
-    let code = tokio::select! {
+    tokio::select! {
         code = work => code,
-        () = exit_ordered(&mut orders) => Ok(0),
-    };
-    control.shutdown().await;
-    code
+        () = control.exit_ordered() => Ok(0),
+    }
 }
 
 /// Runs the command, and waits for the tunnel and the forwarded connections; returns the exit code.
@@ -149,18 +148,30 @@ async fn work(
     Ok(code)
 }
 
-/// The control socket, if one is wanted and its path is free, and the orders that come by it.
-fn control_socket(
-    options: &SshOptions,
-    invoker: &Invoker,
-    forwards: &Arc<Forwards>,
-) -> (JoinSet<()>, mpsc::Receiver<Order>) {
-    let (sender, orders) = mpsc::channel(1);
-    let mut tasks = JoinSet::new();
-    if let Some(ControlSocket { path, auto, .. }) = &options.control {
+/// The control socket of a session.
+struct ControlTask {
+    task: JoinSet<()>,
+    name: Option<SocketName>,
+    orders: mpsc::Receiver<Order>,
+}
+
+impl ControlTask {
+    /// Listens, if a control socket is wanted and its path is free.
+    fn start(options: &SshOptions, invoker: &Invoker, forwards: &Arc<Forwards>) -> Self {
+        let (sender, orders) = mpsc::channel(1);
+        let mut control = ControlTask {
+            task: JoinSet::new(),
+            name: None,
+            orders,
+        };
+        let Some(ControlSocket { path, auto, .. }) = &options.control else {
+            return control;
+        };
         match Control::bind(path, invoker) {
-            Ok(control) => {
-                tasks.spawn(control.serve(Arc::clone(forwards), sender));
+            Ok((socket, name)) => {
+                control.name = Some(name);
+                let serving = socket.serve(Arc::downgrade(forwards), sender);
+                control.task.spawn(serving);
             }
             Err(error) if *auto => tracing::debug!("no control socket: {error}"),
             Err(error) => complain(
@@ -168,17 +179,19 @@ fn control_socket(
                 format_args!("no control socket at {}: {error}", path.display()),
             ),
         }
+        control
     }
-    (tasks, orders)
-}
 
-async fn exit_ordered(orders: &mut mpsc::Receiver<Order>) {
-    while let Some(order) = orders.recv().await {
-        if order == Order::Exit {
-            return;
+    /// Waits for the order to exit; an order to stop closes the socket.
+    async fn exit_ordered(&mut self) {
+        while let Some(order) = self.orders.recv().await {
+            match order {
+                Order::Exit => return,
+                Order::Stop => self.name = None,
+            }
         }
+        std::future::pending().await
     }
-    std::future::pending().await
 }
 
 /// Opens the device and the channel. As in ssh, a failure is fatal only with

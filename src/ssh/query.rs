@@ -2,15 +2,13 @@
 
 use super::algorithms;
 
-/// Types of keys without a certificate.
-const PLAIN_KEYS: [&str; 7] = [
+/// Types of keys in files. Those of security keys sign by an agent alone.
+const PLAIN_KEYS: [&str; 5] = [
     "ssh-ed25519",
     "ecdsa-sha2-nistp256",
     "ecdsa-sha2-nistp384",
     "ecdsa-sha2-nistp521",
     "ssh-rsa",
-    "sk-ssh-ed25519@openssh.com",
-    "sk-ecdsa-sha2-nistp256@openssh.com",
 ];
 
 /// Signature algorithms of RSA keys: those with SHA-2.
@@ -69,10 +67,7 @@ fn texts<N: AsRef<str>>(names: &[N]) -> Vec<String> {
 
 /// The name of the certificate for keys of type `plain`.
 fn certificate(plain: &str) -> String {
-    match plain.strip_suffix("@openssh.com") {
-        Some(start) => format!("{start}-cert-v01@openssh.com"),
-        None => format!("{plain}-cert-v01@openssh.com"),
-    }
+    format!("{plain}-cert-v01@openssh.com")
 }
 
 #[cfg(test)]
@@ -84,7 +79,7 @@ mod tests {
         let has = |query: &str, name: &str| list(query).unwrap().iter().any(|known| known == name);
         assert!(has("cipher", "aes256-ctr") && !has("cipher-auth", "aes256-ctr"));
         assert!(has("MACs", "hmac-sha2-256-etm@openssh.com"));
-        assert!(has("key-cert", "sk-ssh-ed25519-cert-v01@openssh.com"));
+        assert!(has("key-cert", "ssh-ed25519-cert-v01@openssh.com"));
         assert!(has("key-sig", "rsa-sha2-512") && !has("key-sig", "ssh-rsa"));
         assert_eq!(list("x11"), None);
     }

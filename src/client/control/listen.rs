@@ -2,12 +2,13 @@
 
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::Weak;
 use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::Uid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
@@ -16,8 +17,9 @@ use tokio::time::timeout;
 
 use super::message::{self, MAX_MESSAGE, Reply, Request};
 use crate::client::forward::Forwards;
+use crate::client::socket_name::SocketName;
 use crate::config::invoker::Invoker;
-use crate::process::accept::{Accept, accept};
+use crate::process::accept::accept;
 
 /// Commands that are carried out at a time.
 const MAX_COMMANDS: usize = 16;
@@ -33,16 +35,16 @@ pub enum Order {
     Stop,
 }
 
-/// A listening control socket; dropping it removes its name.
+/// A listening control socket.
 pub struct Control {
     listener: UnixListener,
-    path: PathBuf,
-    invoker: Invoker,
+    user: Uid,
 }
 
 impl Control {
     /// Listens at `path` as the invoker. A socket that no process listens on is replaced.
-    pub fn bind(path: &Path, invoker: &Invoker) -> io::Result<Self> {
+    /// Dropping the name removes it.
+    pub fn bind(path: &Path, invoker: &Invoker) -> io::Result<(Self, SocketName)> {
         let listener = invoker.act(|| {
             match StdUnixStream::connect(path) {
                 Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
@@ -57,27 +59,29 @@ impl Control {
             listener
         })?;
         listener.set_nonblocking(true)?;
-        Ok(Control {
+        let name = SocketName::new(path, invoker);
+        let control = Control {
             listener: UnixListener::from_std(listener)?,
-            path: path.to_owned(),
-            invoker: invoker.clone(),
-        })
+            user: invoker.uid,
+        };
+        Ok((control, name))
     }
 
-    /// Serves commands for `forwards`; passes the others to `orders`. Ends with the order to stop.
-    pub async fn serve(mut self, forwards: Arc<Forwards>, orders: mpsc::Sender<Order>) {
+    /// Serves commands for `forwards`, while these exist; passes the others to `orders`. Ends with
+    /// the order to stop.
+    pub async fn serve(mut self, forwards: Weak<Forwards>, orders: mpsc::Sender<Order>) {
         let mut commands = JoinSet::new();
         let (stop, mut stopped) = mpsc::channel(1);
         loop {
             let stream = tokio::select! {
-                stream = accept(&mut self) => stream,
+                stream = accept(&mut self.listener) => stream,
                 Some(_) = commands.join_next() => continue,
                 _ = stopped.recv() => return,
             };
             if commands.len() >= MAX_COMMANDS || !self.is_permitted(&stream) {
                 continue;
             }
-            let (forwards, orders, stop) = (Arc::clone(&forwards), orders.clone(), stop.clone());
+            let (forwards, orders, stop) = (Weak::clone(&forwards), orders.clone(), stop.clone());
             commands.spawn(async move {
                 if let Err(error) = converse(stream, &forwards, &orders, &stop).await {
                     tracing::debug!("control socket: {error}");
@@ -89,29 +93,14 @@ impl Control {
     /// Whether the other process belongs to the invoker or to root.
     fn is_permitted(&self, stream: &UnixStream) -> bool {
         let peer = getsockopt(stream, sockopt::PeerCredentials).map(|peer| peer.uid());
-        peer.is_ok_and(|uid| uid == 0 || uid == self.invoker.uid.as_raw())
-    }
-}
-
-impl Accept for Control {
-    type Connection = UnixStream;
-
-    async fn try_accept(&mut self) -> io::Result<UnixStream> {
-        self.listener.try_accept().await
-    }
-}
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        // A name that the invoker cannot remove stays.
-        let _ = self.invoker.act(|| std::fs::remove_file(&self.path));
+        peer.is_ok_and(|uid| uid == 0 || uid == self.user.as_raw())
     }
 }
 
 /// Carries out the commands of one process, until it ends.
 async fn converse(
     mut stream: UnixStream,
-    forwards: &Forwards,
+    forwards: &Weak<Forwards>,
     orders: &mpsc::Sender<Order>,
     stop: &mpsc::Sender<()>,
 ) -> io::Result<()> {
@@ -120,7 +109,11 @@ async fn converse(
     loop {
         let (id, request) =
             Request::decode(&receive(&mut stream).await?).map_err(io::Error::other)?;
-        let reply = carry_out(&request, forwards).await;
+        let Some(forwards) = forwards.upgrade() else {
+            return Ok(());
+        };
+        let reply = carry_out(&request, &forwards).await;
+        drop(forwards);
         stream.write_all(&reply.encode(id)).await?;
         // A full queue has the same order already.
         match request {

@@ -1,11 +1,9 @@
 //! Local and dynamic forwards: connections to a local listener that the server carries on.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
 use super::greeting::{self, Greeted, OnSocket};
@@ -13,22 +11,26 @@ use super::relay::relay;
 use super::socket::Local;
 use super::socks::Refusal;
 use super::{Context, Parts, listen};
-use crate::config::invoker::Invoker;
+use crate::client::socket_name::SocketName;
 use crate::config::ssh::forward::{Forward, Listen};
 use crate::process::accept::{Accept, accept};
 use crate::ssh::channel::forward::OpenError;
 
-/// Listens. Returns the port if it was for any that is free, and the task of the listener, which
-/// closes it when it is dropped; its connections outlive it.
-pub(super) fn start(
-    forward: &Forward,
-    context: &Context,
-) -> Result<(Option<u16>, JoinSet<()>), String> {
+/// A listener; dropping it closes it, and its connections go on.
+pub(super) struct Listener {
+    /// The port, if it was for any that is free.
+    pub(super) port: Option<u16>,
+    _name: Option<SocketName>,
+    _tasks: JoinSet<()>,
+}
+
+/// Listens.
+pub(super) fn start(forward: &Forward, context: &Context) -> Result<Listener, String> {
     let settings = &context.options.forwards;
     let forward = Arc::new(forward.clone());
     let mut tasks = JoinSet::new();
     let failed = |error: io::Error| format!("cannot listen at {}: {error}", forward.listen);
-    let port = match &forward.listen {
+    let (port, name) = match &forward.listen {
         Listen::Port { bind, port } => {
             let (bound, listeners) =
                 listen::ports(bind.as_deref(), *port, settings).map_err(failed)?;
@@ -41,35 +43,21 @@ pub(super) fn start(
                     context.clone(),
                 ));
             }
-            (*port == 0).then_some(bound)
+            ((*port == 0).then_some(bound), None)
         }
         Listen::Socket(path) => {
             let listener = listen::socket(path, settings, &context.invoker).map_err(failed)?;
-            let named = Named(listener, path.clone(), Arc::clone(&context.invoker));
+            let name = SocketName::new(path, &context.invoker);
             let forward = Arc::clone(&forward);
-            tasks.spawn(serve(named, |stream| stream, forward, context.clone()));
-            None
+            tasks.spawn(serve(listener, |stream| stream, forward, context.clone()));
+            (None, Some(name))
         }
     };
-    Ok((port, tasks))
-}
-
-/// A Unix listener whose name goes with it.
-struct Named(UnixListener, PathBuf, Arc<Invoker>);
-
-impl Accept for Named {
-    type Connection = UnixStream;
-
-    async fn try_accept(&mut self) -> io::Result<UnixStream> {
-        self.0.try_accept().await
-    }
-}
-
-impl Drop for Named {
-    fn drop(&mut self) {
-        // A name that the invoker cannot remove stays.
-        let _ = self.2.act(|| std::fs::remove_file(&self.1));
-    }
+    Ok(Listener {
+        port,
+        _name: name,
+        _tasks: tasks,
+    })
 }
 
 /// Hands each connection of `listener` on.

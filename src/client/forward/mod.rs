@@ -19,7 +19,6 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use tokio::sync::{Notify, Semaphore};
-use tokio::task::JoinSet;
 
 use crate::config::invoker::Invoker;
 use crate::config::ssh::forward::{Forward, Kind};
@@ -36,7 +35,7 @@ const MAX_CONNECTIONS: u32 = 16_000;
 pub(super) struct Forwards {
     context: Context,
     /// Listeners here, until they are removed.
-    local: Mutex<Vec<(Kind, Forward, JoinSet<()>)>>,
+    local: Mutex<Vec<(Kind, Forward, local::Listener)>>,
     remote: remote::Listeners,
 }
 
@@ -143,8 +142,8 @@ impl Forwards {
         let port = match kind {
             Kind::Remote => self.remote.add(forward, context).await?,
             Kind::Local | Kind::Dynamic => {
-                let (port, listener) =
-                    local::start(forward, context).map_err(ForwardFailure::Local)?;
+                let listener = local::start(forward, context).map_err(ForwardFailure::Local)?;
+                let port = listener.port;
                 let mut local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
                 local.push((kind, forward.clone(), listener));
                 port
@@ -166,13 +165,7 @@ impl Forwards {
                 .position(|(of, known, _)| *of == kind && known.listen == forward.listen);
             found.map(|index| local.swap_remove(index))
         };
-        match removed {
-            Some((_, _, mut listener)) => {
-                listener.shutdown().await;
-                Ok(())
-            }
-            None => Err(ForwardFailure::Unknown),
-        }
+        removed.map(drop).ok_or(ForwardFailure::Unknown)
     }
 
     /// Waits until no forwarded connection is open.

@@ -399,6 +399,12 @@ impl Handler for Events {
             DisconnectReason::Error(EventError::Russh(
                 russh::Error::Disconnect | russh::Error::HUP,
             )) => format!("Connection to {host} closed by remote host."),
+            DisconnectReason::Error(EventError::Russh(
+                russh::Error::PacketAuth | russh::Error::DecryptionError,
+            )) => format!(
+                "Connection to {host}: message authentication code incorrect: its data was changed \
+                 on the way"
+            ),
             DisconnectReason::Error(error) => format!("Connection to {host} failed: {error}"),
         };
         tracing::debug!("{reason}");
