@@ -3,6 +3,7 @@
 
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -10,17 +11,17 @@ use clap::error::ContextKind;
 use nix::sys::stat::{Mode, umask};
 use sshvpn::agent;
 use sshvpn::cli::serve::{ServeArgs, ServeCommand};
-use sshvpn::cli::{Cli, Command, TunnelArgs, agent::AgentArgs, up::UpArgs};
-use sshvpn::client::{tunnel, up};
+use sshvpn::cli::{Cli, Command, SessionArgs, agent::AgentArgs, up::UpArgs};
+use sshvpn::client::{control, session, up};
 use sshvpn::config;
 use sshvpn::config::invoker::Invoker;
-use sshvpn::config::ssh::args::SshArgs;
+use sshvpn::config::ssh::args::{ControlCommand, SshArgs};
 use sshvpn::config::ssh::options::{LogLevel, SshOptions};
 use sshvpn::host::privilege::require_own_rights;
 use sshvpn::process::background::{Forked, Ready, fork_until_ready};
 use sshvpn::process::cleanup;
 use sshvpn::process::failure::Failure;
-use sshvpn::process::message::say;
+use sshvpn::process::message::{self, print, say};
 use sshvpn::server::start::check;
 use sshvpn::types::UnitRequest;
 use tokio::runtime::Runtime;
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
         Some(Command::Serve(args)) => run_serve(args),
         Some(Command::Agent(args)) => run_agent(args),
         Some(Command::Cleanup) => run_cleanup(),
-        None => run_tunnel(&cli.tunnel),
+        None => run_session(&cli.session),
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -82,38 +83,95 @@ fn wrong_command_line(mut error: clap::Error) -> ExitCode {
     }
 }
 
-fn run_tunnel(tunnel_args: &TunnelArgs) -> Result<u8, Failure> {
+fn run_session(session_args: &SessionArgs) -> Result<u8, Failure> {
     let line = std::env::args_os().skip(1);
     let line = line.map(|word| word.to_string_lossy().into_owned());
-    if let Some(problem) = tunnel_args.reserved_word(line) {
+    if let Some(problem) = session_args.reserved_word(line) {
         say(format_args!("sshvpn: {problem}"));
         return Ok(WRONG_SUBCOMMAND);
     }
-    let args = tunnel_args.to_args();
-    let (invoker, options) = settings(&args)?;
-    if options.tunnel.is_none() {
-        if let Some(command) = tunnel_args.resembled_command() {
-            say(format_args!(
-                "sshvpn: there is no command '{}'; did you mean 'sshvpn {command}'?",
-                options.destination
-            ));
-            return Ok(WRONG_SUBCOMMAND);
-        }
-        return Err(Failure::local(anyhow::anyhow!(
-            "no tunnel requested: give -w LOCAL[:REMOTE], set 'Tunnel yes' for {} in ssh_config, \
-             or use 'sshvpn up'",
-            options.destination
-        )));
+    if let Some(kind) = &session_args.query {
+        return print_algorithms(kind);
     }
-    warn_of_forwards(&options);
+    let args = session_args.to_args();
+    if session_args.print_settings {
+        return print_settings(&args);
+    }
+    if let Some(file) = &session_args.log_file {
+        log_to(file)?;
+    }
+    if let Some(command) = session_args.control {
+        return send_control(command, args);
+    }
+    let (invoker, options) = settings(&args)?;
     let done = detached(options.fork_after_authentication, |ready, runtime| {
-        runtime.block_on(tunnel::run(&args, &options, &invoker, ready))
+        runtime.block_on(session::run(&args, &options, &invoker, ready))
     });
     match done {
         // As in ssh, -q also silences the final error.
         Err(failure) if options.log_level == LogLevel::Quiet => Ok(failure.code()),
+        Err(failure) => {
+            if let Some(command) = session_args.resembled_command() {
+                say(format_args!(
+                    "sshvpn: '{}' is taken for a host; did you mean 'sshvpn {command}'?",
+                    options.destination
+                ));
+            }
+            Err(failure)
+        }
         done => done,
     }
+}
+
+/// `-O`: sends a command to a running connection.
+fn send_control(command: ControlCommand, mut args: SshArgs) -> Result<u8, Failure> {
+    // ssh's -f wants a command, which -O has none of.
+    args.options.push("SessionType=none".to_owned());
+    let (invoker, options) = settings(&args)?;
+    let Some(path) = &options.control_path else {
+        return Err(Failure::ssh(anyhow::anyhow!(
+            "-O needs the control socket: give -S PATH, or ControlPath in ssh_config"
+        )));
+    };
+    control::run(command, path, &args, &invoker)
+}
+
+/// `-Q`: prints the names of a kind of algorithms.
+fn print_algorithms(kind: &str) -> Result<u8, Failure> {
+    let Some(names) = sshvpn::ssh::query::list(kind) else {
+        return Err(Failure::ssh(anyhow::anyhow!(
+            "-Q {kind}: unknown kind; -Q help prints the kinds"
+        )));
+    };
+    print(&(names.join("\n") + "\n")).map_err(Failure::local)?;
+    Ok(0)
+}
+
+/// `-G`: prints the settings as the ssh program does.
+fn print_settings(args: &SshArgs) -> Result<u8, Failure> {
+    let invoker = Invoker::detect().map_err(Failure::local)?;
+    let text = config::print(args, &invoker).map_err(Failure::ssh)?;
+    print(&text).map_err(Failure::local)?;
+    Ok(0)
+}
+
+/// `-E`: appends messages to `file`, which is opened as the invoker.
+fn log_to(file: &Path) -> Result<(), Failure> {
+    let invoker = Invoker::detect().map_err(Failure::local)?;
+    let opened = invoker.act(|| {
+        std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(file)
+    });
+    let opened = opened.map_err(|error| {
+        Failure::ssh(anyhow::anyhow!(
+            "cannot open the log file {}: {error}",
+            file.display()
+        ))
+    })?;
+    message::log_to(opened);
+    Ok(())
 }
 
 fn run_up(up_args: &UpArgs) -> Result<u8, Failure> {
@@ -178,12 +236,14 @@ fn settings(args: &SshArgs) -> Result<(Invoker, SshOptions), Failure> {
     Ok((invoker, options))
 }
 
-/// Names the forwards of ssh_config that ssh would set up and sshvpn does not.
+/// Names the forwards of ssh_config that ssh would set up and `up` does not.
 fn warn_of_forwards(options: &SshOptions) {
     if !options.forwards.is_empty() && options.log_level > LogLevel::Error {
         say(format_args!(
-            "warning: ssh_config has {} for {}: sshvpn forwards no ports",
-            options.forwards.join(", "),
+            "warning: ssh_config has {} for {}, which 'sshvpn up' does not set up: use 'sshvpn -N {}' \
+             beside it",
+            options.forwards.keywords().join(", "),
+            options.destination,
             options.destination
         ));
     }
@@ -232,7 +292,7 @@ fn log(verbosity: u8) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(message::log)
         .with_target(false)
         // It would report them by eprintln!, which panics if standard error is closed.
         .log_internal_errors(false)

@@ -6,20 +6,24 @@ mod ssh_flags;
 pub mod up;
 mod words;
 
+use std::path::PathBuf;
+
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 use ipnetwork::IpNetwork;
 
 pub use ssh_flags::SshFlags;
 
 use crate::config::cidr;
-use crate::config::ssh::args::SshArgs;
+use crate::config::ssh::args::{ControlCommand, SshArgs};
+use crate::config::ssh::forward::{Forward, ForwardError, Kind, Target};
 use crate::types::TunnelDevice;
 
 /// A VPN over SSH.
 ///
 /// Makes a VPN out of any SSH login: `sshvpn up HOST` sets up a tunnel device,
 /// addresses and routes on both hosts, and undoes all of it at Ctrl-C.
-/// `sshvpn -w LOCAL[:REMOTE] HOST` does what `ssh -w` does. HOST needs an sshvpn
+/// `sshvpn -w LOCAL[:REMOTE] HOST` does what `ssh -w` does, and -L, -R, -D and -W what
+/// they do in ssh. HOST needs an sshvpn
 /// that its sshd can start, or only sshd with 'PermitTunnel yes'.
 #[derive(Debug, Parser)]
 #[command(
@@ -28,17 +32,17 @@ use crate::types::TunnelDevice;
     args_conflicts_with_subcommands = true,
     args_override_self = true,
     subcommand_negates_reqs = true,
-    override_usage = "sshvpn up [OPTIONS] [user@]HOST\n       sshvpn -w LOCAL[:REMOTE] [OPTIONS] [user@]HOST [COMMAND]...\n       sshvpn serve [OPTIONS]\n       sshvpn agent [OPTIONS]\n       sshvpn cleanup",
+    override_usage = "sshvpn up [OPTIONS] [user@]HOST\n       sshvpn [-w LOCAL[:REMOTE]] [-L|-R|-D FORWARD]... [OPTIONS] [user@]HOST [COMMAND]...\n       sshvpn serve [OPTIONS]\n       sshvpn agent [OPTIONS]\n       sshvpn cleanup",
     after_help = "Exit code: the remote command's; 255 if SSH failed or (without a subcommand) the \
                   command line is wrong, 2 for a wrong command line of a subcommand, 1 if this host failed, 0 otherwise."
 )]
 pub struct Cli {
-    /// The subcommand; none for a tunnel as by ssh -w.
+    /// The subcommand; none for a connection as by ssh.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// A tunnel as by ssh -w.
+    /// A connection as by ssh.
     #[command(flatten)]
-    pub tunnel: TunnelArgs,
+    pub session: SessionArgs,
 }
 
 impl Cli {
@@ -61,16 +65,51 @@ pub enum Command {
     Cleanup,
 }
 
-/// The options of `sshvpn -w …`.
+/// The options of `sshvpn [OPTIONS] HOST`.
 #[derive(Debug, Args)]
-pub struct TunnelArgs {
+pub struct SessionArgs {
     /// Tunnel devices: local and remote unit, each a number or 'any'
     #[arg(short = 'w', value_name = "LOCAL[:REMOTE]")]
     pub device: Option<TunnelDevice>,
     /// The ssh options.
     #[command(flatten)]
     pub ssh: SshFlags,
-    /// Run no remote command or shell, only the tunnel
+    /// Forward a local port or socket to a place that HOST reaches
+    #[arg(short = 'L', value_name = "[BIND:]PORT:HOST:HOSTPORT", value_parser = local, help_heading = "As in ssh")]
+    pub local: Vec<Forward>,
+    /// Forward a port or socket of HOST to a place that this host reaches; without one, HOST's
+    /// port is a SOCKS proxy to this host's network
+    #[arg(short = 'R', value_name = "[BIND:]PORT[:HOST:HOSTPORT]", value_parser = remote, help_heading = "As in ssh")]
+    pub remote: Vec<Forward>,
+    /// Make a local port a SOCKS and HTTP CONNECT proxy to HOST's network
+    #[arg(short = 'D', value_name = "[BIND:]PORT", value_parser = dynamic, help_heading = "As in ssh")]
+    pub dynamic: Vec<Forward>,
+    /// Connect standard input and output to this place, which HOST reaches
+    #[arg(short = 'W', value_name = "HOST:PORT", help_heading = "As in ssh")]
+    pub stdio: Option<Target>,
+    /// Listen for commands of -O at the socket of -S
+    #[arg(short = 'M', action = ArgAction::Count, help_heading = "As in ssh")]
+    pub master: u8,
+    /// Control socket, or 'none'
+    #[arg(short = 'S', value_name = "PATH", help_heading = "As in ssh")]
+    pub control_path: Option<PathBuf>,
+    /// Send a command to the connection that listens at the control socket: check, forward,
+    /// cancel, exit or stop
+    #[arg(short = 'O', value_name = "COMMAND", help_heading = "As in ssh")]
+    pub control: Option<ControlCommand>,
+    /// Take the command for the name of a subsystem
+    #[arg(short = 's', help_heading = "As in ssh")]
+    pub subsystem: bool,
+    /// Append messages to this file instead of standard error
+    #[arg(short = 'E', value_name = "FILE", help_heading = "As in ssh")]
+    pub log_file: Option<PathBuf>,
+    /// Print the algorithms of a kind (cipher, mac, kex, key, …; 'help' for the kinds), and exit
+    #[arg(short = 'Q', value_name = "KIND", help_heading = "As in ssh")]
+    pub query: Option<String>,
+    /// Print the settings that apply to HOST, and exit
+    #[arg(short = 'G', help_heading = "As in ssh")]
+    pub print_settings: bool,
+    /// Run no remote command or shell, only the tunnel and the forwards
     #[arg(short = 'N', help_heading = "As in ssh")]
     pub no_command: bool,
     /// Take standard input from /dev/null
@@ -92,7 +131,7 @@ pub struct TunnelArgs {
     #[arg(
         help = "[user@]host, or ssh://[user@]host[:port]",
         value_name = "HOST",
-        required = true
+        required_unless_present = "query"
     )]
     pub destination: Option<String>,
     /// Command to run on HOST
@@ -104,7 +143,7 @@ pub struct TunnelArgs {
     pub command: Vec<String>,
 }
 
-impl TunnelArgs {
+impl SessionArgs {
     /// The options in the form that `config` takes.
     pub fn to_args(&self) -> SshArgs {
         let mut args = self
@@ -112,7 +151,29 @@ impl TunnelArgs {
             .to_args(self.destination.as_deref().unwrap_or_default());
         args.tunnel_device = self.device;
         args.command = self.command.clone();
+        for (kind, forwards) in [
+            (Kind::Local, &self.local),
+            (Kind::Remote, &self.remote),
+            (Kind::Dynamic, &self.dynamic),
+        ] {
+            let of_kind = forwards.iter().map(|forward| (kind, forward.clone()));
+            args.forwards.extend(of_kind);
+        }
+        args.stdio_forward.clone_from(&self.stdio);
+        args.control_path.clone_from(&self.control_path);
         let mut set = |option: &str| args.options.push(option.to_owned());
+        match self.master {
+            0 => {}
+            1 => set("ControlMaster=yes"),
+            _ => set("ControlMaster=ask"),
+        }
+        if self.subsystem {
+            set("SessionType=subsystem");
+        }
+        if self.stdio.is_some() {
+            set("SessionType=none");
+            set("RequestTTY=no");
+        }
         if self.no_command {
             set("SessionType=none");
         }
@@ -136,6 +197,18 @@ impl TunnelArgs {
     }
 }
 
+fn local(text: &str) -> Result<Forward, ForwardError> {
+    Kind::Local.parse(text)
+}
+
+fn remote(text: &str) -> Result<Forward, ForwardError> {
+    Kind::Remote.parse(text)
+}
+
+fn dynamic(text: &str) -> Result<Forward, ForwardError> {
+    Kind::Dynamic.parse(text)
+}
+
 /// Parses an option's network.
 fn network(text: &str) -> Result<IpNetwork, String> {
     cidr::parse_network(text).map_err(|error| error.to_string())
@@ -157,7 +230,7 @@ mod tests {
     #[test]
     fn a_line_for_ssh_reads_as_ssh_reads_it() {
         let cli = parse("sshvpn -NTfw 0:1 -p 2222 -oTunnel=ethernet -J a,b root@host -v id -u");
-        let args = cli.tunnel.to_args();
+        let args = cli.session.to_args();
         assert!(cli.command.is_none());
         assert_eq!(args.destination, "root@host");
         assert_eq!(args.port, Some(2222));
@@ -178,7 +251,7 @@ mod tests {
     #[test]
     fn an_option_may_come_twice_as_with_ssh() {
         let args = parse("sshvpn -NN -F a -F b -w 0:1 -i x -i y host")
-            .tunnel
+            .session
             .to_args();
         assert_eq!(args.config_file.as_deref(), Some("b".as_ref()));
         assert_eq!(args.identities.len(), 2);

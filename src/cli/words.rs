@@ -3,12 +3,12 @@
 
 use clap::CommandFactory;
 
-use super::{Cli, TunnelArgs};
+use super::{Cli, SessionArgs};
 
 /// Names that later versions may give to subcommands.
 const RESERVED: [&str; 6] = ["doctor", "down", "exec", "logs", "ping", "status"];
 
-impl TunnelArgs {
+impl SessionArgs {
     /// Why the destination is no host but a reserved name; `None` with `-w`, or after `--`.
     pub fn reserved_word(&self, line: impl IntoIterator<Item = String>) -> Option<String> {
         let word = self.destination.as_deref()?;
@@ -68,7 +68,7 @@ mod tests {
     fn reserved(line: &[&str]) -> Option<String> {
         let line: Vec<String> = line.iter().map(|&word| word.to_owned()).collect();
         let cli = Cli::try_parse_from(&line).unwrap();
-        cli.tunnel.reserved_word(line)
+        cli.session.reserved_word(line)
     }
 
     #[test]

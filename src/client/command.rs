@@ -3,7 +3,6 @@
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 
-use anyhow::anyhow;
 use bytes::Bytes;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
@@ -59,11 +58,6 @@ pub async fn run(
     options: &SshOptions,
     output: Output,
 ) -> Result<Ended, Failure> {
-    if options.session_type == SessionType::Subsystem {
-        return Err(Failure::local(anyhow!(
-            "subsystems are not supported beside a tunnel"
-        )));
-    }
     let wants_terminal = wants_terminal(options);
     let request = ProcessRequest {
         command: options.remote_command.clone(),
@@ -72,7 +66,14 @@ pub async fn run(
             Some((name.into_string().ok()?, value.into_string().ok()?))
         })),
     };
-    let process = connection.start(&request).await.map_err(Failure::ssh)?;
+    let process = match options.session_type {
+        SessionType::Subsystem => {
+            let name = request.command.as_deref().unwrap_or_default();
+            connection.subsystem(name).await
+        }
+        _ => connection.start(&request).await,
+    };
+    let process = process.map_err(Failure::ssh)?;
     let raw = if wants_terminal && std::io::stdin().is_terminal() {
         Some(RawTerminal::enter().map_err(Failure::local)?)
     } else {
@@ -83,6 +84,17 @@ pub async fn run(
     drop(raw);
     end_output();
     Ok(ended)
+}
+
+/// Relays standard input and output over `process`, a connection made for `-W`.
+pub async fn relay_stdio(process: Process, options: &SshOptions, output: Output) -> Ended {
+    let ended = relay(process, options.stdin_null, None, output).await;
+    end_output();
+    match ended {
+        // The connection has no exit code.
+        Ended::Process(_) => Ended::Process(0),
+        Ended::ByUser => Ended::ByUser,
+    }
 }
 
 /// Closes standard output, so that its reader sees end of file while the tunnel stays up.

@@ -20,4 +20,4 @@ pub use ssh::options::{
     FingerprintHash, LogLevel, Proxy, RekeyLimit, RequestTty, SessionType, SshOptions,
     StrictHostKeyChecking,
 };
-pub use ssh::resolve::{resolve, resolve_hop, resolve_route};
+pub use ssh::resolve::{print, resolve, resolve_hop, resolve_route};

@@ -25,6 +25,7 @@ use crate::packet::guard::{GuardRules, Reach};
 use crate::packet::offload::virtio::{Offload, VirtioHeader};
 use crate::packet::test_packets::{self, Template, payload};
 use crate::pump::{End, FrameSink, FrameSource, Framing, PacketSink, PacketSource, Snapshot};
+use crate::ssh::client::attempts::Attempts;
 use crate::ssh::client::connect::Connection;
 use crate::ssh::server::requests::Request;
 use crate::ssh::server::test_lab::{HANGS, Lab};
@@ -275,7 +276,11 @@ async fn ends(carrier: Carrier, takes: Offload) -> Ends {
     options.ciphers = vec!["aes256-gcm@openssh.com".into()];
     options.macs = vec!["hmac-sha2-256-etm@openssh.com".into()];
     let (args, invoker) = (Default::default(), test_settings::invoker());
-    let opened = async { Connection::open(&options, &args, &invoker).await.unwrap() };
+    let opened = async {
+        Connection::open(&options, &args, &invoker, Attempts::one())
+            .await
+            .unwrap()
+    };
     let (mut login, connection) = tokio::join!(lab.login(), opened);
     let served = async {
         match login.requests.next().await.expect("no request") {

@@ -3,7 +3,9 @@
 //! written is dropped: `eprintln!` would panic.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Write};
+use std::sync::OnceLock;
 
 /// A number of things: `1 packet`, `2 packets`.
 pub struct Counted(pub u64, pub &'static str);
@@ -18,9 +20,30 @@ impl fmt::Display for Counted {
     }
 }
 
-/// Writes one line for the user to standard error.
+/// The file of `-E`, which gets the messages instead of standard error.
+static LOG_FILE: OnceLock<File> = OnceLock::new();
+
+/// From now on, messages and debug output go to `file`. The first call decides.
+pub fn log_to(file: File) {
+    let _ = LOG_FILE.set(file);
+}
+
+/// Where messages and debug output go.
+pub fn log() -> Box<dyn Write> {
+    match LOG_FILE.get() {
+        Some(file) => Box::new(file),
+        None => Box::new(io::stderr()),
+    }
+}
+
+/// Writes one message for the user.
 pub fn say(text: impl fmt::Display) {
-    // The reader has closed standard error.
+    // The reader may have closed standard error.
+    let _ = writeln!(log(), "{text}");
+}
+
+/// Writes a line of the server's banner: to standard error also with `-E`.
+pub fn show(text: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 

@@ -16,7 +16,6 @@
 //! of the service manager. [`start::confinement`] lists what the server still needs, `sandbox` takes
 //! away the rest, and then the runtime starts.
 
-mod accept;
 pub(crate) mod access;
 pub mod address;
 pub mod admission;

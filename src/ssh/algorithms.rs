@@ -11,7 +11,7 @@ use super::error::ConnectError;
 use crate::config::ssh::options::SshOptions;
 
 /// Key exchanges that a client can offer.
-const KEX: &[kex::Name] = &[
+pub(super) const KEX: &[kex::Name] = &[
     kex::MLKEM768X25519_SHA256,
     kex::CURVE25519,
     kex::CURVE25519_PRE_RFC_8731,
@@ -39,7 +39,7 @@ const CIPHERS: &[cipher::Name] = &[
 /// are for hosts whose hardening guide (DISA STIG, FIPS) permits no others. They are sound with
 /// the ciphers in counter mode beside which alone they are used, and no attacker can have them
 /// chosen in place of the first ones, because both lists are part of what the host key signs.
-const MACS: &[mac::Name] = &[
+pub(super) const MACS: &[mac::Name] = &[
     mac::HMAC_SHA256_ETM,
     mac::HMAC_SHA512_ETM,
     mac::HMAC_SHA256,
@@ -121,7 +121,7 @@ fn signatures() -> Vec<Algorithm> {
 }
 
 /// All ciphers, in sshvpn's order.
-fn our_ciphers() -> Vec<cipher::Name> {
+pub(super) fn our_ciphers() -> Vec<cipher::Name> {
     let mut ours = CIPHERS.to_vec();
     if !processor_has_aes() {
         ours.rotate_left(2);

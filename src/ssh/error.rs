@@ -169,6 +169,16 @@ pub enum ChannelError {
         /// The server's reason.
         reason: String,
     },
+    /// The server does not listen.
+    #[error(
+        "{host} refused to listen at {what}: the port may be taken, or AllowTcpForwarding or PermitListen forbids it"
+    )]
+    ListenRefused {
+        /// The server.
+        host: String,
+        /// The listener.
+        what: String,
+    },
     /// The server did not reply in time.
     #[error("{host} did not answer the request for {what}")]
     NoAnswer {

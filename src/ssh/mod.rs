@@ -6,6 +6,7 @@ pub mod channel;
 pub mod client;
 pub mod congestion;
 pub mod error;
+pub mod query;
 pub mod server;
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use nix::unistd::{Uid, User};
 use crate::config::invoker::Invoker;
 use crate::config::ssh::args::AddressFamily;
 use crate::config::ssh::options::{
-    FingerprintHash, LogLevel, RekeyLimit, RequestTty, SessionType, SshOptions,
-    StrictHostKeyChecking,
+    FingerprintHash, ForwardSettings, LogLevel, PermitRemoteOpen, RekeyLimit, RequestTty,
+    SessionType, SshOptions, StrictHostKeyChecking,
 };
 use crate::types::TunnelDevice;
 
@@ -90,9 +90,21 @@ pub(crate) fn options() -> SshOptions {
         server_alive_count_max: 3,
         tunnel: None,
         tunnel_device: TunnelDevice::default(),
+        forwards: ForwardSettings {
+            local: Vec::new(),
+            remote: Vec::new(),
+            dynamic: Vec::new(),
+            stdio: None,
+            gateway_ports: false,
+            socket_mask: 0o177,
+            unlink_socket: false,
+            permit_remote_open: PermitRemoteOpen::Any,
+            address_family: AddressFamily::Any,
+        },
+        control: None,
+        control_path: None,
         exit_on_forward_failure: false,
         congestion: None,
-        forwards: Vec::new(),
         request_tty: RequestTty::Auto,
         remote_command: None,
         session_type: SessionType::Default,

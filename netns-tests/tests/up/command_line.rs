@@ -63,18 +63,18 @@ fn commands_that_do_not_exist() -> Result<()> {
     for word in ["status", "down", "ping", "doctor", "logs", "exec"] {
         refused(&laptop, &[word], USAGE, &[&format!("no command '{word}'")])?;
     }
+    // Hosts of these names.
     refused(
         &laptop,
         &["clenup"],
-        USAGE,
+        Some(255),
         &["did you mean 'sshvpn cleanup'?"],
     )?;
-    // A host of that name.
     refused(
         &laptop,
         &["--", "status"],
-        Some(1),
-        &["'Tunnel yes' for status"],
+        Some(255),
+        &["resolve hostname status"],
     )?;
     refused(
         &laptop,
@@ -84,7 +84,7 @@ fn commands_that_do_not_exist() -> Result<()> {
     )
 }
 
-/// ssh would forward these ports; sshvpn does not, and says so.
+/// `up` does not forward these ports, and says so.
 #[test]
 fn forwards_of_ssh_config() -> Result<()> {
     let lab = topology::direct()?;
@@ -93,12 +93,12 @@ fn forwards_of_ssh_config() -> Result<()> {
         "Host bastion\n LocalForward 8080 localhost:80\n DynamicForward 1080\n",
     )?;
     let before = Before::of(&[&lab.laptop, &lab.bastion])?;
-    let line = "warning: ssh_config has LocalForward, DynamicForward for bastion: sshvpn forwards no ports";
+    let line = "warning: ssh_config has LocalForward, DynamicForward for bastion, which 'sshvpn up' does not set up";
     let up = vpn::up(&lab.laptop, &["bastion"])?;
     ensure!(up.stderr().matches(line).count() == 1, "{}", up.stderr());
     up.end_with(Signal::SIGINT)?;
     let up = vpn::up(&lab.laptop, &["bastion", "-o", "ClearAllForwardings=yes"])?;
-    ensure!(!up.stderr().contains("forwards"), "{}", up.stderr());
+    ensure!(!up.stderr().contains("Forward"), "{}", up.stderr());
     up.end_with(Signal::SIGINT)?;
     before.is_back()
 }

@@ -1,6 +1,7 @@
-//! Scenarios of `sshvpn -w`, in place of `ssh -w`.
+//! Scenarios of `sshvpn` in place of `ssh`: tunnels (`-w`), forwards, commands.
 
 mod command;
+mod forward;
 mod frames;
 mod hardened;
 mod rekey;

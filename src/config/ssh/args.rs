@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::destination::{Destination, JumpHop, format_jump_list, is_valid_user};
+use super::forward::{Forward, Kind, Target};
 use crate::config::congestion::CongestionControl;
 use crate::config::error::ConfigError;
 use crate::types::TunnelDevice;
@@ -18,6 +19,36 @@ pub enum AddressFamily {
     Inet,
     /// IPv6 only.
     Inet6,
+}
+
+/// `-O`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ControlCommand {
+    /// Whether the connection is up, and its process id.
+    Check,
+    /// Add the forwards of `-L`, `-R` and `-D`.
+    Forward,
+    /// Remove them.
+    Cancel,
+    /// End the connection.
+    Exit,
+    /// Close the control socket.
+    Stop,
+}
+
+impl std::str::FromStr for ControlCommand {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "check" => ControlCommand::Check,
+            "forward" => ControlCommand::Forward,
+            "cancel" => ControlCommand::Cancel,
+            "exit" => ControlCommand::Exit,
+            "stop" => ControlCommand::Stop,
+            _ => return Err("must be check, forward, cancel, exit or stop".to_owned()),
+        })
+    }
 }
 
 /// ssh(1)'s options, as given.
@@ -49,6 +80,12 @@ pub struct SshArgs {
     pub macs: Option<String>,
     /// `-w`: the devices; requests a tunnel even if ssh_config has `Tunnel no`.
     pub tunnel_device: Option<TunnelDevice>,
+    /// `-L`, `-R`, `-D`, in order.
+    pub forwards: Vec<(Kind, Forward)>,
+    /// `-W`.
+    pub stdio_forward: Option<Target>,
+    /// `-S`.
+    pub control_path: Option<PathBuf>,
     /// The command after the destination, by words.
     pub command: Vec<String>,
     /// `--congestion`, which ssh does not have.
@@ -70,7 +107,7 @@ impl SshArgs {
     }
 
     /// The arguments for ssh(1), with the destination. `-v` and `-q` are left out: they would only
-    /// change the output of ssh itself.
+    /// change the output of ssh itself; so are the forwards, of which ssh takes fewer forms.
     pub fn to_ssh(&self) -> Result<Vec<OsString>, ConfigError> {
         let destination = self.destination()?;
         let mut arguments = Vec::new();
@@ -105,6 +142,12 @@ impl SshArgs {
         }
         if let Some(device) = self.tunnel_device {
             add("-w", format!("{}:{}", device.local, device.remote).into());
+        }
+        if let Some(path) = &self.control_path {
+            add("-S", path.into());
+        }
+        if let Some(target) = &self.stdio_forward {
+            add("-W", target.to_string().into());
         }
         match self.address_family {
             Some(AddressFamily::Inet) => arguments.push("-4".into()),

@@ -13,7 +13,8 @@ use crate::config::error::ConfigError;
 use crate::config::invoker::Invoker;
 
 /// Keywords for which `ssh -G` prints all values on one line.
-const WORD_LISTS: [&str; 5] = [
+pub(crate) const WORD_LISTS: [&str; 6] = [
+    "permitremoteopen",
     "globalknownhostsfile",
     "userknownhostsfile",
     "revokedhostkeys",

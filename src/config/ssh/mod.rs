@@ -5,6 +5,7 @@ pub(crate) mod ask_ssh;
 pub(crate) mod defaults;
 pub mod destination;
 pub(crate) mod file;
+pub mod forward;
 pub(crate) mod key_exchange;
 pub(crate) mod option_words;
 pub mod options;

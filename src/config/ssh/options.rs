@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use super::args::AddressFamily;
 use super::destination::JumpHop;
+use super::forward::{Forward, Target};
 use super::pattern::matches_any;
 use crate::config::congestion::CongestionControl;
+use crate::config::forward_place::Place;
 use crate::types::{Mode, TunnelDevice};
 
 /// The settings for one destination.
@@ -112,10 +114,14 @@ pub struct SshOptions {
     pub tunnel: Option<Mode>,
     /// The devices of the tunnel.
     pub tunnel_device: TunnelDevice,
+    /// The forwards.
+    pub forwards: ForwardSettings,
+    /// The control socket to listen at, if any.
+    pub control: Option<ControlSocket>,
+    /// `ControlPath`.
+    pub control_path: Option<PathBuf>,
     /// Whether a forward that cannot be set up ends the connection.
     pub exit_on_forward_failure: bool,
-    /// The keywords of forwards that ssh would set up; sshvpn sets up none.
-    pub forwards: Vec<&'static str>,
     /// Whether the command gets a terminal.
     pub request_tty: RequestTty,
     /// The command to run; `None` for a login shell.
@@ -151,6 +157,84 @@ impl SshOptions {
             .collect();
         sent.extend(self.set_env.iter().cloned());
         sent
+    }
+}
+
+/// The forwards, and the settings that apply to them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardSettings {
+    /// `-L`, `LocalForward`.
+    pub local: Vec<Forward>,
+    /// `-R`, `RemoteForward`.
+    pub remote: Vec<Forward>,
+    /// `-D`, `DynamicForward`.
+    pub dynamic: Vec<Forward>,
+    /// `-W`: the target of standard input and output.
+    pub stdio: Option<Target>,
+    /// Whether listeners without an address are at all addresses (`GatewayPorts`).
+    pub gateway_ports: bool,
+    /// The file mode bits that a Unix socket lacks (`StreamLocalBindMask`).
+    pub socket_mask: u32,
+    /// Whether a Unix socket replaces an existing file (`StreamLocalBindUnlink`).
+    pub unlink_socket: bool,
+    /// The targets of remote dynamic forwards.
+    pub permit_remote_open: PermitRemoteOpen,
+    /// The address families of listeners.
+    pub address_family: AddressFamily,
+}
+
+impl ForwardSettings {
+    /// The keywords of the forwards.
+    pub fn keywords(&self) -> Vec<&'static str> {
+        let all = [
+            ("LocalForward", &self.local),
+            ("RemoteForward", &self.remote),
+            ("DynamicForward", &self.dynamic),
+        ];
+        let set = all.into_iter().filter(|(_, forwards)| !forwards.is_empty());
+        set.map(|(keyword, _)| keyword).collect()
+    }
+
+    /// Whether there is no forward with a listener.
+    pub fn is_empty(&self) -> bool {
+        self.local.is_empty() && self.remote.is_empty() && self.dynamic.is_empty()
+    }
+}
+
+/// The control socket of this connection (`ControlMaster` with `ControlPath`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlSocket {
+    /// Its path.
+    pub path: PathBuf,
+    /// Whether a socket that is taken is no reason for a message (`auto`, `autoask`).
+    pub auto: bool,
+    /// Whether the connection in the background stays after its command, and how long without a forwarded
+    /// connection (`ControlPersist`); zero for ever.
+    pub persist: Option<Duration>,
+}
+
+/// `PermitRemoteOpen`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PermitRemoteOpen {
+    /// Every target.
+    Any,
+    /// These places alone.
+    Places(Vec<Place>),
+}
+
+impl PermitRemoteOpen {
+    /// Whether a remote dynamic forward may connect to `target`.
+    pub fn permits(&self, target: &Target) -> bool {
+        match (self, target) {
+            (PermitRemoteOpen::Any, _) => true,
+            (PermitRemoteOpen::Places(places), Target::Host { host, port }) => {
+                places.iter().any(|place| {
+                    place.host.as_deref().is_none_or(|known| known == host)
+                        && place.port.is_none_or(|known| known == *port)
+                })
+            }
+            (PermitRemoteOpen::Places(_), Target::Socket(_)) => false,
+        }
     }
 }
 

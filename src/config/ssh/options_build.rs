@@ -26,6 +26,17 @@ pub(crate) fn build(
     let configured = |key| values.contains(key) && values.all(key) != defaults.all(key);
     let identity_files_explicit = configured("identityfile");
     let host_key_algorithms_explicit = configured("hostkeyalgorithms");
+    if args.stdio_forward.is_some() {
+        // As in ssh(1), -W.
+        for (key, value) in [
+            ("exitonforwardfailure", "yes"),
+            ("clearallforwardings", "yes"),
+        ] {
+            if !values.contains(key) {
+                values.push(key, value.to_owned());
+            }
+        }
+    }
     values.fill_from(defaults);
     let typed_host = args.destination()?.host;
     let tokens = tokens(&values, &typed_host, invoker)?;
@@ -90,8 +101,10 @@ pub(crate) fn build(
         server_alive_count_max: reader.number("serveralivecountmax")?,
         tunnel: reader.typed("tunnel", parse_tunnel)?,
         tunnel_device: reader.typed("tunneldevice", str::parse)?,
+        forwards: reader.forwards(args)?,
+        control: reader.control()?,
+        control_path: reader.control_path()?,
         exit_on_forward_failure: reader.flag("exitonforwardfailure")?,
-        forwards: reader.forwards(),
         request_tty: reader.parsed("requesttty", "no, yes, force or auto", request_tty)?,
         // `ssh -G` does not print the command line's command.
         remote_command: match args.command.is_empty() {

@@ -30,6 +30,25 @@ pub fn resolve(args: &SshArgs, invoker: &Invoker) -> Result<SshOptions, ConfigEr
     }
 }
 
+/// The settings for `args` as lines of `keyword value`: what `ssh -G` prints, or without the ssh
+/// program what its files set.
+pub fn print(args: &SshArgs, invoker: &Invoker) -> Result<String, ConfigError> {
+    let mut asked = args.clone();
+    for (kind, forward) in std::mem::take(&mut asked.forwards) {
+        asked.options.push(forward.to_option(kind));
+    }
+    let values = match ask_ssh::ask("ssh", &asked, invoker)? {
+        Some(answer) => answer.values,
+        None => {
+            let defaults = defaults::values();
+            let mut values = file::read(&asked, invoker, &defaults)?;
+            values.fill_from(&defaults);
+            values
+        }
+    };
+    Ok(values.to_lines(&ask_ssh::WORD_LISTS))
+}
+
 /// The settings that ssh would use for a jump host of the destination in `args`. A proxy in them
 /// applies only if `hop` is the first jump host.
 pub fn resolve_hop(

@@ -7,21 +7,23 @@ use tracing::debug;
 
 use super::args::SshArgs;
 use super::destination::parse_jump_list;
-use super::option_words::{log_level, optional_time};
-use super::options::{LogLevel, Proxy, RekeyLimit};
-use super::syntax::{parse_flag, parse_size};
+use super::forward::{Forward, Kind};
+use super::option_words::{address_family, log_level, optional_time};
+use super::options::{
+    ControlSocket, ForwardSettings, LogLevel, PermitRemoteOpen, Proxy, RekeyLimit,
+};
+use super::syntax::{parse_flag, parse_size, parse_time};
 use super::tokens::{self, Tokens};
 use super::values::SshValues;
 use crate::config::error::ConfigError;
+use crate::config::forward_place::Place;
 use crate::config::invoker::Invoker;
 use crate::types::ParseError;
 
 /// Settings that change ssh's behaviour and that sshvpn does not support, with the values that
 /// request nothing.
-const NOT_TAKEN_UP: [(&str, &[&str]); 10] = [
+const NOT_TAKEN_UP: [(&str, &[&str]); 8] = [
     ("compression", &["no"]),
-    ("controlmaster", &["no", "false"]),
-    ("controlpath", &["none"]),
     ("gssapiauthentication", &["no"]),
     ("hostbasedauthentication", &["no"]),
     ("knownhostscommand", &["none"]),
@@ -29,13 +31,6 @@ const NOT_TAKEN_UP: [(&str, &[&str]); 10] = [
     ("pkcs11provider", &["none"]),
     ("verifyhostkeydns", &["no", "false"]),
     ("forwardagent", &["no"]),
-];
-
-/// The keywords of forwards, and their names in ssh_config(5).
-const FORWARDS: [(&str, &str); 3] = [
-    ("localforward", "LocalForward"),
-    ("remoteforward", "RemoteForward"),
-    ("dynamicforward", "DynamicForward"),
 ];
 
 /// Reads the values of one destination.
@@ -164,6 +159,104 @@ impl Reader<'_> {
         expand("proxycommand", &command).map(|command| Some(Proxy::Command(command)))
     }
 
+    /// The forwards of the command line, and those of the configuration behind them.
+    pub fn forwards(&self, args: &SshArgs) -> Result<ForwardSettings, ConfigError> {
+        let cleared = self.flag("clearallforwardings")?;
+        let all = |kind: Kind, key: &str| {
+            if cleared {
+                return Ok(Vec::new());
+            }
+            let given = args.forwards.iter().filter(|(of, _)| *of == kind);
+            let mut all: Vec<Forward> = given.map(|(_, forward)| forward.clone()).collect();
+            for value in self.values.all(key) {
+                // `ssh -G` prints the listeners of local sockets under both keywords.
+                if kind == Kind::Dynamic && value.starts_with('/') {
+                    continue;
+                }
+                let forward = kind.parse_value(value);
+                all.push(
+                    forward.map_err(|error| ConfigError::value(key, value, error.to_string()))?,
+                );
+            }
+            Ok(all)
+        };
+        Ok(ForwardSettings {
+            local: all(Kind::Local, "localforward")?,
+            remote: all(Kind::Remote, "remoteforward")?,
+            dynamic: all(Kind::Dynamic, "dynamicforward")?,
+            stdio: args.stdio_forward.clone(),
+            gateway_ports: self.flag("gatewayports")?,
+            socket_mask: self.parsed(
+                "streamlocalbindmask",
+                "an octal number up to 0777",
+                |text| {
+                    u32::from_str_radix(text, 8)
+                        .ok()
+                        .filter(|&mask| mask <= 0o777)
+                },
+            )?,
+            unlink_socket: self.flag("streamlocalbindunlink")?,
+            permit_remote_open: self.permit_remote_open()?,
+            address_family: self.parsed("addressfamily", "any, inet or inet6", address_family)?,
+        })
+    }
+
+    /// The path is expanded already.
+    pub fn control_path(&self) -> Result<Option<PathBuf>, ConfigError> {
+        let path = self.text("controlpath");
+        path.map(|path| self.invoker.expand_tilde(&path))
+            .transpose()
+    }
+
+    /// The control socket to listen at. `ask` is taken as `yes`: only the same user reaches it.
+    pub fn control(&self) -> Result<Option<ControlSocket>, ConfigError> {
+        let (wanted, auto) = self.parsed(
+            "controlmaster",
+            "yes, no, ask, auto or autoask",
+            |text| match text.to_ascii_lowercase().as_str() {
+                "auto" | "autoask" => Some((true, true)),
+                "ask" => Some((true, false)),
+                other => parse_flag(other).map(|wanted| (wanted, false)),
+            },
+        )?;
+        let persist = self.parsed(
+            "controlpersist",
+            "yes, no or a time",
+            |text| match parse_flag(&text.to_ascii_lowercase()) {
+                Some(true) => Some(Some(Duration::ZERO)),
+                Some(false) => Some(None),
+                None => parse_time(text).map(Some),
+            },
+        )?;
+        let path = self.control_path()?.filter(|_| wanted);
+        Ok(path.map(|path| ControlSocket {
+            path,
+            auto,
+            persist,
+        }))
+    }
+
+    fn permit_remote_open(&self) -> Result<PermitRemoteOpen, ConfigError> {
+        let words = self.values.all("permitremoteopen");
+        match words
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .as_slice()
+        {
+            [] | ["any"] => return Ok(PermitRemoteOpen::Any),
+            ["none"] => return Ok(PermitRemoteOpen::Places(Vec::new())),
+            _ => {}
+        }
+        let places = words.iter().map(|word| {
+            Place::parse_open(word)
+                .map_err(|error| ConfigError::value("permitremoteopen", word, error.to_string()))
+        });
+        places
+            .collect::<Result<_, _>>()
+            .map(PermitRemoteOpen::Places)
+    }
+
     pub fn rekey_limit(&self) -> Result<RekeyLimit, ConfigError> {
         let values = self.values.all("rekeylimit");
         let wrong = || {
@@ -206,17 +299,6 @@ impl Reader<'_> {
             (false, 2) => LogLevel::Debug2,
             (false, _) => LogLevel::Debug3,
         })
-    }
-
-    /// The keywords of forwards, unless ClearAllForwardings clears them.
-    pub fn forwards(&self) -> Vec<&'static str> {
-        let cleared = self
-            .values
-            .first("clearallforwardings")
-            .and_then(parse_flag);
-        let set = |key: &str| cleared != Some(true) && !self.values.all(key).is_empty();
-        let forwards = FORWARDS.iter().filter(|(key, _)| set(key));
-        forwards.map(|(_, name)| *name).collect()
     }
 
     pub fn mention_what_is_not_taken_up(&self) {

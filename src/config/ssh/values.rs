@@ -35,6 +35,21 @@ impl SshValues {
         self.values.entry(key.to_owned()).or_default().push(value);
     }
 
+    /// Lines of a keyword and a value each; the values of `lists` are on one line.
+    pub fn to_lines(&self, lists: &[&str]) -> String {
+        let mut text = String::new();
+        for (key, values) in &self.values {
+            let values = match lists.contains(&key.as_str()) {
+                true => vec![values.join(" ")],
+                false => values.clone(),
+            };
+            for value in values {
+                text.push_str(&format!("{key} {value}\n"));
+            }
+        }
+        text
+    }
+
     /// Copies the values of `other` that are not set here.
     pub fn fill_from(&mut self, other: &SshValues) {
         for (key, values) in &other.values {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::carry::carry;
-use super::open_connections::OpenConnections;
-use crate::server::accept;
+use crate::process::accept;
+use crate::process::open_connections::OpenConnections;
 use crate::server::access::entitlement::Held;
 use crate::server::login::grant::ForwardRule;
 use crate::server::report::registry::forwards::ForwardKind;

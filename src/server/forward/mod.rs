@@ -10,7 +10,6 @@ mod carry;
 pub(super) mod listen;
 mod names;
 mod open;
-mod open_connections;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -28,13 +27,13 @@ use super::report::audit::event::Asked;
 use super::report::registry::forwards::ForwardKind;
 use super::report::registry::session::Session;
 use super::tunnel::rates::Rates;
+use crate::process::open_connections::OpenConnections;
 use crate::ssh::server::connection::ClientConnection;
 use crate::ssh::server::requests::{CancelReply, ListenReply, OpenReply, RefusalCode};
 use carry::carry;
 use listen::{Carrier, Named, accept, listen_at};
 use names::Names;
 use open::{Among, NotConnected, connect};
-use open_connections::OpenConnections;
 
 pub(super) use names::Lookups;
 

@@ -18,8 +18,8 @@ use std::task::{Context, Poll};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::process::accept::{Accept, accept};
 use crate::process::message::say;
-use crate::server::accept::{Accept, accept};
 use handed_over::handed_over;
 use socket::{any_v4, is_any_v6, open_all, overlap, plan};
 

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::server::accept::{Accept, accept};
+use crate::process::accept::{Accept, accept};
 
 /// Connections at once; others wait to be accepted.
 const MOST: usize = 8;

@@ -1,8 +1,8 @@
-//! Channels of an SSH connection: tunnel, process, remote socket.
+//! Channels of an SSH connection: tunnel, process, forward.
 
+pub mod forward;
 pub mod process;
 pub(in crate::ssh) mod reader;
-pub(super) mod remote_socket;
 pub mod side;
 pub mod tunnel;
 

@@ -191,7 +191,7 @@ impl Connection {
     }
 
     /// Disconnects and closes, jump hosts included.
-    pub async fn close(self) {
+    pub async fn close(&self) {
         let goodbye = async {
             let sent =
                 self.handle
@@ -203,7 +203,7 @@ impl Connection {
         };
         // A connection that hangs does not even send it.
         let _ = tokio::time::timeout(GOODBYE, goodbye).await;
-        if let Some(through) = self.through {
+        if let Some(through) = &self.through {
             Box::pin(through.close()).await;
         }
     }

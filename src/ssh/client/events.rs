@@ -6,20 +6,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use russh::client::{ChannelOpenHandle, DisconnectReason, Handler, Msg, Session};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Names};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::host_key::{HostKeyCheck, HostKeyError};
 use super::prompt::terminal_text;
 use super::transport;
-use crate::process::message::say;
+use crate::process::message::{say, show};
+use crate::ssh::channel::forward::{Incoming, RemoteListener};
 
 /// Debug messages kept, newest only, so that a server cannot fill the client's memory.
 const KEPT_MESSAGES: usize = 8;
 /// At most this many characters of each are kept.
 const KEPT_CHARACTERS: usize = 256;
-/// At most this many lines of banners and debug messages are shown in total, so that a
-/// server cannot flood the user's terminal.
+/// At most this many debug messages are shown, so that a server cannot flood the user's
+/// terminal.
 const SHOWN_LINES: usize = 64;
+/// At most this many bytes of banners are shown, for the same reason.
+const SHOWN_BANNER: usize = 256 * 1024;
 /// Channels that a server may try to open before the client disconnects. The client
 /// requests none, so a correct server opens none.
 const REFUSED_CHANNELS: u32 = 1000;
@@ -43,6 +46,7 @@ pub enum EventError {
 pub struct Shared {
     host: String,
     log: Mutex<Log>,
+    incoming: Mutex<Option<mpsc::Sender<Incoming>>>,
     ended: watch::Sender<Option<String>>,
 }
 
@@ -60,8 +64,14 @@ impl Shared {
         Arc::new(Self {
             host,
             log: Mutex::default(),
+            incoming: Mutex::default(),
             ended: watch::Sender::new(None),
         })
+    }
+
+    /// Passes the connections of the server's listeners to `sender`.
+    pub fn pass_incoming(&self, sender: mpsc::Sender<Incoming>) {
+        *self.incoming.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -112,8 +122,10 @@ impl Shared {
 pub struct Events {
     shared: Arc<Shared>,
     host_key: HostKeyCheck,
-    /// How many more lines may be shown.
+    /// Debug messages that may still be shown.
     to_show: usize,
+    /// Bytes of banners that may still be shown.
+    banner_left: usize,
     refused_channels: u32,
     reached: Option<oneshot::Sender<()>>,
 }
@@ -131,6 +143,7 @@ impl Events {
             shared,
             host_key,
             to_show: if quiet { 0 } else { SHOWN_LINES },
+            banner_left: if quiet { 0 } else { SHOWN_BANNER },
             refused_channels: 0,
             reached: Some(reached),
         }
@@ -152,6 +165,30 @@ impl Events {
         if self.refused_channels > REFUSED_CHANNELS {
             return Err(EventError::ChannelFlood);
         }
+        Ok(())
+    }
+}
+
+impl Events {
+    /// Passes a connection of a listener on, if the client listens; refuses it while too many wait.
+    fn pass(
+        &mut self,
+        listener: RemoteListener,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+    ) -> Result<(), EventError> {
+        let passed = self.shared.incoming.lock();
+        let sender = passed.unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(sender) = sender.filter(|sender| !sender.is_closed()) else {
+            return self.refuse(reply);
+        };
+        // A connection that is dropped is refused.
+        let _ = sender.try_send(Incoming::new(
+            listener,
+            channel,
+            reply,
+            Arc::clone(&self.shared),
+        ));
         Ok(())
     }
 }
@@ -184,10 +221,12 @@ impl Handler for Events {
 
     async fn auth_banner(&mut self, banner: &str, _: &mut Session) -> Result<(), EventError> {
         for line in terminal_text::paragraph(banner).lines() {
-            if !self.may_show() {
+            let Some(left) = self.banner_left.checked_sub(line.len() + 1) else {
+                self.banner_left = 0;
                 break;
-            }
-            say(line);
+            };
+            self.banner_left = left;
+            show(line);
         }
         Ok(())
     }
@@ -267,25 +306,32 @@ impl Handler for Events {
 
     async fn server_channel_open_forwarded_tcpip(
         &mut self,
-        _: Channel<Msg>,
-        _: &str,
-        _: u32,
+        channel: Channel<Msg>,
+        address: &str,
+        port: u32,
         _: &str,
         _: u32,
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), EventError> {
-        self.refuse(reply)
+        match u16::try_from(port) {
+            Ok(port) => self.pass(
+                RemoteListener::Port(address.to_owned(), port),
+                channel,
+                reply,
+            ),
+            Err(_) => self.refuse(reply),
+        }
     }
 
     async fn server_channel_open_forwarded_streamlocal(
         &mut self,
-        _: Channel<Msg>,
-        _: &str,
+        channel: Channel<Msg>,
+        path: &str,
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), EventError> {
-        self.refuse(reply)
+        self.pass(RemoteListener::Socket(path.to_owned()), channel, reply)
     }
 
     async fn server_channel_open_x11(
@@ -353,6 +399,12 @@ impl Handler for Events {
             DisconnectReason::Error(EventError::Russh(
                 russh::Error::Disconnect | russh::Error::HUP,
             )) => format!("Connection to {host} closed by remote host."),
+            DisconnectReason::Error(EventError::Russh(
+                russh::Error::PacketAuth | russh::Error::DecryptionError,
+            )) => format!(
+                "Connection to {host}: message authentication code incorrect: its data was changed \
+                 on the way"
+            ),
             DisconnectReason::Error(error) => format!("Connection to {host} failed: {error}"),
         };
         tracing::debug!("{reason}");

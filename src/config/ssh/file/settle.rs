@@ -131,7 +131,12 @@ fn expand_values(
         let command = tokens.expand("remotecommand", command, COMMON)?;
         values.set("remotecommand", vec![command]);
     }
-    for key in ["identityagent", "userknownhostsfile", "revokedhostkeys"] {
+    for key in [
+        "identityagent",
+        "userknownhostsfile",
+        "revokedhostkeys",
+        "controlpath",
+    ] {
         let expand = |path: &String| {
             if is_none(path) {
                 return Ok(path.clone());

@@ -1,4 +1,4 @@
-//! The accept loop of all listeners of the server: it retries at once after a failed
+//! The accept loop of all listeners: it retries at once after a failed
 //! connection, and after a pause when descriptors or memory have run out.
 
 use std::io;
@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A listener.
-pub(in crate::server) trait Accept: Send {
+pub(crate) trait Accept: Send {
     /// An accepted connection.
     type Connection: Send;
 
@@ -25,7 +25,7 @@ pub(in crate::server) trait Accept: Send {
 }
 
 /// The next connection of `listener`. May be dropped without losing one.
-pub(in crate::server) async fn accept<L: Accept>(listener: &mut L) -> L::Connection {
+pub(crate) async fn accept<L: Accept>(listener: &mut L) -> L::Connection {
     loop {
         let error = match listener.try_accept().await {
             Ok(connection) => return connection,

@@ -1,13 +1,21 @@
-//! `sshvpn -w LOCAL[:REMOTE] host [command]`: a tunnel as by `ssh -w`, with a session beside it.
+//! `sshvpn [options] host [command]`: a connection as by ssh, with a tunnel (`-w`), forwards, and
+//! a command or shell.
 //!
-//! It opens a device on each host and joins them; the user sets the addresses.
+//! For the tunnel it opens a device on each host and joins them; the user sets the addresses.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::command::{self, Ended, Output};
+use super::control::{Control, Order};
+use super::forward::{Forwards, stdio};
+use super::socket_name::SocketName;
 use crate::config::invoker::Invoker;
 use crate::config::ssh::args::SshArgs;
-use crate::config::ssh::options::{LogLevel, SessionType, SshOptions};
+use crate::config::ssh::options::{ControlSocket, LogLevel, SessionType, SshOptions};
 use crate::host::change::protection::{self, Ipv6};
 use crate::link::datagram::{self, Link, Restrictions};
 use crate::packet::guard::GuardRules;
@@ -17,6 +25,7 @@ use crate::process::failure::Failure;
 use crate::process::message::say;
 use crate::process::shutdown::Shutdown;
 use crate::pump::End;
+use crate::ssh::channel::process::Process;
 use crate::ssh::client::attempts::Attempts;
 use crate::ssh::client::connect::Connection;
 use crate::tun::{Device, DeviceRequest};
@@ -36,6 +45,7 @@ pub async fn run(
         opened = Connection::open(options, args, invoker, once) => opened.map_err(Failure::ssh)?,
         _ = shutdown.requested() => return Ok(Failure::SSH),
     };
+    let connection = Arc::new(connection);
     let code = tokio::select! {
         done = session(&connection, options, background, invoker) => match connection.end_reason() {
             Some(reason) => Err(Failure::ssh(anyhow::anyhow!("{reason}"))),
@@ -53,10 +63,10 @@ pub async fn run(
     code
 }
 
-/// Runs the tunnel and the remote command or shell beside it. As in ssh, it ends when both have
-/// ended, with the command's exit code.
+/// Runs the tunnel, the forwards, and the remote command or shell. As in ssh, it ends when the
+/// tunnel, the command and the forwarded connections have ended, with the command's exit code.
 async fn session(
-    connection: &Connection,
+    connection: &Arc<Connection>,
     options: &SshOptions,
     background: Option<Ready>,
     invoker: &Invoker,
@@ -66,14 +76,24 @@ async fn session(
         None => None,
     };
     let tunnel = link.map(|link| tokio::spawn(watch(link, options.log_level)));
+    let forwards = Arc::new(Forwards::start(connection, options, invoker).await?);
+    let mut control = ControlTask::start(options, invoker, &forwards);
+    let stdio = match &options.forwards.stdio {
+        Some(target) => Some(stdio::open(connection, target).await?),
+        None => None,
+    };
     // Only if needed: a reader of this process's streams may wait for their end.
     let output = match options.session_type {
-        SessionType::None => None,
+        SessionType::None if stdio.is_none() => None,
         _ => Some(Output::here().map_err(Failure::local)?),
     };
-    // The device and the channel are open, and nothing has to be undone at the end.
+    // The device and the channel are open, and nothing has to be undone at the end. Forwards
+    // still resolve names and connect.
     let ends_proxy = invoker.via_sudo && connection.has_proxy();
-    if let Err(error) = confinement::keep_nothing(ends_proxy) {
+    if options.forwards.is_empty()
+        && options.control.is_none()
+        && let Err(error) = confinement::keep_nothing(ends_proxy)
+    {
         complain(options, format_args!("warning: {error}"));
     }
     if let Some(ready) = background {
@@ -81,23 +101,97 @@ async fn session(
             .detach(options.log_level >= LogLevel::Debug1)
             .map_err(Failure::local)?;
     }
+    let work = work(connection, options, tunnel, stdio, output, &forwards);
+    tokio::select! {
+        code = work => code,
+        () = control.exit_ordered() => Ok(0),
+    }
+}
+
+/// Runs the command, and waits for the tunnel and the forwarded connections; returns the exit code.
+async fn work(
+    connection: &Arc<Connection>,
+    options: &SshOptions,
+    tunnel: Option<JoinHandle<()>>,
+    stdio: Option<Process>,
+    output: Option<Output>,
+    forwards: &Forwards,
+) -> Result<u8, Failure> {
     let mut code = 0;
-    let alone = output.is_none();
+    let stays = output.is_none() && (tunnel.is_none() || !options.forwards.is_empty());
     if let Some(output) = output {
-        match command::run(connection, options, output).await? {
+        let ended = match stdio {
+            Some(process) => command::relay_stdio(process, options, output).await,
+            None => command::run(connection, options, output).await?,
+        };
+        match ended {
             Ended::Process(exit) => code = exit,
             Ended::ByUser => return Ok(Failure::SSH),
         }
     }
-    match tunnel {
-        Some(tunnel) => {
-            // A link that panicked has ended too.
-            let _ = tunnel.await;
-        }
-        None if alone => std::future::pending().await,
+    if let Some(tunnel) = tunnel {
+        // A link that panicked has ended too.
+        let _ = tunnel.await;
+    }
+    if stays {
+        std::future::pending::<()>().await;
+    }
+    forwards.idle().await;
+    // In the foreground the caller waits for the end: sessions are not shared, so nothing is to
+    // be waited for.
+    let persist = options.control.as_ref().and_then(|control| control.persist);
+    match persist.filter(|_| options.fork_after_authentication) {
         None => {}
+        Some(Duration::ZERO) => std::future::pending().await,
+        Some(time) => forwards.idle_for(time).await,
     }
     Ok(code)
+}
+
+/// The control socket of a session.
+struct ControlTask {
+    task: JoinSet<()>,
+    name: Option<SocketName>,
+    orders: mpsc::Receiver<Order>,
+}
+
+impl ControlTask {
+    /// Listens, if a control socket is wanted and its path is free.
+    fn start(options: &SshOptions, invoker: &Invoker, forwards: &Arc<Forwards>) -> Self {
+        let (sender, orders) = mpsc::channel(1);
+        let mut control = ControlTask {
+            task: JoinSet::new(),
+            name: None,
+            orders,
+        };
+        let Some(ControlSocket { path, auto, .. }) = &options.control else {
+            return control;
+        };
+        match Control::bind(path, invoker) {
+            Ok((socket, name)) => {
+                control.name = Some(name);
+                let serving = socket.serve(Arc::downgrade(forwards), sender);
+                control.task.spawn(serving);
+            }
+            Err(error) if *auto => tracing::debug!("no control socket: {error}"),
+            Err(error) => complain(
+                options,
+                format_args!("no control socket at {}: {error}", path.display()),
+            ),
+        }
+        control
+    }
+
+    /// Waits for the order to exit; an order to stop closes the socket.
+    async fn exit_ordered(&mut self) {
+        while let Some(order) = self.orders.recv().await {
+            match order {
+                Order::Exit => return,
+                Order::Stop => self.name = None,
+            }
+        }
+        std::future::pending().await
+    }
 }
 
 /// Opens the device and the channel. As in ssh, a failure is fatal only with

@@ -1,5 +1,4 @@
-//! The forwarded connections of one client, which run concurrently until the client's
-//! forwards end.
+//! Forwarded connections, which run concurrently until their owner ends.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,12 +6,12 @@ use tokio::task::JoinSet;
 
 /// Connections that end when the last clone is dropped.
 #[derive(Debug, Clone, Default)]
-pub(super) struct OpenConnections(Arc<Mutex<JoinSet<()>>>);
+pub(crate) struct OpenConnections(Arc<Mutex<JoinSet<()>>>);
 
 impl OpenConnections {
     /// Runs one more connection. It must not hold a clone of this, which would then never
     /// be dropped.
-    pub(super) fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
         let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while running.try_join_next().is_some() {}
         running.spawn(connection);

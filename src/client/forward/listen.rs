@@ -1,0 +1,150 @@
+//! Local listeners of `-L` and `-D`: their addresses, as ssh chooses them, and their sockets.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::path::Path;
+
+use nix::sys::stat::{Mode, umask};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
+
+use crate::config::invoker::Invoker;
+use crate::config::ssh::args::AddressFamily;
+use crate::config::ssh::options::ForwardSettings;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// The addresses for `bind`: without one loopback, or all with GatewayPorts; for an empty one and
+/// `*` all; else those of the name (ssh(1), `-L`).
+fn addresses(bind: Option<&str>, settings: &ForwardSettings) -> io::Result<Vec<IpAddr>> {
+    let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    let all = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let found: Vec<IpAddr> = match bind {
+        None if settings.gateway_ports => all.to_vec(),
+        None | Some("localhost") => loopback.to_vec(),
+        Some("" | "*") => all.to_vec(),
+        Some(name) => {
+            let found = (name, 0).to_socket_addrs()?;
+            found.map(|address| address.ip()).collect()
+        }
+    };
+    let of_family = |address: &IpAddr| match settings.address_family {
+        AddressFamily::Any => true,
+        AddressFamily::Inet => address.is_ipv4(),
+        AddressFamily::Inet6 => address.is_ipv6(),
+    };
+    Ok(found.into_iter().filter(of_family).collect())
+}
+
+/// Listens at each address of `bind`, all at one port. An address that this host lacks is left
+/// out as long as one remains; a port that is taken at any of them is an error.
+pub(super) fn ports(
+    bind: Option<&str>,
+    port: u16,
+    settings: &ForwardSettings,
+) -> io::Result<(u16, Vec<TcpListener>)> {
+    let mut port = port;
+    let mut listeners = Vec::new();
+    let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in addresses(bind, settings)? {
+        match at(SocketAddr::new(address, port)) {
+            Ok(listener) => {
+                port = listener.local_addr()?.port();
+                listeners.push(listener);
+            }
+            // Otherwise another program would get a part of the connections.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
+            Err(error) => failed = error,
+        }
+    }
+    match listeners.is_empty() {
+        true => Err(failed),
+        false => Ok((port, listeners)),
+    }
+}
+
+fn at(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    socket.set_reuseaddr(true)?;
+    if address.is_ipv6() {
+        socket2::SockRef::from(&socket).set_only_v6(true)?;
+    }
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Listens at the Unix socket `path` as the invoker, with StreamLocalBindMask and
+/// StreamLocalBindUnlink.
+pub(super) fn socket(
+    path: &Path,
+    settings: &ForwardSettings,
+    invoker: &Invoker,
+) -> io::Result<UnixListener> {
+    let mask = Mode::from_bits_truncate(settings.socket_mask);
+    let listener = invoker.act(|| {
+        if settings.unlink_socket {
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        let before = umask(mask);
+        let listener = StdUnixListener::bind(path);
+        umask(before);
+        listener
+    })?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ssh::test_settings::options;
+
+    #[test]
+    fn addresses_are_those_that_ssh_would_choose() {
+        let mut settings = options().forwards;
+        let of = |bind: Option<&str>, settings: &ForwardSettings| {
+            let found = addresses(bind, settings).unwrap();
+            found.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let (loopback, all) = (["127.0.0.1", "::1"], ["0.0.0.0", "::"]);
+        assert_eq!(of(None, &settings), loopback);
+        assert_eq!(of(Some("localhost"), &settings), loopback);
+        assert_eq!(of(Some(""), &settings), all);
+        assert_eq!(of(Some("*"), &settings), all);
+        assert_eq!(of(Some("10.1.2.3"), &settings), ["10.1.2.3"]);
+        settings.gateway_ports = true;
+        assert_eq!(of(None, &settings), all);
+        settings.address_family = AddressFamily::Inet6;
+        assert_eq!(of(Some("localhost"), &settings), ["::1"]);
+    }
+
+    #[tokio::test]
+    async fn one_port_at_all_addresses_or_none() {
+        let settings = options().forwards;
+        let (port, listeners) = ports(Some("127.0.0.1"), 0, &settings).unwrap();
+        assert_eq!((port != 0, listeners.len()), (true, 1));
+        let taken = ports(None, port, &settings).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[tokio::test]
+    async fn a_socket_has_the_mask_and_is_replaced_only_if_asked() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let (mut settings, invoker) = (options().forwards, crate::ssh::test_settings::invoker());
+        drop(socket(&path, &settings, &invoker).unwrap());
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(socket(&path, &settings, &invoker).is_err());
+        settings.unlink_socket = true;
+        socket(&path, &settings, &invoker).unwrap();
+    }
+}
