@@ -16,7 +16,7 @@ fn steps(bytes: &[u8], size: usize) -> (Vec<Step>, Vec<u8>) {
     let mut greeting = Greeting::default();
     let mut steps = Vec::new();
     let mut pieces = bytes.chunks(size);
-    while let Some(piece) = pieces.next() {
+    for piece in pieces.by_ref() {
         let mut step = greeting.take(piece);
         while let Step::Reply(_) = step {
             steps.push(step);
