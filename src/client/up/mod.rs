@@ -283,8 +283,6 @@ impl Run<'_> {
             }
             _ = shutdown.requested() => Err(interrupted()),
         };
-        // It would keep the connection open.
-        drop(watch);
         let result = match result {
             Ok(None) => Ok(Outcome::NarrowPath),
             Ok(Some(())) => {

@@ -6,7 +6,7 @@
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use nix::libc;
@@ -27,14 +27,27 @@ const SILENCE: Duration = Duration::from_secs(8);
 /// How long the server may take to accept another connection.
 const OTHER_CONNECTION: Duration = Duration::from_secs(2);
 
-/// Looks at the TCP connection under an SSH connection; sees nothing on other streams.
+/// Looks at the TCP connection under an SSH connection, as long as that is open; sees nothing on
+/// other streams.
 #[derive(Debug, Clone, Default)]
-pub struct PathWatch(Option<Arc<OwnedFd>>);
+pub struct PathWatch(Weak<OwnedFd>);
+
+/// A descriptor of the watched socket; the stream drops it with its own, so that a watch never
+/// keeps a connection open.
+#[derive(Debug, Default)]
+pub struct WatchedSocket {
+    _descriptor: Option<Arc<OwnedFd>>,
+}
 
 impl PathWatch {
-    /// Looks at `stream`. The connection stays open until the watch is dropped, too.
-    pub fn of(stream: &TcpStream) -> Self {
-        PathWatch(stream.as_fd().try_clone_to_owned().ok().map(Arc::new))
+    /// Looks at `stream`, which has to keep the second part until it is closed.
+    pub fn of(stream: &TcpStream) -> (Self, WatchedSocket) {
+        let descriptor = stream.as_fd().try_clone_to_owned().ok().map(Arc::new);
+        let watch = descriptor.as_ref().map(Arc::downgrade).unwrap_or_default();
+        let socket = WatchedSocket {
+            _descriptor: descriptor,
+        };
+        (PathWatch(watch), socket)
     }
 
     /// Waits until large segments do not get through, though the server is reached: it accepts
@@ -79,7 +92,9 @@ impl PathWatch {
 
     /// Ends the connection at once, so that the server notices it: data that waits is dropped.
     pub fn abort(&self) {
-        let Some(socket) = &self.0 else { return };
+        let Some(socket) = self.0.upgrade() else {
+            return;
+        };
         let none = libc::sockaddr {
             sa_family: libc::AF_UNSPEC as libc::sa_family_t,
             sa_data: [0; 14],
@@ -111,10 +126,11 @@ impl PathWatch {
 
     /// Whether the server accepts another connection.
     async fn is_reached(&self) -> bool {
-        let Some(socket) = &self.0 else {
+        let Some(socket) = self.0.upgrade() else {
             return false;
         };
         let peer = SockRef::from(socket.as_ref()).peer_addr();
+        drop(socket);
         let Some(peer) = peer.ok().and_then(|peer| peer.as_socket()) else {
             return false;
         };
@@ -123,8 +139,8 @@ impl PathWatch {
     }
 
     fn info(&self) -> Option<libc::tcp_info> {
-        let socket = self.0.as_ref()?;
-        let info = tcp_info(socket).ok()?;
+        let socket = self.0.upgrade()?;
+        let info = tcp_info(&socket).ok()?;
         (info.tcpi_snd_mss > u32::from(SMALL_SEGMENT)).then_some(info)
     }
 }
@@ -161,7 +177,7 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap());
         let (client, accepted) = tokio::join!(client, listener.accept());
         let (mut client, (mut server, _)) = (client.unwrap(), accepted.unwrap());
-        let watch = PathWatch::of(&client);
+        let (watch, _socket) = PathWatch::of(&client);
         assert_eq!(watch.info().unwrap().tcpi_bytes_received, 0);
         server.write_all(&[1; 100]).await.unwrap();
         client.read_exact(&mut [0; 100]).await.unwrap();
@@ -185,6 +201,7 @@ mod tests {
             .connect(listener.local_addr().unwrap())
             .await
             .unwrap();
-        assert!(PathWatch::of(&client).info().is_none());
+        let (watch, _socket) = PathWatch::of(&client);
+        assert!(watch.info().is_none());
     }
 }

@@ -14,11 +14,14 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::narrow::WatchedSocket;
+
 /// A connection without delayed acknowledgments.
 #[derive(Debug)]
 pub struct QuickAcks {
     stream: TcpStream,
     prompt: Arc<AtomicBool>,
+    _watched: WatchedSocket,
 }
 
 /// Returns acknowledgments to the kernel.
@@ -27,10 +30,15 @@ pub struct AckSwitch(Option<Arc<AtomicBool>>);
 
 impl QuickAcks {
     /// Acknowledges at once what is read from `stream` from now on.
-    pub fn new(stream: TcpStream) -> (Self, AckSwitch) {
+    pub fn new(stream: TcpStream, watched: WatchedSocket) -> (Self, AckSwitch) {
         let prompt = Arc::new(AtomicBool::new(true));
         let switch = AckSwitch(Some(Arc::clone(&prompt)));
-        (QuickAcks { stream, prompt }, switch)
+        let stream = QuickAcks {
+            stream,
+            prompt,
+            _watched: watched,
+        };
+        (stream, switch)
     }
 }
 
@@ -140,11 +148,11 @@ mod tests {
                 (local.unwrap(), remote.unwrap().0)
             };
             let (local, remote) = connect().await;
-            let (local, _switch) = QuickAcks::new(local);
+            let (local, _switch) = QuickAcks::new(local, WatchedSocket::default());
             talk(local, remote).await;
             assert_eq!(delayed(), 0);
             let (local, remote) = connect().await;
-            let (local, switch) = QuickAcks::new(local);
+            let (local, switch) = QuickAcks::new(local, WatchedSocket::default());
             switch.leave_to_kernel();
             talk(local, remote).await;
             assert_ne!(delayed(), 0);

@@ -99,8 +99,8 @@ pub async fn tcp(options: &SshOptions) -> Result<Transport, ConnectError> {
         for address in &addresses {
             match tcp_to(*address, options).await {
                 Ok(stream) => {
-                    let watch = PathWatch::of(&stream);
-                    let (stream, acks) = QuickAcks::new(stream);
+                    let (watch, socket) = PathWatch::of(&stream);
+                    let (stream, acks) = QuickAcks::new(stream, socket);
                     return Ok(Transport {
                         stream: Box::new(stream),
                         peer: Some(*address),
