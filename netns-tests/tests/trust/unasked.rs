@@ -511,6 +511,7 @@ fn without_connection_tracking_tcp_is_refused(carrier: Carrier) -> Result<()> {
                mount --bind /run/lab/stand-in /usr/sbin/nft")?;
     let before = hosts(&lab)?;
     hide(laptop, "iptables")?;
+    hide(laptop, "iptables-legacy")?;
     let up = carrier.up(laptop, &ROUTES)?;
     let here = Device::only(laptop)?;
     client_reaches_the_lan(&lab)?;
@@ -525,6 +526,7 @@ fn without_connection_tracking_tcp_is_refused(carrier: Carrier) -> Result<()> {
     ensure!(said.contains("connection tracking"), "{said}");
     ensure!(up.end_with(Signal::SIGINT)?.code() == 0);
     show(laptop, "xtables-nft-multi")?;
+    show(laptop, "xtables-legacy-multi")?;
     before.is_back()
 }
 
