@@ -111,6 +111,11 @@ fn remote_end(carrier: Carrier, fault: Fault) -> Result<()> {
     let lab = topology::subnet()?;
     let (laptop, bastion) = (&lab.direct.laptop, &lab.direct.bastion);
     carrier.prepare(bastion)?;
+    // Where nft fails, iptables-nft makes the rules, whose empty chains stay.
+    bastion.sh("for iptables in iptables ip6tables; do
+             $iptables -t nat -P POSTROUTING ACCEPT
+             $iptables -t mangle -P FORWARD ACCEPT
+         done")?;
     let commands = RemoteCommands::on(bastion)?;
     let before = Before::of(&[laptop, bastion, &lab.lan])?;
     let command = vpn::command(&carrier.arguments(&ARGUMENTS))?;

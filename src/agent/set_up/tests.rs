@@ -72,7 +72,8 @@ fn around() -> Surroundings {
                 route("0.0.0.0/0", 1, 3),
                 route("10.20.0.0/16", 2, 3),
                 route("::/0", 1, 9),
-            ],
+            ]
+            .into(),
             ..HostFacts::default()
         },
         takes_advertisements: ["eth1".parse().unwrap()].into(),
@@ -174,7 +175,7 @@ fn no_advertisements_are_taken_by_the_tunnel() {
         name: "sshvpn0".to_owned(),
         ..around.facts.links[0].clone()
     });
-    around.facts.routes.push(route("2000::/3", 3, 9));
+    std::sync::Arc::make_mut(&mut around.facts.routes).push(route("2000::/3", 3, 9));
     around
         .takes_advertisements
         .insert("sshvpn0".parse().unwrap());

@@ -54,7 +54,7 @@ impl Netlink {
         Ok(HostFacts {
             links: self.links().await?,
             addresses: self.addresses(None).await?,
-            routes: self.routes(None).await?,
+            routes: self.routes(None).await?.into(),
             rules: self.rules().await?,
             claimed: Vec::new(),
         })

@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(by_rule, Some(Detour::RefusedByRule { priority: 77 }));
         facts.rules = vec![rule(5270, 52)];
         assert_eq!(Detour::of_refused(to, &facts), None);
-        facts.routes.push(RouteFacts {
+        std::sync::Arc::make_mut(&mut facts.routes).push(RouteFacts {
             kind: RouteKind::Reject,
             ..route("10.0.0.0/8", 52, 5)
         });

@@ -2,6 +2,7 @@
 //! Data only; `netlink` reads them.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,8 @@ pub struct HostFacts {
     /// Every address.
     pub addresses: Vec<AddressFacts>,
     /// Every route, the tables `local` and `default` included.
-    pub routes: Vec<RouteFacts>,
+    /// Shared by copies of these facts, since a table may have hundreds of thousands.
+    pub routes: Arc<Vec<RouteFacts>>,
     /// Every policy rule.
     pub rules: Vec<RuleFacts>,
     /// Addresses that other tunnels claim and may not have set yet.

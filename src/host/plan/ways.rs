@@ -132,7 +132,8 @@ mod tests {
                     protocol: FROM_ADVERTISEMENT,
                     ..route("::/0", &[3])
                 },
-            ],
+            ]
+            .into(),
             ..HostFacts::default()
         }
     }

@@ -41,7 +41,7 @@ fn local() -> HostFacts {
     };
     HostFacts {
         addresses: vec![address("10.1.2.3", 24), address("fd44::2", 64)],
-        routes: vec![route],
+        routes: vec![route].into(),
         ..HostFacts::default()
     }
 }

@@ -76,7 +76,8 @@ fn laptop() -> HostFacts {
             route("172.30.0.0/24", None, 2),
             route("10.201.0.0/24", None, 3),
             route("fe80::/64", None, 2),
-        ],
+        ]
+        .into(),
         rules: vec![],
         claimed: vec![],
     }

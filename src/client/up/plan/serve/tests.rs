@@ -99,7 +99,7 @@ fn here() -> HostFacts {
     HostFacts {
         links: vec![link],
         addresses: vec![address],
-        routes: vec![route("172.20.0.0/16"), route("0.0.0.0/0")],
+        routes: vec![route("172.20.0.0/16"), route("0.0.0.0/0")].into(),
         rules: Vec::new(),
         claimed: Vec::new(),
     }
