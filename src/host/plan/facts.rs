@@ -281,7 +281,8 @@ mod tests {
             addresses: vec![address("10.1.2.3", 24, None)],
             routes: ["0.0.0.0/0", "128.0.0.0/1", "::/0", "10.0.0.0/8", "fc00::/7"]
                 .map(route)
-                .to_vec(),
+                .to_vec()
+                .into(),
             ..HostFacts::default()
         };
         let networks: Vec<String> = facts
