@@ -1,4 +1,4 @@
-//! Our client with asyncssh as its server: every algorithm, rekeying under load, questions, and
+//! Our client with asyncssh as its server: every algorithm, questions, and
 //! the answer to a tunnel.
 //!
 //! ```text
