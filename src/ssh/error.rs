@@ -152,7 +152,7 @@ pub enum ChannelError {
     },
     /// The server's host key was not verified.
     #[error(
-        "no tunnel to {host}: its host key is not the known one or is revoked, and StrictHostKeyChecking no \
+        "no tunnel to {host} and no forwards: its host key is not the known one or is revoked, and StrictHostKeyChecking no \
          permits sessions only; check the key and correct known_hosts"
     )]
     Unverified {

@@ -265,20 +265,55 @@ fn a_connection_without_a_tunnel(client: Client) -> Result<()> {
         said.code() == 3 && said.stdout == "here\n" && said.stderr.contains("there"),
         "{said:?}"
     );
-    // The connection stays for the forwarded connection that is open.
-    let words = client
-        .command(&["-L7001:inner:7001", "bastion", "'echo ready; sleep 1'"])?
-        .join(" ");
+    // The connection stays for the forwarded connection that is open, and takes others meanwhile.
     let _service = lab.subnet.lan.spawn(&[
         "socat",
         "-t9",
-        "TCP-LISTEN:7001",
-        "SYSTEM:sleep 3; echo late",
+        "TCP-LISTEN:7001,fork,reuseaddr",
+        "SYSTEM:read line; echo late",
     ])?;
-    let late = lab.laptop().sh(&format!(
-        "{words} >/run/out & until grep -q ready /run/out; do sleep 0.1; done; socat -t9 - TCP:127.0.0.1:7001 </dev/null; wait $!; echo exit $?"
-    ))?;
-    ensure!(late.contains("late") && late.contains("exit 0"), "{late}");
+    lab.bastion().sh("mkfifo /run/stays")?;
+    let words = client.command(&["-L7001:inner:7001", "bastion", "echo ready; cat /run/stays"])?;
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let running = lab.laptop().spawn(&words)?;
+    running.wait_for_line("ready", PATIENCE)?;
+    lab.laptop().sh("mkfifo /run/first")?;
+    let connect = "exec 3<>/run/first; head -n1 <&3 | socat -t9 - TCP:127.0.0.1:7001";
+    let first = lab.laptop().spawn(&["bash", "-c", connect])?;
+    until("the connection", PATIENCE, || {
+        runs(&lab.subnet.lan, "read line").then_some(())
+    })?;
+    lab.bastion().sh("echo >/run/stays")?;
+    until("the end of the command", PATIENCE, || {
+        (!runs(lab.bastion(), "cat /run/stays")).then_some(())
+    })?;
+    ensure!(running.is_running());
+    let second = lab.laptop().sh("echo | socat -t9 - TCP:127.0.0.1:7001")?;
+    ensure!(second.trim() == "late", "{second}");
+    lab.laptop().sh("echo >/run/first")?;
+    ensure!(first.wait(PATIENCE)?.stdout.trim() == "late");
+    ensure!(running.wait(PATIENCE)?.code() == 0);
+    Ok(())
+}
+
+/// Whether a process of `host` has `words` in its command line.
+fn runs(host: &Host, words: &str) -> bool {
+    let processes = host.processes().unwrap_or_default();
+    let of_service = |command: &str| command.contains(words) && !command.starts_with("socat");
+    processes.iter().any(|process| of_service(&process.command))
+}
+
+/// A control path that names another file leaves that file alone.
+#[test]
+fn a_control_path_that_is_no_socket() -> Result<()> {
+    let lab = Lab::new(&Sshd::default())?;
+    lab.laptop().write("/run/key", "secret")?;
+    let said = lab.run(Client::Sshvpn, &["-MS/run/key", "bastion", "echo there"])?;
+    ensure!(
+        said.stdout == "there\n" && said.stderr.contains("no control socket"),
+        "{said:?}"
+    );
+    ensure!(lab.laptop().sh("cat /run/key")? == "secret");
     Ok(())
 }
 

@@ -7,7 +7,6 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, sockopt};
-use nix::sys::stat::{Mode, umask};
 use nix::unistd::Uid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -17,12 +16,14 @@ use tokio::time::timeout;
 
 use super::message::{self, MAX_MESSAGE, Reply, Request};
 use crate::client::forward::Forwards;
-use crate::client::socket_name::SocketName;
+use crate::client::socket_name::{self, SocketName};
 use crate::config::invoker::Invoker;
 use crate::process::accept::accept;
 
 /// Commands that are carried out at a time.
 const MAX_COMMANDS: usize = 16;
+/// The file mode bits that the socket lacks: it is the user's alone.
+const MASK: u32 = 0o177;
 /// The limit for a command to arrive.
 const ARRIVAL: Duration = Duration::from_secs(10);
 
@@ -45,23 +46,13 @@ impl Control {
     /// Listens at `path` as the invoker. A socket that no process listens on is replaced.
     /// Dropping the name removes it.
     pub fn bind(path: &Path, invoker: &Invoker) -> io::Result<(Self, SocketName)> {
-        let listener = invoker.act(|| {
-            match StdUnixStream::connect(path) {
-                Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    std::fs::remove_file(path)?;
-                }
-                Err(_) => {}
-            }
-            let before = umask(Mode::from_bits_truncate(0o177));
-            let listener = std::os::unix::net::UnixListener::bind(path);
-            umask(before);
-            listener
-        })?;
-        listener.set_nonblocking(true)?;
-        let name = SocketName::new(path, invoker);
+        let stale = |path: &Path| {
+            let refused = io::ErrorKind::ConnectionRefused;
+            StdUnixStream::connect(path).is_err_and(|error| error.kind() == refused)
+        };
+        let (listener, name) = socket_name::listen(path, MASK, stale, invoker)?;
         let control = Control {
-            listener: UnixListener::from_std(listener)?,
+            listener,
             user: invoker.uid,
         };
         Ok((control, name))
@@ -115,14 +106,14 @@ async fn converse(
         let reply = carry_out(&request, &forwards).await;
         drop(forwards);
         stream.write_all(&reply.encode(id)).await?;
-        // A full queue has the same order already.
+        // Without a receiver the connection is ending already.
         match request {
             Request::Exit => {
-                let _ = orders.try_send(Order::Exit);
+                let _ = orders.send(Order::Exit).await;
             }
             Request::Stop => {
+                let _ = orders.send(Order::Stop).await;
                 let _ = stop.try_send(());
-                let _ = orders.try_send(Order::Stop);
             }
             _ => {}
         }

@@ -1,14 +1,10 @@
-//! Local listeners of `-L` and `-D`: their addresses, as ssh chooses them, and their sockets.
+//! Local ports of `-L` and `-D`, at the addresses that ssh would choose.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::os::unix::net::UnixListener as StdUnixListener;
-use std::path::Path;
 
-use nix::sys::stat::{Mode, umask};
-use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::net::{TcpListener, TcpSocket};
 
-use crate::config::invoker::Invoker;
 use crate::config::ssh::args::AddressFamily;
 use crate::config::ssh::options::ForwardSettings;
 
@@ -77,30 +73,6 @@ fn at(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Listens at the Unix socket `path` as the invoker, with StreamLocalBindMask and
-/// StreamLocalBindUnlink.
-pub(super) fn socket(
-    path: &Path,
-    settings: &ForwardSettings,
-    invoker: &Invoker,
-) -> io::Result<UnixListener> {
-    let mask = Mode::from_bits_truncate(settings.socket_mask);
-    let listener = invoker.act(|| {
-        if settings.unlink_socket {
-            match std::fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        let before = umask(mask);
-        let listener = StdUnixListener::bind(path);
-        umask(before);
-        listener
-    })?;
-    listener.set_nonblocking(true)?;
-    UnixListener::from_std(listener)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,19 +104,5 @@ mod tests {
         assert_eq!((port != 0, listeners.len()), (true, 1));
         let taken = ports(None, port, &settings).unwrap_err();
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
-    }
-
-    #[tokio::test]
-    async fn a_socket_has_the_mask_and_is_replaced_only_if_asked() {
-        use std::os::unix::fs::PermissionsExt;
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("s");
-        let (mut settings, invoker) = (options().forwards, crate::ssh::test_settings::invoker());
-        drop(socket(&path, &settings, &invoker).unwrap());
-        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        assert!(socket(&path, &settings, &invoker).is_err());
-        settings.unlink_socket = true;
-        socket(&path, &settings, &invoker).unwrap();
     }
 }

@@ -1,6 +1,7 @@
 //! Local and dynamic forwards: connections to a local listener that the server carries on.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use super::relay::relay;
 use super::socket::Local;
 use super::socks::Refusal;
 use super::{Context, Parts, listen};
-use crate::client::socket_name::SocketName;
+use crate::client::socket_name::{self, SocketName};
 use crate::config::ssh::forward::{Forward, Listen};
 use crate::process::accept::{Accept, accept};
 use crate::ssh::channel::forward::OpenError;
@@ -46,8 +47,10 @@ pub(super) fn start(forward: &Forward, context: &Context) -> Result<Listener, St
             ((*port == 0).then_some(bound), None)
         }
         Listen::Socket(path) => {
-            let listener = listen::socket(path, settings, &context.invoker).map_err(failed)?;
-            let name = SocketName::new(path, &context.invoker);
+            let replace = |_: &Path| settings.unlink_socket;
+            let (listener, name) =
+                socket_name::listen(path, settings.socket_mask, replace, &context.invoker)
+                    .map_err(failed)?;
             let forward = Arc::clone(&forward);
             tasks.spawn(serve(listener, |stream| stream, forward, context.clone()));
             (None, Some(name))

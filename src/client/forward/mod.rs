@@ -10,6 +10,7 @@ mod listen;
 mod local;
 mod relay;
 mod remote;
+mod room;
 mod socket;
 mod socks;
 pub(super) mod stdio;
@@ -18,7 +19,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::anyhow;
-use tokio::sync::{Notify, Semaphore};
 
 use crate::config::invoker::Invoker;
 use crate::config::ssh::forward::{Forward, Kind};
@@ -27,9 +27,7 @@ use crate::process::failure::Failure;
 use crate::process::message::say;
 use crate::process::open_connections::OpenConnections;
 use crate::ssh::client::connect::Connection;
-
-/// Forwarded connections at a time: sshd ends a connection with more than 16,384 channels.
-const MAX_CONNECTIONS: u32 = 16_000;
+use room::{MAX_CONNECTIONS, Room};
 
 /// The forwards of one connection. Dropping it ends them.
 pub(super) struct Forwards {
@@ -51,10 +49,7 @@ struct Parts {
 #[derive(Clone)]
 struct Context {
     parts: Parts,
-    /// One permit for each forwarded connection.
-    room: Arc<Semaphore>,
-    /// Notified of each connection.
-    opened: Arc<Notify>,
+    room: Room,
     running: OpenConnections,
 }
 
@@ -89,8 +84,7 @@ impl Forwards {
                 options: Arc::new(options.clone()),
                 invoker: Arc::new(invoker.clone()),
             },
-            room: Arc::new(Semaphore::new(MAX_CONNECTIONS as usize)),
-            opened: Arc::default(),
+            room: Room::default(),
             running: OpenConnections::default(),
         };
         let forwards = Forwards {
@@ -170,21 +164,12 @@ impl Forwards {
 
     /// Waits until no forwarded connection is open.
     pub(super) async fn idle(&self) {
-        // The semaphore is never closed.
-        let _ = self.context.room.acquire_many(MAX_CONNECTIONS).await;
+        self.context.room.empty().await;
     }
-}
 
-impl Forwards {
     /// Waits until no forwarded connection has been open for `time`.
     pub(super) async fn idle_for(&self, time: Duration) {
-        loop {
-            self.idle().await;
-            let opened = self.context.opened.notified();
-            if tokio::time::timeout(time, opened).await.is_err() {
-                return;
-            }
-        }
+        self.context.room.empty_for(time).await;
     }
 }
 
@@ -213,15 +198,12 @@ impl Context {
 
     /// Runs a forwarded connection if there is room for it.
     fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
-        match Arc::clone(&self.room).try_acquire_owned() {
-            Ok(permit) => {
-                self.opened.notify_one();
-                self.running.spawn(async move {
-                    connection.await;
-                    drop(permit);
-                });
-            }
-            Err(_) => tracing::warn!("refused a forwarded connection: {MAX_CONNECTIONS} are open"),
+        match self.room.enter() {
+            Some(place) => self.running.spawn(async move {
+                connection.await;
+                drop(place);
+            }),
+            None => tracing::warn!("refused a forwarded connection: {MAX_CONNECTIONS} are open"),
         }
     }
 }

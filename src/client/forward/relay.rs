@@ -11,6 +11,8 @@ use crate::ssh::channel::process::{Process, ProcessEvent, ProcessEvents, Process
 
 /// Bytes read from the socket at a time.
 const CHUNK: usize = 64 * 1024;
+/// Less than this is copied out of its buffer.
+const SHORT: usize = 4 * 1024;
 
 /// One direction failed, or the server has closed the channel.
 struct Ended;
@@ -66,22 +68,18 @@ where
     if !first.is_empty() {
         input.write(first).await.map_err(|_| Ended)?;
     }
-    let mut buffer = BytesMut::new();
     loop {
         // An idle connection holds no buffer.
         read.readable().await.map_err(|_: io::Error| Ended)?;
-        buffer.reserve(CHUNK);
-        match read.read_buf(&mut buffer).await {
-            Ok(0) => return input.end().await.map_err(|_| Ended),
-            Ok(_) => input
-                .write(buffer.split().freeze())
-                .await
-                .map_err(|_| Ended)?,
-            Err(_) => return Err(Ended),
-        }
-        if buffer.capacity() < CHUNK / 2 {
-            buffer = BytesMut::new();
-        }
+        let mut buffer = BytesMut::with_capacity(CHUNK);
+        let length = read.read_buf(&mut buffer).await.map_err(|_| Ended)?;
+        let data = match length {
+            0 => return input.end().await.map_err(|_| Ended),
+            // While it waits to be sent, it holds no more than itself.
+            1..SHORT => Bytes::copy_from_slice(&buffer),
+            _ => buffer.freeze(),
+        };
+        input.write(data).await.map_err(|_| Ended)?;
     }
 }
 

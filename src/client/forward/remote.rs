@@ -113,12 +113,22 @@ async fn listen(forward: &Forward, context: &Context) -> Result<RemoteListener, 
     }
 }
 
+/// Connections to unknown listeners, of a listener that was just removed or of a server that lies,
+/// after which no connection is taken any more: the next ones count as channels that were not
+/// requested.
+const MOST_UNKNOWN: u32 = 100;
+
 async fn serve(mut incoming: mpsc::Receiver<Incoming>, targets: Targets, context: Context) {
+    let mut unknown = 0;
     while let Some(connection) = incoming.recv().await {
         let target = targets.lock().await.get(&connection.listener).cloned();
         // A connection that is dropped is refused.
         let Some(target) = target else {
             tracing::warn!("refused a connection to a listener that was not asked for");
+            unknown += 1;
+            if unknown > MOST_UNKNOWN {
+                return;
+            }
             continue;
         };
         let parts = context.for_connection();

@@ -182,14 +182,14 @@ impl Events {
         let Some(sender) = sender.filter(|sender| !sender.is_closed()) else {
             return self.refuse(reply);
         };
-        // A connection that is dropped is refused.
-        let _ = sender.try_send(Incoming::new(
-            listener,
-            channel,
-            reply,
-            Arc::clone(&self.shared),
-        ));
-        Ok(())
+        let shared = Arc::clone(&self.shared);
+        match sender.try_reserve() {
+            Ok(place) => {
+                place.send(Incoming::new(listener, channel, reply, shared));
+                Ok(())
+            }
+            Err(_) => self.refuse(reply),
+        }
     }
 }
 
