@@ -5,6 +5,7 @@ pub mod background;
 pub mod cleanup;
 pub(crate) mod confinement;
 pub mod failure;
+pub(crate) mod listen;
 pub mod memory;
 pub mod message;
 pub(crate) mod open_connections;

@@ -128,7 +128,7 @@ async def rekey():
 
 async def keepalive():
     async with connect(keepalive_interval=1, keepalive_count_max=2) as conn:
-        await asyncio.sleep(4.5)
+        await asyncio.sleep(4.5)  # the time of four keepalives, not a wait for something
         await far(conn, 1000)
 
 

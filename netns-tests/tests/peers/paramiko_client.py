@@ -109,7 +109,7 @@ def rekey(transport):
 
 def keepalive(transport):
     transport.set_keepalive(1)
-    time.sleep(3.5)
+    time.sleep(3.5)  # the time of three keepalives, not a wait for something
     echoes(opened(transport), 1000)
 
 

@@ -226,6 +226,52 @@ fn ones_own_agent_is_used_with_all_of_ones_groups() -> Result<()> {
     Ok(())
 }
 
+/// The sockets of forwards and of -M, and the file of -E, are made, connected to and removed with
+/// the invoker's rights.
+#[test]
+fn forwards_have_the_rights_of_the_invoker() -> Result<()> {
+    let lab = lab()?;
+    let laptop = &lab.laptop;
+    let socket = "/run/lab/alice-agent/socket";
+    let _agent = agent(laptop, "alice", socket)?;
+    let _service = laptop.spawn(&[
+        "socat",
+        "UNIX-LISTEN:/run/lab/of-root",
+        "SYSTEM:echo secret",
+    ])?;
+    laptop.sh(&format!(
+        "install -d -m 700 {SECRET}; chmod 600 /run/lab/of-root"
+    ))?;
+    let program = Client::Sshvpn.program()?;
+    let run = |options: &str, command: &str| {
+        let line = format!(
+            "SUDO_USER=alice SUDO_UID=2001 SUDO_GID=2001 {program} -o IdentityAgent={socket} \
+             {options} root@bastion '{command}'"
+        );
+        laptop.run(&["sh", "-c", &line])
+    };
+    for (option, path) in [
+        ("-L SECRET/l:localhost:22", "l"),
+        ("-M -S SECRET/control", "control"),
+        ("-E SECRET/log", "log"),
+    ] {
+        let output = run(&option.replace("SECRET", SECRET), "true")?;
+        ensure!(output.stderr.contains("Permission denied"), "{output:?}");
+        laptop.sh(&format!("test ! -e {SECRET}/{path}"))?;
+    }
+    let ask = "socat -t5 - UNIX-CONNECT:/run/asked </dev/null; echo asked";
+    let output = run("-R /run/asked:/run/lab/of-root", ask)?;
+    ensure!(
+        output.stdout == "asked\n" && output.stderr.contains("Permission denied"),
+        "{output:?}"
+    );
+    // In the invoker's own directory they work, and go with the process.
+    let output = run("-L ~alice/l:localhost:22 -M -S ~alice/control", "true")?;
+    ensure!(output.code() == 0 && output.stderr.is_empty(), "{output:?}");
+    laptop.sh("test ! -e ~alice/l && test ! -e ~alice/control")?;
+    Ok(())
+}
+
 /// Every option and variable that names a path or a program, each with one in a folder of root's:
 /// no process that `up` or `-w` starts reaches any of them.
 #[test]

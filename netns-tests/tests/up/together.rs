@@ -1,4 +1,5 @@
-//! Tunnels that start at the same moment get different addresses at both ends, whoever starts them.
+//! Tunnels of one or several clients that start at the same moment get different addresses at both
+//! ends.
 //!
 //! ```text
 //!   laptop wan 192.0.2.1 ─────── 192.0.2.2 wan  bastion (sshd)

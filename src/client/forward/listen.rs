@@ -1,15 +1,13 @@
 //! Local ports of `-L` and `-D`, at the addresses that ssh would choose.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
 
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 
 use crate::config::ssh::args::AddressFamily;
 use crate::config::ssh::options::ForwardSettings;
-
-/// Connections that may wait to be accepted.
-const BACKLOG: u32 = 1024;
+use crate::process::listen;
 
 /// The addresses for `bind`: without one loopback, or all with GatewayPorts; for an empty one and
 /// `*` all; else those of the name (ssh(1), `-L`).
@@ -33,44 +31,13 @@ fn addresses(bind: Option<&str>, settings: &ForwardSettings) -> io::Result<Vec<I
     Ok(found.into_iter().filter(of_family).collect())
 }
 
-/// Listens at each address of `bind`, all at one port. An address that this host lacks is left
-/// out as long as one remains; a port that is taken at any of them is an error.
+/// Listens at each address of `bind`, all at one port.
 pub(super) fn ports(
     bind: Option<&str>,
     port: u16,
     settings: &ForwardSettings,
 ) -> io::Result<(u16, Vec<TcpListener>)> {
-    let mut port = port;
-    let mut listeners = Vec::new();
-    let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in addresses(bind, settings)? {
-        match at(SocketAddr::new(address, port)) {
-            Ok(listener) => {
-                port = listener.local_addr()?.port();
-                listeners.push(listener);
-            }
-            // Otherwise another program would get a part of the connections.
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
-            Err(error) => failed = error,
-        }
-    }
-    match listeners.is_empty() {
-        true => Err(failed),
-        false => Ok((port, listeners)),
-    }
-}
-
-fn at(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4(),
-        SocketAddr::V6(_) => TcpSocket::new_v6(),
-    }?;
-    socket.set_reuseaddr(true)?;
-    if address.is_ipv6() {
-        socket2::SockRef::from(&socket).set_only_v6(true)?;
-    }
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
+    listen::at_each(&addresses(bind, settings)?, port)
 }
 
 #[cfg(test)]

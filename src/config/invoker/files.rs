@@ -11,7 +11,8 @@
 //! | `UserKnownHostsFile`, `GlobalKnownHostsFile`, `RevokedHostKeys` | [`Invoker::open`]; keys are added, and `~/.ssh` is made, by [`Invoker::act`] |
 //! | `IdentityAgent`, `SSH_AUTH_SOCK` | [`Invoker::connect`] |
 //! | `ProxyCommand`, `Match exec`, `SSH_ASKPASS`, `SHELL`, `PATH` of these | [`Invoker::command`] |
-//! | `ControlPath`, `-S`, `-E`, `LocalCommand`, `KnownHostsCommand`, `PKCS11Provider`, `SecurityKeyProvider`, `XAuthLocation` | not supported, or without effect |
+//! | `-E`, `ControlPath`, `-S`, sockets of `-L` and `-R` | [`Invoker::act`]; `-O` by [`Invoker::connect`] |
+//! | `LocalCommand`, `KnownHostsCommand`, `PKCS11Provider`, `SecurityKeyProvider`, `XAuthLocation` | not supported, or without effect |
 //! | `HOME`, `XDG_RUNTIME_DIR`, `TMPDIR`, `PATH` for nft and the like | not used under sudo |
 //!
 //! `netns-tests/tests/trust/sudo.rs` traces a run for each of them. The file options of `serve` and

@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::carry::carry;
 use crate::process::accept;
+use crate::process::listen;
 use crate::process::open_connections::OpenConnections;
 use crate::server::access::entitlement::Held;
 use crate::server::login::grant::ForwardRule;
@@ -62,33 +63,10 @@ pub(super) async fn listen_at(
     reply: ListenReply,
 ) -> io::Result<(u16, Vec<TcpListener>)> {
     // Dropping `reply` refuses the request.
-    let (port, listeners) = bind(places, port).await?;
+    let (port, listeners) = listen::at_each(places, port)?;
     match reply.accept(port) {
         true => Ok((port, listeners)),
         false => Err(io::Error::other("nobody waits for it any more")),
-    }
-}
-
-/// Binds all `places` at one port. Skips addresses that this host lacks, as long as one
-/// remains.
-async fn bind(places: &[IpAddr], port: u16) -> io::Result<(u16, Vec<TcpListener>)> {
-    let mut port = port;
-    let mut listeners = Vec::new();
-    let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for place in places {
-        match TcpListener::bind((*place, port)).await {
-            Ok(listener) => {
-                port = listener.local_addr()?.port();
-                listeners.push(listener);
-            }
-            // Otherwise another program could receive part of the connections.
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
-            Err(error) => failed = error,
-        }
-    }
-    match listeners.is_empty() {
-        true => Err(failed),
-        false => Ok((port, listeners)),
     }
 }
 
@@ -186,7 +164,7 @@ mod tests {
         let (reply, answer) = ListenReply::of_test();
         drop(answer);
         assert!(listen_at(&here, port, reply).await.is_err());
-        let free = bind(&here, port).await;
+        let free = listen::at_each(&here, port);
         assert!(free.is_ok(), "the listener stays: {free:?}");
         let (reply, answer) = ListenReply::of_test();
         assert!(listen_at(&here, port, reply).await.is_err(), "it is taken");
@@ -196,17 +174,17 @@ mod tests {
     #[tokio::test]
     async fn a_port_is_bound_at_all_places_or_at_none() {
         let both: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-        let (port, bound) = bind(&both, 0).await.unwrap();
+        let (port, bound) = listen::at_each(&both, 0).unwrap();
         assert!(port != 0 && !bound.is_empty());
-        let again = bind(&both, port).await.map(|(port, _)| port);
+        let again = listen::at_each(&both, port).map(|(port, _)| port);
         assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        let elsewhere = bind(&["192.0.2.1".parse().unwrap()], 0).await;
+        let elsewhere = listen::at_each(&["192.0.2.1".parse().unwrap()], 0);
         assert!(elsewhere.is_err());
     }
 
     #[tokio::test]
     async fn what_came_in_outlives_its_listener() {
-        let (_, mut listeners) = bind(&[Ipv4Addr::LOCALHOST.into()], 0).await.unwrap();
+        let (_, mut listeners) = listen::at_each(&[Ipv4Addr::LOCALHOST.into()], 0).unwrap();
         let listener = listeners.remove(0);
         let place = listener.local_addr().unwrap();
         let echo = |mut stream: TcpStream, _: SocketAddr| async move {
